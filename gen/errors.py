@@ -1,0 +1,62 @@
+"""Every error a user can meet, by what the process then does.
+
+    StillhouseError            exit 1   the run failed
+    ├── UsageError             exit 2   the recipe, the source or the command is wrong
+    │   ├── SourceError                 a source file is missing, unreadable or changed
+    │   ├── DatasetError                what is stored contradicts the recipe, or itself
+    │   └── StoreRefused                no access, no bucket, or no conditional writes
+    └── Paused                 exit 3   nothing is lost and the same command goes on
+        ├── StoreAway                   the store does not answer; the outcome of the last write may be unknown
+        ├── TeacherPaused               money, authorisation or a daily quota: a person has to act
+        └── Interrupted                 a signal
+
+A message says what was expected, what came and what to do; it never holds a secret. What a teacher does wrong is
+no exception but a value: see `gen.teachers`.
+"""
+
+
+class StillhouseError(Exception):
+    """The run failed; the message is for the user, without a traceback."""
+
+    exit_code = 1
+
+    @property
+    def state(self) -> str:
+        """The word for it in the last line of `run --json`."""
+        return "paused" if self.exit_code == 3 else "failed"
+
+
+class UsageError(StillhouseError):
+    """Something the user wrote or pointed at is wrong."""
+
+    exit_code = 2
+
+
+class SourceError(UsageError):
+    """A source file is missing, unreadable, or not what the plan recorded."""
+
+
+class DatasetError(UsageError):
+    """What is stored under the dataset's path contradicts the recipe, or itself."""
+
+
+class StoreRefused(UsageError):
+    """The store can't be used as it is: access denied, no such bucket, or it ignores conditional writes."""
+
+
+class Paused(StillhouseError):
+    """The run stopped with everything kept; the same command goes on."""
+
+    exit_code = 3
+
+
+class StoreAway(Paused):
+    """The store did not answer; whether the last write landed may be unknown."""
+
+
+class TeacherPaused(Paused):
+    """A teacher refuses to serve until a person acts: billing, authorisation, a daily quota."""
+
+
+class Interrupted(Paused):
+    """A signal asked the run to stop."""

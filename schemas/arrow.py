@@ -1,0 +1,123 @@
+"""The Arrow schemas of what is stored: data/, rejected/, failed/, raw/ and the index.
+
+`SCHEMA_VERSION` grows with every change a reader could notice; a dataset written by a newer version is refused.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
+_LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=null)
+
+
+RECORD = pa.schema(
+    [
+        _column("record_id", pa.string()),
+        _column("prompt_id", pa.string()),
+        _column("prompt_key", pa.string()),
+        _column("sample", pa.int32()),
+        _column("prompt", _MESSAGES),
+        _column("completion", _MESSAGES),
+        _column("reasoning", pa.large_string(), null=True),
+        _column("reasoning_source", _NAME, null=True),
+        _column("finish_reason", _NAME),
+        _column("finish_reason_raw", _NAME, null=True),
+        _column("tool_calls", pa.string(), null=True),
+        _column("refusal", pa.string(), null=True),
+        _column("logprobs", _LOGPROBS, null=True),
+        _column("teacher", _NAME),
+        _column("model", _NAME, null=True),
+        _column("endpoint", _NAME),
+        _column("response_id", pa.string(), null=True),
+        _column("input_tokens", pa.int64(), null=True),
+        _column("cached_tokens", pa.int64(), null=True),
+        _column("output_tokens", pa.int64(), null=True),
+        _column("reasoning_tokens", pa.int64(), null=True),
+        _column("cost_usd", pa.float64(), null=True),
+        _column("asked_at", _TIME),
+        _column("latency_s", pa.float32()),
+        _column("attempts", pa.int16()),
+    ]
+)
+"""A record, less the `keep` columns."""
+
+REJECTED = pa.schema(
+    [
+        *(field.with_nullable(field.name not in ("prompt_id", "prompt_key")) for field in RECORD),
+        _column("reject_reason", _NAME),
+        _column("duplicate_of", pa.string(), null=True),
+    ]
+)
+"""Seen and not in the dataset. `duplicate_of`: the prompt id of the row asked instead, or the record id of the equal answer."""
+
+FAILED = pa.schema(
+    [
+        _column("record_id", pa.string(), null=True),
+        _column("prompt_id", pa.string(), null=True),
+        _column("prompt_key", pa.string(), null=True),
+        _column("sample", pa.int32(), null=True),
+        _column("prompt", _MESSAGES, null=True),
+        _column("teacher", _NAME, null=True),
+        _column("endpoint", _NAME, null=True),
+        _column("kind", _NAME),
+        _column("status", pa.int16(), null=True),
+        _column("message", pa.string()),
+        _column("body_head", pa.string(), null=True),
+        _column("attempts", pa.int16()),
+        _column("maybe_billed", pa.int16()),
+        _column("failed_at", _TIME, null=True),
+        _column("file", pa.string(), null=True),
+        _column("line", pa.int64(), null=True),
+    ]
+)
+"""Samples given up on and rows that are no prompt (those have file and line, and neither id nor sample)."""
+
+RAW = pa.schema(
+    [
+        _column("record_id", pa.string()),
+        _column("attempt", pa.int16()),
+        _column("status", pa.int16()),
+        _column("endpoint", _NAME),
+        _column("received_at", _TIME),
+        _column("body", pa.large_binary()),
+    ]
+)
+"""The providers' bodies as they came."""
+
+INDEX = pa.schema(
+    [
+        _column("file", pa.int32()),
+        _column("row", pa.int64()),
+        _column("line", pa.int64()),
+        _column("offset", pa.int64()),
+        _column("chunk", pa.int32()),
+        _column("fate", pa.dictionary(pa.int8(), pa.string())),
+        _column("key", pa.binary(16), null=True),
+        _column("prompt_id", pa.string(), null=True),
+        _column("detail", pa.string(), null=True),
+    ]
+)
+"""A row per source row. fate: ask, duplicate (`detail`: the prompt id asked instead) or bad (`detail`: why)."""
+
+
+def with_kept(schema: pa.Schema, kept: Sequence[pa.Field]) -> pa.Schema:
+    """The schema with the recipe's `keep` columns at its end.
+
+    Raises:
+        ValueError: a kept column has a name of ours.
+    """
+    for field in kept:
+        if field.name in schema.names or field.name in REJECTED.names or field.name in FAILED.names:
+            raise ValueError(f"keep: the column {field.name!r} has the name of a column of the dataset; rename it in the source")
+        schema = schema.append(field.with_nullable(True))
+    return schema

@@ -1,0 +1,43 @@
+"""A Completion: a teacher's answer, whatever its finish reason, in terms that hold for every protocol."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refused", "unknown"]
+"""Normalised; the provider's own word stands beside it."""
+
+ReasoningSource: TypeAlias = Literal["reasoning", "reasoning_content", "reasoning_details", "think_tag", "content_part"]
+"""Where the wire hid the reasoning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as billed; null where the teacher did not say, or said something that is no count."""
+
+    input_tokens: int | None = None
+    """All input tokens, cached ones included."""
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    """All output tokens, reasoning included."""
+    reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer."""
+
+    text: str | None
+    """The assistant's text without its reasoning; null where it is none, as with a bare tool call."""
+    finish_reason: FinishReason
+    finish_reason_raw: str | None
+    reasoning: str | None = None
+    reasoning_source: ReasoningSource | None = None
+    tool_calls: str | None = None
+    """The tool calls' JSON as the wire gave it."""
+    refusal: str | None = None
+    logprobs: list[dict[str, Any]] | None = None
+    """A row a token: {token, token_id, logprob, top: [{token, token_id, logprob}]}."""
+    model: str | None = None
+    """The model the response names."""
+    response_id: str | None = None
+    usage: Usage = Usage()

@@ -1,0 +1,44 @@
+"""A Prompt: one input, and the key that says when two are the same.
+
+`prompt_key` hashes the messages as asked, system message included, and nothing else: not the id, not the kept columns.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: frozenset[str] = frozenset(get_args(Role))
+
+Message: TypeAlias = tuple[str, str]
+"""(role, content)."""
+
+KEY_BYTES = 16
+"""Length of a prompt key; its text form is 32 hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One input, as it is asked."""
+
+    id: str
+    """The user's id, or the key's hex digits."""
+    key: bytes
+    """16 bytes."""
+    messages: tuple[Message, ...]
+    kept: tuple[Any, ...]
+    """The values of the recipe's `keep` columns, in their order."""
+
+
+def prompt_key(messages: tuple[Message, ...]) -> bytes:
+    """The 16-byte BLAKE2b hash of the messages; lengths are hashed too, so that no two lists run together.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate.
+    """
+    digest = hashlib.blake2b(digest_size=KEY_BYTES, person=b"stillhouse-1")
+    for role, content in messages:
+        data = content.encode()
+        digest.update(b"%s\0%d\0" % (role.encode(), len(data)))
+        digest.update(data)
+    return digest.digest()

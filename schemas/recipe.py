@@ -1,0 +1,209 @@
+"""The Recipe: what to ask, whom, what to keep and where to write.
+
+A recipe's identity is the part that decides what a record is. A dataset is bound to one identity; limits, prices,
+endpoints, keys, timeouts, workers and new files under the source's path may change between runs.
+"""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
+
+from schemas.base import Strict
+from schemas.teacher import EndpointUrl, Teacher
+
+KEEP_TYPES = ("string", "int64", "float64", "bool")
+"""The types a kept column of a text source may be given."""
+
+_RESERVED = {"model", "messages", "n", "stream", "stream_options"}
+
+
+def _not_reserved(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if taken := _RESERVED & value.keys():
+        raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
+    return value
+
+
+def _no_controls(value: str) -> str:
+    if not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("expected a path or an s3:// URL without control characters")
+    return value
+
+
+Location = Annotated[str, AfterValidator(_no_controls)]
+
+
+class Keep(Strict):
+    """A source column carried into every record."""
+
+    name: str
+    """The column."""
+    type: Literal["string", "int64", "float64", "bool"] | None = None
+    """Its type; by default a Parquet or Arrow column's own, and string in JSONL and CSV."""
+
+
+class Source(Strict):
+    """Where the prompts come from."""
+
+    path: Location | tuple[Location, ...]
+    """A path, glob, folder or s3:// URL, or a list of them; .jsonl[.gz|.zst], .parquet, .csv, .arrow."""
+    prompt: str | None = None
+    """The text column asked as the user's message. One of `prompt` and `messages`."""
+    messages: str | None = None
+    """The column that holds a conversation: a list of {role, content}."""
+    id: str | None = None
+    """The column with the user's own id; by default the prompt's key."""
+    keep: tuple[Keep, ...] = ()
+    """Columns carried into every record: `answer`, or `answer: int64` to give a text source's column a type."""
+    endpoint_url: EndpointUrl | None = None
+    """The S3-compatible store the prompts are in; by default the standard AWS settings."""
+    region: str | None = None
+    """The store's region; by default the standard AWS settings."""
+    path_style: bool | None = None
+    """Address buckets by path; by default with an `endpoint_url`."""
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _keep_forms(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("expected a list of columns, such as `[answer]` or `[{answer: int64}]`")  # noqa: TRY004
+        return tuple(_keep(item) for item in value)
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError(
+                "expected one of `prompt` (a text column) and `messages` (a column that holds a conversation)"
+            )
+        names = [keep.name for keep in self.keep]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"keep names {', '.join(sorted(twice))} twice")
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths as a tuple."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+def _keep(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"name": item}
+    if isinstance(item, dict) and len(item) == 1 and not item.keys() & {"name", "type"}:
+        ((name, kind),) = item.items()
+        if kind not in KEEP_TYPES:
+            raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")
+        return {"name": name, "type": kind}
+    return item
+
+
+class Ask(Strict):
+    """What is asked of the teacher for every prompt."""
+
+    system: str | None = None
+    """The system message; a conversation that brings its own keeps that."""
+    template: str | None = None
+    """A Jinja template of the user's message over the row's columns; by default the prompt column."""
+    samples: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Answers wanted for each prompt."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """As the API defines it; left to the teacher when absent, like all that follow."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Nucleus sampling."""
+    stop: str | tuple[str, ...] | None = None
+    """Where an answer ends."""
+    seed: int | None = None
+    """The first sample's seed; sample n is asked with seed + n."""
+    reasoning_effort: str | None = None
+    """As the API defines it, such as low, medium or high."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Ask for log probabilities, with so many alternatives a token."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The longest answer in tokens; sent as max_completion_tokens where the teacher wants that."""
+    extra: Annotated[dict[str, JsonValue], AfterValidator(_not_reserved), Field(default_factory=dict)]
+    """Merged into the request's body as it is."""
+
+    def parameters(self) -> dict[str, JsonValue]:
+        """What shapes an answer beside its prompt, unset ones left out: part of a record's id."""
+        names = ("temperature", "top_p", "stop", "seed", "reasoning_effort", "top_logprobs", "max_tokens")
+        given: dict[str, JsonValue] = {}
+        for name in names:
+            value = getattr(self, name)
+            if value is not None:
+                given[name] = list(value) if isinstance(value, tuple) else value
+        return given | ({"extra": self.extra} if self.extra else {})
+
+
+class Dedup(Strict):
+    """What counts as the same."""
+
+    answers: bool = True
+    """Keep equal answers to one prompt once."""
+
+
+class Dataset(Strict):
+    """Where the records go and how."""
+
+    path: Location
+    """A local folder or s3://bucket/prefix."""
+    prompts_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Prompts in a chunk: the unit of lease, of work and of commit."""
+    reasoning: Literal["column", "inline"] = "column"
+    """`column` of its own, or `inline` as <think>…</think> at the head of the completion."""
+    keep_raw: bool = True
+    """Keep the providers' bodies beside the records."""
+    endpoint_url: EndpointUrl | None = None
+    """An S3-compatible store; by default the standard AWS settings."""
+    region: str | None = None
+    """The store's region; by default the standard AWS settings."""
+    path_style: bool | None = None
+    """Address buckets by path; by default with an `endpoint_url`."""
+
+
+class RunSettings(Strict):
+    """How a run works; nothing of it is part of the dataset."""
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    """TeacherWorkers; `auto`: by CPUs, in_flight and chunks."""
+    ship_every_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """How often a journal goes to the store: what a lost node's disk can cost."""
+    journal_dir: str | None = None
+    """The nodes' folder for journals of datasets on S3; by default the user's state folder."""
+
+
+class Recipe(Strict):
+    """The file a user writes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """The dataset's name: letters, digits, dot, dash, underscore."""
+    source: Source
+    ask: Ask = Ask()
+    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    dedup: Dedup = Dedup()
+    dataset: Dataset
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        names = [teacher.name for teacher in self.teachers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"teachers: the name {', '.join(sorted(twice))} is given twice")
+        if self.ask.template is not None and self.source.messages is not None:
+            raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
+        return self
+
+    def identity(self) -> dict[str, JsonValue]:
+        """What a dataset is bound to, as plain JSON: two recipes may share a dataset only if these are equal."""
+        source = self.source.model_dump(mode="json", include={"prompt", "messages", "id", "keep"})
+        teachers: list[JsonValue] = [
+            {"name": t.name, "model": t.model_name} | ({"weight": t.weight} if len(self.teachers) > 1 else {})
+            for t in self.teachers
+        ]
+        return {
+            "source": source,
+            "ask": self.ask.model_dump(mode="json"),
+            "teachers": teachers,
+            "dedup": self.dedup.model_dump(mode="json"),
+            "prompts_per_shard": self.dataset.prompts_per_shard,
+            "reasoning": self.dataset.reasoning,
+        }

@@ -1,0 +1,204 @@
+"""A Teacher: a model behind one or more endpoints, with its account, limits, prices and terms.
+
+A key is only ever held as a reference; `gen.secrets` resolves it in the worker that sends. No URL with a password or a
+query gets past validation, and no key can travel in clear to a public host.
+"""
+
+import ipaddress
+import re
+from datetime import date
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from schemas.base import Strict
+from schemas.simulator import SimulatorSettings
+
+_NOT_YET_APIS = ("openai-responses", "anthropic", "gemini", "bedrock")
+
+
+def _api(value: str) -> str:
+    if value in _NOT_YET_APIS:
+        raise ValueError(f"api {value!r} is not built yet; write `openai-chat` (most servers speak it) or `simulator`")
+    if value not in ("openai-chat", "simulator"):
+        raise ValueError(f"expected `openai-chat` or `simulator`, got {value!r}")
+    return value
+
+
+def _secret_reference(value: str) -> str:
+    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+", value):
+        # The value may be a key: it is not repeated.
+        raise ValueError(
+            "expected a reference, `env:NAME` or `file:/absolute/path`, never the key itself; "
+            "put the key into an environment variable or a file on the nodes"
+        )
+    return value
+
+
+def _endpoint_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("expected a URL such as https://host/v1, got one that can't be read") from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        # It may hold a password or a key: it is not repeated.
+        raise ValueError("expected a URL without user, password, query or fragment; put the key into `api_key`")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"expected a URL such as https://host/v1, got {value!r}")
+    return value.rstrip("/")
+
+
+SecretReference = Annotated[str, AfterValidator(_secret_reference)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+
+
+class Limits(Strict):
+    """What the account may use; what is not stated is found out."""
+
+    requests_per_minute: Annotated[int, Field(gt=0)] | None = None
+    """Requests a minute, over all workers and jobs that use the account."""
+    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+    """Input and output tokens together, a minute."""
+    input_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+    """Input tokens a minute."""
+    output_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+    """Output tokens a minute."""
+    in_flight: Annotated[int, Field(gt=0)] | None = None
+    """Requests under way at once, over all workers."""
+
+
+class Price(Strict):
+    """USD per million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    """USD per million input tokens."""
+    output: Annotated[float, Field(ge=0)]
+    """USD per million output tokens, reasoning included."""
+    cached_input: Annotated[float, Field(ge=0)] | None = None
+    """USD per million input tokens read from the provider's cache; by default the input price."""
+
+
+class Terms(Strict):
+    """What the teacher's terms say of training on its answers, as the user read them."""
+
+    training_use: Literal["permitted", "permitted-with-obligations", "by-authorisation", "prohibited"]
+    """Whether a model may be trained on the answers."""
+    license: str | None = None
+    """The licence of the weights, or the name of the terms."""
+    url: str | None = None
+    """Where the terms stand."""
+    seen_on: date | None = None
+    """The day the user read them."""
+    obligations: tuple[str, ...] = ()
+    """What whoever trains on the answers has to do."""
+    authorisation: str | None = None
+    """With `by-authorisation`: the reference of the written permission."""
+
+    @model_validator(mode="after")
+    def _may_train(self) -> Self:
+        if self.training_use == "prohibited":
+            raise ValueError("these terms prohibit training on the answers: ask a teacher whose terms permit it")
+        if self.training_use == "by-authorisation" and not self.authorisation:
+            raise ValueError("`by-authorisation` needs `authorisation`: the reference of the written permission")
+        return self
+
+
+class Teacher(Strict):
+    """A model behind one or more endpoints."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """The name in the dataset's `teacher` column."""
+    api: Annotated[str, AfterValidator(_api)] = "openai-chat"
+    """The protocol: `openai-chat`, or `simulator` for the built-in teacher."""
+    base_url: EndpointUrl | None = None
+    """Where the API stands, version included: https://host/v1."""
+    endpoints: tuple[EndpointUrl, ...] = ()
+    """Several base URLs that serve the same model and share the load."""
+    model: str = ""
+    """The model's name as the API expects it."""
+    api_key: SecretReference | None = None
+    """`env:NAME` or `file:/path`, resolved on the node that sends."""
+    account: str | None = None
+    """Who shares the limits; by default the host and the key's reference."""
+    limits: Limits = Limits()
+    """The account's limits."""
+    timeout_s: Annotated[float, Field(gt=0)] = 600
+    """Seconds for a whole attempt, from the first byte sent to the last received."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    """Real failures of one sample before it is given up; waits for limits and overload do not count."""
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """The request's field for `ask.max_tokens`; by default what the host is known to want."""
+    price: Price | None = None
+    """What tokens cost."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """The share of the samples this teacher is asked, relative to the others."""
+    allow_http: bool = False
+    """Allow http:// to a public host. The key and the prompts then travel in clear."""
+    terms: Terms | None = None
+    """The teacher's terms on training; required except for the simulator."""
+    simulator: SimulatorSettings | None = None
+    """With `api: simulator`: how the built-in teacher behaves."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.api == "simulator":
+            if self.base_url or self.endpoints or self.api_key:
+                raise ValueError("`api: simulator` starts its own server: leave out base_url, endpoints and api_key")
+            return self
+        if self.simulator is not None:
+            raise ValueError("`simulator:` goes with `api: simulator`")
+        if (self.base_url is None) == (not self.endpoints):
+            raise ValueError("expected `base_url` or `endpoints`, one of both")
+        if not self.model:
+            raise ValueError("`model` is missing: the model's name as the API expects it")
+        if self.terms is None:
+            raise ValueError(
+                "`terms` is missing: whether its answers may be trained on, as you read it, such as "
+                "`terms: {license: MIT, training_use: permitted, url: https://…, seen_on: 2026-11-22}`"
+            )
+        for url in self.urls:
+            if not (self.allow_http or url.startswith("https://") or is_near(urlsplit(url).hostname or "")):
+                raise ValueError(
+                    f"http:// to a public host ({urlsplit(url).hostname}) would send the key and the prompts in clear: "
+                    "use https://, or set `allow_http: true`"
+                )
+        return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The endpoints' base URLs; none for a simulator that is not started yet."""
+        return self.endpoints or ((self.base_url,) if self.base_url else ())
+
+    @property
+    def model_name(self) -> str:
+        """The model to ask for."""
+        return self.model or "simulator"
+
+    @property
+    def limits_key(self) -> str:
+        """The name of who shares the limits."""
+        if self.account:
+            return self.account
+        if self.api == "simulator":
+            return f"simulator/{self.name}"
+        hosts = ",".join(sorted({urlsplit(url).netloc for url in self.urls}))
+        return f"{hosts}/{self.api_key or 'no key'}"
+
+    @property
+    def max_tokens_field(self) -> str:
+        """The request's field for the output limit: OpenAI's own hosts want `max_completion_tokens`."""
+        if self.max_tokens_as:
+            return self.max_tokens_as
+        openai = any((urlsplit(url).hostname or "").endswith(("openai.com", "openai.azure.com")) for url in self.urls)
+        return "max_completion_tokens" if openai else "max_tokens"
+
+
+def is_near(host: str) -> bool:
+    """Whether a host is loopback, private or a single label, so that http:// to it stays inside."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".svc", ".svc.cluster.local", ".localhost"))
+    return address.is_loopback or address.is_private
