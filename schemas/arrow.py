@@ -118,6 +118,8 @@ def with_kept(schema: pa.Schema, kept: Sequence[pa.Field]) -> pa.Schema:
     """
     for field in kept:
         if field.name in schema.names or field.name in REJECTED.names or field.name in FAILED.names:
-            raise ValueError(f"keep: the column {field.name!r} has the name of a column of the dataset; rename it in the source")
+            raise ValueError(
+                f"keep: the column {field.name!r} has the name of a column of the dataset; rename it in the source"
+            )
         schema = schema.append(field.with_nullable(True))
     return schema

@@ -89,12 +89,14 @@ class Source(Strict):
 def _keep(item: Any) -> Any:
     if isinstance(item, str):
         return {"name": item}
-    if isinstance(item, dict) and len(item) == 1 and not item.keys() & {"name", "type"}:
-        ((name, kind),) = item.items()
-        if kind not in KEEP_TYPES:
-            raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")
-        return {"name": name, "type": kind}
-    return item
+    if isinstance(item, Keep) or (isinstance(item, dict) and "name" in item):
+        return item
+    if not isinstance(item, dict) or len(item) != 1:
+        raise ValueError("expected one column an item: its name, or `name: type`, such as `[answer, level: int64]`")
+    ((name, kind),) = item.items()
+    if kind not in KEEP_TYPES:
+        raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")
+    return {"name": name, "type": kind}
 
 
 class Ask(Strict):
@@ -120,7 +122,7 @@ class Ask(Strict):
     """Ask for log probabilities, with so many alternatives a token."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """The longest answer in tokens; sent as max_completion_tokens where the teacher wants that."""
-    extra: Annotated[dict[str, JsonValue], AfterValidator(_not_reserved), Field(default_factory=dict)]
+    extra: Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)] = Field(default_factory=dict)
     """Merged into the request's body as it is."""
 
     def parameters(self) -> dict[str, JsonValue]:

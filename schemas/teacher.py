@@ -6,6 +6,7 @@ query gets past validation, and no key can travel in clear to a public host.
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -15,13 +16,15 @@ from pydantic import AfterValidator, Field, model_validator
 from schemas.base import Strict
 from schemas.simulator import SimulatorSettings
 
+TEACHER_APIS = ("openai-chat", "simulator")
+"""The protocols spoken."""
 _NOT_YET_APIS = ("openai-responses", "anthropic", "gemini", "bedrock")
 
 
 def _api(value: str) -> str:
     if value in _NOT_YET_APIS:
         raise ValueError(f"api {value!r} is not built yet; write `openai-chat` (most servers speak it) or `simulator`")
-    if value not in ("openai-chat", "simulator"):
+    if value not in TEACHER_APIS:
         raise ValueError(f"expected `openai-chat` or `simulator`, got {value!r}")
     return value
 
@@ -46,7 +49,8 @@ def _endpoint_url(value: str) -> str:
         # It may hold a password or a key: it is not repeated.
         raise ValueError("expected a URL without user, password, query or fragment; put the key into `api_key`")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"expected a URL such as https://host/v1, got {value!r}")
+        # It may be a key that was pasted into the wrong field.
+        raise ValueError("expected a URL such as https://host/v1, got other text")
     return value.rstrip("/")
 
 
@@ -149,22 +153,28 @@ class Teacher(Strict):
             return self
         if self.simulator is not None:
             raise ValueError("`simulator:` goes with `api: simulator`")
+        if problems := "\n".join(self._problems()):
+            raise ValueError(problems)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        """What a teacher behind a URL still lacks, all of it at once."""
         if (self.base_url is None) == (not self.endpoints):
-            raise ValueError("expected `base_url` or `endpoints`, one of both")
+            yield "expected `base_url` or `endpoints`, one of both"
         if not self.model:
-            raise ValueError("`model` is missing: the model's name as the API expects it")
+            yield "`model` is missing: the model's name as the API expects it"
         if self.terms is None:
-            raise ValueError(
+            yield (
                 "`terms` is missing: whether its answers may be trained on, as you read it, such as "
                 "`terms: {license: MIT, training_use: permitted, url: https://…, seen_on: 2026-11-22}`"
             )
         for url in self.urls:
-            if not (self.allow_http or url.startswith("https://") or is_near(urlsplit(url).hostname or "")):
-                raise ValueError(
-                    f"http:// to a public host ({urlsplit(url).hostname}) would send the key and the prompts in clear: "
+            host = urlsplit(url).hostname or ""
+            if not (self.allow_http or url.startswith("https://") or is_near(host)):
+                yield (
+                    f"http:// to a public host ({host}) would send the key and the prompts in clear: "
                     "use https://, or set `allow_http: true`"
                 )
-        return self
 
     @property
     def urls(self) -> tuple[str, ...]:

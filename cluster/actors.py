@@ -1,0 +1,116 @@
+"""Where the plain classes become Ray actors, and their handles the protocols that `gen` knows.
+
+A call that fails because an actor is gone, restarting or slow is `Unreachable`; whoever called tries again.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from cluster.prompt_queue import PromptQueue
+from cluster.rate_limiter import RateLimiter
+from gen.control import Counters, NoMore, Renewal, Unreachable, Wait
+from gen.dataset import ChunkId
+from gen.leases import TERM_S, Grant
+from gen.limits import LEASE_S, Lease, Report
+from gen.shards import ShardCounts
+from schemas.recipe import Recipe
+from schemas.teacher import Limits
+
+NAMESPACE = "stillhouse"
+"""Actors that jobs share are found by name in here."""
+
+CALL_TIMEOUT_S = 10.0
+
+_T = TypeVar("_T")
+
+
+class _PromptQueueActor(PromptQueue):
+    """A PromptQueue that, restarted, listens before it leases."""
+
+    def __init__(self, recipe: Recipe, generation: int, workers: int) -> None:
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(recipe, generation, workers=workers, listen_s=TERM_S if again else 0.0)
+
+
+class _RateLimiterActor(RateLimiter):
+    """A RateLimiter that, restarted, waits until the leases of the one before it are over."""
+
+    def __init__(self, limits: Limits) -> None:
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(limits, listen_s=LEASE_S if again else 0.0)
+
+
+def start_queue(recipe: Recipe, generation: int, *, workers: int) -> Any:
+    """A PromptQueue that Ray restarts when it dies."""
+    actor = ray.remote(_PromptQueueActor).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
+    return actor.remote(recipe, generation, workers)
+
+
+def start_limiter(account: str, limits: Limits) -> Any:
+    """The account's RateLimiter: the one that is there, or a new one."""
+    name = f"rate-limiter-{hashlib.sha256(account.encode()).hexdigest()[:16]}"
+    actor = ray.remote(_RateLimiterActor).options(
+        name=name, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=0
+    )
+    return actor.remote(limits)
+
+
+async def reached(call: Awaitable[_T]) -> _T:
+    """The call's result.
+
+    Raises:
+        Unreachable: the actor is gone, restarting or slow.
+    """
+    try:
+        return await asyncio.wait_for(call, CALL_TIMEOUT_S)
+    except (RayActorError, GetTimeoutError, TimeoutError) as error:
+        raise Unreachable(type(error).__name__) from None
+
+
+class QueueHandle:
+    """`gen.control.Queue` over an actor handle."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+        """See `gen.control.Queue`."""
+        return await reached(self._actor.lease.remote(worker))
+
+    async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
+        """See `gen.control.Queue`."""
+        return await reached(self._actor.renew.remote(worker, held, counters))
+
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+        """See `gen.control.Queue`."""
+        await reached(self._actor.sealed.remote(worker, chunk, counts))
+
+    async def give_back(self, worker: str, chunk: ChunkId) -> None:
+        """See `gen.control.Queue`."""
+        await reached(self._actor.give_back.remote(worker, chunk))
+
+    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+        """See `gen.control.Queue`."""
+        await reached(self._actor.shipped.remote(worker, chunks))
+
+
+class LedgerHandle:
+    """`gen.control.LimitLedger` over an actor handle; an actor whose job ended is made anew."""
+
+    def __init__(self, account: str, limits: Limits) -> None:
+        self._account = account
+        self._limits = limits
+        self._actor = start_limiter(account, limits)
+
+    async def renew(self, worker: str, report: Report) -> Lease:
+        """See `gen.control.LimitLedger`."""
+        try:
+            return await reached(self._actor.renew.remote(worker, report))
+        except Unreachable:
+            self._actor = start_limiter(self._account, self._limits)
+            raise

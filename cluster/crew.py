@@ -1,0 +1,144 @@
+"""The actors of one generation: its PromptQueue and its TeacherWorkers. Owned by the driver; they end with it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.actors import start_queue
+from cluster.display import Display
+from cluster.prompt_queue import QueueStats
+from cluster.teacher_worker import TeacherWorker
+from gen.control import End
+from gen.errors import StillhouseError
+from schemas.recipe import Recipe
+
+CALL_TIMEOUT_S = 5.0
+START_PATIENCE_S = 10.0
+"""After so long without a started worker, a word about it."""
+MOST_DEATHS = 20
+"""Workers that may die in a row without a chunk sealed in between."""
+
+
+@dataclass(slots=True)
+class _Hand:
+    """One worker."""
+
+    actor: Any
+    name_ref: Any
+    run_ref: Any
+    name: str | None = None
+
+
+class Crew:
+    """Starts the actors, replaces workers that die, and says how the work ended."""
+
+    def __init__(self, recipe: Recipe, generation: int, *, workers: int, node: str | None) -> None:
+        self._recipe = recipe
+        self._node = node
+        self._queue = start_queue(recipe, generation, workers=workers)
+        self._started = time.monotonic()
+        self._number = 0
+        self._deaths = 0
+        self._sealed = -1
+        self._stopping = False
+        self._warned = False
+        self._hands = [self._hire() for _ in range(workers)]
+        self.ends: list[End] = []
+        """How workers ended that did not die."""
+
+    def _hire(self) -> _Hand:
+        strategy = NodeAffinitySchedulingStrategy(self._node, soft=False) if self._node else "SPREAD"
+        options = ray.remote(TeacherWorker).options(
+            num_cpus=1, max_restarts=0, max_concurrency=64, scheduling_strategy=strategy
+        )
+        actor = options.remote(self._recipe, self._queue, number=self._number)
+        self._number += 1
+        return _Hand(actor, actor.identify.remote(), actor.run.remote())
+
+    def stats(self) -> QueueStats | None:
+        """How far it is; None while the queue can't be asked."""
+        try:
+            stats: QueueStats = ray.get(self._queue.stats.remote(), timeout=CALL_TIMEOUT_S)
+        except (RayActorError, GetTimeoutError):
+            return None
+        if stats.sealed > self._sealed:
+            self._sealed, self._deaths = stats.sealed, 0
+        return stats
+
+    def tend(self, display: Display) -> None:
+        """Note who ended; replace who died.
+
+        Raises:
+            StillhouseError: worker after worker dies.
+        """
+        for hand in list(self._hands):
+            if hand.name is None and ray.wait([hand.name_ref], timeout=0)[0]:
+                hand.name = _result(hand.name_ref)
+            if not ray.wait([hand.run_ref], timeout=0)[0]:
+                continue
+            self._hands.remove(hand)
+            end = _result(hand.run_ref)
+            if isinstance(end, End):
+                self.ends.append(end)
+            else:
+                self._replace(hand, end, display)
+        if not self._warned and not self._any_started() and time.monotonic() - self._started > START_PATIENCE_S:
+            self._warned = True
+            display.note(
+                f"no worker has started after {START_PATIENCE_S:.0f} s: every worker needs one free CPU, and the cluster has "
+                f"{ray.available_resources().get('CPU', 0):g} of {ray.cluster_resources().get('CPU', 0):g} free; waiting"
+            )
+
+    def _any_started(self) -> bool:
+        return bool(self.ends) or any(hand.name is not None for hand in self._hands)
+
+    def _replace(self, hand: _Hand, cause: str, display: Display) -> None:
+        self._deaths += 1
+        if hand.name is not None:
+            self._tell_queue("worker_died", hand.name)
+        if self._stopping:
+            return
+        if self._deaths >= MOST_DEATHS:
+            raise StillhouseError(f"{self._deaths} workers died one after the other without sealing a chunk; the last: {cause}")
+        display.note(f"{hand.name or 'a worker'} died ({cause}); its chunks go on in another")
+        self._hands.append(self._hire())
+
+    def _tell_queue(self, method: str, *args: Any) -> None:
+        """Tell it until it hears; a queue that is restarting does, in a while."""
+        for _ in range(10):
+            try:
+                ray.get(getattr(self._queue, method).remote(*args), timeout=CALL_TIMEOUT_S)
+            except (RayActorError, GetTimeoutError):
+                time.sleep(0.5)
+            else:
+                return
+
+    @property
+    def working(self) -> bool:
+        """Whether any worker is at work or starting."""
+        return bool(self._hands)
+
+    def stop(self) -> None:
+        """Have the workers bring home what is under way and give the rest back."""
+        self._stopping = True
+        for hand in self._hands:
+            hand.actor.stop.remote()
+
+    def dismiss(self) -> None:
+        """End all actors of the generation."""
+        for actor in [*(hand.actor for hand in self._hands), self._queue]:
+            ray.kill(actor)
+
+
+def _result(ref: Any) -> Any:
+    """The call's value, or the first line of why there is none."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        return (str(error).strip().splitlines() or ["?"])[-1]
+    except RayError as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,234 @@
+"""The driver: one run of a recipe, from the plan to the last seal. What it holds can be lost; what is stored goes on.
+
+A generation is planned only when all before it is sealed. The driver starts the actors of a generation, replaces workers
+that die, and ends when everything is sealed, or when something calls for a person.
+"""
+
+import math
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from cluster.display import Display, Quiet
+from gen import simulator
+from gen.control import End
+from gen.dataset import Plan, bind, open_dataset, read_plans, sealed_chunks
+from gen.errors import Interrupted, Paused, StillhouseError, UsageError
+from gen.index import read_parts
+from gen.planning import next_plan, store_plan
+from gen.run_lock import RunLock
+from gen.store import Store
+from gen.summary import Summary, summarise
+from schemas.recipe import Recipe
+from schemas.simulator import SimulatorSettings
+
+if TYPE_CHECKING:
+    from cluster.crew import Crew
+
+POLL_S = 0.5
+STOP_GRACE_S = 30.0
+"""How long the workers of a stopped run have to bring home what is under way."""
+SLOTS_PER_WORKER = 512
+"""Requests under way that one worker is given before `workers: auto` adds another."""
+
+
+def run(
+    recipe: Recipe, *, address: str | None = None, limit: int | None = None, display: Display | None = None
+) -> Summary:
+    """Run the recipe until every source row is settled; the same call again goes on where the last one ended.
+
+    Args:
+        recipe: what to do; `schemas.recipe_file.read_recipe` reads one from a file.
+        address: a running Ray cluster's; by default one is started here, or joined inside a Ray job.
+        limit: a pilot: plan at most the next so many source rows.
+        display: who is shown the progress; by default nobody.
+
+    Raises:
+        UsageError: the recipe, the source or the store is wrong (exit code 2).
+        Paused: a signal, billing, authorisation or an absent store; the same call goes on (exit code 3).
+        StillhouseError: the run failed (exit code 1).
+    """
+    return Driver(recipe, address=address, limit=limit, display=display or Quiet()).run()
+
+
+class Driver:
+    """One run."""
+
+    def __init__(self, recipe: Recipe, *, address: str | None, limit: int | None, display: Display) -> None:
+        self._recipe = recipe
+        self._address = address
+        self._limit = limit
+        self._display = display
+        self._store = open_dataset(recipe)
+        self._stop = threading.Event()
+        self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command goes on")
+        self._before = (0, 0)
+        """Requests and retries of the generations that this call finished."""
+        self._now = (0, 0)
+        self._started = time.monotonic()
+
+    def run(self) -> Summary:
+        """See `run`."""
+        self._store.probe()
+        with ExitStack() as stack:
+            stack.enter_context(
+                RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
+            )
+            bind(self._store, self._recipe)
+            recruit: Callable[[Plan], Crew] | None = None
+            for plan in self._generations():
+                if recruit is None:
+                    recruit = stack.enter_context(self._cluster())
+                    stack.enter_context(_signals(self._on_signal))
+                crew = recruit(plan)
+                try:
+                    self._watch(crew)
+                finally:
+                    crew.dismiss()
+                    self._before = (self._before[0] + self._now[0], self._before[1] + self._now[1])
+                    self._now = (0, 0)
+            return self.summary()
+
+    def summary(self, *, state: str | None = None) -> Summary:
+        """The dataset's counts with this call's."""
+        requests, retries = self._before[0] + self._now[0], self._before[1] + self._now[1]
+        seconds = round(time.monotonic() - self._started, 3)
+        update = {"requests": requests, "retries": retries, "seconds": seconds}
+        return summarise(self._store, state=state).model_copy(update=update)
+
+    def _lost(self) -> None:
+        self._stop_reason = Paused("another run took this dataset over; this one stops")
+        self._stop.set()
+
+    def _on_signal(self) -> None:
+        self._display.note("stopping: what is under way is brought home (once more: stop at once)")
+        self._stop.set()
+
+    def _generations(self) -> Iterator[Plan]:
+        """Those that are not finished, then a new one where there are source rows that none has planned."""
+        plans = read_plans(self._store)
+        resumed = False
+        for plan in plans:
+            if not self._is_sealed(plan):
+                resumed = True
+                yield plan
+        if resumed and self._limit is not None:
+            return  # the pilot that was begun is done; it does not grow
+        ends = [read_parts(self._store, plan)[-1] for plan in plans]
+        fresh = next_plan(self._recipe, plans, ends, limit=self._limit)
+        if fresh is not None:
+            store_plan(self._store, fresh)
+            yield fresh
+
+    def _is_sealed(self, plan: Plan) -> bool:
+        parts = read_parts(self._store, plan)
+        sealed = sum(chunk.generation == plan.generation for chunk in sealed_chunks(self._store))
+        return bool(parts) and parts[-1].last and sealed == sum(len(part.asks) for part in parts)
+
+    @contextmanager
+    def _cluster(self) -> Iterator[Callable[[Plan], "Crew"]]:
+        """Ray and the simulators, and what recruits a generation's crew on them."""
+        from cluster.runtime import connected, cpus, this_node  # Ray takes a second to import: a finished run needs none
+
+        with ExitStack() as stack:
+            recipe = self._recipe
+            teachers = []
+            for teacher in recipe.teachers:
+                if teacher.api == "simulator":
+                    process = simulator.start(teacher.simulator or SimulatorSettings())
+                    stack.callback(process.stop)
+                    teacher = teacher.model_copy(update={"endpoints": (process.url,)})
+                teachers.append(teacher)
+            recipe = recipe.model_copy(update={"teachers": tuple(teachers)})
+            stack.enter_context(connected(self._address))
+            from cluster.crew import Crew
+
+            simulated = any(teacher.api == "simulator" for teacher in recipe.teachers)
+            node = this_node() if simulated else None
+
+            def recruit(plan: Plan) -> Crew:
+                return Crew(recipe, plan.generation, workers=_workers(recipe, cpus=cpus()), node=node)
+
+            yield recruit
+
+    def _watch(self, crew: "Crew") -> None:
+        """Until every worker has ended; then raise what stopped them, if anything did."""
+        stopped_at: float | None = None
+        while crew.working:
+            stats = crew.stats()
+            if stats is not None:
+                self._display.update(stats)
+                self._now = (stats.requests, stats.retries)
+                if stats.error is not None:
+                    self._stop_for(UsageError(stats.error) if stats.exit_code == 2 else Paused(stats.error))
+            crew.tend(self._display)
+            for end in crew.ends:
+                if end.kind not in ("done", "stopped"):
+                    self._stop_for(_error_of(end))
+            if self._stop.is_set() and stopped_at is None:
+                crew.stop()
+                stopped_at = time.monotonic()
+            if stopped_at is None:
+                self._stop.wait(POLL_S)
+            elif time.monotonic() - stopped_at > STOP_GRACE_S:
+                break
+            else:
+                time.sleep(0.1)
+        if (stats := crew.stats()) is not None:
+            self._display.update(stats)
+            self._now = (stats.requests, stats.retries)
+        if self._stop.is_set() and (stats is None or not stats.finished):
+            raise self._stop_reason
+
+    def _stop_for(self, reason: StillhouseError) -> None:
+        if not self._stop.is_set():
+            self._stop_reason = reason
+            self._stop.set()
+
+
+def _workers(recipe: Recipe, *, cpus: int) -> int:
+    """How many workers: as told, else by the requests that may be under way, and one CPU left for the rest."""
+    if recipe.run.workers != "auto":
+        return recipe.run.workers
+    declared = [teacher.limits.in_flight for teacher in recipe.teachers]
+    wanted = math.ceil(sum(slots or SLOTS_PER_WORKER for slots in declared) / SLOTS_PER_WORKER)
+    return max(1, min(wanted, cpus - 1))
+
+
+def _error_of(end: End) -> StillhouseError:
+    match end.kind:
+        case "unusable":
+            return UsageError(end.message)
+        case "paused":
+            return Paused(end.message)
+        case _:
+            return StillhouseError(end.message)
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `stop` once; the second ends the process at once. Set after ray.init, which sets its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    count = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            stop()
+        else:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

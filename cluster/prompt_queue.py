@@ -1,0 +1,210 @@
+"""The PromptQueue: one actor that indexes the sources and leases chunks. Called once per chunk and once per renewal.
+
+Its state is the index, a listing of the shards, and what its workers tell it; so it can die at any time, and a restarted
+one first listens for a lease's term to what the workers still hold.
+"""
+
+import threading
+import time
+
+from pydantic import BaseModel
+
+from gen.control import Counters, NoMore, Renewal, Wait
+from gen.dataset import ChunkId, open_dataset, read_plans, sealed_chunks
+from gen.errors import StillhouseError
+from gen.index import Indexer, PartInfo, read_part, read_parts
+from gen.leases import TERM_S, Grant, Leases
+from gen.shards import ShardCounts
+from schemas.recipe import Recipe
+
+
+class QueueStats(BaseModel):
+    """How far a generation is."""
+
+    planned: bool
+    """Whether the whole source is read."""
+    rows: int
+    duplicates: int
+    bad: int
+    chunks: int
+    """Known so far."""
+    sealed: int
+    prompts_left: int
+    """To be asked in chunks that are not sealed, known so far."""
+    counts: ShardCounts
+    """Sealed by this run."""
+    requests: int
+    retries: int
+    answers: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    in_flight: int
+    troubles: dict[str, int]
+    finished: bool
+    error: str | None
+    """Why the source can't be read on; the exit code stands beside it."""
+    exit_code: int
+
+
+class PromptQueue:
+    """Leases the chunks of one generation."""
+
+    def __init__(self, recipe: Recipe, generation: int, *, workers: int, listen_s: float = 0.0) -> None:
+        self._recipe = recipe
+        self._store = open_dataset(recipe)
+        plans = read_plans(self._store)
+        self._plan = plans[generation]
+        self._lock = threading.Lock()
+        self._leases = Leases()
+        self._parts: list[PartInfo] = []
+        self._sealed = {c for c in sealed_chunks(self._store) if c.generation == generation}
+        self._counts = ShardCounts()
+        self._counters: dict[str, Counters] = {}
+        self._stopping = False
+        self._error: StillhouseError | None = None
+        self._grant_after = time.monotonic() + listen_s
+        self._expected = workers
+        self._arrived: set[str] = set()
+        self._dead_left: list[ChunkId] = []
+        """Chunks whose dead owners' journals may not be shipped yet."""
+        done = read_parts(self._store, self._plan)
+        for part in done:
+            self._take_in(part)
+        self._resumed = bool(done)
+        self._indexer = threading.Thread(target=self._index, args=(done, plans[:generation]), daemon=True)
+        self._indexer.start()
+
+    # --- the index
+
+    def _index(self, done: list[PartInfo], earlier: list[object]) -> None:
+        """Write the parts that are missing; runs in a thread of its own."""
+        if done and done[-1].last:
+            return
+        try:
+            indexer = Indexer(self._store, self._recipe, self._plan)
+            for generation in range(len(earlier) + 1):
+                number = 0
+                for number in range(self._parts_of(generation, done)):
+                    indexer.remember(read_part(self._store, generation, number))
+            for part in indexer.parts(done):
+                self._take_in(part)
+        except StillhouseError as error:
+            self._error = error
+
+    def _parts_of(self, generation: int, done: list[PartInfo]) -> int:
+        if generation == self._plan.generation:
+            return len(done)
+        return len(read_parts(self._store, self._plan.model_copy(update={"generation": generation})))
+
+    def _take_in(self, part: PartInfo) -> None:
+        with self._lock:
+            self._parts.append(part)
+            for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
+                chunk = ChunkId(self._plan.generation, number)
+                if chunk not in self._sealed:
+                    self._leases.add(chunk)
+
+    # --- what workers ask
+
+    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+        """See `gen.control.Queue`."""
+        now = time.monotonic()
+        with self._lock:
+            if self._finished():
+                return NoMore()
+            if self._stopping or now < self._grant_after or not self._all_swept(now):
+                return Wait(0.5)
+            return self._leases.grant(worker, now=now) or Wait(0.5)
+
+    def _all_swept(self, now: float) -> bool:
+        """Whether every first worker has shipped what earlier runs left on its node; only a resumed dataset waits."""
+        if not self._resumed or self._store.is_local or len(self._arrived) >= self._expected:
+            return True
+        self._grant_after = self._grant_after or now + TERM_S
+        return False
+
+    async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
+        """See `gen.control.Queue`."""
+        now = time.monotonic()
+        with self._lock:
+            self._counters[worker] = counters
+            if now < self._grant_after:
+                for chunk in held:
+                    self._leases.adopt(worker, chunk, now=now)
+            lost = self._leases.renew(worker, [c for c in held if c not in self._sealed], now=now)
+            return Renewal(lost, stop=self._stopping, sweep=bool(self._dead_left))
+
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+        """See `gen.control.Queue`."""
+        with self._lock:
+            if chunk not in self._sealed:
+                self._sealed.add(chunk)
+                self._leases.sealed(chunk)
+                self._counts += counts or ShardCounts()
+
+    async def give_back(self, worker: str, chunk: ChunkId) -> None:
+        """See `gen.control.Queue`."""
+        with self._lock:
+            self._leases.give_back(worker, chunk)
+
+    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+        """See `gen.control.Queue`."""
+        with self._lock:
+            self._arrived.add(worker)
+            self._leases.shipped(self._dead_left)
+            self._dead_left = []
+
+    # --- what the driver asks
+
+    async def worker_died(self, worker: str) -> None:
+        """Ray reported the worker's process gone: its chunks are free once its journals are shipped."""
+        with self._lock:
+            now = time.monotonic()
+            chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
+            if not self._store.is_local:
+                self._dead_left += chunks
+
+    async def stop(self) -> None:
+        """Lease nothing more, and tell the workers to stop."""
+        self._stopping = True
+
+    def _finished(self) -> bool:
+        return self._planned() and self._leases.open == 0
+
+    def _planned(self) -> bool:
+        return bool(self._parts) and self._parts[-1].last
+
+    async def stats(self) -> QueueStats:
+        """How far it is."""
+        with self._lock:
+            asks = [ask for part in self._parts for ask in part.asks]
+            left = sum(ask for n, ask in enumerate(asks) if ChunkId(self._plan.generation, n) not in self._sealed)
+            workers = self._counters.values()
+            troubles: dict[str, int] = {}
+            for counters in workers:
+                for name, count in counters.troubles.items():
+                    troubles[name] = troubles.get(name, 0) + count
+            return QueueStats(
+                planned=self._planned(),
+                rows=sum(part.rows for part in self._parts),
+                duplicates=sum(part.duplicates for part in self._parts),
+                bad=sum(part.bad for part in self._parts),
+                chunks=len(asks),
+                sealed=len(self._sealed),
+                prompts_left=left,
+                counts=self._counts,
+                requests=sum(c.requests for c in workers),
+                retries=sum(c.retries for c in workers),
+                answers=sum(c.answers for c in workers),
+                input_tokens=sum(c.input_tokens for c in workers),
+                output_tokens=sum(c.output_tokens for c in workers),
+                usd=sum(c.usd for c in workers),
+                in_flight=sum(c.in_flight for c in workers),
+                troubles=troubles,
+                finished=self._finished(),
+                error=str(self._error) if self._error else None,
+                exit_code=self._error.exit_code if self._error else 0,
+            )
+
+

@@ -1,0 +1,26 @@
+"""The RateLimiter: one actor an account, found by name by every job on the cluster. Called about once a second a worker."""
+
+import time
+
+from gen.limits import Lease, Ledger, Report
+from schemas.teacher import Limits
+
+
+class RateLimiter:
+    """Leases one account's capacity; see `gen.limits`. Its state is what its workers report, so it may die at any time."""
+
+    def __init__(self, limits: Limits, *, listen_s: float = 0.0) -> None:
+        self._ledger = Ledger(limits, now=time.monotonic())
+        self._grant_after = time.monotonic() + listen_s
+
+    async def renew(self, worker: str, report: Report) -> Lease:
+        """Take in a worker's report and lease it its share; nothing while leases of a limiter before us may be out."""
+        now = time.monotonic()
+        lease = self._ledger.renew(worker, report, now=now)
+        if now < self._grant_after:
+            return Lease(dict.fromkeys(lease.rates, 0.0), 0, self._grant_after - now, 0.0)
+        return lease
+
+    async def leave(self, worker: str) -> None:
+        """The worker is done: its share is free."""
+        self._ledger.leave(worker)

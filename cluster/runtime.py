@@ -1,0 +1,54 @@
+"""The Ray a run works on: one started here for it, or a cluster that is running. The only module that starts or joins one."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Read when ray is imported: a driver under `uv run` would make every worker start by `uv run`.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+from gen.errors import UsageError
+
+NAMESPACE = "stillhouse"
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray, for as long as the block lasts. `address` None: one of our own, unless this is a job on a cluster already.
+
+    Raises:
+        UsageError: there is no cluster at the address, or it can't be joined.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init(address="local", include_dashboard=False, num_cpus=max(4, os.cpu_count() or 1), **common)
+        else:
+            ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"no Ray cluster can be joined at {address}" if address else "Ray can't be started here"
+        raise UsageError(f"{where}: {_first_line(error)}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cpus() -> int:
+    """The CPUs of the cluster's nodes."""
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def this_node() -> str:
+    """The id of the node that the driver is on."""
+    return str(ray.get_runtime_context().get_node_id())

@@ -1,0 +1,81 @@
+"""The TeacherWorker: one actor that runs `gen.worker.Worker`, with its connections and its handles to the shared actors."""
+
+import asyncio
+import gc
+import os
+import secrets
+from typing import Any
+
+from cluster.actors import LedgerHandle, QueueHandle
+from gen.clock import SYSTEM
+from gen.control import End
+from gen.dataset import open_dataset, read_plans
+from gen.errors import StillhouseError
+from gen.http import HttpTransport
+from gen.worker import Worker
+from schemas.recipe import Recipe
+from schemas.teacher import Limits
+
+
+class TeacherWorker:
+    """Asks, journals, checks and seals, chunk by chunk."""
+
+    def __init__(self, recipe: Recipe, queue: Any, *, number: int) -> None:
+        self._recipe = recipe
+        self._queue = queue
+        self.name = f"worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._worker: Worker | None = None
+
+    def __repr__(self) -> str:
+        """One line for the Ray dashboard."""
+        if self._worker is None:
+            return f"TeacherWorker({self.name})"
+        counters = self._worker.counters
+        return f"TeacherWorker({self.name}: {counters.answers} answers, {counters.in_flight} in flight)"
+
+    async def identify(self) -> str:
+        """The worker's name, once it is up."""
+        return self.name
+
+    async def run(self) -> End:
+        """Work until there is no more; never raises for what a user can cause."""
+        gc.freeze()
+        transport = HttpTransport()
+        try:
+            store = open_dataset(self._recipe)
+            accounts = accounts_of(self._recipe)
+            self._worker = Worker(
+                self.name,
+                recipe=self._recipe,
+                store=store,
+                plans=await asyncio.to_thread(read_plans, store),
+                queue=QueueHandle(self._queue),
+                ledgers={key: LedgerHandle(key, limits) for key, limits in accounts.items()},
+                transport=transport,
+                clock=SYSTEM,
+            )
+            return await self._worker.run()
+        except StillhouseError as error:
+            return End("unusable" if error.exit_code == 2 else "paused" if error.exit_code == 3 else "failed", str(error))
+        finally:
+            await transport.close()
+
+    async def stop(self) -> None:
+        """Finish what is under way and give the rest back."""
+        if self._worker is not None:
+            self._worker.stop()
+
+
+def accounts_of(recipe: Recipe) -> dict[str, Limits]:
+    """The accounts of the recipe's teachers; where two teachers share one, the lower of two stated limits holds."""
+    accounts: dict[str, Limits] = {}
+    for teacher in recipe.teachers:
+        accounts[teacher.limits_key] = lower(accounts.get(teacher.limits_key, Limits()), teacher.limits)
+    return accounts
+
+
+def lower(one: Limits, other: Limits) -> Limits:
+    """The lower of each limit that either states."""
+    names = Limits.model_fields
+    stated = {n: [v for v in (getattr(one, n), getattr(other, n)) if v is not None] for n in names}
+    return Limits(**{name: min(values) for name, values in stated.items() if values})

@@ -1,0 +1,115 @@
+"""A chunk's prompts, read back from the sources as the index froze them.
+
+Every prompt must have the key that the index recorded; a source that says something else now is refused, never asked.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gen.dataset import CHUNKS_PER_PART, ChunkId, Plan
+from gen.errors import SourceError
+from gen.index import read_part
+from gen.source import Position, Row, SourceFile, read_rows
+from gen.store import Store
+from gen.template import PromptMaker
+from schemas.prompt import Prompt
+from schemas.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A source row whose prompt is asked under another id."""
+
+    prompt: Prompt
+    duplicate_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A source row that is no prompt."""
+
+    file: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one chunk holds, in source order."""
+
+    id: ChunkId
+    prompts: list[Prompt]
+    """To be asked."""
+    duplicates: list[Duplicate]
+    bad: list[BadRow]
+    kept: list[pa.Field]
+    """The kept columns' types."""
+
+
+class ChunkReader:
+    """Reads chunks of one dataset; best in order, for then a compressed source is decompressed once."""
+
+    def __init__(self, store: Store, recipe: Recipe, plans: list[Plan]) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._plans = plans
+        self._maker = PromptMaker(recipe.source, recipe.ask)
+        self._part: tuple[tuple[int, int], pa.Table] | None = None
+        self._rows: tuple[str, Iterator[Row], int] | None = None
+        """(url, its rows, the next one's number)."""
+
+    def read(self, chunk: ChunkId) -> Chunk:
+        """The chunk.
+
+        Raises:
+            SourceError: a source file is gone, or its rows are not those that were planned.
+        """
+        plan = self._plans[chunk.generation]
+        part = self._part_of(chunk)
+        index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
+        read = Chunk(chunk, [], [], [], plan.kept_fields)
+        for entry in index:
+            file = plan.files[entry["file"]]
+            if entry["fate"] == "bad":
+                read.bad.append(BadRow(file.url, entry["line"], entry["detail"]))
+                continue
+            prompt = self._prompt(SourceFile(file.url, file.size, file.etag), entry)
+            if entry["fate"] == "ask":
+                read.prompts.append(prompt)
+            else:
+                read.duplicates.append(Duplicate(prompt, entry["detail"]))
+        return read
+
+    def _part_of(self, chunk: ChunkId) -> pa.Table:
+        name = (chunk.generation, chunk.number // CHUNKS_PER_PART)
+        if self._part is None or self._part[0] != name:
+            self._part = (name, read_part(self._store, *name))
+        return self._part[1]
+
+    def _prompt(self, file: SourceFile, entry: dict[str, Any]) -> Prompt:
+        row = self._row(file, Position(entry["row"], entry["offset"], entry["line"]))
+        prompt = self._maker.make(row.values) if row is not None and row.values is not None else "no such row"
+        if isinstance(prompt, str) or prompt.key != entry["key"]:
+            self._rows = None
+            raise SourceError(
+                f"{file.url}:{entry['line']}: is not the prompt that was planned, so the file changed after the run began; "
+                "restore it, or use another dataset.path"
+            )
+        return prompt
+
+    def _row(self, file: SourceFile, at: Position) -> Row | None:
+        """The row at a position: the next of the open reader, or some rows on, where it can be had so."""
+        if self._rows is None or self._rows[0] != file.url or not 0 <= at.row - self._rows[2] <= 10_000:
+            rows = read_rows(file, columns=self._maker.columns, start=at, source=self._recipe.source)
+            self._rows = (file.url, rows, at.row)
+        url, rows, _ = self._rows
+        for row in rows:
+            if row.at.row >= at.row:
+                self._rows = (url, rows, row.at.row + 1)
+                return row if row.at.row == at.row else None
+        self._rows = None
+        return None

@@ -1,0 +1,193 @@
+"""The layout of a dataset and its state, which is what a listing and the index say.
+
+Names are built only from numbers and our own hex digits. Everything a run needs to go on is read from here; nothing is
+remembered elsewhere.
+"""
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from gen.errors import DatasetError
+from gen.store import Store, open_store
+from schemas.arrow import SCHEMA_VERSION
+from schemas.recipe import Recipe
+
+CHUNKS_PER_PART = 100
+"""Chunks in one part of the index."""
+
+RECIPE_KEY = "_stillhouse/recipe.yaml"
+RUN_KEY = "_stillhouse/run.json"
+JOURNAL_PREFIX = "_stillhouse/journal/"
+_SHARD = re.compile(r"data/part-(\d{3,})-(\d{6,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChunkId:
+    """A chunk: its generation and its number in it."""
+
+    generation: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.generation:03d}-{self.number:06d}"
+
+    @property
+    def data_key(self) -> str:
+        """Its shard, whose existence is its commit."""
+        return f"data/part-{self}.parquet"
+
+    @property
+    def journal_prefix(self) -> str:
+        """Its shipped journals."""
+        return f"{JOURNAL_PREFIX}{self}/"
+
+    def side_key(self, kind: str, seal: str) -> str:
+        """A file beside its shard: kind is rejected, failed or raw."""
+        folder = "_stillhouse/raw" if kind == "raw" else kind
+        return f"{folder}/part-{self}-{seal}.parquet"
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlannedFile(_Stored):
+    """A source file as it was when planned, and where in it this generation begins."""
+
+    url: str
+    size: int
+    etag: str
+    row: int = 0
+    offset: int = 0
+    line: int = 1
+
+
+class Plan(_Stored):
+    """A generation: which source rows it is made of. Immutable."""
+
+    version: int = SCHEMA_VERSION
+    generation: int
+    files: tuple[PlannedFile, ...]
+    limit: int | None = None
+    """At most so many source rows; null: all there are."""
+    kept: str
+    """The types of the kept columns: a serialised Arrow schema in base64."""
+
+    @property
+    def kept_fields(self) -> list[pa.Field]:
+        """The kept columns."""
+        return list(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.kept))))
+
+    @staticmethod
+    def freeze(kept: list[pa.Field]) -> str:
+        """The value of `kept` for these columns."""
+        return base64.b64encode(pa.schema(kept).serialize().to_pybytes()).decode()
+
+
+def plan_key(generation: int) -> str:
+    """Where a generation's plan is."""
+    return f"_stillhouse/plan-{generation:03d}.json"
+
+
+def index_key(generation: int, part: int) -> str:
+    """Where a part of a generation's index is."""
+    return f"_stillhouse/index-{generation:03d}-{part:06d}.parquet"
+
+
+def open_dataset(recipe: Recipe, *, path: str | None = None) -> Store:
+    """The store of the recipe's dataset."""
+    where = recipe.dataset
+    return open_store(
+        path or where.path, endpoint_url=where.endpoint_url, region=where.region, path_style=where.path_style
+    )
+
+
+def bind(store: Store, recipe: Recipe) -> None:
+    """Bind a new dataset to the recipe's identity, or check that it is bound to it.
+
+    Raises:
+        DatasetError: it is bound to another identity, or its recipe.yaml is gone while shards are there.
+    """
+    identity = recipe.identity()
+    document = {"stillhouse": SCHEMA_VERSION, "name": recipe.name, "identity": identity}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    stored = store.get(RECIPE_KEY)
+    if stored is None:
+        if next(iter(sealed_chunks(store)), None) is not None:
+            raise DatasetError(
+                f"{store.url}: holds shards but no {RECIPE_KEY}, so it can't be told what they are; "
+                "restore that file, or use another dataset.path"
+            )
+        if store.put_new(RECIPE_KEY, text.encode()):
+            return
+        stored = store.get(RECIPE_KEY) or b""
+    bound = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
+    if different := sorted(_differences(bound, identity)):
+        raise DatasetError(
+            f"{store.url}: was made by another recipe; it differs in {', '.join(different)}. "
+            "Use another dataset.path, or the recipe it was made with"
+        )
+
+
+def read_identity(stored: bytes, *, origin: str) -> dict[str, Any]:
+    """The identity a dataset is bound to.
+
+    Raises:
+        DatasetError: the file is damaged or from a newer version.
+    """
+    try:
+        document = yaml.safe_load(stored)
+        version, identity = document["stillhouse"], document["identity"]
+    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
+        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+    if version > SCHEMA_VERSION:
+        raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
+    return dict(identity)
+
+
+def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """The dotted paths of the leaves in which two identities differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in ours.keys() | theirs.keys():
+            yield from _differences(ours.get(name), theirs.get(name), f"{path}.{name}".lstrip("."))
+    elif ours != theirs:
+        yield path
+
+
+def read_plans(store: Store) -> list[Plan]:
+    """The generations planned so far.
+
+    Raises:
+        DatasetError: a plan is damaged, or missing beside shards of its generation.
+    """
+    plans: list[Plan] = []
+    while (data := store.get(plan_key(len(plans)))) is not None:
+        origin = f"{store.url}/{plan_key(len(plans))}"
+        try:
+            document = orjson.loads(data)
+            if document["version"] > SCHEMA_VERSION:
+                raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
+            plans.append(Plan.model_validate(document))
+        except (ValueError, KeyError, TypeError):
+            raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+    if any(chunk.generation >= len(plans) for chunk in sealed_chunks(store)):
+        raise DatasetError(
+            f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
+            "restore that file, or use another dataset.path"
+        )
+    return plans
+
+
+def sealed_chunks(store: Store) -> Iterator[ChunkId]:
+    """The chunks whose shard exists, in order."""
+    for stat in store.list("data/"):
+        if match := _SHARD.fullmatch(stat.key):
+            yield ChunkId(int(match[1]), int(match[2]))

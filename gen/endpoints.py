@@ -1,0 +1,63 @@
+"""The endpoints of one teacher share its load by least outstanding work; one that fails is left alone but for probes.
+
+An endpoint's circuit opens after a run of requests it did not serve and is tried again after a growing, jittered wait of at
+most 5 s, one probe at a time.
+"""
+
+import random
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+OPENS_AFTER = 5
+"""Requests in a row not served that open a circuit."""
+
+MOST_WAIT_S = 5.0
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One base URL."""
+
+    url: str
+    host: str
+    in_flight: int = 0
+    not_served: int = 0
+    """In a row."""
+    closed_until: float = 0.0
+    """While its circuit is open: when the next probe may go."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its circuit is open."""
+        return self.not_served >= OPENS_AFTER
+
+
+class Endpoints:
+    """Chooses where a request goes."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        self.all = [Endpoint(url, urlsplit(url).netloc) for url in urls]
+
+    def pick(self, *, now: float) -> Endpoint | float:
+        """The endpoint to send to, already counted as busy; or seconds until one may be tried."""
+        best: Endpoint | None = None
+        for endpoint in self.all:
+            if endpoint.is_open and (endpoint.in_flight or now < endpoint.closed_until):
+                continue
+            if best is None or endpoint.in_flight < best.in_flight:
+                best = endpoint
+        if best is None:
+            return max(0.05, min(endpoint.closed_until for endpoint in self.all) - now)
+        best.in_flight += 1
+        return best
+
+    def done(self, endpoint: Endpoint, *, served: bool, now: float) -> None:
+        """A request to it ended; `served`: it answered, be it with a refusal of this one request."""
+        endpoint.in_flight -= 1
+        if served:
+            endpoint.not_served = 0
+            return
+        endpoint.not_served += 1
+        if endpoint.is_open:
+            wait = min(MOST_WAIT_S, 0.25 * 2 ** min(endpoint.not_served - OPENS_AFTER, 8))
+            endpoint.closed_until = now + wait * random.uniform(0.5, 1.0)

@@ -1,0 +1,36 @@
+"""A Row: one row of a source file, or why it is none, and the Position from which reading can go on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+MAX_ROW_BYTES = 16 * 2**20
+"""The largest row that is read; a larger one is a bad row and is never held in memory whole."""
+
+TOO_LARGE = f"the row is larger than {MAX_ROW_BYTES // 2**20} MiB"
+
+
+class FormatError(Exception):
+    """The file can't be read as what its name says it is; the message leaves out the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a row starts; the default is the start of a file. Reading goes on from a position that came with a Row."""
+
+    row: int = 0
+    """Rows before it in the file; a blank line is no row, a bad row is one."""
+    offset: int = 0
+    """Bytes before it, decompressed ones in .gz and .zst; 0 in Parquet and Arrow."""
+    line: int = 1
+    """The line it starts on, counted from 1; in Parquet and Arrow the row, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Exactly one of `values` and `bad` is given."""
+
+    at: Position
+    values: dict[str, Any] | None
+    """The wanted columns that the row has, and perhaps others."""
+    bad: str | None
+    """Why it is no row, without its content."""

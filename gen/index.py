@@ -1,0 +1,209 @@
+"""The index: what a chunk is, frozen before it is leased.
+
+The sources are read once, in order, by one reader: that makes the result of exact dedup the same for any number of workers.
+A row per source row says which chunk it belongs to and what becomes of it. A chunk never changes its meaning once its part
+of the index exists, whatever happens to the source, the settings or the software.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from gen.dataset import CHUNKS_PER_PART, Plan, index_key
+from gen.errors import DatasetError
+from gen.source import Position, Row, SourceFile, read_rows
+from gen.store import Store
+from gen.template import PromptMaker
+from schemas.arrow import INDEX
+from schemas.recipe import Recipe
+
+ROWS_PER_PROMPT = 20
+"""A chunk holds at most this many times prompts_per_shard source rows, however many of them are duplicates."""
+
+End: TypeAlias = tuple[int, int, int] | None
+"""How far a file was read: (row, offset, line) of its next row, or None when it was read to its end."""
+
+_META = b"stillhouse"
+
+
+class PartInfo(BaseModel):
+    """The counts of one part of the index, kept in its metadata."""
+
+    model_config = ConfigDict(frozen=True)
+
+    first_chunk: int
+    asks: tuple[int, ...]
+    """Prompts to ask, by chunk."""
+    rows: int
+    duplicates: int
+    bad: int
+    last: bool
+    """Whether the generation ends here."""
+    ends: tuple[End, ...]
+    """How far each of the plan's files was read."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """The part being built, column by column."""
+
+    first_chunk: int
+    columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
+    asks: list[int] = field(default_factory=lambda: [0])
+    rows_in_chunk: int = 0
+
+    def add(self, file: int, at: Position, fate: "_Fate") -> None:
+        chunk = self.first_chunk + len(self.asks) - 1
+        for column, value in zip(self.columns, (file, at.row, at.line, at.offset, chunk, *fate), strict=True):
+            column.append(value)
+        self.rows_in_chunk += 1
+        self.asks[-1] += fate[0] == "ask"
+
+
+_Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
+"""(fate, key, prompt id, detail), as the index's columns."""
+
+
+class Indexer:
+    """Reads a generation's sources, drops exact duplicates and writes the index part by part."""
+
+    def __init__(self, store: Store, recipe: Recipe, plan: Plan) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._plan = plan
+        self._maker = PromptMaker(recipe.source, recipe.ask)
+        self._seen: dict[bytes, str | None] = {}
+        """The prompts asked so far: key to prompt id, None where the id is the key's own text."""
+        self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
+
+    def remember(self, table: pa.Table) -> None:
+        """Take in the keys of an index part written before, of this or of an earlier generation."""
+        asked = table.filter(pc.equal(table["fate"].cast(pa.string()), "ask"))
+        ids = asked["prompt_id"].to_pylist() if self._recipe.source.id else [None] * len(asked)
+        self._seen.update(zip(asked["key"].to_pylist(), ids, strict=True))
+
+    def parts(self, done: list[PartInfo]) -> Iterator[PartInfo]:
+        """Write the parts that are still missing, yielding each once it is stored.
+
+        Raises:
+            SourceError: a source file can't be read, or is not what the plan recorded.
+        """
+        if done and done[-1].last:
+            return
+        if done:
+            self._ends = list(done[-1].ends)
+        number = len(done)
+        part = _Part(first_chunk=number * CHUNKS_PER_PART)
+        for file, row in self._source_rows(before=sum(info.rows for info in done)):
+            if self._full(part):
+                self._ends[file] = (row.at.row, row.at.offset, row.at.line)
+                yield self._write(number, part, last=False)
+                number += 1
+                part = _Part(first_chunk=number * CHUNKS_PER_PART)
+            part.add(file, row.at, self._fate(row))
+        yield self._write(number, part, last=True)
+
+    def _source_rows(self, *, before: int) -> Iterator[tuple[int, Row]]:
+        """(file, row) from where the last part ended to the plan's limit; leaves `_ends` true."""
+        left = self._plan.limit - before if self._plan.limit is not None else None
+        for number, planned in enumerate(self._plan.files):
+            end = self._ends[number]
+            if end is None:
+                continue
+            file = SourceFile(planned.url, planned.size, planned.etag)
+            start = Position(*end)
+            for row in read_rows(file, columns=self._maker.columns, start=start, source=self._recipe.source):
+                if left == 0:
+                    self._ends[number] = (row.at.row, row.at.offset, row.at.line)
+                    return
+                yield number, row
+                left = left - 1 if left is not None else None
+            self._ends[number] = None
+
+    def _fate(self, row: Row) -> _Fate:
+        if row.values is None:
+            return "bad", None, None, row.bad
+        prompt = self._maker.make(row.values)
+        if isinstance(prompt, str):
+            return "bad", None, None, prompt
+        if prompt.key in self._seen:
+            return "duplicate", prompt.key, prompt.id, self._seen[prompt.key] or prompt.key.hex()
+        self._seen[prompt.key] = prompt.id if self._recipe.source.id else None
+        return "ask", prompt.key, prompt.id, None
+
+    def _full(self, part: _Part) -> bool:
+        """Whether the next row begins a new part; where it only begins a new chunk, begins that."""
+        per_shard = self._recipe.dataset.prompts_per_shard
+        if part.asks[-1] < per_shard and part.rows_in_chunk < per_shard * ROWS_PER_PROMPT:
+            return False
+        if len(part.asks) == CHUNKS_PER_PART:
+            return True
+        part.asks.append(0)
+        part.rows_in_chunk = 0
+        return False
+
+    def _write(self, number: int, part: _Part, *, last: bool) -> PartInfo:
+        fates = part.columns[INDEX.get_field_index("fate")]
+        info = PartInfo(
+            first_chunk=part.first_chunk,
+            asks=tuple(part.asks),
+            rows=len(fates),
+            duplicates=fates.count("duplicate"),
+            bad=fates.count("bad"),
+            last=last,
+            ends=tuple(self._ends),
+        )
+        arrays = [pa.array(v, f.type) for v, f in zip(part.columns, INDEX, strict=True)]
+        schema = INDEX.with_metadata({_META: info.model_dump_json()})
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
+        key = index_key(self._plan.generation, number)
+        if not self._store.put_new(key, sink.getvalue()):
+            # An earlier run of ours wrote it just before it died: the sources being the same, it says the same.
+            stored = read_part_info(self._store, self._plan.generation, number)
+            if stored is None or stored.asks != info.asks or stored.rows != info.rows:
+                raise DatasetError(
+                    f"{self._store.url}/{key}: another run wrote another index; only one may run at a time"
+                )
+        return info
+
+
+def read_parts(store: Store, plan: Plan) -> list[PartInfo]:
+    """The counts of the parts that a generation's index has so far."""
+    parts: list[PartInfo] = []
+    while (info := read_part_info(store, plan.generation, len(parts))) is not None:
+        parts.append(info)
+    return parts
+
+
+def read_part_info(store: Store, generation: int, number: int) -> PartInfo | None:
+    """One part's counts, or None where it is not written yet."""
+    try:
+        with store.open(index_key(generation, number)) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return PartInfo.model_validate(orjson.loads(metadata[_META]))
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowInvalid, KeyError, ValueError):
+        raise _damaged(store, generation, number) from None
+
+
+def read_part(store: Store, generation: int, number: int) -> pa.Table:
+    """One part's rows."""
+    data = store.get(index_key(generation, number))
+    try:
+        return pq.read_table(io.BytesIO(data or b""))
+    except pa.ArrowInvalid:
+        raise _damaged(store, generation, number) from None
+
+
+def _damaged(store: Store, generation: int, number: int) -> DatasetError:
+    key = index_key(generation, number)
+    return DatasetError(f"{store.url}/{key}: is missing or damaged; restore it, or use another dataset.path")

@@ -1,0 +1,96 @@
+"""What became of an attempt: a Completion, or one of these. Values, not exceptions: a bad answer is data, not a crash.
+
+    Rate        too fast: wait as told, the sample's count untouched
+    Ramp        growing too fast: wait, then grow slowly
+    Overload    the teacher can't now: wait; it was not served
+    Money       the account is empty: pause the run
+    Auth        the key is refused, or the address is wrong: pause the run
+    TooLong     the prompt does not fit: give up
+    BadRequest  the request is refused as such: give up
+    Policy      refused by policy: rejected/, never asked again
+    ServerError the teacher failed at this request: try again, a few times
+    Ambiguous   sent, and no whole answer came: perhaps billed; try again, a few times
+    Malformed   a 200 that is no answer: perhaps billed; try again, a few times
+
+Classes and signals as published by the providers (2026-11).
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from schemas.completion import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    message: str
+    """One line, for people."""
+    status: int | None = None
+    """The HTTP status, where one came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate(_Trouble):
+    """The teacher says we are too fast."""
+
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp(_Trouble):
+    """The teacher says we grow too fast."""
+
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overload(_Trouble):
+    """The teacher can't serve now, or can't be reached; this request was not served."""
+
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Money(_Trouble):
+    """The account's money or daily quota is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth(_Trouble):
+    """The key is refused, or the address is not the API's: a person has to act."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong(_Trouble):
+    """The prompt does not fit the teacher's context."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest(_Trouble):
+    """The request is refused as such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy(_Trouble):
+    """Refused by the teacher's policy before an answer was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerError(_Trouble):
+    """The teacher failed at this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous(_Trouble):
+    """Sent, and no whole answer came: it may be billed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed(_Trouble):
+    """A 200 that is no answer: it may be billed."""
+
+
+Trouble: TypeAlias = (
+    Rate | Ramp | Overload | Money | Auth | TooLong | BadRequest | Policy | ServerError | Ambiguous | Malformed
+)
+Outcome: TypeAlias = Completion | Trouble

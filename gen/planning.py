@@ -1,0 +1,62 @@
+"""What the next generation is: source rows that no generation has planned yet."""
+
+import orjson
+
+from gen.dataset import Plan, PlannedFile, plan_key
+from gen.errors import DatasetError, SourceError
+from gen.index import PartInfo
+from gen.source import SourceFile, find_files, kept_fields
+from gen.store import Store
+from schemas.recipe import Recipe
+
+
+def next_plan(
+    recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit: int | None = None
+) -> Plan | None:
+    """The next generation, or None where every source row is planned. `ends`: each earlier generation's last part.
+
+    Raises:
+        SourceError: there is no source file, or one that was planned is not what it was.
+    """
+    known: dict[str, tuple[PlannedFile, tuple[int, int, int] | None]] = {}
+    for plan, end in zip(plans, ends, strict=True):
+        for file, place in zip(plan.files, end.ends, strict=True):
+            known[file.url] = (file, place)
+    files = []
+    found = find_files(recipe.source)
+    for source in found:
+        place: tuple[int, int, int] | None = (0, 0, 1)
+        if source.url in known:
+            file, place = known[source.url]
+            check_unchanged(file, source)
+        if place is not None:
+            row, offset, line = place
+            files.append(
+                PlannedFile(url=source.url, size=source.size, etag=source.etag, row=row, offset=offset, line=line)
+            )
+    if not files and plans:
+        return None
+    kept = Plan.freeze(list(kept_fields(found[0], source=recipe.source)))
+    if plans and kept != plans[0].kept:
+        raise SourceError(f"{found[0].url}: the kept columns have other types than when the dataset was begun")
+    return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=kept)
+
+
+def check_unchanged(planned: PlannedFile, now: SourceFile) -> None:
+    """Raise SourceError where a planned file is not what it was."""
+    if (planned.size, planned.etag) != (now.size, now.etag):
+        raise SourceError(
+            f"{now.url}: changed after it was planned (it was {planned.size} bytes, it is {now.size}); "
+            "restore it, put new prompts into a new file beside it, or use another dataset.path"
+        )
+
+
+def store_plan(store: Store, plan: Plan) -> None:
+    """Freeze the plan.
+
+    Raises:
+        DatasetError: another run froze another plan for this generation.
+    """
+    key = plan_key(plan.generation)
+    if not store.put_new(key, orjson.dumps(plan.model_dump())):
+        raise DatasetError(f"{store.url}/{key}: another run planned it just now; only one run works on a dataset")

@@ -1,0 +1,154 @@
+"""One run at a time on a dataset: `run.json` says who, and is renewed as long as that run lives.
+
+On a local disk a file lock says it, which the system takes away with its holder. On S3 the holder renews by compare-and-set
+every `BEAT_S`; one that has not for `STALE_S` is gone, and one that finds another's name in its place stops.
+"""
+
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from gen.dataset import RUN_KEY
+from gen.errors import DatasetError, StoreAway
+from gen.store import Store
+
+BEAT_S = 5.0
+STALE_S = 15.0
+
+
+class RunLock:
+    """Held for the length of a run; a context manager."""
+
+    def __init__(self, store: Store, *, run: str, waiting: Callable[[str], None], lost: Callable[[], None]) -> None:
+        self._store = store
+        self._run = run
+        self._waiting = waiting
+        self._lost = lost
+        self._fd: int | None = None
+        self._etag: str | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self._store.is_local:
+            self._lock_file()
+        else:
+            self._claim()
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._fd is not None:
+            os.close(self._fd)
+        elif self._etag is not None:
+            self._write(ended=True)
+
+    def _lock_file(self) -> None:
+        path = Path(self._store.url) / RUN_KEY
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreAway(f"{path}: can't be written ({error.strerror}); mend that, then run again") from None
+        said = False
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not said:
+                    self._waiting(f"another run works on {self._store.url} ({path.read_text()}); waiting until it ends")
+                said = True
+                time.sleep(0.5)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, self._document(ended=False), 0)
+
+    def _claim(self) -> None:
+        """Take run.json over once it is absent, ended or has not changed for `STALE_S` by our own clock."""
+        seen, since, said = "", time.monotonic(), False
+        while True:
+            found = self._store.get_with_etag(RUN_KEY)
+            body, etag = found if found is not None else (b"{}", None)
+            if etag != seen:
+                seen, since = etag or "", time.monotonic()
+            holder = _parsed(body, self._store.url)
+            if etag is None or holder.get("ended") or time.monotonic() - since > STALE_S:
+                self._etag = self._store.swap(RUN_KEY, self._document(ended=False), etag=etag)
+                if self._etag is not None:
+                    return
+            elif not said:
+                said = True
+                self._waiting(
+                    f"another run works on {self._store.url} ({holder.get('host')}, process {holder.get('pid')}); "
+                    f"waiting until it ends or has been silent for {STALE_S:.0f} s"
+                )
+            time.sleep(1.0)
+
+    def _beat(self) -> None:
+        renewed = time.monotonic()
+        while not self._ended.wait(BEAT_S):
+            try:
+                held = self._write(ended=False)
+            except StoreAway:
+                held = time.monotonic() - renewed < STALE_S
+            else:
+                renewed = time.monotonic()
+            if not held:
+                self._etag = None
+                self._lost()
+                return
+
+    def _write(self, *, ended: bool) -> bool:
+        etag = self._store.swap(RUN_KEY, self._document(ended=ended), etag=self._etag)
+        if etag is not None:
+            self._etag = etag
+        return etag is not None
+
+    def _document(self, *, ended: bool) -> bytes:
+        who = {"run": self._run, "host": socket.gethostname(), "pid": os.getpid(), "beat": time.time(), "ended": ended}
+        return orjson.dumps(who)
+
+
+
+def _parsed(body: bytes, url: str) -> dict[str, object]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise DatasetError(f"{url}/{RUN_KEY}: is damaged; if no run works on this dataset, delete that file")
+    return document
+
+
+def is_running(store: Store) -> bool:
+    """Whether a run works on the dataset now, as far as can be told."""
+    if store.is_local:
+        path = Path(store.url) / RUN_KEY
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+    body = store.get(RUN_KEY)
+    if body is None:
+        return False
+    holder = _parsed(body, store.url)
+    beat = holder.get("beat")
+    return not holder.get("ended") and isinstance(beat, (int, float)) and time.time() - beat < STALE_S

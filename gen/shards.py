@@ -1,0 +1,234 @@
+"""Sealing: a chunk becomes one shard by one conditional write.
+
+The side files (rejected, failed, raw) are written first and named by the seal; the data shard is the commit, and its
+metadata names them. A seal that finds another's shard in place removes its own side files and has lost nothing: what is
+stored came from the same journal. Memory is bounded by a row group, for answers are read back one by one.
+"""
+
+import secrets
+from collections import Counter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gen import rows
+from gen.http import Reply
+from gen.journal import Frame
+from gen.open_chunk import OpenChunk
+from gen.outcome import Policy
+from gen.sheet import Sheet
+from gen.store import Store
+from schemas import __version__
+from schemas.arrow import FAILED, RAW, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+from schemas.completion import Completion
+from schemas.prompt import Prompt
+from schemas.recipe import Recipe
+from schemas.record import RejectReason
+
+META_KEY = "stillhouse"
+"""The key of our metadata in a shard's footer: JSON of ShardMeta."""
+
+SIDES = ("rejected", "failed", "raw")
+"""The files beside a shard, in the order they are written."""
+
+
+class SideFile(BaseModel):
+    """A file beside a shard."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    rows: int
+    sha256: str
+
+
+class ShardCounts(BaseModel):
+    """What a shard and its side files hold, in samples; duplicate prompts and bad rows are the index's to count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    records: int = 0
+    rejected: dict[str, int] = {}
+    failed: dict[str, int] = {}
+    maybe_billed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = None
+
+    def __add__(self, other: "ShardCounts") -> "ShardCounts":
+        known = [usd for usd in (self.usd, other.usd) if usd is not None]
+        return ShardCounts(
+            records=self.records + other.records,
+            rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
+            failed=dict(Counter(self.failed) + Counter(other.failed)),
+            maybe_billed=self.maybe_billed + other.maybe_billed,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            usd=sum(known) if known else None,
+        )
+
+
+class ShardMeta(BaseModel):
+    """What a data shard says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    stillhouse: str
+    """The product's version."""
+    seal: str
+    generation: int
+    chunk: int
+    identity: dict[str, Any]
+    teachers: list[dict[str, Any]]
+    """Name, model and terms of each."""
+    side: dict[str, SideFile]
+    """rejected, failed and raw, those that there are."""
+    counts: ShardCounts
+
+
+class Sealer:
+    """Writes the files of one open chunk, all of whose samples are settled."""
+
+    def __init__(self, store: Store, recipe: Recipe, open_chunk: OpenChunk) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._open = open_chunk
+        self._id = open_chunk.chunk.id
+        self._seal = secrets.token_hex(8)
+        kept = open_chunk.chunk.kept
+        schemas = {"data": with_kept(RECORD, kept), "rejected": with_kept(REJECTED, kept), "raw": RAW}
+        self._schemas = schemas | {"failed": with_kept(FAILED, kept)}
+        self._sheets: dict[str, Sheet] = {}
+        self._rejected: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self._maybe_billed = self._input = self._output = 0
+        self._usd: float | None = None
+
+    def seal(self) -> ShardCounts | None:
+        """Write all; what was sealed, or None when another's shard was there already.
+
+        Raises:
+            StoreAway: the store or the local disk failed; the journal still has everything.
+        """
+        try:
+            self._write_rows()
+            meta = self._meta(self._put_side_files())
+            data = self._sheet("data")
+            data.finish({META_KEY: meta.model_dump_json()})
+            if self._store.put_new(self._id.data_key, data.path, seal=self._seal):
+                return meta.counts
+            for side in meta.side.values():
+                self._store.delete(side.key)
+            return None
+        finally:
+            for sheet in self._sheets.values():
+                sheet.remove()
+
+    def _sheet(self, kind: str) -> Sheet:
+        if kind not in self._sheets:
+            path = self._store.scratch() / f"{self._id}-{self._seal}-{kind}.parquet"
+            self._sheets[kind] = Sheet(path, self._schemas[kind])
+        return self._sheets[kind]
+
+    def _write_rows(self) -> None:
+        chunk = self._open.chunk
+        for bad in chunk.bad:
+            self._sheet("failed").add(rows.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
+        for duplicate in chunk.duplicates:
+            self._sheet("rejected").add(rows.duplicate_prompt(duplicate), size=_size(duplicate.prompt))
+        for number, prompt in enumerate(chunk.prompts):
+            self._write_prompt(number, prompt)
+
+    def _write_prompt(self, number: int, prompt: Prompt) -> None:
+        seen: dict[tuple[str | None, str | None], str] = {}
+        """Answers kept to this prompt: (text, tool calls) to record id."""
+        for sample in range(self._open.samples):
+            ordinal = number * self._open.samples + sample
+            tries = self._open.tries(ordinal)
+            self._maybe_billed += tries.maybe_billed
+            sample_rows = rows.SampleRows(prompt, sample, self._open.client(ordinal), tries)
+            place = self._open.answers[ordinal]
+            frame = self._open.journal.read(*place) if place is not None else None
+            size = _size(prompt) + (len(frame.body) if frame else 0)
+            if (reason := self._open.given_up.get(ordinal)) is not None:
+                self._failed[reason.kind] += 1
+                self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
+                continue
+            assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
+            self._write_answer(sample_rows, frame, prompt, seen, ordinal, size)
+            if self._recipe.dataset.keep_raw:
+                self._sheet("raw").add(sample_rows.raw(frame), size=size)
+
+    def _write_answer(
+        self,
+        sample_rows: rows.SampleRows,
+        frame: Frame,
+        prompt: Prompt,
+        seen: dict[tuple[str | None, str | None], str],
+        ordinal: int,
+        size: int,
+    ) -> None:
+        client = self._open.client(ordinal)
+        outcome = client.read(Reply(frame.status, {}, frame.body))
+        assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {ordinal} is settled by {outcome}"
+        reason: RejectReason | None = "refused"
+        same = None
+        if isinstance(outcome, Completion):
+            self._count(client.cost_usd(outcome), outcome)
+            reason = rows.reject_reason(outcome, prompt)
+            answer = (outcome.text, outcome.tool_calls)
+            if reason is None and self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
+                reason = "duplicate_answer"
+            if reason is None:
+                seen[answer] = sample_rows.record_id
+        inline = self._recipe.dataset.reasoning == "inline"
+        if reason is None:
+            assert isinstance(outcome, Completion)
+            self._sheet("data").add(sample_rows.record(frame, outcome, inline=inline), size=size)
+        else:
+            self._rejected[reason] += 1
+            row = sample_rows.rejected(frame, outcome, reason, inline=inline, of=same)
+            self._sheet("rejected").add(row, size=size)
+
+    def _count(self, usd: float | None, completion: Completion) -> None:
+        self._input += completion.usage.input_tokens or 0
+        self._output += completion.usage.output_tokens or 0
+        if usd is not None:
+            self._usd = (self._usd or 0.0) + usd
+
+    def _put_side_files(self) -> dict[str, SideFile]:
+        side = {}
+        for kind in SIDES:
+            if (sheet := self._sheets.get(kind)) is not None:
+                sheet.finish({META_KEY: f'{{"seal": "{self._seal}"}}'})
+                side[kind] = SideFile(key=self._id.side_key(kind, self._seal), rows=sheet.rows, sha256=sheet.sha256())
+                self._store.put(side[kind].key, sheet.path)
+        return side
+
+    def _meta(self, side: dict[str, SideFile]) -> ShardMeta:
+        return ShardMeta(
+            stillhouse=__version__,
+            seal=self._seal,
+            generation=self._id.generation,
+            chunk=self._id.number,
+            identity=self._recipe.identity(),
+            teachers=[
+                {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
+                for t in self._recipe.teachers
+            ],
+            side=side,
+            counts=ShardCounts(
+                records=self._sheet("data").rows,
+                rejected=dict(self._rejected),
+                failed=dict(self._failed),
+                maybe_billed=self._maybe_billed,
+                input_tokens=self._input,
+                output_tokens=self._output,
+                usd=self._usd,
+            ),
+        )
+
+
+def _size(prompt: Prompt) -> int:
+    return sum(len(content) for _, content in prompt.messages)

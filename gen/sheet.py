@@ -1,0 +1,114 @@
+"""A Parquet file being written row by row in bounded memory, with what it holds counted and hashed."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gen.errors import StoreAway
+from schemas.prompt import Message
+
+ROW_GROUP_BYTES = 32 * 2**20
+"""Rows are written out when their texts are so large together,"""
+ROW_GROUP_ROWS = 10_000
+"""or when there are so many."""
+
+
+class Sheet:
+    """One file: `add` rows as tuples in the schema's order, then `finish`."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self._schema = schema
+        self._rows: list[tuple[Any, ...]] = []
+        self._bytes = 0
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+
+    def add(self, row: tuple[Any, ...], *, size: int) -> None:
+        """Append a row whose texts take about `size` bytes.
+
+        Raises:
+            StoreAway: the disk is full or failing.
+        """
+        self._rows.append(row)
+        self._bytes += size
+        self.rows += 1
+        if self._bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def finish(self, metadata: dict[str, str]) -> None:
+        """Write the rest and close; the metadata goes into the file's footer."""
+        self._flush()
+        writer = self._open()
+        try:
+            writer.add_key_value_metadata(metadata)
+            writer.close()
+        except OSError as error:
+            raise self._away(error) from error
+
+    def sha256(self) -> str:
+        """The finished file's SHA-256 in hex."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def remove(self) -> None:
+        """Close and delete the local file."""
+        if self._writer is not None and self._writer.is_open:
+            self._writer.close()
+        self.path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        arrays = [column(v, f.type) for v, f in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
+        self._rows, self._bytes = [], 0
+        try:
+            self._open().write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        except OSError as error:
+            raise self._away(error) from error
+
+    def _open(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            names = [f.name for f in self._schema if pa.types.is_dictionary(f.type)]
+            try:
+                self._writer = pq.ParquetWriter(
+                    self.path, self._schema, compression="zstd", use_dictionary=names, write_page_checksum=True
+                )
+            except OSError as error:
+                raise self._away(error) from error
+        return self._writer
+
+    def _away(self, error: OSError) -> StoreAway:
+        return StoreAway(f"{self.path}: can't be written ({error.strerror or error}); free the disk, then run again")
+
+
+def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """A column of these Python values. Lists of (role, content) are built without an object per cell."""
+    if kind == _MESSAGES:
+        return _messages(values)
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
+    return pa.array(values, kind)
+
+
+def _messages(values: Sequence[tuple[Message, ...] | None]) -> pa.Array:
+    offsets: list[int | None] = []
+    roles: list[str] = []
+    contents: list[str] = []
+    for messages in values:
+        offsets.append(None if messages is None else len(roles))
+        for role, content in messages or ():
+            roles.append(role)
+            contents.append(content)
+    offsets.append(len(roles))
+    flat = pa.StructArray.from_arrays(
+        [pa.array(roles, pa.string()), pa.array(contents, pa.string())], ["role", "content"]
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=_MESSAGES)
+
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

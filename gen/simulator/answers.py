@@ -1,0 +1,75 @@
+"""What the teacher says: a pure function of the settings, the message and the draws of the request."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gen.simulator.draws import Draws, draw, unit
+from gen.simulator.known import KnownAnswers, arithmetic
+from gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
+from schemas.simulator import SimulatorSettings
+
+_REASONING_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One choice of a completion, cut to the tokens that were asked for."""
+
+    content: str
+    reasoning: str | None
+    """The reasoning text where it has a field of its own; else null."""
+    reasoning_tokens: int
+    completion_tokens: int
+    """All tokens of the choice, those of the reasoning included."""
+    finish_reason: Literal["stop", "length"]
+
+
+class Answers:
+    """The teacher's mind: known answers, a block of words, and the settings that shape them."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self._settings = settings
+        self._known = KnownAnswers.read(settings.answers) if settings.answers else KnownAnswers()
+        self._block = TextBlock(settings.seed, longest_tokens=settings.output_tokens[1])
+
+    def give(self, message: str, *, prompt: bytes, serial: int, index: int, max_tokens: int | None) -> Answer:
+        """The answer number `index` of the request `serial` to the user's last message.
+
+        `prompt` is the key of all messages: where the number of distinct answers is limited, they are drawn from it.
+        """
+        settings = self._settings
+        draws = draw(settings.seed, serial, stream=1 + index)
+        if settings.distinct is not None:
+            variant = draws[0] % settings.distinct
+            draws = draw(settings.seed, int.from_bytes(prompt[:8], "little"), stream=1 + variant)
+        text = self._text(self._known.find(message) or arithmetic(message), draws)
+        if settings.reasoning is None:
+            return _cut(text, reasoning=None, max_tokens=max_tokens)
+        reasoning = self._block.window(draws[::-1], chars=_REASONING_TOKENS * CHARS_PER_TOKEN)
+        if settings.reasoning == "think":
+            return _cut(f"<think>\n{reasoning}\n</think>\n\n{text}", reasoning=None, max_tokens=max_tokens)
+        return _cut(text, reasoning=reasoning, max_tokens=max_tokens)
+
+    def _text(self, right: str | None, draws: Draws) -> str:
+        least, most = self._settings.output_tokens
+        chars = CHARS_PER_TOKEN * (least + draws[3] % (most - least + 1))
+        if right is None:
+            return self._block.window(draws, chars=chars)
+        said = right if unit(draws[2]) < self._settings.accuracy else _wrong(right, draws)
+        tail = f"\n#### {said}"
+        return self._block.window(draws, chars=chars - len(tail)) + tail
+
+
+def _wrong(right: str, draws: Draws) -> str:
+    off = 1 + draws[6] % 9
+    return str(int(right) + off) if right.lstrip("-").isdecimal() else f"not {right}"
+
+
+def _cut(content: str, *, reasoning: str | None, max_tokens: int | None) -> Answer:
+    thought = 0 if reasoning is None else count_tokens(reasoning)
+    wanted = thought + count_tokens(content)
+    if max_tokens is None or wanted <= max_tokens:
+        return Answer(content, reasoning, thought, wanted, "stop")
+    thought = min(thought, max_tokens)
+    kept = None if reasoning is None else reasoning[: thought * CHARS_PER_TOKEN]
+    return Answer(content[: (max_tokens - thought) * CHARS_PER_TOKEN], kept, thought, max_tokens, "length")

@@ -1,0 +1,229 @@
+"""The simulated provider: every chat request gets a serial, one answer or one fault, and one line in the log.
+
+A line holds `serial`, `id`, `time` (of arrival, seconds since the epoch on a clock that never goes back), `model`,
+`prompt` (the prompt key in hex, as in the records of a dataset), `status` (that of the response, whether or not a fault
+kept it from the client), `fault`, `delivered` (all of the response was handed to the kernel on a living connection),
+`prompt_tokens`, `completion_tokens`, `latency_s`, and `completions` (32 hex digits of the SHA-256 of each content).
+Tokens are those that a provider would bill: none for a request that was refused or met a fault of status.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import partial
+from hashlib import sha256
+from math import ceil
+from typing import Any
+
+from gen.simulator import chat
+from gen.simulator.answers import Answer, Answers
+from gen.simulator.draws import draw, lognormal, unit
+from gen.simulator.exchange import ChatExchange
+from gen.simulator.faults import default_body, error_body, pick
+from gen.simulator.limits import Limits
+from gen.simulator.protocol import Connection
+from gen.simulator.request_log import RequestLog
+from gen.simulator.stats import Stats
+from gen.simulator.wire import Request, Response, chunked, response, sniff
+from schemas.simulator import Fault, SimulatorSettings, StatusFault
+
+_CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
+_FATE_STREAM = 0
+_SLOT_LEAST_S = 0.1
+_BROKEN = {
+    400: "The request is not HTTP/1.1.",
+    413: "The body of the request is too large.",
+    431: "The headers of the request are too large.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One chat request under way, and its line of the log so far."""
+
+    serial: int
+    now_s: float
+    keep_alive: bool
+    line: dict[str, Any]
+
+
+class _Refused(Exception):
+    """The request is not admitted: no answer, no fault, no latency."""
+
+    def __init__(self, status: int, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+class Simulator:
+    """Answers requests from any number of connections of one event loop.
+
+    Raises:
+        UsageError: the file of answers or the log can't be opened.
+    """
+
+    def __init__(self, settings: SimulatorSettings, *, loop: asyncio.AbstractEventLoop) -> None:
+        self.connections: set[Connection] = set()
+        self._settings = settings
+        self._loop = loop
+        self._answers = Answers(settings)
+        self._log = RequestLog(settings.log, loop=loop)
+        self._stats = Stats()
+        self._serial = settings.first_serial
+        self._start_s = time.monotonic()
+        self._epoch_s = time.time() - self._start_s
+        slot_s = max(settings.latency_s, _SLOT_LEAST_S)
+        self._limits = Limits(settings.limits, slot_s=slot_s, now_s=self._start_s)
+        self._reasoning_field = None if settings.reasoning == "think" else settings.reasoning
+        self._date = (0, "")
+
+    def handle(self, request: Request, connection: Connection) -> ChatExchange | None:
+        """Begin to answer a request; None where it is answered already."""
+        if request.broken is None and request.path in _CHAT_PATHS and request.method == "POST":
+            return self._chat(request, connection)
+        page = self._page(request)
+        return ChatExchange(connection, page, keep_alive=request.keep_alive, loop=self._loop).start(0)
+
+    def close(self) -> None:
+        """Abort every connection, log what was under way as not delivered, and complete the log."""
+        for connection in list(self.connections):
+            connection.abort()
+        self._log.close()
+
+    def _page(self, request: Request) -> Response:
+        """Everything but the chat: what tells of the simulator, and errors."""
+        status = 200
+        match request:
+            case Request(broken=int(broken)):
+                status, body = broken, error_body(_BROKEN[broken], code=None)
+            case Request(method="GET", path="/v1/models" | "/models"):
+                body = chat.models(self._settings.model)
+            case Request(method="GET", path="/healthz"):
+                body = b'{"status":"ok"}'
+            case Request(method="GET", path="/_stats"):
+                uptime_s = time.monotonic() - self._start_s
+                body = self._stats.as_json(uptime_s=uptime_s, connections=len(self.connections))
+            case Request(path=path) if path in _CHAT_PATHS:
+                message = f"Not allowed to {request.method} on {path} (HINT: Perhaps you meant to POST)"
+                status, body = 405, error_body(message, code="method_not_supported")
+            case _:
+                status, body = 404, error_body(f"Invalid URL ({request.method} {request.path})", code="unknown_url")
+        return response(status, body, headers={"date": self._now_date()}, keep_alive=request.keep_alive)
+
+    def _chat(self, request: Request, connection: Connection) -> ChatExchange | None:
+        now_s, serial = time.monotonic(), self._serial
+        self._serial += 1
+        line = {"serial": serial, "id": f"chatcmpl-{serial}", "time": self._epoch_s + now_s, "model": None}
+        line |= {"prompt": None, "prompt_tokens": 0, "completion_tokens": 0, "completions": []}
+        call = _Call(serial, now_s, request.keep_alive, line)
+        fault, delay_s, admitted = None, 0.0, False
+        try:
+            asked, answers = self._admit(call, request)
+        except _Refused as refused:
+            answer = self._plain(call, refused.status, refused.body, refused.headers)
+        else:
+            self._stats.begin()
+            admitted = True
+            fault, delay_s = self._fate(call)
+            answer = self._answer(call, asked, answers, fault)
+        ended = partial(self._ended, call, answer.status, fault, admitted)
+        exchange = ChatExchange(
+            connection, answer, fault=fault, keep_alive=call.keep_alive, loop=self._loop, ended=ended
+        )
+        return exchange.start(delay_s)
+
+    def _admit(self, call: _Call, request: Request) -> tuple[chat.ChatRequest, list[Answer]]:
+        """The request and its answers, paid for out of the limits; raises `_Refused`."""
+        self._authorize(request.authorization)
+        try:
+            asked = chat.parse(request.body)
+        except chat.BadRequest as bad:
+            raise _Refused(400, error_body(str(bad), param=bad.param, code=None)) from None
+        call.line.update(model=asked.model, prompt=asked.prompt.hex())
+        answers = [
+            self._answers.give(
+                asked.message, prompt=asked.prompt, serial=call.serial, index=index, max_tokens=asked.max_tokens
+            )
+            for index in range(asked.n)
+        ]
+        tokens = sum([answer.completion_tokens for answer in answers])
+        refusal = self._limits.admit(
+            prompt_tokens=asked.prompt_tokens,
+            completion_tokens=tokens,
+            in_flight=self._stats.in_flight,
+            model=asked.model,
+            now_s=call.now_s,
+        )
+        if refusal is not None:
+            millis = ceil(refusal.retry_after_s * 1000)
+            headers = {"retry-after": str(ceil(millis / 1000)), "retry-after-ms": str(millis)}
+            body = error_body(refusal.message, kind=refusal.kind, code="rate_limit_exceeded")
+            raise _Refused(429, body, headers=headers)
+        call.line.update(prompt_tokens=asked.prompt_tokens, completion_tokens=tokens)
+        return asked, answers
+
+    def _authorize(self, authorization: str) -> None:
+        expected = self._settings.api_key
+        if expected is None or authorization == f"Bearer {expected}":
+            return
+        key = authorization.removeprefix("Bearer ")
+        message = (
+            f"Incorrect API key provided: {key[:5]}{'*' * 8}{key[-4:]}." if key else "You didn't provide an API key."
+        )
+        raise _Refused(401, error_body(message, code="invalid_api_key" if key else None))
+
+    def _fate(self, call: _Call) -> tuple[Fault | None, float]:
+        """The fault and the latency of an admitted request."""
+        settings = self._settings
+        if not settings.faults and not settings.latency_spread:
+            return None, settings.latency_s
+        draws = draw(settings.seed, call.serial, stream=_FATE_STREAM)
+        fault = pick(settings.faults, chance=unit(draws[0]), uptime_s=call.now_s - self._start_s)
+        return fault, lognormal(draws[1], median=settings.latency_s, sigma=settings.latency_spread)
+
+    def _answer(self, call: _Call, asked: chat.ChatRequest, answers: list[Answer], fault: Fault | None) -> Response:
+        if isinstance(fault, StatusFault):
+            call.line.update(prompt_tokens=0, completion_tokens=0)
+            body = default_body(fault.status) if fault.body is None else fault.body.encode()
+            return self._plain(call, fault.status, body, fault.headers)
+        if self._log.wanted:
+            call.line["completions"] = [sha256(each.content.encode()).hexdigest()[:32] for each in answers]
+        created = int(self._epoch_s + call.now_s)
+        if not asked.stream:
+            body = chat.completion(
+                asked, answers, serial=call.serial, created=created, reasoning_field=self._reasoning_field
+            )
+            return self._plain(call, 200, body, {})
+        events = chat.event_stream(
+            asked, answers, serial=call.serial, created=created, reasoning_field=self._reasoning_field
+        )
+        return chunked(200, events, headers=self._headers(call), keep_alive=call.keep_alive)
+
+    def _plain(self, call: _Call, status: int, body: bytes, headers: Mapping[str, str]) -> Response:
+        headers = self._headers(call) | {name.lower(): value for name, value in headers.items()}
+        return response(status, body, headers=headers, content_type=sniff(body), keep_alive=call.keep_alive)
+
+    def _headers(self, call: _Call) -> dict[str, str]:
+        headers = {"date": self._now_date(), "x-request-id": f"req_{call.serial}"}
+        return headers | self._limits.headers(call.now_s)
+
+    def _ended(self, call: _Call, status: int, fault: Fault | None, admitted: bool, delivered: bool) -> None:
+        kind = None if fault is None else fault.kind
+        if admitted:
+            self._stats.in_flight -= 1
+        line = call.line
+        tokens = line["prompt_tokens"], line["completion_tokens"]
+        self._stats.end(status=status, fault=kind, delivered=delivered, tokens=tokens)
+        line.update(status=status, fault=kind, delivered=delivered, latency_s=time.monotonic() - call.now_s)
+        self._log.add(line)
+
+    def _now_date(self) -> str:
+        """The `Date` header, made once a second."""
+        second = int(self._epoch_s + time.monotonic())
+        if second != self._date[0]:
+            self._date = (second, formatdate(second, usegmt=True))
+        return self._date[1]

@@ -1,0 +1,67 @@
+"""HTTP/1.1 as values: a request as it was read, a response as it will be written."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request, or what could be made of one that broke the protocol."""
+
+    method: str
+    path: str
+    """Without the query."""
+    authorization: str
+    body: bytes
+    keep_alive: bool
+    broken: int | None = None
+    """The status to answer with where the protocol or a bound was broken; the connection ends after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Status line and headers as `head`, up to and with the empty line; and the body as it goes over the wire."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+def response(
+    status: int, body: bytes, *, headers: Mapping[str, str], content_type: str = JSON, keep_alive: bool = True
+) -> Response:
+    """A response with a Content-Length; `headers` win over what is set here."""
+    fields = {"content-type": content_type, "content-length": str(len(body))}
+    return Response(status, _head(status, fields, headers, keep_alive=keep_alive), body)
+
+
+def chunked(status: int, pieces: Iterable[bytes], *, headers: Mapping[str, str], keep_alive: bool) -> Response:
+    """A response of server-sent events, one to a chunk."""
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    fields = {"content-type": EVENT_STREAM, "transfer-encoding": "chunked", "cache-control": "no-cache"}
+    return Response(status, _head(status, fields, headers, keep_alive=keep_alive), body)
+
+
+def _head(status: int, fields: dict[str, str], headers: Mapping[str, str], *, keep_alive: bool) -> bytes:
+    for name, value in headers.items():
+        fields[name.lower()] = value
+    if not keep_alive:
+        fields["connection"] = "close"
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    return f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
+
+
+def sniff(body: bytes) -> str:
+    """The content type that a body of an error looks like."""
+    match body.lstrip()[:1]:
+        case b"{" | b"[":
+            return JSON
+        case b"<":
+            return "text/html"
+        case _:
+            return "text/plain; charset=utf-8"

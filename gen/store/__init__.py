@@ -1,0 +1,197 @@
+"""Where datasets, journals and sources live: one interface over a local folder and an S3 bucket.
+
+A key is created once. `put_new` is one conditional write, so of any number of writers of a key one wins and the others
+know that they lost; nobody ever sees half an object. A write whose outcome is unknown is not a failed write: it is sent
+again until the store tells, and what can't be told within the store's patience is `StoreAway`, never "not written".
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import urlsplit
+
+from gen.errors import StoreRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One object: its key relative to the store's root, its size in bytes, and a tag that changes with its content."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """Objects by key; keys are relative to the root and separated by '/'. Safe to share between threads.
+
+    Every method raises `StoreAway` when the store does not answer (or its disk is full, read-only or failing), and
+    `StoreRefused` when it will not serve us until a person changes something.
+    """
+
+    url: str
+    """Canonical and without credentials: 's3://bucket/prefix', or an absolute local path."""
+    is_local: bool
+
+    def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
+        """Create `key` unless it exists. True: this call created it; False: someone else's object is there.
+
+        `seal` names the writer; on S3 it is kept in the object's metadata, and a retry that finds its own seal has won.
+        A file given as `body` may become the object itself: it may be deleted afterwards, never written to.
+        """
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        """Write or replace `key`, atomically. For a file as `body` see `put_new`."""
+
+    def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
+        """Write only while the key's etag is `etag` (None: only while it is absent). The new etag; None when lost.
+
+        On S3, `probe` first: it finds out whether the store compares by itself.
+        """
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, or None where there is none."""
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
+        """The whole object and the etag of just these bytes, for `swap`."""
+
+    def stat(self, key: str) -> Stat | None:
+        """Size and etag, or None where there is no such object."""
+
+    def seal_of(self, key: str) -> str | None:
+        """The seal that the object was created with. Always None on a local disk: shards hold theirs in the file."""
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable reader that fetches ranges as they are read.
+
+        Raises `FileNotFoundError` when absent, and from its reads `SourceError` when an S3 object changes meanwhile.
+        """
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """Every object whose key starts with `prefix`, ordered by the keys' UTF-8 bytes. A missing folder is empty."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; where there is none, nothing happens."""
+
+    def scratch(self) -> Path:
+        """A local folder for files that are about to be put."""
+
+    def probe(self) -> None:
+        """Try what the promises rest on: access, and conditional writes. Leaves nothing behind.
+
+        Raises `StoreRefused` when the store ignores conditional writes or can't be written to.
+        """
+
+
+_S3 = "s3://"
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_GLOB = re.compile(r"[*?\[]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def open_store(
+    url: str,
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    path_style: bool | None = None,
+    patience_s: float = 60.0,
+) -> Store:
+    """The store at `url`, a local path or 's3://bucket/prefix'; nothing is asked or created yet.
+
+    `endpoint_url` and `region` default to the standard AWS settings. `path_style` (the bucket in the path instead of
+    the host name) defaults to true where an `endpoint_url` is given. `patience_s` is how long one operation goes on
+    retrying before it raises `StoreAway`; a local disk is not retried. Raises `StoreRefused` for a malformed url.
+    """
+    _check_url(url)
+    if not url.startswith(_S3):
+        from gen.store.local import LocalStore
+
+        return LocalStore(_local(url))
+    from gen.store.s3 import S3Store  # boto3 takes a third of a second to import, which local datasets need not pay
+
+    bucket, prefix = _bucket_and_key(url)
+    _check_prefix(url, prefix)
+    if endpoint_url is not None:
+        _check_endpoint(endpoint_url)
+    return S3Store(
+        bucket,
+        prefix=prefix.rstrip("/"),
+        endpoint_url=endpoint_url,
+        region=region,
+        path_style=path_style,
+        patience_s=patience_s,
+    )
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """A source's url as (url of a store's root, key or glob below it); '' as the key is everything below the root.
+
+    's3://b/a/*.parquet' -> ('s3://b', 'a/*.parquet'); 'data/x/*.jsonl' -> ('/home/u/data/x', '*.jsonl'). A local folder
+    becomes a root with the key ''; on S3 only a LIST can tell a folder from an object, and the key is returned as
+    it was written. Raises `StoreRefused` for a malformed url.
+    """
+    _check_url(url)
+    if url.startswith(_S3):
+        bucket, key = _bucket_and_key(url)
+        return _S3 + bucket, key
+    path = Path(url).expanduser()
+    if not _GLOB.search(str(path)):
+        path = path.resolve()
+        return (str(path), "") if path.is_dir() else (str(path.parent), path.name)
+    first_glob = next(i for i, part in enumerate(path.parts) if _GLOB.search(part))
+    return str(Path(*path.parts[:first_glob]).resolve()), "/".join(path.parts[first_glob:])
+
+
+def _check_url(url: str) -> None:
+    if not url.strip():
+        raise StoreRefused("expected a local path or s3://bucket/prefix, got an empty path")
+    if _CONTROL.search(url):
+        raise StoreRefused(f"expected a local path or s3://bucket/prefix, got control characters in {url!r}")
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme != "s3":
+        # The rest may hold credentials, so it is not repeated.
+        raise StoreRefused(
+            f"{scheme[:20]}:// is not a store this program knows: give a local path or s3://bucket/prefix "
+            "(with an endpoint_url for stores that speak S3's protocol)"
+        )
+
+
+def _bucket_and_key(url: str) -> tuple[str, str]:
+    bucket, _, key = url.removeprefix(_S3).partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise StoreRefused(
+            "an s3:// url holds no credentials: expected s3://bucket/prefix and the standard AWS settings"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise StoreRefused(f"expected s3://bucket/prefix, got {url!r}: {bucket!r} is no name of a bucket")
+    return bucket, key
+
+
+def _check_prefix(url: str, prefix: str) -> None:
+    segments = prefix.rstrip("/").split("/")
+    if prefix and any(segment in {"", ".", ".."} for segment in segments):
+        raise StoreRefused(f"expected s3://bucket/prefix without '//', '.' and '..' in it, got {url!r}")
+
+
+def _check_endpoint(endpoint_url: str) -> None:
+    parts = urlsplit(endpoint_url)
+    if "@" in parts.netloc:
+        raise StoreRefused("an endpoint_url holds no credentials: give https://host:port and the standard AWS settings")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise StoreRefused(f"expected an endpoint_url like https://host:port, got {endpoint_url!r}")
+
+
+def _local(url: str) -> Path:
+    """The root of a local store; a symlink is resolved once, here."""
+    try:
+        root = Path(url).expanduser().resolve()
+        is_file = os.path.lexists(root) and not root.is_dir()
+    except (OSError, RuntimeError) as error:  # no rights, no such home, or a loop of symlinks
+        raise StoreRefused(f"the path {url!r} can't be resolved: {error}") from error
+    if is_file:
+        raise StoreRefused(f"expected a folder at {root}, got a file: give another path or move the file away")
+    return root

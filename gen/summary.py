@@ -1,0 +1,116 @@
+"""What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from gen.dataset import RECIPE_KEY, ChunkId, read_identity, read_plans, sealed_chunks
+from gen.errors import DatasetError
+from gen.index import PartInfo, read_parts
+from gen.shards import META_KEY, ShardCounts, ShardMeta
+from gen.store import Store
+
+_READERS = 16
+
+
+class Summary(BaseModel):
+    """The last line of `run --json`, and what `status` prints. Null: not known yet."""
+
+    state: str
+    dataset: str
+    prompts: int | None = None
+    """Source rows."""
+    duplicates: int | None = None
+    bad: int | None = None
+    records: int = 0
+    """Samples from here on."""
+    rejected: int = 0
+    failed: int = 0
+    remaining: int | None = None
+    requests: int = 0
+    """Of this call, like `retries` and `seconds`."""
+    retries: int = 0
+    maybe_billed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = None
+    seconds: float = 0.0
+    rejected_by_reason: dict[str, int] = {}
+    failed_by_kind: dict[str, int] = {}
+
+
+def summarise(store: Store, *, state: str | None = None) -> Summary:
+    """The dataset's counts.
+
+    Raises:
+        DatasetError: there is no dataset at the store's root, or it is damaged.
+    """
+    stored = store.get(RECIPE_KEY)
+    if stored is None:
+        raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
+    identity = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
+    samples = int(identity["ask"]["samples"])
+    plans = read_plans(store)
+    parts = [part for plan in plans for part in read_parts(store, plan)]
+    counts = sum((meta.counts for _, meta in read_metas(store, sealed_chunks(store))), ShardCounts())
+    planned = bool(plans) and sum(part.last for part in parts) == len(plans)
+    rejected, failed = sum(counts.rejected.values()), sum(counts.failed.values())
+    rows, duplicates, bad = _rows(parts)
+    remaining = (rows - duplicates - bad) * samples - counts.records - rejected - failed if planned else None
+    return Summary(
+        state=state or ("done" if remaining == 0 else "unfinished"),
+        dataset=store.url,
+        prompts=rows if planned else None,
+        duplicates=duplicates if planned else None,
+        bad=bad if planned else None,
+        records=counts.records,
+        rejected=rejected,
+        failed=failed,
+        remaining=remaining,
+        maybe_billed=counts.maybe_billed,
+        input_tokens=counts.input_tokens,
+        output_tokens=counts.output_tokens,
+        usd=counts.usd,
+        rejected_by_reason=counts.rejected,
+        failed_by_kind=counts.failed,
+    )
+
+
+def _rows(parts: Iterable[PartInfo]) -> tuple[int, int, int]:
+    rows = duplicates = bad = 0
+    for part in parts:
+        rows, duplicates, bad = rows + part.rows, duplicates + part.duplicates, bad + part.bad
+    return rows, duplicates, bad
+
+
+def read_metas(store: Store, chunks: Iterable[ChunkId]) -> Iterator[tuple[ChunkId, ShardMeta]]:
+    """What each chunk's shard says of itself.
+
+    Raises:
+        DatasetError: a shard is damaged.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(lambda chunk: (chunk, read_meta(store, chunk)), chunks)
+
+
+def read_meta(store: Store, chunk: ChunkId) -> ShardMeta:
+    """What a chunk's shard says of itself.
+
+    Raises:
+        DatasetError: the shard is missing or damaged.
+    """
+    try:
+        with store.open(chunk.data_key) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return ShardMeta.model_validate(orjson.loads(metadata[META_KEY.encode()]))
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise DatasetError(
+            f"{store.url}/{chunk.data_key}: is missing or damaged ({type(error).__name__}); "
+            "`stillhouse verify` says what can be done"
+        ) from None
+
+

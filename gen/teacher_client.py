@@ -1,0 +1,205 @@
+"""A teacher as a worker asks it: its protocol, its endpoints, its account's share and its key, in one place."""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gen.clock import Clock
+from gen.endpoints import Endpoint, Endpoints
+from gen.http import Lost, NotSent, Reply, Transport
+from gen.keys import redacted, resolve
+from gen.limits import Allowance, Cost, Estimator, Lease, Report
+from gen.outcome import Outcome
+from gen.teachers import api_of
+from schemas.completion import Completion
+from schemas.prompt import Message
+from schemas.recipe import Ask
+from schemas.record import RecordIds
+from schemas.teacher import Teacher
+
+
+class Account:
+    """A worker's side of an account: requests wait here, in turn, for their share of the limits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._allowance = Allowance()
+        self._waiting: deque[tuple[Cost, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._served = 0
+        self._refused = 0
+        self._pause_s = 0.0
+        self.urgent = asyncio.Event()
+        """Set when the ledger should hear of us at once."""
+
+    async def reserve(self, cost: Cost) -> None:
+        """Wait for the right to send a request of this cost; `settle` gives the slot back."""
+        if not self._waiting and self._allowance.reserve(cost, now=self._clock.monotonic()) == 0.0:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((cost, turn))
+        self._pump()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.settle(cost, None)
+            raise
+
+    def settle(self, reserved: Cost, used: Cost | None) -> None:
+        """The request ended; see `Allowance.settle`."""
+        self._allowance.settle(reserved, used)
+        self._pump()
+
+    def heard(self, *, refused: bool, pause_s: float = 0.0) -> None:
+        """A reply came; `refused`: as too fast or too much, perhaps with a wait for the whole account."""
+        if not refused:
+            self._served += 1
+            return
+        self._refused += 1
+        if pause_s > 0:
+            self._allowance.pause(pause_s, now=self._clock.monotonic())
+            self._pause_s = max(self._pause_s, pause_s)
+            self.urgent.set()
+
+    def report(self, *, backlog: int) -> Report:
+        """What happened since the last report."""
+        report = Report(
+            in_flight=self._allowance.peak,
+            waiting=backlog,
+            served=self._served,
+            refused=self._refused,
+            pause_s=self._pause_s,
+        )
+        self._allowance.peak = self._allowance.in_flight
+        self._served = self._refused = 0
+        self._pause_s = 0.0
+        self.urgent.clear()
+        return report
+
+    def accept(self, lease: Lease) -> None:
+        """Take over a lease."""
+        self._allowance.accept(lease, now=self._clock.monotonic())
+        self._pump()
+
+    @property
+    def slots(self) -> int:
+        """Requests that may be under way at once here."""
+        return self._allowance.slots
+
+    def _pump(self) -> None:
+        """Let those in front go, as far as the share reaches, and come back when it reaches further."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            cost, turn = self._waiting[0]
+            wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=self._clock.monotonic())
+            if wait > 0.0:
+                if wait < 3600.0:
+                    self._timer = asyncio.get_running_loop().call_later(wait, self._pump)
+                return
+            self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+
+class TeacherClient:
+    """Sends a sample's attempts to one teacher."""
+
+    def __init__(self, teacher: Teacher, ask: Ask, *, transport: Transport, account: Account, clock: Clock) -> None:
+        self.teacher = teacher
+        self.api = api_of(teacher, ask)
+        self.account = account
+        self.estimator = Estimator(max_output=ask.max_tokens)
+        self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
+        self._endpoints = Endpoints(teacher.urls)
+        self._urls = {url: url + self.api.path for url in teacher.urls}
+        self._transport = transport
+        self._clock = clock
+        self.reload_key()
+
+    def reload_key(self) -> bool:
+        """Resolve the key again; whether it is another one now."""
+        before = getattr(self, "_key", None)
+        self._key = resolve(self.teacher.api_key, teacher=self.teacher.name)
+        self._headers = self.api.headers(self._key)
+        return self._key != before
+
+    async def endpoint(self) -> Endpoint:
+        """The endpoint to send to next, counted as busy until `done`."""
+        while not isinstance(chosen := self._endpoints.pick(now=self._clock.monotonic()), Endpoint):  # noqa: ASYNC110
+            await asyncio.sleep(chosen)
+        return chosen
+
+    def done(self, endpoint: Endpoint, *, served: bool) -> None:
+        """The request to the endpoint ended."""
+        self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
+
+    async def post(self, endpoint: Endpoint, body: bytes) -> Reply:
+        """Send one attempt.
+
+        Raises:
+            NotSent, Lost: see `gen.http`.
+        """
+        try:
+            return await self._transport.post(
+                self._urls[endpoint.url], body, headers=self._headers, timeout_s=self.teacher.timeout_s
+            )
+        except (NotSent, Lost) as error:
+            error.args = (self.redact(str(error)),)
+            raise
+
+    def read(self, reply: Reply) -> Outcome:
+        """What the reply says, with no key in its words."""
+        outcome = self.api.read(reply)
+        return outcome if isinstance(outcome, Completion) else replace(outcome, message=self.redact(outcome.message))
+
+    def redact(self, text: str) -> str:
+        """The text without this teacher's key."""
+        return redacted(text, keys=(self._key,))
+
+    def estimate(self, messages: tuple[Message, ...]) -> Cost:
+        """What asking this is expected to use."""
+        return self.estimator.estimate(sum(len(content) for _, content in messages))
+
+    def learn(self, messages: tuple[Message, ...], completion: Completion) -> Cost | None:
+        """What the answer used, where it says; remembered for later estimates."""
+        usage = completion.usage
+        if usage.input_tokens is None or usage.output_tokens is None:
+            return None
+        used = Cost(usage.input_tokens, usage.output_tokens)
+        self.estimator.learn(sum(len(content) for _, content in messages), used)
+        return used
+
+    def cost_usd(self, completion: Completion) -> float | None:
+        """The answer's price by the recipe."""
+        price, usage = self.teacher.price, completion.usage
+        if price is None or usage.input_tokens is None or usage.output_tokens is None:
+            return None
+        cached = usage.cached_tokens or 0
+        cached_price = price.input if price.cached_input is None else price.cached_input
+        fresh = max(0, usage.input_tokens - cached)
+        return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / 1e6
+
+
+class Assigner:
+    """Says which teacher a sample is asked of: by weight, and for ever the same for the same sample."""
+
+    def __init__(self, clients: Sequence[TeacherClient]) -> None:
+        self._clients = list(clients)
+        self._total = sum(client.teacher.weight for client in clients)
+
+    def __call__(self, key: bytes, sample: int) -> TeacherClient:
+        """The teacher for the sample of the prompt with this key."""
+        if len(self._clients) == 1:
+            return self._clients[0]
+        drawn = hashlib.blake2b(key + sample.to_bytes(4, "big"), digest_size=8, person=b"stillhouse-who").digest()
+        point = int.from_bytes(drawn, "big") / 2**64 * self._total
+        for client in self._clients:
+            point -= client.teacher.weight
+            if point < 0:
+                return client
+        return self._clients[-1]

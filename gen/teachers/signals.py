@@ -1,0 +1,142 @@
+"""What status, headers and error body of a reply mean, whoever sent it.
+
+Providers say the same things in a dozen shapes; here they become one Trouble. Only codes and types decide where there are
+any; a message is searched only for phrases that the providers document as their only sign.
+"""
+
+import email.utils
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from gen.http import Reply
+from gen.outcome import Auth, BadRequest, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
+
+MAX_WAIT_S = 3600.0
+"""The longest wait a teacher can order; after it we look again."""
+
+_MONEY = {
+    "insufficient_quota", "credit_balance_exhausted", "billing_error", "billing_hard_limit_reached",
+    "billing_not_active", "enforced_spend_limit_reached", "insufficient_balance",
+}  # fmt: skip
+_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
+_TOO_LONG_PHRASES = (
+    "prompt is too long", "maximum context length", "exceeds the maximum number of tokens", "context window",
+    "context size", "input is too long",
+)  # fmt: skip
+_POLICY = {
+    "content_policy_violation", "content_filter", "responsibleaipolicyviolation", "invalid_prompt", "bio_policy",
+    "moderation",
+}  # fmt: skip
+_OVERLOAD = {"server_is_overloaded", "overloaded_error", "engine_overloaded", "unavailable_error"}
+_OVERLOAD_STATUS = {408, 424, 502, 503, 504, 529}
+
+
+def trouble_of(reply: Reply) -> Trouble:
+    """The Trouble that a reply which is no answer means."""
+    status = reply.status
+    error = _error_document(reply.body)
+    words = set(_words(error))
+    message = _message(error, reply)
+    lower = message.lower()
+    if status == 402 or words & _MONEY or "credit balance is too low" in lower or any("perday" in w for w in words):
+        if "openrouter_in_flight_budget" in words:
+            return Rate(message, status, retry_after_s(reply.headers))
+        return Money(message, status)
+    if status == 401 or "authentication_error" in words or "invalid_api_key" in words:
+        return Auth(message, status)
+    if words & _POLICY or (status == 403 and "flagged" in lower):
+        return Policy(message, status)
+    if status == 403 or 300 <= status < 400:
+        return Auth(message if status == 403 else f"redirected to another address; {message}", status)
+    if "slow_down" in words or (status == 429 and "acceleration" in lower):
+        return Ramp(message, status, retry_after_s(reply.headers))
+    if status == 429 or words & {"rate_limit_exceeded", "rate_limit_error", "resource_exhausted"}:
+        return Rate(message, status, retry_after_s(reply.headers) or _retry_info_s(error))
+    if status in _OVERLOAD_STATUS or words & _OVERLOAD or 520 <= status < 530:
+        return Overload(message, status, retry_after_s(reply.headers))
+    if status == 413 or words & _TOO_LONG or (400 <= status < 500 and any(p in lower for p in _TOO_LONG_PHRASES)):
+        return TooLong(message, status)
+    if status >= 500 or status == 409 or 200 <= status < 300:
+        return ServerError(message, status)
+    return BadRequest(message, status)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by `retry-after-ms`, `retry-after` in seconds or as a date, within [0, MAX_WAIT_S].
+
+    The SDKs' order. A date is taken against the server's own `Date`, for our clock may be wrong; a value that is no
+    finite, non-negative number says nothing.
+    """
+    if (wait := _number(headers.get("retry-after-ms"))) is not None:
+        return min(wait / 1000, MAX_WAIT_S)
+    value = headers.get("retry-after")
+    if (wait := _number(value)) is not None:
+        return min(wait, MAX_WAIT_S)
+    then, now = _date(value), _date(headers.get("date"))
+    return min(max(then - now, 0.0), MAX_WAIT_S) if then is not None and now is not None else None
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp() if value else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _error_document(body: bytes) -> Any:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(document, list) and document:
+        document = document[0]
+    if isinstance(document, dict):
+        return document.get("error") or document
+    return document
+
+
+def _words(error: Any, depth: int = 0) -> Iterator[str]:
+    """All codes, types and reasons in an error document, in lower case."""
+    if depth > 4:
+        return
+    if isinstance(error, list):
+        for item in error[:20]:
+            yield from _words(item, depth + 1)
+    elif isinstance(error, dict):
+        for name, value in error.items():
+            if isinstance(value, str) and name in ("code", "type", "status", "reason", "quotaId", "limit_source"):
+                yield value.lower()
+            elif isinstance(value, (dict, list)):
+                yield from _words(value, depth + 1)
+
+
+def _message(error: Any, reply: Reply) -> str:
+    text: Any = error
+    if isinstance(error, dict):
+        text = error.get("message") or error.get("detail") or error
+    if text is None or text == {}:
+        text = reply.body[:600].decode("utf-8", "replace")
+    if not isinstance(text, str):
+        text = orjson.dumps(text).decode()
+    return " ".join(text.split())[:500] or f"HTTP {reply.status} without a body"
+
+
+def _retry_info_s(error: Any) -> float | None:
+    """Google's RetryInfo: `details: [{"retryDelay": "45.8s"}]`."""
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else []:
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str) and (wait := _number(delay.removesuffix("s"))) is not None:
+            return min(wait, MAX_WAIT_S)
+    return None

@@ -1,0 +1,231 @@
+"""What is wrong with a recipe, in plain words: what was expected, what came, what to do.
+
+The value of a field that may hold a credential is never repeated, whatever is wrong with it or beside it.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from schemas.recipe import Recipe
+from schemas.yaml_tree import Node
+
+_SECRET_NAME = re.compile(
+    r"(?i)(^|[_-])key$|^key|api_?key|token(?!s)|passw|secret|auth|credential|bearer|cookie|signature|url|endpoint"
+)
+_SECRET_TEXT = re.compile(r"(?i)\b(sk-|AKIA|AIza|ghp_|hf_|xox|eyJ|bearer\b|basic\b)|://[^/\s]*@")
+_MAX_SHOWN = 60
+
+_NOT_YET = ("checks", "decontaminate", "scrub", "budget", "mode", "dedup.prompts", "teachers.fallback", "teachers.each")
+
+_OTHER_NAMES = {
+    "timeout": ("timeout_s", " Its unit is the second"),
+    "timeout_ms": ("timeout_s", " Its unit is the second: divide by 1000"),
+    "ship_every": ("ship_every_s", " Its unit is the second"),
+    "requests_per_second": ("requests_per_minute", " Write 60 times the number"),
+    "requests_per_hour": ("requests_per_minute", " Write the number divided by 60"),
+    "tokens_per_second": ("tokens_per_minute", " Write 60 times the number"),
+    "input_tokens_per_second": ("input_tokens_per_minute", " Write 60 times the number"),
+    "output_tokens_per_second": ("output_tokens_per_minute", " Write 60 times the number"),
+    "rps": ("requests_per_minute", " Write 60 times the number"),
+    "rpm": ("requests_per_minute", ""),
+    "tpm": ("tokens_per_minute", ""),
+    "concurrency": ("in_flight", ""),
+    "max_in_flight": ("in_flight", ""),
+    "retries": ("max_attempts", " It counts the first attempt too"),
+    "max_retries": ("max_attempts", " It counts the first attempt too"),
+    "max_completion_tokens": ("max_tokens", " Its name on the wire follows the teacher"),
+    "n": ("samples", ""),
+    "key": ("api_key", ""),
+    "url": ("base_url", ""),
+    "latency": ("latency_s", " Its unit is the second"),
+    "latency_ms": ("latency_s", " Its unit is the second: divide by 1000"),
+}
+"""What other tools call a field, and fields in other units."""
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping (`name: value` lines)",
+    "model_type": "a mapping (`name: value` lines)",
+    "date_type": "a date such as 2026-11-22",
+    "date_parsing": "a date such as 2026-11-22",
+    "date_from_datetime_inexact": "a date such as 2026-11-22",
+    "date_from_datetime_parsing": "a date such as 2026-11-22",
+    "string_pattern_mismatch": "a short name of letters, digits, `.`, `_` and `-` that begins with a letter or a digit",
+    "finite_number": "a finite number",
+}
+
+
+def is_secret(path: str) -> bool:
+    """Whether the field at the dotted path may hold a credential, by any of its names."""
+    return any(_SECRET_NAME.search(name) for name in path.split("."))
+
+
+def unknown_field(path: str) -> str:
+    """What to say of a field that no recipe has."""
+    *parents, name = path.split(".")
+    bare = ".".join(part for part in (*parents, name) if not part.isdigit())
+    if bare in _NOT_YET:
+        return "not built yet; leave it out"
+    known = _fields_at(parents)
+    if name in _OTHER_NAMES:
+        field, conversion = _OTHER_NAMES[name]
+        return f"unknown field; did you mean {field if field in known else _elsewhere(field)}?{conversion}"
+    if elsewhere := _elsewhere(name):
+        return f"unknown field here; did you mean {elsewhere}?"
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.7):
+        return f"unknown field; did you mean {close[0]}?"
+    return f"unknown field; expected one of {', '.join(known)}"
+
+
+def missing_field(path: str) -> str:
+    """What to say of a field that has to be there: what it is for."""
+    *parents, name = path.split(".")
+    for model in _models_at(parents):
+        if (info := model.model_fields.get(name)) and info.description:
+            return f"missing; add it: {info.description.rstrip('.')}"
+    return "missing; add it"
+
+
+def wrong_value(errors: list[ErrorDetails], node: Node, *, path: str) -> str:
+    """What to say of a value that one validator refused, or every branch of a union."""
+    for error in errors:
+        if error["type"] == "value_error":
+            # Our own validators say all three things and repeat no secret.
+            return str(error["ctx"]["error"])
+    expected = list(dict.fromkeys(_expected(error) for error in errors))
+    return f"expected {' or '.join(expected)}, got {_shown(node, path=path)}{_advice(expected, node, path=path)}"
+
+
+def _expected(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            return str(context["expected"]).replace("'", "`")
+        case "union_tag_invalid":
+            return f"a mapping with {context['discriminator']} one of {context['expected_tags']}".replace("'", "`")
+        case "union_tag_not_found":
+            return f"a mapping with {context['discriminator']}".replace("'", "`")
+        case "greater_than":
+            return f"more than {context['gt']:g}"
+        case "greater_than_equal":
+            return f"at least {context['ge']:g}"
+        case "less_than":
+            return f"less than {context['lt']:g}"
+        case "less_than_equal":
+            return f"at most {context['le']:g}"
+        case "too_short":
+            return f"at least {context['min_length']} in the list"
+        case "too_long":
+            return f"at most {context['max_length']} in the list"
+        case "string_too_short":
+            return "text that is not empty"
+        case kind if kind in _EXPECTED:
+            return _EXPECTED[kind]
+        case _:
+            return re.sub(r"^(Input|Value) should (be|have) ", "", error["msg"]).replace("'", "`")
+
+
+def _shown(node: Node, *, path: str) -> str:
+    """The value that came, in words, without what may be a credential."""
+    match node.content:
+        case None:
+            return "nothing"
+        case dict():
+            return "a mapping"
+        case list() as items:
+            return f"a list of {len(items)}" if items else "an empty list"
+        case _ if is_secret(path) or _SECRET_TEXT.search(node.written):
+            return "a value that is not shown here"
+        case str() as text:
+            return f"the text {text[:_MAX_SHOWN] + ('…' if len(text) > _MAX_SHOWN else '')!r}"
+        case bool() as flag:
+            return (
+                f"{node.written} ({str(flag).lower()} in YAML)"
+                if node.written.lower() != str(flag).lower()
+                else node.written
+            )
+        case number:
+            return f"the number {number}"
+
+
+def _advice(expected: list[str], node: Node, *, path: str) -> str:
+    """What to do about a value of the wrong type, where that can be told."""
+    match node.content:
+        case None:
+            return "; give it a value, or leave the line out"
+        case str() as text if is_secret(path) or _SECRET_TEXT.search(text):
+            return ""
+        case str() as text if {"a number", "a whole number"} & set(expected):
+            return _number_in(text)
+        case str() as text if "true or false" in expected and text.lower() in (
+            "true",
+            "false",
+            "yes",
+            "no",
+            "on",
+            "off",
+        ):
+            return "; write it without quotes"
+        case bool() | int() | float() if "text" in expected:
+            return "; put it in quotes"
+        case str() if "a list" in expected and "text" not in expected:
+            return "; put it in brackets: [a, b]"
+        case _:
+            return ""
+
+
+def _number_in(text: str) -> str:
+    bare = text.replace(",", "").replace("_", "").strip()
+    if re.fullmatch(r"[-+]?\d+(\.\d+)?([eE][-+]?\d{1,2})?", bare):
+        return f"; write {int(bare) if bare.isdigit() else float(bare)}, without quotes"
+    if re.fullmatch(r"\d+(\.\d+)?\s*[A-Za-z%/]+", bare):
+        return "; write the number alone: the field's name says its unit"
+    return ""
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models a field's type mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _models_at(parents: list[str]) -> list[type[BaseModel]]:
+    """The models that may stand at a path."""
+    models: list[type[BaseModel]] = [Recipe]
+    for name in parents:
+        if not name.isdigit():
+            fields = [model.model_fields[name] for model in models if name in model.model_fields]
+            models = [found for info in fields for found in _models_in(info.annotation)]
+    return models
+
+
+def _fields_at(parents: list[str]) -> list[str]:
+    return list(dict.fromkeys(name for model in _models_at(parents) for name in model.model_fields))
+
+
+def _elsewhere(name: str) -> str | None:
+    """The path of the first field of that name, wherever it stands."""
+    return next((path for path in _all_fields(Recipe) if path.rpartition(".")[2] == name), None)
+
+
+def _all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted paths of all fields, lists unnumbered, breadth before depth."""
+    for name in model.model_fields:
+        yield prefix + name
+    for name, info in model.model_fields.items():
+        for inner in _models_in(info.annotation):
+            yield from _all_fields(inner, f"{prefix}{name}.")

@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Tests are imported by `importlib`, which puts no folder on the path: this makes the helpers beside us importable.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from s3_server import S3Server, rclone_s3
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A real S3 server with one empty bucket; its credentials are in the environment, as a user's would be."""
+    with rclone_s3(tmp_path) as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.delenv(name, raising=False)
+        yield server

@@ -1,0 +1,126 @@
+"""The official client is content with the simulator."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionUserMessageParam
+
+from gen.simulator import SimulatorProcess, start
+from schemas.simulator import SimulatorSettings
+
+QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "What is 6 * 7?"}]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SimulatorProcess]:
+    """A well-behaved simulator that reasons."""
+    with start(SimulatorSettings(reasoning="reasoning_content", output_tokens=(200, 300))) as process:
+        yield process
+
+
+def connect(simulator: SimulatorProcess) -> openai.OpenAI:
+    """The official client, without its own retries."""
+    return openai.OpenAI(base_url=simulator.url, api_key="sk-none", max_retries=0)
+
+
+def failing(**settings: Any) -> SimulatorProcess:
+    """A simulator that does not behave."""
+    return start(SimulatorSettings.model_validate(settings))
+
+
+def test_completion(simulator: SimulatorProcess) -> None:
+    """Several choices, usage and the reasoning field."""
+    answer = connect(simulator).chat.completions.create(model="m", messages=QUESTION, n=3)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    texts = [choice.message.content or "" for choice in answer.choices]
+    assert all(text.endswith("#### 42") for text in texts)
+    assert len(set(texts)) == 3
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 72
+    assert (answer.choices[0].message.model_extra or {})["reasoning_content"]
+
+
+async def test_async_client(simulator: SimulatorProcess) -> None:
+    """The asynchronous client too; max_completion_tokens ends an answer with `length`."""
+    async with openai.AsyncOpenAI(base_url=simulator.url, api_key="sk-none") as client:
+        answer = await client.chat.completions.create(model="m", messages=QUESTION, max_completion_tokens=50)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 50
+
+
+def test_streaming(simulator: SimulatorProcess) -> None:
+    """The deltas join to the answer, the last chunk has the usage."""
+    stream = connect(simulator).chat.completions.create(
+        model="m", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text.endswith("#### 42")
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens == -(-len(text) // 4) + 24
+
+
+def test_logprobs(simulator: SimulatorProcess) -> None:
+    """The tokens join to the content, each with as many alternatives as asked, itself the likeliest."""
+    answer = connect(simulator).chat.completions.create(model="m", messages=QUESTION, logprobs=True, top_logprobs=5)
+    choice = answer.choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    tokens = choice.logprobs.content
+    assert "".join(token.token for token in tokens) == choice.message.content
+    assert all(bytes(token.bytes or []).decode() == token.token for token in tokens)
+    assert all(len(token.top_logprobs) == 5 for token in tokens)
+    assert all(max(token.top_logprobs, key=lambda top: top.logprob).token == token.token for token in tokens)
+
+
+def test_models(simulator: SimulatorProcess) -> None:
+    """The list has the one model."""
+    assert [model.id for model in connect(simulator).models.list()] == ["simulator"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, openai.BadRequestError),
+        (401, openai.AuthenticationError),
+        (429, openai.RateLimitError),
+        (500, openai.InternalServerError),
+        (503, openai.InternalServerError),
+    ],
+)
+def test_statuses_become_the_clients_errors(status: int, error: type[openai.APIStatusError]) -> None:
+    """Each failure is the class that the client has for it."""
+    with failing(faults=[{"kind": "status", "status": status}]) as simulator, pytest.raises(error) as caught:
+        connect(simulator).chat.completions.create(model="m", messages=QUESTION)
+    assert caught.value.request_id == "req_0"
+
+
+def test_a_limit_is_a_rate_limit_error_that_the_client_waits_out() -> None:
+    """Without retries it is raised, with them the retry header is enough."""
+    with failing(limits={"requests_per_minute": 120, "burst_s": 0.5}) as simulator:
+        client = connect(simulator)
+        client.chat.completions.create(model="m", messages=QUESTION)
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(model="m", messages=QUESTION)
+        assert caught.value.code == "rate_limit_exceeded"
+        patient = client.with_options(max_retries=2)
+        assert patient.chat.completions.create(model="m", messages=QUESTION).choices[0].message.content
+
+
+@pytest.mark.parametrize("kind", ["reset", "truncate"])
+def test_broken_connections_are_connection_errors(kind: str) -> None:
+    """What is no HTTP status."""
+    with failing(faults=[{"kind": kind}]) as simulator, pytest.raises(openai.APIConnectionError):
+        connect(simulator).chat.completions.create(model="m", messages=QUESTION)
+
+
+def test_a_hang_is_a_timeout() -> None:
+    """The client's own timeout ends it."""
+    with failing(faults=[{"kind": "hang"}]) as simulator, pytest.raises(openai.APITimeoutError):
+        connect(simulator).chat.completions.create(model="m", messages=QUESTION, timeout=0.3)

@@ -1,0 +1,416 @@
+"""The S3 store against real servers: rclone behind the gate for everything, moto for another's view of the protocol."""
+
+import io
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+from s3_server import Does, Fault, S3Server
+
+from gen.errors import SourceError, StoreAway, StoreRefused
+from gen.store import Store, open_store
+
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture
+def opened(s3: S3Server) -> OpenStore:
+    """Opens a store on the test's server."""
+
+    def opened(prefix: str = "set", *, patience_s: float = 20.0, bucket: str = s3.bucket) -> Store:
+        return open_store(f"s3://{bucket}/{prefix}", endpoint_url=s3.endpoint_url, patience_s=patience_s)
+
+    return opened
+
+
+@pytest.fixture
+def store(opened: OpenStore) -> Store:
+    """A store with a prefix, empty."""
+    return opened()
+
+
+@pytest.fixture
+def moto_store(s3: S3Server, caplog: pytest.LogCaptureFixture) -> Iterator[Store]:
+    """A store on moto, whose S3 is written from Amazon's documentation."""
+    caplog.set_level(logging.WARNING, logger="werkzeug")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        # moto keeps its buckets in the process, not in the server.
+        httpx.post(f"{url}/moto-api/reset").raise_for_status()
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="lake")
+        yield open_store("s3://lake/set", endpoint_url=url, patience_s=5)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """Each of the servers in turn."""
+    store: Store = request.getfixturevalue({"rclone": "store", "moto": "moto_store"}[request.param])
+    return store
+
+
+def test_put_new_creates_a_key_once(any_store: Store) -> None:
+    """The first writer wins; its bytes and its seal stay."""
+    assert any_store.put_new("data/a.parquet", b"first", seal="one")
+    assert not any_store.put_new("data/a.parquet", b"second", seal="two")
+    assert any_store.get("data/a.parquet") == b"first"
+    assert any_store.seal_of("data/a.parquet") == "one"
+
+
+def test_put_new_recognises_its_own_seal(any_store: Store) -> None:
+    """Whoever comes back with the seal that is there has won already."""
+    assert any_store.put_new("data/a", b"first", seal="one")
+    assert any_store.put_new("data/a", b"first", seal="one")
+    assert not any_store.put_new("data/a", b"first")
+
+
+def test_put_takes_bytes_and_files(any_store: Store, tmp_path: Path) -> None:
+    """Files are sent from the disk, and are still there afterwards."""
+    written = any_store.scratch() / f"test-{tmp_path.name}"
+    written.write_bytes(b"x" * 3_000_000)
+    try:
+        assert any_store.put_new("data/a", written, seal="one")
+        any_store.put("data/b", written)
+    finally:
+        written.unlink()
+    any_store.put("data/b", b"short")
+    assert any_store.get("data/a") == b"x" * 3_000_000
+    assert any_store.get("data/b") == b"short"
+
+
+def test_swap_compares_the_etag(any_store: Store) -> None:
+    """Created when absent, changed by who knows the etag, refused to everyone else."""
+    first = any_store.swap("run.json", b"1", etag=None)
+    assert first is not None
+    assert any_store.get_with_etag("run.json") == (b"1", first)
+    assert any_store.swap("run.json", b"x", etag=None) is None
+    second = any_store.swap("run.json", b"2", etag=first)
+    assert second is not None
+    assert any_store.swap("run.json", b"x", etag=first) is None
+    assert any_store.get_with_etag("run.json") == (b"2", second)
+    any_store.delete("run.json")
+    assert any_store.swap("run.json", b"x", etag=second) is None
+    assert any_store.get("run.json") is None
+
+
+def test_absent_keys(any_store: Store) -> None:
+    """What is not there reads as None, deletes as nothing, and opens as FileNotFoundError."""
+    assert any_store.get("x") is None
+    assert any_store.get_with_etag("x") is None
+    assert any_store.stat("x") is None
+    assert any_store.seal_of("x") is None
+    any_store.delete("x")
+    with pytest.raises(FileNotFoundError, match="s3://lake/set/x"):
+        any_store.open("x")
+    assert list(any_store.list()) == []
+
+
+def test_list_is_in_key_order_and_knows_what_stat_knows(any_store: Store) -> None:
+    """Keys are relative to the prefix, odd characters and all; what lies beside the prefix is not seen."""
+    keys = ["a-b", "a.b", "a/b", "a/c/d", "a0", "B", "a/b0", "é ü+%&#?x"]
+    for key in keys:
+        any_store.put(key, key.encode())
+    assert [found.key for found in any_store.list()] == sorted(keys, key=str.encode)
+    assert [found.key for found in any_store.list("a/")] == ["a/b", "a/b0", "a/c/d"]
+    assert [found.key for found in any_store.list("a/b")] == ["a/b", "a/b0"]
+    assert list(any_store.list("none/")) == []
+    assert all(found == any_store.stat(found.key) for found in any_store.list())
+
+
+def test_open_reads_any_part(any_store: Store) -> None:
+    """As a seekable file."""
+    content = bytes(range(256)) * 20_000  # 5.1 MB: more than two buffers
+    any_store.put("data/a", content)
+    with any_store.open("data/a") as file:
+        assert file.read(10) == content[:10]
+        assert file.seek(-10, io.SEEK_END) == len(content) - 10
+        assert file.read() == content[-10:]
+        assert file.read() == b""
+        assert file.seek(3_000_000) == 3_000_000
+        assert file.read(5) == content[3_000_000:3_000_005]
+        assert file.tell() == 3_000_005
+        file.seek(0)
+        assert file.read() == content
+    any_store.put("data/empty", b"")
+    with any_store.open("data/empty") as file:
+        assert file.read() == b""
+
+
+def test_open_asks_seldom(store: Store, s3: S3Server) -> None:
+    """A line costs a read ahead, the rest of the file one request."""
+    store.put("data/a", b"line\n" * 1_000_000)
+    with store.open("data/a") as file:
+        s3.gate.seen.clear()
+        assert file.readline() == b"line\n"
+        assert len(s3.gate.seen) == 1
+        assert len(file.read(3_000_000)) == 3_000_000
+        assert len(file.read()) == 1_999_995
+    assert len(s3.gate.seen) <= 4
+
+
+def test_probe_leaves_nothing_behind(any_store: Store) -> None:
+    """And is content with a store that keeps its promises."""
+    any_store.probe()
+    assert list(any_store.list()) == []
+
+
+def test_pyarrow_reads_one_row_group_without_the_file(store: Store, s3: S3Server) -> None:
+    """A Parquet file on S3 is read by ranges: the footer, then what is asked for."""
+    sink = io.BytesIO()
+    table = pa.table({"id": range(200_000), "text": [f"row {n} {n * 7919}" for n in range(200_000)]})
+    pq.write_table(table, sink, row_group_size=20_000, compression="none")
+    store.put("data/a.parquet", sink.getvalue())
+    with store.open("data/a.parquet") as file:
+        assert pq.ParquetFile(file).read_row_group(9, columns=["id"])["id"][-1].as_py() == 199_999
+    gets = [seen for seen in s3.gate.seen if seen.method == "GET"]
+    assert {seen.status for seen in gets} == {206}
+    assert all(seen.condition for seen in gets)
+
+
+@pytest.mark.parametrize("honoured", [True, False])
+def test_a_file_that_changes_while_it_is_read_is_noticed(store: Store, s3: S3Server, *, honoured: bool) -> None:
+    """By If-Match, or by the etag of the answer where the store ignores If-Match."""
+    if not honoured:
+        s3.gate.honours.clear()
+    store.put("prompts.jsonl", b"a" * 5_000_000)
+    with store.open("prompts.jsonl") as file:
+        file.read(10)
+        store.put("prompts.jsonl", b"b" * 5_000_000)
+        with pytest.raises(SourceError, match=r"s3://lake/set/prompts\.jsonl changed while it was read"):
+            file.read()
+    with store.open("prompts.jsonl") as file:
+        store.delete("prompts.jsonl")
+        with pytest.raises(SourceError, match="changed while it was read"):
+            file.read()
+
+
+def test_of_eight_racing_threads_one_creates_the_key(store: Store) -> None:
+    """Exactly one True, and the winner's bytes are the object's."""
+    start = threading.Barrier(8)
+
+    for round_number in range(5):
+
+        def race(number: int, key: str = f"data/{round_number}") -> bool:
+            start.wait()
+            return store.put_new(key, b"%d" % number, seal=f"seal-{number}")
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(race, range(8)))
+        assert won.count(True) == 1
+        assert store.get(f"data/{round_number}") == b"%d" % won.index(True)
+        assert store.seal_of(f"data/{round_number}") == f"seal-{won.index(True)}"
+
+
+def test_a_listing_is_paged(store: Store, s3: S3Server) -> None:
+    """Three thousand keys come in pages, and no page before it is needed."""
+    folder = s3.data / s3.bucket / "set" / "data"
+    folder.mkdir(parents=True)
+    for number in range(2_500):
+        (folder / f"part-{number:06d}").write_bytes(b"x")
+    listing = store.list("data/")
+    assert next(listing).key == "data/part-000000"
+    assert len(s3.gate.seen) == 1
+    assert sum(1 for _ in listing) == 2_499
+    assert len(s3.gate.seen) == 3
+
+
+@pytest.mark.parametrize("does", ["lose the answer", "drop"])
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_put_whose_answer_is_lost_is_won_once(store: Store, s3: S3Server, does: Does, times: int) -> None:
+    """It landed or it did not: sent again, the seal tells. Four losses outlast botocore's own three tries."""
+    s3.gate.faults.append(Fault(does, path="data/", times=times))
+    assert store.put_new("data/a", b"mine", seal="mine")
+    assert not store.put_new("data/a", b"other", seal="other")
+    assert store.get("data/a") == b"mine"
+    puts = [seen.status for seen in s3.gate.seen if seen.method == "PUT"]
+    assert puts == [0] * times + [412 if does == "lose the answer" else 200, 412]
+
+
+def test_a_lost_answer_does_not_turn_a_lost_race_into_a_win(store: Store, s3: S3Server) -> None:
+    """The retry finds another's seal."""
+    assert store.put_new("data/a", b"other", seal="other")
+    s3.gate.faults.append(Fault("drop", path="data/"))
+    assert not store.put_new("data/a", b"mine", seal="mine")
+    assert store.get("data/a") == b"other"
+
+
+def test_a_swap_whose_answer_is_lost_is_won(store: Store, s3: S3Server) -> None:
+    """Both kinds: the creating one and the comparing one."""
+    s3.gate.faults.append(Fault("lose the answer", path="run.json"))
+    first = store.swap("run.json", b"1", etag=None)
+    assert first is not None
+    s3.gate.faults.append(Fault("lose the answer", path="run.json"))
+    second = store.swap("run.json", b"2", etag=first)
+    assert second is not None
+    assert store.get_with_etag("run.json") == (b"2", second)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(409, "ConditionalRequestConflict"), (500, "InternalError"), (503, "SlowDown"), (429, "SlowDown")],
+)
+def test_a_busy_store_is_asked_again(store: Store, s3: S3Server, status: int, code: str) -> None:
+    """The same PUT, with its condition, until it is through."""
+    s3.gate.faults.append(Fault("answer", path="data/", status=status, code=code, times=4))
+    assert store.put_new("data/a", b"mine", seal="mine")
+    puts = [seen for seen in s3.gate.seen if seen.method == "PUT"]
+    assert [seen.status for seen in puts] == [status] * 4 + [200]
+    assert {seen.condition for seen in puts} == {"*"}
+
+
+def test_a_cut_answer_is_read_again(store: Store, s3: S3Server) -> None:
+    """Half a body is never taken for the whole."""
+    store.put("data/a", b"x" * 1_000_000)
+    s3.gate.faults.append(Fault("cut the answer", method="GET", path="data/a", times=2))
+    assert store.get("data/a") == b"x" * 1_000_000
+    s3.gate.faults.append(Fault("cut the answer", method="GET", path="data/a", times=2))
+    with store.open("data/a") as file:
+        assert file.read() == b"x" * 1_000_000
+
+
+def test_a_store_that_is_down_is_away_and_comes_back(opened: OpenStore, s3: S3Server) -> None:
+    """After the patience a StoreAway that names the key; the objects outlive the restart, metadata too."""
+    store = opened(patience_s=0.5)
+    assert store.put_new("data/a", b"kept", seal="one")
+    s3.stop()
+    with pytest.raises(StoreAway, match=r"s3://lake/set/data/b.*check the store and the network") as away:
+        store.put_new("data/b", b"x")
+    assert s3.secret_key not in str(away.value)
+    s3.restart()
+    assert store.get("data/a") == b"kept"
+    assert store.seal_of("data/a") == "one"
+    assert store.put_new("data/b", b"x")
+
+
+def test_nobody_listens(opened: OpenStore, s3: S3Server) -> None:
+    """A refused connection is StoreAway as well."""
+    store = open_store("s3://lake/set", endpoint_url="http://127.0.0.1:9", patience_s=0.2)
+    with pytest.raises(StoreAway, match=r"127\.0\.0\.1:9"):
+        store.get("x")
+
+
+def test_a_store_that_ignores_if_none_match_is_refused(s3: S3Server) -> None:
+    """rclone without the gate is one; nothing of the probe is left."""
+    store = open_store("s3://lake/set", endpoint_url=s3.direct_url, patience_s=5)
+    with pytest.raises(StoreRefused, match="ignores conditional writes"):
+        store.probe()
+    assert list(store.list()) == []
+
+
+def test_a_store_that_drops_metadata_is_refused(store: Store, s3: S3Server) -> None:
+    """Without the seal a lost answer could not be told from a lost race."""
+    s3.gate.keeps_metadata = False
+    with pytest.raises(StoreRefused, match="does not keep the metadata"):
+        store.probe()
+    assert list(store.list()) == []
+
+
+def test_swap_compares_by_itself_where_the_store_does_not(store: Store, s3: S3Server) -> None:
+    """The probe finds out; a stale etag loses all the same, and a lost answer is won."""
+    s3.gate.honours.remove("if-match")
+    store.probe()
+    first = store.swap("run.json", b"1", etag=None)
+    assert first is not None
+    s3.gate.faults.append(Fault("lose the answer", path="run.json"))
+    second = store.swap("run.json", b"2", etag=first)
+    assert second is not None
+    assert store.swap("run.json", b"x", etag=first) is None
+    assert store.get_with_etag("run.json") == (b"2", second)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("AccessDenied", 403, "access denied: this program needs s3:ListBucket"),
+        ("ExpiredToken", 400, "the credentials have expired"),
+        ("AuthorizationHeaderMalformed", 400, "the region is wrong"),
+        ("RequestTimeTooSkewed", 403, "set the clock"),
+        ("NotImplemented", 501, "the store lacks this operation"),
+        ("KeyTooLongError", 400, "the store answered 400 KeyTooLongError"),
+    ],
+)
+def test_refusals_are_told_once_and_in_words(store: Store, s3: S3Server, code: str, status: int, words: str) -> None:
+    """One request, no retry: a person has to act."""
+    s3.gate.faults.append(Fault("answer", path="data/", status=status, code=code))
+    with pytest.raises(StoreRefused, match=words) as refused:
+        store.put_new("data/a", b"x")
+    assert "s3://lake/set/data/a" in str(refused.value)
+    assert len(s3.gate.seen) == 1
+
+
+def test_a_missing_bucket_is_refused(opened: OpenStore) -> None:
+    """By its name."""
+    store = opened(bucket="nowhere")
+    for ask in (store.probe, lambda: list(store.list()), lambda: store.get("x")):
+        with pytest.raises(StoreRefused, match=r"s3://nowhere.*no such bucket"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("AWS_ACCESS_KEY_ID", "does not know this access key"), ("AWS_SECRET_ACCESS_KEY", "secret key does not fit")],
+)
+def test_wrong_credentials_are_refused_without_being_told(
+    opened: OpenStore, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    """The message says which of them, never what it was."""
+    monkeypatch.setenv(name, "canary-wrong-credential")
+    store = opened()
+    with pytest.raises(StoreRefused, match=words) as refused:
+        store.probe()
+    assert "canary" not in str(refused.value)
+    with pytest.raises(StoreRefused, match="check the credentials"):
+        store.stat("x")
+
+
+def test_no_credentials_are_refused(opened: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the names of the settings."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StoreRefused, match="AWS_ACCESS_KEY_ID"):
+        opened().get("x")
+
+
+def test_an_unknown_profile_is_refused(opened: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the store is opened."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(StoreRefused, match="nobody"):
+        opened()
+
+
+def test_the_standard_aws_settings_name_the_endpoint(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe need not: AWS_ENDPOINT_URL_S3 is enough."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint_url)
+    store = open_store("s3://lake/set")
+    assert store.put_new("data/a", b"x")
+    assert store.url == "s3://lake/set"
+
+
+def test_thirty_two_threads_share_one_store(store: Store) -> None:
+    """One client, no crossed answers."""
+
+    def use(number: int) -> bool:
+        key, body = f"data/{number}", b"%d" % number
+        return store.put_new(key, body, seal=str(number)) and store.get(key) == body
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(use, range(320)))
+
+
+def test_markers_of_empty_folders_are_no_objects(moto_store: Store) -> None:
+    """Consoles make them; a dataset holds none."""
+    moto_store.put("data/", b"")
+    moto_store.put("data/a", b"x")
+    assert [found.key for found in moto_store.list()] == ["data/a"]

@@ -1,0 +1,179 @@
+"""Which files are the source's, and what is said of those that can't be read."""
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gen.errors import SourceError
+from gen.source import SourceFile, find_files, kept_fields, read_rows
+from schemas.recipe import Source
+
+ROW = b'{"q": "a"}\n'
+
+
+def source(*paths: Path | str, **fields: object) -> Source:
+    """A source with the prompt column 'q'."""
+    return Source.model_validate({"path": [str(path) for path in paths], "prompt": "q", **fields})
+
+
+def fill(folder: Path, *names: str) -> None:
+    """Files of one row each."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(ROW)
+
+
+def names(folder: Path, *paths: str) -> list[str]:
+    """What is found, relative to the folder."""
+    return [file.url.removeprefix(f"{folder}/") for file in find_files(source(*(folder / path for path in paths)))]
+
+
+def test_a_folder_is_read_in_order_of_names_to_any_depth(tmp_path: Path) -> None:
+    """Hidden names, names that begin with '_' and other kinds are passed over."""
+    fill(
+        tmp_path, "b.jsonl", "a/2.jsonl", "a/1.ndjson", "_x.jsonl", ".y.jsonl", "_d/a.jsonl", ".d/a.jsonl", "README.md"
+    )
+    assert names(tmp_path, "") == ["a/1.ndjson", "a/2.jsonl", "b.jsonl"]
+
+
+def test_the_recipes_order_of_paths_holds_and_a_file_counts_once(tmp_path: Path) -> None:
+    """A glob that finds a named file again adds nothing."""
+    fill(tmp_path, "a.jsonl", "b.jsonl", "c.jsonl")
+    assert names(tmp_path, "c.jsonl", "*.jsonl") == ["c.jsonl", "a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("*.jsonl", ["a1.jsonl", "b2.jsonl"]),
+        ("?1.jsonl", ["a1.jsonl"]),
+        ("[ab]?.jsonl", ["a1.jsonl", "b2.jsonl"]),
+        ("[!a]?.jsonl", ["b2.jsonl"]),
+        ("**/*.jsonl", ["a1.jsonl", "b2.jsonl", "d/e/f.jsonl", "d/g.jsonl"]),
+        ("d/*.jsonl", ["d/g.jsonl"]),
+        ("*/*/*.jsonl", ["d/e/f.jsonl"]),
+    ],
+)
+def test_globs(tmp_path: Path, glob: str, found: list[str]) -> None:
+    """A star stays within a folder, two do not."""
+    fill(tmp_path, "a1.jsonl", "b2.jsonl", "d/g.jsonl", "d/e/f.jsonl", "d/.h.jsonl", "z.txt")
+    assert names(tmp_path, glob) == found
+
+
+@pytest.mark.parametrize("path", ["missing.jsonl", "missing", "missing/*.jsonl", "*.parquet", "empty"])
+def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> None:
+    """The message holds the path and the kinds that can be read."""
+    fill(tmp_path, "a.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"expected files at .*found none.*\.parquet") as caught:
+        names(tmp_path, path)
+    assert path in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.parquet.gz", "a"])
+def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    """A folder passes over it, a person who names it is told."""
+    fill(tmp_path, name)
+    with pytest.raises(SourceError, match=r"kind that can't be read: expected \.jsonl"):
+        names(tmp_path, name)
+
+
+def test_a_changed_file_and_a_missing_one_are_refused_by_name(tmp_path: Path) -> None:
+    """Rows of another content than was planned are never given out."""
+    fill(tmp_path, "a.jsonl")
+    (file,) = find_files(source(tmp_path))
+    (tmp_path / "a.jsonl").write_bytes(ROW * 2)
+    with pytest.raises(SourceError, match=r"a\.jsonl changed since it was planned"):
+        list(read_rows(file, source=source(tmp_path)))
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(SourceError, match=r"a\.jsonl is gone"):
+        list(read_rows(file, source=source(tmp_path)))
+
+
+def found(path: Path) -> SourceFile:
+    """The file at the path."""
+    return find_files(source(path))[0]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.jsonl.gz", "a.jsonl.zst", "a.csv.gz"])
+@pytest.mark.parametrize("content", [ROW * 100, b"PAR1", b"ARROW1\0\0", b"", b"\0" * 100])
+def test_the_wrong_extension_is_a_source_error_with_the_name(tmp_path: Path, name: str, content: bytes) -> None:
+    """Whatever the file holds instead."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=name.replace(".", r"\.")):
+        list(read_rows(found(tmp_path / name), source=source(tmp_path)))
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
+def test_a_parquet_file_cut_off_is_a_source_error(tmp_path: Path, kept: float) -> None:
+    """The footer stands at its end."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"q": [str(i) for i in range(10_000)]}), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(SourceError, match=r"a\.parquet can't be read"):
+        list(read_rows(found(path), source=source(path)))
+
+
+def test_a_gzip_file_cut_off_gives_its_rows_and_then_fails(tmp_path: Path) -> None:
+    """Rows before the fault are good."""
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(b'{"q": "%d"}\n' % i for i in range(400_000)))[:-9])
+    read: list[dict[str, object] | None] = []
+    with pytest.raises(SourceError, match=r"a\.jsonl\.gz can't be read.*cut off"):
+        read.extend(row.values for row in read_rows(found(path), source=source(path)))
+    assert read == [{"q": str(number)} for number in range(len(read))]
+    assert len(read) > 200_000
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.csv"])
+def test_a_missing_column_is_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
+    """JSONL has no such header: there a row lacks the column."""
+    table = pa.table({"question": ["a"], "answer": ["b"]})
+    path = tmp_path / name
+    match path.suffix:
+        case ".parquet":
+            pq.write_table(table, path)
+        case ".arrow":
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write(table)
+        case _:
+            path.write_text("question,answer\na,b\n")
+    with pytest.raises(SourceError, match=rf"{path.name}: the column 'q' is missing.*'question', 'answer'"):
+        list(read_rows(found(path), source=source(path), columns={"q"}))
+
+
+def test_too_many_columns_are_refused(tmp_path: Path) -> None:
+    """Wide beyond any use, with and without parsing the whole footer."""
+    path = tmp_path / "a.parquet"
+    for wide in (10_001, 60_000):
+        pq.write_table(pa.table({f"c{i}": pa.array([], pa.int8()) for i in range(wide)}), path)
+        with pytest.raises(SourceError, match=r"a\.parquet: it(s footer)? has .*columns"):
+            list(read_rows(found(path), source=source(path), columns={"c0"}))
+
+
+def test_an_encrypted_parquet_file_is_refused(tmp_path: Path) -> None:
+    """Its first four bytes say so."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"q": ["a"]}), path)
+    path.write_bytes(b"PARE" + path.read_bytes()[4:-4] + b"PARE")
+    with pytest.raises(SourceError, match=r"a\.parquet can't be read.*encrypted"):
+        list(read_rows(found(path), source=source(path)))
+
+
+def test_kept_columns_have_the_files_types_or_the_declared_ones(tmp_path: Path) -> None:
+    """Text files are all strings unless declared; a dictionary column is kept as its values."""
+    table = pa.table({"q": ["a"], "n": pa.array([1], pa.int32()), "d": pa.array(["x"]).dictionary_encode()})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("q,n,d\n")
+    keep = source(tmp_path, keep=["n", "d", {"q": "string"}])
+    own = {field.name: field.type for field in kept_fields(found(tmp_path / "a.parquet"), source=keep)}
+    assert own == {"n": pa.int32(), "d": pa.string(), "q": pa.string()}
+    typed = source(tmp_path, keep=["d", {"n": "int64"}])
+    assert [field.type for field in kept_fields(found(tmp_path / "a.csv"), source=typed)] == [pa.string(), pa.int64()]
+    with pytest.raises(SourceError, match=r"a\.parquet: the column 'x' is missing"):
+        kept_fields(found(tmp_path / "a.parquet"), source=source(tmp_path, keep=["x"]))

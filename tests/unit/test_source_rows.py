@@ -1,0 +1,260 @@
+"""What a file holds comes back exactly, from any row on, and what is no row is said with its line."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.source import MAX_ROW_BYTES, Position, Row, find_files, read_rows
+from schemas.recipe import Source
+
+Texts = list[dict[str, str]]
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+ROWS: st.SearchStrategy[Texts] = st.lists(st.fixed_dictionaries({"q": TEXT, "id": TEXT}), min_size=1, max_size=20)
+
+
+def read(path: Path, start: Position | None = None, columns: set[str] | None = None) -> list[Row]:
+    """The file's rows."""
+    source = Source(path=str(path), prompt="q")
+    (file,) = find_files(source)
+    return list(read_rows(file, source=source, columns=columns, start=start or Position()))
+
+
+def bad(path: Path, content: bytes) -> list[tuple[int, str]]:
+    """(line, reason) of the bad rows of a file with this content."""
+    path.write_bytes(content)
+    return [(row.at.line, row.bad) for row in read(path) if row.bad is not None]
+
+
+def good(path: Path, content: bytes) -> list[object]:
+    """The column 'q' of the rows of a file with this content, which has no bad ones."""
+    path.write_bytes(content)
+    rows = read(path)
+    assert all(row.bad is None for row in rows)
+    return [row.values["q"] for row in rows if row.values is not None]
+
+
+def zstd(data: bytes) -> bytes:
+    """One frame."""
+    compressed: bytes = pa.Codec("zstd").compress(data, asbytes=True)
+    return compressed
+
+
+def as_jsonl(rows: Texts) -> bytes:
+    """Unicode as it is, a line end of either kind, a blank line here and there, none at the end."""
+    lines = [json.dumps(row, ensure_ascii=False) + ("\r\n", "\n", "\n \n")[i % 3] for i, row in enumerate(rows)]
+    return "".join(lines).rstrip("\r\n ").encode()
+
+
+def as_csv(rows: Texts) -> bytes:
+    """With every field quoted, as a lone NUL or an empty line must be."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["q", "id"], quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(rows)
+    return b"\xef\xbb\xbf" + text.getvalue().encode()
+
+
+def as_parquet(rows: Texts) -> bytes:
+    """Row groups of three rows."""
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out, row_group_size=3)
+    return out.getvalue()
+
+
+def as_arrow(rows: Texts, new: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> bytes:
+    """Batches of three rows."""
+    out = io.BytesIO()
+    table = pa.Table.from_pylist(rows)
+    with new(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return out.getvalue()
+
+
+FORMATS: dict[str, Callable[[Texts], bytes]] = {
+    "a.jsonl": as_jsonl,
+    "a.jsonl.gz": lambda rows: gzip.compress(as_jsonl(rows)),
+    "a.ndjson.zst": lambda rows: zstd(as_jsonl(rows)),
+    "a.csv": as_csv,
+    "a.csv.gz": lambda rows: gzip.compress(as_csv(rows)),
+    "a.csv.zst": lambda rows: zstd(as_csv(rows)),
+    "a.parquet": as_parquet,
+    "a.arrow": lambda rows: as_arrow(rows, pa.ipc.new_file),
+    "b.arrow": lambda rows: as_arrow(rows, pa.ipc.new_stream),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=25, deadline=None)
+@given(rows=ROWS)
+def test_any_text_comes_back_and_any_position_gives_the_tail(name: str, rows: Texts) -> None:
+    """The rows from a row's position are just that row and those after it, positions and all."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(FORMATS[name](rows))
+        whole = read(path, columns={"q", "id"})
+        assert [row.values for row in whole] == rows
+        assert [row.at.row for row in whole] == list(range(len(rows)))
+        for index, row in enumerate(whole):
+            assert read(path, row.at, columns={"q", "id"}) == whole[index:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    content=st.binary(max_size=200)
+    | st.lists(st.sampled_from([b'"', b",", b"\n", b"\r", b"a", b"{", b'{"q": 1}\n'])).map(b"".join)
+)
+def test_any_bytes_are_rows_or_bad_rows(content: bytes) -> None:
+    """No JSONL and no CSV, however broken, stops the run, and going on from any row gives the tail."""
+    with TemporaryDirectory() as folder:
+        for name, head in (("a.jsonl", b""), ("a.csv", b"q,b\n")):
+            path = Path(folder) / name
+            path.write_bytes(head + content)
+            whole = read(path)
+            assert all((row.values is None) == (row.bad is not None) for row in whole)
+            for index, row in enumerate(whole):
+                assert read(path, row.at) == whole[index:]
+
+
+def test_frames_and_members_one_after_another_are_one_file(tmp_path: Path) -> None:
+    """As parallel compressors and `cat` write them; a row may lie across two."""
+    line = b'{"q": "across"}\n'
+    assert good(tmp_path / "a.jsonl.gz", gzip.compress(line + line[:7]) + gzip.compress(line[7:])) == ["across"] * 2
+    assert good(tmp_path / "a.jsonl.zst", zstd(line + line[:7]) + zstd(line[7:])) == ["across"] * 2
+
+
+def test_what_is_no_row_is_said_with_its_line(tmp_path: Path) -> None:
+    """The good rows between are kept."""
+    lines = [
+        b'\xef\xbb\xbf{"q": "after a byte order mark"}',
+        b"{broken",
+        b"[1]",
+        b"",
+        b'{"q": "\xff"}',
+        b'{"q": "\\ud800"}',
+        b'{"q": "\xed\xa0\x80"}',
+        b'{"q": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"q": NaN}',
+        b'{"q": Infinity}',
+        b'{"q": 1e999}',
+        b'{"q": ' + b"9" * 5000 + b"}",
+        b'{"q": "\0"}',
+        b"\0\0\0",
+        b'"text"',
+        b"null",
+        b'{"q": "last"}',
+    ]
+    content = b"\n".join(lines)
+    reasons = dict(bad(tmp_path / "a.jsonl", content))
+    assert list(reasons) == [2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    assert "valid JSON" in reasons[2]
+    assert reasons[3] == "expected a JSON object, got an array"
+    assert "UTF-8" in reasons[5]
+    assert "surrogate" in reasons[6]
+    rows = read(tmp_path / "a.jsonl")
+    assert [row.values for row in rows if row.values] == [{"q": "after a byte order mark"}, {"q": "last"}]
+
+
+def test_values_are_exact_or_the_row_is_bad(tmp_path: Path) -> None:
+    """Integers of any size stay integers; of two equal keys the last counts; NUL and line separators are text."""
+    lines = [
+        b'{"q": 18446744073709551616}',
+        b'{"q": -9223372036854775809}',
+        b'{"q": [{"a": 123456789012345678901234567890}]}',
+        b'{"q": "123456789012345678901234567890"}',
+        b'{"q": 0.1234567890123456789012}',
+        b'{"q": 1, "q": 2}',
+        '{"q": "\u2028\u2029\x85\\u0000\U0001f600"}'.encode(),
+    ]
+    assert good(tmp_path / "a.jsonl", b"\n".join(lines)) == [
+        2**64,
+        -(2**63) - 1,
+        [{"a": 123456789012345678901234567890}],
+        "123456789012345678901234567890",
+        0.1234567890123456789012,
+        2,
+        "\u2028\u2029\x85\0\U0001f600",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_row_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path, name: str) -> None:
+    """And reading goes on behind it, at the right place."""
+    head, before, after = (b"q\n", b'"', b'"') if name == "a.csv" else (b"", b'{"q": "', b'"}')
+    fits = before + b"x" * (MAX_ROW_BYTES - len(before + after)) + after
+    small = before + b"small" + after
+    path = tmp_path / name
+    assert [len(str(q)) for q in good(path, head + fits + b"\n" + small + b"\n")] == [
+        MAX_ROW_BYTES - len(before + after),
+        5,
+    ]
+    line = 1 + len(head.splitlines())
+    ((bad_line, reason),) = bad(path, head + fits[:-2] + b"xxx" + after + b"\n" + small + b"\n" + small)
+    assert (bad_line, "larger than 16 MiB" in reason) == (line, True)
+    rows = read(path)
+    assert [row.values for row in rows] == [None, {"q": "small"}, {"q": "small"}]
+    assert read(path, rows[1].at) == rows[1:]
+
+
+def test_a_csv_row_over_the_limit_ends_with_its_quotes(tmp_path: Path) -> None:
+    """The lines inside its quotes are no rows of their own; one behind it is."""
+    inside = b"a,b\n" * (MAX_ROW_BYTES // 4 + 10)
+    content = b'q,id\n"' + inside + b'end",1\nsmall,2\n'
+    assert [line for line, _ in bad(tmp_path / "a.csv", content)] == [2]
+    rows = read(tmp_path / "a.csv")
+    assert [row.values for row in rows] == [None, {"q": "small", "id": "2"}]
+    assert rows[1].at.line == 3 + inside.count(b"\n")
+
+
+def test_csv_rows_that_do_not_fit_the_header_are_bad(tmp_path: Path) -> None:
+    """Too few fields, too many, not UTF-8, a quote in the wrong place, a quote never closed."""
+    content = b'q,id\na\nb,2,3\n\xff,4\n"x"y,5\n\n"two\r\nlines",6\r\nlast,7\n"open,8\n'
+    reasons = dict(bad(tmp_path / "a.csv", content))
+    assert list(reasons) == [2, 3, 4, 5, 10]
+    assert reasons[2] == "expected 2 fields as in the header, got 1"
+    assert reasons[4] == "not UTF-8"
+    values = [row.values for row in read(tmp_path / "a.csv") if row.values]
+    assert values == [{"q": "two\r\nlines", "id": "6"}, {"q": "last", "id": "7"}]
+
+
+def test_long_csv_fields_are_read(tmp_path: Path) -> None:
+    """The parser's own limit of 131,072 characters is lifted."""
+    assert good(tmp_path / "a.csv", b"q\n" + b"x" * 1_000_000 + b"\n") == ["x" * 1_000_000]
+
+
+def test_a_parquet_value_that_is_no_text_is_a_bad_row(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 in a string column; the rows around it are kept."""
+    raw = pa.array([b"a", b"\xff", b"c"], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"q": texts}), tmp_path / "a.parquet", store_schema=False)
+    rows = read(tmp_path / "a.parquet")
+    assert [row.values and row.values["q"] for row in rows] == ["a", None, "c"]
+    assert rows[1].at.line == 2
+    assert "utf-8" in (rows[1].bad or "")
+
+
+def test_nested_values_come_back_from_parquet(tmp_path: Path) -> None:
+    """Lists of structs, nulls, numbers and maps."""
+    rows = [
+        {"q": [{"role": "user", "content": "a"}, {"role": "user", "content": None}], "n": 1.5, "m": [("k", "v")]},
+        {"q": None, "n": None, "m": []},
+    ]
+    schema = pa.schema(
+        {
+            "q": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+            "n": pa.float64(),
+            "m": pa.map_(pa.string(), pa.string()),
+        }
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "a.parquet")
+    assert [row.values for row in read(tmp_path / "a.parquet")] == rows
