@@ -4,23 +4,27 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import click
 import orjson
 
-from cluster.display import Display, Lines, Screen
-from cluster.quickstart import RECIPE as QUICKSTART
-from cluster.quickstart import quickstart_overrides
+from cluster.display import Display, Lines, Quiet, Screen
 from gen.errors import StillhouseError
+from gen.run_lock import is_running
 from gen.store import open_store
 from gen.summary import Summary, summarise
 from schemas import __version__
 from schemas.recipe import Recipe
 from schemas.recipe_file import RecipeError, read_recipe, recipe_json_schema
+
+if TYPE_CHECKING:
+    from cluster.driver import Driver
+
+QUICKSTART = Path(__file__).parent / "quickstart"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -45,7 +49,7 @@ def _clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapped
 
 
-def _die(message: str, code: int) -> "typing.NoReturn":
+def _die(message: str, code: int) -> NoReturn:
     click.echo(f"stillhouse: {message}", err=True)
     sys.exit(code)
 
@@ -66,7 +70,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 def _read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
     if recipe == "quickstart" and not Path(recipe).exists():
-        return read_recipe(QUICKSTART, overrides=[*quickstart_overrides(), *overrides])
+        prompts = QUICKSTART / "prompts.jsonl"
+        here = [f"source.path={prompts}", f"teachers.0.simulator.answers={prompts}"]
+        return read_recipe(QUICKSTART / "recipe.yaml", overrides=[*here, *overrides])
     return read_recipe(recipe, overrides=overrides)
 
 
@@ -101,9 +107,107 @@ def run(
 
 def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> Display:
     if quiet:
-        from cluster.display import Quiet
-
         return Quiet()
     if sys.stderr.isatty():
         return stack.enter_context(Screen(recipe))
     return Lines(recipe)
+
+
+def _print_failure(driver: "Driver", error: StillhouseError) -> None:
+    """The last line all the same, where there is a dataset to speak of."""
+    if error.exit_code == 2:
+        return
+    with suppress(StillhouseError):
+        click.echo(driver.summary(state=error.state).as_line())
+
+
+def _print_summary(summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(summary.as_line())
+    else:
+        click.echo(summary.as_text())
+
+
+_store_options = [
+    click.option("--endpoint-url", metavar="URL", help="An S3-compatible store; by default the standard AWS settings."),
+    click.option("--region", metavar="NAME", help="The store's region."),
+    click.option("--path-style/--virtual-style", default=None, help="How buckets are addressed."),
+]
+
+
+def _dataset(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The DATASET argument and where its store is."""
+    for option in reversed(_store_options):
+        command = option(command)
+    return click.argument("dataset")(command)
+
+
+@main.command()
+@_dataset
+@_json
+@_clean
+def status(dataset: str, as_json: bool, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
+    """Say how far DATASET is, from what is stored alone."""
+    store = open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style)
+    summary = summarise(store)
+    if summary.state != "done" and is_running(store):
+        summary = summary.model_copy(update={"state": "running"})
+    _print_summary(summary, as_json=as_json)
+
+
+@main.command()
+@_recipe
+@_overrides
+@_json
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the next N source rows.")
+@_clean
+def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | None) -> None:
+    """Say what RECIPE would ask, and what it would cost; nothing is sent and nothing written."""
+    from gen.preview import preview, render
+
+    shown = preview(_read(recipe, overrides), limit=limit)
+    click.echo(shown.model_dump_json() if as_json else render(shown))
+
+
+@main.command()
+@_dataset
+@_json
+@click.option("--repair", is_flag=True, help="Sweep what crashes left, and put right what can be.")
+@_clean
+def verify(
+    dataset: str, as_json: bool, repair: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
+) -> None:
+    """Check every promise on what is stored in DATASET; exit code 1 where one is broken."""
+    from gen.verify import render
+    from gen.verify import verify as check
+
+    report = check(open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style), repair=repair)
+    click.echo(report.model_dump_json() if as_json else render(report))
+    if not report.ok:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8100, show_default=True, help="The port; 0 takes a free one.")
+@click.option(
+    "-o", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting: -o latency_s=0.2 -o 'faults=[…]'"
+)
+@_clean
+def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
+    """Serve the built-in teacher: OpenAI's chat protocol with latency, limits and faults to order."""
+    from gen.simulator import run_forever
+
+    settings = load_settings(overrides)
+    run_forever(settings, host=host, port=port, ready=lambda url: click.echo(f"serving at {url}"))
+
+
+@main.command()
+@_clean
+def schema() -> None:
+    """Print the recipe's JSON Schema, for editors."""
+    click.echo(orjson.dumps(recipe_json_schema(), option=orjson.OPT_INDENT_2).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,6 @@ from gen.errors import Interrupted, Paused, StillhouseError, UsageError
 from gen.index import read_parts
 from gen.planning import next_plan, store_plan
 from gen.run_lock import RunLock
-from gen.store import Store
 from gen.summary import Summary, summarise
 from schemas.recipe import Recipe
 from schemas.simulator import SimulatorSettings

@@ -57,7 +57,8 @@ class ChunkReader:
         self._store = store
         self._recipe = recipe
         self._plans = plans
-        self._maker = PromptMaker(recipe.source, recipe.ask)
+        # Every generation has the same kept columns.
+        self._maker = PromptMaker(recipe.source, recipe.ask, kept=plans[0].kept_fields)
         self._part: tuple[tuple[int, int], pa.Table] | None = None
         self._rows: tuple[str, Iterator[Row], int] | None = None
         """(url, its rows, the next one's number)."""

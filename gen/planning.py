@@ -1,18 +1,48 @@
 """What the next generation is: source rows that no generation has planned yet."""
 
+from collections.abc import Iterator
+
 import orjson
 
-from gen.dataset import Plan, PlannedFile, plan_key
+from gen.dataset import Plan, PlannedFile, plan_key, read_plans, sealed_chunks
 from gen.errors import DatasetError, SourceError
-from gen.index import PartInfo
+from gen.index import PartInfo, read_parts
 from gen.source import SourceFile, find_files, kept_fields
 from gen.store import Store
 from schemas.recipe import Recipe
 
 
-def next_plan(
-    recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit: int | None = None
-) -> Plan | None:
+def generations(store: Store, recipe: Recipe, *, limit: int | None = None) -> Iterator[Plan]:
+    """Those that are not sealed, then a new one where there are source rows that none has planned.
+
+    Each is to be sealed before the next is asked for. A pilot that is resumed is finished and does not grow.
+
+    Raises:
+        SourceError, DatasetError: see `next_plan`, `store_plan` and `read_plans`.
+    """
+    plans = read_plans(store)
+    resumed = False
+    for plan in plans:
+        if not is_sealed(store, plan):
+            resumed = True
+            yield plan
+    if resumed and limit is not None:
+        return
+    ends = [read_parts(store, plan)[-1] for plan in plans]
+    fresh = next_plan(recipe, plans, ends, limit=limit)
+    if fresh is not None:
+        store_plan(store, fresh)
+        yield fresh
+
+
+def is_sealed(store: Store, plan: Plan) -> bool:
+    """Whether the generation is wholly indexed and all its chunks have their shards."""
+    parts = read_parts(store, plan)
+    sealed = sum(chunk.generation == plan.generation for chunk in sealed_chunks(store))
+    return bool(parts) and parts[-1].last and sealed == sum(len(part.asks) for part in parts)
+
+
+def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit: int | None = None) -> Plan | None:
     """The next generation, or None where every source row is planned. `ends`: each earlier generation's last part.
 
     Raises:

@@ -42,6 +42,37 @@ class Summary(BaseModel):
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
 
+    def as_line(self) -> str:
+        """The last line of `run --json`."""
+        return self.model_dump_json(exclude={"rejected_by_reason", "failed_by_kind"})
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.state}: {self.dataset}",
+            f"  prompts    {_number(self.prompts)} ({_number(self.duplicates)} duplicate, {_number(self.bad)} bad)",
+            f"  records    {self.records:,}",
+            f"  rejected   {self.rejected:,}{_kinds(self.rejected_by_reason)}",
+            f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
+            f"  remaining  {_number(self.remaining)}",
+            f"  tokens     {self.input_tokens:,} in, {self.output_tokens:,} out",
+        ]
+        if self.usd is not None:
+            lines.append(f"  spend      ${self.usd:,.4f}")
+        if self.maybe_billed:
+            lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}")
+        if self.requests:
+            lines.append(f"  this call  {self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s")
+        return "\n".join(lines)
+
+
+def _number(value: int | None) -> str:
+    return "not known yet" if value is None else f"{value:,}"
+
+
+def _kinds(counts: dict[str, int]) -> str:
+    return f" ({', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))})" if counts else ""
+
 
 def summarise(store: Store, *, state: str | None = None) -> Summary:
     """The dataset's counts.

@@ -105,16 +105,20 @@ class Worker:
 
     async def run(self) -> End:
         """Work until there is no more, until told to stop, or until something makes going on pointless."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            background = [self._spawn(self._renew_leases()), self._spawn(self._ship())]
-            background += [self._spawn(self._renew_share(key)) for key in self._accounts]
-            await self._guarded(self._feed())
-            if self._stopping:
-                await self._drain()
-            for task in [*background, *self._slots]:
-                task.cancel()
-        return await self._end()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                background = [self._spawn(self._renew_leases()), self._spawn(self._ship())]
+                background += [self._spawn(self._renew_share(key)) for key in self._accounts]
+                await self._guarded(self._feed())
+                if self._stopping:
+                    await self._drain()
+                for task in [*background, *self._slots]:
+                    task.cancel()
+            return await self._end()
+        finally:
+            for held in self._held.values():
+                held.open.journal.close()  # whoever goes on must not take it for a live writer's
 
     def stop(self) -> None:
         """Send nothing new, finish what is under way, give the rest back."""

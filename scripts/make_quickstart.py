@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write the quickstart's prompts: word problems with whole-number answers, the same bytes on every run.
+"""Write the quickstart's prompts, the same bytes on every run: word problems with whole-number answers.
 
-    scripts/make_quickstart.py [PATH]      by default cluster/quickstart/prompts.jsonl
+Usage: scripts/make_quickstart.py [PATH], by default cluster/quickstart/prompts.jsonl.
 """
 
 import json
@@ -17,7 +17,22 @@ SEED = 20261122
 PATH = Path(__file__).resolve().parent.parent / "cluster" / "quickstart" / "prompts.jsonl"
 
 Problem: TypeAlias = tuple[str, int]
-PEOPLE = "Amara Ben Chloe Dario Elif Farid Grace Hugo Ines Jonas Kavya Liam Mei Noor Oscar Priya Rosa Samir Tara Yusuf".split()
+PEOPLE = (
+    "Amara",
+    "Ben",
+    "Chloe",
+    "Dario",
+    "Farid",
+    "Grace",
+    "Hugo",
+    "Ines",
+    "Kavya",
+    "Liam",
+    "Mei",
+    "Noor",
+    "Oscar",
+    "Rosa",
+)
 
 
 def tickets(rng: random.Random) -> Problem:
@@ -88,7 +103,7 @@ def tip(rng: random.Random) -> Problem:
 def interest(rng: random.Random) -> Problem:
     amount, rate, years = 100 * rng.randint(3, 40), rng.randint(2, 9), rng.randint(2, 8)
     return (
-        f"A bank pays {rate}% simple interest a year on ${amount}. How many dollars of interest is that in {years} years?",
+        f"A bank pays {rate}% simple interest a year on ${amount}. How many dollars does it pay in {years} years?",
         amount * rate * years // 100,
     )
 
@@ -131,14 +146,15 @@ def trains_meet(rng: random.Random) -> Problem:
 def train_seats(rng: random.Random) -> Problem:
     cars, seats, on, off = rng.randint(5, 12), rng.randint(48, 80), rng.randint(110, 200), rng.randint(20, 90)
     text = (
-        f"A train has {cars} cars with {seats} seats each. It leaves with {on} passengers, and at the first station {off} "
-        "of them get off and nobody gets on. How many seats are then free?"
+        f"A train has {cars} cars with {seats} seats each. It leaves with {on} passengers, and at the first station "
+        f"{off} of them get off and nobody gets on. How many seats are then free?"
     )
     return text, cars * seats - on + off
 
 
 def running(rng: random.Random) -> Problem:
-    name, laps, metres, days = rng.choice(PEOPLE), rng.randint(4, 12), rng.choice([200, 250, 300, 400]), rng.randint(3, 6)
+    name, metres = rng.choice(PEOPLE), rng.choice([200, 250, 300, 400])
+    laps, days = rng.randint(4, 12), rng.randint(3, 6)
     return (
         f"{name} runs {laps} laps of a {metres} m track on each of {days} days. How many metres is that altogether?",
         laps * metres * days,
@@ -158,17 +174,15 @@ def ages_later(rng: random.Random) -> Problem:
 def ages_ratio(rng: random.Random) -> Problem:
     child, parent = rng.sample(PEOPLE, 2)
     age, times, ago = rng.randint(8, 15), rng.randint(3, 5), rng.randint(2, 6)
-    text = (
-        f"{parent} is {times} times as old as {child}, who is {age} years old. How old was {parent} {ago} years ago?"
-    )
+    text = f"{parent} is {times} times as old as {child}, who is {age} years old. How old was {parent} {ago} years ago?"
     return text, times * age - ago
 
 
 def sharing(rng: random.Random) -> Problem:
     name, friends, each, kept = rng.choice(PEOPLE), rng.randint(3, 9), rng.randint(3, 14), rng.randint(2, 12)
     text = (
-        f"{name} has {friends * each + kept} marbles, keeps {kept} of them and shares the others equally among {friends} "
-        "friends. How many marbles does each friend get?"
+        f"{name} has {friends * each + kept} marbles, keeps {kept} of them and shares the others equally among "
+        f"{friends} friends. How many marbles does each friend get?"
     )
     return text, each
 
@@ -185,17 +199,19 @@ def sweets_left(rng: random.Random) -> Problem:
 def recipe_scale(rng: random.Random) -> Problem:
     people, grams, times = rng.randint(2, 6), 25 * rng.randint(4, 20), rng.randint(2, 6)
     food = rng.choice(["flour", "rice", "pasta", "lentils"])
-    text = f"A recipe for {people} people needs {grams} g of {food}. How many grams are needed for {people * times} people?"
-    return text, grams * times
+    return (
+        f"A recipe for {people} people needs {grams} g of {food}. How many grams do {people * times} people need?",
+        grams * times,
+    )
 
 
 def cookies(rng: random.Random) -> Problem:
-    trays, per_tray, broken, box = rng.randint(4, 9), rng.choice([12, 15, 18, 20, 24]), rng.randint(1, 9), rng.randint(4, 8)
-    baked = trays * per_tray
+    trays, per_tray, box = rng.randint(4, 9), rng.choice([12, 15, 18, 20, 24]), rng.randint(4, 8)
+    baked, broken = trays * per_tray, rng.randint(2, 9)
     broken += (baked - broken) % box
     text = (
-        f"A baker fills {trays} trays with {per_tray} cookies each. {broken} cookies break, and the others are packed into "
-        f"boxes of {box}. How many full boxes are there?"
+        f"A baker fills {trays} trays with {per_tray} cookies each. {broken} cookies break, and the others are packed "
+        f"into boxes of {box}. How many full boxes are there?"
     )
     return text, (baked - broken) // box
 
@@ -220,7 +236,7 @@ def orchard(rng: random.Random) -> Problem:
 
 
 def fence(rng: random.Random) -> Problem:
-    length, width, price = rng.randint(12, 60), rng.randint(6, 40), rng.randint(7, 25)
+    length, width, price = rng.randint(41, 80), rng.randint(6, 40), rng.randint(7, 25)
     text = (
         f"A rectangular garden is {length} m long and {width} m wide. A fence around it costs ${price} a metre. "
         "How many dollars does the whole fence cost?"
@@ -229,7 +245,7 @@ def fence(rng: random.Random) -> Problem:
 
 
 def carpet(rng: random.Random) -> Problem:
-    length, width, rug = rng.randint(5, 14), rng.randint(4, 10), rng.randint(2, 3)
+    length, width, rug = rng.randint(8, 14), rng.randint(4, 7), rng.randint(2, 3)
     text = (
         f"A room measures {length} m by {width} m. A square rug with sides of {rug} m lies on the floor. "
         "How many square metres of floor stay uncovered?"
@@ -251,8 +267,8 @@ def pages(rng: random.Random) -> Problem:
     left = rng.randint(10, 120)
     total = daily * days + weekend + left
     text = (
-        f"{name} is reading a book of {total} pages: first {daily} pages a day for {days} days, then {weekend} pages over "
-        "the weekend. How many pages remain?"
+        f"{name} is reading a book of {total} pages: first {daily} pages a day for {days} days, then {weekend} pages "
+        "over the weekend. How many pages remain?"
     )
     return text, left
 
@@ -268,10 +284,10 @@ def library(rng: random.Random) -> Problem:
 
 def stamps(rng: random.Random) -> Problem:
     first, second = rng.sample(PEOPLE, 2)
-    count, times, given = rng.randint(15, 60), rng.randint(2, 6), rng.randint(3, 14)
+    count, times, given = rng.randint(15, 60), rng.randint(2, 6), rng.randint(3, 7)
     text = (
-        f"{first} has {times} times as many stamps as {second}, who has {count}. {first} gives {given} stamps to {second}. "
-        f"How many more stamps than {second} does {first} have now?"
+        f"{first} has {times} times as many stamps as {second}, who has {count}. {first} gives {second} {given} "
+        f"stamps. How many more stamps than {second} does {first} have now?"
     )
     return text, times * count - given - (count + given)
 
@@ -291,16 +307,18 @@ def average(rng: random.Random) -> Problem:
 
 
 def factory(rng: random.Random) -> Problem:
-    machines, parts, hours, percent = rng.randint(3, 9), 20 * rng.randint(2, 9), rng.randint(5, 12), rng.choice([5, 10, 15])
+    machines, parts = rng.randint(3, 9), 20 * rng.randint(2, 9)
+    hours, percent = rng.randint(5, 12), rng.choice([5, 10, 15])
     text = (
-        f"A factory has {machines} machines that make {parts} parts an hour each. In a shift of {hours} hours {percent}% "
-        "of the parts fail inspection. How many parts pass?"
+        f"A factory has {machines} machines that make {parts} parts an hour each. In a shift of {hours} hours "
+        f"{percent}% of the parts fail inspection. How many parts pass?"
     )
     return text, machines * parts * hours * (100 - percent) // 100
 
 
 def phone(rng: random.Random) -> Problem:
-    fee, free, cents, used = rng.randint(8, 25), 50 * rng.randint(2, 6), rng.choice([5, 10, 20, 25]), 20 * rng.randint(3, 12)
+    fee, cents = rng.randint(8, 25), rng.choice([5, 10, 20, 25])
+    free, used = 50 * rng.randint(2, 6), 20 * rng.randint(3, 12)
     text = (
         f"A phone plan costs ${fee} a month with {free} minutes included; every further minute costs {cents} cents. "
         f"How many dollars is the bill for a month with {free + used} minutes?"
@@ -311,16 +329,16 @@ def phone(rng: random.Random) -> Problem:
 def eggs(rng: random.Random) -> Problem:
     hens, days, price = rng.randint(4, 12), 6 * rng.randint(1, 5), rng.randint(3, 6)
     text = (
-        f"Each of {hens} hens lays one egg a day. The eggs of {days} days are sold by the half dozen at ${price} for six. "
+        f"Each of {hens} hens lays one egg a day. The eggs of {days} days are sold at ${price} the half dozen. "
         "How many dollars does that bring in?"
     )
     return text, hens * days // 6 * price
 
 
 TEMPLATES: tuple[Callable[[random.Random], Problem], ...] = (
-    tickets, change, savings, wages, overtime, discount, tip, interest, percent_of, distance, travel_time, trains_meet,
-    train_seats, running, ages_later, ages_ratio, sharing, sweets_left, recipe_scale, cookies, juice, orchard, fence, carpet,
-    tank, pages, library, stamps, average, factory, phone, eggs,
+    tickets, change, savings, wages, overtime, discount, tip, interest, percent_of, distance, travel_time,
+    trains_meet, train_seats, running, ages_later, ages_ratio, sharing, sweets_left, recipe_scale, cookies,
+    juice, orchard, fence, carpet, tank, pages, library, stamps, average, factory, phone, eggs,
 )  # fmt: skip
 
 

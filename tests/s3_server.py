@@ -209,7 +209,10 @@ class _GateServer(ThreadingHTTPServer):
 
 @dataclass(slots=True)
 class S3Server:
-    """A running server with one bucket; `data` is where rclone keeps it on disk."""
+    """A running server with one bucket.
+
+    `data` is where rclone keeps the objects, as files; after changing them there, `restart` makes rclone look again.
+    """
 
     endpoint_url: str
     bucket: str
@@ -252,7 +255,6 @@ class S3Server:
         """Start rclone on the port it had, and wait until it answers."""
         command = [_rclone(), "serve", "s3", str(self.data), "--addr", f"127.0.0.1:{self.gate.upstream}"]
         command += ["--auth-key", f"{self.access_key},{self.secret_key}", "--config", os.devnull]
-        command += ["--dir-cache-time", "0s"]  # tests damage objects on the disk, and the server has to see it
         with (self.data.parent / "rclone.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         _wait_for(self.gate.upstream, self._process)

@@ -49,7 +49,7 @@ def zeros(path: Path) -> None:
 
 
 def open_quote(path: Path) -> None:
-    """60 MB of lines behind a quote that is never closed."""
+    """60 MB of lines behind a quote that is never closed; the parser takes four bytes a character."""
     path.write_bytes(b'q,id\na,1\n"b,2\n' + b"some,line\n" * 6_000_000)
 
 
@@ -79,7 +79,7 @@ def nested_dictionary_bomb(path: Path) -> None:
     [
         ("a.jsonl", one_line_of_50_mb, 3, 1, 45),
         ("a.jsonl.gz", zeros, 1, 1, 45),
-        ("a.csv", open_quote, 2, 1, 60),
+        ("a.csv", open_quote, 2, 1, 120),
         ("a.parquet", large_row_group, 300_000, 0, 60),
         ("a.parquet", dictionary_bomb, 5000, 0, 90),
         ("a.parquet", nested_dictionary_bomb, 80, 0, 90),

@@ -1,0 +1,1 @@
+"""A first run: a recipe and its prompts, for the built-in teacher."""

@@ -1,0 +1,145 @@
+"""Real processes, really killed: the same command then completes the dataset, and nothing received is asked again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gen import simulator
+from schemas.simulator import SimulatorSettings
+from tests.faults.history import check
+
+SAMPLES, IN_FLIGHT, PROMPTS = 2, 64, 1500
+
+
+@contextmanager
+def teacher(tmp_path: Path, **settings: object) -> Iterator[str]:
+    """A simulator that outlives the runs; its log is the truth."""
+    with simulator.start(SimulatorSettings.model_validate({"log": str(tmp_path / "served.jsonl"), **settings})) as process:
+        yield process.url
+
+
+def recipe_file(tmp_path: Path, url: str, **run: object) -> Path:
+    """A recipe over generated prompts."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in range(PROMPTS)))
+    recipe = {
+        "name": "kill",
+        "source": {"path": str(prompts), "prompt": "q", "id": "id"},
+        "ask": {"samples": SAMPLES, "temperature": 1.0},
+        "teachers": [
+            {
+                "name": "t",
+                "base_url": url,
+                "model": "m",
+                "limits": {"in_flight": IN_FLIGHT},
+                "terms": {"training_use": "permitted"},
+            }
+        ],
+        "dataset": {"path": str(tmp_path / "out"), "prompts_per_shard": 100},
+        "run": run,
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
+    """`stillhouse run`, in a process of its own."""
+    command = [sys.executable, "-m", "cluster.cli", "run", str(recipe), "--json"]
+    errors = (tmp_path / "stderr.txt").open("a")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+
+
+def until(condition: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:
+    """Wait for it, as long as the process lives."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the run ended before the fault could be put in"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def shards(tmp_path: Path) -> int:
+    """Sealed so far."""
+    return len(list((tmp_path / "out" / "data").glob("*.parquet")))
+
+
+def workers_of(driver: int) -> list[int]:
+    """The pids of the run's TeacherWorkers, found below the driver."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                if b"TeacherWorker" in title and _descends(int(entry.name), driver):
+                    found.append(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+@pytest.mark.slow
+def test_driver_killed(tmp_path: Path) -> None:
+    """kill -9 of the driver half-way: the same command completes the dataset."""
+    with teacher(tmp_path, latency_s=0.2) as url:
+        recipe = recipe_file(tmp_path, url)
+        first = start(recipe, tmp_path)
+        until(lambda: shards(tmp_path) >= 5, process=first)
+        first.kill()
+        first.wait()
+        out, _ = start(recipe, tmp_path).communicate(timeout=120)
+        end = json.loads(out.splitlines()[-1])
+        again, _ = start(recipe, tmp_path).communicate(timeout=60)
+    assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
+    assert json.loads(again.splitlines()[-1])["requests"] == 0
+    check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)
+
+
+@pytest.mark.slow
+def test_worker_killed(tmp_path: Path) -> None:
+    """kill -9 of the worker, twice: the run itself completes the dataset."""
+    with teacher(tmp_path, latency_s=0.2) as url:
+        recipe = recipe_file(tmp_path, url)
+        run = start(recipe, tmp_path)
+        for number in (4, 9):
+            until(lambda number=number: shards(tmp_path) >= number, process=run)  # type: ignore[misc]
+            os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+        out, _ = run.communicate(timeout=180)
+    end = json.loads(out.splitlines()[-1])
+    assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
+    check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=2)
+
+
+@pytest.mark.slow
+def test_stopped_by_a_signal(tmp_path: Path) -> None:
+    """SIGTERM: what is under way comes home, exit 3, and the same command goes on asking nothing again."""
+    with teacher(tmp_path, latency_s=0.2) as url:
+        recipe = recipe_file(tmp_path, url)
+        first = start(recipe, tmp_path)
+        until(lambda: shards(tmp_path) >= 5, process=first)
+        first.terminate()
+        out, _ = first.communicate(timeout=60)
+        assert first.returncode == 3
+        assert json.loads(out.splitlines()[-1])["state"] == "paused"
+        out, _ = start(recipe, tmp_path).communicate(timeout=120)
+    end = json.loads(out.splitlines()[-1])
+    assert end["state"] == "done"
+    figures = check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=0, kills=0)
+    assert figures["answered"] == PROMPTS * SAMPLES

@@ -1,0 +1,143 @@
+"""A whole run in one process: the real worker, queue, limiter, transport and simulator in one event loop, without Ray.
+
+It does what `cluster.driver` does with actors. Cancelling it is a crash that leaves everything as it was on disk.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+
+from cluster.prompt_queue import PromptQueue
+from cluster.rate_limiter import RateLimiter
+from gen import simulator
+from gen.clock import SYSTEM
+from gen.control import End
+from gen.dataset import Plan, bind, open_dataset, read_plans
+from gen.errors import Paused, StillhouseError, UsageError
+from gen.http import HttpTransport
+from gen.planning import generations
+from gen.store import Store
+from gen.summary import Summary, summarise
+from gen.worker import Worker
+from schemas.recipe import Recipe
+from schemas.simulator import SimulatorSettings
+
+_ERRORS: dict[str, type[StillhouseError]] = {"unusable": UsageError, "paused": Paused, "failed": StillhouseError}
+
+
+async def run_in_process(
+    recipe: Recipe,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    crew: Callable[[Sequence[Worker]], None] | None = None,
+) -> Summary:
+    """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
+
+    Simulators without `endpoints` are served in this loop (give `endpoints` by model_copy to keep one over several
+    runs). `crew` is called with each generation's workers before they start, for tests that stop them.
+
+    Raises:
+        StillhouseError: what stopped a worker, of the class that has its exit code; Paused also where one was stopped.
+    """
+    started = time.monotonic()
+    store = open_dataset(recipe)
+    store.probe()
+    bind(store, recipe)
+    requests = retries = 0
+    with _threads():
+        async with AsyncExitStack() as stack:
+            ready: Recipe | None = None
+            for plan in generations(store, recipe, limit=limit):
+                ready = ready or await _with_simulators(recipe, stack)
+                crew_now = await _Crew.start(store, ready, plan, workers=workers, stack=stack)
+                if crew is not None:
+                    crew(crew_now.workers)
+                try:
+                    await crew_now.work()
+                finally:
+                    requests += sum(worker.counters.requests for worker in crew_now.workers)
+                    retries += sum(worker.counters.retries for worker in crew_now.workers)
+    update = {"requests": requests, "retries": retries, "seconds": round(time.monotonic() - started, 3)}
+    return summarise(store).model_copy(update=update)
+
+
+class _Crew:
+    """One generation's queue and workers."""
+
+    def __init__(self, queue: PromptQueue, workers: list[Worker]) -> None:
+        self.queue = queue
+        self.workers = workers
+
+    @classmethod
+    async def start(cls, store: Store, recipe: Recipe, plan: Plan, *, workers: int, stack: AsyncExitStack) -> "_Crew":
+        queue = await asyncio.to_thread(PromptQueue, recipe, plan.generation, workers=workers)
+        ledgers = {teacher.limits_key: RateLimiter(teacher.limits) for teacher in recipe.teachers}
+        transport = HttpTransport()
+        stack.push_async_callback(transport.close)
+        hands = [
+            Worker(
+                f"worker-{number}-{secrets.token_hex(3)}",
+                recipe=recipe,
+                store=store,
+                plans=read_plans(store),
+                queue=queue,
+                ledgers=ledgers,
+                transport=transport,
+                clock=SYSTEM,
+            )
+            for number in range(workers)
+        ]
+        return cls(queue, hands)
+
+    async def work(self) -> None:
+        """Until all workers have ended; then raise what stopped them, if anything did."""
+        async with asyncio.TaskGroup() as group:
+            runs = [group.create_task(worker.run()) for worker in self.workers]
+            watch = group.create_task(self._watch(runs))
+            await asyncio.wait(runs)
+            watch.cancel()
+        stats = await self.queue.stats()
+        if stats.error is not None:
+            raise UsageError(stats.error) if stats.exit_code == 2 else Paused(stats.error)
+        for end in (run.result() for run in runs):
+            if end.kind in _ERRORS:
+                raise _ERRORS[end.kind](end.message)
+        if not stats.finished:
+            raise Paused("stopped")
+
+    async def _watch(self, runs: list["asyncio.Task[End]"]) -> None:
+        """Stop all workers when one has failed or the source can't be read on, as the driver does."""
+        while True:
+            await asyncio.sleep(0.05)
+            failed = any(run.done() and not run.cancelled() and run.result().kind != "done" for run in runs)
+            if failed or (await self.queue.stats()).error is not None:
+                await self.queue.stop()
+                for worker in self.workers:
+                    worker.stop()
+                return
+
+
+async def _with_simulators(recipe: Recipe, stack: AsyncExitStack) -> Recipe:
+    teachers = []
+    for teacher in recipe.teachers:
+        if teacher.api == "simulator" and not teacher.endpoints:
+            server = await stack.enter_async_context(await simulator.serve(teacher.simulator or SimulatorSettings()))
+            teacher = teacher.model_copy(update={"endpoints": (server.url,)})
+        teachers.append(teacher)
+    return recipe.model_copy(update={"teachers": tuple(teachers)})
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    """Threads of this run's own, over with it: nothing of a cancelled run goes on behind its end."""
+    executor = ThreadPoolExecutor(8)
+    asyncio.get_running_loop().set_default_executor(executor)
+    try:
+        yield
+    finally:
+        executor.shutdown(wait=True)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8))

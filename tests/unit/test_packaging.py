@@ -1,0 +1,84 @@
+"""What is shipped: three packages and the quickstart's data, free of anything of the machine it was made on."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+REGISTRY_HOSTS = ("pypi" + ".org", "files.python" + "hosted.org", "registry.npm" + "js.org", "deb.debian" + ".org")
+MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(home(?!/u/)|root|work|Users|opt/wheels|opt/pypi)(?=/\w)")
+"""Folders of one machine; `u` is the user of examples."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_holds_three_packages_typed_and_with_the_quickstart(wheel: zipfile.ZipFile) -> None:
+    """Nothing else lands in site-packages, and nothing that is needed stays behind."""
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert {name.split("/")[0] for name in names} == {"schemas", "gen", "cluster"}
+    needed = {"cluster/quickstart/recipe.yaml", "cluster/quickstart/prompts.jsonl"}
+    assert names >= needed | {"schemas/py.typed", "gen/py.typed", "cluster/py.typed"}
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
+    """`stillhouse` is on the path after an install."""
+    (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert "stillhouse = cluster.cli:main" in wheel.read(entry_points).decode()
+
+
+@pytest.mark.parametrize("module", ["schemas.recipe_file", "schemas.record", "cluster"])
+def test_import_loads_nothing_heavy(module: str) -> None:
+    """What only describes data needs no cluster, no network and no store."""
+    code = (
+        f"import sys, {module}; print(*sorted({{'ray', 'httpx', 'aiohttp', 'boto3', 'jinja2'}} & sys.modules.keys()))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert loaded.stdout.split() == []
+
+
+def tracked_texts() -> list[tuple[str, str]]:
+    """(path, text) of the files that git knows or would take."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file():
+            found.append((name, path.read_bytes().decode(errors="replace")))
+    return found
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
+def test_no_file_names_a_registry_or_a_machine() -> None:
+    """The tree says nothing of where it was made: it installs from whatever registry the user has."""
+    texts = tracked_texts()
+    assert len(texts) > 20
+    hosts = [f"{name}: {host}" for name, text in texts for host in REGISTRY_HOSTS if host in text]
+    paths = [f"{name}: {found.group()}" for name, text in texts for found in MACHINE_PATH.finditer(text)]
+    assert hosts + paths == []
+
+
+def test_lock_pins_every_dependency_and_no_place() -> None:
+    """The lock is versions alone: no index, no link, no path; it covers what pyproject.toml asks for."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line) for line in lines)
+    pinned = {line.split("==")[0] for line in lines}
+    wanted = re.findall(
+        r'^  "([\w-]+)(?:\[\w+\])?>=', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(wanted) > 20
+    assert {name.lower() for name in wanted} <= pinned
