@@ -1,4 +1,4 @@
-"""The command line. Words for people go to stderr, results to stdout; exit codes: 0 done, 1 failed, 2 wrong, 3 paused."""
+"""The command line: words for people on stderr, results on stdout. Exit: 0 done, 1 failed, 2 wrong, 3 paused."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from gen.store import open_store
 from gen.summary import Summary, summarise
 from schemas import __version__
 from schemas.recipe import Recipe
-from schemas.recipe_file import RecipeError, read_recipe, recipe_json_schema
+from schemas.recipe_file import RecipeError, load_simulator_settings, read_recipe, recipe_json_schema
 
 if TYPE_CHECKING:
     from cluster.driver import Driver
@@ -80,7 +80,9 @@ def _read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
 @_recipe
 @_overrides
 @_json
-@click.option("--address", metavar="A", help="A running Ray cluster: auto, or host:port. By default one is started here.")
+@click.option(
+    "--address", metavar="A", help="A running Ray cluster: auto, or host:port. By default one is started here."
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @_clean
@@ -198,7 +200,7 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
     """Serve the built-in teacher: OpenAI's chat protocol with latency, limits and faults to order."""
     from gen.simulator import run_forever
 
-    settings = load_settings(overrides)
+    settings = load_simulator_settings(overrides)
     run_forever(settings, host=host, port=port, ready=lambda url: click.echo(f"serving at {url}"))
 
 

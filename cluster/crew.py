@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.actors import start_queue
 from cluster.display import Display
 from cluster.prompt_queue import QueueStats
+from cluster.runtime import cpus, free_cpus
 from cluster.teacher_worker import TeacherWorker
 from gen.control import End
 from gen.errors import StillhouseError
@@ -55,7 +56,7 @@ class Crew:
         options = ray.remote(TeacherWorker).options(
             num_cpus=1, max_restarts=0, max_concurrency=64, scheduling_strategy=strategy
         )
-        actor = options.remote(self._recipe, self._queue, number=self._number)
+        actor: Any = options.remote(self._recipe, self._queue, number=self._number)
         self._number += 1
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
@@ -89,8 +90,8 @@ class Crew:
         if not self._warned and not self._any_started() and time.monotonic() - self._started > START_PATIENCE_S:
             self._warned = True
             display.note(
-                f"no worker has started after {START_PATIENCE_S:.0f} s: every worker needs one free CPU, and the cluster has "
-                f"{ray.available_resources().get('CPU', 0):g} of {ray.cluster_resources().get('CPU', 0):g} free; waiting"
+                f"no worker has started after {START_PATIENCE_S:.0f} s: each needs a free CPU, "
+                f"and the cluster has {free_cpus():g} of {cpus():g}; waiting"
             )
 
     def _any_started(self) -> bool:
@@ -103,7 +104,9 @@ class Crew:
         if self._stopping:
             return
         if self._deaths >= MOST_DEATHS:
-            raise StillhouseError(f"{self._deaths} workers died one after the other without sealing a chunk; the last: {cause}")
+            raise StillhouseError(
+                f"{self._deaths} workers died one after the other without sealing a chunk; the last: {cause}"
+            )
         display.note(f"{hand.name or 'a worker'} died ({cause}); its chunks go on in another")
         self._hands.append(self._hire())
 

@@ -74,13 +74,15 @@ class Progress:
         per_s, tokens_per_s, answers_per_s = self._rates.add(stats)
         left = stats.prompts_left * self._samples
         total = (stats.rows - stats.duplicates - stats.bad) * self._samples
+        more = "" if stats.planned else "+"
         figures = {
-            "prompts": f"{stats.rows:,}{'' if stats.planned else '+'} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)",
-            "samples": f"{total - left:,} of {total:,}{'' if stats.planned else '+'} sealed",
+            "prompts": f"{stats.rows:,}{more} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)",
+            "samples": f"{total - left:,} of {total:,}{more} sealed",
             "records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
             f"failed {sum(stats.counts.failed.values()):,})",
             "shards": f"{stats.sealed:,} of {stats.chunks:,}",
-            "requests": f"{stats.requests:,} ({per_s:,.0f}/s, {stats.in_flight:,} in flight, {stats.retries:,} retries)",
+            "requests": f"{stats.requests:,} ({per_s:,.0f}/s, {stats.in_flight:,} in flight, "
+            f"{stats.retries:,} retries)",
             "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({tokens_per_s:,.0f}/s)",
         }
         if self._priced:

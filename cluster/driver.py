@@ -1,7 +1,7 @@
 """The driver: one run of a recipe, from the plan to the last seal. What it holds can be lost; what is stored goes on.
 
-A generation is planned only when all before it is sealed. The driver starts the actors of a generation, replaces workers
-that die, and ends when everything is sealed, or when something calls for a person.
+A generation is planned only when all before it is sealed. The driver starts the actors of a generation, replaces
+workers that die, and ends when everything is sealed, or when something calls for a person.
 """
 
 import math
@@ -132,7 +132,11 @@ class Driver:
     @contextmanager
     def _cluster(self) -> Iterator[Callable[[Plan], "Crew"]]:
         """Ray and the simulators, and what recruits a generation's crew on them."""
-        from cluster.runtime import connected, cpus, this_node  # Ray takes a second to import: a finished run needs none
+        from cluster.runtime import (
+            connected,
+            cpus,
+            this_node,
+        )  # Ray takes a second to import: a finished run needs none
 
         with ExitStack() as stack:
             recipe = self._recipe
@@ -211,7 +215,7 @@ def _error_of(end: End) -> StillhouseError:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `stop` once; the second ends the process at once. Set after ray.init, which sets its own."""
+    """SIGINT and SIGTERM call `stop`; the second ends the process. Set after ray.init, which sets its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

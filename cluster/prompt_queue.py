@@ -1,7 +1,7 @@
 """The PromptQueue: one actor that indexes the sources and leases chunks. Called once per chunk and once per renewal.
 
-Its state is the index, a listing of the shards, and what its workers tell it; so it can die at any time, and a restarted
-one first listens for a lease's term to what the workers still hold.
+Its state is the index, a listing of the shards, and what its workers tell it; so it can die at any time, and a
+restarted one first listens for a lease's term to what the workers still hold.
 """
 
 import threading
@@ -206,5 +206,3 @@ class PromptQueue:
                 error=str(self._error) if self._error else None,
                 exit_code=self._error.exit_code if self._error else 0,
             )
-
-

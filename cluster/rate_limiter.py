@@ -1,4 +1,4 @@
-"""The RateLimiter: one actor an account, found by name by every job on the cluster. Called about once a second a worker."""
+"""The RateLimiter: one actor an account, found by name by every job; called about once a second by each worker."""
 
 import time
 
@@ -7,7 +7,7 @@ from schemas.teacher import Limits
 
 
 class RateLimiter:
-    """Leases one account's capacity; see `gen.limits`. Its state is what its workers report, so it may die at any time."""
+    """Leases one account's capacity; see `gen.limits`. Its state is what workers report, so it may die at any time."""
 
     def __init__(self, limits: Limits, *, listen_s: float = 0.0) -> None:
         self._ledger = Ledger(limits, now=time.monotonic())

@@ -1,4 +1,4 @@
-"""The Ray a run works on: one started here for it, or a cluster that is running. The only module that starts or joins one."""
+"""The Ray a run works on: one started for it, or a running cluster. The only module that starts or joins one."""
 
 import logging
 import os
@@ -46,7 +46,12 @@ def _first_line(error: Exception) -> str:
 
 def cpus() -> int:
     """The CPUs of the cluster's nodes."""
-    return int(ray.cluster_resources().get("CPU", 1))
+    return int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+
+
+def free_cpus() -> float:
+    """Those that nothing has reserved."""
+    return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
 def this_node() -> str:

@@ -1,4 +1,4 @@
-"""The TeacherWorker: one actor that runs `gen.worker.Worker`, with its connections and its handles to the shared actors."""
+"""The TeacherWorker: one actor that runs `gen.worker.Worker`, with its connections and handles to shared actors."""
 
 import asyncio
 import gc
@@ -56,7 +56,9 @@ class TeacherWorker:
             )
             return await self._worker.run()
         except StillhouseError as error:
-            return End("unusable" if error.exit_code == 2 else "paused" if error.exit_code == 3 else "failed", str(error))
+            return End(
+                "unusable" if error.exit_code == 2 else "paused" if error.exit_code == 3 else "failed", str(error)
+            )
         finally:
             await transport.close()
 

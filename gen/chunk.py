@@ -97,7 +97,7 @@ class ChunkReader:
         if isinstance(prompt, str) or prompt.key != entry["key"]:
             self._rows = None
             raise SourceError(
-                f"{file.url}:{entry['line']}: is not the prompt that was planned, so the file changed after the run began; "
+                f"{file.url}:{entry['line']}: is not the prompt that was planned: the file changed meanwhile; "
                 "restore it, or use another dataset.path"
             )
         return prompt

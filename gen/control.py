@@ -1,4 +1,4 @@
-"""What a worker says to the actors that all workers share, and what it hears: once a chunk or once a second, never more."""
+"""What a worker and the actors that all workers share say to each other: once a chunk or a second, never more."""
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol

@@ -114,11 +114,22 @@ def bind(store: Store, recipe: Recipe) -> None:
     """Bind a new dataset to the recipe's identity, or check that it is bound to it.
 
     Raises:
-        DatasetError: it is bound to another identity, or its recipe.yaml is gone while shards are there.
+        DatasetError: see `is_bound`.
     """
-    identity = recipe.identity()
-    document = {"stillhouse": SCHEMA_VERSION, "name": recipe.name, "identity": identity}
+    if is_bound(store, recipe):
+        return
+    document = {"stillhouse": SCHEMA_VERSION, "name": recipe.name, "identity": recipe.identity()}
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if not store.put_new(RECIPE_KEY, text.encode()):
+        is_bound(store, recipe)
+
+
+def is_bound(store: Store, recipe: Recipe) -> bool:
+    """Whether the dataset is bound to the recipe's identity; False where there is no dataset yet. Writes nothing.
+
+    Raises:
+        DatasetError: it is bound to another identity, or its recipe.yaml is damaged, or gone while shards are there.
+    """
     stored = store.get(RECIPE_KEY)
     if stored is None:
         if next(iter(sealed_chunks(store)), None) is not None:
@@ -126,15 +137,14 @@ def bind(store: Store, recipe: Recipe) -> None:
                 f"{store.url}: holds shards but no {RECIPE_KEY}, so it can't be told what they are; "
                 "restore that file, or use another dataset.path"
             )
-        if store.put_new(RECIPE_KEY, text.encode()):
-            return
-        stored = store.get(RECIPE_KEY) or b""
+        return False
     bound = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
-    if different := sorted(_differences(bound, identity)):
+    if different := sorted(_differences(bound, recipe.identity())):
         raise DatasetError(
             f"{store.url}: was made by another recipe; it differs in {', '.join(different)}. "
             "Use another dataset.path, or the recipe it was made with"
         )
+    return True
 
 
 def read_identity(stored: bytes, *, origin: str) -> dict[str, Any]:
@@ -169,21 +179,33 @@ def read_plans(store: Store) -> list[Plan]:
         DatasetError: a plan is damaged, or missing beside shards of its generation.
     """
     plans: list[Plan] = []
-    while (data := store.get(plan_key(len(plans)))) is not None:
-        origin = f"{store.url}/{plan_key(len(plans))}"
-        try:
-            document = orjson.loads(data)
-            if document["version"] > SCHEMA_VERSION:
-                raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
-            plans.append(Plan.model_validate(document))
-        except (ValueError, KeyError, TypeError):
-            raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+    while (plan := read_plan(store, len(plans))) is not None:
+        plans.append(plan)
     if any(chunk.generation >= len(plans) for chunk in sealed_chunks(store)):
         raise DatasetError(
             f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
             "restore that file, or use another dataset.path"
         )
     return plans
+
+
+def read_plan(store: Store, generation: int) -> Plan | None:
+    """One generation's plan, or None where there is none.
+
+    Raises:
+        DatasetError: it is damaged or from a newer version.
+    """
+    data = store.get(plan_key(generation))
+    if data is None:
+        return None
+    origin = f"{store.url}/{plan_key(generation)}"
+    try:
+        document = orjson.loads(data)
+        if document["version"] > SCHEMA_VERSION:
+            raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
+        return Plan.model_validate(document)
+    except (ValueError, KeyError, TypeError):
+        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
 
 
 def sealed_chunks(store: Store) -> Iterator[ChunkId]:

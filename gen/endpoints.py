@@ -1,7 +1,7 @@
 """The endpoints of one teacher share its load by least outstanding work; one that fails is left alone but for probes.
 
-An endpoint's circuit opens after a run of requests it did not serve and is tried again after a growing, jittered wait of at
-most 5 s, one probe at a time.
+An endpoint's circuit opens after a run of requests it did not serve and is tried again after a growing, jittered wait
+of at most 5 s, one probe at a time.
 """
 
 import random

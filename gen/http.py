@@ -1,7 +1,7 @@
 """The one module that speaks HTTP: httpx's interface over aiohttp's connections.
 
-A reply is bytes with a status; whatever else can happen is either `NotSent` (no byte of the request left) or `Lost` (the
-teacher may have worked, and billed). Redirects are not followed: a 3xx is a reply. TLS is always verified.
+A reply is bytes with a status; whatever else can happen is either `NotSent` (no byte of the request left) or `Lost`
+(the teacher may have worked, and billed). Redirects are not followed: a 3xx is a reply. TLS is always verified.
 """
 
 import asyncio
@@ -57,9 +57,9 @@ class Transport(Protocol):
 class HttpTransport:
     """Keeps connections to any number of hosts; one per event loop.
 
-    The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock of
-    slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies, auth),
-    which would cost as much again as the request itself.
+    The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
+    of slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies,
+    auth), which would cost as much again as the request itself.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The index: what a chunk is, frozen before it is leased.
 
-The sources are read once, in order, by one reader: that makes the result of exact dedup the same for any number of workers.
-A row per source row says which chunk it belongs to and what becomes of it. A chunk never changes its meaning once its part
-of the index exists, whatever happens to the source, the settings or the software.
+The sources are read once, in order, by one reader: that makes the result of exact dedup the same for any number of
+workers. A row per source row says which chunk it belongs to and what becomes of it. A chunk never changes its meaning
+once its part of the index exists, whatever happens to the source, the settings or the software.
 """
 
 import io

@@ -1,9 +1,9 @@
 """The Journal: what was sent and what came back, on disk before anyone looks at it.
 
-A chunk's journal is one file, written by one live process, which holds a lock on it: whoever can lock it knows that the
-writer is dead. Frames are appended in one write each and are checked by length and CRC, so that a torn tail or a flipped
-bit costs the frames it hit and no others. What a later owner finds, it copies into its own journal first; so all that is
-known of a chunk is always in the newest file, and sealing reads only that.
+A chunk's journal is one file, written by one live process, which holds a lock on it: whoever can lock it knows that
+the writer is dead. Frames are appended in one write each and are checked by length and CRC, so that a torn tail or a
+flipped bit costs the frames it hit and no others. What a later owner finds, it copies into its own journal first; so
+all that is known of a chunk is always in the newest file, and sealing reads only that.
 
 A frame: length u32, crc32 u32, kind u8, ordinal u32, at f64, then for an answer latency f32, status u16, the endpoint's
 name (u8 length and UTF-8) and the body. `ordinal` numbers a chunk's samples: prompt x samples + sample.

@@ -1,7 +1,8 @@
 """Who may work on which chunk: a chunk is pending, leased to one worker, or sealed.
 
-A lease not renewed for `TERM_S` is given on; a worker stops sending after a third of that, so that two never ask the same.
-None of this carries correctness (the conditional write of the shard does): it keeps anything from being asked twice.
+A lease not renewed for `TERM_S` is given on; a worker stops sending after a third of that, so that two never ask the
+same. None of this carries correctness (the conditional write of the shard does): it keeps anything from being asked
+twice.
 """
 
 import heapq

@@ -1,11 +1,11 @@
 """Limits shared by many workers: rates and slots, leased for a second or two, spent locally, paid back as debt.
 
-The `Ledger` (one an account) leases each worker a share of every rate and of the slots in flight; the shares that are out
-never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share: it
-reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
+The `Ledger` (one an account) leases each worker a share of every rate and of the slots in flight; the shares that are
+out never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share:
+it reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
 
-Shares follow demand (requests under way and waiting). What nobody declared is found out: `Adaptive` grows concurrency while
-it is used up and nothing is refused, and cuts it once an episode of refusals.
+Shares follow demand (requests under way and waiting). What nobody declared is found out: `Adaptive` grows concurrency
+while it is used up and nothing is refused, and cuts it once an episode of refusals.
 """
 
 import math
@@ -64,7 +64,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Adaptive:
-    """Finds a concurrency nobody declared: doubles while it is used up and nothing is refused, then adds; one cut an episode.
+    """Finds a concurrency nobody declared: doubles while used up and never refused, then adds; one cut an episode.
 
     The scheme of AIMD with slow start; an episode lasts as long as the answers that were under way at its cut.
     """

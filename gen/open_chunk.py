@@ -1,7 +1,7 @@
 """A leased chunk: each of its samples is to be asked, under way, or settled; what is settled is in the journal.
 
-Its state is a fold over frames, so that a chunk recovered from the journals of dead workers is in just the state that they
-left it in, less what was under way.
+Its state is a fold over frames, so that a chunk recovered from the journals of dead workers is in just the state that
+they left it in, less what was under way.
 """
 
 from collections.abc import Callable, Iterable, Iterator

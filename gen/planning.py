@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import orjson
+import pyarrow as pa
 
 from gen.dataset import Plan, PlannedFile, plan_key, read_plans, sealed_chunks
-from gen.errors import DatasetError, SourceError
+from gen.errors import DatasetError, SourceError, UsageError
 from gen.index import PartInfo, read_parts
 from gen.source import SourceFile, find_files, kept_fields
 from gen.store import Store
+from schemas.arrow import RECORD, with_kept
 from schemas.recipe import Recipe
 
 
@@ -55,21 +57,38 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     files = []
     found = find_files(recipe.source)
     for source in found:
-        place: tuple[int, int, int] | None = (0, 0, 1)
-        if source.url in known:
-            file, place = known[source.url]
-            check_unchanged(file, source)
+        if source.url not in known:
+            files.append(_planned(source, 0, 0, 1))
+            continue
+        file, place = known[source.url]
+        check_unchanged(file, source)
         if place is not None:
-            row, offset, line = place
-            files.append(
-                PlannedFile(url=source.url, size=source.size, etag=source.etag, row=row, offset=offset, line=line)
-            )
+            files.append(_planned(source, *place))
     if not files and plans:
         return None
-    kept = Plan.freeze(list(kept_fields(found[0], source=recipe.source)))
+    kept = Plan.freeze(kept_columns(found[0], recipe))
     if plans and kept != plans[0].kept:
         raise SourceError(f"{found[0].url}: the kept columns have other types than when the dataset was begun")
     return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=kept)
+
+
+def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:
+    """The kept columns as the plan freezes them.
+
+    Raises:
+        SourceError: the file lacks one, or can't be read.
+        UsageError: one has the name of a column of ours.
+    """
+    fields = list(kept_fields(file, source=recipe.source))
+    try:
+        with_kept(RECORD, fields)
+    except ValueError as error:
+        raise UsageError(f"source.{error}") from None
+    return fields
+
+
+def _planned(file: SourceFile, row: int, offset: int, line: int) -> PlannedFile:
+    return PlannedFile(url=file.url, size=file.size, etag=file.etag, row=row, offset=offset, line=line)
 
 
 def check_unchanged(planned: PlannedFile, now: SourceFile) -> None:

@@ -1,8 +1,8 @@
 """The one retry policy: what to do with a sample after an attempt, as a value.
 
 Three budgets are kept apart. Real failures (the teacher failed at this request, or its answer got lost) count towards
-`max_attempts`. Waiting for a limit does not count at all. Overload does not count either, up to a bound so generous that
-only a prompt that itself overloads the teacher meets it. A sample that waits holds no slot.
+`max_attempts`. Waiting for a limit does not count at all. Overload does not count either, up to a bound so generous
+that only a prompt that itself overloads the teacher meets it. A sample that waits holds no slot.
 """
 
 from dataclasses import dataclass

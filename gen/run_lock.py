@@ -1,7 +1,8 @@
 """One run at a time on a dataset: `run.json` says who, and is renewed as long as that run lives.
 
-On a local disk a file lock says it, which the system takes away with its holder. On S3 the holder renews by compare-and-set
-every `BEAT_S`; one that has not for `STALE_S` is gone, and one that finds another's name in its place stops.
+On a local disk a file lock says it, which the system takes away with its holder. On S3 the holder renews by
+compare-and-set every `BEAT_S`; one that has not for `STALE_S` is gone, and one that finds another's name in its place
+stops.
 """
 
 import fcntl
@@ -121,7 +122,6 @@ class RunLock:
     def _document(self, *, ended: bool) -> bytes:
         who = {"run": self._run, "host": socket.gethostname(), "pid": os.getpid(), "beat": time.time(), "ended": ended}
         return orjson.dumps(who)
-
 
 
 def _parsed(body: bytes, url: str) -> dict[str, object]:

@@ -143,5 +143,3 @@ def read_meta(store: Store, chunk: ChunkId) -> ShardMeta:
             f"{store.url}/{chunk.data_key}: is missing or damaged ({type(error).__name__}); "
             "`stillhouse verify` says what can be done"
         ) from None
-
-

@@ -1,7 +1,8 @@
-"""The worker: leases chunks, asks their samples, seals them. Every sample of a leased chunk ends settled, or its chunk goes back.
+"""The worker: leases chunks, asks their samples, seals them. A leased chunk ends sealed, or goes back.
 
-Slots (as many as the accounts' leases allow) take samples from one queue; the feeder keeps it filled by opening chunks; a
-sample that has to wait is out of the queue and holds no slot. A chunk whose last sample is settled is sealed in a thread.
+Slots (as many as the accounts' leases allow) take samples from one queue; the feeder keeps it filled by opening
+chunks; a sample that has to wait is out of the queue and holds no slot. A chunk whose last sample is settled is
+sealed in a thread.
 """
 
 import asyncio
@@ -179,7 +180,7 @@ class Worker:
             self._spawn(self._seal(held))
 
     async def _journals_free(self, chunk: ChunkId) -> None:
-        """Wait until those who wrote the chunk's journals on this node are gone, or have had a lease's time to see it."""
+        """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
         until = self._clock.monotonic() + TERM_S
         while self._clock.monotonic() < until:
             if all(map(is_dead, leftovers(self._root / str(chunk)))):

@@ -58,7 +58,7 @@ REJECTED = pa.schema(
         _column("duplicate_of", pa.string(), null=True),
     ]
 )
-"""Seen and not in the dataset. `duplicate_of`: the prompt id of the row asked instead, or the record id of the equal answer."""
+"""Seen and not in the dataset. `duplicate_of`: the prompt id asked instead, or the record id of the equal answer."""
 
 FAILED = pa.schema(
     [

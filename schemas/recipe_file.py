@@ -6,16 +6,19 @@ Whatever the text, reading it ends in a Recipe or a RecipeError, and no message 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.complaint import missing_field, unknown_field, wrong_value
 from schemas.override import apply_override
 from schemas.recipe import KEEP_TYPES, Recipe
+from schemas.simulator import SimulatorSettings
 from schemas.teacher import TEACHER_APIS
 from schemas.yaml_tree import MAX_CHARS, Node, YamlFault, read_tree
+
+_M = TypeVar("_M", bound=BaseModel)
 
 
 class RecipeError(ValueError):
@@ -54,19 +57,33 @@ def load_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Rec
     """
     try:
         tree = read_tree(text, origin=origin)
-        if tree is None:
-            raise RecipeError(f"{origin}: empty; expected a recipe: name, source, ask, teachers, dataset")
-        if not isinstance(tree.content, dict):
-            raise RecipeError(
-                f"{tree.where}: expected a mapping (`name: …`, `source: …`), got a list or a single value"
-            )
+    except YamlFault as fault:
+        raise RecipeError(_lines(fault.problems)) from None
+    if tree is None:
+        raise RecipeError(f"{origin}: empty; expected a recipe: name, source, ask, teachers, dataset")
+    if not isinstance(tree.content, dict):
+        raise RecipeError(f"{tree.where}: expected a mapping (`name: …`, `source: …`), got a list or a single value")
+    return _validated(Recipe, tree, overrides)
+
+
+def load_simulator_settings(overrides: Sequence[str]) -> SimulatorSettings:
+    """The simulator's settings from the command line alone.
+
+    Raises:
+        RecipeError: an override is wrong.
+    """
+    return _validated(SimulatorSettings, Node({}, "-o", 0), overrides)
+
+
+def _validated(model: type[_M], tree: Node, overrides: Sequence[str]) -> _M:
+    try:
         for override in overrides:
             apply_override(tree, override)
     except YamlFault as fault:
         raise RecipeError(_lines(fault.problems)) from None
     try:
         # Strict, so that `samples: true` is no 1; as JSON, in which a list may become a tuple and a text a date.
-        return Recipe.model_validate_json(json.dumps(tree.plain()), strict=True)
+        return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         # Not chained: pydantic's own text repeats values.
         problems = _problems(tree, error.errors(include_url=False))

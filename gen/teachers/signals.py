@@ -1,7 +1,7 @@
 """What status, headers and error body of a reply mean, whoever sent it.
 
-Providers say the same things in a dozen shapes; here they become one Trouble. Only codes and types decide where there are
-any; a message is searched only for phrases that the providers document as their only sign.
+Providers say the same things in a dozen shapes; here they become one Trouble. Only codes and types decide where there
+are any; a message is searched only for phrases that the providers document as their only sign.
 """
 
 import email.utils

@@ -1,4 +1,4 @@
-"""Compares what the teacher says it served with what the dataset holds: nothing received is lost, asked again or there twice."""
+"""Compares what the teacher served with what the dataset holds: no answer is lost, asked again or twice there."""
 
 import json
 from collections import Counter
@@ -10,8 +10,8 @@ import pyarrow.dataset as ds
 def check(dataset: Path, log: Path, *, samples: int, in_flight: int, kills: int) -> dict[str, int]:
     """The history's figures; raises AssertionError where a promise is broken.
 
-    An answer that the teacher delivered while its asker was being killed may never have been received: of those there can
-    be at most what was in flight at each kill.
+    An answer that the teacher delivered while its asker was being killed may never have been received: of those there
+    can be at most what was in flight at each kill.
     """
     served = [json.loads(line) for line in log.read_text().splitlines()]
     answered = {e["id"]: e["prompt"] for e in served if e["status"] == 200 and not e["fault"] and e["delivered"]}
@@ -19,7 +19,8 @@ def check(dataset: Path, log: Path, *, samples: int, in_flight: int, kills: int)
     records: Counter[str] = Counter()
     for folder in ("data", "rejected"):
         if (dataset / folder).exists():
-            table = ds.dataset(dataset / folder, format="parquet").to_table(columns=["record_id", "response_id", "prompt_key"])
+            columns = ["record_id", "response_id", "prompt_key"]
+            table = ds.dataset(dataset / folder, format="parquet").to_table(columns=columns)
             for row in table.to_pylist():
                 if row["record_id"] is not None:
                     stored[row["response_id"]] += 1

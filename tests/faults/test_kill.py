@@ -23,7 +23,8 @@ SAMPLES, IN_FLIGHT, PROMPTS = 2, 64, 1500
 @contextmanager
 def teacher(tmp_path: Path, **settings: object) -> Iterator[str]:
     """A simulator that outlives the runs; its log is the truth."""
-    with simulator.start(SimulatorSettings.model_validate({"log": str(tmp_path / "served.jsonl"), **settings})) as process:
+    log = {"log": str(tmp_path / "served.jsonl")}
+    with simulator.start(SimulatorSettings.model_validate(log | settings)) as process:
         yield process.url
 
 
