@@ -1,11 +1,11 @@
 """The one module that speaks HTTP: httpx's interface over aiohttp's connections.
 
-A reply is bytes with a status; whatever else can happen is either `NotSent` (no byte of the request left) or `Lost`
-(the teacher may have worked, and billed). Redirects are not followed: a 3xx is a reply. TLS is always verified.
+A reply is bytes with a status; whatever else can happen is either `NotSent` (the request did not leave) or `Lost` (the
+teacher may have worked, and billed). Redirects are not followed: a 3xx is a reply. TLS is always verified.
 """
 
 import asyncio
-import zlib
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +18,14 @@ MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; more is `Lost`."""
 
 CONNECT_TIMEOUT_S = 10.0
+"""For the name, the connection and its TLS together."""
+
+KEEP_ALIVE_S = 4.0
+"""Idle connections are closed before the other side does, mostly after 5 s (uvicorn, Node): a POST that is written
+while the other side closes is lost, and nobody can say whether it was served."""
+
+_ENCODINGS = ("gzip", "deflate")
+"""What is decoded though nobody asked for it; a piece that was read inflates to at most a thousand times its size."""
 
 
 class NotSent(Exception):
@@ -59,11 +67,14 @@ class HttpTransport:
 
     The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
     of slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies,
-    auth), which would cost as much again as the request itself.
+    auth), which would cost as much again as the request itself. The environment's proxies are honoured and looked up
+    once a URL: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
     """
 
-    def __init__(self) -> None:
-        self._transport = AiohttpTransport(client=_session)
+    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._transports: dict[str | None, AiohttpTransport] = {}
+        self._routes: dict[str, tuple[httpx.URL, AiohttpTransport]] = {}
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """Send one POST and read its whole reply within `timeout_s` seconds in all.
@@ -72,57 +83,82 @@ class HttpTransport:
             NotSent: no connection could be made.
             Lost: timed out, cut, too large or not decodable after it was sent.
         """
+        target, transport = self._routes.get(url) or self._route(url)
+        extensions = {"timeout": {"pool": min(self._connect_timeout_s, timeout_s / 2)}}
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(httpx.Request("POST", url, content=body, headers=headers))
+                request = httpx.Request("POST", target, content=body, headers=headers, extensions=extensions)
+                return await _exchange(transport, request)
         except TimeoutError:
             raise Lost(f"no whole reply within {timeout_s:g} s") from None
         except httpx.TransportError as error:
-            raise _translated(error) from None
-        except (aiohttp.ClientError, OSError, zlib.error) as error:
-            raise Lost(f"{type(error).__name__}: {error}") from None
+            raise _translated(error, error.__cause__) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translated(error, error) from None
 
-    async def _exchange(self, request: httpx.Request) -> Reply:
-        response = await self._transport.handle_async_request(request)
-        try:
-            headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers.raw}
-            encoded = headers.get("content-encoding", "identity") != "identity"
-            parts: list[bytes] = []
-            size = 0
-            async for part in response.aiter_bytes() if encoded else response.stream:  # type: ignore[union-attr]
-                parts.append(part)
-                size += len(part)
-                if size > MAX_REPLY_BYTES:
-                    raise Lost(f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
-            return Reply(response.status_code, headers, parts[0] if len(parts) == 1 else b"".join(parts))
-        except httpx.DecodingError as error:
-            raise Lost(f"the reply can't be decoded: {error}") from None
-        finally:
-            await response.aclose()
+    def _route(self, url: str) -> tuple[httpx.URL, AiohttpTransport]:
+        target = httpx.URL(url)
+        proxy = None
+        if not urllib.request.proxy_bypass(target.netloc.decode()):
+            proxy = urllib.request.getproxies().get(target.scheme)
+        if proxy not in self._transports:
+            self._transports[proxy] = AiohttpTransport(
+                client=_session, proxy=None if proxy is None else httpx.Proxy(proxy)
+            )
+        self._routes[url] = target, self._transports[proxy]
+        return self._routes[url]
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        for transport in self._transports.values():
+            await transport.aclose()
+
+
+async def _exchange(transport: AiohttpTransport, request: httpx.Request) -> Reply:
+    response = await transport.handle_async_request(request)
+    try:
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers.raw}
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and encoding not in _ENCODINGS:
+            raise Lost(f"the reply is encoded as {encoding[:40]!r}, though identity was asked for")
+        pieces = response.stream if encoding == "identity" else response.aiter_bytes()
+        parts: list[bytes] = []
+        size = 0
+        async for part in pieces:  # type: ignore[union-attr]
+            parts.append(part)
+            size += len(part)
+            if size > MAX_REPLY_BYTES:
+                raise Lost(f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
+        return Reply(response.status_code, headers, parts[0] if len(parts) == 1 else b"".join(parts))
+    except httpx.DecodingError as error:
+        raise Lost(f"the reply can't be decoded: {error}") from None
+    finally:
+        await response.aclose()
 
 
 def _session() -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, ssl=httpx.create_ssl_context())
+    connector = aiohttp.TCPConnector(
+        limit=0, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S, ssl=httpx.create_ssl_context()
+    )
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        trust_env=True,
         max_line_size=2**16,
         max_field_size=2**16,
     )
 
 
-def _translated(error: httpx.TransportError) -> NotSent | Lost:
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+
+def _translated(error: Exception, cause: BaseException | None) -> NotSent | Lost:
     """httpx-aiohttp names a cut connection ConnectTimeout, so what happened is read from aiohttp's own error."""
-    cause = error.__cause__
     words = f"{type(cause or error).__name__}: {error}"
-    if isinstance(cause, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         return NotSent(words, certificate=True)
-    if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+    if isinstance(cause, _NO_CONNECTION):
         return NotSent(words)
+    if cause is not None and isinstance(cause.__cause__, aiohttp.ClientConnectionResetError):
+        # Raised before the first write to a connection that the other side has closed since its last use.
+        return NotSent(f"{words}: the connection was closed before")
     return Lost(words)

@@ -199,7 +199,7 @@ def read_part(store: Store, generation: int, number: int) -> pa.Table:
     """One part's rows."""
     data = store.get(index_key(generation, number))
     try:
-        return pq.read_table(io.BytesIO(data or b""))
+        return pq.ParquetFile(io.BytesIO(data or b"")).read()
     except pa.ArrowInvalid:
         raise _damaged(store, generation, number) from None
 

@@ -9,15 +9,17 @@ A frame: length u32, crc32 u32, kind u8, ordinal u32, at f64, then for an answer
 name (u8 length and UTF-8) and the body. `ordinal` numbers a chunk's samples: prompt x samples + sample.
 """
 
+import errno
 import fcntl
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from gen.errors import DatasetError, StoreAway
 
@@ -28,9 +30,11 @@ _FRAME = struct.Struct("<II")
 _EVENT = struct.Struct("<BId")
 _ANSWER = struct.Struct("<fHB")
 _HEAD = _FRAME.size + _EVENT.size
-_MAX_FRAME = 2**28
-ERROR_BODY_BYTES = 4096
-"""How much of the body of a reply that is no 2xx is kept."""
+_MAX_FRAME = 2**27
+"""More than the largest reply that is read."""
+_WINDOW_BYTES = 2**20
+ERROR_BODY_BYTES = 2**16
+"""How much of the body of a reply that is no 2xx is kept, and read."""
 
 
 class Kind(IntEnum):
@@ -38,9 +42,10 @@ class Kind(IntEnum):
 
     SENT = 1
     ANSWERED = 2
-    NOT_SENT = 3  # no connection: closes the last SENT, nothing can have been billed
-    LOST = 4  # no whole reply: closes the last SENT, which may have been billed
-    DIED = 5  # the worker died with this attempt under way, the run lived on
+    NOT_SENT = 3  # no connection: nothing can have been billed
+    LOST = 4  # no whole reply: it may have been billed
+    DIED = 5  # its worker died alone, the run lived on: it may have been billed, and may have been the cause
+    CUT = 6  # its worker is gone with the run: it may have been billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Frame:
     kind: Kind
     ordinal: int
     at: float
-    """UTC seconds since 1970: when the attempt was sent (SENT, ANSWERED), or the event was noted."""
+    """UTC seconds since 1970 when the attempt was sent, which tells it from the sample's others."""
     latency_s: float = 0.0
     status: int = 0
     endpoint: str = ""
@@ -68,35 +73,70 @@ def encode(frame: Frame) -> list[bytes]:
     return [_FRAME.pack(len(event) + len(frame.body), crc) + event, frame.body]
 
 
-def decode(payload: bytes) -> Frame:
+def decode(payload: bytes | memoryview) -> Frame:
     """The frame in a payload whose CRC was right."""
     kind, ordinal, at = _EVENT.unpack_from(payload)
     if kind != Kind.ANSWERED:
         return Frame(Kind(kind), ordinal, at)
     latency_s, status, length = _ANSWER.unpack_from(payload, _EVENT.size)
     start = _EVENT.size + _ANSWER.size
-    name = payload[start : start + length].decode()
-    return Frame(Kind.ANSWERED, ordinal, at, latency_s, status, name, payload[start + length :])
+    name = str(payload[start : start + length], "utf-8", "replace")
+    return Frame(Kind.ANSWERED, ordinal, at, latency_s, status, name, bytes(payload[start + length :]))
 
 
-def frames(data: bytes, *, origin: str) -> Iterator[Frame]:
-    """The valid frames of a file or segment; what is torn or damaged is stepped over.
+class Readable(Protocol):
+    """What frames are read from; a read may give less than was asked for, and nothing only at the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
+        ...
+
+
+def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
+    """The valid frames of a file or segment, one at a time in memory; what is torn or damaged is stepped over.
 
     Raises:
         DatasetError: a newer version wrote it.
     """
-    if data[:6] == MAGIC[:6] and data[6:8] > MAGIC[6:8]:
+    window, at = _Window(file), len(MAGIC)
+    head = window.at(0, len(MAGIC))
+    if head[:6] == MAGIC[:6] and head[6:] > MAGIC[6:]:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
-    view = memoryview(data)
-    at = len(MAGIC)
-    while at + _HEAD <= len(data):
-        length, crc = _FRAME.unpack_from(data, at)
-        end = at + _FRAME.size + length
-        if _EVENT.size <= length <= _MAX_FRAME and end <= len(data) and zlib.crc32(view[at + _FRAME.size : end]) == crc:
-            yield decode(data[at + _FRAME.size : end])
-            at = end
+    while len(header := window.at(at, _FRAME.size)) == _FRAME.size:
+        length, crc = _FRAME.unpack(header)
+        payload = window.at(at + _FRAME.size, length) if _EVENT.size <= length <= _MAX_FRAME else b""
+        if payload and len(payload) == length and zlib.crc32(payload) == crc:
+            yield decode(payload)
+            at += _FRAME.size + length
         else:
             at += 1  # look for the next frame that checks
+
+
+class _Window:
+    """The part of a file that is looked at; it only moves on."""
+
+    def __init__(self, file: Readable) -> None:
+        self._file = file
+        self._data = b""
+        self._start = 0
+        self._ended = False
+
+    def at(self, offset: int, length: int) -> memoryview:
+        """The bytes at an offset, fewer at the file's end. What lies a window before them is gone."""
+        end = offset - self._start + length
+        if end > len(self._data) and not self._ended:
+            self._fill(offset, length)
+            end = offset - self._start + length
+        return memoryview(self._data)[offset - self._start : end]
+
+    def _fill(self, offset: int, length: int) -> None:
+        parts = [self._data[offset - self._start :]]
+        missing = max(length, _WINDOW_BYTES) - len(parts[0])
+        while missing > 0 and (part := self._file.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        self._ended = missing > 0
+        self._data, self._start = b"".join(parts), offset
 
 
 class JournalFile:
@@ -110,17 +150,21 @@ class JournalFile:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Create the file and lock it.
+        """Create the file; nobody sees it before it is locked.
 
         Raises:
             StoreAway: the disk is full or not writable.
         """
+        fresh = path.with_suffix(".new")
+        fd = _new_file(fresh)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
-            os.write(fd, MAGIC)
+            if os.write(fd, MAGIC) < len(MAGIC):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fresh.rename(path)
         except OSError as error:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
             raise _away(path, error) from error
         return cls(path, fd)
 
@@ -137,7 +181,8 @@ class JournalFile:
             while written < length:  # a large frame, or a disk about to be full
                 written += os.write(self._fd, b"".join(buffers)[written:])
         except OSError as error:
-            os.ftruncate(self._fd, self.size)
+            with suppress(OSError):
+                os.ftruncate(self._fd, self.size)
             raise _away(self.path, error) from error
         offset = self.size
         self.size += length
@@ -149,19 +194,36 @@ class JournalFile:
         Raises:
             StoreAway: the disk does not give it back as it was.
         """
-        data = os.pread(self._fd, length, offset)
-        payload = data[_FRAME.size :]
+        data = self._read(offset, length)
+        payload = memoryview(data)[_FRAME.size :]
         if len(data) != length or zlib.crc32(payload) != _FRAME.unpack_from(data)[1]:
             raise StoreAway(f"{self.path}: a frame changed on disk; check the disk, then run the same command again")
         return decode(payload)
 
     def tail(self, start: int) -> bytes:
-        """All bytes from an offset on: what a segment ships."""
-        return os.pread(self._fd, self.size - start, start)
+        """All bytes from an offset on: what a segment ships.
+
+        Raises:
+            StoreAway: the disk does not give them back.
+        """
+        return self._read(start, self.size - start)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise _away(self.path, error, "read") from error
 
     def sync(self) -> None:
-        """Have the disk hold what was written (against the loss of power, not of the process)."""
-        os.fdatasync(self._fd)
+        """Have the disk hold what was written (against the loss of power, not of the process).
+
+        Raises:
+            StoreAway: the disk does not.
+        """
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise _away(self.path, error) from error
 
     def close(self) -> None:
         """Give up the lock and leave the file; once is enough."""
@@ -184,11 +246,17 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def is_dead(path: Path) -> bool:
-    """Whether the file's writer is gone."""
+    """Whether the file's writer is gone.
+
+    Raises:
+        StoreAway: the file can't be opened.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks only what is open for writing
     except FileNotFoundError:
         return True
+    except OSError as error:
+        raise _away(path, error, "read") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -198,8 +266,19 @@ def is_dead(path: Path) -> bool:
     return True
 
 
-def _away(path: Path, error: OSError) -> StoreAway:
+def _new_file(path: Path) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # someone took the folder away as empty
+        except OSError as error:
+            raise _away(path, error) from error
+
+
+def _away(path: Path, error: OSError, verb: str = "written") -> StoreAway:
     return StoreAway(
-        f"{path}: the journal can't be written ({error.strerror}); nothing is asked without it. "
+        f"{path}: the journal can't be {verb} ({error.strerror}); nothing is asked without it. "
         "Free or mend the disk, or set run.journal_dir, then run the same command again"
     )

@@ -5,6 +5,7 @@ they left it in, less what was under way.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from gen.chunk import Chunk
 from gen.http import Reply
@@ -16,6 +17,9 @@ from schemas.prompt import Prompt
 
 Place = tuple[int, int]
 """Where in the journal a frame is: (offset, length)."""
+
+MIN_ALIKE = 3
+"""So many prompts, all of a chunk, refused alike tell of the recipe; fewer may just be bad ones."""
 
 
 class OpenChunk:
@@ -34,6 +38,8 @@ class OpenChunk:
         """Of samples that were tried more than once, or are being tried."""
         self.left = count
         """Samples not settled."""
+        self.had_owners = False
+        """Whether others worked on it before."""
         self._settled = bytearray(count)
 
     def prompt(self, ordinal: int) -> Prompt:
@@ -77,8 +83,9 @@ class OpenChunk:
         read: Callable[[Reply], Outcome],
     ) -> tuple[Outcome, Decision]:
         """A reply came: it is in the journal before it is read."""
-        body = reply.body if reply.status < 300 else reply.body[:ERROR_BODY_BYTES]
-        place = self.journal.append(Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body))
+        if reply.status >= 300:  # cut before it is read, so that whoever reads the journal reads the same
+            reply = replace(reply, body=reply.body[:ERROR_BODY_BYTES])
+        place = self.journal.append(Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body))
         outcome = read(reply)
         return outcome, self._judge(ordinal, outcome, place)
 
@@ -100,56 +107,58 @@ class OpenChunk:
             del self._tries[ordinal]  # nearly all samples: nothing to remember
 
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
-        """Take in what earlier owners left, copying it into this journal.
+        """Take in what earlier owners left, copying it into this journal; a frame may come any number of times.
 
         `died`: the last owner's process died alone, so that what it had under way may have killed it.
         """
-        under_way: dict[int, int] = {}
+        attempts: dict[tuple[int, float], bool] = {}
+        """(ordinal, at) to whether it has ended."""
         for frame in frames:
+            self.had_owners = True
             if frame.ordinal >= len(self.answers) or self._settled[frame.ordinal]:
                 continue
-            place = self.journal.append(frame)
-            self._fold(frame, place, under_way)
-        for ordinal, count in under_way.items():
-            if count <= 0 or self._settled[ordinal]:
+            attempt = (frame.ordinal, frame.at)
+            ended = attempts.get(attempt)
+            if ended or (ended is not None and frame.kind is Kind.SENT):
                 continue
-            tries = self._tries[ordinal]
-            tries.maybe_billed += count
-            if died:
-                self.journal.append(Frame(Kind.DIED, ordinal, 0.0))
-                self._died(ordinal, tries)
+            if ended is None:
+                self._tries.setdefault(frame.ordinal, Tries()).attempts += 1
+            attempts[attempt] = frame.kind is not Kind.SENT
+            self._fold(frame, self.journal.append(frame))
+        for (ordinal, at), ended in attempts.items():
+            if not ended:
+                frame = Frame(Kind.DIED if died else Kind.CUT, ordinal, at)
+                self._fold(frame, self.journal.append(frame))
+        self.journal.sync()
 
-    def _fold(self, frame: Frame, place: Place, under_way: dict[int, int]) -> None:
+    def _fold(self, frame: Frame, place: Place) -> None:
+        """What a frame that was not seen before says of its sample."""
         ordinal = frame.ordinal
-        tries = self._tries.setdefault(ordinal, Tries())
         match frame.kind:
             case Kind.SENT:
-                tries.attempts += 1
-                under_way[ordinal] = under_way.get(ordinal, 0) + 1
-                return
-            case Kind.DIED:
-                self._died(ordinal, tries)
-                return
+                pass
             case Kind.ANSWERED:
-                outcome = self.client(ordinal).read(Reply(frame.status, {}, frame.body))
+                self._judge(ordinal, self.client(ordinal).read(Reply(frame.status, {}, frame.body)), place)
             case Kind.NOT_SENT:
-                outcome = Overload("no connection")
+                self._judge(ordinal, Overload("no connection"), None)
             case Kind.LOST:
-                outcome = Ambiguous("no whole reply")
-        under_way[ordinal] = under_way.get(ordinal, 0) - 1
-        self._judge(ordinal, outcome, place)
+                self._judge(ordinal, Ambiguous("no whole reply"), None)
+            case Kind.DIED | Kind.CUT:
+                self._cut(ordinal, died=frame.kind is Kind.DIED)
 
-    def _died(self, ordinal: int, tries: Tries) -> None:
-        tries.deaths += 1
+    def _cut(self, ordinal: int, *, died: bool) -> None:
+        tries = self._tries[ordinal]
+        tries.maybe_billed += 1
+        tries.deaths += died
         if tries.deaths >= MAX_DEATHS and not self._settled[ordinal]:
             reason = f"{tries.deaths} workers died while it was under way"
             self._settle(ordinal, None, GiveUp("poison", reason, None))
 
     def alike_failure(self) -> GiveUp | None:
-        """The failure all samples share, where every one of them was refused as a bad request."""
+        """The failure all samples share, where every one of them, of several prompts, was refused as a bad request."""
         reasons = list(self.given_up.values())
-        alike = reasons and len(reasons) == len(self.answers) and {r.kind for r in reasons} == {"bad_request"}
-        return reasons[0] if alike else None
+        alike = len(reasons) == len(self.answers) and {reason.kind for reason in reasons} == {"bad_request"}
+        return reasons[0] if alike and len(self.chunk.prompts) >= MIN_ALIKE else None
 
 
 ClientOf = Callable[[bytes, int], TeacherClient]

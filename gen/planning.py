@@ -52,8 +52,8 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     """
     known: dict[str, tuple[PlannedFile, tuple[int, int, int] | None]] = {}
     for plan, end in zip(plans, ends, strict=True):
-        for file, place in zip(plan.files, end.ends, strict=True):
-            known[file.url] = (file, place)
+        for planned, stop in zip(plan.files, end.ends, strict=True):
+            known[planned.url] = (planned, stop)
     files = []
     found = find_files(recipe.source)
     for source in found:

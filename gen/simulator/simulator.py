@@ -217,8 +217,10 @@ class Simulator:
             self._stats.in_flight -= 1
         line = call.line
         tokens = line["prompt_tokens"], line["completion_tokens"]
-        self._stats.end(status=status, fault=kind, delivered=delivered, tokens=tokens)
-        line.update(status=status, fault=kind, delivered=delivered, latency_s=time.monotonic() - call.now_s)
+        now_s = time.monotonic()
+        times_s = call.now_s - self._start_s, now_s - self._start_s
+        self._stats.end(status=status, fault=kind, delivered=delivered, tokens=tokens, times_s=times_s)
+        line.update(status=status, fault=kind, delivered=delivered, latency_s=now_s - call.now_s)
         self._log.add(line)
 
     def _now_date(self) -> str:

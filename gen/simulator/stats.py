@@ -16,6 +16,10 @@ class Stats:
     peak_in_flight: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    first_at_s: float | None = None
+    """When the first request came, in seconds of uptime."""
+    last_at_s: float | None = None
+    """When the last request was over."""
     by_status: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -24,8 +28,15 @@ class Stats:
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
-    def end(self, *, status: int, fault: str | None, delivered: bool, tokens: tuple[int, int]) -> None:
-        """A request is over; `tokens` are of prompt and completion. `in_flight` is the caller's to lower."""
+    def end(
+        self, *, status: int, fault: str | None, delivered: bool, tokens: tuple[int, int], times_s: tuple[float, float]
+    ) -> None:
+        """A request is over. `tokens` are of prompt and completion, `times_s` the uptimes at which it came and ended.
+
+        `in_flight` is the caller's to lower.
+        """
+        came_s, self.last_at_s = times_s
+        self.first_at_s = came_s if self.first_at_s is None else min(self.first_at_s, came_s)
         self.served += 1
         self.delivered += delivered
         self.by_status[str(status)] += 1
@@ -46,6 +57,8 @@ class Stats:
                 "peak_in_flight": self.peak_in_flight,
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
+                "first_at_s": self.first_at_s,
+                "last_at_s": self.last_at_s,
                 "by_status": self.by_status,
                 "faults": self.faults,
             }

@@ -1,9 +1,12 @@
 """OpenAI's chat completions, as OpenAI and the many servers that speak it really do: a tolerant reader.
 
-Whatever is in the body, `read` returns an Outcome; what it could not use stays in the journal's copy of the body.
+Whatever is in the body, `read` returns an Outcome whose texts are valid Unicode and whose numbers fit their columns. What
+stands beside the text and makes no sense (usage, log probabilities) is left out: a paid answer is not lost for it, and the
+journal keeps the body.
 """
 
 import json
+import math
 from typing import Any
 
 import orjson
@@ -21,6 +24,12 @@ _FINISH: dict[str, FinishReason] = {
     "max_tokens": "length", "tool_calls": "tool_calls", "function_call": "tool_calls", "tool_use": "tool_calls",
     "content_filter": "content_filter", "refusal": "refused",
 }  # fmt: skip
+
+_MOST_TOKENS = 2**24
+"""No context is that long: a larger count is none, and must not become a debt to the limits or a price."""
+
+_CONSTANTS = {"-Infinity": -9999.0}
+"""OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
 
 
 class OpenAIChat:
@@ -66,16 +75,19 @@ class OpenAIChat:
             return trouble_of(reply)
         try:
             return _completion(document)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
 
 
 def _parse(body: bytes) -> Any:
+    """The document, without lone surrogates, NaN and infinities, which JSON on the wire brings and no file may hold."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        # The stdlib also takes what orjson refuses and the wire brings: lone surrogates, NaN.
-        return json.loads(body.decode())
+        text = body.decode("utf-8-sig")
+    tolerated = json.loads(text, parse_constant=_CONSTANTS.get)
+    text = json.dumps(tolerated, ensure_ascii=False)
+    return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _completion(document: dict[str, Any]) -> Outcome:
@@ -87,7 +99,7 @@ def _completion(document: dict[str, Any]) -> Outcome:
     raw = choice.get("finish_reason")
     raw = raw if isinstance(raw, str) and raw else None
     finish: FinishReason = "refused" if refusal else _FINISH.get((raw or "").lower(), "unknown")
-    if text is None and not calls and not refusal and not reasoning and finish == "stop":
+    if text is None and not (calls or refusal or reasoning) and (raw is None or finish in ("stop", "tool_calls")):
         return Malformed("the message has no content", 200)
     return Completion(
         text=text,
@@ -95,8 +107,8 @@ def _completion(document: dict[str, Any]) -> Outcome:
         finish_reason_raw=raw,
         reasoning=reasoning,
         reasoning_source=source,
-        tool_calls=_sound(json.dumps(calls, ensure_ascii=False)) if calls else None,
-        refusal=_text(refusal),
+        tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+        refusal=_text(refusal) or None,
         logprobs=_logprobs(choice),
         model=_text(document.get("model")),
         response_id=_text(document.get("id")),
@@ -147,7 +159,7 @@ def _parts(content: list[Any]) -> tuple[str | None, str]:
         elif part["type"] in ("thinking", "reasoning"):
             inner = part.get("thinking") or part.get("text") or ""
             thoughts.append(inner if isinstance(inner, str) else "".join(p.get("text", "") for p in inner))
-    return (_sound("".join(text)) if text else None), _sound("".join(thoughts))
+    return ("".join(text) if text else None), "".join(thoughts)
 
 
 def _usage(usage: Any) -> Usage:
@@ -165,42 +177,34 @@ def _usage(usage: Any) -> Usage:
 
 
 def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(content, list):
+    try:
+        content = choice["logprobs"]["content"]
+        ids = choice.get("token_ids")
+        known = ids if isinstance(ids, list) and len(ids) == len(content) else [None] * len(content)
+        return [
+            _token(entry, token_id) | {"top": [_token(top, None) for top in entry.get("top_logprobs") or []]}
+            for entry, token_id in zip(content, known, strict=True)
+        ]
+    except (KeyError, TypeError, AttributeError):
         return None
-    ids = choice.get("token_ids")
-    known = ids if isinstance(ids, list) and len(ids) == len(content) else [None] * len(content)
-    return [
-        _token(entry, token_id) | {"top": [_token(top, None) for top in entry.get("top_logprobs") or []]}
-        for entry, token_id in zip(content, known, strict=True)
-    ]
 
 
 def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
-    """vLLM, told to, writes tokens as `token_id:17`."""
-    token = entry["token"]
-    if token_id is None and token.startswith("token_id:"):
-        token_id = token[9:]
+    """vLLM, told to, writes tokens as `token_id:17`. A log probability of null (llama.cpp) is not known: NaN."""
+    token, logprob = entry["token"], entry["logprob"]
+    digits = token.removeprefix("token_id:")
+    if token_id is None and digits != token and digits.isdecimal() and len(digits) <= 10:
+        token_id = int(digits)
     return {
-        "token": _sound(token),
-        "token_id": int(token_id) if token_id is not None else None,
-        "logprob": float(entry["logprob"]),
+        "token": token,
+        "token_id": _count(token_id, below=2**31),
+        "logprob": math.nan if logprob is None else float(logprob),
     }
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62 else None
+def _count(value: Any, *, below: int = _MOST_TOKENS) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
 
 
 def _text(value: Any) -> str | None:
-    return _sound(value) if isinstance(value, str) else None
-
-
-def _sound(text: str) -> str:
-    """The text, with lone surrogates (which no UTF-8 file can hold) replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return value if isinstance(value, str) else None

@@ -6,13 +6,14 @@ are any; a message is searched only for phrases that the providers document as t
 
 import email.utils
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from gen.http import Reply
-from gen.outcome import Auth, BadRequest, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
+from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
 
 MAX_WAIT_S = 3600.0
 """The longest wait a teacher can order; after it we look again."""
@@ -21,23 +22,34 @@ _MONEY = {
     "insufficient_quota", "credit_balance_exhausted", "billing_error", "billing_hard_limit_reached",
     "billing_not_active", "enforced_spend_limit_reached", "insufficient_balance",
 }  # fmt: skip
+_AUTH = {"authentication_error", "invalid_api_key", "api_key_invalid"}
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
 _TOO_LONG_PHRASES = (
-    "prompt is too long", "maximum context length", "exceeds the maximum number of tokens", "context window",
-    "context size", "input is too long",
-)  # fmt: skip
+    "prompt is too long",
+    "maximum context length",
+    "exceeds the maximum number of tokens",
+    "context window",
+    "context size",
+    "input is too long",
+)
+_TOO_LARGE_PHRASE = "request too large for"
+"""OpenAI's 429 for one request above the whole minute's tokens: no wait would help."""  # fmt: skip
 _POLICY = {
     "content_policy_violation", "content_filter", "responsibleaipolicyviolation", "invalid_prompt", "bio_policy",
-    "moderation",
+    "moderation", "flagged_input",
 }  # fmt: skip
+_RATE = {"rate_limit_exceeded", "rate_limit_error", "resource_exhausted"}
 _OVERLOAD = {"server_is_overloaded", "overloaded_error", "engine_overloaded", "unavailable_error"}
 _OVERLOAD_STATUS = {408, 424, 502, 503, 504, 529}
+_NAMES = ("code", "type", "status", "reason", "quotaId", "limit_source")
+_WAIT = re.compile(r"\b(?:retry|try again) in (?:(\d{1,4})m)?(\d{1,6}(?:\.\d+)?)(ms|s)\b")
+"""The only sign of how long to wait that some Gemini models and gateways give, in the message."""
 
 
 def trouble_of(reply: Reply) -> Trouble:
     """The Trouble that a reply which is no answer means."""
-    status = reply.status
     error = _error_document(reply.body)
+    status = _status(error, reply)
     words = set(_words(error))
     message = _message(error, reply)
     lower = message.lower()
@@ -45,23 +57,45 @@ def trouble_of(reply: Reply) -> Trouble:
         if "openrouter_in_flight_budget" in words:
             return Rate(message, status, retry_after_s(reply.headers))
         return Money(message, status)
-    if status == 401 or "authentication_error" in words or "invalid_api_key" in words:
+    if status == 401 or words & _AUTH:
         return Auth(message, status)
-    if words & _POLICY or (status == 403 and "flagged" in lower):
+    if words & _POLICY:
         return Policy(message, status)
     if status == 403 or 300 <= status < 400:
         return Auth(message if status == 403 else f"redirected to another address; {message}", status)
     if "slow_down" in words or (status == 429 and "acceleration" in lower):
-        return Ramp(message, status, retry_after_s(reply.headers))
-    if status == 429 or words & {"rate_limit_exceeded", "rate_limit_error", "resource_exhausted"}:
-        return Rate(message, status, retry_after_s(reply.headers) or _retry_info_s(error))
+        return Ramp(message, status, _wait_s(error, lower, reply))
+    if status == 429 and _TOO_LARGE_PHRASE in lower:
+        return TooLong(message, status)
+    if status == 429 or words & _RATE:
+        return Rate(message, status, _wait_s(error, lower, reply))
     if status in _OVERLOAD_STATUS or words & _OVERLOAD or 520 <= status < 530:
         return Overload(message, status, retry_after_s(reply.headers))
     if status == 413 or words & _TOO_LONG or (400 <= status < 500 and any(p in lower for p in _TOO_LONG_PHRASES)):
         return TooLong(message, status)
-    if status >= 500 or status == 409 or 200 <= status < 300:
+    if 200 <= status < 300:
+        return Malformed(message, status)
+    if status >= 500 or status == 409:
         return ServerError(message, status)
     return BadRequest(message, status)
+
+
+def _status(error: Any, reply: Reply) -> int:
+    """The reply's status; of an error in a 200 the one it names, as OpenRouter's do once they have begun to answer."""
+    code = error.get("code") if isinstance(error, dict) and 200 <= reply.status < 300 else None
+    return code if isinstance(code, int) and 400 <= code < 600 else reply.status
+
+
+def _wait_s(error: Any, lower: str, reply: Reply) -> float | None:
+    """By header, by Google's RetryInfo, or as the message puts it."""
+    if (wait := retry_after_s(reply.headers)) is not None:
+        return wait
+    if (wait := _retry_info_s(error)) is not None:
+        return wait
+    if (found := _WAIT.search(lower)) is None:
+        return None
+    minutes, amount, unit = found.groups()
+    return min(60 * int(minutes or 0) + float(amount) / (1000 if unit == "ms" else 1), MAX_WAIT_S)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -115,7 +149,9 @@ def _words(error: Any, depth: int = 0) -> Iterator[str]:
             yield from _words(item, depth + 1)
     elif isinstance(error, dict):
         for name, value in error.items():
-            if isinstance(value, str) and name in ("code", "type", "status", "reason", "quotaId", "limit_source"):
+            if name == "flagged_input":  # OpenRouter's moderation: the name is the only sign
+                yield name
+            elif isinstance(value, str) and name in _NAMES:
                 yield value.lower()
             elif isinstance(value, (dict, list)):
                 yield from _words(value, depth + 1)
@@ -124,12 +160,10 @@ def _words(error: Any, depth: int = 0) -> Iterator[str]:
 def _message(error: Any, reply: Reply) -> str:
     text: Any = error
     if isinstance(error, dict):
-        text = error.get("message") or error.get("detail") or error
-    if text is None or text == {}:
-        text = reply.body[:600].decode("utf-8", "replace")
-    if not isinstance(text, str):
-        text = orjson.dumps(text).decode()
-    return " ".join(text.split())[:500] or f"HTTP {reply.status} without a body"
+        text = error.get("message") or error.get("detail")
+    if not isinstance(text, str) or not text:
+        text = reply.body[:2000].decode("utf-8", "replace")
+    return " ".join(text[:2000].split())[:500] or f"HTTP {reply.status} without a body"
 
 
 def _retry_info_s(error: Any) -> float | None:

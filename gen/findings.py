@@ -1,0 +1,95 @@
+"""What `verify` finds: values with a kind, so that whoever acts on them need not read their words."""
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from gen.inert import inert
+
+FindingKind: TypeAlias = Literal[
+    "recipe",
+    "plan",
+    "index",
+    "unreadable",
+    "version",
+    "schema",
+    "metadata",
+    "identity",
+    "counts",
+    "side_file",
+    "raw_file",
+    "samples",
+    "record_ids",
+    "twice",
+    "unknown_chunk",
+    "foreign",
+    "unfinished",
+    "leftover",
+]
+"""The last two are no damage: chunks still to be sealed, and what a crash leaves behind."""
+
+HARMLESS: frozenset[FindingKind] = frozenset(("unfinished", "leftover"))
+
+
+class Finding(BaseModel):
+    """One thing that is not as promised, or not as tidy as it could be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: FindingKind
+    key: str
+    """The object it is about, relative to the dataset."""
+    message: str
+    """What was expected, what is there, and what can be done."""
+    repaired: bool = False
+
+
+class Checked(BaseModel):
+    """How much was looked at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    generations: int = 0
+    index_parts: int = 0
+    source_rows: int = 0
+    chunks: int = 0
+    """Chunks that the index knows."""
+    shards: int = 0
+    side_files: int = 0
+    records: int = 0
+    rejected: int = 0
+    """Rows, those of duplicate prompts included."""
+    failed: int = 0
+    """Rows, bad source rows included."""
+
+
+class Report(BaseModel):
+    """What `stillhouse verify` says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    checked: Checked
+    findings: tuple[Finding, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ok(self) -> bool:
+        """Whether every promise holds on what is stored now: no damage, or none that was not repaired."""
+        return all(finding.repaired or finding.kind in HARMLESS for finding in self.findings)
+
+
+def render(report: Report) -> str:
+    """For people."""
+    checked = report.checked
+    lines = [
+        f"{'sound' if report.ok else 'DAMAGED'}: {inert(report.dataset)}",
+        f"  checked {checked.shards:,} shards of {checked.chunks:,} chunks in {checked.generations:,} generations, "
+        f"{checked.side_files:,} side files, {checked.index_parts:,} parts of the index",
+        f"  rows    {checked.records:,} records, {checked.rejected:,} rejected, {checked.failed:,} failed, "
+        f"{checked.source_rows:,} of the source",
+    ]
+    for finding in sorted(report.findings, key=lambda finding: finding.kind in HARMLESS):
+        mark = "repaired" if finding.repaired else "note" if finding.kind in HARMLESS else "damage"
+        lines.append(f"  {mark}: {finding.kind}: {inert(finding.key)}: {inert(finding.message)}")
+    return "\n".join(lines)

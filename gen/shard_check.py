@@ -1,0 +1,310 @@
+"""One chunk's files against what its metadata and the index say of them.
+
+Every page of a shard is read with its checksum, every side file with its hash; rows pass by in batches, so memory holds one
+row group and a byte a sample.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gen.dataset import ChunkId
+from gen.expected import Expected, Identity
+from gen.findings import Finding, FindingKind
+from gen.shards import META_KEY, SIDES, ShardMeta, SideFile
+from gen.store import Store
+from schemas.arrow import FAILED, RAW, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+
+ID_BYTES = 16
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a damaged Parquet file raises."""
+
+_BATCH_ROWS = 1024
+_SAMPLE = ("record_id", "prompt_id", "prompt_key", "sample", "teacher")
+_USED = ("input_tokens", "output_tokens", "cost_usd")
+_COLUMNS = {
+    "data": (*_SAMPLE, *_USED),
+    "rejected": (*_SAMPLE, *_USED, "reject_reason", "duplicate_of"),
+    "failed": (*_SAMPLE, "kind", "file", "line", "message"),
+}
+_SCHEMAS = {"data": RECORD, "rejected": REJECTED, "failed": FAILED}
+
+
+@dataclass(slots=True)
+class ShardCheck:
+    """What was found of one chunk."""
+
+    chunk: ChunkId
+    findings: list[Finding] = field(default_factory=list)
+    meta: ShardMeta | None = None
+    ids: bytearray = field(default_factory=bytearray)
+    """The record ids in data/ and rejected/, `ID_BYTES` each."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """By file: data, rejected, failed, raw."""
+    answers: int = 0
+    """Samples in data/ and rejected/ that are the chunk's."""
+
+    @property
+    def owner(self) -> ChunkId:
+        """The chunk it says it is of."""
+        return ChunkId(self.meta.generation, self.meta.chunk) if self.meta else self.chunk
+
+
+def check_shard(
+    store: Store,
+    chunk: ChunkId,
+    *,
+    identity: Identity | None,
+    kept: Sequence[pa.Field] | None,
+    expected: Expected | None,
+) -> ShardCheck:
+    """Check a chunk's shard and its side files; what is None is not known, and not checked.
+
+    Raises:
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    check = _Checking(store, chunk, identity, kept, expected)
+    check.shard()
+    check.side_files()
+    check.compare()
+    return check.result
+
+
+class _Checking:
+    def __init__(
+        self,
+        store: Store,
+        chunk: ChunkId,
+        identity: Identity | None,
+        kept: Sequence[pa.Field] | None,
+        expected: Expected | None,
+    ) -> None:
+        self.result = ShardCheck(chunk)
+        self._store = store
+        self._chunk = chunk
+        self._identity = identity
+        self._kept = kept
+        self._expected = expected
+        self._whole = True
+        """Whether all rows of all files were seen."""
+        self._tally = _Tally(identity, expected)
+
+    def _found(self, kind: FindingKind, message: str, *, key: str | None = None) -> None:
+        self.result.findings.append(Finding(kind=kind, key=key or self._chunk.data_key, message=message))
+
+    # --- reading
+
+    def shard(self) -> None:
+        """Read the data file and its metadata."""
+        try:
+            with self._store.open(self._chunk.data_key) as file:
+                shard = pq.ParquetFile(file, page_checksum_verification=True)
+                self._take_meta(shard.metadata.metadata or {})
+                self._read(shard, "data", self._chunk.data_key)
+        except UNREADABLE as error:
+            self._whole = False
+            self._found("unreadable", f"can't be read: {_reason(error)}")
+
+    def _take_meta(self, footer: dict[bytes, bytes]) -> None:
+        try:
+            self.result.meta = meta = ShardMeta.model_validate(orjson.loads(footer[META_KEY.encode()]))
+        except (KeyError, ValueError):
+            self._found("metadata", "has no metadata of ours: another program wrote it, or wrote it anew")
+            return
+        if meta.schema_version > SCHEMA_VERSION:
+            self._found("version", "was written by a newer version of Stillhouse; use that version")
+        if self.result.owner != self._chunk:
+            self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
+        if self._identity is not None and meta.identity != self._identity.document:
+            self._found("identity", "was made by another recipe than _stillhouse/recipe.yaml")
+
+    def side_files(self) -> None:
+        """Read the files that the shard names."""
+        meta = self.result.meta
+        if meta is None or self.result.owner != self._chunk:
+            self._whole = False
+            return
+        for kind in SIDES:
+            if (side := meta.side.get(kind)) is not None:
+                try:
+                    self._side_file(kind, side, seal=meta.seal)
+                except FileNotFoundError:
+                    self._side_damaged(kind, side, "is gone")
+                except UNREADABLE as error:
+                    self._side_damaged(kind, side, f"can't be read: {_reason(error)}")
+
+    def _side_file(self, kind: str, side: SideFile, *, seal: str) -> None:
+        if side.key != self._chunk.side_key(kind, seal):
+            self._found("metadata", f"names {side.key}, which is no {kind} file of this seal")
+            self._whole = False
+            return
+        with self._store.open(side.key) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != side.sha256:  # type: ignore[arg-type]
+                self._side_damaged(kind, side, "is not what was written: its SHA-256 is another")
+                return
+            file.seek(0)
+            parquet = pq.ParquetFile(file)
+            if kind == "raw":
+                self.result.rows["raw"] = parquet.metadata.num_rows
+            else:
+                self._read(parquet, kind, side.key)
+        if self.result.rows[kind] != side.rows:
+            self._side_damaged(kind, side, f"has {self.result.rows[kind]} rows, expected {side.rows}")
+
+    def _side_damaged(self, kind: str, side: SideFile, message: str) -> None:
+        self._whole = self._whole and kind == "raw"
+        self._found("raw_file" if kind == "raw" else "side_file", message, key=side.key)
+
+    def _read(self, parquet: pq.ParquetFile, kind: str, key: str) -> None:
+        wanted = None if self._kept is None else with_kept(_SCHEMAS[kind], self._kept)
+        schema = parquet.schema_arrow
+        if wanted is not None and not schema.equals(wanted):
+            self._found("schema", f"has other columns than expected{_difference(schema, wanted)}", key=key)
+        readable = set(_COLUMNS[kind]) <= set(schema.names)
+        self._whole = self._whole and readable
+        for batch in parquet.iter_batches(_BATCH_ROWS):
+            self.result.rows[kind] += len(batch)
+            if readable:
+                self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
+
+    # --- comparing
+
+    def compare(self) -> None:
+        """What was seen with what the metadata and the index say."""
+        result, tally, meta = self.result, self._tally, self.result.meta
+        result.ids = tally.ids
+        result.answers = tally.answers
+        if meta is not None and result.owner == self._chunk:
+            result.answers = max(result.answers, meta.counts.records + sum(meta.counts.rejected.values()))
+        if not self._whole:
+            return
+        assert meta is not None
+        self._compare_counts(meta)
+        if self._expected is not None:
+            for message in tally.against(self._expected):
+                self._found("samples", message)
+        if tally.wrong_ids:
+            self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids are not those of their prompts")
+
+    def _compare_counts(self, meta: ShardMeta) -> None:
+        rows, tally, counts = self.result.rows, self._tally, meta.counts
+        answers = counts.records + sum(counts.rejected.values())
+        compared: dict[str, tuple[Any, Any]] = {
+            "records": (counts.records, rows["data"]),
+            "rejected": (counts.rejected, dict(tally.reasons)),
+            "failed": (counts.failed, dict(tally.kinds)),
+            "input_tokens": (counts.input_tokens, tally.input),
+            "output_tokens": (counts.output_tokens, tally.output),
+            "raw answers": (answers if rows["raw"] else 0, rows["raw"]),
+        }
+        for name, (said, seen) in compared.items():
+            if said != seen:
+                self._found("counts", f"{name}: its metadata says {said}, its files hold {seen}")
+        if (counts.usd is None) != (tally.usd is None) or not math.isclose(
+            counts.usd or 0.0, tally.usd or 0.0, rel_tol=1e-6, abs_tol=1e-9
+        ):
+            self._found("counts", f"usd: its metadata says {counts.usd}, its files hold {tally.usd}")
+
+
+class _Tally:
+    """What the rows of a chunk's files come to."""
+
+    def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
+        self._identity = identity
+        self._asks = expected.asks if expected is not None else None
+        samples = identity.samples if identity is not None else 0
+        self._seen = bytearray(len(self._asks) * samples if self._asks is not None else 0)
+        """How often each sample was seen, up to 255."""
+        self._strange = 0
+        self.answers = self.wrong_ids = self.input = self.output = 0
+        self.usd: float | None = None
+        self.reasons: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self._duplicates: Counter[tuple[str, str, str]] = Counter()
+        self._bad: Counter[tuple[str, int, str]] = Counter()
+        self.ids = bytearray()
+
+    def take(self, kind: str, rows: Iterator[tuple[Any, ...]]) -> None:
+        """Take in a batch of rows, of the columns that `kind` has."""
+        for record_id, prompt_id, key, sample, teacher, *rest in rows:
+            if kind == "failed":
+                failure, file, line, message = rest
+                if failure == "bad_row":
+                    self._bad[file, line, message] += 1
+                    continue
+                self.kinds[failure] += 1
+            elif record_id is None:
+                self._duplicates[prompt_id, key, rest[-1]] += 1
+                continue
+            else:
+                self._used(*rest[:3])
+                if kind == "rejected":
+                    self.reasons[rest[3]] += 1
+                self.ids += _digest(record_id)
+            self._sample(record_id, prompt_id, key, sample, teacher, answered=kind != "failed")
+
+    def _used(self, input_tokens: int | None, output_tokens: int | None, usd: float | None) -> None:
+        self.input += input_tokens or 0
+        self.output += output_tokens or 0
+        if usd is not None:
+            self.usd = (self.usd or 0.0) + usd
+
+    def _sample(self, record_id: str, prompt_id: str, key: str, sample: int, teacher: str, *, answered: bool) -> None:
+        if self._identity is None or self._asks is None:
+            return
+        place, own_id = self._asks.get(key, (-1, ""))
+        if place < 0 or not 0 <= sample < self._identity.samples:
+            self._strange += 1
+            return
+        ordinal = place * self._identity.samples + sample
+        self.answers += answered and not self._seen[ordinal]
+        self._seen[ordinal] = min(255, self._seen[ordinal] + 1)
+        ids = self._identity.ids.get(teacher)
+        self.wrong_ids += prompt_id != own_id or ids is None or ids.of(bytes.fromhex(key), sample) != record_id
+
+    def against(self, expected: Expected) -> Iterator[str]:
+        """Where the rows are not what the index says."""
+        if self._identity is not None:
+            if missing := self._seen.count(0):
+                yield f"{missing} of {len(self._seen)} samples are neither a record nor rejected nor failed"
+            if twice := len(self._seen) - self._seen.count(0) - self._seen.count(1):
+                yield f"{twice} samples are there more than once"
+            if self._strange:
+                yield f"{self._strange} rows are of no prompt of this chunk"
+        if self._duplicates != expected.duplicates:
+            yield _rows_differ("duplicate prompts in rejected/", self._duplicates, expected.duplicates)
+        if self._bad != expected.bad:
+            yield _rows_differ("bad rows in failed/", self._bad, expected.bad)
+
+
+def _rows_differ(what: str, seen: Counter[Any], expected: Counter[Any]) -> str:
+    missing, strange = (expected - seen).total(), (seen - expected).total()
+    return f"{what}: {missing} that the index names are missing, {strange} are there that it does not name"
+
+
+def _digest(record_id: str) -> bytes:
+    """The id's bytes; nothing where it is none, which is counted as wrong elsewhere."""
+    try:
+        digest = bytes.fromhex(record_id)
+    except ValueError:
+        return b""
+    return digest if len(digest) == ID_BYTES else b""
+
+
+def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
+    for field_ in wanted:
+        found = schema.field(field_.name) if field_.name in schema.names else None
+        if found is None or not found.equals(field_):
+            return f": {field_} is {'missing' if found is None else found.type}"
+    return ": more of them, or in another order"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,601 @@
+"""HttpTransport against real sockets: whatever a server does, a Reply, NotSent or Lost comes of it, in time."""
+
+import asyncio
+import base64
+import gzip
+import ipaddress
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gen.http import MAX_REPLY_BYTES, HttpTransport, Lost, NotSent, Reply
+from gen.simulator import serve
+from schemas.simulator import SimulatorSettings
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"hello"}]}'
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HttpTransport]:
+    """A transport that is closed after the test."""
+    transport = HttpTransport()
+    yield transport
+    await transport.close()
+
+
+@asynccontextmanager
+async def listening(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server on loopback; the handler has each connection, which is closed when it returns."""
+
+    async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await handler(reader, writer)
+        except OSError:
+            pass  # the client went away, as some tests mean it to
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(guarded, "127.0.0.1", 0, ssl=tls)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}/v1"
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def simulator(**settings: Any) -> AsyncIterator[str]:
+    """The chat URL of a simulator with these settings."""
+    async with await serve(SimulatorSettings.model_validate(settings)) as server:
+        yield server.url + "/chat/completions"
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """(head, body) of a request with a Content-Length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith(b"content-length:"))
+    return head, await reader.readexactly(length)
+
+
+def answering(response: bytes) -> Handler:
+    """Reads a request, sends these bytes and closes."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(response)
+        await writer.drain()
+
+    return handler
+
+
+async def post(http: HttpTransport, url: str, *, body: bytes = CHAT, timeout_s: float = 10.0, **headers: str) -> Reply:
+    """One POST."""
+    return await http.post(url, body, headers=headers, timeout_s=timeout_s)
+
+
+def chunked(data: bytes, headers: bytes = b"") -> bytes:
+    """A whole chunked response."""
+    return b"HTTP/1.1 200 OK\r\n%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (headers, len(data), data)
+
+
+# --- replies
+
+
+async def test_a_reply_is_status_headers_and_body(http: HttpTransport) -> None:
+    """An error status is a reply like any other; header names come in lower case."""
+    response = b"HTTP/1.1 429 Too Many\r\nRetry-After: 7\r\nX-Note: caf\xe9\r\nContent-Length: 4\r\n\r\nslow"
+    async with listening(answering(response)) as url:
+        reply = await post(http, url)
+    assert (reply.status, reply.body) == (429, b"slow")
+    assert reply.headers["retry-after"] == "7"
+    assert reply.headers["x-note"] == "café"
+
+
+async def test_what_is_sent_is_what_was_given(http: HttpTransport) -> None:
+    """The body and the headers arrive as they are, with host and length, and no cookies."""
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(OK)
+
+    async with listening(handler) as url:
+        await post(http, url + "/chat", body=b"\x00\xff", authorization="Bearer k")
+    head, body = seen[0]
+    assert head.startswith(b"POST /v1/chat HTTP/1.1\r\n")
+    assert b"authorization: bearer k\r\n" in head.lower()
+    assert b"cookie" not in head.lower()
+    assert body == b"\x00\xff"
+
+
+@pytest.mark.parametrize("body", [b"", b"\n\n\n{}", b"x" * 200_000])
+async def test_bodies_of_all_framings_arrive_whole(http: HttpTransport, body: bytes) -> None:
+    """By Content-Length, chunked, or until the connection closes."""
+    for response in (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),
+        chunked(body) if body else chunked(b"")[: -len(b"0\r\n\r\n")],
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body,
+    ):
+        async with listening(answering(response)) as url:
+            assert (await post(http, url)).body == body
+
+
+async def test_a_connection_serves_one_request_after_another(http: HttpTransport) -> None:
+    """Keep-alive: twenty requests in a row use one connection."""
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while not reader.at_eof():
+            try:
+                await read_request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            writer.write(OK)
+
+    async with listening(handler) as url:
+        for _ in range(20):
+            assert (await post(http, url)).status == 200
+        await http.close()
+    assert connections == 1
+
+
+async def test_a_thousand_requests_at_once(http: HttpTransport) -> None:
+    """There is no pool to queue behind: a thousand are under way at one moment, and all are answered."""
+    async with simulator(latency_s=0.5) as url:
+        start = time.monotonic()
+        replies = await asyncio.gather(*(post(http, url, timeout_s=60) for _ in range(1000)))
+    assert {reply.status for reply in replies} == {200}
+    assert time.monotonic() - start < 30
+
+
+async def test_a_redirect_is_a_reply_and_is_not_followed(http: HttpTransport) -> None:
+    """Neither the prompt nor the key goes where a 307 points."""
+    visits: list[int] = []
+
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visits.append(1)
+
+    async with listening(elsewhere) as other:
+        location = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % other.encode()
+        async with listening(answering(location)) as url:
+            reply = await post(http, url, authorization="Bearer canary")
+    assert reply.status == 307
+    assert visits == []
+
+
+async def test_an_early_refusal_of_a_long_body_is_a_reply(http: HttpTransport) -> None:
+    """A 413 that is sent before the request is read, and with the connection held open, comes through at once."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    async with listening(handler) as url:
+        start = time.monotonic()
+        reply = await post(http, url, body=bytes(30_000_000), timeout_s=20)
+    assert (reply.status, reply.body) == (413, b"big")
+    assert time.monotonic() - start < 5
+
+
+# --- encodings
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
+async def test_a_compressed_reply_is_decoded(
+    http: HttpTransport, encoding: bytes, encode: Callable[[bytes], bytes]
+) -> None:
+    """Some proxies compress though `identity` was asked for."""
+    async with listening(answering(chunked(encode(b'{"a": 1}'), b"Content-Encoding: %b\r\n" % encoding))) as url:
+        assert (await post(http, url)).body == b'{"a": 1}'
+
+
+async def test_broken_gzip_is_lost(http: HttpTransport) -> None:
+    """Bytes that are no gzip: sent, and no usable reply."""
+    async with listening(answering(chunked(b"no gzip at all", b"Content-Encoding: gzip\r\n"))) as url:
+        with pytest.raises(Lost, match="decoded"):
+            await post(http, url)
+
+
+@pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip, gzip"])
+async def test_other_encodings_are_lost(http: HttpTransport, encoding: bytes) -> None:
+    """What could inflate without bound is not decoded."""
+    async with listening(answering(chunked(b"x", b"Content-Encoding: %b\r\n" % encoding))) as url:
+        with pytest.raises(Lost, match="identity"):
+            await post(http, url)
+
+
+async def test_a_gzip_bomb_is_lost_at_the_bound(http: HttpTransport) -> None:
+    """A gigabyte of zeros in a megabyte: given up at 64 MiB."""
+    pack = zlib.compressobj(wbits=31)
+    bomb = b"".join(pack.compress(bytes(2**20)) for _ in range(1024)) + pack.flush()
+    async with listening(answering(chunked(bomb, b"Content-Encoding: gzip\r\n"))) as url:
+        with pytest.raises(Lost, match="64 MiB"):
+            await post(http, url, timeout_s=60)
+
+
+async def test_an_endless_body_is_lost_at_the_bound(http: HttpTransport) -> None:
+    """No more than 64 MiB and what the sockets hold is taken from a server that never stops."""
+    sent = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(bytes(2**18))
+            await writer.drain()
+            sent += 2**18
+
+    async with listening(handler) as url:
+        with pytest.raises(Lost, match="64 MiB"):
+            await post(http, url, timeout_s=60)
+    assert sent < MAX_REPLY_BYTES + 32 * 2**20
+
+
+# --- cut, late, broken
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset", "when": "before"},
+        {"kind": "reset", "when": "headers"},
+        {"kind": "reset", "when": "body"},
+        {"kind": "truncate"},
+    ],
+    ids=str,
+)
+async def test_a_cut_connection_is_lost(http: HttpTransport, fault: dict[str, Any]) -> None:
+    """Wherever it is cut after the request left, the teacher may have billed."""
+    async with simulator(faults=[fault]) as url:
+        with pytest.raises(Lost):
+            await post(http, url)
+
+
+@pytest.mark.parametrize("fault", [{"kind": "hang"}, {"kind": "trickle", "over_s": 60.0}], ids=str)
+async def test_the_deadline_is_for_the_whole_exchange(http: HttpTransport, fault: dict[str, Any]) -> None:
+    """Silence and a trickle alike end after timeout_s."""
+    async with simulator(faults=[fault], output_tokens=(5000, 5000)) as url:
+        start = time.monotonic()
+        with pytest.raises(Lost, match=r"within 0\.3 s"):
+            await post(http, url, timeout_s=0.3)
+    assert time.monotonic() - start < 2
+
+
+async def test_keep_alive_newlines_do_not_defeat_the_deadline(http: HttpTransport) -> None:
+    """Bytes that keep coming (DeepSeek, while it queues) are no progress."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"1\r\n\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with listening(handler) as url:
+        with pytest.raises(Lost, match="within"):
+            await post(http, url, timeout_s=0.3)
+
+
+async def test_a_server_that_does_not_read_meets_the_deadline(http: HttpTransport) -> None:
+    """A body that can't be written out is no way round the deadline, even where the reply has begun."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        await asyncio.Event().wait()
+
+    async with listening(handler) as url:
+        start = time.monotonic()
+        with pytest.raises(Lost, match="within"):
+            await post(http, url, body=bytes(30_000_000), timeout_s=0.5)
+    assert time.monotonic() - start < 5
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    head=st.sampled_from(
+        [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", OK[:38], b"\x16\x03"]
+    ),
+    tail=st.binary(max_size=200),
+)
+def test_any_bytes_are_a_reply_or_lost(head: bytes, tail: bytes) -> None:
+    """No answer makes `post` raise anything else."""
+
+    async def ask() -> Reply | Lost:
+        http = HttpTransport()
+        async with listening(answering(head + tail)) as url:
+            try:
+                return await post(http, url, timeout_s=5)
+            except Lost as error:
+                return error
+            finally:
+                await http.close()
+
+    assert isinstance(asyncio.run(ask()), Reply | Lost)
+
+
+async def test_headers_without_end_are_lost(http: HttpTransport) -> None:
+    """A header of a megabyte is refused, not stored."""
+    async with listening(answering(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 2**20 + b"\r\n\r\n")) as url:
+        with pytest.raises(Lost):
+            await post(http, url)
+
+
+async def test_a_connection_closed_between_requests_costs_nothing(http: HttpTransport) -> None:
+    """A server may close an idle connection; the next request finds out before it is written and takes a new one."""
+    closed = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)  # promises keep-alive
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with listening(handler) as url, simulator() as other:
+        for _ in range(5):
+            assert (await post(http, url)).status == 200
+            await closed.wait()
+            closed.clear()
+            await post(http, other)  # a turn of the event loop, in which the end of the first connection is seen
+
+
+async def test_a_connection_closed_under_a_request_is_lost(http: HttpTransport) -> None:
+    """On a connection used before, closed with the request on its way: nobody knows if it was served, so no retry."""
+    requests = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for answer in (OK, b""):
+            await read_request(reader)
+            requests += 1
+            writer.write(answer)
+
+    async with listening(handler) as url:
+        assert (await post(http, url)).status == 200
+        with pytest.raises(Lost, match="ServerDisconnected"):
+            await post(http, url)
+    assert requests == 2
+
+
+async def test_what_is_not_sent_was_never_seen(http: HttpTransport) -> None:
+    """Requests that race with the closing of their connection: none is called unsent that the server read."""
+    seen = unsent = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        await read_request(reader)
+        seen += 1
+        writer.write(OK)
+
+    async with listening(handler) as url:
+        for _ in range(200):
+            try:
+                await post(http, url)
+            except NotSent:
+                unsent += 1
+            except Lost:
+                pass
+    assert seen + unsent <= 200
+    assert seen >= 100
+
+
+async def test_a_cancelled_post_leaves_no_connection(http: HttpTransport) -> None:
+    """The server sees the connection end, and so can stop working on the answer."""
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.set()
+        assert await reader.read() == b""
+        gone.set()
+
+    async with listening(handler) as url:
+        task = asyncio.create_task(post(http, url))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+# --- not sent
+
+
+async def test_a_refused_connection_is_not_sent(http: HttpTransport) -> None:
+    """Nobody listens: nothing was sent and nothing is billed."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(NotSent) as caught:
+            await post(http, f"http://127.0.0.1:{held.getsockname()[1]}/v1")
+    assert not caught.value.certificate
+
+
+async def test_an_unknown_name_is_not_sent(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's failure is no failure of the request."""
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(NotSent, match="DNS"):
+        await post(http, "http://teacher.test/v1")
+
+
+async def test_a_connection_that_does_not_come_about_is_not_sent() -> None:
+    """The bound for connecting covers TLS: a listener that never shakes hands."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    http = HttpTransport(connect_timeout_s=0.2)
+    async with listening(silent) as url:
+        with pytest.raises(NotSent, match="timeout"):
+            await post(http, url.replace("http:", "https:"))
+        with pytest.raises(NotSent, match="timeout"):
+            await post(http, url.replace("http:", "https:"), timeout_s=0.1)
+    await http.close()
+
+
+# --- TLS
+
+
+def certificate(folder: Path, *, host: str = "127.0.0.1", days: int = 1) -> tuple[ssl.SSLContext, Path]:
+    """(a server's context, its certificate's file); with negative `days` it expired so long ago."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a teacher")])
+    names: list[x509.GeneralName] = (
+        [x509.IPAddress(ipaddress.ip_address(host))] if host[0].isdigit() else [x509.DNSName(host)]
+    )
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=30))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    key_file, cert_file = folder / "key.pem", folder / "cert.pem"
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    return context, cert_file
+
+
+async def test_a_trusted_certificate_is_accepted(
+    http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company's own authority is named by SSL_CERT_FILE."""
+    context, file = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    async with listening(answering(OK), tls=context) as url:
+        assert (await post(http, url)).status == 200
+
+
+async def test_a_self_signed_certificate_is_not_sent(http: HttpTransport, tmp_path: Path) -> None:
+    """Neither key nor prompt goes to a server that nobody vouches for."""
+    context, _ = certificate(tmp_path)
+    async with listening(answering(OK), tls=context) as url:
+        with pytest.raises(NotSent) as caught:
+            await post(http, url)
+    assert caught.value.certificate
+
+
+@pytest.mark.parametrize("wrong", [{"days": -2}, {"host": "other.test"}], ids=str)
+async def test_an_expired_or_foreign_certificate_is_not_sent(
+    http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    """Trusted once, or for another host."""
+    context, file = certificate(tmp_path, **wrong)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    async with listening(answering(OK), tls=context) as url:
+        with pytest.raises(NotSent) as caught:
+            await post(http, url)
+    assert caught.value.certificate
+
+
+async def test_a_handshake_that_breaks_is_no_fault_of_the_certificate(http: HttpTransport) -> None:
+    """A balancer that cuts handshakes under load is away for a moment, not wrong for good."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+
+    async with listening(cut) as url:
+        with pytest.raises(NotSent) as caught:
+            await post(http, url.replace("http:", "https:"))
+    assert not caught.value.certificate
+
+
+# --- the environment
+
+
+@pytest.mark.filterwarnings("ignore:.*(BasicAuth|proxy_auth).*:DeprecationWarning")  # httpx-aiohttp's
+async def test_the_proxy_of_the_environment_is_used(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its password; NO_PROXY names what goes direct."""
+    seen: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await read_request(reader))[0])
+        writer.write(OK)
+
+    async with listening(proxy) as url, simulator() as direct:
+        monkeypatch.setenv("http_proxy", url.replace("http://", "http://me:secret@"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert (await post(http, "http://teacher.test/v1")).status == 200
+        assert (await post(http, direct)).status == 200
+    assert len(seen) == 1
+    assert seen[0].startswith(b"POST http://teacher.test/v1 ")
+    assert b"Basic " + base64.b64encode(b"me:secret") in seen[0]
+
+
+async def test_a_proxy_that_refuses_the_tunnel_is_not_sent(
+    http: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher never heard of the request."""
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    async with listening(proxy) as url:
+        monkeypatch.setenv("https_proxy", url)
+        with pytest.raises(NotSent):
+            await post(http, "https://teacher.test/v1")
+
+
+async def test_passwords_of_netrc_are_not_sent(
+    http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key comes from the recipe's reference and from nowhere else."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password canary\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    heads: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            heads.append((await read_request(reader))[0])
+            writer.write(OK)
+
+    async with listening(handler) as url:
+        await post(http, url)
+        await post(http, url, authorization="Bearer k")
+    assert b"authorization" not in heads[0].lower()
+    assert b"bearer k" in heads[1].lower()

@@ -1,0 +1,100 @@
+"""`stillhouse run` as a user types it, on a real Ray, and what is read from the dataset afterwards."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import duckdb
+import polars
+import pyarrow.dataset as ds
+import pytest
+import yaml
+from s3_server import S3Server
+
+pytestmark = pytest.mark.slow
+
+
+def stillhouse(*args: str, code: int = 0) -> str:
+    """The command's standard output; checks its exit code."""
+    done = subprocess.run([sys.executable, "-m", "cluster.cli", *args], capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def last_line(output: str) -> dict[str, object]:
+    """The JSON of the last line."""
+    return dict(json.loads(output.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's dataset, made once."""
+    out = tmp_path_factory.mktemp("quickstart") / "ds"
+    end = last_line(stillhouse("run", "quickstart", "--json", "-o", f"dataset.path={out}"))
+    assert (end["state"], end["prompts"], end["duplicates"], end["bad"]) == ("done", 600, 6, 0)
+    assert (end["records"], end["rejected"], end["failed"], end["remaining"]) == (594 * 2, 0, 0, 0)
+    return out
+
+
+def test_again_asks_nothing(quickstart: Path) -> None:
+    """A finished run sends no request and changes nothing in data/."""
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in (quickstart / "data").iterdir())
+    end = last_line(stillhouse("run", "quickstart", "--json", "-o", f"dataset.path={quickstart}"))
+    assert (end["state"], end["requests"], end["records"]) == ("done", 0, 594 * 2)
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in (quickstart / "data").iterdir()) == before
+
+
+def test_status_and_verify(quickstart: Path) -> None:
+    """Storage alone says that it is done and whole."""
+    assert last_line(stillhouse("status", str(quickstart), "--json"))["state"] == "done"
+    stillhouse("verify", str(quickstart))
+
+
+def test_readers_agree(quickstart: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """datasets, DuckDB, Polars and Ray Data count the same rows."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    pattern = f"{quickstart}/data/*.parquet"
+    loaded = datasets.load_dataset("parquet", data_files=pattern, split="train")
+    counted = duckdb.sql(f"select count(*), count(distinct record_id) from '{pattern}'").fetchall()
+    assert counted == [(594 * 2, 594 * 2)]
+    assert len(loaded) == polars.scan_parquet(pattern).collect().height == 594 * 2
+    assert loaded[0]["prompt"][0]["role"] == "user"
+    script = f"import ray; ray.init(include_dashboard=False); print(ray.data.read_parquet({str(quickstart / 'data')!r}).count())"
+    rows = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert rows.stdout.split()[-1] == str(594 * 2), rows.stderr
+
+
+def test_on_s3(s3: S3Server, tmp_path: Path) -> None:
+    """From a source in S3 into a dataset in S3; another recipe is refused; the same asks nothing."""
+    rows = "".join(json.dumps({"id": f"p{n}", "q": f"How much is {n} + {n}?"}) + "\n" for n in range(120))
+    client = boto3.client("s3", endpoint_url=s3.endpoint_url)
+    client.put_object(Bucket=s3.bucket, Key="prompts/a.jsonl", Body=rows.encode())
+    recipe = {
+        "name": "s3",
+        "source": {
+            "path": f"s3://{s3.bucket}/prompts/*.jsonl",
+            "prompt": "q",
+            "id": "id",
+            "endpoint_url": s3.endpoint_url,
+        },
+        "ask": {"samples": 2},
+        "teachers": [{"name": "t", "api": "simulator", "limits": {"in_flight": 32}}],
+        "dataset": {"path": f"s3://{s3.bucket}/out", "prompts_per_shard": 25, "endpoint_url": s3.endpoint_url},
+        "run": {"journal_dir": str(tmp_path / "journal")},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    end = last_line(stillhouse("run", str(path), "--json"))
+    assert (end["state"], end["records"], end["remaining"]) == ("done", 240, 0)
+    table = ds.dataset(s3.data / s3.bucket / "out" / "data", format="parquet").to_table()
+    assert len(set(table["record_id"].to_pylist())) == 240
+    assert last_line(stillhouse("run", str(path), "--json"))["requests"] == 0
+    stillhouse("run", str(path), "-o", "ask.temperature=0.3", code=2)
+    stillhouse("verify", f"s3://{s3.bucket}/out", "--endpoint-url", s3.endpoint_url)
+    left = client.list_objects_v2(Bucket=s3.bucket, Prefix="out/_stillhouse/journal/")
+    assert left["KeyCount"] == 0
