@@ -63,9 +63,11 @@ class PromptQueue:
         self._counters: dict[str, Counters] = {}
         self._stopping = False
         self._error: StillhouseError | None = None
-        self._grant_after = time.monotonic() + listen_s
+        self._started = time.monotonic()
+        self._grant_after = self._started + listen_s
         self._expected = workers
         self._arrived: set[str] = set()
+        self._heard: set[str] = set()
         self._dead_left: list[ChunkId] = []
         """Chunks whose dead owners' journals may not be shipped yet."""
         done = read_parts(self._store, self._plan)
@@ -121,17 +123,18 @@ class PromptQueue:
         """Whether every first worker has shipped what earlier runs left on its node; only a resumed dataset waits."""
         if not self._resumed or self._store.is_local or len(self._arrived) >= self._expected:
             return True
-        self._grant_after = self._grant_after or now + TERM_S
-        return False
+        return now > self._started + TERM_S
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
         """See `gen.control.Queue`."""
         now = time.monotonic()
         with self._lock:
             self._counters[worker] = counters
-            if now < self._grant_after:
-                for chunk in held:
-                    self._leases.adopt(worker, chunk, now=now)
+            self._heard.add(worker)
+            for chunk in held:
+                self._leases.adopt(worker, chunk, now=now)
+            if len(self._heard) >= self._expected:
+                self._grant_after = 0.0  # everyone alive has said what it holds
             lost = self._leases.renew(worker, [c for c in held if c not in self._sealed], now=now)
             return Renewal(lost, stop=self._stopping, sweep=bool(self._dead_left))
 

@@ -155,12 +155,12 @@ def read_identity(stored: bytes, *, origin: str) -> dict[str, Any]:
     """
     try:
         document = yaml.safe_load(stored)
-        version, identity = document["stillhouse"], document["identity"]
-    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
+        is_newer, identity = document["stillhouse"] > SCHEMA_VERSION, dict(document["identity"])
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
         raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
-    if version > SCHEMA_VERSION:
+    if is_newer:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
-    return dict(identity)
+    return identity
 
 
 def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
@@ -181,7 +181,7 @@ def read_plans(store: Store) -> list[Plan]:
     plans: list[Plan] = []
     while (plan := read_plan(store, len(plans))) is not None:
         plans.append(plan)
-    if any(chunk.generation >= len(plans) for chunk in sealed_chunks(store)):
+    if next(iter(store.list(f"data/part-{len(plans):03d}-")), None) is not None:
         raise DatasetError(
             f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
             "restore that file, or use another dataset.path"

@@ -21,10 +21,14 @@ class Endpoint:
     url: str
     host: str
     in_flight: int = 0
+    asked: int = 0
+    """Requests in all."""
     not_served: int = 0
     """In a row."""
-    closed_until: float = 0.0
+    probe_at: float = 0.0
     """While its circuit is open: when the next probe may go."""
+    probing: bool = False
+    """While its circuit is open: whether a probe is out."""
 
     @property
     def is_open(self) -> bool:
@@ -36,19 +40,20 @@ class Endpoints:
     """Chooses where a request goes."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
-        self.all = [Endpoint(url, urlsplit(url).netloc) for url in urls]
+        # In random order, for workers with one request each must not all begin with the first.
+        self.all = random.sample([Endpoint(url, urlsplit(url).netloc) for url in urls], k=len(urls))
 
     def pick(self, *, now: float) -> Endpoint | float:
         """The endpoint to send to, already counted as busy; or seconds until one may be tried."""
-        best: Endpoint | None = None
-        for endpoint in self.all:
-            if endpoint.is_open and (endpoint.in_flight or now < endpoint.closed_until):
-                continue
-            if best is None or endpoint.in_flight < best.in_flight:
-                best = endpoint
-        if best is None:
-            return max(0.05, min(endpoint.closed_until for endpoint in self.all) - now)
+        usable = [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
+        if not usable:
+            return min(endpoint.probe_at for endpoint in self.all) - now
+        best = min(usable, key=lambda endpoint: (endpoint.in_flight, endpoint.asked))
+        if best.is_open:
+            best.probing = True
+            best.probe_at = now + MOST_WAIT_S
         best.in_flight += 1
+        best.asked += 1
         return best
 
     def done(self, endpoint: Endpoint, *, served: bool, now: float) -> None:
@@ -56,8 +61,10 @@ class Endpoints:
         endpoint.in_flight -= 1
         if served:
             endpoint.not_served = 0
-            return
-        endpoint.not_served += 1
-        if endpoint.is_open:
-            wait = min(MOST_WAIT_S, 0.25 * 2 ** min(endpoint.not_served - OPENS_AFTER, 8))
-            endpoint.closed_until = now + wait * random.uniform(0.5, 1.0)
+            endpoint.probing = False
+        elif endpoint.probing or not endpoint.is_open:  # else it was under way when the circuit opened
+            endpoint.probing = False
+            endpoint.not_served += 1
+            if endpoint.is_open:
+                wait = min(MOST_WAIT_S, 0.25 * 2 ** min(endpoint.not_served - OPENS_AFTER, 8))
+                endpoint.probe_at = now + wait * random.uniform(0.5, 1.0)

@@ -134,7 +134,8 @@ class Indexer:
         if isinstance(prompt, str):
             return "bad", None, None, prompt
         if prompt.key in self._seen:
-            return "duplicate", prompt.key, prompt.id, self._seen[prompt.key] or prompt.key.hex()
+            first = self._seen[prompt.key]
+            return "duplicate", prompt.key, prompt.id, prompt.key.hex() if first is None else first
         self._seen[prompt.key] = prompt.id if self._recipe.source.id else None
         return "ask", prompt.key, prompt.id, None
 
@@ -163,7 +164,7 @@ class Indexer:
         arrays = [pa.array(v, f.type) for v, f in zip(part.columns, INDEX, strict=True)]
         schema = INDEX.with_metadata({_META: info.model_dump_json()})
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", write_page_checksum=True)
         key = index_key(self._plan.generation, number)
         if not self._store.put_new(key, sink.getvalue()):
             # An earlier run of ours wrote it just before it died: the sources being the same, it says the same.
@@ -191,7 +192,7 @@ def read_part_info(store: Store, generation: int, number: int) -> PartInfo | Non
         return PartInfo.model_validate(orjson.loads(metadata[_META]))
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, ValueError):
         raise _damaged(store, generation, number) from None
 
 
@@ -199,8 +200,8 @@ def read_part(store: Store, generation: int, number: int) -> pa.Table:
     """One part's rows."""
     data = store.get(index_key(generation, number))
     try:
-        return pq.ParquetFile(io.BytesIO(data or b"")).read()
-    except pa.ArrowInvalid:
+        return pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError):
         raise _damaged(store, generation, number) from None
 
 

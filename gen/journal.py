@@ -9,7 +9,6 @@ A frame: length u32, crc32 u32, kind u8, ordinal u32, at f64, then for an answer
 name (u8 length and UTF-8) and the body. `ordinal` numbers a chunk's samples: prompt x samples + sample.
 """
 
-import errno
 import fcntl
 import os
 import struct
@@ -99,17 +98,18 @@ def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
         DatasetError: a newer version wrote it.
     """
     window, at = _Window(file), len(MAGIC)
-    head = window.at(0, len(MAGIC))
+    head = bytes(window.at(0, len(MAGIC)))
     if head[:6] == MAGIC[:6] and head[6:] > MAGIC[6:]:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
     while len(header := window.at(at, _FRAME.size)) == _FRAME.size:
         length, crc = _FRAME.unpack(header)
-        payload = window.at(at + _FRAME.size, length) if _EVENT.size <= length <= _MAX_FRAME else b""
-        if payload and len(payload) == length and zlib.crc32(payload) == crc:
-            yield decode(payload)
-            at += _FRAME.size + length
-        else:
-            at += 1  # look for the next frame that checks
+        if _EVENT.size <= length <= _MAX_FRAME:
+            payload = window.at(at, _FRAME.size + length)[_FRAME.size :]
+            if len(payload) == length and zlib.crc32(payload) == crc:
+                yield decode(payload)
+                at += _FRAME.size + length
+                continue
+        at += 1  # look for the next frame that checks
 
 
 class _Window:
@@ -122,7 +122,7 @@ class _Window:
         self._ended = False
 
     def at(self, offset: int, length: int) -> memoryview:
-        """The bytes at an offset, fewer at the file's end. What lies a window before them is gone."""
+        """The bytes at an offset, fewer at the file's end; what is before them may be gone afterwards."""
         end = offset - self._start + length
         if end > len(self._data) and not self._ended:
             self._fill(offset, length)
@@ -159,8 +159,7 @@ class JournalFile:
         fd = _new_file(fresh)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.write(fd, MAGIC) < len(MAGIC):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _write(fd, [MAGIC])
             fresh.rename(path)
         except OSError as error:
             os.close(fd)
@@ -177,9 +176,7 @@ class JournalFile:
         buffers = encode(frame)
         length = sum(map(len, buffers))
         try:
-            written = os.writev(self._fd, buffers)
-            while written < length:  # a large frame, or a disk about to be full
-                written += os.write(self._fd, b"".join(buffers)[written:])
+            _write(self._fd, buffers)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._fd, self.size)
@@ -275,6 +272,13 @@ def _new_file(path: Path) -> int:
             continue  # someone took the folder away as empty
         except OSError as error:
             raise _away(path, error) from error
+
+
+def _write(fd: int, buffers: list[bytes]) -> None:
+    length = sum(map(len, buffers))
+    written = os.writev(fd, buffers)
+    while written < length:  # a large frame, or a disk about to be full
+        written += os.write(fd, b"".join(buffers)[written:])
 
 
 def _away(path: Path, error: OSError, verb: str = "written") -> StoreAway:

@@ -1,12 +1,18 @@
 """Keys are held as references and resolved here, in the process that sends; nothing else ever sees them."""
 
+import base64
+import functools
 import os
 import re
+import urllib.parse
 from pathlib import Path
 
 from gen.errors import UsageError
 
 _SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.ASCII)
+
+_REST = r"[A-Za-z0-9_\-*.…]{0,200}"
+"""Of a key cut short, or with its middle blotted out."""
 
 
 def resolve(reference: str | None, *, teacher: str) -> str | None:
@@ -34,10 +40,18 @@ def resolve(reference: str | None, *, teacher: str) -> str | None:
 
 
 def redacted(text: str, *, keys: tuple[str | None, ...] = ()) -> str:
-    """The text without the keys, their ends that providers echo, and whatever looks like a key."""
+    """The text without the keys, the parts of them that providers echo, and whatever looks like a key."""
     for key in keys:
         if key:
-            text = text.replace(key, "[key]")
-            if len(key) >= 16:
-                text = text.replace(key[-8:], "[key]")
+            text = _forms(key).sub("[key]", text)
     return _SECRET.sub("[key]", text)
+
+
+@functools.cache
+def _forms(key: str) -> re.Pattern[str]:
+    """The key as it is, in a URL, in base64; and its head or end, with whatever stands in for the rest of it."""
+    whole = {key, urllib.parse.quote(key, safe=""), base64.b64encode(key.encode()).decode()}
+    forms = [re.escape(form) for form in sorted(whole, key=len, reverse=True)]
+    if len(key) >= 16:
+        forms += [re.escape(key[:8]) + _REST, _REST + re.escape(key[-8:])]
+    return re.compile("|".join(forms))

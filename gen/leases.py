@@ -37,20 +37,22 @@ class Leases:
     """The chunks of one generation that are not sealed."""
 
     def __init__(self) -> None:
-        self._pending: list[ChunkId] = []
+        self._pending: set[ChunkId] = set()
+        self._order: list[ChunkId] = []
+        """A heap of what is pending, and perhaps of what no longer is."""
         self._not_before: dict[ChunkId, float] = {}
         self._leases: dict[ChunkId, _Lease] = {}
         self._died: set[ChunkId] = set()
 
     def add(self, chunk: ChunkId) -> None:
         """A chunk to be worked on."""
-        heapq.heappush(self._pending, chunk)
+        self._pending.add(chunk)
+        heapq.heappush(self._order, chunk)
 
     def adopt(self, worker: str, chunk: ChunkId, *, now: float) -> None:
         """Keep a lease that a queue before us granted, as its holder says."""
         if chunk in self._pending:
             self._pending.remove(chunk)
-            heapq.heapify(self._pending)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
 
     def grant(self, worker: str, *, now: float) -> Grant | None:
@@ -58,17 +60,20 @@ class Leases:
         self._expire(now)
         held_back = []
         grant = None
-        while self._pending and grant is None:
-            chunk = heapq.heappop(self._pending)
+        while self._order and grant is None:
+            chunk = heapq.heappop(self._order)
+            if chunk not in self._pending:
+                continue
             if self._not_before.get(chunk, now) > now:
                 held_back.append(chunk)
                 continue
+            self._pending.remove(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
             self._not_before.pop(chunk, None)
             grant = Grant(chunk, died=chunk in self._died)
             self._died.discard(chunk)
         for chunk in held_back:
-            heapq.heappush(self._pending, chunk)
+            heapq.heappush(self._order, chunk)
         return grant
 
     def renew(self, worker: str, held: list[ChunkId], *, now: float) -> list[ChunkId]:
@@ -107,9 +112,7 @@ class Leases:
     def sealed(self, chunk: ChunkId) -> None:
         """The chunk's shard exists."""
         self._leases.pop(chunk, None)
-        if chunk in self._pending:
-            self._pending.remove(chunk)
-            heapq.heapify(self._pending)
+        self._pending.discard(chunk)
 
     @property
     def open(self) -> int:

@@ -1,11 +1,12 @@
 """Limits shared by many workers: rates and slots, leased for a second or two, spent locally, paid back as debt.
 
 The `Ledger` (one an account) leases each worker a share of every rate and of the slots in flight; the shares that are
-out never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share:
-it reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
+out never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share: it
+reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
 
-Shares follow demand (requests under way and waiting). What nobody declared is found out: `Adaptive` grows concurrency
-while it is used up and nothing is refused, and cuts it once an episode of refusals.
+Shares follow demand (requests under way and waiting); where there are fewer slots than workers they go round in turn.
+What nobody declared is found out: `Adaptive` grows concurrency while it is used up and nothing is refused, and cuts it
+once an episode of refusals.
 """
 
 import math
@@ -20,6 +21,12 @@ LEASE_S = 2.0
 
 BURST_S = 0.25
 """A worker's bucket holds so many seconds of its rate, at least one reservation."""
+
+EPISODE_S = 5.0
+"""Refusals so soon after a cut tell of what was sent before it."""
+
+RAMP_S = 900.0
+"""After the teacher said that we grow too fast, half as much again in each such time (OpenAI's `slow_down`)."""
 
 Resource: TypeAlias = Literal["requests", "input", "output", "total"]
 
@@ -48,6 +55,8 @@ class Report:
     """429s and overloads."""
     pause_s: float = 0.0
     """How long the teacher asked the account to wait, from now."""
+    ramped: bool = False
+    """The teacher said that we grow too fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Lease:
 class Adaptive:
     """Finds a concurrency nobody declared: doubles while used up and never refused, then adds; one cut an episode.
 
-    The scheme of AIMD with slow start; an episode lasts as long as the answers that were under way at its cut.
+    The scheme of AIMD with slow start. It looks at refusals alone: an answer's latency follows its length.
     """
 
     slots: int = 32
@@ -81,7 +90,7 @@ class Adaptive:
             if now >= self._next_cut:
                 self.slots = max(1, int(self.slots * 0.7))
                 self._slow_start = False
-                self._next_cut = now + 5.0
+                self._next_cut = now + EPISODE_S
             self._next_growth = now + 2.0
         elif saturated and report.served and now >= self._next_growth:
             self.slots = min(self.most, self.slots * 2 if self._slow_start else self.slots + max(1, self.slots // 20))
@@ -89,11 +98,49 @@ class Adaptive:
 
 
 @dataclass(slots=True)
+class _Ramp:
+    """A ceiling under everything after a `slow_down`: half of what was in use, then growing slowly."""
+
+    rate_part: float = 1.0
+    slots: float = math.inf
+    cut_at: float = -math.inf
+
+    def cut(self, *, slots: int, now: float) -> None:
+        """Halve, once an episode."""
+        if now >= self.cut_at + EPISODE_S:
+            self.rate_part = self.rates(now) / 2
+            self.slots = slots / 2
+            self.cut_at = now
+
+    def rates(self, now: float) -> float:
+        """The part of each rate that may be used."""
+        return min(1.0, self.rate_part * self._growth(now))
+
+    def most_slots(self, now: float) -> float:
+        """The slots that may be used."""
+        return max(1.0, self.slots * self._growth(now))
+
+    def _growth(self, now: float) -> float:
+        return math.pow(1.5, min((now - self.cut_at) / RAMP_S, 100.0))
+
+
+@dataclass(slots=True)
 class _Share:
-    rates: dict[Resource, float]
+    rates: Mapping[Resource, float]
     slots: int
+    in_flight: int
     demand: int
     until: float
+    had_slots_at: float
+
+    @property
+    def held(self) -> int:
+        """A share that shrinks is free again when its requests have come home."""
+        return max(self.slots, self.in_flight)
+
+    @property
+    def starves(self) -> bool:
+        return self.demand > 0 and self.held == 0
 
 
 class Ledger:
@@ -102,33 +149,45 @@ class Ledger:
     def __init__(self, limits: Limits, *, now: float) -> None:
         self._rates = rates_of(limits)
         self._declared_slots = limits.in_flight
-        self._adaptive = None if limits.in_flight is not None else Adaptive()
+        self._adaptive = Adaptive()
+        self._ramp = _Ramp()
         self._shares: dict[str, _Share] = {}
         self._paused_until = now
 
-    @property
-    def slots(self) -> int:
+    def slots(self, *, now: float) -> int:
         """Requests that may be under way at once, over all workers."""
-        return self._declared_slots or (self._adaptive.slots if self._adaptive else 1)
+        return int(min(self._declared_slots or self._adaptive.slots, self._ramp.most_slots(now)))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
         """Take in a worker's report and lease it its share."""
-        self._paused_until = max(self._paused_until, now + report.pause_s)
-        self._shares = {name: share for name, share in self._shares.items() if share.until > now or name == worker}
-        demand = max(1, report.in_flight + report.waiting)
-        if self._adaptive:
-            mine = self._shares.get(worker)
-            saturated = mine is not None and report.in_flight >= 0.8 * mine.slots
-            self._adaptive.observe(report, saturated=saturated, now=now)
-        others = [share for name, share in self._shares.items() if name != worker]
-        part = demand / (demand + sum(share.demand for share in others))
+        mine = self._shares.pop(worker, None)
+        self._shares = {name: share for name, share in self._shares.items() if share.until > now}
+        others = list(self._shares.values())
+        self._observe(report, mine, now=now)
+        demand = report.in_flight + report.waiting
+        if mine is None:  # it has nothing to do yet, and will want as much as any
+            demand = max([demand, *(share.demand for share in others)])
+        wanted = demand + sum(share.demand for share in others)
+        part = demand / wanted if wanted else 1.0
+        ramp = self._ramp.rates(now)
         rates = {
-            name: max(0.0, min(rate * part, rate - sum(share.rates[name] for share in others)))
+            name: max(0.0, min(ramp * rate * part, ramp * rate - sum(share.rates.get(name, 0.0) for share in others)))
             for name, rate in self._rates.items()
         }
-        slots = max(0, min(math.ceil(self.slots * part), self.slots - sum(share.slots for share in others)))
-        self._shares[worker] = _Share(rates, slots, demand, now + LEASE_S)
+        had_slots_at = -math.inf if mine is None else now if mine.held else mine.had_slots_at
+        first = all(had_slots_at <= share.had_slots_at for share in others if share.starves)
+        fair = self.slots(now=now) * part
+        spare = self.slots(now=now) - sum(share.held for share in others)
+        slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
+        self._shares[worker] = _Share(rates, slots, report.in_flight, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
+
+    def _observe(self, report: Report, mine: _Share | None, *, now: float) -> None:
+        self._paused_until = max(self._paused_until, now + report.pause_s)
+        if report.ramped:
+            self._ramp.cut(slots=self.slots(now=now), now=now)
+        saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
+        self._adaptive.observe(report, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
         """Give a worker's share back."""
@@ -160,11 +219,21 @@ class _Bucket:
     rate: float
     level: float
     at: float
+    need: float = 0.0
+    """What the last reservation was for: it has to fit, however small the rate."""
 
-    def fill(self, now: float, *, least: float) -> None:
-        most = max(self.rate * BURST_S, least)
-        self.level = min(most, self.level + self.rate * (now - self.at)) if self.level < most else self.level
-        self.at = now
+    @property
+    def most(self) -> float:
+        return max(self.rate * BURST_S, self.need)
+
+    def fill(self, now: float) -> None:
+        """Let in what the rate gave since the last time."""
+        self.add(self.rate * max(0.0, now - self.at))
+        self.at = max(self.at, now)
+
+    def add(self, amount: float) -> None:
+        """Put in, up to the bucket's size, or take out, down to any debt."""
+        self.level = max(min(self.level + amount, self.most), min(self.level, self.level + amount))
 
 
 @dataclass(slots=True)
@@ -178,15 +247,17 @@ class Allowance:
     _paused_until: float = -math.inf
     _buckets: dict[Resource, _Bucket] = field(default_factory=dict)
 
-    def accept(self, lease: Lease, *, now: float) -> None:
-        """Take over a lease; debts stay."""
-        self.slots = lease.slots
-        self._until = now + lease.ttl_s
-        self.pause(lease.pause_s, now=now)
+    def accept(self, lease: Lease, *, asked_at: float, now: float) -> None:
+        """Take over a lease, good from when it was asked for; debts stay."""
+        buckets = {}
         for name, rate in lease.rates.items():
-            bucket = self._buckets.setdefault(name, _Bucket(rate, 0.0, now))
-            bucket.fill(now, least=0.0)
-            bucket.rate = rate
+            bucket = buckets[name] = self._buckets.get(name) or _Bucket(rate, 0.0, now)
+            bucket.fill(min(now, self._until))
+            bucket.at, bucket.rate = now, rate
+        self._buckets = buckets
+        self.slots = lease.slots
+        self._until = asked_at + lease.ttl_s
+        self.pause(lease.pause_s, now=now)
 
     def pause(self, seconds: float, *, now: float) -> None:
         """Send nothing for so long."""
@@ -200,14 +271,14 @@ class Allowance:
             return math.inf  # a renewal or a release will tell
         wait = 0.0
         for name, bucket in self._buckets.items():
-            need = cost.of(name)
-            bucket.fill(now, least=need)
-            if bucket.level < need:
-                wait = max(wait, (need - bucket.level) / bucket.rate if bucket.rate > 0 else math.inf)
+            bucket.need = cost.of(name)
+            bucket.fill(now)
+            if bucket.level < bucket.need:
+                wait = max(wait, (bucket.need - bucket.level) / bucket.rate if bucket.rate > 0 else math.inf)
         if wait > 0:
             return max(wait, 0.001)
-        for name, bucket in self._buckets.items():
-            bucket.level -= cost.of(name)
+        for bucket in self._buckets.values():
+            bucket.level -= bucket.need
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         return 0.0
@@ -217,7 +288,7 @@ class Allowance:
         self.in_flight -= 1
         if used is not None:
             for name, bucket in self._buckets.items():
-                bucket.level += reserved.of(name) - used.of(name)
+                bucket.add(reserved.of(name) - used.of(name))
 
 
 @dataclass(slots=True)

@@ -129,7 +129,8 @@ class OpenChunk:
             if not ended:
                 frame = Frame(Kind.DIED if died else Kind.CUT, ordinal, at)
                 self._fold(frame, self.journal.append(frame))
-        self.journal.sync()
+        if self.had_owners:
+            self.journal.sync()  # before the journals it was copied from go
 
     def _fold(self, frame: Frame, place: Place) -> None:
         """What a frame that was not seen before says of its sample."""

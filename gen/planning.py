@@ -1,9 +1,11 @@
 """What the next generation is: source rows that no generation has planned yet."""
 
+import io
 from collections.abc import Iterator
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gen.dataset import Plan, PlannedFile, plan_key, read_plans, sealed_chunks
 from gen.errors import DatasetError, SourceError, UsageError
@@ -66,10 +68,13 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
             files.append(_planned(source, *place))
     if not files and plans:
         return None
-    kept = Plan.freeze(kept_columns(found[0], recipe))
-    if plans and kept != plans[0].kept:
-        raise SourceError(f"{found[0].url}: the kept columns have other types than when the dataset was begun")
-    return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=kept)
+    kept = kept_columns(found[0], recipe)
+    if plans and kept != plans[0].kept_fields:
+        raise SourceError(
+            f"{found[0].url}: the kept columns have other types than when the dataset was begun; write the file with "
+            "those, or use another dataset.path"
+        )
+    return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=Plan.freeze(kept))
 
 
 def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:
@@ -77,13 +82,17 @@ def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:
 
     Raises:
         SourceError: the file lacks one, or can't be read.
-        UsageError: one has the name of a column of ours.
+        UsageError: one has the name of a column of ours, or a type that Parquet has not.
     """
     fields = list(kept_fields(file, source=recipe.source))
     try:
-        with_kept(RECORD, fields)
+        schema = with_kept(RECORD, fields)
     except ValueError as error:
         raise UsageError(f"source.{error}") from None
+    try:
+        pq.write_table(schema.empty_table(), io.BytesIO())
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise UsageError(f"source.keep: {file.url} has a column of a type that can't be stored: {error}") from None
     return fields
 
 

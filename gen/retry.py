@@ -34,7 +34,7 @@ MAX_DEATHS = 3
 """A prompt under way when so many workers died alone is poison."""
 
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
-"""Full jitter: uniform(0, min(60 s, 0.5 s x 2^n))."""
+"""Full jitter: uniform(0, min(60 s, 0.5 s x 2^(n-1)))."""
 _RETRYING = Retrying(wait=_WAIT)
 
 

@@ -18,6 +18,9 @@ Row: TypeAlias = tuple[Any, ...]
 TRUNCATION_WORDS = 1000
 """Shorter prompts are not checked for silent truncation."""
 
+_MOST = 2**15 - 1
+"""The columns of attempts are int16; what waits for limits for days may have more."""
+
 _REJECTED_FINISH: dict[str, RejectReason] = {
     "length": "length",
     "content_filter": "content_filter",
@@ -54,7 +57,8 @@ class SampleRows:
     def __init__(self, prompt: Prompt, sample: int, client: TeacherClient, tries: Tries) -> None:
         self._prompt = prompt
         self._client = client
-        self._tries = tries
+        self._attempts = min(tries.attempts, _MOST)
+        self._maybe_billed = min(tries.maybe_billed, _MOST)
         self.record_id = client.ids.of(prompt.key, sample)
         self._head = (self.record_id, prompt.id, prompt.key.hex(), sample, prompt.messages)
 
@@ -99,7 +103,7 @@ class SampleRows:
             self._client.cost_usd(completion),
             int(frame.at * 1e6),
             frame.latency_s,
-            self._tries.attempts,
+            self._attempts,
         )
 
     def failed(self, frame: Frame | None, reason: GiveUp) -> Row:
@@ -113,8 +117,8 @@ class SampleRows:
             reason.status,
             reason.message,
             self._client.redact(body) if body is not None else None,
-            self._tries.attempts,
-            self._tries.maybe_billed,
+            self._attempts,
+            self._maybe_billed,
             datetime.fromtimestamp(frame.at, UTC) if frame else None,
             None,
             None,
@@ -124,7 +128,7 @@ class SampleRows:
     def raw(self, frame: Frame) -> Row:
         """The row of raw/."""
         received = int((frame.at + frame.latency_s) * 1e6)
-        return (self.record_id, self._tries.attempts, frame.status, frame.endpoint, received, frame.body)
+        return (self.record_id, self._attempts, frame.status, frame.endpoint, received, frame.body)
 
 
 _NO_ANSWER = (None,) * 20

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ from typing import Self
 import orjson
 
 from gen.dataset import RUN_KEY
-from gen.errors import DatasetError, StoreAway
+from gen.errors import DatasetError, StillhouseError, StoreAway
 from gen.store import Store
 
 BEAT_S = 5.0
@@ -56,7 +57,8 @@ class RunLock:
         if self._fd is not None:
             os.close(self._fd)
         elif self._etag is not None:
-            self._write(ended=True)
+            with suppress(StillhouseError):  # the next run waits until we are stale
+                self._write(ended=True)
 
     def _lock_file(self) -> None:
         path = Path(self._store.url) / RUN_KEY
@@ -66,15 +68,11 @@ class RunLock:
         except OSError as error:
             raise StoreAway(f"{path}: can't be written ({error.strerror}); mend that, then run again") from None
         said = False
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not said:
-                    self._waiting(f"another run works on {self._store.url} ({path.read_text()}); waiting until it ends")
-                said = True
-                time.sleep(0.5)
+        while not _locked(self._fd):
+            if not said:
+                self._waiting(f"another run works on {self._store.url} ({path}); waiting until it ends")
+            said = True
+            time.sleep(0.5)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, self._document(ended=False), 0)
 
@@ -88,8 +86,8 @@ class RunLock:
                 seen, since = etag or "", time.monotonic()
             holder = _parsed(body, self._store.url)
             if etag is None or holder.get("ended") or time.monotonic() - since > STALE_S:
-                self._etag = self._store.swap(RUN_KEY, self._document(ended=False), etag=etag)
-                if self._etag is not None:
+                self._etag = etag
+                if self._write(ended=False):
                     return
             elif not said:
                 said = True
@@ -104,7 +102,7 @@ class RunLock:
         while not self._ended.wait(BEAT_S):
             try:
                 held = self._write(ended=False)
-            except StoreAway:
+            except StillhouseError:
                 held = time.monotonic() - renewed < STALE_S
             else:
                 renewed = time.monotonic()
@@ -114,14 +112,28 @@ class RunLock:
                 return
 
     def _write(self, *, ended: bool) -> bool:
+        """Say that we are here; False where another is."""
         etag = self._store.swap(RUN_KEY, self._document(ended=ended), etag=self._etag)
-        if etag is not None:
-            self._etag = etag
-        return etag is not None
+        if etag is None:
+            # A write of ours whose outcome we never heard may be what is there.
+            found = self._store.get_with_etag(RUN_KEY)
+            if found is None or _parsed(found[0], self._store.url).get("run") != self._run:
+                return False
+            etag = found[1]
+        self._etag = etag
+        return True
 
     def _document(self, *, ended: bool) -> bytes:
         who = {"run": self._run, "host": socket.gethostname(), "pid": os.getpid(), "beat": time.time(), "ended": ended}
         return orjson.dumps(who)
+
+
+def _locked(fd: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _parsed(body: bytes, url: str) -> dict[str, object]:
@@ -141,11 +153,7 @@ def is_running(store: Store) -> bool:
         if not path.exists():
             return False
         with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+            return not _locked(file.fileno(), fcntl.LOCK_SH)
     body = store.get(RUN_KEY)
     if body is None:
         return False

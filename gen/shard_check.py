@@ -1,13 +1,13 @@
 """One chunk's files against what its metadata and the index say of them.
 
-Every page of a shard is read with its checksum, every side file with its hash; rows pass by in batches, so memory holds one
-row group and a byte a sample.
+Every page of a shard is read with its checksum, every side file with its hash; rows pass by in batches, so memory holds
+one row group and a byte a sample.
 """
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,9 @@ from gen.expected import Expected, Identity
 from gen.findings import Finding, FindingKind
 from gen.shards import META_KEY, SIDES, ShardMeta, SideFile
 from gen.store import Store
-from schemas.arrow import FAILED, RAW, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+from gen.tally import Tally
+from schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, with_kept
 
-ID_BYTES = 16
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
 
@@ -45,7 +45,7 @@ class ShardCheck:
     findings: list[Finding] = field(default_factory=list)
     meta: ShardMeta | None = None
     ids: bytearray = field(default_factory=bytearray)
-    """The record ids in data/ and rejected/, `ID_BYTES` each."""
+    """The record ids in data/ and rejected/, 16 bytes each."""
     rows: Counter[str] = field(default_factory=Counter)
     """By file: data, rejected, failed, raw."""
     answers: int = 0
@@ -94,7 +94,7 @@ class _Checking:
         self._expected = expected
         self._whole = True
         """Whether all rows of all files were seen."""
-        self._tally = _Tally(identity, expected)
+        self._tally = Tally(identity, expected)
 
     def _found(self, kind: FindingKind, message: str, *, key: str | None = None) -> None:
         self.result.findings.append(Finding(kind=kind, key=key or self._chunk.data_key, message=message))
@@ -211,91 +211,6 @@ class _Checking:
             counts.usd or 0.0, tally.usd or 0.0, rel_tol=1e-6, abs_tol=1e-9
         ):
             self._found("counts", f"usd: its metadata says {counts.usd}, its files hold {tally.usd}")
-
-
-class _Tally:
-    """What the rows of a chunk's files come to."""
-
-    def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
-        self._identity = identity
-        self._asks = expected.asks if expected is not None else None
-        samples = identity.samples if identity is not None else 0
-        self._seen = bytearray(len(self._asks) * samples if self._asks is not None else 0)
-        """How often each sample was seen, up to 255."""
-        self._strange = 0
-        self.answers = self.wrong_ids = self.input = self.output = 0
-        self.usd: float | None = None
-        self.reasons: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self._duplicates: Counter[tuple[str, str, str]] = Counter()
-        self._bad: Counter[tuple[str, int, str]] = Counter()
-        self.ids = bytearray()
-
-    def take(self, kind: str, rows: Iterator[tuple[Any, ...]]) -> None:
-        """Take in a batch of rows, of the columns that `kind` has."""
-        for record_id, prompt_id, key, sample, teacher, *rest in rows:
-            if kind == "failed":
-                failure, file, line, message = rest
-                if failure == "bad_row":
-                    self._bad[file, line, message] += 1
-                    continue
-                self.kinds[failure] += 1
-            elif record_id is None:
-                self._duplicates[prompt_id, key, rest[-1]] += 1
-                continue
-            else:
-                self._used(*rest[:3])
-                if kind == "rejected":
-                    self.reasons[rest[3]] += 1
-                self.ids += _digest(record_id)
-            self._sample(record_id, prompt_id, key, sample, teacher, answered=kind != "failed")
-
-    def _used(self, input_tokens: int | None, output_tokens: int | None, usd: float | None) -> None:
-        self.input += input_tokens or 0
-        self.output += output_tokens or 0
-        if usd is not None:
-            self.usd = (self.usd or 0.0) + usd
-
-    def _sample(self, record_id: str, prompt_id: str, key: str, sample: int, teacher: str, *, answered: bool) -> None:
-        if self._identity is None or self._asks is None:
-            return
-        place, own_id = self._asks.get(key, (-1, ""))
-        if place < 0 or not 0 <= sample < self._identity.samples:
-            self._strange += 1
-            return
-        ordinal = place * self._identity.samples + sample
-        self.answers += answered and not self._seen[ordinal]
-        self._seen[ordinal] = min(255, self._seen[ordinal] + 1)
-        ids = self._identity.ids.get(teacher)
-        self.wrong_ids += prompt_id != own_id or ids is None or ids.of(bytes.fromhex(key), sample) != record_id
-
-    def against(self, expected: Expected) -> Iterator[str]:
-        """Where the rows are not what the index says."""
-        if self._identity is not None:
-            if missing := self._seen.count(0):
-                yield f"{missing} of {len(self._seen)} samples are neither a record nor rejected nor failed"
-            if twice := len(self._seen) - self._seen.count(0) - self._seen.count(1):
-                yield f"{twice} samples are there more than once"
-            if self._strange:
-                yield f"{self._strange} rows are of no prompt of this chunk"
-        if self._duplicates != expected.duplicates:
-            yield _rows_differ("duplicate prompts in rejected/", self._duplicates, expected.duplicates)
-        if self._bad != expected.bad:
-            yield _rows_differ("bad rows in failed/", self._bad, expected.bad)
-
-
-def _rows_differ(what: str, seen: Counter[Any], expected: Counter[Any]) -> str:
-    missing, strange = (expected - seen).total(), (seen - expected).total()
-    return f"{what}: {missing} that the index names are missing, {strange} are there that it does not name"
-
-
-def _digest(record_id: str) -> bytes:
-    """The id's bytes; nothing where it is none, which is counted as wrong elsewhere."""
-    try:
-        digest = bytes.fromhex(record_id)
-    except ValueError:
-        return b""
-    return digest if len(digest) == ID_BYTES else b""
 
 
 def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:

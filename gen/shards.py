@@ -18,6 +18,7 @@ from gen.open_chunk import OpenChunk
 from gen.outcome import Policy
 from gen.sheet import Sheet
 from gen.store import Store
+from gen.teacher_client import TeacherClient
 from schemas import __version__
 from schemas.arrow import FAILED, RAW, RECORD, REJECTED, SCHEMA_VERSION, with_kept
 from schemas.completion import Completion
@@ -117,6 +118,8 @@ class Sealer:
             data = self._sheet("data")
             data.finish({META_KEY: meta.model_dump_json()})
             if self._store.put_new(self._id.data_key, data.path, seal=self._seal):
+                if self._open.had_owners:
+                    self._remove_orphans()
                 return meta.counts
             for side in meta.side.values():
                 self._store.delete(side.key)
@@ -124,6 +127,14 @@ class Sealer:
         finally:
             for sheet in self._sheets.values():
                 sheet.remove()
+
+    def _remove_orphans(self) -> None:
+        """Remove the side files of earlier owners that died before their shard: that can't be written any more."""
+        for kind in SIDES:
+            ours = self._id.side_key(kind, self._seal)
+            for stat in list(self._store.list(self._id.side_key(kind, "").removesuffix(".parquet"))):
+                if stat.key != ours:
+                    self._store.delete(stat.key)
 
     def _sheet(self, kind: str) -> Sheet:
         if kind not in self._sheets:
@@ -143,35 +154,36 @@ class Sealer:
     def _write_prompt(self, number: int, prompt: Prompt) -> None:
         seen: dict[tuple[str | None, str | None], str] = {}
         """Answers kept to this prompt: (text, tool calls) to record id."""
+        prompt_size = _size(prompt)
         for sample in range(self._open.samples):
             ordinal = number * self._open.samples + sample
             tries = self._open.tries(ordinal)
             self._maybe_billed += tries.maybe_billed
-            sample_rows = rows.SampleRows(prompt, sample, self._open.client(ordinal), tries)
+            client = self._open.client(ordinal)
+            sample_rows = rows.SampleRows(prompt, sample, client, tries)
             place = self._open.answers[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
-            size = _size(prompt) + (len(frame.body) if frame else 0)
+            size = prompt_size + (len(frame.body) if frame else 0)
             if (reason := self._open.given_up.get(ordinal)) is not None:
                 self._failed[reason.kind] += 1
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
                 continue
             assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
-            self._write_answer(sample_rows, frame, prompt, seen, ordinal, size)
+            self._write_answer(sample_rows, client, frame, prompt, seen, size)
             if self._recipe.dataset.keep_raw:
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
 
     def _write_answer(
         self,
         sample_rows: rows.SampleRows,
+        client: TeacherClient,
         frame: Frame,
         prompt: Prompt,
         seen: dict[tuple[str | None, str | None], str],
-        ordinal: int,
         size: int,
     ) -> None:
-        client = self._open.client(ordinal)
         outcome = client.read(Reply(frame.status, {}, frame.body))
-        assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {ordinal} is settled by {outcome}"
+        assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
         reason: RejectReason | None = "refused"
         same = None
         if isinstance(outcome, Completion):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,14 @@ class Sheet:
     def remove(self) -> None:
         """Close and delete the local file."""
         if self._writer is not None and self._writer.is_open:
-            self._writer.close()
+            with suppress(OSError):  # what was not written does not matter any more
+                self._writer.close()
         self.path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         if not self._rows:
             return
-        arrays = [column(v, f.type) for v, f in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
+        arrays = [column(v, f) for v, f in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
         self._rows, self._bytes = [], 0
         try:
             self._open().write_table(pa.Table.from_arrays(arrays, schema=self._schema))
@@ -86,9 +88,10 @@ class Sheet:
         return StoreAway(f"{self.path}: can't be written ({error.strerror or error}); free the disk, then run again")
 
 
-def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A column of these Python values. Lists of (role, content) are built without an object per cell."""
-    if kind == _MESSAGES:
+def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    """A column of these Python values. Our lists of (role, content) are built without an object per cell."""
+    kind = field.type
+    if field.name in ("prompt", "completion"):
         return _messages(values)
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode().cast(kind)

@@ -4,16 +4,24 @@ A dataset on a local disk needs no shipping: its journals are written where the 
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 import pyarrow as pa
 
-from gen.dataset import ChunkId
-from gen.journal import MAGIC, Frame, JournalFile, frames, is_dead, leftovers
+from gen.dataset import JOURNAL_PREFIX, ChunkId, sealed_chunks
+from gen.errors import StoreAway
+from gen.journal import MAGIC, Frame, JournalFile, encode, frames, is_dead, leftovers
 from gen.store import Store
 from schemas.recipe import RunSettings
+
+SHIP_BYTES = 2**20
+"""A journal that is so far behind is shipped before its time."""
+SEGMENT_BYTES = 8 * 2**20
+"""A dead worker's journal is shipped in segments of about so many bytes."""
 
 
 def journal_root(store: Store, settings: RunSettings) -> Path:
@@ -35,6 +43,8 @@ class Shipper:
         self._journal = journal
         self._shipped = len(MAGIC)
         self._segments = 0
+        self._lock = threading.Lock()
+        self._ended = False
 
     @property
     def behind_bytes(self) -> int:
@@ -47,43 +57,56 @@ class Shipper:
         Raises:
             StoreAway: it is not shipped; the next call tries again.
         """
-        if self._store.is_local:
-            self._journal.sync()
-            return
-        data = self._journal.tail(self._shipped)
-        if data:
-            self._store.put(f"{self._prefix}-{self._segments:06d}.zst", _pack(MAGIC + data))
-            self._shipped += len(data)
-            self._segments += 1
+        with self._lock:
+            if self._ended:
+                return
+            if self._store.is_local:
+                self._journal.sync()
+            elif data := self._journal.tail(self._shipped):
+                self._store.put(f"{self._prefix}-{self._segments:06d}.zst", _pack(MAGIC + data))
+                self._shipped += len(data)
+                self._segments += 1
+
+    def end(self) -> None:
+        """Ship nothing more, once what is being shipped has arrived: the chunk is sealed and its journals go."""
+        with self._lock:
+            self._ended = True
 
 
 def recovered(store: Store, chunk: ChunkId, folder: Path, *, mine: Path | None = None) -> Iterator[Frame]:
-    """The frames that earlier owners left, on this node and in the store, oldest file first."""
-    for path in leftovers(folder):
-        if path != mine:
-            yield from frames(path.read_bytes(), origin=str(path))
-    if not store.is_local:
-        for stat in store.list(chunk.journal_prefix):
-            data = store.get(stat.key)
-            if data is not None:
-                yield from frames(_unpack(data), origin=f"{store.url}/{stat.key}")
+    """The frames that earlier owners left, on this node and in the store, oldest journal first; some come twice.
+
+    Raises:
+        DatasetError: a newer version wrote them.
+        StoreAway: the disk or the store does not give them.
+    """
+    # What lies here is opened before the store is listed: whoever ships it meanwhile removes it only afterwards.
+    here = {path.stem: file for path in leftovers(folder) if path != mine and (file := _opened(path)) is not None}
+    shipped: dict[str, list[str]] = {}
+    for stat in () if store.is_local else store.list(chunk.journal_prefix):
+        shipped.setdefault(stat.key.rpartition("/")[2].rpartition("-")[0], []).append(stat.key)
+    for stem in sorted(here.keys() | shipped.keys()):
+        for key in shipped.get(stem, ()):
+            yield from frames(_Unpacked(store.get(key) or b""), origin=f"{store.url}/{key}")
+        if stem in here:
+            with here[stem] as file:
+                yield from frames(file, origin=file.name)
 
 
 def sweep(store: Store, root: Path) -> list[ChunkId]:
     """Ship what dead workers left on this node, and drop what belongs to sealed chunks; the chunks shipped."""
     shipped = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        generation, _, number = folder.name.partition("-")
-        if not (generation.isdigit() and number.isdigit()):
+        chunk = _chunk_of(folder.name)
+        if chunk is None:
             continue
-        chunk = ChunkId(int(generation), int(number))
-        for path in leftovers(folder):
-            if not is_dead(path):
-                continue
+        for path in filter(is_dead, leftovers(folder)):
             if store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
-            elif not store.is_local:
-                store.put(f"{chunk.journal_prefix}{path.stem}-left.zst", _pack(path.read_bytes()))
+            elif not store.is_local and (file := _opened(path)) is not None:
+                with file:
+                    for number, segment in enumerate(_segments(frames(file, origin=file.name))):
+                        store.put(f"{chunk.journal_prefix}{path.stem}-left-{number:06d}.zst", _pack(segment))
                 path.unlink(missing_ok=True)
                 shipped.append(chunk)
         if not leftovers(folder):
@@ -101,6 +124,45 @@ def forget(store: Store, chunk: ChunkId, folder: Path) -> None:
             store.delete(stat.key)
 
 
+def forget_sealed(store: Store) -> None:
+    """Remove the shipped journals of sealed chunks: who sealed them died before it could."""
+    if store.is_local:
+        return
+    keys = [stat.key for stat in store.list(JOURNAL_PREFIX)]
+    sealed = set(sealed_chunks(store)) if keys else set()
+    for key in keys:
+        if _chunk_of(key.removeprefix(JOURNAL_PREFIX).partition("/")[0]) in sealed:
+            store.delete(key)
+
+
+def _chunk_of(name: str) -> ChunkId | None:
+    generation, _, number = name.partition("-")
+    return ChunkId(int(generation), int(number)) if generation.isdigit() and number.isdigit() else None
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """The journal file, or None where it is gone."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreAway(f"{path}: the journal can't be read ({error.strerror}); mend that, then run again") from error
+
+
+def _segments(found: Iterator[Frame]) -> Iterator[bytes]:
+    parts, size = [MAGIC], 0
+    for frame in found:
+        buffers = encode(frame)
+        parts += buffers
+        size += sum(map(len, buffers))
+        if size >= SEGMENT_BYTES:
+            yield b"".join(parts)
+            parts, size = [MAGIC], 0
+    if size:
+        yield b"".join(parts)
+
+
 def _remove_empty(folder: Path) -> None:
     try:
         folder.rmdir()
@@ -112,9 +174,15 @@ def _pack(data: bytes) -> bytes:
     return bytes(pa.Codec("zstd").compress(data, asbytes=True))
 
 
-def _unpack(data: bytes) -> bytes:
-    """The segment; empty when it is damaged, for what it held is then asked again."""
-    try:
-        return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
-    except (OSError, pa.ArrowException):
-        return b""
+class _Unpacked:
+    """A segment's bytes, up to where it is damaged: what was behind that is asked again."""
+
+    def __init__(self, data: bytes) -> None:
+        self._stream = pa.CompressedInputStream(pa.BufferReader(data), "zstd")
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
+        try:
+            return bytes(self._stream.read(size))
+        except (OSError, pa.ArrowException):
+            return b""

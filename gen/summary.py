@@ -138,7 +138,7 @@ def read_meta(store: Store, chunk: ChunkId) -> ShardMeta:
         with store.open(chunk.data_key) as file:
             metadata = pq.read_metadata(file).metadata or {}
         return ShardMeta.model_validate(orjson.loads(metadata[META_KEY.encode()]))
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise DatasetError(
             f"{store.url}/{chunk.data_key}: is missing or damaged ({type(error).__name__}); "
             "`stillhouse verify` says what can be done"

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,9 @@ from schemas.recipe import Ask
 from schemas.record import RecordIds
 from schemas.teacher import Teacher
 
+UNUSED = Cost(0, 0)
+"""What a request used that was never sent, or refused unserved."""
+
 
 class Account:
     """A worker's side of an account: requests wait here, in turn, for their share of the limits."""
@@ -28,9 +32,11 @@ class Account:
         self._allowance = Allowance()
         self._waiting: deque[tuple[Cost, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._reported_at = clock.monotonic()
         self._served = 0
         self._refused = 0
-        self._pause_s = 0.0
+        self._ramped = False
+        self._told_to_wait_until = 0.0
         self.urgent = asyncio.Event()
         """Set when the ledger should hear of us at once."""
 
@@ -44,8 +50,10 @@ class Account:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.settle(cost, None)
+            if turn.cancelled():
+                self._pump()  # those behind may be let now
+            else:
+                self.settle(cost, UNUSED)
             raise
 
     def settle(self, reserved: Cost, used: Cost | None) -> None:
@@ -53,35 +61,45 @@ class Account:
         self._allowance.settle(reserved, used)
         self._pump()
 
-    def heard(self, *, refused: bool, pause_s: float = 0.0) -> None:
-        """A reply came; `refused`: as too fast or too much, perhaps with a wait for the whole account."""
+    def heard(self, *, refused: bool, pause_s: float = 0.0, ramped: bool = False) -> None:
+        """A reply came; `refused`: as too fast or too much, perhaps with a wait for the whole account.
+
+        `ramped`: as growing too fast.
+        """
         if not refused:
             self._served += 1
             return
         self._refused += 1
+        self._ramped = self._ramped or ramped
         if pause_s > 0:
-            self._allowance.pause(pause_s, now=self._clock.monotonic())
-            self._pause_s = max(self._pause_s, pause_s)
+            now = self._clock.monotonic()
+            self._allowance.pause(pause_s, now=now)
+            self._told_to_wait_until = max(self._told_to_wait_until, now + pause_s)
             self.urgent.set()
 
     def report(self, *, backlog: int) -> Report:
-        """What happened since the last report."""
+        """What happened since the last report; `backlog`: requests beside those that wait here.
+
+        A wait that the teacher ordered is told until it is over, for a report may get lost.
+        """
+        now = self._reported_at = self._clock.monotonic()
         report = Report(
             in_flight=self._allowance.peak,
-            waiting=backlog,
+            waiting=backlog + len(self._waiting),
             served=self._served,
             refused=self._refused,
-            pause_s=self._pause_s,
+            pause_s=max(0.0, self._told_to_wait_until - now),
+            ramped=self._ramped,
         )
         self._allowance.peak = self._allowance.in_flight
         self._served = self._refused = 0
-        self._pause_s = 0.0
+        self._ramped = False
         self.urgent.clear()
         return report
 
     def accept(self, lease: Lease) -> None:
-        """Take over a lease."""
-        self._allowance.accept(lease, now=self._clock.monotonic())
+        """Take over the lease that came for the last report."""
+        self._allowance.accept(lease, asked_at=self._reported_at, now=self._clock.monotonic())
         self._pump()
 
     @property
@@ -117,22 +135,36 @@ class TeacherClient:
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self._endpoints = Endpoints(teacher.urls)
         self._urls = {url: url + self.api.path for url in teacher.urls}
+        self._turn = asyncio.Lock()
         self._transport = transport
         self._clock = clock
+        self._keys: tuple[str | None, ...] = ()
+        """All that were in use, the last one now."""
+        self._keyed_at = clock.monotonic()
         self.reload_key()
 
-    def reload_key(self) -> bool:
-        """Resolve the key again; whether it is another one now."""
-        before = getattr(self, "_key", None)
-        self._key = resolve(self.teacher.api_key, teacher=self.teacher.name)
-        self._headers = self.api.headers(self._key)
-        return self._key != before
+    def reload_key(self, *, sent_at: float = math.inf) -> bool:
+        """Resolve the key again; whether it is another one than a request of `sent_at` (monotonic) carried.
+
+        Raises:
+            UsageError: see `gen.keys.resolve`.
+        """
+        key = resolve(self.teacher.api_key, teacher=self.teacher.name)
+        if self._keys and key == self._keys[-1]:
+            return sent_at < self._keyed_at
+        self._keys = (*self._keys, key)
+        self._keyed_at = self._clock.monotonic()
+        self._headers = self.api.headers(key)
+        return True
 
     async def endpoint(self) -> Endpoint:
         """The endpoint to send to next, counted as busy until `done`."""
-        while not isinstance(chosen := self._endpoints.pick(now=self._clock.monotonic()), Endpoint):  # noqa: ASYNC110
-            await asyncio.sleep(chosen)
-        return chosen
+        async with self._turn:  # one waits for a closed circuit, not a thousand
+            while True:
+                chosen = self._endpoints.pick(now=self._clock.monotonic())
+                if isinstance(chosen, Endpoint):
+                    return chosen
+                await asyncio.sleep(chosen)
 
     def done(self, endpoint: Endpoint, *, served: bool) -> None:
         """The request to the endpoint ended."""
@@ -158,8 +190,8 @@ class TeacherClient:
         return outcome if isinstance(outcome, Completion) else replace(outcome, message=self.redact(outcome.message))
 
     def redact(self, text: str) -> str:
-        """The text without this teacher's key."""
-        return redacted(text, keys=(self._key,))
+        """The text without this teacher's keys."""
+        return redacted(text, keys=self._keys)
 
     def estimate(self, messages: tuple[Message, ...]) -> Cost:
         """What asking this is expected to use."""

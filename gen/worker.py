@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 from gen.chunk import ChunkReader
 from gen.clock import Clock
 from gen.control import Counters, End, LimitLedger, NoMore, Queue, Unreachable, Wait
-from gen.dataset import ChunkId, Plan
+from gen.dataset import ChunkId, Plan, sealed_chunks
 from gen.endpoints import Endpoint
-from gen.errors import StillhouseError, TeacherPaused, UsageError
+from gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
 from gen.http import Lost, NotSent, Transport
 from gen.journal import JournalFile, Kind, is_dead, leftovers
 from gen.leases import FENCE_S, RENEW_S, TERM_S, Grant
@@ -26,14 +26,12 @@ from gen.open_chunk import OpenChunk
 from gen.outcome import Ambiguous, Outcome, Overload, Ramp, Rate
 from gen.retry import Again, Decision, Pause
 from gen.shards import Sealer
-from gen.shipping import Shipper, forget, journal_root, recovered, sweep
+from gen.shipping import SHIP_BYTES, Shipper, forget, journal_root, recovered, sweep
 from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.completion import Completion
 from schemas.recipe import Recipe
 
-SHIP_BYTES = 2**20
-"""A journal that is so far behind is shipped before its time."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 STARTING_PAUSE_S = 1.0
@@ -47,8 +45,22 @@ class _Held:
     open: OpenChunk
     shipper: Shipper
     folder: Path
+    under_way: int = 0
+    """Requests sent for it and not ended."""
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
+
+    def abandon(self) -> None:
+        """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
+        self.abandoned = True
+        if self.under_way == 0:
+            self.open.journal.close()
+
+    def ended(self) -> None:
+        """A request for it ended."""
+        self.under_way -= 1
+        if self.abandoned and self.under_way == 0:
+            self.open.journal.close()
 
 
 _Work: TypeAlias = tuple[_Held, int, bool]
@@ -134,8 +146,11 @@ class Worker:
         try:
             await work
         except StillhouseError as error:
-            self._error = self._error or error
-            self.stop()
+            self._fail(error)
+
+    def _fail(self, error: StillhouseError) -> None:
+        self._error = self._error or error
+        self.stop()
 
     # --- chunks
 
@@ -221,6 +236,7 @@ class Worker:
         await client.account.reserve(cost)
         used: Cost | None = Cost(0, 0)
         self.counters.in_flight += 1
+        held.under_way += 1
         try:
             if self._clock.monotonic() - self._renewed_at > FENCE_S:
                 self._may_send.clear()
@@ -241,7 +257,9 @@ class Worker:
         finally:
             self.counters.in_flight -= 1
             client.account.settle(cost, used)
-        self._follow(held, ordinal, client, decision)
+            held.ended()
+        if not held.abandoned:
+            self._follow(held, ordinal, client, decision)
 
     async def _attempt(
         self, held: _Held, ordinal: int, client: TeacherClient, endpoint: Endpoint
@@ -261,7 +279,14 @@ class Worker:
             outcome = Ambiguous(str(error))
             return outcome, held.open.unanswered(ordinal, Kind.LOST, outcome, at=at)
         latency_s = self._clock.monotonic() - start
-        return held.open.answered(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, read=client.read)
+        while True:
+            try:
+                return held.open.answered(
+                    ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, read=client.read
+                )
+            except StoreAway as error:  # a full disk may have room again before a stopping worker ends
+                self._fail(error)
+                await asyncio.sleep(1.0)
 
     def _heard(self, client: TeacherClient, outcome: Outcome, messages: Any) -> Cost | None:
         """Count an outcome and tell the account of it; what the request used, None where that is not known."""
@@ -294,7 +319,7 @@ class Worker:
                     )
                 self._ask_again(held, ordinal, 0.0)
             case _:
-                if held.open.left == 0 and not held.abandoned:
+                if held.open.left == 0:
                     self._spawn(self._seal(held))
 
     def _ask_again(self, held: _Held, ordinal: int, after_s: float) -> None:
@@ -307,7 +332,8 @@ class Worker:
 
     async def _seal(self, held: _Held) -> None:
         chunk = held.open.chunk.id
-        if not self._any_answer and (reason := held.open.alike_failure()) is not None:
+        reason = None if self._any_answer else held.open.alike_failure()
+        if reason is not None and not await asyncio.to_thread(self._any_sealed):
             held.open.journal.remove()
             del self._held[chunk]
             raise StillhouseError(
@@ -325,8 +351,12 @@ class Worker:
             except Unreachable:
                 await asyncio.sleep(1.0)
 
+    def _any_sealed(self) -> bool:
+        return next(sealed_chunks(self._store), None) is not None
+
     def _seal_now(self, held: _Held) -> Any:
         counts = Sealer(self._store, self._recipe, held.open).seal()
+        held.shipper.end()
         held.open.journal.remove()
         forget(self._store, held.open.chunk.id, held.folder)
         return counts
@@ -345,7 +375,7 @@ class Worker:
             self._may_send.set()
             for chunk in renewal.lost:
                 if (held := self._held.pop(chunk, None)) is not None:
-                    held.abandoned = True
+                    held.abandon()
             if renewal.stop:
                 self.stop()
             if renewal.sweep:
@@ -384,7 +414,10 @@ class Worker:
     # --- the end
 
     async def _drain(self) -> None:
-        """Let what is under way come home, at most `DRAIN_S`."""
+        """Ship what there is, for the grace may be short; then let what is under way come home, at most `DRAIN_S`."""
+        for held in list(self._held.values()):
+            with contextlib.suppress(StillhouseError):
+                await asyncio.to_thread(held.shipper.ship)
         until = self._clock.monotonic() + DRAIN_S
         while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most
             await asyncio.sleep(0.05)

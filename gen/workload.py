@@ -1,7 +1,7 @@
 """What asking takes, before it is asked: tokens, money and time at the declared limits.
 
-Input is estimated by a rule, answers are taken to be as long as `ask.max_tokens` lets them; a figure that needs what the
-recipe does not say is None.
+Input is estimated by a rule, answers are taken to be as long as `ask.max_tokens` lets them; a figure that needs what
+the recipe does not say is None.
 """
 
 import math

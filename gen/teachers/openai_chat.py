@@ -1,8 +1,8 @@
 """OpenAI's chat completions, as OpenAI and the many servers that speak it really do: a tolerant reader.
 
-Whatever is in the body, `read` returns an Outcome whose texts are valid Unicode and whose numbers fit their columns. What
-stands beside the text and makes no sense (usage, log probabilities) is left out: a paid answer is not lost for it, and the
-journal keeps the body.
+Whatever is in the body, `read` returns an Outcome whose texts are valid Unicode and whose numbers fit their columns.
+What stands beside the text and makes no sense (usage, log probabilities) is left out: a paid answer is not lost for
+that, and the journal keeps the body.
 """
 
 import json
@@ -185,7 +185,7 @@ def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
             _token(entry, token_id) | {"top": [_token(top, None) for top in entry.get("top_logprobs") or []]}
             for entry, token_id in zip(content, known, strict=True)
         ]
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -1,7 +1,7 @@
 """What the bare scripts share: workers that draw from one iterator, rows in memory, one Parquet file at the end.
 
-This is the least that does the work: no journal, no resume, no dedup, no limiter; a 429 is waited off, anything else that
-is no 200 ends the script.
+This is the least that does the work: no journal, no resume, no dedup, no limiter; a 429 is waited off, any other status
+but 200 ends the script.
 """
 
 import argparse
@@ -20,10 +20,13 @@ HEADERS = {"content-type": "application/json", "accept": "application/json"}
 Answer: TypeAlias = tuple[int, str | None, bytes]
 """(status, Retry-After, body)"""
 Post: TypeAlias = Callable[[bytes], Awaitable[Answer]]
-Records: TypeAlias = list[dict[str, Any]]
+Record: TypeAlias = tuple[str, str, str, str, int, int]
+"""Values of the COLUMNS."""
+
+COLUMNS = ("prompt_id", "prompt", "completion", "finish_reason", "input_tokens", "output_tokens")
 
 
-def main(ask_all: Callable[[argparse.Namespace], Coroutine[Any, Any, Records]]) -> None:
+def main(ask_all: Callable[[argparse.Namespace], Coroutine[Any, Any, list[Record]]]) -> None:
     """Ask all prompts by `ask_all`, write what it returns."""
     parser = argparse.ArgumentParser()
     for name in ("--url", "--prompts", "--out"):
@@ -31,13 +34,14 @@ def main(ask_all: Callable[[argparse.Namespace], Coroutine[Any, Any, Records]]) 
     parser.add_argument("--in-flight", type=int, required=True)
     settings = parser.parse_args()
     records = uvloop.run(ask_all(settings))
-    pq.write_table(pa.Table.from_pylist(records), settings.out, compression="zstd")
+    columns = dict(zip(COLUMNS, zip(*records, strict=True), strict=True))
+    pq.write_table(pa.table(columns), settings.out, compression="zstd")
 
 
-async def asked(prompts: str, *, in_flight: int, post: Post) -> Records:
+async def asked(prompts: str, *, in_flight: int, post: Post) -> list[Record]:
     """The records of all prompts of a JSONL file, in the order of the answers."""
     rows = _rows(prompts)
-    records: Records = []
+    records: list[Record] = []
 
     async def work() -> None:
         for row in rows:
@@ -63,13 +67,7 @@ def _rows(prompts: str) -> Iterator[dict[str, str]]:
             yield json.loads(line)
 
 
-def _record(row: dict[str, str], reply: dict[str, Any]) -> dict[str, Any]:
+def _record(row: dict[str, str], reply: dict[str, Any]) -> Record:
     choice, usage = reply["choices"][0], reply["usage"]
-    return {
-        "prompt_id": row["id"],
-        "prompt": row["prompt"],
-        "completion": choice["message"]["content"],
-        "finish_reason": choice["finish_reason"],
-        "input_tokens": usage["prompt_tokens"],
-        "output_tokens": usage["completion_tokens"],
-    }
+    text, finish_reason = choice["message"]["content"], choice["finish_reason"]
+    return row["id"], row["prompt"], text, finish_reason, usage["prompt_tokens"], usage["completion_tokens"]

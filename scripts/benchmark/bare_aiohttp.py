@@ -4,10 +4,10 @@ import argparse
 
 import aiohttp
 
-from benchmark.bare import HEADERS, Answer, Records, asked, main
+from benchmark.bare import HEADERS, Answer, Record, asked, main
 
 
-async def ask_all(settings: argparse.Namespace) -> Records:
+async def ask_all(settings: argparse.Namespace) -> list[Record]:
     connector = aiohttp.TCPConnector(limit=settings.in_flight)
     async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
         url = f"{settings.url}/chat/completions"

@@ -5,10 +5,10 @@ import argparse
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from benchmark.bare import HEADERS, Answer, Records, asked, main
+from benchmark.bare import HEADERS, Answer, Record, asked, main
 
 
-async def ask_all(settings: argparse.Namespace) -> Records:
+async def ask_all(settings: argparse.Namespace) -> list[Record]:
     limits = httpx.Limits(max_connections=settings.in_flight, max_keepalive_connections=settings.in_flight)
     async with httpx.AsyncClient(transport=AiohttpTransport(limits=limits), headers=HEADERS, timeout=60) as client:
         url = f"{settings.url}/chat/completions"

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -37,21 +38,25 @@ class TreeCost(BaseModel):
     cpu_s: float
     """User and system, of all processes."""
     peaks_mb: dict[str, list[float]]
-    """Peak resident memory of every process, by the first word of its title."""
+    """Peak resident memory of every process, by its title."""
 
 
 def measured(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_s: float) -> TreeCost:
     """Run the command to its end, its output into `log`."""
     with log.open("wb") as output:
-        done = subprocess.run(
+        helper = subprocess.Popen(
             [sys.executable, "-m", "benchmark.process_tree", str(timeout_s), *command],
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
-            check=True,
         )
-    return TreeCost.model_validate_json(done.stdout)
+        try:
+            told, _ = helper.communicate()
+        finally:
+            helper.terminate()
+            helper.wait()  # it ends the tree first
+    return TreeCost.model_validate_json(told)
 
 
 class _Tree:
@@ -77,9 +82,7 @@ class _Tree:
         _, found, rest = status.partition("VmHWM:")
         if found:
             self._peaks_mb[pid] = int(rest.split(None, 1)[0]) / 1024
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
-            # A program by its name alone, an interpreter by what it runs.
-            self._titles[pid] = " ".join(word.rsplit("/", 1)[-1] for word in words[:3])
+            self._titles[pid] = _title(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
 
     def reap(self) -> None:
         """Collect all that ended."""
@@ -102,8 +105,8 @@ class _Tree:
     def cpu_s(self) -> float:
         """CPU of the dead, whichever way knows more of it.
 
-        The kernel's sum lacks processes whose parent ignored their death, as Ray's raylet does; the sum of what was seen
-        lacks the last moment of each.
+        The kernel's sum lacks processes whose parent ignores their death, as Ray's raylet does; the sum of what was
+        seen lacks the last moment of each.
         """
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return max(used.ru_utime + used.ru_stime, sum(self._cpu_ticks.values()) / _TICKS)
@@ -115,6 +118,12 @@ class _Tree:
         for pid, title in self._titles.items():
             peaks.setdefault(title, []).append(round(self._peaks_mb[pid], 1))
         return peaks
+
+
+def _title(cmdline: str) -> str:
+    """A program by its name alone, a Python by what it runs."""
+    names = [word.rpartition("/")[2] for word in cmdline.replace("\0", " ").split() if not word.startswith("-")]
+    return next((name for name in names if not name.startswith("python")), "")
 
 
 def _descendants() -> dict[int, int]:
@@ -140,16 +149,20 @@ def _descendants() -> dict[int, int]:
 def _run(command: Sequence[str], *, timeout_s: float) -> TreeCost:
     tree, start = _Tree(), time.monotonic()
     pid = subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr).pid
+    ended = os.pidfd_open(pid)
     try:
         while pid not in tree.exits and time.monotonic() - start < timeout_s:
-            time.sleep(POLL_S)
+            select.select([ended], [], [], POLL_S)
+            wall_s = time.monotonic() - start
             tree.look()
             tree.reap()
-        wall_s = time.monotonic() - start
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        in_time = pid in tree.exits
         tree.end()
-    code = tree.exits[pid] if wall_s < timeout_s else None
-    return TreeCost(exit_code=code, wall_s=wall_s, cpu_s=tree.cpu_s, peaks_mb=tree.peaks_mb)
+    exit_code = tree.exits[pid] if in_time else None
+    return TreeCost(exit_code=exit_code, wall_s=wall_s, cpu_s=tree.cpu_s, peaks_mb=tree.peaks_mb)
 
 
 def main() -> None:

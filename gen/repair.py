@@ -1,0 +1,111 @@
+"""Repair: a damaged shard goes only where nothing is lost with it.
+
+The answers of its chunk are read from raw/ and written to the chunk's journal, then the shard is removed: the next run
+finds the chunk unsealed, its answers received, and asks only what raw/ did not hold. A shard with answers that raw/ has
+not stays where it is. The journal comes first, so a crash in between costs nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+import pyarrow.parquet as pq
+
+from gen.dataset import ChunkId
+from gen.expected import Identity, Part
+from gen.findings import FindingKind
+from gen.journal import Frame, JournalFile, Kind
+from gen.shard_check import UNREADABLE, ShardCheck
+from gen.shipping import SHIP_BYTES, Shipper, journal_root
+from gen.store import Store
+from schemas.recipe import RunSettings
+
+_MENDABLE: frozenset[FindingKind] = frozenset(("unreadable", "metadata", "counts", "samples", "side_file"))
+_NOT_THE_SHARD: frozenset[FindingKind] = frozenset(("version", "schema", "identity", "record_ids"))
+"""Where one of these is found, the fault may lie in the recipe, the plan or the index: nothing is removed."""
+
+
+class Repairer:
+    """Repairs what a verification found; `seals` are those of the shards that are sound."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        identity: Identity | None,
+        part_of: Callable[[ChunkId], Part | None],
+        seals: Mapping[ChunkId, str | None],
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._part_of = part_of
+        self._seals = seals
+
+    def repair(self, checks: Iterable[ShardCheck], *, sweep: Sequence[str]) -> dict[str, str]:
+        """Do what can be done; the keys of what was amiss and what became of it. No run may work on the dataset."""
+        done = {}
+        for key in sweep:
+            self._store.delete(key)
+            done[key] = "removed"
+        # All are judged before one goes: two shards in each other's place are covered by each other's raw files.
+        for check in [check for check in checks if self._may_go(check)]:
+            answers = self._replay(check.chunk)
+            self._store.delete(check.chunk.data_key)
+            words = (
+                f"its shard was removed, {answers} answers went from raw/ to its journal; the next run goes on there"
+            )
+            done |= {finding.key: words for finding in check.findings}
+        return done
+
+    def _may_go(self, check: ShardCheck) -> bool:
+        """Whether the fault is the shard's, and all the answers that can be read in it are elsewhere too."""
+        kinds = {finding.kind for finding in check.findings}
+        copy = check.meta is not None and self._seals.get(check.owner) == check.meta.seal
+        if not kinds & _MENDABLE or kinds & _NOT_THE_SHARD or ("unknown_chunk" in kinds and not copy):
+            return False
+        if "unknown_chunk" not in kinds and not self._holds(check.chunk, check.answers):
+            return False
+        if check.meta is None or copy or check.owner == check.chunk:
+            return True
+        return self._holds(check.owner, check.meta.counts.records + sum(check.meta.counts.rejected.values()))
+
+    def _holds(self, chunk: ChunkId, answers: int) -> bool:
+        """Whether raw/ has answers of so many of the chunk's samples; False where that can't be told."""
+        frames = self._frames(chunk)
+        return frames is not None and len({frame.ordinal for frame in frames}) >= answers
+
+    def _frames(self, chunk: ChunkId) -> Iterator[Frame] | None:
+        """The answers in raw/, of whichever seal: all seals of a chunk were made from one journal."""
+        part = self._part_of(chunk)
+        expected = part.expects(chunk.number) if part is not None else None
+        if expected is None or self._identity is None:
+            return None
+        return self._read_raw(chunk, expected.ordinals(self._identity))
+
+    def _read_raw(self, chunk: ChunkId, ordinals: Mapping[str, int]) -> Iterator[Frame]:
+        for stat in self._store.list(f"_stillhouse/raw/part-{chunk}-"):
+            # What comes before a damaged page is as good as in any other file.
+            with suppress(*UNREADABLE), self._store.open(stat.key) as file:
+                for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(64):
+                    for row in batch.to_pylist():
+                        if (ordinal := ordinals.get(row["record_id"])) is not None:
+                            at = row["received_at"].timestamp()
+                            yield Frame(Kind.ANSWERED, ordinal, at, 0.0, row["status"], row["endpoint"], row["body"])
+
+    def _replay(self, chunk: ChunkId) -> int:
+        """Write the answers to the chunk's journal, where its next owner looks; how many."""
+        store = self._store
+        folder = journal_root(store, RunSettings()) / str(chunk) if store.is_local else store.scratch()
+        journal = JournalFile.create(folder / f"{time.time():017.6f}-repair.journal")
+        shipper = Shipper(store, chunk, journal)
+        seen: set[int] = set()
+        for frame in self._frames(chunk) or ():
+            if frame.ordinal not in seen:
+                seen.add(frame.ordinal)
+                journal.append(Frame(Kind.SENT, frame.ordinal, frame.at))
+                journal.append(frame)
+                if shipper.behind_bytes >= SHIP_BYTES:
+                    shipper.ship()
+        shipper.ship()
+        journal.close() if store.is_local else journal.remove()
+        return len(seen)

@@ -1,0 +1,109 @@
+"""Makes the parts that tests of the durable core start from: a recipe, its source, an open chunk, replies."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gen.chunk import ChunkReader
+from gen.clock import SYSTEM
+from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
+from gen.http import HttpTransport, Reply
+from gen.index import Indexer, PartInfo, read_part, read_parts
+from gen.journal import JournalFile
+from gen.open_chunk import OpenChunk
+from gen.planning import next_plan, store_plan
+from gen.shipping import journal_root
+from gen.teacher_client import Account, Assigner, TeacherClient
+from schemas.recipe import Recipe
+
+FIRST = ChunkId(0, 0)
+
+SIMULATED = {"name": "sim", "api": "simulator"}
+
+
+def recipe_of(root: Path, **changes: Any) -> Recipe:
+    """A recipe over `root/source`, into `root/out`; `changes` replace or add whole sections or their fields."""
+    document: dict[str, Any] = {
+        "name": "test",
+        "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
+        "ask": {},
+        "teachers": [SIMULATED],
+        "dataset": {"path": str(root / "out"), "prompts_per_shard": 10},
+        "run": {},
+    }
+    for section, value in changes.items():
+        document[section] = document.get(section, {}) | value if isinstance(value, dict) else value
+    return Recipe.model_validate(document)
+
+
+def questions(count: int, *, start: int = 0) -> list[dict[str, Any]]:
+    """So many different rows."""
+    return [{"id": f"q{n}", "question": f"what is {n} + 1?"} for n in range(start, start + count)]
+
+
+def write_source(root: Path, rows: Sequence[Any], *, name: str = "a.jsonl") -> Path:
+    """A JSONL file in `root/source`; a row that is text is written as it is."""
+    path = root / "source" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def index(recipe: Recipe, *, limit: int | None = None) -> tuple[Plan, list[PartInfo]] | None:
+    """Plan and index the next generation; None where there is nothing new."""
+    store = open_dataset(recipe)
+    bind(store, recipe)
+    plans = read_plans(store)
+    plan = next_plan(recipe, plans, [read_parts(store, plan)[-1] for plan in plans], limit=limit)
+    if plan is None:
+        return None
+    store_plan(store, plan)
+    indexer = Indexer(store, recipe, plan)
+    for earlier in plans:
+        for number in range(len(read_parts(store, earlier))):
+            indexer.remember(read_part(store, earlier.generation, number))
+    return plan, list(indexer.parts([]))
+
+
+def clients_of(recipe: Recipe) -> Assigner:
+    """The recipe's teachers, which nobody serves."""
+    return Assigner(
+        [
+            TeacherClient(
+                teacher.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}),
+                recipe.ask,
+                transport=HttpTransport(),
+                account=Account(SYSTEM),
+                clock=SYSTEM,
+            )
+            for teacher in recipe.teachers
+        ]
+    )
+
+
+def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") -> OpenChunk:
+    """An indexed chunk with a new journal, as a worker opens it."""
+    store = open_dataset(recipe)
+    read = ChunkReader(store, recipe, read_plans(store)).read(chunk)
+    journal = JournalFile.create(journal_root(store, recipe.run) / str(chunk) / f"{worker}.journal")
+    return OpenChunk(read, journal, samples=recipe.ask.samples, client_of=clients_of(recipe))
+
+
+def body_of(text: str | None = "an answer", *, finish: str = "stop", **message: Any) -> bytes:
+    """A completion as the wire brings it."""
+    return json.dumps(
+        {
+            "id": "chatcmpl-1",
+            "model": "simulator",
+            "choices": [{"finish_reason": finish, "message": {"role": "assistant", "content": text} | message}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 7},
+        }
+    ).encode()
+
+
+def answer(held: OpenChunk, ordinal: int, body: bytes, *, status: int = 200, at: float = 1000.0) -> None:
+    """Ask a sample and have it answered so."""
+    held.sent(ordinal, at=at)
+    reply = Reply(status, {}, body)
+    held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9", read=held.client(ordinal).read)

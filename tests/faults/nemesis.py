@@ -1,0 +1,169 @@
+"""A run under a nemesis: processes and the S3 server are killed at random; one clean run; then a check of the history.
+
+    python -m tests.faults.nemesis --kills 100 --prompts 10000 --samples 2
+
+prints what it killed and the checker's figures, and ends with 1 where a promise was broken.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from s3_server import S3Server, rclone_s3
+
+from gen import simulator
+from schemas.simulator import SimulatorSettings
+from tests.faults.history import check
+
+IN_FLIGHT = 64
+_TITLES = {
+    "worker": b"ray::TeacherWorker",
+    "queue": b"ray::_PromptQueueActor",
+    "limiter": b"ray::_RateLimiterActor",
+}
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--local", action="store_true", help="a dataset on the local disk instead of S3")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, rclone_s3(Path(folder)) as server:
+        os.environ.update(server.env)
+        figures = torment(
+            Path(folder),
+            None if args.local else server,
+            kills=args.kills,
+            prompts=args.prompts,
+            samples=args.samples,
+            seed=args.seed,
+        )
+    print(json.dumps(figures))
+    return 0
+
+
+def torment(
+    folder: Path, server: S3Server | None, *, kills: int, prompts: int, samples: int, seed: int
+) -> dict[str, object]:
+    """Run under `kills` kills; what was killed, and the history's figures. AssertionError where a promise is broken."""
+    rng = random.Random(seed)
+    killed: Counter[str] = Counter()
+    log = folder / "served.jsonl"
+    with simulator.start(SimulatorSettings(latency_s=0.2, log=str(log))) as teacher:
+        recipe = _recipe(folder, teacher.url, server, prompts=prompts, samples=samples)
+        run = _start(recipe, folder)
+        asked = 0
+        while killed.total() < kills:
+            time.sleep(rng.uniform(0.3, 2.5))
+            if run.poll() is not None:
+                if run.returncode == 0:
+                    break
+                run = _start(recipe, folder)
+                continue
+            if log.stat().st_size == asked:
+                continue  # it is still getting up: that would prove nothing
+            asked = log.stat().st_size
+            if (target := _strike(rng, run.pid, server)) is not None:
+                killed[target] += 1
+                print(f"{killed.total()}: {target}", file=sys.stderr, flush=True)
+        while run.wait(timeout=600) != 0:
+            run = _start(recipe, folder)
+        assert run.stdout is not None
+        end = json.loads(run.stdout.read().splitlines()[-1])
+    assert end["state"] == "done", end
+    assert end["records"] + end["rejected"] == prompts * samples, end
+    dataset = folder / "out" if server is None else server.data / server.bucket / "out"
+    figures = check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=killed.total())
+    return {"killed": dict(killed), **figures}
+
+
+def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | None:
+    """Kill something of the run that is there; what it was."""
+    target = rng.choices(["worker", "queue", "limiter", "driver", "everything", "store"], [5, 2, 2, 1, 1, 1])[0]
+    if target == "store":
+        if server is None:
+            return None
+        os.kill(server.pid, signal.SIGKILL)
+        server.restart()
+        return target
+    if target == "driver":
+        os.kill(driver, signal.SIGKILL)
+        return target
+    found = _processes_below(driver)
+    if target == "everything":
+        for pid in [driver, *found]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return target
+    victims = [pid for pid, title in found.items() if title.startswith(_TITLES[target])]
+    if not victims:
+        return None
+    with suppress(ProcessLookupError):
+        os.kill(rng.choice(victims), signal.SIGKILL)
+    return target
+
+
+def _processes_below(root: int) -> dict[int, bytes]:
+    """The command lines of all descendants."""
+    parents: dict[int, int] = {}
+    titles: dict[int, bytes] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            pid = int(entry.name)
+            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            titles[pid] = (entry / "cmdline").read_bytes()
+    below: dict[int, bytes] = {}
+    for pid, title in titles.items():
+        ancestor = pid
+        while ancestor > 1 and ancestor != root:
+            ancestor = parents.get(ancestor, 0)
+        if ancestor == root and pid != root:
+            below[pid] = title
+    return below
+
+
+def _start(recipe: Path, folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "cluster.cli", "run", str(recipe), "--json"]
+    with (folder / "stderr.txt").open("a") as errors:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+
+
+def _recipe(folder: Path, url: str, server: S3Server | None, *, prompts: int, samples: int) -> Path:
+    source = folder / "prompts.jsonl"
+    source.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in range(prompts)))
+    dataset = {"path": str(folder / "out")} if server is None else {"path": f"{server.url}/out"}
+    if server is not None:
+        dataset["endpoint_url"] = server.endpoint_url
+    teacher = {"name": "t", "base_url": url, "model": "m", "terms": {"training_use": "permitted"}}
+    document = {
+        "name": "nemesis",
+        "source": {"path": str(source), "prompt": "q", "id": "id"},
+        "ask": {"samples": samples},
+        "teachers": [teacher | {"limits": {"in_flight": IN_FLIGHT}}],
+        "dataset": dataset | {"prompts_per_shard": 100},
+        "run": {"workers": 2, "journal_dir": str(folder / "journal")},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

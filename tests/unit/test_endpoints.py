@@ -1,0 +1,143 @@
+"""Endpoints: load goes where least is outstanding, and away from what does not serve."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gen.endpoints import MOST_WAIT_S, OPENS_AFTER, Endpoint, Endpoints
+
+URLS = ("http://a/v1", "http://b/v1", "http://c:8000/v1")
+
+
+def picked(endpoints: Endpoints, *, now: float = 0.0) -> Endpoint:
+    """The endpoint chosen, where one must be."""
+    endpoint = endpoints.pick(now=now)
+    assert isinstance(endpoint, Endpoint)
+    return endpoint
+
+
+def opened(*, now: float = 0.0) -> tuple[Endpoints, Endpoint]:
+    """A single endpoint whose circuit has just opened."""
+    endpoints = Endpoints(URLS[:1])
+    for _ in range(OPENS_AFTER):
+        endpoints.done(picked(endpoints, now=now), served=False, now=now)
+    return endpoints, endpoints.all[0]
+
+
+def test_an_endpoint_knows_its_host() -> None:
+    """As records name it."""
+    assert {endpoint.host for endpoint in Endpoints(URLS).all} == {"a", "b", "c:8000"}
+
+
+def test_load_goes_where_least_is_outstanding() -> None:
+    """An endpoint that is slow gets less."""
+    endpoints = Endpoints(URLS)
+    under_way = [picked(endpoints) for _ in range(9)]
+    assert Counter(endpoint.url for endpoint in under_way) == dict.fromkeys(URLS, 3)
+    endpoints.done(under_way[0], served=True, now=1.0)
+    assert picked(endpoints) is under_way[0]
+
+
+def test_one_request_at_a_time_goes_round() -> None:
+    """Of idle endpoints the one asked least is next."""
+    endpoints = Endpoints(URLS)
+    seen = []
+    for _ in range(9):
+        seen.append(picked(endpoints))
+        endpoints.done(seen[-1], served=True, now=0.0)
+    assert Counter(endpoint.url for endpoint in seen) == dict.fromkeys(URLS, 3)
+
+
+def test_workers_do_not_all_begin_with_the_first() -> None:
+    """Each worker chooses alone."""
+    assert {picked(Endpoints(URLS)).url for _ in range(200)} == set(URLS)
+
+
+def test_a_dead_endpoint_loses_its_load() -> None:
+    """The others take it over; the dead one is asked no more than a probe now and then."""
+    endpoints = Endpoints(URLS)
+    dead = endpoints.all[1]
+    asked, now = 0, 0.0
+    for _ in range(3000):
+        endpoint = picked(endpoints, now=now)
+        asked += endpoint is dead
+        endpoints.done(endpoint, served=endpoint is not dead, now=now)
+        now += 0.02
+    assert asked <= OPENS_AFTER + 60 / (MOST_WAIT_S / 2) + 8
+
+
+def test_a_served_request_closes_the_circuit() -> None:
+    """At the first probe that is answered, all may go again."""
+    endpoints, endpoint = opened()
+    wait = endpoints.pick(now=0.0)
+    assert isinstance(wait, float)
+    assert 0 < wait <= 0.25
+    endpoints.done(picked(endpoints, now=wait), served=True, now=wait)
+    assert not endpoint.is_open
+    assert all(isinstance(endpoints.pick(now=wait), Endpoint) for _ in range(10))
+
+
+def test_one_probe_goes_at_a_time() -> None:
+    """While it is out nothing else goes, but for another probe where it brings no answer for long."""
+    endpoints, _ = opened()
+    picked(endpoints, now=1.0)
+    assert endpoints.pick(now=1.0) == MOST_WAIT_S
+    picked(endpoints, now=1.0 + MOST_WAIT_S)
+
+
+def test_requests_that_hang_do_not_keep_probes_back() -> None:
+    """Whatever else is under way at an endpoint that stopped serving, it is tried again within seconds."""
+    endpoints = Endpoints(URLS[:1])
+    for _ in range(100):
+        picked(endpoints)
+    for _ in range(OPENS_AFTER):
+        endpoints.done(picked(endpoints), served=False, now=0.0)
+    assert isinstance(endpoints.pick(now=0.0), float)
+    picked(endpoints, now=1.0)
+
+
+def test_failures_that_were_under_way_do_not_lengthen_the_wait() -> None:
+    """A hundred that fail together are one failure."""
+    endpoints = Endpoints(URLS[:1])
+    for endpoint in [picked(endpoints) for _ in range(100)]:
+        endpoints.done(endpoint, served=False, now=0.0)
+    wait = endpoints.pick(now=0.0)
+    assert isinstance(wait, float)
+    assert wait <= 0.25
+
+
+def test_the_wait_grows_to_a_bound() -> None:
+    """A storm of ten minutes meets a probe every few seconds."""
+    endpoints, _ = opened()
+    now, probes, last = 0.0, 0, 0.0
+    while now < 600.0:
+        chosen = endpoints.pick(now=now)
+        if isinstance(chosen, float):
+            assert 0 < chosen <= MOST_WAIT_S
+            now, last = now + chosen, chosen
+        else:
+            probes += 1
+            endpoints.done(chosen, served=False, now=now)
+    assert last >= MOST_WAIT_S / 2
+    assert 600 / MOST_WAIT_S <= probes <= 600 / (MOST_WAIT_S / 2) + 20
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.floats(0, 3)), max_size=200))
+def test_there_is_always_one_to_send_to_within_the_bound(steps: list[tuple[bool, int, float]]) -> None:
+    """Whatever succeeds and fails in whatever order: counts stay right and no wait is longer than the bound."""
+    endpoints = Endpoints(URLS[:2])
+    out: list[Endpoint] = []
+    now = 0.0
+    for served, index, passed in steps:
+        now += passed
+        chosen = endpoints.pick(now=now)
+        if isinstance(chosen, Endpoint):
+            out.append(chosen)
+        else:
+            assert 0 < chosen <= MOST_WAIT_S
+            assert isinstance(endpoints.pick(now=now + chosen + 1e-9), Endpoint)
+            return
+        if index < len(out):
+            endpoints.done(out.pop(index), served=served, now=now)
+        assert sum(endpoint.in_flight for endpoint in endpoints.all) == len(out)

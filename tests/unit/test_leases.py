@@ -1,0 +1,167 @@
+"""Leases: no chunk is with two live workers, and none is lost, whatever workers, the queue and time do."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gen.dataset import ChunkId
+from gen.leases import FENCE_S, TERM_S, Grant, Leases
+
+WORKERS = st.sampled_from(["a", "b", "c"])
+CHUNKS = [ChunkId(0, number) for number in range(6)]
+
+
+class Fleet(RuleBasedStateMachine):
+    """Workers that follow the rules (send only while they renewed lately) around one queue that may restart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases = Leases()
+        self.now = 0.0
+        self.next_chunk = 0
+        self.sealed: set[ChunkId] = set()
+        self.held: dict[str, set[ChunkId]] = {"a": set(), "b": set(), "c": set()}
+        self.renewed: dict[tuple[str, ChunkId], float] = {}
+        self.waits: dict[ChunkId, float] = {}
+        self.deaths: set[ChunkId] = set()
+
+    @rule()
+    def plan(self) -> None:
+        """The index grows by a chunk."""
+        if self.next_chunk < len(CHUNKS):
+            self.leases.add(CHUNKS[self.next_chunk])
+            self.next_chunk += 1
+
+    @rule(worker=WORKERS)
+    def lease(self, worker: str) -> None:
+        """A worker asks; it gets the first chunk that nobody may be working on."""
+        grant = self.leases.grant(worker, now=self.now)
+        free = [chunk for chunk in CHUNKS[: self.next_chunk] if self.is_free(chunk)]
+        assert (grant.chunk if grant else None) == (free[0] if free else None)
+        if grant:
+            assert grant == Grant(grant.chunk, died=grant.chunk in self.deaths)
+            self.deaths.discard(grant.chunk)
+            self.waits.pop(grant.chunk, None)
+            self.held[worker].add(grant.chunk)
+            self.renewed[worker, grant.chunk] = self.now
+
+    def is_free(self, chunk: ChunkId) -> bool:
+        """Whether the chunk is to be done and no one's lease on it runs."""
+        leased = any(self.now < at + TERM_S for (_, one), at in self.renewed.items() if one == chunk)
+        return chunk not in self.sealed and not leased and self.waits.get(chunk, 0.0) <= self.now
+
+    @rule(worker=WORKERS)
+    def renew(self, worker: str) -> None:
+        """A worker renews, and drops what it lost."""
+        lost = self.leases.renew(worker, sorted(self.held[worker]), now=self.now)
+        self.held[worker] -= set(lost)
+        for chunk in lost:
+            self.renewed.pop((worker, chunk), None)
+        for chunk in self.held[worker]:
+            self.renewed[worker, chunk] = self.now
+
+    @rule(worker=WORKERS, seconds=st.sampled_from([0.0, 5.0, TERM_S]))
+    def die(self, worker: str, seconds: float) -> None:
+        """A worker's process is gone; its journals may take a while."""
+        mine = {chunk for (one, chunk) in self.renewed if one == worker and self.runs(worker, chunk)}
+        gone = self.leases.died(worker, not_before=self.now + seconds)
+        assert mine <= set(gone)
+        for chunk in gone:
+            self.waits[chunk] = self.now + seconds
+            self.deaths.add(chunk)
+        self.forget(worker)
+
+    def runs(self, worker: str, chunk: ChunkId) -> bool:
+        """Whether the worker's lease runs."""
+        return chunk not in self.sealed and self.now < self.renewed[worker, chunk] + TERM_S
+
+    def forget(self, worker: str) -> None:
+        """Whoever comes by the name next starts with nothing."""
+        self.held[worker] = set()
+        for key in [key for key in self.renewed if key[0] == worker]:
+            del self.renewed[key]
+
+    @rule(chunks=st.lists(st.sampled_from(CHUNKS)))
+    def ship(self, chunks: list[ChunkId]) -> None:
+        """What dead workers left of some chunks is in the store."""
+        self.leases.shipped(chunks)
+        for chunk in chunks:
+            self.waits.pop(chunk, None)
+
+    @rule(worker=WORKERS, chunk=st.sampled_from(CHUNKS))
+    def give_back(self, worker: str, chunk: ChunkId) -> None:
+        """A worker gives a chunk back, which it may not even hold any more."""
+        self.leases.give_back(worker, chunk)
+        self.held[worker].discard(chunk)
+        self.renewed.pop((worker, chunk), None)
+
+    @rule(chunk=st.sampled_from(CHUNKS))
+    def seal(self, chunk: ChunkId) -> None:
+        """Someone sealed the chunk: its holder, or one that hung and woke up."""
+        if chunk in CHUNKS[: self.next_chunk]:
+            self.leases.sealed(chunk)
+            self.sealed.add(chunk)
+            for key in [key for key in self.renewed if key[1] == chunk]:
+                del self.renewed[key]
+
+    @rule(seconds=st.sampled_from([0.1, 3.0, FENCE_S, 15.0, TERM_S, 100.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    @rule()
+    def restart(self) -> None:
+        """The queue is restarted: it reads the index and the shards, and listens to live workers before it grants."""
+        self.leases = Leases()
+        for chunk in CHUNKS[: self.next_chunk]:
+            if chunk not in self.sealed:
+                self.leases.add(chunk)
+        self.waits.clear()
+        self.deaths.clear()
+        alive = [(worker, chunk) for worker, chunk in self.renewed if self.runs(worker, chunk)]
+        self.renewed = {}
+        for worker, chunk in alive:
+            self.leases.adopt(worker, chunk, now=self.now)
+            self.leases.adopt("another", chunk, now=self.now)
+            self.renewed[worker, chunk] = self.now
+
+    @invariant()
+    def no_chunk_is_with_two(self) -> None:
+        """Of those that may send, for they renewed within FENCE_S, no two have the same chunk."""
+        sending = [
+            chunk
+            for (worker, chunk), at in self.renewed.items()
+            if self.now - at <= FENCE_S and chunk in self.held[worker] and chunk not in self.sealed
+        ]
+        assert len(sending) == len(set(sending))
+
+    @invariant()
+    def none_is_lost(self) -> None:
+        """What is not sealed is open."""
+        assert self.leases.open == self.next_chunk - len(self.sealed)
+
+    def teardown(self) -> None:
+        """In the end everything can be leased."""
+        self.now += 1000.0
+        rest = [chunk for chunk in CHUNKS[: self.next_chunk] if chunk not in self.sealed]
+        granted = [self.leases.grant("last", now=self.now) for _ in rest]
+        assert [grant.chunk for grant in granted if grant] == rest
+        assert self.leases.grant("last", now=self.now) is None
+
+
+TestFleet = Fleet.TestCase
+TestFleet.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_sealing_does_not_grow_slow_with_the_chunks() -> None:
+    """A hundred thousand chunks are leased and sealed within seconds: nothing scans what is pending."""
+    leases = Leases()
+    chunks = [ChunkId(0, number) for number in range(100_000)]
+    for chunk in chunks:
+        leases.add(chunk)
+    for number, chunk in enumerate(chunks):
+        grant = leases.grant("a", now=float(number))
+        assert grant is not None
+        assert grant.chunk == chunk
+        leases.sealed(chunk)
+    assert leases.open == 0

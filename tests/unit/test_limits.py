@@ -1,0 +1,480 @@
+"""Limits: what is leased never adds up to more than the limit, and what is spent never runs ahead of what is leased."""
+
+import math
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gen.limits import (
+    BURST_S,
+    EPISODE_S,
+    LEASE_S,
+    RAMP_S,
+    Adaptive,
+    Allowance,
+    Cost,
+    Estimator,
+    Lease,
+    Ledger,
+    Report,
+    Resource,
+    rates_of,
+)
+from schemas.teacher import Limits
+
+ONE = Cost(0, 0)
+"""A request, where no tokens are limited."""
+
+
+def report(in_flight: int = 0, waiting: int = 0, *, served: int = 0, refused: int = 0, **more: float) -> Report:
+    """A worker's report."""
+    return Report(in_flight, waiting, served, refused, **more)  # type: ignore[arg-type]
+
+
+def leased(rates: dict[Resource, float], *, slots: int = 1000, now: float = 0.0, ttl_s: float = math.inf) -> Allowance:
+    """An allowance with one lease, by default for ever."""
+    allowance = Allowance()
+    allowance.accept(Lease(rates, slots, ttl_s, 0.0), asked_at=now, now=now)
+    return allowance
+
+
+# --- the ledger
+
+
+def test_limits_are_leased_by_the_second() -> None:
+    """The recipe states them by the minute."""
+    limits = Limits(
+        requests_per_minute=60, tokens_per_minute=600, input_tokens_per_minute=6, output_tokens_per_minute=3
+    )
+    assert rates_of(limits) == {"requests": 1.0, "total": 10.0, "input": 0.1, "output": 0.05}
+    assert rates_of(Limits()) == {}
+
+
+def test_a_lone_worker_has_everything() -> None:
+    """Even before it has anything to do."""
+    lease = Ledger(Limits(requests_per_minute=60, in_flight=7), now=0.0).renew("a", report(), now=0.0)
+    assert (lease.rates, lease.slots, lease.pause_s) == ({"requests": 1.0}, 7, 0.0)
+
+
+def test_shares_follow_demand() -> None:
+    """Within a few renewals, whoever came first."""
+    ledger = Ledger(Limits(requests_per_minute=60, in_flight=100), now=0.0)
+    leases = {}
+    for second in range(6):
+        leases["a"] = ledger.renew("a", report(waiting=300), now=second)
+        leases["b"] = ledger.renew("b", report(waiting=100), now=second + 0.5)
+    assert {name: lease.slots for name, lease in leases.items()} == {"a": 75, "b": 25}
+    assert leases["a"].rates["requests"] == pytest.approx(0.75)
+    assert leases["b"].rates["requests"] == pytest.approx(0.25)
+
+
+def test_an_idle_worker_holds_nothing_back() -> None:
+    """One that waits for the others to finish leaves them the only slot."""
+    ledger = Ledger(Limits(requests_per_minute=60, in_flight=1), now=0.0)
+    ledger.renew("idle", report(), now=0.0)
+    ledger.renew("busy", report(waiting=5), now=0.5)
+    ledger.renew("idle", report(), now=1.0)
+    lease = ledger.renew("busy", report(waiting=5), now=1.5)
+    assert (lease.slots, lease.rates["requests"]) == (1, 1.0)
+
+
+def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
+    """Slots are held as long as the request: what is still under way is not leased again."""
+    ledger = Ledger(Limits(in_flight=10), now=0.0)
+    ledger.renew("a", report(waiting=50), now=0.0)
+    ledger.renew("b", report(waiting=50), now=0.5)
+    assert ledger.renew("a", report(in_flight=10, waiting=40), now=1.0).slots == 5
+    assert ledger.renew("b", report(waiting=50), now=1.5).slots == 0
+    ledger.renew("a", report(in_flight=7, waiting=43), now=2.0)
+    assert ledger.renew("b", report(waiting=50), now=2.5).slots == 3
+
+
+def test_a_dead_worker_s_share_is_free_after_its_lease() -> None:
+    """And not before."""
+    ledger = Ledger(Limits(requests_per_minute=60, in_flight=10), now=0.0)
+    ledger.renew("dead", report(waiting=1), now=0.0)
+    assert ledger.renew("a", report(waiting=1), now=LEASE_S - 0.1).slots == 0
+    lease = ledger.renew("a", report(waiting=1), now=LEASE_S + 0.1)
+    assert (lease.slots, lease.rates["requests"]) == (10, 1.0)
+
+
+def test_a_worker_that_leaves_gives_its_share_back() -> None:
+    """At once; leaving twice is no harm."""
+    ledger = Ledger(Limits(in_flight=10), now=0.0)
+    ledger.renew("a", report(), now=0.0)
+    ledger.leave("a")
+    ledger.leave("a")
+    assert ledger.renew("b", report(), now=0.1).slots == 10
+
+
+def test_a_pause_holds_for_every_worker() -> None:
+    """Retry-After seen by one reaches each at its next renewal; a shorter one does not shorten it."""
+    ledger = Ledger(Limits(), now=0.0)
+    ledger.renew("a", report(refused=1, pause_s=7.0), now=1.0)
+    assert ledger.renew("b", report(pause_s=0.5), now=2.0).pause_s == pytest.approx(6.0)
+    assert ledger.renew("c", report(), now=7.5).pause_s == pytest.approx(0.5)
+    assert ledger.renew("c", report(), now=9.0).pause_s == 0.0
+
+
+def test_a_declared_concurrency_is_never_cut() -> None:
+    """A stray 429 changes nothing."""
+    ledger = Ledger(Limits(in_flight=512), now=0.0)
+    for second in range(60):
+        assert ledger.renew("a", report(512, 100, refused=9), now=second).slots == 512
+
+
+def test_slow_down_halves_and_regrows_slowly() -> None:
+    """Half of the rates and of the slots, once an episode; then at most half as much again in 15 minutes."""
+    ledger = Ledger(Limits(requests_per_minute=6000, in_flight=100), now=0.0)
+    ledger.renew("a", report(100, 50, refused=1, ramped=True), now=0.0)
+    lease = ledger.renew("a", report(100, 50, refused=1, ramped=True), now=1.0)
+    assert lease.rates["requests"] == pytest.approx(50.0, rel=0.001)
+    assert lease.slots == 50
+    for minutes in range(60):
+        lease = ledger.renew("a", report(50, 50, served=50), now=60.0 * minutes)
+        most = 0.5 * 1.5 ** (60.0 * minutes / RAMP_S)
+        assert lease.rates["requests"] <= 100.0 * min(1.0, most) + 1e-6
+        assert lease.slots <= 100 * min(1.0, most) + 1e-6
+    assert (lease.rates["requests"], lease.slots) == (100.0, 100)
+    assert ledger.renew("a", report(), now=1e9).slots == 100
+
+
+def test_slow_down_bounds_an_adaptive_concurrency_too() -> None:
+    """It may not double its way back within seconds."""
+    ledger = Ledger(Limits(), now=0.0)
+    ledger.renew("a", report(), now=0.0)
+    ledger.renew("a", report(32, 500, served=9, refused=1, ramped=True), now=10.0)
+    now = 10.0
+    while now < 10.0 + RAMP_S:
+        now += 1.0
+        lease = ledger.renew("a", report(32, 500, served=9), now=now)
+        assert lease.slots <= 24
+    assert lease.slots >= 23
+
+
+@dataclass
+class _Worker:
+    lease: Lease | None = None
+    until: float = -math.inf
+    in_flight: int = 0
+    peak: int = 0
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Workers that join, renew, send, finish, die and leave in any order, under one ledger."""
+
+    @initialize(slots=st.integers(1, 40), rate=st.integers(1, 10_000))
+    def start(self, slots: int, rate: int) -> None:
+        """Draw the limits."""
+        self.limits = Limits(in_flight=slots, requests_per_minute=rate, tokens_per_minute=7 * rate)
+        self.ledger = Ledger(self.limits, now=0.0)
+        self.now = 0.0
+        self.workers: dict[str, _Worker] = {}
+        self.cut_off = False
+        """Whether a worker was late while it had requests under way: then they may overlap with its successors'."""
+
+    @rule(name=st.sampled_from("abcdef"), waiting=st.integers(0, 100))
+    def renew(self, name: str, waiting: int) -> None:
+        """A worker, perhaps a new one, reports."""
+        worker = self.workers.setdefault(name, _Worker())
+        worker.lease = self.ledger.renew(name, report(worker.peak, waiting), now=self.now)
+        worker.until = self.now + worker.lease.ttl_s
+        worker.peak = worker.in_flight
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), wanted=st.integers(1, 50))
+    def send(self, data: st.DataObject, wanted: int) -> None:
+        """A worker uses what it has leased."""
+        worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
+        if worker.lease is not None and self.now < worker.until:
+            worker.in_flight = max(worker.in_flight, min(worker.lease.slots, worker.in_flight + wanted))
+            worker.peak = max(worker.peak, worker.in_flight)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), done=st.integers(1, 50))
+    def finish(self, data: st.DataObject, done: int) -> None:
+        """Requests come home."""
+        worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
+        worker.in_flight = max(0, worker.in_flight - done)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), says_so=st.booleans())
+    def end(self, data: st.DataObject, says_so: bool) -> None:
+        """A worker dies, or leaves in good order; its requests are gone with it."""
+        name = data.draw(st.sampled_from(sorted(self.workers)))
+        del self.workers[name]
+        if says_so:
+            self.ledger.leave(name)
+
+    @rule(seconds=st.floats(0.01, 1.5))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        self.cut_off |= any(worker.in_flight and worker.until <= self.now for worker in self.workers.values())
+
+    @invariant()
+    def nothing_is_leased_twice(self) -> None:
+        """Neither rates nor slots, nor the requests under way."""
+        if not hasattr(self, "workers"):
+            return
+        leases = [w.lease for w in self.workers.values() if w.lease is not None and self.now < w.until]
+        assert self.limits.in_flight is not None
+        assert sum(lease.slots for lease in leases) <= self.limits.in_flight
+        for name, rate in rates_of(self.limits).items():
+            assert sum(lease.rates[name] for lease in leases) <= rate * (1 + 1e-9)
+        if not self.cut_off:
+            assert sum(worker.in_flight for worker in self.workers.values()) <= self.limits.in_flight
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLedger = LedgerMachine.TestCase
+
+
+@pytest.mark.parametrize(("slots", "workers"), [(1, 2), (1, 5), (2, 3), (3, 8), (8, 8)])
+@pytest.mark.parametrize("request_s", [0.3, 7.0])
+def test_nobody_starves_for_slots(slots: int, workers: int, request_s: float) -> None:
+    """With fewer slots than workers each gets its turn, at some cost for handing over."""
+    ledger = Ledger(Limits(in_flight=slots), now=0.0)
+    allowances = {f"w{n}": Allowance() for n in range(workers)}
+    out: deque[tuple[float, str]] = deque()
+    served: Counter[str] = Counter()
+    busy = 0.0
+    for tick in range(4000):
+        now = tick * 0.05
+        while out and out[0][0] <= now:
+            name = out.popleft()[1]
+            allowances[name].settle(ONE, None)
+            served[name] += 1
+        for index, (name, allowance) in enumerate(allowances.items()):
+            if (tick + 3 * index) % 20 == 0:
+                lease = ledger.renew(name, report(allowance.peak, 50), now=now)
+                allowance.peak = allowance.in_flight
+                allowance.accept(lease, asked_at=now, now=now)
+            while allowance.reserve(ONE, now=now) == 0.0:
+                out.append((now + request_s, name))
+        assert len(out) <= slots
+        busy += len(out) * 0.05
+    assert min(served[name] for name in allowances) >= 0.25 * sum(served.values()) / workers
+    assert busy >= 0.3 * slots * 200
+
+
+# --- adaptive concurrency
+
+
+def test_concurrency_doubles_while_it_is_used_up() -> None:
+    """Once a second at most, and only on answers."""
+    adaptive = Adaptive()
+    adaptive.observe(report(32), saturated=True, now=0.0)
+    assert adaptive.slots == 32
+    for now in (1.0, 1.1, 1.9, 2.0):
+        adaptive.observe(report(served=5), saturated=True, now=now)
+    assert adaptive.slots == 128
+    adaptive.observe(report(served=5), saturated=False, now=9.0)
+    assert adaptive.slots == 128
+
+
+def test_an_episode_of_refusals_is_one_cut() -> None:
+    """A hundred workers that report the same storm cut once."""
+    adaptive = Adaptive(slots=1000)
+    for n in range(100):
+        adaptive.observe(report(refused=50), saturated=True, now=n * EPISODE_S / 101)
+    assert adaptive.slots == 700
+    adaptive.observe(report(refused=1), saturated=True, now=EPISODE_S + 0.1)
+    assert adaptive.slots == 489
+
+
+def test_concurrency_recovers_after_a_cut() -> None:
+    """By a twentieth a second: slow enough not to fall into the next episode, back within a minute."""
+    adaptive = Adaptive(slots=1000)
+    adaptive.observe(report(refused=1), saturated=True, now=0.0)
+    grown = [adaptive.slots]
+    for second in range(1, 31):
+        adaptive.observe(report(served=100), saturated=True, now=float(second))
+        grown.append(adaptive.slots)
+    assert all(after <= before * 1.06 for before, after in pairwise(grown))
+    assert grown[-1] >= 1000
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 10)), max_size=100))
+def test_concurrency_stays_in_its_bounds(steps: list[tuple[bool, bool, float]]) -> None:
+    """Never none, never more than the most."""
+    adaptive, now = Adaptive(), 0.0
+    for refused, saturated, passed in steps:
+        now += passed
+        adaptive.observe(report(served=1, refused=int(refused)), saturated=saturated, now=now)
+        assert 1 <= adaptive.slots <= adaptive.most
+
+
+# --- the allowance
+
+
+def test_nothing_goes_without_a_lease() -> None:
+    """Before the first one, and once it is over: only a renewal helps."""
+    assert Allowance().reserve(ONE, now=0.0) == math.inf
+    allowance = leased({}, ttl_s=2.0, now=10.0)
+    assert allowance.reserve(ONE, now=11.9) == 0.0
+    assert allowance.reserve(ONE, now=12.0) == math.inf
+
+
+def test_a_lease_is_good_from_when_it_was_asked_for() -> None:
+    """The ledger's count began before the answer arrived."""
+    allowance = Allowance()
+    allowance.accept(Lease({}, 5, 2.0, 0.0), asked_at=10.0, now=11.5)
+    assert allowance.reserve(ONE, now=11.9) == 0.0
+    assert allowance.reserve(ONE, now=12.0) == math.inf
+
+
+def test_slots_are_a_hard_bound() -> None:
+    """And come back with the request."""
+    allowance = leased({}, slots=2)
+    assert [allowance.reserve(ONE, now=0.0) for _ in range(3)] == [0.0, 0.0, math.inf]
+    allowance.settle(ONE, None)
+    assert allowance.reserve(ONE, now=0.0) == 0.0
+    assert (allowance.in_flight, allowance.peak) == (2, 2)
+
+
+def test_a_pause_holds_everything() -> None:
+    """For as long as it was ordered; a shorter one later changes nothing."""
+    allowance = leased({})
+    allowance.pause(7.0, now=1.0)
+    allowance.pause(1.0, now=2.0)
+    assert allowance.reserve(ONE, now=3.0) == pytest.approx(5.0)
+    assert allowance.reserve(ONE, now=8.0) == 0.0
+
+
+def test_a_wait_is_as_long_as_it_says() -> None:
+    """Asked again after it, the request may go."""
+    allowance = leased({"requests": 2.0, "input": 100.0})
+    assert allowance.reserve(Cost(30, 0), now=0.0) == pytest.approx(0.5)
+    assert allowance.reserve(Cost(30, 0), now=0.5) == 0.0
+    assert allowance.reserve(Cost(80, 0), now=0.5) == pytest.approx(0.8)
+
+
+def test_a_rate_of_zero_waits_for_a_renewal() -> None:
+    """Not for a time."""
+    assert leased({"requests": 0.0}).reserve(ONE, now=99.0) == math.inf
+
+
+@pytest.mark.parametrize("per_second", [0.02, 0.3, 3.0, 300.0])
+def test_a_rate_is_reached_however_small(per_second: float) -> None:
+    """Renewals every second, far more often than requests, do not eat what has gathered for the next one."""
+    allowance = Allowance()
+    sent, now, wake = 0, 0.0, 0.0
+    renew = 0.0
+    while now < 1000.0:
+        if now >= renew:
+            allowance.accept(Lease({"requests": per_second}, 10_000, LEASE_S, 0.0), asked_at=now, now=now)
+            renew = now + 1.0
+        while (wait := allowance.reserve(ONE, now=now)) == 0.0:
+            allowance.settle(ONE, None)
+            sent += 1
+        wake = now + wait
+        now = min(renew, wake)
+    assert per_second * 1000 * 0.98 - 1 <= sent <= per_second * (1000 + BURST_S) + 1
+
+
+def test_a_request_larger_than_a_burst_gets_through() -> None:
+    """Its tokens gather for as long as it takes."""
+    allowance = leased({"input": 10.0})
+    assert allowance.reserve(Cost(5000, 0), now=0.0) == pytest.approx(500.0)
+    assert allowance.reserve(Cost(5000, 0), now=250.0) == pytest.approx(250.0)
+    assert allowance.reserve(Cost(5000, 0), now=500.001) == 0.0
+
+
+def test_a_debt_is_paid_by_waiting() -> None:
+    """A request that used more than its estimate holds the next ones back, also over a renewal."""
+    allowance = leased({"output": 10.0})
+    allowance.reserve(Cost(0, 1), now=0.0)
+    assert allowance.reserve(Cost(0, 1), now=0.2) == 0.0
+    allowance.settle(Cost(0, 1), Cost(0, 101))
+    allowance.accept(Lease({"output": 20.0}, 10, math.inf, 0.0), asked_at=0.2, now=0.2)
+    wait = allowance.reserve(Cost(0, 1), now=0.2)
+    assert 4.9 <= wait <= 5.1
+
+
+def test_what_was_not_used_is_given_back() -> None:
+    """Up to a burst: unused tokens of long ago are no licence to flood now."""
+    allowance = leased({"output": 100.0})
+    allowance.reserve(Cost(0, 80), now=0.0)
+    assert allowance.reserve(Cost(0, 80), now=0.8) == 0.0
+    allowance.settle(Cost(0, 80), Cost(0, 5))
+    assert allowance.reserve(Cost(0, 75), now=0.8) == 0.0
+    for _ in range(50):
+        allowance.settle(Cost(0, 1000), Cost(0, 0))
+    assert allowance.reserve(Cost(0, 75), now=0.8) == 0.0
+    assert allowance.reserve(Cost(0, 75), now=0.8) > 0.0
+
+
+def test_a_lease_without_a_limit_lifts_it() -> None:
+    """What another job had stated goes with it."""
+    allowance = leased({"requests": 0.001})
+    allowance.accept(Lease({}, 10, math.inf, 0.0), asked_at=0.0, now=0.0)
+    assert allowance.reserve(ONE, now=0.0) == 0.0
+
+
+@dataclass
+class _Spent:
+    """What was admitted when, less what was given back."""
+
+    events: list[tuple[float, float]] = field(default_factory=list)
+
+    def most_above(self, rate: float) -> float:
+        """The largest excess of any window over rate x its length."""
+        worst, running, last = 0.0, 0.0, 0.0
+        for at, amount in self.events:
+            running = max(0.0, running - rate * (at - last)) + amount
+            last, worst = at, max(worst, running)
+        return worst
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rates=st.lists(st.floats(0.0, 200.0), min_size=1, max_size=8),
+    steps=st.lists(
+        st.tuples(st.floats(0, 2), st.floats(0.1, 300), st.floats(0, 2), st.booleans()), min_size=1, max_size=80
+    ),
+)
+def test_no_window_exceeds_the_share_and_one_burst(
+    rates: list[float], steps: list[tuple[float, float, float, bool]]
+) -> None:
+    """However leases, requests and settlements fall: the rate times the window, a burst, and the largest needs."""
+    allowance, now, spent = Allowance(), 0.0, _Spent()
+    most = max(rates)
+    largest = 0.0
+    for n, (passed, need, used, renew) in enumerate(steps):
+        now += passed
+        if renew or n == 0:
+            allowance.accept(Lease({"output": rates[n % len(rates)]}, 10**6, LEASE_S, 0.0), asked_at=now, now=now)
+        largest = max(largest, need)
+        if allowance.reserve(Cost(0, need), now=now) == 0.0:
+            spent.events.append((now, need))
+            if renew:
+                allowance.settle(Cost(0, need), Cost(0, need * used))
+                spent.events.append((now, need * (used - 1)))
+    assert spent.most_above(most) <= most * BURST_S + largest * 2 + 1e-6
+
+
+# --- estimates
+
+
+def test_estimates_learn_from_usage() -> None:
+    """From a guess to the real mean, in a few dozen answers."""
+    estimator = Estimator(max_output=500)
+    assert estimator.estimate(400).output == 500
+    for _ in range(200):
+        estimator.learn(400, Cost(200, 50))
+    learnt = estimator.estimate(400)
+    assert learnt.input == pytest.approx(208, rel=0.05)
+    assert learnt.output == pytest.approx(50)
+
+
+def test_estimates_never_exceed_max_tokens() -> None:
+    """Whatever a teacher claims to have used."""
+    estimator = Estimator(max_output=100)
+    estimator.learn(0, Cost(5, 10_000))
+    assert estimator.estimate(0) == Cost(8.0, 100)

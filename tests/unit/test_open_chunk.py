@@ -1,0 +1,301 @@
+"""An open chunk: its state is a fold over its journals, so whoever goes on after a crash knows what was known."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import FIRST, answer, body_of, clients_of, index, open_chunk, questions, recipe_of, write_source
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from s3_server import S3Server
+
+from gen.chunk import Chunk
+from gen.dataset import open_dataset
+from gen.http import Reply
+from gen.journal import Frame, JournalFile, Kind, frames, leftovers
+from gen.open_chunk import OpenChunk
+from gen.outcome import Ambiguous, Overload
+from gen.retry import MAX_DEATHS, GiveUp, Tries
+from gen.shipping import Shipper, recovered, sweep
+from schemas.completion import Completion
+from schemas.prompt import Prompt, prompt_key
+from schemas.recipe import Recipe
+
+ERROR = '{"error": {"message": "%s", "code": "%s"}}'
+REPLIES = {
+    "answer": (200, body_of()),
+    "no choices": (200, b'{"choices": []}'),
+    "cut": (200, b'{"choices": [{"mess'),
+    "policy": (400, (ERROR % ("no", "content_filter")).encode()),
+    "bad request": (400, (ERROR % ("what?", "invalid")).encode()),
+    "too long": (400, (ERROR % ("long", "context_length_exceeded")).encode()),
+    "long policy": (400, (ERROR % ("no " * 5000, "content_filter")).encode()),
+    "longest": (400, (ERROR % ("no " * 50_000, "content_filter")).encode()),
+    "rate": (429, b""),
+    "overload": (503, b"<html>"),
+    "error": (500, b""),
+    "money": (402, b""),
+}
+ENDS = [*REPLIES, "lost", "not sent"]
+SAMPLES, PROMPTS = 2, 3
+
+
+def recipe() -> Recipe:
+    """Two teachers, few attempts."""
+    teachers = [{"name": name, "api": "simulator", "max_attempts": 3} for name in ("a", "b")]
+    return recipe_of(Path("/nowhere"), ask={"samples": SAMPLES}, teachers=teachers)
+
+
+def chunk_of(count: int = PROMPTS) -> Chunk:
+    """A chunk of so many prompts."""
+    texts = [(("user", f"what is {n}?"),) for n in range(count)]
+    return Chunk(FIRST, [Prompt(f"q{n}", prompt_key(text), text, ()) for n, text in enumerate(texts)], [], [], [])
+
+
+def opened(path: Path) -> OpenChunk:
+    """The chunk with a new journal."""
+    return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, client_of=clients_of(recipe()))
+
+
+def end(held: OpenChunk, ordinal: int, how: str, *, at: float) -> None:
+    """The attempt ends so."""
+    if how == "lost":
+        held.unanswered(ordinal, Kind.LOST, Ambiguous("lost"), at=at)
+    elif how == "not sent":
+        held.unanswered(ordinal, Kind.NOT_SENT, Overload("away"), at=at)
+    else:
+        status, body = REPLIES[how]
+        read = held.client(ordinal).read
+        held.answered(ordinal, Reply(status, {}, body), at=at, latency_s=0.5, endpoint="host", read=read)
+
+
+def state(held: OpenChunk) -> list[tuple[bool, Tries, GiveUp | None, Frame | None]]:
+    """All that is known of each sample: settled, tries, failure, last answer."""
+    todo = set(held.todo())
+    assert held.left == len(todo)
+    known = []
+    for ordinal in range(len(held.answers)):
+        place = held.answers[ordinal]
+        frame = held.journal.read(*place) if place else None
+        reason = held.given_up.get(ordinal)
+        # What went unanswered says another thing when it is read back: that alone is not kept.
+        reason = replace(reason, message="") if reason and frame is None else reason
+        known.append((ordinal not in todo, replace(held.tries(ordinal)), reason, frame))
+    return known
+
+
+def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> list[object]:
+    """What the next owner must know: the same, and that what was under way may have been billed."""
+    wanted: list[object] = []
+    for ordinal, (settled, tries, reason, frame) in enumerate(state(held)):
+        if ordinal in under_way:
+            tries = replace(tries, maybe_billed=tries.maybe_billed + 1, deaths=tries.deaths + died)
+            if died and tries.deaths >= MAX_DEATHS:
+                settled, reason, frame = True, GiveUp("poison", "", None), None
+        wanted.append((settled, tries, reason, frame))
+    return wanted
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("ask"), st.integers(0, SAMPLES * PROMPTS - 1)),
+    st.tuples(st.just("end"), st.integers(0, SAMPLES * PROMPTS - 1), st.sampled_from(ENDS)),
+    st.tuples(st.just("crash"), st.booleans(), st.booleans(), st.integers(0, 30)),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEPS, max_size=60))
+def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]]
+) -> None:
+    """Any events, a crash at any point, a second one in the middle of the recovery, old journals left or removed."""
+    folder = tmp_path_factory.mktemp("journal")
+    store = open_dataset(recipe_of(folder))
+    names = (folder / f"{number:03d}-w.journal" for number in itertools.count())
+    held, clock = opened(next(names)), itertools.count(1000)
+    under_way: dict[int, float] = {}
+    for step in steps:
+        match step:
+            case ("ask", int(ordinal)) if ordinal in set(held.todo()) - under_way.keys():
+                under_way[ordinal] = float(next(clock))
+                held.sent(ordinal, at=under_way[ordinal])
+            case ("end", int(ordinal), str(how)) if ordinal in under_way:
+                end(held, ordinal, how, at=under_way.pop(ordinal))
+            case ("crash", bool(died), bool(twice), int(copied)):
+                wanted = after_crash(held, set(under_way), died=died)
+                held.journal.close()
+                if twice:
+                    crash_in_recovery(store, folder, next(names), copied)
+                old = leftovers(folder)
+                held, under_way = opened(next(names)), {}
+                held.recover(recovered(store, FIRST, folder, mine=held.journal.path), died=died)
+                assert state(held) == wanted
+                for path in old if not twice else ():
+                    path.unlink()
+    held.journal.remove()
+
+
+def crash_in_recovery(store: object, folder: Path, path: Path, copied: int) -> None:
+    """An owner that dies after it copied some frames."""
+    held = opened(path)
+
+    def some() -> Iterator[Frame]:
+        yield from itertools.islice(recovered(store, FIRST, folder, mine=path), copied)
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        held.recover(some(), died=False)
+    held.journal.close()
+
+
+def test_what_was_under_way_when_three_workers_died_is_poison(tmp_path: Path) -> None:
+    """Only that: a sample that was not sent again by a worker that died is not blamed for its death."""
+    held = opened(tmp_path / "0.journal")
+    for death in range(MAX_DEATHS):
+        held.sent(0, at=float(death))
+        if death == 0:
+            held.sent(1, at=float(death))
+        held = reopened(held, tmp_path / f"{death + 1}.journal", died=True)
+    assert held.given_up[0].kind == "poison"
+    assert held.tries(0) == Tries(attempts=3, maybe_billed=3, deaths=3)
+    assert held.tries(1) == Tries(attempts=1, maybe_billed=1, deaths=1)
+    assert 1 in held.todo()
+    again = reopened(held, tmp_path / "9.journal", died=True)
+    assert state(again) == state(held)
+
+
+def reopened(held: OpenChunk, path: Path, *, died: bool) -> OpenChunk:
+    """The next owner's chunk, after a crash of `held`'s."""
+    held.journal.close()
+    again = opened(path)
+    with held.journal.path.open("rb") as file:
+        again.recover(frames(file, origin="here"), died=died)
+    return again
+
+
+def test_whole_runs_that_are_killed_make_no_poison(tmp_path: Path) -> None:
+    """They say nothing of a single prompt."""
+    held = opened(tmp_path / "0.journal")
+    for kill in range(5):
+        held.sent(0, at=float(kill))
+        held = reopened(held, tmp_path / f"{kill + 1}.journal", died=False)
+    assert held.tries(0) == Tries(attempts=5, maybe_billed=5)
+    assert not held.given_up
+
+
+def test_a_sample_answered_by_two_owners_is_settled_by_the_first(tmp_path: Path) -> None:
+    """A worker that hung answered late: one answer counts, and it is the same for everyone who reads."""
+    first, second = opened(tmp_path / "0.journal"), opened(tmp_path / "1.journal")
+    answer(first, 0, body_of("first"), at=1.0)
+    answer(second, 0, body_of("second"), at=2.0)
+    first.journal.close()
+    second.journal.close()
+    held = opened(tmp_path / "2.journal")
+    store = open_dataset(recipe_of(tmp_path))
+    held.recover(recovered(store, FIRST, tmp_path, mine=held.journal.path), died=False)
+    place = held.answers[0]
+    assert place is not None
+    assert b"first" in held.journal.read(*place).body
+    assert held.tries(0) == Tries(attempts=1)
+
+
+def test_an_answer_whose_sent_frame_is_damaged_counts(tmp_path: Path) -> None:
+    """The frame that is left says that it was sent."""
+    held = opened(tmp_path / "0.journal")
+    held.recover([Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "host", body_of())], died=False)
+    assert held.tries(0) == Tries(attempts=1)
+    assert 0 not in held.todo()
+
+
+def test_frames_of_another_shape_of_chunk_are_passed_over(tmp_path: Path) -> None:
+    """An ordinal that the chunk does not have."""
+    held = opened(tmp_path / "0.journal")
+    held.recover([Frame(Kind.SENT, SAMPLES * PROMPTS, 1.0)], died=False)
+    assert held.left == SAMPLES * PROMPTS
+    assert held.had_owners
+
+
+def test_every_reply_reads_back_as_it_was_read(tmp_path: Path) -> None:
+    """Also one whose body is cut for the journal: a policy refusal must not become a bad request on the way."""
+    for number, how in enumerate(REPLIES):
+        held = opened(tmp_path / f"{number}-0.journal")
+        held.sent(0, at=1.0)
+        end(held, 0, how, at=1.0)
+        wanted = state(held)
+        again = reopened(held, tmp_path / f"{number}-1.journal", died=False)
+        assert state(again) == wanted, how
+        if (place := again.answers[0]) is not None:
+            frame = again.journal.read(*place)
+            outcome = again.client(0).read(Reply(frame.status, {}, frame.body))
+            assert isinstance(outcome, Completion) == (how == "answer")
+
+
+def test_alike_failures_tell_of_the_recipe_and_few_of_the_prompts(tmp_path: Path) -> None:
+    """All samples of several prompts refused as bad requests; one that is not, or too few prompts: data."""
+    held = opened(tmp_path / "0.journal")
+    for ordinal in range(SAMPLES * PROMPTS - 1):
+        answer(held, ordinal, REPLIES["bad request"][1], status=400)
+        assert held.alike_failure() is None
+    answer(held, SAMPLES * PROMPTS - 1, REPLIES["bad request"][1], status=400)
+    reason = held.alike_failure()
+    assert reason is not None
+    assert (reason.kind, reason.status) == ("bad_request", 400)
+    held = opened(tmp_path / "1.journal")
+    for ordinal in range(SAMPLES * PROMPTS):
+        answer(held, ordinal, REPLIES["too long" if ordinal == 3 else "bad request"][1], status=400)
+    assert held.alike_failure() is None
+    for count in (0, 1):
+        few = OpenChunk(
+            chunk_of(count),
+            JournalFile.create(tmp_path / f"few-{count}.journal"),
+            samples=SAMPLES,
+            client_of=clients_of(recipe()),
+        )
+        for ordinal in range(SAMPLES * count):
+            answer(few, ordinal, REPLIES["bad request"][1], status=400)
+        assert few.alike_failure() is None
+
+
+def test_teachers_are_drawn_the_same_for_ever(tmp_path: Path) -> None:
+    """By prompt and sample, whoever opens the chunk; both are asked."""
+    one, other = opened(tmp_path / "0.journal"), opened(tmp_path / "1.journal")
+    names = [one.client(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
+    assert names == [other.client(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
+    assert set(names) == {"a", "b"}
+
+
+def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Server) -> None:
+    """Shipped segments, the rest a sweep shipped, a copy by an owner that died too: each attempt is counted once."""
+    write_source(tmp_path, questions(3))
+    root = tmp_path / "node"
+    changes = {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}
+    made = recipe_of(tmp_path, dataset=changes, run={"journal_dir": str(root)})
+    index(made)
+    store = open_dataset(made)
+    held = open_chunk(made)
+    folder = held.journal.path.parent
+    shipper = Shipper(store, FIRST, held.journal)
+    answer(held, 0, b"", status=500, at=1.0)
+    shipper.ship()
+    answer(held, 0, b"", status=500, at=2.0)
+    held.sent(1, at=3.0)
+    shipper.ship()
+    held.sent(2, at=4.0)
+    held.journal.close()
+    wanted = [Tries(attempts=2, failures=2), Tries(1, maybe_billed=1), Tries(1, maybe_billed=1)]
+
+    here = open_chunk(made, worker="w1")  # on the same node, before anyone swept
+    here.recover(recovered(store, FIRST, folder, mine=here.journal.path), died=False)
+    assert [here.tries(ordinal) for ordinal in range(3)] == wanted
+    Shipper(store, FIRST, here.journal).ship()
+    here.journal.close()
+    assert sweep(store, folder.parent) == [FIRST, FIRST]
+    assert not folder.exists()
+
+    there = open_chunk(made, worker="w2")
+    there.recover(recovered(store, FIRST, folder, mine=there.journal.path), died=False)
+    assert [there.tries(ordinal) for ordinal in range(3)] == wanted
+    there.journal.remove()

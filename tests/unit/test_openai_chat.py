@@ -1,0 +1,544 @@
+"""OpenAI's chat completions: what is asked, and what is read from answers good, odd and broken."""
+
+import copy
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gen.http import Reply
+from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
+from gen.teachers import api_of
+from schemas.arrow import RECORD
+from schemas.completion import Completion, FinishReason, Usage
+from schemas.recipe import Ask
+from schemas.teacher import Teacher
+
+TERMS = {"training_use": "permitted"}
+
+
+def teacher(**fields: Any) -> Teacher:
+    """A teacher behind a URL."""
+    return Teacher.model_validate({"name": "t", "base_url": "http://t/v1", "model": "m", "terms": TERMS} | fields)
+
+
+API = api_of(teacher(), Ask())
+
+
+def read(document: Any, *, status: int = 200) -> Outcome:
+    """What a reply says; a document that is no bytes goes as JSON."""
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return API.read(Reply(status, {}, body))
+
+
+def answer(document: Any) -> Completion:
+    """The completion that it must be."""
+    outcome = read(document)
+    assert isinstance(outcome, Completion), outcome
+    return outcome
+
+
+def chat(message: dict[str, Any] | None = None, **choice: Any) -> dict[str, Any]:
+    """A whole document around a message."""
+    message = {"role": "assistant", "content": "four"} if message is None else message
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "m-2026",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"} | choice],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13},
+    }
+
+
+# --- requests
+
+
+def sent(ask: Ask, *, sample: int = 0, **fields: Any) -> dict[str, Any]:
+    """The request's body, read back; no name stands in it twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    body = api_of(teacher(**fields), ask).body((("system", "s"), ("user", 'q "1"\n\u2028é')), sample)
+    found: dict[str, Any] = json.loads(body, object_pairs_hook=once)
+    return found
+
+
+def test_a_bare_request_holds_model_and_messages() -> None:
+    """What the recipe leaves open is left to the teacher."""
+    assert sent(Ask()) == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": 'q "1"\n\u2028é'}],
+    }
+
+
+def test_a_full_request_holds_every_parameter() -> None:
+    """In OpenAI's names; `extra` as it is."""
+    ask = Ask(
+        temperature=0.7,
+        top_p=0.9,
+        stop=("a", "b"),
+        seed=40,
+        reasoning_effort="low",
+        top_logprobs=5,
+        max_tokens=99,
+        extra={"chat_template_kwargs": {"enable_thinking": True}},
+    )
+    body = sent(ask, sample=2)
+    del body["messages"]
+    assert body == {
+        "model": "m",
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "stop": ["a", "b"],
+        "seed": 42,
+        "reasoning_effort": "low",
+        "logprobs": True,
+        "top_logprobs": 5,
+        "max_tokens": 99,
+        "chat_template_kwargs": {"enable_thinking": True},
+    }
+
+
+def test_samples_differ_in_their_seed_alone() -> None:
+    """So that a teacher that honours seeds gives different answers, the same ones each time."""
+    first, second = sent(Ask(seed=1)), sent(Ask(seed=1), sample=1)
+    assert first | {"seed": 2} == second
+
+
+def test_openai_itself_wants_max_completion_tokens() -> None:
+    """By the host, or as the recipe says."""
+    assert sent(Ask(max_tokens=5), base_url="https://api.openai.com/v1")["max_completion_tokens"] == 5
+    assert "max_tokens" not in sent(Ask(max_tokens=5), max_tokens_as="max_completion_tokens")
+
+
+def test_headers_hold_the_key_where_there_is_one() -> None:
+    """And ask for an answer that needs no decompressing."""
+    assert API.headers("k")["authorization"] == "Bearer k"
+    assert "authorization" not in API.headers(None)
+    assert API.headers(None)["accept-encoding"] == "identity"
+
+
+# --- answers
+
+
+def test_a_plain_answer() -> None:
+    """Text, finish reason, the model that answered, usage."""
+    assert answer(chat()) == Completion(
+        text="four",
+        finish_reason="stop",
+        finish_reason_raw="stop",
+        model="m-2026",
+        response_id="chatcmpl-1",
+        usage=Usage(input_tokens=10, output_tokens=3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning", "source"),
+    [
+        ({"content": "4", "reasoning": "2+2"}, "4", "2+2", "reasoning"),
+        ({"content": "4", "reasoning_content": "2+2"}, "4", "2+2", "reasoning_content"),
+        ({"content": "4", "reasoning": "2+2", "reasoning_content": "2+2"}, "4", "2+2", "reasoning"),
+        ({"content": "4", "reasoning": None, "reasoning_content": "2+2"}, "4", "2+2", "reasoning_content"),
+        (
+            {
+                "content": "4",
+                "reasoning_details": [
+                    {"type": "reasoning.text", "text": "2"},
+                    {"type": "reasoning.summary", "summary": "+2"},
+                    {"type": "reasoning.encrypted", "data": "…"},
+                ],
+            },
+            "4",
+            "2+2",
+            "reasoning_details",
+        ),
+        ({"content": "<think>\n2+2\n</think>\n\n4"}, "4", "2+2", "think_tag"),
+        ({"content": "\n <think>2+2</think>4"}, "4", "2+2", "think_tag"),
+        ({"content": "2+2\n</think>\n\n4"}, "4", "2+2", "think_tag"),
+        ({"content": "<think>\n\n</think>\n\n4"}, "4", "", "think_tag"),
+        ({"content": "<think>2+2 and so"}, "", "2+2 and so", "think_tag"),
+        ({"content": "say <think>a</think> b"}, "say <think>a</think> b", None, None),
+        (
+            {"content": [{"type": "thinking", "thinking": "2+2"}, {"type": "text", "text": "4"}]},
+            "4",
+            "2+2",
+            "content_part",
+        ),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "2+2"}]}, {"type": "image"}]},
+            None,
+            "2+2",
+            "content_part",
+        ),
+        ({"content": None, "reasoning": "2+2"}, None, "2+2", "reasoning"),
+        ({"content": "4"}, "4", None, None),
+        ({"content": "4", "reasoning": {"effort": "low"}, "reasoning_details": "x"}, "4", None, None),
+    ],
+    ids=str,
+)
+def test_reasoning_is_found_wherever_it_hides(
+    message: dict[str, Any], text: str | None, reasoning: str | None, source: str | None
+) -> None:
+    """One column for it, and a word on where it was; the text is without it."""
+    found = answer(chat(message))
+    assert (found.text, found.reasoning, found.reasoning_source) == (text, reasoning, source)
+
+
+@pytest.mark.parametrize(
+    ("raw", "normal"),
+    [
+        ("stop", "stop"),
+        ("STOP", "stop"),
+        ("eos", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("insufficient_system_resource", "unknown"),
+        ("weird", "unknown"),
+        ("error", "unknown"),
+    ],
+)
+def test_finish_reasons(raw: str, normal: FinishReason) -> None:
+    """Normalised beside the raw word; an unknown one is no success."""
+    found = answer(chat(finish_reason=raw))
+    assert (found.finish_reason, found.finish_reason_raw) == (normal, raw)
+
+
+@pytest.mark.parametrize("raw", [None, "", 3, {"type": "stop"}])
+def test_a_finish_reason_that_is_no_word(raw: Any) -> None:
+    """Not known why it ended: not training data by itself."""
+    found = answer(chat(finish_reason=raw))
+    assert (found.finish_reason, found.finish_reason_raw) == ("unknown", None)
+
+
+def test_tool_calls_are_kept_as_json() -> None:
+    """As the wire gave them, the old single form included."""
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"é": 1}'}}]
+    found = answer(chat({"content": None, "tool_calls": calls}, finish_reason="tool_calls"))
+    assert found.finish_reason == "tool_calls"
+    assert found.text is None
+    assert json.loads(found.tool_calls or "") == calls
+    old = answer(chat({"content": None, "function_call": {"name": "f"}}, finish_reason="function_call"))
+    assert json.loads(old.tool_calls or "") == [{"name": "f"}]
+
+
+def test_a_refusal_is_an_answer() -> None:
+    """Kept, whatever the finish reason; an empty one is none."""
+    found = answer(chat({"content": None, "refusal": "I can't."}))
+    assert (found.finish_reason, found.refusal, found.finish_reason_raw) == ("refused", "I can't.", "stop")
+    assert answer(chat({"content": "4", "refusal": ""})).refusal is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (None, Usage()),
+        ([], Usage()),
+        ({}, Usage()),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(output_tokens=0)),
+        ({"prompt_tokens": -1, "completion_tokens": "3"}, Usage()),
+        ({"prompt_tokens": 1.5, "completion_tokens": True}, Usage()),
+        ({"prompt_tokens": 2**60, "completion_tokens": 10**30}, Usage()),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(9, 4)),
+        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4}, Usage(9, 4)),
+        ({"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}, Usage(None, None, 9, 4)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": None, "completion_tokens_details": [1]}, Usage(9)),
+    ],
+    ids=str,
+)
+def test_usage_is_what_makes_sense_of_it(usage: Any, expected: Usage) -> None:
+    """What is no count is null, and the answer is kept."""
+    assert answer(chat() | {"usage": usage}).usage == expected
+
+
+# --- log probabilities
+
+
+def token(text: Any, logprob: Any, **more: Any) -> dict[str, Any]:
+    """One place of an answer."""
+    return {"token": text, "logprob": logprob, "bytes": None} | more
+
+
+def test_logprobs() -> None:
+    """A row a token, with the alternatives and the ids, where the server gives them."""
+    content = [
+        token("fo", -0.5, top_logprobs=[token("fo", -0.5), token("f", -9999.0)]),
+        token("ur", 0, top_logprobs=None),
+    ]
+    assert answer(chat(logprobs={"content": content, "refusal": None}, token_ids=[7, 8])).logprobs == [
+        {
+            "token": "fo",
+            "token_id": 7,
+            "logprob": -0.5,
+            "top": [
+                {"token": "fo", "token_id": None, "logprob": -0.5},
+                {"token": "f", "token_id": None, "logprob": -9999.0},
+            ],
+        },
+        {"token": "ur", "token_id": 8, "logprob": 0.0, "top": []},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "token_id"),
+    [
+        ("token_id:17", None, 17),
+        ("token_id:17", [5], 5),
+        ("token_id:x", None, None),
+        ("token_id:99999999999", None, None),
+        ("token_id:" + "9" * 5000, None, None),
+        ("a", [2**31], None),
+        ("a", [-1], None),
+        ("a", ["5"], None),
+        ("a", [1, 2], None),
+        ("a", "5", None),
+    ],
+)
+def test_token_ids(text: str, ids: Any, token_id: int | None) -> None:
+    """From vLLM's list or its way of writing tokens; what is no id, or has no place, is null."""
+    rows = answer(chat(logprobs={"content": [token(text, -1)]}, token_ids=ids)).logprobs
+    assert rows is not None
+    assert rows[0]["token_id"] == token_id
+
+
+def test_logprobs_that_json_can_not_hold() -> None:
+    """-Infinity is OpenAI's -9999.0; NaN, and null as llama.cpp writes it, are not known."""
+    text = json.dumps(chat(logprobs={"content": [token("a", x) for x in (-math.inf, math.nan, None)]}))
+    rows = answer(text.encode()).logprobs
+    assert rows is not None
+    assert rows[0]["logprob"] == -9999.0
+    assert all(math.isnan(row["logprob"]) for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        None,
+        {},
+        {"content": None},
+        {"content": "abc"},
+        {"content": {"a": 1}},
+        {"content": [None]},
+        {"content": [{"token": "a"}]},
+        {"content": [token(5, -1)]},
+        {"content": [token("a", "x")]},
+        {"content": [token("a", -1, top_logprobs={"a": 1})]},
+        {"tokens": ["a"], "token_logprobs": [-1.0]},
+    ],
+    ids=str,
+)
+def test_logprobs_of_another_shape_do_not_cost_the_answer(logprobs: Any) -> None:
+    """The text is paid for; they are left out."""
+    found = answer(chat(logprobs=logprobs))
+    assert (found.text, found.logprobs) == ("four", None)
+
+
+# --- odd bodies
+
+
+def test_leading_newlines_are_no_harm() -> None:
+    """DeepSeek sends them while a request is queued."""
+    assert answer(b"\n\n \r\n" + json.dumps(chat()).encode()).text == "four"
+
+
+def test_a_byte_order_mark_is_no_harm() -> None:
+    """Some gateways write one."""
+    assert answer(b"\xef\xbb\xbf" + json.dumps(chat()).encode()).text == "four"
+
+
+def test_lone_surrogates_are_replaced_everywhere() -> None:
+    """A model may emit half a character; no UTF-8 file can hold it. Pairs stay characters."""
+    half = "a\ud83d!"
+    document = chat(
+        {
+            "content": half + "\U0001f600",
+            "reasoning": half,
+            "tool_calls": [{"id": half, half: half}],
+            "refusal": half,
+        },
+        finish_reason=half,
+        logprobs={"content": [token(half, -1, top_logprobs=[token(half, -1)])]},
+    ) | {"model": half, "id": half}
+    found = answer(document)
+    assert found.text == "a\ufffd!\U0001f600"
+    assert found.model == "a\ufffd!"
+    storable(found)
+
+
+def test_nan_in_a_tool_call_is_null() -> None:
+    """The column holds JSON, and JSON has no NaN."""
+    found = answer(json.dumps(chat({"tool_calls": [{"x": math.nan}]}, finish_reason="tool_calls")).encode())
+    assert json.loads(found.tool_calls or "", parse_constant=pytest.fail) == [{"x": None}]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", Ambiguous),
+        (b"\n\n\n", Ambiguous),
+        (json.dumps(chat()).encode()[:-20], Ambiguous),
+        (b"<html>Bad gateway</html>", Ambiguous),
+        (b'data: {"choices": []}\n\n', Ambiguous),
+        (b"[" * 100_000, Ambiguous),
+        (b'{"a": ' + b"9" * 5000 + b"}", Ambiguous),
+        (b'{"a": 1e999}', Ambiguous),
+        (b'{"choices": "\xff"}', Malformed),
+        (b"null", Malformed),
+        (b"[]", Malformed),
+        (b'"four"', Malformed),
+        (b"{}", Malformed),
+        ({"choices": []}, Malformed),
+        ({"choices": None}, Malformed),
+        ({"choices": {"0": 1}}, Malformed),
+        ({"choices": ["four"]}, Malformed),
+        ({"choices": [{"finish_reason": "stop"}]}, Malformed),
+        ({"choices": [{"message": None}]}, Malformed),
+        ({"choices": [{"message": {}}]}, Malformed),
+        (chat({"content": None}), Malformed),
+        (chat({"content": None}, finish_reason="tool_calls"), Malformed),
+        (chat({"content": {"text": "four"}}), Malformed),
+        (chat({"content": [{"text": "no type"}]}), Malformed),
+        (chat({"content": [{"type": "text", "text": None}]}), Malformed),
+        ({"error": {"message": "m", "code": "server_error"}}, Malformed),
+        ({"error": {"message": "m", "code": 429}}, Rate),
+        ({"error": {"message": "m", "code": 502}, "choices": []}, Overload),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_200_that_is_no_answer(body: Any, expected: type) -> None:
+    """Never a Completion: asked again, a few times, or treated as the error it names."""
+    assert type(read(body)) is expected
+
+
+def test_no_content_with_another_end_is_an_answer() -> None:
+    """A filter or the length may leave nothing: that is data."""
+    assert answer(chat({"content": None}, finish_reason="content_filter")).finish_reason == "content_filter"
+    assert answer(chat({"content": None}, finish_reason="length")).finish_reason == "length"
+    assert answer(chat({"content": ""})).text == ""
+
+
+def test_deep_tool_calls_do_not_break_the_reader() -> None:
+    """Nesting beyond what can be written again is no answer."""
+    deep = b'{"a":' * 990 + b"1" + b"}" * 990
+    body = b'{"choices":[{"finish_reason":"tool_calls","message":{"content":null,"tool_calls":[' + deep + b"]}}]}"
+    assert isinstance(read(body), (Completion, Malformed))
+
+
+def test_an_error_status_is_read_as_trouble() -> None:
+    """Even with a document that would be an answer."""
+    assert isinstance(read(chat(), status=503), Overload)
+
+
+# --- anything
+
+
+def storable(completion: Completion) -> None:
+    """Fail unless every field goes into its column."""
+    fields = {
+        "reasoning": completion.reasoning,
+        "reasoning_source": completion.reasoning_source,
+        "finish_reason": completion.finish_reason,
+        "finish_reason_raw": completion.finish_reason_raw,
+        "tool_calls": completion.tool_calls,
+        "refusal": completion.refusal,
+        "logprobs": completion.logprobs,
+        "model": completion.model,
+        "response_id": completion.response_id,
+        "input_tokens": completion.usage.input_tokens,
+        "cached_tokens": completion.usage.cached_tokens,
+        "output_tokens": completion.usage.output_tokens,
+        "reasoning_tokens": completion.usage.reasoning_tokens,
+    }
+    for name, value in fields.items():
+        pa.array([value], RECORD.field(name).type).validate(full=True)
+    pa.array([completion.text], pa.string()).validate(full=True)
+
+
+FULL = chat(
+    {
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": [{"text": "t"}]}, {"type": "text", "text": "x"}],
+        "reasoning": "r",
+        "reasoning_content": "r",
+        "reasoning_details": [{"text": "t", "summary": "s"}],
+        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+        "function_call": {"name": "f"},
+        "refusal": None,
+    },
+    token_ids=[1],
+    logprobs={"content": [token("token_id:3", -1, top_logprobs=[token("a", -2)])]},
+) | {
+    "usage": {
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+}
+
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from(
+        [None, True, -1, 0, 2**31, 2**63, 10**40, 1e308, math.nan, -math.inf, "", "<think>", "\ud800", [], {}]
+    ),
+    st.text(max_size=5),
+    st.floats(),
+    st.integers(),
+    st.recursive(
+        st.none() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=2)
+            | st.dictionaries(st.sampled_from(["type", "text", "content", "token", "logprob"]), inner, max_size=3)
+        ),
+        max_leaves=4,
+    ),
+)
+
+
+def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a document."""
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    return [path, *(place for name, value in items for place in places(value, (*path, name)))]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> Any:
+    """A valid document with one to four of its values replaced or removed."""
+    document = copy.deepcopy(FULL)
+    for _ in range(draw(st.integers(1, 4))):
+        *path, last = draw(st.sampled_from(places(document)[1:]))
+        inside: Any = document
+        for name in path:
+            inside = inside[name]
+        if draw(st.booleans()):
+            inside[last] = draw(VALUES)
+        else:
+            del inside[last]
+        if not document:
+            break
+    return document
+
+
+@given(document=mutated(), cut=st.none() | st.integers(0, 400))
+def test_any_document_is_an_outcome_that_can_be_stored(document: Any, cut: int | None) -> None:
+    """Valid documents with values replaced, removed or cut off: no exception, and no value that Parquet refuses."""
+    outcome = read(json.dumps(document).encode()[:cut])
+    assert isinstance(outcome, Completion | Trouble)
+    if isinstance(outcome, Completion):
+        storable(outcome)
+    else:
+        outcome.message.encode()
+
+
+@given(body=st.binary(max_size=200), status=st.integers(200, 599))
+@example(body=b"\xff\xfe{\x00}\x00", status=200)
+def test_any_bytes_are_an_outcome(body: bytes, status: int) -> None:
+    """Whatever comes over the wire."""
+    assert isinstance(API.read(Reply(status, {}, body)), Completion | Trouble)

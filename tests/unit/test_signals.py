@@ -1,0 +1,282 @@
+"""What a reply that is no answer means: the providers' own bodies, and anything at all."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gen.http import Reply
+from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
+from gen.teachers.signals import MAX_WAIT_S, retry_after_s, trouble_of
+
+
+def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:
+    """The trouble of a reply; a body that is no bytes goes as JSON; header names take `_` for `-`."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return trouble_of(Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, data))
+
+
+def openai(message: str, kind: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object, which most others copy."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def anthropic(kind: str, message: str) -> dict[str, Any]:
+    """Anthropic's."""
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
+
+
+def google(code: int, status: str, message: str, *details: dict[str, Any]) -> dict[str, Any]:
+    """Google's."""
+    return {"error": {"code": code, "message": message, "status": status, "details": list(details)}}
+
+
+RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "45.837906927s"}
+PER_MINUTE = {
+    "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+    "violations": [{"quotaId": "GenerateContentInputTokensPerModelPerMinute", "quotaMetric": "input_token_count"}],
+}
+PER_DAY = {
+    "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+    "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier", "quotaMetric": "requests"}],
+}
+AZURE_FILTER = {
+    "error": {
+        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}},
+    }
+}
+MODERATION = {
+    "error": {
+        "code": 403,
+        "message": "Your chosen model requires moderation and your input was refused.",
+        "metadata": {"reasons": ["violence"], "flagged_input": "…", "provider_name": "p"},
+    }
+}
+IN_FLIGHT_BUDGET = {
+    "error": {"code": 402, "message": "Wait.", "metadata": {"limit_source": "openrouter_in_flight_budget"}}
+}
+CLOUDFLARE = b"<!DOCTYPE html>\n<html><head><title>503 Service Unavailable</title></head><body>cloudflare</body></html>"
+VLLM_OLD = {
+    "object": "error",
+    "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens.",
+    "type": "BadRequestError",
+    "param": None,
+    "code": 400,
+}
+TPM = "Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 35612."
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "body"),
+    [
+        (Rate, 429, openai("Rate limit reached for requests", "requests", "rate_limit_exceeded")),
+        (Rate, 429, anthropic("rate_limit_error", "Number of request tokens has exceeded your per-minute rate limit")),
+        (Rate, 429, google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", PER_MINUTE, RETRY_INFO)),
+        (Rate, 429, [google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", PER_MINUTE)]),
+        (Rate, 429, {"message": "Too many requests, please wait."}),  # Bedrock: the class is in a header
+        (Rate, 429, b""),
+        (Rate, 402, IN_FLIGHT_BUDGET),
+        (Rate, 200, {"error": {"code": 429, "message": "upstream is rate-limited"}}),  # OpenRouter, once it has begun
+        (Ramp, 429, openai("Please slow down.", "requests", "slow_down")),
+        (Ramp, 503, openai("Slow down", "server_error", "slow_down")),
+        (Ramp, 429, anthropic("rate_limit_error", "This request would exceed your organization's acceleration limit.")),
+        (Money, 429, openai("You exceeded your current quota", "insufficient_quota", "insufficient_quota")),
+        (Money, 429, openai("No credit", "billing", "credit_balance_exhausted")),
+        (Money, 429, anthropic("rate_limit_error", "x") | {"error": {"type": "enforced_spend_limit_reached"}}),
+        (Money, 400, openai("Billing hard limit has been reached", None, "billing_hard_limit_reached")),
+        (Money, 402, openai("Insufficient Balance", "unknown_error", "invalid_request_error")),  # DeepSeek
+        (Money, 402, {"error": {"code": 402, "message": "Insufficient credits"}}),
+        (Money, 402, b""),
+        (Money, 400, anthropic("invalid_request_error", "Your credit balance is too low to access the Anthropic API.")),
+        (Money, 402, anthropic("billing_error", "Pay")),
+        (Money, 429, google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", PER_DAY, RETRY_INFO)),
+        (Auth, 401, openai("Incorrect API key provided: sk-a*****z.", "invalid_request_error", "invalid_api_key")),
+        (Auth, 401, anthropic("authentication_error", "invalid x-api-key")),
+        (Auth, 403, anthropic("permission_error", "Your API key does not have permission")),
+        (Auth, 400, google(400, "INVALID_ARGUMENT", "API key not valid.", {"reason": "API_KEY_INVALID"})),
+        (Auth, 403, {"Message": "The security token included in the request is expired"}),
+        (Auth, 403, b"<html><body>Your network was flagged.</body></html>"),
+        (Auth, 307, b""),
+        (Overload, 529, anthropic("overloaded_error", "Overloaded")),
+        (Overload, 503, openai("The server is overloaded", "server_error", "server_is_overloaded")),
+        (Overload, 503, CLOUDFLARE),
+        (Overload, 502, b"<html><h1>502 Bad Gateway</h1></html>"),
+        (Overload, 504, b""),
+        (Overload, 408, {"message": "Model timed out"}),  # Bedrock's ModelTimeoutException
+        (Overload, 424, {"message": "Model error", "originalStatusCode": 500}),
+        (Overload, 524, CLOUDFLARE),
+        (Overload, 503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}),  # llama.cpp
+        (Overload, 503, {"error": "server busy, please try again.  maximum pending requests exceeded"}),  # Ollama
+        (Overload, 200, {"error": {"code": 502, "message": "Provider returned error"}}),
+        (ServerError, 409, openai("Conflict")),
+        (ServerError, 500, openai("The server had an error", "server_error")),
+        (ServerError, 500, anthropic("api_error", "Internal server error")),
+        (ServerError, 500, b"Internal Server Error"),
+        (TooLong, 400, openai("This model's maximum context length is 8192 tokens.", "x", "context_length_exceeded")),
+        (TooLong, 400, anthropic("invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum")),
+        (TooLong, 400, google(400, "INVALID_ARGUMENT", "Input exceeds the maximum number of tokens allowed")),
+        (TooLong, 400, {"error": {"code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8}}),
+        (TooLong, 400, {"message": "Input is too long for requested model."}),  # Bedrock
+        (TooLong, 400, VLLM_OLD),
+        (TooLong, 413, CLOUDFLARE),
+        (TooLong, 413, anthropic("request_too_large", "Request exceeds the maximum size")),
+        (TooLong, 429, openai(TPM, "tokens", "rate_limit_exceeded")),
+        (BadRequest, 400, openai("Unknown parameter: 'foo'.", "invalid_request_error", "unknown_parameter")),
+        (BadRequest, 404, openai("The model does not exist", "invalid_request_error", "model_not_found")),
+        (BadRequest, 404, anthropic("not_found_error", "model: nope")),
+        (BadRequest, 422, b"Failed to deserialize the JSON body: missing field `model`"),  # DeepSeek
+        (BadRequest, 422, {"detail": [{"loc": ["body", "messages"], "msg": "field required"}]}),  # FastAPI
+        (BadRequest, 404, {"detail": "Not Found"}),
+        (BadRequest, 400, {"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}),
+        (Policy, 400, openai("Your request was rejected", "invalid_request_error", "content_policy_violation")),
+        (Policy, 400, openai("Invalid prompt: limited access", "invalid_request_error", "invalid_prompt")),
+        (Policy, 400, AZURE_FILTER),
+        (Policy, 403, MODERATION),
+        (Malformed, 200, {"error": {"message": "?", "code": "server_error"}}),
+        (Malformed, 200, {"error": "something"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or str(value)[:60],
+)  # fmt: skip
+def test_the_class_of_what_providers_say(expected: type, status: int, body: Any) -> None:
+    """Status, codes and types decide; a message only where it is the documented sign."""
+    assert type(trouble(status, body)) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (400, openai("two\nlines\tand  more"), "two lines and more"),
+        (404, {"detail": "Not Found"}, "Not Found"),
+        (422, {"detail": [{"msg": "required"}]}, '{"detail": [{"msg": "required"}]}'),
+        (503, {"error": "server busy"}, "server busy"),
+        (422, b"plain \xff text", "plain \ufffd text"),
+        (500, b"", "HTTP 500 without a body"),
+        (307, b"", "redirected to another address; HTTP 307 without a body"),
+        (500, {"error": {"message": "x" * 5000}}, "x" * 500),
+    ],
+)
+def test_the_message_is_one_short_line(status: int, body: Any, message: str) -> None:
+    """Whatever shape it came in."""
+    assert trouble(status, body).message == message
+
+
+def test_the_status_is_kept() -> None:
+    """An error in a 200 gives the status it names, where it names one."""
+    assert trouble(404, b"").status == 404
+    assert trouble(200, {"error": {"code": 502, "message": "m"}}).status == 502
+    assert trouble(200, {"error": {"code": 7, "message": "m"}}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "8"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "8"}, 8.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:28:30 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:28:30 GMT"}, MAX_WAIT_S),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),  # our clock is no measure
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "NaN"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "1e12"}, MAX_WAIT_S),
+        ({"retry-after-ms": "1e12"}, MAX_WAIT_S),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_retry_after(headers: dict[str, str], wait_s: float | None) -> None:
+    """Milliseconds, seconds, a date by the server's clock; what is no wait says nothing."""
+    assert retry_after_s(headers) == wait_s
+
+
+DATELIKE = st.lists(
+    st.sampled_from(["Wed,", "21", "Oct", "2026", "99999", "07:28:00", "25:61", "GMT", "+9999", "-0000", ":", "-1"])
+)
+HEADER = st.text(max_size=40) | DATELIKE.map(" ".join)
+
+
+@given(headers=st.dictionaries(st.sampled_from(["retry-after-ms", "retry-after", "date"]), HEADER))
+def test_any_retry_after_is_a_bounded_wait(headers: dict[str, str]) -> None:
+    """Nothing in a header raises, or makes us wait for ever."""
+    wait_s = retry_after_s(headers)
+    assert wait_s is None or 0 <= wait_s <= MAX_WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("body", "wait_s"),
+    [
+        (google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", PER_MINUTE, RETRY_INFO), 45.837906927),
+        ([google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", RETRY_INFO)], 45.837906927),
+        (google(429, "RESOURCE_EXHAUSTED", "Quota exceeded. Please retry in 26.66s."), 26.66),
+        (openai("Rate limit reached. Please try again in 120ms.", "requests", "rate_limit_exceeded"), 0.12),
+        (openai("Rate limit reached. Please try again in 6m0s.", "requests", "rate_limit_exceeded"), 360.0),
+        (openai("Rate limit reached. Please try again in 2 days.", "requests", "rate_limit_exceeded"), None),
+        (google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", {"retryDelay": "soon"}), None),
+        (google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", {"retryDelay": {"seconds": 3}}), None),
+    ],
+)
+def test_a_wait_that_only_the_body_tells(body: Any, wait_s: float | None) -> None:
+    """Google's RetryInfo, or the message."""
+    found = trouble(429, body)
+    assert isinstance(found, Rate)
+    assert found.retry_after_s == wait_s
+
+
+def test_the_header_comes_before_the_body() -> None:
+    """Both told: the header holds, a zero included."""
+    found = trouble(429, google(429, "RESOURCE_EXHAUSTED", "m", RETRY_INFO), retry_after="0")
+    assert isinstance(found, Rate)
+    assert found.retry_after_s == 0.0
+
+
+def test_overload_tells_its_wait() -> None:
+    """A 503 may order one too."""
+    found = trouble(503, b"", retry_after="3")
+    assert isinstance(found, Overload)
+    assert found.retry_after_s == 3.0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["error", "code", "type", "message", "details", "retryDelay", "detail", "status", "reason"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    status=st.integers(100, 999),
+    body=st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()),
+    headers=st.dictionaries(st.sampled_from(["retry-after-ms", "retry-after", "date"]), st.text(max_size=20)),
+)
+@example(status=400, body=b'{"a":' * 500 + b"1" + b"}" * 500, headers={})
+@example(status=400, body=b"[" * 100_000, headers={})
+@example(status=400, body=b'{"error": {"message": ' + b'{"a":' * 400 + b"1" + b"}" * 402, headers={})
+@example(status=200, body=b'{"error": {"code": 99999999999999999999}}', headers={})
+def test_any_reply_is_some_trouble(status: int, body: bytes, headers: dict[str, str]) -> None:
+    """Nothing a server sends raises; the message is short and can be stored."""
+    found = trouble_of(Reply(status, headers, body))
+    assert isinstance(found, Trouble)
+    assert len(found.message.encode()) <= 4 * 600
