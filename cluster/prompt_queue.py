@@ -73,7 +73,8 @@ class PromptQueue:
         done = read_parts(self._store, self._plan)
         for part in done:
             self._take_in(part)
-        self._resumed = bool(done)
+        self._resumed = bool(done) and not listen_s
+        """Whether earlier runs may have left journals on the nodes; a queue that is restarted finds them shipped."""
         self._indexer = threading.Thread(target=self._index, args=(done, plans[:generation]), daemon=True)
         self._indexer.start()
 

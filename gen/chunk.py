@@ -106,11 +106,11 @@ class ChunkReader:
         """The row at a position: the next of the open reader, or some rows on, where it can be had so."""
         if self._rows is None or self._rows[0] != file.url or not 0 <= at.row - self._rows[2] <= 10_000:
             rows = read_rows(file, columns=self._maker.columns, start=at, source=self._recipe.source)
-            self._rows = (file.url, rows, at.row)
-        url, rows, _ = self._rows
+        else:
+            rows = self._rows[1]
+        self._rows = None  # also where reading fails
         for row in rows:
             if row.at.row >= at.row:
-                self._rows = (url, rows, row.at.row + 1)
+                self._rows = (file.url, rows, row.at.row + 1)
                 return row if row.at.row == at.row else None
-        self._rows = None
         return None

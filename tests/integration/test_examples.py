@@ -1,4 +1,4 @@
-"""The scripts that README.md shows run as they are, on a dataset that the command line made."""
+"""The example scripts run as a user runs them, on a dataset that the command line made."""
 
 import os
 import re

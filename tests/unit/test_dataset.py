@@ -1,0 +1,162 @@
+"""A dataset's state: bound to one identity, read back from what is stored, and refused where that is damaged."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from builders import index, questions, recipe_of, write_source
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.dataset import RECIPE_KEY, ChunkId, bind, open_dataset, plan_key, read_plans, sealed_chunks
+from gen.errors import DatasetError
+
+TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"ask": {"temperature": 0.5}}, "ask.temperature"),
+        ({"ask": {"template": "{{ question }}!"}}, "ask.template"),
+        ({"ask": {"samples": 2, "extra": {"a": 1}}}, "ask.extra.a, ask.samples"),
+        ({"source": {"id": None}}, "source.id"),
+        ({"source": {"keep": ["x"]}}, "source.keep"),
+        ({"teachers": [TEACHER | {"model": "other"}]}, "teachers"),
+        ({"teachers": [TEACHER, TEACHER | {"name": "second"}]}, "teachers"),
+        ({"dedup": {"answers": False}}, "dedup.answers"),
+        ({"dataset": {"prompts_per_shard": 11}}, "prompts_per_shard"),
+        ({"dataset": {"reasoning": "inline"}}, "reasoning"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_identity_is_refused_by_the_fields_that_differ(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    """And told to use another path."""
+    bind(open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path))
+    other = recipe_of(tmp_path, **changes)
+    with pytest.raises(DatasetError, match=f"differs in {named}. Use another dataset.path"):
+        bind(open_dataset(other), other)
+
+
+def test_what_is_no_identity_may_change(tmp_path: Path) -> None:
+    """Limits, prices, timeouts, workers, the source's path, what is kept raw."""
+    bind(open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path))
+    teacher = TEACHER | {"limits": {"in_flight": 3}, "price": {"input": 1, "output": 2}, "timeout_s": 5}
+    other = recipe_of(
+        tmp_path,
+        source={"path": str(tmp_path / "elsewhere")},
+        teachers=[teacher],
+        dataset={"keep_raw": False},
+        run={"workers": 3},
+    )
+    bind(open_dataset(other), other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=60),
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=9), st.floats(allow_nan=False) | st.booleans()),
+    st.floats(0, 2),
+)
+def test_an_identity_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, system: str, extra: dict[str, Any], temperature: float
+) -> None:
+    """Whatever a system prompt holds: the same recipe is never another one."""
+    extra = {name: value for name, value in extra.items() if name not in ("model", "messages", "n")}
+    recipe = recipe_of(
+        tmp_path_factory.mktemp("dataset"), ask={"system": system, "extra": extra, "temperature": temperature}
+    )
+    store = open_dataset(recipe)
+    bind(store, recipe)
+    bind(store, recipe)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"- a list",
+        b"stillhouse: 1",
+        b"stillhouse: one\nidentity: {}",
+        b"stillhouse: 1\nidentity: 3",
+        b"stillhouse: 1\nidentity: [[1, 2, 3]]",
+    ],
+)
+def test_a_damaged_recipe_is_named(tmp_path: Path, text: bytes) -> None:
+    """Never a silent start from zero."""
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    store.put(RECIPE_KEY, text)
+    with pytest.raises(DatasetError, match=r"_stillhouse/recipe\.yaml: is damaged; restore it"):
+        bind(store, recipe)
+
+
+def test_a_missing_recipe_beside_shards_is_refused(tmp_path: Path) -> None:
+    """It can't be told what they are."""
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    store.put(ChunkId(0, 3).data_key, b"")
+    with pytest.raises(DatasetError, match=r"holds shards but no _stillhouse/recipe\.yaml"):
+        bind(store, recipe)
+
+
+def test_what_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:
+    """The recipe and the plan."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    plan = orjson.loads(store.get(plan_key(0)) or b"")
+    store.put(plan_key(0), orjson.dumps(plan | {"version": 99, "new": True}))
+    with pytest.raises(DatasetError, match=r"plan-000\.json: written by a newer version"):
+        read_plans(store)
+    document = yaml.safe_load(store.get(RECIPE_KEY) or b"")
+    store.put(RECIPE_KEY, yaml.safe_dump(document | {"stillhouse": 99}).encode())
+    with pytest.raises(DatasetError, match=r"recipe\.yaml: written by a newer version"):
+        bind(store, recipe)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": "1"}', b'{"version": 1}', None])
+def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
+    """Cut off, too."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    store.put(plan_key(0), (store.get(plan_key(0)) or b"")[:-9] if damage is None else damage)
+    with pytest.raises(DatasetError, match=r"plan-000\.json: is damaged; restore it"):
+        read_plans(store)
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_a_missing_plan_beside_shards_is_refused(tmp_path: Path, generation: int) -> None:
+    """Of its own generation."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    store.put(ChunkId(generation, 0).data_key, b"")
+    store.delete(plan_key(generation))
+    with pytest.raises(DatasetError, match=rf"holds shards of generation {generation} but no .*plan-00{generation}"):
+        read_plans(store)
+
+
+def test_sealed_chunks_are_what_is_listed(tmp_path: Path) -> None:
+    """In order, past six digits too; what else lies in data/ is none."""
+    store = open_dataset(recipe_of(tmp_path))
+    chunks = [ChunkId(0, 0), ChunkId(0, 42), ChunkId(1, 7), ChunkId(2, 1_234_567)]
+    for chunk in chunks:
+        store.put(chunk.data_key, b"")
+    for other in ("data/readme.parquet", "data/part-0-1.parquet", "data/part-000-000001.parquet.tmp"):
+        store.put(other, b"")
+    assert list(sealed_chunks(store)) == chunks
+    assert chunks[1].data_key == "data/part-000-000042.parquet"
+    assert chunks[1].side_key("rejected", "ab") == "rejected/part-000-000042-ab.parquet"
+    assert chunks[1].side_key("raw", "ab") == "_stillhouse/raw/part-000-000042-ab.parquet"
+    assert chunks[1].journal_prefix == "_stillhouse/journal/000-000042/"

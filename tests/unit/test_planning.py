@@ -1,0 +1,165 @@
+"""Planning: a generation is what no earlier one has planned; what was planned may not change."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import index, questions, recipe_of, write_source
+
+from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
+from gen.errors import DatasetError, SourceError, UsageError
+from gen.index import Indexer
+from gen.planning import generations, is_sealed, next_plan, store_plan
+from schemas.recipe import Recipe
+
+
+def planned(plan: Plan) -> list[tuple[str, int, int]]:
+    """(name, row, line) at which each file begins."""
+    return [(Path(file.url).name, file.row, file.line) for file in plan.files]
+
+
+def seal(recipe: Recipe, plan: Plan) -> None:
+    """Write the generation's index, and a shard for each of its chunks."""
+    store = open_dataset(recipe)
+    for part in Indexer(store, recipe, plan).parts([]):
+        for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
+            store.put(ChunkId(plan.generation, number).data_key, b"shard")
+
+
+def test_a_limit_is_gone_on_from(tmp_path: Path) -> None:
+    """Pilots of three rows over files of two: each begins where the last ended, the rest comes in one."""
+    for number in range(4):
+        write_source(tmp_path, ["\n", *questions(2, start=2 * number)], name=f"{number}.jsonl")
+    recipe = recipe_of(tmp_path)
+    plans = [made[0] for limit in (3, 3, None) if (made := index(recipe, limit=limit))]
+    assert [planned(plan) for plan in plans] == [
+        [("0.jsonl", 0, 1), ("1.jsonl", 0, 1), ("2.jsonl", 0, 1), ("3.jsonl", 0, 1)],
+        [("1.jsonl", 1, 4), ("2.jsonl", 0, 1), ("3.jsonl", 0, 1)],
+        [("3.jsonl", 0, 3)],
+    ]
+    assert index(recipe) is None
+    assert index(recipe, limit=5) is None
+
+
+def test_new_files_are_a_new_generation(tmp_path: Path) -> None:
+    """Only they are in it, wherever they sort; a file that is gone does not matter once it is planned to its end."""
+    old = write_source(tmp_path, questions(2), name="b.jsonl")
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    write_source(tmp_path, questions(2, start=2), name="a.jsonl")
+    old.unlink()
+    made = index(recipe)
+    assert made is not None
+    assert planned(made[0]) == [("a.jsonl", 0, 1)]
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_changed_file_is_refused_by_name(tmp_path: Path, limit: int | None) -> None:
+    """Longer than it was: new prompts belong into new files."""
+    path = write_source(tmp_path, questions(2))
+    recipe = recipe_of(tmp_path)
+    index(recipe, limit=limit)
+    path.write_text(path.read_text() + '{"id": "new", "question": "what?"}\n')
+    with pytest.raises(SourceError, match=rf"{path}: changed after it was planned.*new file beside it"):
+        index(recipe)
+
+
+def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
+    """Nothing is planned."""
+    (tmp_path / "source").mkdir()
+    with pytest.raises(SourceError, match=r"expected files at .*source, found none"):
+        index(recipe_of(tmp_path))
+
+
+def test_generations_wait_for_each_other(tmp_path: Path) -> None:
+    """The unfinished one first; a new one only once it is sealed; then nothing."""
+    write_source(tmp_path, questions(25))
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    bind(store, recipe)
+    assert [plan.generation for plan in itertools.islice(generations(store, recipe, limit=12), 1)] == [0]
+    plans = generations(store, recipe)
+    first = next(plans)
+    assert (first.generation, first.limit, is_sealed(store, first)) == (0, 12, False)
+    seal(recipe, first)
+    assert is_sealed(store, first)
+    second = next(plans)
+    assert (second.generation, second.limit) == (1, None)
+    seal(recipe, second)
+    assert next(plans, None) is None
+    assert list(generations(store, recipe)) == []
+
+
+def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
+    """`--limit 10` again finishes the ten that were begun; once more plans the next ten."""
+    write_source(tmp_path, questions(25))
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    bind(store, recipe)
+    next(generations(store, recipe, limit=10))
+    plans = generations(store, recipe, limit=10)
+    seal(recipe, next(plans))
+    assert next(plans, None) is None
+    assert [plan.generation for plan in generations(store, recipe, limit=10)] == [1]
+
+
+def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
+    """Another run that planned in the same moment is met with words."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    plan = next_plan(recipe, [], [])
+    assert plan is not None
+    store_plan(store, plan)
+    with pytest.raises(DatasetError, match=r"plan-000\.json: another run planned it just now"):
+        store_plan(store, plan)
+    assert read_plans(store) == [plan]
+
+
+def parquet_source(tmp_path: Path, column: pa.Array, *, name: str = "a.parquet") -> None:
+    """A Parquet source with a column `extra`."""
+    (tmp_path / "source").mkdir(exist_ok=True)
+    texts = pa.array([f"what is {name}{n}?" for n in range(len(column))])
+    pq.write_table(pa.table({"id": texts, "question": texts, "extra": column}), tmp_path / "source" / name)
+
+
+def test_kept_types_are_frozen_and_may_not_change(tmp_path: Path) -> None:
+    """A later file of another type is refused before anything is asked."""
+    parquet_source(tmp_path, pa.array([[1.5]], pa.list_(pa.float32())), name="b.parquet")
+    recipe = recipe_of(tmp_path, source={"keep": ["extra"]})
+    made = index(recipe)
+    assert made is not None
+    assert made[0].kept_fields == [pa.field("extra", pa.list_(pa.float32()))]
+    parquet_source(tmp_path, pa.array(["text"]), name="a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet: the kept columns have other types"):
+        index(recipe)
+
+
+@pytest.mark.parametrize("name", ["prompt", "record_id", "reject_reason", "kind", "file"])
+def test_a_kept_column_with_a_name_of_ours_is_refused(tmp_path: Path, name: str) -> None:
+    """Before the run, not when the first chunk is sealed."""
+    write_source(tmp_path, [{"id": "a", "question": "why?", name: "x"}])
+    with pytest.raises(UsageError, match=rf"source\.keep: the column '{name}' has the name of a column"):
+        index(recipe_of(tmp_path, source={"keep": [name]}))
+
+
+def test_a_kept_column_that_parquet_has_no_type_for_is_refused(tmp_path: Path) -> None:
+    """Likewise."""
+    (tmp_path / "source").mkdir()
+    table = pa.table({"id": ["a"], "question": ["why?"], "extra": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
+    with pa.ipc.new_file(tmp_path / "source" / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UsageError, match=r"source\.keep: .*a\.arrow has a column of a type that can't be stored"):
+        index(recipe_of(tmp_path, source={"keep": ["extra"]}))
+
+
+def test_a_plan_says_what_it_read(tmp_path: Path) -> None:
+    """Each file with the size and etag that it had."""
+    path = write_source(tmp_path, questions(2))
+    made: Any = index(recipe_of(tmp_path), limit=7)
+    (file,) = made[0].files
+    assert (file.url, file.size, made[0].limit, made[0].generation) == (str(path), path.stat().st_size, 7, 0)
+    assert file.etag

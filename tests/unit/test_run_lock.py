@@ -1,0 +1,164 @@
+"""One run at a time: a lock the system takes back on a local disk, a beating heart in a store that has none."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+from builders import recipe_of
+from s3_server import Fault, S3Server
+
+import gen.run_lock
+from gen.dataset import RUN_KEY, open_dataset
+from gen.errors import DatasetError
+from gen.run_lock import RunLock, is_running
+from gen.store import Store
+
+_HOLDER = """
+import sys
+from gen.run_lock import RunLock
+from gen.store import open_store
+with RunLock(open_store(sys.argv[1]), run="first", waiting=print, lost=lambda: None):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Waits:
+    """What a waiting run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.waits = threading.Event()
+
+    def __call__(self, text: str) -> None:
+        """Kept for the test."""
+        self.said.append(text)
+        self.waits.set()
+
+
+def lock(
+    store: Store, run: str = "second", *, waits: Waits | None = None, lost: threading.Event | None = None
+) -> RunLock:
+    """A lock that the test can watch."""
+    return RunLock(store, run=run, waiting=waits or Waits(), lost=(lost or threading.Event()).set)
+
+
+def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
+    """A real process, killed: the second says that it waits, and goes on."""
+    store = open_dataset(recipe_of(tmp_path))
+    assert not is_running(store)
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_running(store)
+        waits, entered = Waits(), threading.Event()
+
+        def second() -> None:
+            with lock(store, waits=waits):
+                entered.set()
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.waits.wait(10)
+        assert not entered.is_set()
+        holder.kill()
+        holder.wait()
+        assert entered.wait(5)
+        thread.join()
+    assert waits.said == [f"another run works on {store.url} ({tmp_path / 'out' / RUN_KEY}); waiting until it ends"]
+    assert not is_running(store)
+    assert orjson.loads((tmp_path / "out" / RUN_KEY).read_bytes())["run"] == "second"
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heart beats faster, so that the tests need not wait."""
+    monkeypatch.setattr(gen.run_lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(gen.run_lock, "STALE_S", 1.5)
+
+
+def s3_store(tmp_path: Path, s3: S3Server) -> Store:
+    """A dataset on the test's S3 server."""
+    store = open_dataset(recipe_of(tmp_path, dataset={"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}))
+    store.probe()
+    return store
+
+
+def holder_of(store: Store) -> dict[str, object]:
+    """What run.json says."""
+    document: dict[str, object] = orjson.loads(store.get(RUN_KEY) or b"{}")
+    return document
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_s3_the_second_waits_for_the_end_of_the_first(tmp_path: Path, s3: S3Server) -> None:
+    """It is told who holds it; a run that ended in good order is not waited for."""
+    store = s3_store(tmp_path, s3)
+    waits, entered = Waits(), threading.Event()
+
+    def second() -> None:
+        with lock(store, waits=waits):
+            entered.set()
+
+    with lock(store, "first"):
+        assert is_running(store)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.waits.wait(10)
+        assert not entered.wait(2.0)  # longer than STALE_S: the first beats
+    assert entered.wait(5)
+    thread.join()
+    assert "another run works on s3://lake/out" in waits.said[0]
+    assert not is_running(store)
+    assert (holder_of(store)["run"], holder_of(store)["ended"]) == ("second", True)
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_s3_a_silent_run_is_taken_over(tmp_path: Path, s3: S3Server) -> None:
+    """Its file is there and says nothing new for STALE_S by our own clock, whatever time it wrote."""
+    store = s3_store(tmp_path, s3)
+    store.put(RUN_KEY, orjson.dumps({"run": "first", "host": "far", "pid": 1, "beat": time.time() + 1e6}))
+    start = time.monotonic()
+    waits = Waits()
+    with lock(store, waits=waits):
+        assert time.monotonic() - start >= 1.5
+        assert holder_of(store)["run"] == "second"
+    assert "(far, process 1)" in waits.said[0]
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_s3_a_run_that_lost_its_place_stops(tmp_path: Path, s3: S3Server) -> None:
+    """It hung, another took over: it is told, and does not take the place back."""
+    store = s3_store(tmp_path, s3)
+    lost = threading.Event()
+    with lock(store, "first", lost=lost):
+        store.put(RUN_KEY, orjson.dumps({"run": "second", "beat": time.time()}))
+        assert lost.wait(5)
+    assert holder_of(store)["run"] == "second"
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_s3_an_answer_that_got_lost_is_no_lost_place(tmp_path: Path, s3: S3Server) -> None:
+    """The beat landed and nobody heard: what is there is our own."""
+    store = s3_store(tmp_path, s3)
+    lost = threading.Event()
+    with lock(store, "first", lost=lost):
+        s3.gate.faults.append(Fault("lose the answer", path="run.json", times=3))
+        assert not lost.wait(2.0)
+    assert holder_of(store)["ended"] is True
+
+
+def test_on_s3_a_damaged_file_is_named(tmp_path: Path, s3: S3Server) -> None:
+    """With what to do."""
+    store = s3_store(tmp_path, s3)
+    store.put(RUN_KEY, b"{")
+    with pytest.raises(DatasetError, match=r"run\.json: is damaged; if no run works"), lock(store):
+        pass
+    with pytest.raises(DatasetError, match=r"run\.json: is damaged"):
+        is_running(store)

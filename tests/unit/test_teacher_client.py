@@ -1,0 +1,453 @@
+"""A teacher as a worker asks it: turns are fair, no slot is leaked, no key gets out, and samples keep their teacher."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.clock import SYSTEM
+from gen.endpoints import OPENS_AFTER
+from gen.errors import UsageError
+from gen.http import Lost, NotSent, Reply
+from gen.keys import redacted, resolve
+from gen.limits import LEASE_S, Cost, Lease
+from gen.outcome import Auth
+from gen.teacher_client import Account, Assigner, TeacherClient
+from schemas.completion import Completion, Usage
+from schemas.recipe import Ask
+from schemas.teacher import Teacher
+
+CANARY = "canary-4f9d0c7e5a1b-Zq83"
+ONE = Cost(10, 10)
+MESSAGES = (("user", "x" * 400),)
+
+
+class ManualClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        """The time set."""
+        return self.now
+
+    def time(self) -> float:
+        """The same."""
+        return self.now
+
+
+class Wire:
+    """A transport that answers as it is told and remembers what it was sent."""
+
+    def __init__(self, answer: Reply | Exception | None = None) -> None:
+        self.answer = answer
+        self.sent: list[tuple[str, bytes, dict[str, str]]] = []
+
+    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        """See `gen.http.Transport`."""
+        self.sent.append((url, body, dict(headers)))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        assert self.answer is not None
+        return self.answer
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def teacher(**fields: Any) -> Teacher:
+    """A teacher behind a URL."""
+    terms = {"training_use": "permitted"}
+    return Teacher.model_validate({"name": "t", "base_url": "http://t/v1", "model": "m", "terms": terms} | fields)
+
+
+def client(wire: Wire | None = None, clock: ManualClock | None = None, **fields: Any) -> TeacherClient:
+    """A client of such a teacher."""
+    clock = clock or ManualClock()
+    return TeacherClient(
+        teacher(**fields), Ask(max_tokens=50), transport=wire or Wire(), account=Account(clock), clock=clock
+    )
+
+
+def lease(slots: int, *, pause_s: float = 0.0, ttl_s: float = math.inf) -> Lease:
+    """A lease of slots alone."""
+    return Lease({}, slots, ttl_s, pause_s)
+
+
+async def settle_down() -> None:
+    """Let every task run until it waits."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# --- the account
+
+
+async def test_turns_are_taken_in_order() -> None:
+    """First come, first served, whatever the cost."""
+    account = Account(ManualClock())
+    order: list[int] = []
+
+    async def ask(number: int) -> None:
+        await account.reserve(Cost(number % 3, 1))
+        order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(ask(number))
+        await settle_down()
+        assert order == []
+        for _ in range(20):
+            account.accept(lease(len(order) + 1))
+            await settle_down()
+    assert order == list(range(20))
+
+
+async def test_a_newcomer_does_not_overtake() -> None:
+    """Who comes when a slot is free but others wait, waits too."""
+    account = Account(ManualClock())
+    account.accept(lease(1))
+    await account.reserve(ONE)
+    waiting = [asyncio.create_task(account.reserve(ONE)) for _ in range(2)]
+    await settle_down()
+    account.settle(ONE, None)
+    late = asyncio.create_task(account.reserve(ONE))
+    await settle_down()
+    assert [task.done() for task in (*waiting, late)] == [True, False, False]
+    for task in (*waiting, late):
+        task.cancel()
+
+
+async def test_a_rate_lets_them_go_in_time() -> None:
+    """Nobody has to renew for it: the account comes back by itself when its share reaches further."""
+    account = Account(SYSTEM)
+    account.accept(Lease({"requests": 100.0}, 100, 60.0, 0.0))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(account.reserve(ONE))
+    assert account.report(backlog=0).in_flight == 20
+
+
+async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
+    """A report may get lost, so the next one says it again, with what is left."""
+    clock = ManualClock()
+    account = Account(clock)
+    account.accept(lease(5))
+    account.heard(refused=True, pause_s=7.0)
+    assert account.urgent.is_set()
+    assert account.report(backlog=0).pause_s == 7.0
+    assert not account.urgent.is_set()
+    clock.now += 3.0
+    assert account.report(backlog=0).pause_s == 4.0
+    task = asyncio.create_task(account.reserve(ONE))
+    await settle_down()
+    assert not task.done()
+    clock.now += 4.0
+    account.accept(lease(5))
+    await task
+    assert account.report(backlog=0).pause_s == 0.0
+
+
+async def test_a_wait_heard_elsewhere_is_not_passed_on() -> None:
+    """The ledger knows it; told again, it would grow by the time the telling takes."""
+    account = Account(ManualClock())
+    account.accept(lease(5, pause_s=9.0))
+    assert account.report(backlog=0).pause_s == 0.0
+
+
+async def test_a_report_counts_what_happened_since_the_last() -> None:
+    """And whoever waits, here and in the worker's queue."""
+    account = Account(ManualClock())
+    account.accept(lease(2))
+    tasks = [asyncio.create_task(account.reserve(ONE)) for _ in range(5)]
+    await settle_down()
+    account.settle(ONE, None)
+    account.settle(ONE, None)
+    account.heard(refused=False)
+    account.heard(refused=True, ramped=True)
+    await settle_down()
+    report = account.report(backlog=7)
+    assert (report.in_flight, report.waiting, report.served, report.refused, report.ramped) == (2, 8, 1, 1, True)
+    report = account.report(backlog=0)
+    assert (report.served, report.refused, report.ramped) == (0, 0, False)
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_lease_counts_from_the_report_it_answers() -> None:
+    """However long the answer took."""
+    clock = ManualClock()
+    account = Account(clock)
+    account.report(backlog=0)
+    clock.now += LEASE_S - 0.5
+    account.accept(lease(5, ttl_s=LEASE_S))
+    await account.reserve(ONE)
+    clock.now += 1.0
+    late = asyncio.create_task(account.reserve(ONE))
+    await settle_down()
+    assert not late.done()
+    late.cancel()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    slots=st.integers(1, 4),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("ask"), st.integers(0, 0)),
+            st.tuples(st.just("cancel"), st.integers(0, 30)),
+            st.tuples(st.just("finish"), st.integers(0, 30)),
+            st.tuples(st.just("finish and cancel"), st.integers(0, 30)),
+            st.tuples(st.just("run"), st.integers(0, 0)),
+        ),
+        max_size=60,
+    ),
+)
+def test_no_slot_is_leaked(slots: int, steps: list[tuple[str, int]]) -> None:
+    """Whichever tasks are cancelled, waiting, just granted or under way: in the end all slots are free."""
+
+    async def play() -> None:
+        account = Account(ManualClock())
+        account.accept(lease(slots))
+        ends: list[asyncio.Event] = []
+        tasks: list[asyncio.Task[None]] = []
+        under_way = 0
+
+        async def ask(end: asyncio.Event) -> None:
+            nonlocal under_way
+            await account.reserve(ONE)
+            under_way += 1
+            try:
+                await end.wait()
+            finally:
+                under_way -= 1
+                account.settle(ONE, None)
+
+        for verb, index in steps:
+            if verb == "ask":
+                ends.append(asyncio.Event())
+                tasks.append(asyncio.create_task(ask(ends[-1])))
+            elif verb == "run":
+                await settle_down()
+            elif tasks:
+                if "finish" in verb:
+                    ends[index % len(ends)].set()
+                if verb == "finish and cancel":
+                    await asyncio.sleep(0)  # a slot is given on, and its new owner is cancelled before it runs
+                    tasks[(index + 1) % len(tasks)].cancel()
+                if verb == "cancel":
+                    tasks[index % len(tasks)].cancel()
+            assert under_way <= slots
+        for end in ends:
+            end.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert under_way == 0
+        account.report(backlog=0)
+        report = account.report(backlog=0)
+        assert (report.in_flight, report.waiting) == (0, 0)
+        async with asyncio.timeout(1):
+            for _ in range(slots):
+                await account.reserve(ONE)
+
+    asyncio.run(play())
+
+
+# --- the client
+
+
+async def test_a_post_goes_to_the_endpoint_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The protocol's path behind the base URL; the key in its header alone."""
+    monkeypatch.setenv("T_KEY", CANARY)
+    wire = Wire(Reply(200, {}, b"{}"))
+    asked = client(wire, api_key="env:T_KEY")
+    endpoint = await asked.endpoint()
+    await asked.post(endpoint, b"body")
+    url, body, headers = wire.sent[0]
+    assert (url, body) == ("http://t/v1/chat/completions", b"body")
+    assert headers["authorization"] == f"Bearer {CANARY}"
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        CANARY,
+        f"Incorrect API key provided: {CANARY}. You can find yours at",
+        f"key {CANARY[:8]}****{CANARY[-4:]}",
+        f"key ****{CANARY[-8:]}",
+        f"cut off: {CANARY[:15]}",
+        "/v1?key=canary%2B4f9d",
+    ],
+)
+async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str) -> None:
+    """Not in an outcome's message, nor in an error's, nor in any repr, however the teacher echoes it."""
+    monkeypatch.setenv("T_KEY", CANARY)
+    wire = Wire()
+    asked = client(wire, api_key="env:T_KEY")
+    outcome = asked.read(Reply(401, {}, b'{"error": {"message": "%b"}}' % echo.encode()))
+    assert isinstance(outcome, Auth)
+    said = [str(outcome), repr(asked), repr(asked.account), repr(asked.teacher), asked.redact(echo)]
+    for error in (Lost(echo), NotSent(echo)):
+        wire.answer = error
+        with pytest.raises((Lost, NotSent)) as caught:
+            await asked.post(await asked.endpoint(), b"")
+        said += [str(caught.value), repr(caught.value)]
+    for text in said:
+        assert all(CANARY[n : n + 8] not in text for n in range(len(CANARY) - 7)), text
+
+
+@pytest.mark.parametrize(
+    "text", ["sk-proj-abcd1234", "sk-...abcd", "sk-sim*****lator", "Bearer abc.def", "AIzaSyA-123456", "hf_abcdefgh"]
+)
+def test_what_looks_like_a_key_is_hidden(text: str) -> None:
+    """Whoever's it is."""
+    assert redacted(f"provided: {text}") == "provided: [key]"
+
+
+@pytest.mark.parametrize("text", ["", "a risk-averse disk-full task", "the bearer of news", "42"])
+def test_other_words_stay(text: str) -> None:
+    """A message is still a message."""
+    assert redacted(text, keys=(None, CANARY)) == text
+
+
+def test_keys_in_urls_and_base64_are_hidden() -> None:
+    """As proxies and gateways write them."""
+    key = "a+b/c=d"
+    assert redacted("?key=a%2Bb%2Fc%3Dd&x YStiL2M9ZA== a+b/c=d", keys=(key,)) == "?key=[key]&x [key] [key]"
+
+
+def test_a_key_comes_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """White space around it is none of it."""
+    monkeypatch.setenv("T_KEY", " k1\n")
+    (tmp_path / "key").write_text("k2\n")
+    assert resolve("env:T_KEY", teacher="t") == "k1"
+    assert resolve(f"file:{tmp_path}/key", teacher="t") == "k2"
+    assert resolve(None, teacher="t") is None
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "two\nlines", "caf\xe9", "nul\x01"])
+def test_an_unusable_key_is_named_and_not_shown(
+    value: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the field, the reference and what to do."""
+    monkeypatch.delenv("T_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("T_KEY", value)
+    with pytest.raises(UsageError, match=r"teachers\.t\.api_key.*T_KEY.*set the environment variable") as caught:
+        resolve("env:T_KEY", teacher="t")
+    assert not (value or "").strip() or (value or "") not in str(caught.value)
+    with pytest.raises(UsageError, match="can't be read: FileNotFoundError"):
+        resolve(f"file:{tmp_path}/none", teacher="t")
+
+
+def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:
+    """Once for all the requests that carried the old one; one that carried the new one and is refused is final."""
+    file, clock = tmp_path / "key", ManualClock()
+    file.write_text(CANARY)
+    asked = client(clock=clock, api_key=f"file:{file}")
+    assert not asked.reload_key()
+    assert not asked.reload_key(sent_at=clock.now)
+    clock.now += 10
+    file.write_text("another-key-0123456789")
+    assert asked.reload_key(sent_at=105.0)
+    assert asked.reload_key(sent_at=106.0)
+    assert not asked.reload_key(sent_at=111.0)
+    assert CANARY[-8:] not in asked.redact(f"late echo of {CANARY}")
+
+
+async def test_a_closed_circuit_is_waited_for_by_one() -> None:
+    """A thousand slots do not poll; each gets its endpoint once it serves again."""
+    asked = client(clock=(clock := ManualClock()))
+    for _ in range(OPENS_AFTER):
+        asked.done(await asked.endpoint(), served=False)
+    waiting = [asyncio.create_task(asked.endpoint()) for _ in range(1000)]
+    await settle_down()
+    assert not any(task.done() for task in waiting)
+    clock.now += 10
+    async with asyncio.timeout(10):
+        probe = await waiting[0]
+        asked.done(probe, served=True)
+        clock.now += 10
+        assert {(await task).url for task in waiting} == {"http://t/v1"}
+
+
+async def test_who_gives_up_waiting_for_an_endpoint_holds_nobody_up() -> None:
+    """Cancelled while it waits, in front or behind."""
+    asked = client(clock=(clock := ManualClock()))
+    for _ in range(OPENS_AFTER):
+        asked.done(await asked.endpoint(), served=False)
+    waiting = [asyncio.create_task(asked.endpoint()) for _ in range(4)]
+    await settle_down()
+    waiting[0].cancel()
+    waiting[2].cancel()
+    clock.now += 10
+    async with asyncio.timeout(10):
+        asked.done(await waiting[1], served=True)
+        await waiting[3]
+
+
+# --- what is learnt, and what it costs
+
+
+def test_usage_teaches_the_estimate() -> None:
+    """What an answer used is returned for its settlement, and remembered."""
+    asked = client()
+    before = asked.estimate(MESSAGES)
+    used = asked.learn(MESSAGES, Completion("a", "stop", "stop", usage=Usage(200, None, 20)))
+    assert used == Cost(200, 20)
+    assert asked.estimate(MESSAGES).input > before.input
+    assert asked.estimate(MESSAGES).output == 20
+
+
+def test_an_answer_without_usage_teaches_nothing() -> None:
+    """The estimate stands, and the price is not known."""
+    asked = client(price={"input": 1, "output": 1})
+    silent = Completion("a", "stop", "stop", usage=Usage(None, None, 20))
+    assert asked.learn(MESSAGES, silent) is None
+    assert asked.cost_usd(silent) is None
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "usd"),
+    [
+        ({"input": 2, "output": 10}, Usage(1_000_000, None, 100_000), 3.0),
+        ({"input": 2, "output": 10}, Usage(1_000_000, 500_000, 0), 2.0),
+        ({"input": 2, "output": 10, "cached_input": 0.2}, Usage(1_000_000, 500_000, 0), 1.1),
+        ({"input": 2, "output": 10, "cached_input": 0.2}, Usage(10, 1_000_000, 0), 0.2),
+        (None, Usage(1, None, 1), None),
+    ],
+)
+def test_the_price(price: Any, usage: Usage, usd: float | None) -> None:
+    """Per million tokens, cached ones at their own price."""
+    found = client(price=price).cost_usd(Completion("a", "stop", "stop", usage=usage))
+    assert found == (usd if usd is None else pytest.approx(usd))
+
+
+# --- who is asked
+
+
+def samples(assigned: Assigner, count: int) -> list[str]:
+    """The teachers of so many samples."""
+    return [assigned(n.to_bytes(16, "big"), n % 4).teacher.name for n in range(count)]
+
+
+def test_samples_are_assigned_in_proportion_and_for_ever() -> None:
+    """By weight, the same for every worker and every run; the order of the draw is frozen by these names."""
+    names = {"a": 1.0, "b": 3.0, "c": 4.0}
+    assigned = Assigner([client(name=name, weight=weight) for name, weight in names.items()])
+    drawn = samples(assigned, 8000)
+    assert drawn == samples(Assigner([client(name=name, weight=weight) for name, weight in names.items()]), 8000)
+    counted = Counter(drawn)
+    assert {name: pytest.approx(counted[name], rel=0.1) for name in names} == {"a": 1000, "b": 3000, "c": 4000}
+    assert "".join(drawn[:12]) == "bccbcbcbccca"
+
+
+def test_a_lone_teacher_is_asked_everything() -> None:
+    """Without a draw."""
+    assert set(samples(Assigner([client(name="a", weight=0.1)]), 50)) == {"a"}
