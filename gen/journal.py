@@ -228,6 +228,11 @@ class JournalFile:
         if fd >= 0:
             os.close(fd)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the lock is given up."""
+        return self._fd < 0
+
     def remove(self) -> None:
         """Close and delete: the chunk is sealed."""
         self.path.unlink(missing_ok=True)

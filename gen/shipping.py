@@ -58,7 +58,7 @@ class Shipper:
             StoreAway: it is not shipped; the next call tries again.
         """
         with self._lock:
-            if self._ended:
+            if self._ended or self._journal.closed:
                 return
             if self._store.is_local:
                 self._journal.sync()

@@ -1,6 +1,7 @@
 """A teacher as a worker asks it: its protocol, its endpoints, its account's share and its key, in one place."""
 
 import asyncio
+import contextlib
 import hashlib
 import math
 from collections import deque
@@ -136,6 +137,7 @@ class TeacherClient:
         self._endpoints = Endpoints(teacher.urls)
         self._urls = {url: url + self.api.path for url in teacher.urls}
         self._turn = asyncio.Lock()
+        self._served = asyncio.Event()
         self._transport = transport
         self._clock = clock
         self._keys: tuple[str | None, ...] = ()
@@ -164,11 +166,16 @@ class TeacherClient:
                 chosen = self._endpoints.pick(now=self._clock.monotonic())
                 if isinstance(chosen, Endpoint):
                     return chosen
-                await asyncio.sleep(chosen)
+                self._served.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(chosen):
+                        await self._served.wait()
 
     def done(self, endpoint: Endpoint, *, served: bool) -> None:
         """The request to the endpoint ended."""
         self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
+        if served:
+            self._served.set()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Reply:
         """Send one attempt.

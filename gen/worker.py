@@ -23,7 +23,7 @@ from gen.journal import JournalFile, Kind, is_dead, leftovers
 from gen.leases import FENCE_S, RENEW_S, TERM_S, Grant
 from gen.limits import LEASE_S, Cost
 from gen.open_chunk import OpenChunk
-from gen.outcome import Ambiguous, Outcome, Overload, Ramp, Rate
+from gen.outcome import Ambiguous, Outcome, Overload, Ramp, Rate, ServerError
 from gen.retry import Again, Decision, Pause
 from gen.shards import Sealer
 from gen.shipping import SHIP_BYTES, Shipper, forget, journal_root, recovered, sweep
@@ -53,13 +53,16 @@ class _Held:
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
         self.abandoned = True
-        if self.under_way == 0:
-            self.open.journal.close()
+        self._release()
 
     def ended(self) -> None:
         """A request for it ended."""
         self.under_way -= 1
-        if self.abandoned and self.under_way == 0:
+        if self.abandoned:
+            self._release()
+
+    def _release(self) -> None:
+        if self.under_way == 0 and self.open.left:  # with none left it is being sealed, and then removed
             self.open.journal.close()
 
 
@@ -247,10 +250,10 @@ class Worker:
                 return
             self.counters.requests += 1
             self.counters.retries += again
-            served = False
+            sent_at, served = self._clock.monotonic(), False
             try:
                 outcome, decision = await self._attempt(held, ordinal, client, endpoint)
-                served = not isinstance(outcome, Overload)
+                served = not isinstance(outcome, (Overload, Ambiguous, ServerError))
             finally:
                 client.done(endpoint, served=served)
             used = self._heard(client, outcome, prompt.messages)
@@ -259,7 +262,7 @@ class Worker:
             client.account.settle(cost, used)
             held.ended()
         if not held.abandoned:
-            self._follow(held, ordinal, client, decision)
+            self._follow(held, ordinal, client, decision, sent_at=sent_at)
 
     async def _attempt(
         self, held: _Held, ordinal: int, client: TeacherClient, endpoint: Endpoint
@@ -303,17 +306,19 @@ class Worker:
         counters.troubles[name] = counters.troubles.get(name, 0) + 1
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
-            account.heard(refused=True, pause_s=wait_s)
+            account.heard(refused=True, pause_s=wait_s, ramped=isinstance(outcome, Ramp))
             return Cost(0, 0)
         account.heard(refused=isinstance(outcome, Overload))
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
-    def _follow(self, held: _Held, ordinal: int, client: TeacherClient, decision: Decision) -> None:
+    def _follow(
+        self, held: _Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float
+    ) -> None:
         match decision:
             case Again(after_s):
                 self._ask_again(held, ordinal, after_s)
             case Pause(reason, auth):
-                if not (auth and client.reload_key()):
+                if not (auth and client.reload_key(sent_at=sent_at)):
                     raise TeacherPaused(
                         f"teacher {client.teacher.name}: {reason}. Mend that, then run the same command again"
                     )

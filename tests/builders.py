@@ -1,9 +1,13 @@
 """Makes the parts that tests of the durable core start from: a recipe, its source, an open chunk, replies."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
 
 from gen.chunk import ChunkReader
 from gen.clock import SYSTEM
@@ -13,6 +17,7 @@ from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.journal import JournalFile
 from gen.open_chunk import OpenChunk
 from gen.planning import next_plan, store_plan
+from gen.shards import META_KEY, Sealer, ShardMeta
 from gen.shipping import journal_root
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.recipe import Recipe
@@ -107,3 +112,34 @@ def answer(held: OpenChunk, ordinal: int, body: bytes, *, status: int = 200, at:
     held.sent(ordinal, at=at)
     reply = Reply(status, {}, body)
     held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9", read=held.client(ordinal).read)
+
+
+def chunk_of(tmp_path: Path, rows: list[Any], **changes: Any) -> tuple[Recipe, OpenChunk]:
+    """An open chunk of these rows."""
+    write_source(tmp_path, rows)
+    recipe = recipe_of(tmp_path, **changes)
+    index(recipe)
+    return recipe, open_chunk(recipe)
+
+
+def sealed(recipe: Recipe, held: OpenChunk) -> tuple[ShardMeta, dict[str, list[dict[str, Any]]]]:
+    """What a sealing stored: the shard's metadata, and the rows of each file."""
+    counts = Sealer(open_dataset(recipe), recipe, held).seal()
+    meta, files = stored(recipe)
+    assert counts == meta.counts
+    return meta, files
+
+
+def stored(recipe: Recipe) -> tuple[ShardMeta, dict[str, list[dict[str, Any]]]]:
+    """What is stored of the first chunk."""
+    root = Path(recipe.dataset.path)
+    data = root / FIRST.data_key
+    meta = ShardMeta.model_validate(orjson.loads(pq.read_metadata(data).metadata[META_KEY.encode()]))
+    files = {"data": pq.read_table(data, partitioning=None).to_pylist()}
+    for kind, side in meta.side.items():
+        path = root / side.key
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == side.sha256
+        assert side.key.endswith(f"-{meta.seal}.parquet")
+        files[kind] = pq.read_table(path, partitioning=None).to_pylist()
+        assert len(files[kind]) == side.rows
+    return meta, files

@@ -39,13 +39,15 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     stem = f"{here['date']}-{'-'.join(settings.scenarios) or 'default'}"
-    document: dict[str, Any] = {"machine": here, "repeat": settings.repeat}
+    document: dict[str, Any] = {"machine": here, "repeat": settings.repeat, "at_most_prompts": settings.prompts}
     document["results"] = [dataclasses.asdict(result) for result in results]
     document["bars"] = [dataclasses.asdict(verdict) for verdict in judged]
     document["trials"] = [trial.model_dump() for trial in trials]
     (out / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n")
     plot(results, out / f"{stem}.svg", subtitle=machine.in_words(here))
     print(f"{table(results, judged)}\n\n{machine.in_words(here)}")
+    if settings.prompts is not None:
+        print(f"Tried out with at most {settings.prompts:,} prompts: the bars are meant for the whole scenarios.")
     return 0
 
 

@@ -97,4 +97,4 @@ def test_on_s3(s3: S3Server, tmp_path: Path) -> None:
     stillhouse("run", str(path), "-o", "ask.temperature=0.3", code=2)
     stillhouse("verify", f"s3://{s3.bucket}/out", "--endpoint-url", s3.endpoint_url)
     left = client.list_objects_v2(Bucket=s3.bucket, Prefix="out/_stillhouse/journal/")
-    assert left["KeyCount"] == 0
+    assert "Contents" not in left

@@ -300,6 +300,16 @@ async def test_in_flight_never_exceeds_its_limit() -> None:
     assert (counters["peak_in_flight"], counters["in_flight"]) == (5, 0)
 
 
+async def test_the_counters_tell_when_requests_came_and_ended() -> None:
+    """From the first request's arrival to the end of the last answer, in seconds of uptime; null before any."""
+    async with client(latency_s=0.1) as http:
+        assert (await stats(http))["first_at_s"] is None
+        for _ in range(2):
+            await http.post("chat/completions", json=HELLO)
+        counters = await stats(http)
+    assert 0.2 <= counters["last_at_s"] - counters["first_at_s"] < counters["uptime_s"]
+
+
 # -- the log
 
 

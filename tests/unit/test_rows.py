@@ -1,0 +1,392 @@
+"""The rows of what is stored: every sample is in one file, once, with all that is known of it."""
+
+import datetime
+import decimal
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed
+from pydantic import BaseModel
+
+from gen.dataset import open_dataset
+from gen.http import Reply
+from gen.journal import Frame, Kind
+from gen.outcome import Ambiguous, Overload
+from gen.shards import ShardCounts, ShardMeta
+from gen.shipping import recovered
+from schemas.arrow import FAILED, RECORD, REJECTED
+from schemas.record import Record, RejectReason
+
+PRICE = {"input": 1.0, "output": 2.0}
+
+
+def seal_answers(tmp_path: Path, *bodies: bytes, **changes: Any) -> tuple[ShardMeta, dict[str, list[dict[str, Any]]]]:
+    """One prompt a body, sealed."""
+    recipe, held = chunk_of(tmp_path, questions(len(bodies)), **changes)
+    for ordinal, body in enumerate(bodies):
+        answer(held, ordinal, body)
+    return sealed(recipe, held)
+
+
+ARROW: dict[Any, Callable[[pa.DataType], bool]] = {
+    str: lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_name(kind),
+    int: pa.types.is_integer,
+    float: pa.types.is_floating,
+    datetime.datetime: pa.types.is_timestamp,
+}
+
+
+def is_name(kind: pa.DataType) -> bool:
+    """Whether it is a dictionary of texts."""
+    return bool(pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
+
+
+def assert_same_shape(model: type[BaseModel], fields: list[pa.Field], *, nulls: bool) -> None:
+    """The model's fields are the Arrow schema's, by name, order, type and (where Parquet tells) nullability."""
+    hints = typing.get_type_hints(model)
+    inherited = [name for base in reversed(model.__mro__) for name in inspect.get_annotations(base)]
+    names = [name for name in inherited if name in model.model_fields]
+    assert [field.name for field in fields] == names
+    for field in fields:
+        hint = hints[field.name]
+        options = [*typing.get_args(hint)] if isinstance(hint, types.UnionType) or is_union(hint) else [hint]
+        can_be_null = type(None) in options
+        (kind,) = {of_literal(option) for option in options if option is not type(None)}
+        if nulls:
+            assert field.nullable == can_be_null, field.name
+        if typing.get_origin(kind) is list:
+            assert pa.types.is_list(field.type), field.name
+            inner = field.type.value_type
+            assert_same_shape(typing.get_args(kind)[0], [inner.field(i) for i in range(inner.num_fields)], nulls=False)
+        else:
+            assert ARROW[kind](field.type), (field.name, kind, field.type)
+
+
+def is_union(hint: Any) -> bool:
+    """Whether it is `Union[…]`."""
+    return typing.get_origin(hint) is typing.Union
+
+
+def of_literal(hint: Any) -> Any:
+    """A Literal's type."""
+    return type(typing.get_args(hint)[0]) if typing.get_origin(hint) is typing.Literal else hint
+
+
+def test_the_record_and_its_arrow_schema_are_one() -> None:
+    """Field by field, nullability included; and the rejected have the same columns and two more."""
+    assert_same_shape(Record, list(RECORD), nulls=True)
+    assert REJECTED.names == [*RECORD.names, "reject_reason", "duplicate_of"]
+    assert [field.type for field in REJECTED][:-2] == [field.type for field in RECORD]
+
+
+def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
+    """Every column, and the row is a Record."""
+    body = body_of("Four.", reasoning_content="Two and two.")
+    recipe, held = chunk_of(
+        tmp_path,
+        questions(1),
+        ask={"system": "Be brief.", "temperature": 0.5},
+        teachers=[{"name": "sim", "api": "simulator", "price": PRICE}],
+    )
+    answer(held, 0, b"", status=500, at=1_700_000_000.0)
+    answer(held, 0, body, at=1_700_000_001.25)
+    meta, files = sealed(recipe, held)
+    (row,) = files["data"]
+    Record.model_validate(row)
+    assert row == {
+        "record_id": held.client(0).ids.of(held.prompt(0).key, 0),
+        "prompt_id": "q0",
+        "prompt_key": held.prompt(0).key.hex(),
+        "sample": 0,
+        "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "what is 0 + 1?"}],
+        "completion": [{"role": "assistant", "content": "Four."}],
+        "reasoning": "Two and two.",
+        "reasoning_source": "reasoning_content",
+        "finish_reason": "stop",
+        "finish_reason_raw": "stop",
+        "tool_calls": None,
+        "refusal": None,
+        "logprobs": None,
+        "teacher": "sim",
+        "model": "simulator",
+        "endpoint": "127.0.0.1:9",
+        "response_id": "chatcmpl-1",
+        "input_tokens": 5,
+        "cached_tokens": None,
+        "output_tokens": 7,
+        "reasoning_tokens": None,
+        "cost_usd": 19e-6,
+        "asked_at": datetime.datetime(2023, 11, 14, 22, 13, 21, 250_000, tzinfo=datetime.UTC),
+        "latency_s": 0.5,
+        "attempts": 2,
+    }
+    assert meta.counts == ShardCounts(records=1, input_tokens=5, output_tokens=7, usd=19e-6)
+    (raw,) = files["raw"]
+    assert (raw["record_id"], raw["attempt"], raw["status"], raw["body"]) == (row["record_id"], 2, 200, body)
+    assert raw["received_at"] - row["asked_at"] == datetime.timedelta(seconds=0.5)
+
+
+LONG = " ".join(["word"] * 1500)
+
+
+REJECTS: list[tuple[RejectReason, bytes, int]] = [
+    ("length", body_of("half an ans", finish="length"), 200),
+    ("content_filter", body_of(None, finish="content_filter"), 200),
+    ("refused", body_of(None, refusal="I can't."), 200),
+    ("refused", b'{"error": {"message": "flagged", "code": "content_policy_violation"}}', 400),
+    ("empty", body_of(" \n"), 200),
+    ("unknown_finish", body_of("weird", finish="weird"), 200),
+    ("prompt_truncated", body_of("short memory"), 200),
+]
+
+
+@pytest.mark.parametrize(("reason", "body", "status"), REJECTS, ids=lambda value: value if type(value) is str else "")
+def test_what_is_no_training_data_is_rejected_with_its_reason(
+    tmp_path: Path, reason: RejectReason, body: bytes, status: int
+) -> None:
+    """With all that is known of it, and the raw body beside."""
+    rows = [{"id": "a", "question": LONG if reason == "prompt_truncated" else "why?"}]
+    recipe, held = chunk_of(tmp_path, rows)
+    answer(held, 0, body, status=status)
+    meta, files = sealed(recipe, held)
+    assert files["data"] == []
+    (row,) = files["rejected"]
+    assert (row["reject_reason"], row["prompt_id"], row["sample"], row["duplicate_of"]) == (reason, "a", 0, None)
+    assert row["record_id"] == held.client(0).ids.of(held.prompt(0).key, 0)
+    assert (row["completion"] is None) == (reason in ("content_filter", "refused"))
+    assert row["refusal"] == {"flagged": "flagged"}.get(row["refusal"], row["refusal"])
+    assert meta.counts.rejected == {reason: 1}
+    assert [raw["body"] for raw in files["raw"]] == [body]
+
+
+def test_every_reject_reason_is_tried(tmp_path: Path) -> None:
+    """Here or in the tests of duplicates."""
+    tried = {reason for reason, _, _ in REJECTS} | {"duplicate_prompt", "duplicate_answer"}
+    assert tried == set(typing.get_args(RejectReason))
+
+
+def test_tool_calls_are_records(tmp_path: Path) -> None:
+    """Without any text, too."""
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    _, files = seal_answers(tmp_path, body_of(None, finish="tool_calls", tool_calls=calls))
+    (row,) = files["data"]
+    assert json.loads(row["tool_calls"]) == calls
+    assert row["completion"] == [{"role": "assistant", "content": ""}]
+    assert row["finish_reason"] == "tool_calls"
+
+
+def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
+    """What the teacher said instead of an answer."""
+    recipe, held = chunk_of(tmp_path, questions(1))
+    held.sent(0, at=1.0)
+    reply = Reply(400, {}, b'{"error": {"message": "not this", "code": "content_filter"}}')
+    held.answered(0, reply, at=1.0, latency_s=0.1, endpoint="host", read=held.client(0).read)
+    _, files = sealed(recipe, held)
+    (row,) = files["rejected"]
+    assert (row["refusal"], row["finish_reason"], row["completion"], row["input_tokens"]) == (
+        "not this",
+        "refused",
+        None,
+        None,
+    )
+
+
+def test_duplicate_prompts_are_rejected_unasked(tmp_path: Path) -> None:
+    """With their own id and kept columns, and the id of the row that is asked; they are no samples."""
+    rows = [
+        {"id": "a", "question": "why?", "x": 1},
+        {"id": "b", "question": "why?", "x": 2},
+        {"id": "c", "question": "how?", "x": None},
+    ]
+    recipe, held = chunk_of(tmp_path, rows, source={"keep": [{"x": "int64"}]})
+    assert list(held.todo()) == [0, 1]
+    answer(held, 0, body_of())
+    answer(held, 1, body_of())
+    meta, files = sealed(recipe, held)
+    assert [(row["prompt_id"], row["x"]) for row in files["data"]] == [("a", 1), ("c", None)]
+    (row,) = files["rejected"]
+    assert (row["prompt_id"], row["x"], row["reject_reason"], row["duplicate_of"]) == ("b", 2, "duplicate_prompt", "a")
+    assert row["prompt"] == [{"role": "user", "content": "why?"}]
+    assert {name for name, value in row.items() if value is not None} == {
+        "prompt_id", "prompt_key", "prompt", "x", "reject_reason", "duplicate_of",
+    }  # fmt: skip
+    assert meta.counts.rejected == {}
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+def test_equal_answers_to_one_prompt_are_kept_once(tmp_path: Path, dedup: bool) -> None:
+    """Their reasoning aside; a rejected answer is none that others could repeat; other prompts may say the same."""
+    recipe, held = chunk_of(
+        tmp_path,
+        questions(2),
+        ask={"samples": 4},
+        dedup={"answers": dedup},
+        teachers=[{"name": "a", "api": "simulator"}, {"name": "b", "api": "simulator"}],
+    )
+    bodies = [
+        body_of("one", finish="length"),
+        body_of("one", reasoning="hm"),
+        body_of("two"),
+        body_of("one", reasoning="ah"),
+    ]
+    for ordinal in range(8):
+        answer(held, ordinal, bodies[ordinal % 4])
+    meta, files = sealed(recipe, held)
+    kept = [1, 2] if dedup else [1, 2, 3]
+    assert [(row["prompt_id"], row["sample"]) for row in files["data"]] == [(q, s) for q in ("q0", "q1") for s in kept]
+    assert meta.counts.rejected == ({"length": 2, "duplicate_answer": 2} if dedup else {"length": 2})
+    for row in files["rejected"]:
+        if row["reject_reason"] == "duplicate_answer":
+            (same,) = (each for each in files["data"] if each["record_id"] == row["duplicate_of"])
+            assert (same["prompt_id"], same["sample"]) == (row["prompt_id"], 1)
+    assert len({row["record_id"] for kind in ("data", "rejected") for row in files[kind]}) == 8
+
+
+def test_failures_are_rows_too(tmp_path: Path) -> None:
+    """What was tried, what came last, what may have been billed; bad rows by file and line."""
+    teacher = {"name": "sim", "api": "simulator", "max_attempts": 2}
+    rows = [*questions(4), "{bad"]
+    recipe, held = chunk_of(tmp_path, rows, teachers=[teacher], source={"keep": ["answer"]})
+    answer(held, 0, b'{"error": {"message": "what?"}}', status=400, at=5.0)
+    for at in (1.0, 2.0):
+        answer(held, 1, b"no \xff JSON", at=at)
+    for at in (1.0, 2.0):
+        held.sent(2, at=at)
+        held.unanswered(2, Kind.LOST, Ambiguous("cut off"), at=at)
+    held.recover([Frame(Kind.DIED, 3, float(at)) for at in range(3)], died=False)
+    meta, files = sealed(recipe, held)
+    assert files["data"] == []
+    bad, *failed = files["failed"]
+    names = [field.name for field in FAILED]
+    assert list(bad) == [*names, "answer"]
+    assert {name: value for name, value in bad.items() if value is not None} == {
+        "kind": "bad_row", "message": bad["message"], "attempts": 0, "maybe_billed": 0,
+        "file": str(tmp_path / "source" / "a.jsonl"), "line": 5,
+    }  # fmt: skip
+    told = [(row["kind"], row["status"], row["attempts"], row["maybe_billed"], row["body_head"]) for row in failed]
+    assert told == [
+        ("bad_request", 400, 1, 0, '{"error": {"message": "what?"}}'),
+        ("malformed", 200, 2, 2, "no � JSON"),
+        ("ambiguous", None, 2, 2, None),
+        ("poison", None, 3, 3, None),
+    ]
+    assert failed[0]["failed_at"] == datetime.datetime(1970, 1, 1, 0, 0, 5, tzinfo=datetime.UTC)
+    assert [row["message"] for row in failed][0::2] == ["what?", "cut off"]
+    assert meta.counts == ShardCounts(
+        failed={"bad_request": 1, "malformed": 1, "ambiguous": 1, "poison": 1}, maybe_billed=7
+    )
+    assert "raw" not in files
+
+
+def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
+    """Whether their owner lived to seal them or not."""
+    teacher = {"name": "sim", "api": "simulator", "max_attempts": 1}
+    recipe, held = chunk_of(tmp_path, questions(2), teachers=[teacher])
+    held.sent(0, at=1.0)
+    held.unanswered(0, Kind.LOST, Ambiguous("no whole reply"), at=1.0)
+    held.sent(1, at=2.0)
+    held.unanswered(1, Kind.NOT_SENT, Overload("no connection"), at=2.0)
+    answer(held, 1, b"<html>", status=500, at=3.0)
+    held.journal.close()
+    again = open_chunk(recipe, worker="w1")
+    store = open_dataset(recipe)
+    again.recover(recovered(store, FIRST, again.journal.path.parent, mine=again.journal.path), died=False)
+    _, files = sealed(recipe, again)
+    told = [(row["kind"], row["attempts"], row["endpoint"], row["body_head"]) for row in files["failed"]]
+    assert told == [("ambiguous", 1, None, None), ("overload", 2, "127.0.0.1:9", "<html>")]
+
+
+def test_inline_reasoning_heads_the_completion(tmp_path: Path) -> None:
+    """For training on the chain; an answer without one stays as it is."""
+    bodies = (body_of("four", reasoning="hm"), body_of("five"), body_of("half", reasoning="hm", finish="length"))
+    _, files = seal_answers(tmp_path, *bodies, dataset={"reasoning": "inline"})
+    assert [(row["completion"][0]["content"], row["reasoning"]) for row in files["data"]] == [
+        ("<think>\nhm\n</think>\n\nfour", None),
+        ("five", None),
+    ]
+    assert [row["reasoning_source"] for row in files["data"]] == ["reasoning", None]
+    assert files["rejected"][0]["completion"][0]["content"].startswith("<think>")
+
+
+def test_logprobs_are_a_row_a_token(tmp_path: Path) -> None:
+    """With the alternatives and, where they are told, the tokens' ids."""
+    body = orjson.loads(body_of("a b"))
+    top = [{"token": "a", "logprob": -0.5}, {"token": "c", "logprob": -1.5}]
+    body["choices"][0]["logprobs"] = {
+        "content": [
+            {"token": "a", "logprob": -0.5, "top_logprobs": top},
+            {"token": " b", "logprob": -0.25, "top_logprobs": []},
+        ]
+    }
+    body["choices"][0]["token_ids"] = [11, 12]
+    _, files = seal_answers(tmp_path, orjson.dumps(body))
+    (row,) = files["data"]
+    Record.model_validate(row)
+    assert [(token["token"], token["token_id"], token["logprob"]) for token in row["logprobs"]] == [
+        ("a", 11, -0.5),
+        (" b", 12, -0.25),
+    ]
+    assert [each["token"] for each in row["logprobs"][0]["top"]] == ["a", "c"]
+
+
+KEPT = {
+    "conversation": (
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}],
+        pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+    ),
+    "map": ([("a", 1), ("b", None)], pa.map_(pa.string(), pa.int32())),
+    "struct": ({"a": {"b": [1, None]}}, pa.struct([("a", pa.struct([("b", pa.list_(pa.int8()))]))])),
+    "decimal": (decimal.Decimal("12.50"), pa.decimal128(9, 2)),
+    "date": (datetime.date(2026, 1, 2), pa.date32()),
+    "time": (datetime.time(1, 2, 3, 4), pa.time64("us")),
+    "timestamp": (datetime.datetime(2026, 1, 2, 3), pa.timestamp("ms")),
+    "duration": (datetime.timedelta(seconds=5), pa.duration("us")),
+    "binary": (b"\xff\x00", pa.binary()),
+    "fixed binary": (b"1234", pa.binary(4)),
+    "fixed list": ([1.5, 2.5], pa.list_(pa.float32(), 2)),
+    "large list": (["a"], pa.large_list(pa.large_string())),
+    "uint64": (2**64 - 1, pa.uint64()),
+    "bool": (True, pa.bool_()),
+    "null": (None, pa.null()),
+    "list of names": (["a", "b"], pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_kept_columns_come_back_as_they_were(tmp_path: Path, kind: str) -> None:
+    """Of any type that Parquet has: in records, duplicates and failures; nulls too."""
+    value, column = KEPT[kind]
+    (tmp_path / "source").mkdir()
+    texts = ["why?", "why?", "how?", "who?"]
+    values = pa.array([value, value, None, value], column)
+    table = pa.table({"id": list("abcd"), "question": texts, "extra": values})
+    pq.write_table(table, tmp_path / "source" / "a.parquet")
+    recipe = recipe_of(tmp_path, source={"keep": ["extra"]})
+    index(recipe)
+    held = open_chunk(recipe)
+    answer(held, 0, body_of())
+    answer(held, 1, body_of())
+    answer(held, 2, b"", status=400)
+    _, files = sealed(recipe, held)
+    assert [row["extra"] for row in files["data"]] == [value, None]
+    assert [row["extra"] for row in files["rejected"]] == [value]
+    assert [row["extra"] for row in files["failed"]] == [value]
+    assert pq.read_schema(tmp_path / "out" / FIRST.data_key).field("extra").type == column
+
+
+def test_attempts_beyond_the_column_s_type_do_not_keep_a_chunk_from_sealing(tmp_path: Path) -> None:
+    """A sample that waited for its limits for days."""
+    recipe, held = chunk_of(tmp_path, questions(1))
+    held.recover([Frame(Kind.ANSWERED, 0, float(at), 0.5, 429, "host") for at in range(40_000)], died=False)
+    answer(held, 0, body_of(), at=1e6)
+    _, files = sealed(recipe, held)
+    assert files["data"][0]["attempts"] == 2**15 - 1
