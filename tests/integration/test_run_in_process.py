@@ -1,0 +1,302 @@
+"""Whole runs in one process against the simulator: what is received is stored, once, and never asked again."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+from builders import questions, recipe_of, write_source
+from faults.history import check
+from harness import run_in_process
+from s3_server import S3Server
+
+from gen.dataset import open_dataset
+from gen.errors import Paused, SourceError, StillhouseError
+from gen.simulator import serve
+from gen.summary import Summary
+from gen.worker import Worker
+from schemas.recipe import Recipe
+from schemas.simulator import SimulatorSettings
+
+
+@asynccontextmanager
+async def teacher(recipe: Recipe, **settings: Any) -> AsyncIterator[Recipe]:
+    """The recipe with its teachers at one simulator that lives over several runs."""
+    async with await serve(SimulatorSettings.model_validate(settings)) as server:
+        teachers = tuple(each.model_copy(update={"endpoints": (server.url,)}) for each in recipe.teachers)
+        yield recipe.model_copy(update={"teachers": teachers})
+
+
+class Crews:
+    """The workers of all runs of a test."""
+
+    def __init__(self) -> None:
+        self.all: list[Worker] = []
+
+    def __call__(self, workers: Sequence[Worker]) -> None:
+        """A run begins."""
+        self.all += workers
+
+    @property
+    def answers(self) -> int:
+        """Received by all of them."""
+        return sum(worker.counters.answers for worker in self.all)
+
+    @property
+    def requests(self) -> int:
+        """Sent by all of them."""
+        return sum(worker.counters.requests for worker in self.all)
+
+
+def served(log: Path) -> list[dict[str, Any]]:
+    """The teacher's log."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def rows(recipe: Recipe, folder: str) -> list[dict[str, Any]]:
+    """All rows of data/, rejected/ or failed/."""
+    path = Path(recipe.dataset.path) / folder
+    found: list[dict[str, Any]] = ds.dataset(path, format="parquet").to_table().to_pylist() if path.exists() else []
+    return found
+
+
+def assert_adds_up(summary: Summary, *, samples: int) -> None:
+    """Every sample is a record, rejected, failed or still to ask."""
+    assert None not in (summary.prompts, summary.duplicates, summary.bad, summary.remaining)
+    asked = (summary.prompts or 0) - (summary.duplicates or 0) - (summary.bad or 0)
+    assert asked * samples == summary.records + summary.rejected + summary.failed + (summary.remaining or 0)
+
+
+def listing(recipe: Recipe) -> list[tuple[str, int, str]]:
+    """Every object of the dataset, with its etag; but for who ran last."""
+    store = open_dataset(recipe)
+    return [(stat.key, stat.size, stat.etag) for stat in store.list() if not stat.key.endswith("run.json")]
+
+
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "status", "status": 429, "share": 0.05, "headers": {"retry-after-ms": "20"}},
+    {"kind": "status", "status": 500, "share": 0.05},
+    {"kind": "status", "status": 503, "share": 0.03},
+    {"kind": "status", "status": 200, "share": 0.03, "body": '{"choices": []}'},
+    {"kind": "reset", "share": 0.02},
+    {"kind": "reset", "share": 0.02, "when": "body"},
+    {"kind": "truncate", "share": 0.02},
+]
+
+
+async def test_a_run_under_faults_stores_every_answer_once(tmp_path: Path) -> None:
+    """Refusals, errors, cut connections, duplicates and bad rows: all are accounted for."""
+    source = [*questions(40), "{", *questions(5), *questions(20, start=40)]
+    write_source(tmp_path, source)
+    recipe = recipe_of(tmp_path, ask={"samples": 3}, teachers=[{"name": "sim", "api": "simulator", "max_attempts": 3}])
+    log, crews = tmp_path / "log", Crews()
+    async with teacher(recipe, log=str(log), faults=FAULTS, distinct=2, seed=4) as asked:
+        summary = await run_in_process(asked, workers=2, crew=crews)
+    assert (summary.state, summary.prompts, summary.duplicates, summary.bad) == ("done", 66, 5, 1)
+    assert_adds_up(summary, samples=3)
+    assert summary.remaining == 0
+    assert summary.records == len(rows(recipe, "data"))
+    assert summary.failed == sum(row["kind"] != "bad_row" for row in rows(recipe, "failed"))
+    assert summary.rejected_by_reason.keys() == {"duplicate_answer"}
+    lines = served(log)
+    answered = [line["id"] for line in lines if line["status"] == 200 and not line["fault"]]
+    stored = [row["response_id"] for folder in ("data", "rejected") for row in rows(recipe, folder)]
+    assert sorted(answered) == sorted(filter(None, stored))
+    assert crews.answers == len(answered)
+    assert crews.requests == summary.requests == len(lines)
+    told = sum(
+        row["attempts"] for folder in ("data", "rejected", "failed") for row in rows(recipe, folder) if row["attempts"]
+    )
+    assert told == len(lines)
+    assert summary.maybe_billed > 0
+
+
+async def test_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    """The same call again, with more workers and other limits."""
+    write_source(tmp_path, questions(25))
+    recipe = recipe_of(tmp_path)
+    first = await run_in_process(recipe)
+    before = listing(recipe)
+    again = await run_in_process(recipe, workers=3)
+    assert first.requests == 25
+    assert again.requests == 0
+    assert again.model_copy(update={"requests": 25, "seconds": first.seconds}) == first
+    assert listing(recipe) == before
+    assert not list((tmp_path / "out" / "_stillhouse").glob("journal/*"))
+
+
+async def test_a_new_file_is_a_new_generation(tmp_path: Path) -> None:
+    """Only its new prompts are asked; a changed file is refused before anything is."""
+    path = write_source(tmp_path, questions(12))
+    recipe = recipe_of(tmp_path)
+    await run_in_process(recipe)
+    write_source(tmp_path, questions(12, start=6), name="b.jsonl")
+    summary = await run_in_process(recipe)
+    assert (summary.prompts, summary.duplicates, summary.records, summary.requests) == (24, 6, 18, 6)
+    names = sorted(each.name for each in (tmp_path / "out" / "data").iterdir())
+    assert names == [f"part-000-00000{n}.parquet" for n in (0, 1)] + ["part-001-000000.parquet"]
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(SourceError, match="changed after it was planned"):
+        await run_in_process(recipe)
+
+
+async def test_a_pilot_goes_on_where_it_ended(tmp_path: Path) -> None:
+    """Seven rows, seven more, the rest: each is asked once."""
+    write_source(tmp_path, questions(30))
+    recipe = recipe_of(tmp_path)
+    runs = [await run_in_process(recipe, limit=limit) for limit in (7, 7, None, None)]
+    assert [run.requests for run in runs] == [7, 7, 16, 0]
+    assert [run.prompts for run in runs] == [7, 14, 30, 30]
+    assert sorted(row["prompt_id"] for row in rows(recipe, "data")) == sorted(f"q{n}" for n in range(30))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_run_that_is_cut_off_asks_only_what_is_missing(tmp_path: Path, seed: int) -> None:
+    """At any moment, again and again: each answer that was received is stored once, in whichever run it came."""
+    rng = random.Random(seed)
+    write_source(tmp_path, [*questions(90), *questions(10)])
+    recipe = recipe_of(
+        tmp_path,
+        ask={"samples": 2},
+        dataset={"prompts_per_shard": rng.choice([1, 7, 40])},
+        teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 8}}],
+    )
+    log, crews, cuts = tmp_path / "log", Crews(), 0
+    faults = [{"kind": "status", "status": 500, "share": 0.05}, {"kind": "truncate", "share": 0.02}]
+    settings = {"log": str(log), "latency_s": 0.02, "latency_spread": 0.5, "faults": faults, "seed": seed}
+    async with teacher(recipe, **settings) as asked:
+        for _ in range(6):
+            try:
+                async with asyncio.timeout(rng.uniform(0.05, 0.7)):
+                    await run_in_process(asked, workers=rng.choice([1, 2]), crew=crews)
+            except TimeoutError:
+                cuts += 1
+        summary = await run_in_process(asked, crew=crews)
+        assert (await run_in_process(asked, crew=crews)).requests == 0
+    assert_adds_up(summary, samples=2)
+    assert (summary.state, summary.prompts, summary.duplicates, summary.remaining) == ("done", 100, 10, 0)
+    assert crews.answers == summary.records + summary.rejected
+    check(Path(recipe.dataset.path), log, samples=2, in_flight=8, kills=cuts)
+    attempts = sum(
+        row["attempts"] for folder in ("data", "rejected", "failed") for row in rows(recipe, folder) if row["attempts"]
+    )
+    assert len(served(log)) <= attempts <= crews.requests
+    assert not list((tmp_path / "out" / "_stillhouse").glob("journal/*/*"))
+
+
+async def test_a_cut_off_run_on_s3_goes_on_from_its_node_and_from_the_store(tmp_path: Path, s3: S3Server) -> None:
+    """The node's folder is there; then it is lost too: what was shipped is not asked again."""
+    write_source(tmp_path, questions(60))
+    recipe = recipe_of(
+        tmp_path,
+        dataset={"path": "s3://lake/out", "endpoint_url": s3.endpoint_url, "prompts_per_shard": 50},
+        teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 4}}],
+        run={"journal_dir": str(tmp_path / "node"), "ship_every_s": 0.1},
+    )
+    crews = Crews()
+    async with teacher(recipe, latency_s=0.05, log=str(tmp_path / "log")) as asked:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await run_in_process(asked, crew=crews)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await run_in_process(asked, crew=crews)
+        summary = await run_in_process(asked, crew=crews)
+    assert (summary.state, summary.records) == ("done", 60)
+    assert crews.answers == 60
+    store = open_dataset(recipe)
+    assert [stat.key for stat in store.list("_stillhouse/journal/")] == []
+    assert not list((tmp_path / "node").glob("*/*"))
+
+
+async def test_a_stopped_run_brings_home_what_is_under_way(tmp_path: Path) -> None:
+    """Nothing may have been billed in vain, and the next run asks the rest."""
+    write_source(tmp_path, questions(60))
+    recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 8}}])
+    crews = Crews()
+    async with teacher(recipe, latency_s=0.05) as asked:
+
+        def stop_soon(workers: Sequence[Worker]) -> None:
+            crews(workers)
+            asyncio.get_running_loop().call_later(0.4, workers[0].stop)
+
+        with pytest.raises(Paused):
+            await run_in_process(asked, crew=stop_soon)
+        before = crews.answers
+        assert 0 < before < 60
+        assert crews.requests == before
+        summary = await run_in_process(asked, crew=crews)
+    assert summary.requests == 60 - before
+    assert (summary.records, summary.maybe_billed) == (60, 0)
+
+
+async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
+    """What came before is kept; with money the same call goes on, and no sample was given up."""
+    write_source(tmp_path, questions(40))
+    recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 4}}])
+    crews = Crews()
+    broke = [{"kind": "status", "status": 402, "start_s": 0.3}]
+    async with teacher(recipe, latency_s=0.05, faults=broke) as asked:
+        with pytest.raises(Paused, match=r"teacher sim: .*Mend that"):
+            await run_in_process(asked, crew=crews)
+    async with teacher(recipe, first_serial=1000) as asked:
+        summary = await run_in_process(asked, crew=crews)
+    assert (summary.records, summary.failed, summary.maybe_billed) == (40, 0, 0)
+    assert crews.answers == 40
+
+
+async def test_a_recipe_that_the_teacher_refuses_fails_and_can_be_mended(tmp_path: Path) -> None:
+    """A first chunk that fails alike is not sealed."""
+    write_source(tmp_path, questions(30))
+    recipe = recipe_of(tmp_path)
+    async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
+        with pytest.raises(StillhouseError, match="every sample of the first chunk failed alike") as raised:
+            await run_in_process(asked)
+        assert raised.value.exit_code == 1
+    summary = await run_in_process(recipe)
+    assert (summary.records, summary.failed) == (30, 0)
+
+
+async def test_bad_prompts_alone_do_not_fail_a_run(tmp_path: Path) -> None:
+    """A chunk of a single prompt says nothing of the recipe, and no run is stuck at its last chunk."""
+    write_source(tmp_path, questions(3))
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1})
+    async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
+        summary = await run_in_process(asked)
+    assert (summary.state, summary.failed, summary.failed_by_kind) == ("done", 3, {"bad_request": 3})
+    write_source(tmp_path, questions(5, start=3), name="b.jsonl")
+    async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
+        summary = await run_in_process(asked)
+    assert (summary.state, summary.failed) == ("done", 8)
+
+
+@pytest.mark.parametrize(("source", "counts"), [([], (0, 0, 0)), (["{"] * 3, (3, 0, 3)), (questions(1) * 3, (3, 2, 0))])
+async def test_a_source_without_much_in_it_is_done(tmp_path: Path, source: list[Any], counts: tuple[int, ...]) -> None:
+    """Empty, all bad, all alike: a shard is written, and the next run has nothing to do."""
+    write_source(tmp_path, source)
+    recipe = recipe_of(tmp_path)
+    summary = await run_in_process(recipe)
+    assert (summary.state, summary.prompts, summary.duplicates, summary.bad) == ("done", *counts)
+    assert_adds_up(summary, samples=1)
+    assert (await run_in_process(recipe)).requests == 0
+    assert len(list((tmp_path / "out" / "data").iterdir())) == 1
+
+
+async def test_samples_of_several_teachers_are_divided_among_them(tmp_path: Path) -> None:
+    """By weight; each sample is asked of one of them, and a prompt's record ids differ."""
+    write_source(tmp_path, questions(50))
+    teachers = [{"name": "a", "api": "simulator", "weight": 3}, {"name": "b", "api": "simulator"}]
+    recipe = recipe_of(tmp_path, ask={"samples": 4}, teachers=teachers)
+    summary = await run_in_process(recipe)
+    assert summary.records == 200
+    found = rows(recipe, "data")
+    assert len({row["record_id"] for row in found}) == 200
+    asked = Counter(row["teacher"] for row in found)
+    assert 120 <= asked["a"] <= 180
+    assert asked["a"] + asked["b"] == 200
