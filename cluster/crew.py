@@ -8,11 +8,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actors import start_queue
+from cluster.actors import start_limiter, start_queue
 from cluster.display import Display
 from cluster.prompt_queue import QueueStats
 from cluster.runtime import cpus, free_cpus
-from cluster.teacher_worker import TeacherWorker
+from cluster.teacher_worker import TeacherWorker, accounts_of
 from gen.control import End
 from gen.errors import StillhouseError
 from schemas.recipe import Recipe
@@ -41,6 +41,8 @@ class Crew:
         self._recipe = recipe
         self._node = node
         self._queue = start_queue(recipe, generation, workers=workers)
+        # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
+        self._limiters = [start_limiter(account, limits) for account, limits in accounts_of(recipe).items()]
         self._started = time.monotonic()
         self._number = 0
         self._deaths = 0

@@ -28,7 +28,14 @@ def connected(address: str | None) -> Iterator[None]:
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(address="local", include_dashboard=False, num_cpus=max(4, os.cpu_count() or 1), **common)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=max(4, os.cpu_count() or 1),
+                # Each of our actors has a process of its own: idle ones started ahead only compete with them.
+                _system_config={"prestart_worker_first_driver": False},
+                **common,
+            )
         else:
             ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
