@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import wraps
 from pathlib import Path
@@ -18,6 +18,7 @@ from gen.run_lock import is_running
 from gen.store import open_store
 from gen.summary import Summary, summarise
 from schemas import __version__
+from schemas.failure import RETRYABLE, FailureKind
 from schemas.recipe import Recipe
 from schemas.recipe_file import RecipeError, load_simulator_settings, read_recipe, recipe_json_schema
 
@@ -66,6 +67,10 @@ _overrides = click.option(
     "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x"
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+_address = click.option(
+    "--address", metavar="A", help="A running Ray cluster: auto, or host:port. By default one is started here."
+)
+_quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
 
 
 def _read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
@@ -80,22 +85,32 @@ def _read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
 @_recipe
 @_overrides
 @_json
-@click.option(
-    "--address", metavar="A", help="A running Ray cluster: auto, or host:port. By default one is started here."
-)
+@_address
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@_quiet
 @_clean
 def run(
     recipe: str, overrides: tuple[str, ...], as_json: bool, address: str | None, limit: int | None, quiet: bool
 ) -> None:
     """Run RECIPE (a file, or `quickstart`); the same command again goes on where it ended."""
+    _drive(_read(recipe, overrides), as_json=as_json, quiet=quiet, address=address, limit=limit)
+
+
+def _drive(
+    recipe: Recipe,
+    *,
+    as_json: bool,
+    quiet: bool,
+    address: str | None,
+    limit: int | None = None,
+    retry: Sequence[FailureKind] | None = None,
+) -> None:
+    """Run to the end, and print what the dataset then holds."""
     from cluster.driver import Driver
 
-    read = _read(recipe, overrides)
     with ExitStack() as stack:
-        display = _display(read, stack, quiet=quiet)
-        driver = Driver(read, address=address, limit=limit, display=display)
+        display = _display(recipe, stack, quiet=quiet)
+        driver = Driver(recipe, address=address, limit=limit, retry=retry, display=display)
         try:
             summary = driver.run()
         except StillhouseError as error:
@@ -155,6 +170,39 @@ def status(dataset: str, as_json: bool, endpoint_url: str | None, region: str | 
     if summary.state != "done" and is_running(store):
         summary = summary.model_copy(update={"state": "running"})
     _print_summary(summary, as_json=as_json)
+
+
+@main.command()
+@_dataset
+@_overrides
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(RETRYABLE), help="Only Failures of this kind; may be repeated."
+)
+@_json
+@_address
+@_quiet
+@_clean
+def retry(
+    dataset: str,
+    overrides: tuple[str, ...],
+    kinds: tuple[FailureKind, ...],
+    as_json: bool,
+    address: str | None,
+    quiet: bool,
+    endpoint_url: str | None,
+    region: str | None,
+    path_style: bool | None,
+) -> None:
+    """Ask the Failures of DATASET again, with the recipe of its last run; refusals and bad rows are none."""
+    from gen.last_run import read_last_run
+
+    store = open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style)
+    recipe = read_last_run(store, overrides=overrides)
+    where = {"path": dataset, "endpoint_url": endpoint_url, "region": region, "path_style": path_style}
+    given = {name: value for name, value in where.items() if value is not None}
+    recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=given)})
+    wanted = [kind for kind in RETRYABLE if kind in kinds] or RETRYABLE
+    _drive(recipe, as_json=as_json, quiet=quiet, address=address, retry=wanted)
 
 
 @main.command()

@@ -73,10 +73,11 @@ class Progress:
         """Name to value."""
         per_s, tokens_per_s, answers_per_s = self._rates.add(stats)
         left = stats.prompts_left * self._samples
-        total = (stats.rows - stats.duplicates - stats.bad) * self._samples
+        total = stats.asks * self._samples
         more = "" if stats.planned else "+"
+        rows = f"{stats.rows:,}{more} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)"
         figures = {
-            "prompts": f"{stats.rows:,}{more} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)",
+            "prompts": f"{stats.asks:,}{more} asked again" if stats.again else rows,
             "samples": f"{total - left:,} of {total:,}{more} sealed",
             "records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
             f"failed {sum(stats.counts.failed.values()):,})",

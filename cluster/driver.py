@@ -9,7 +9,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 from cluster.display import Display, Quiet
 from gen import simulator
 from gen.control import End
-from gen.dataset import Plan, bind, open_dataset, read_plans, sealed_chunks
+from gen.dataset import Plan, bind, open_dataset
 from gen.errors import Interrupted, Paused, StillhouseError, UsageError
-from gen.index import read_parts
-from gen.planning import next_plan, store_plan
+from gen.last_run import store_last_run
+from gen.planning import generations
+from gen.retrying import retry_generations
 from gen.run_lock import RunLock
 from gen.summary import Summary, summarise
+from schemas.failure import FailureKind
 from schemas.recipe import Recipe
 from schemas.simulator import SimulatorSettings
 
@@ -56,12 +58,21 @@ def run(
 
 
 class Driver:
-    """One run."""
+    """One run, or one retry of the kinds of Failures in `retry`."""
 
-    def __init__(self, recipe: Recipe, *, address: str | None, limit: int | None, display: Display) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        address: str | None,
+        limit: int | None = None,
+        retry: Sequence[FailureKind] | None = None,
+        display: Display,
+    ) -> None:
         self._recipe = recipe
         self._address = address
         self._limit = limit
+        self._retry = retry
         self._display = display
         self._store = open_dataset(recipe)
         self._stop = threading.Event()
@@ -79,6 +90,8 @@ class Driver:
                 RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             )
             bind(self._store, self._recipe)
+            if self._retry is None:
+                store_last_run(self._store, self._recipe)
             recruit: Callable[[Plan], Crew] | None = None
             for plan in self._generations():
                 if recruit is None:
@@ -109,25 +122,9 @@ class Driver:
         self._stop.set()
 
     def _generations(self) -> Iterator[Plan]:
-        """Those that are not finished, then a new one where there are source rows that none has planned."""
-        plans = read_plans(self._store)
-        resumed = False
-        for plan in plans:
-            if not self._is_sealed(plan):
-                resumed = True
-                yield plan
-        if resumed and self._limit is not None:
-            return  # the pilot that was begun is done; it does not grow
-        ends = [read_parts(self._store, plan)[-1] for plan in plans]
-        fresh = next_plan(self._recipe, plans, ends, limit=self._limit)
-        if fresh is not None:
-            store_plan(self._store, fresh)
-            yield fresh
-
-    def _is_sealed(self, plan: Plan) -> bool:
-        parts = read_parts(self._store, plan)
-        sealed = sum(chunk.generation == plan.generation for chunk in sealed_chunks(self._store))
-        return bool(parts) and parts[-1].last and sealed == sum(len(part.asks) for part in parts)
+        if self._retry is not None:
+            return retry_generations(self._store, self._recipe, kinds=self._retry)
+        return generations(self._store, self._recipe, limit=self._limit)
 
     @contextmanager
     def _cluster(self) -> Iterator[Callable[[Plan], "Crew"]]:

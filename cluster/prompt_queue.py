@@ -6,14 +6,16 @@ restarted one first listens for a lease's term to what the workers still hold.
 
 import threading
 import time
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 
 from gen.control import Counters, NoMore, Renewal, Wait
-from gen.dataset import ChunkId, open_dataset, read_plans, sealed_chunks
+from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
 from gen.errors import StillhouseError
 from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.leases import TERM_S, Grant, Leases
+from gen.retrying import retry_parts
 from gen.shards import ShardCounts
 from schemas.recipe import Recipe
 
@@ -22,10 +24,14 @@ class QueueStats(BaseModel):
     """How far a generation is."""
 
     planned: bool
-    """Whether the whole source is read."""
+    """Whether all there is to ask is known."""
+    again: bool
+    """Whether it asks Failures again; it has no source rows then."""
     rows: int
     duplicates: int
     bad: int
+    asks: int
+    """Prompts to be asked, known so far."""
     chunks: int
     """Known so far."""
     sealed: int
@@ -80,25 +86,25 @@ class PromptQueue:
 
     # --- the index
 
-    def _index(self, done: list[PartInfo], earlier: list[object]) -> None:
+    def _index(self, done: list[PartInfo], earlier: list[Plan]) -> None:
         """Write the parts that are missing; runs in a thread of its own."""
         if done and done[-1].last:
             return
         try:
-            indexer = Indexer(self._store, self._recipe, self._plan)
-            for generation in range(len(earlier) + 1):
-                number = 0
-                for number in range(self._parts_of(generation, done)):
-                    indexer.remember(read_part(self._store, generation, number))
-            for part in indexer.parts(done):
+            for part in self._missing_parts(done, earlier):
                 self._take_in(part)
         except StillhouseError as error:
             self._error = error
 
-    def _parts_of(self, generation: int, done: list[PartInfo]) -> int:
-        if generation == self._plan.generation:
-            return len(done)
-        return len(read_parts(self._store, self._plan.model_copy(update={"generation": generation})))
+    def _missing_parts(self, done: list[PartInfo], earlier: list[Plan]) -> Iterator[PartInfo]:
+        if self._plan.retry is not None:
+            per_shard = self._recipe.dataset.prompts_per_shard
+            return retry_parts(self._store, self._plan, earlier, done=done, prompts_per_shard=per_shard)
+        indexer = Indexer(self._store, self._recipe, self._plan)
+        for plan in [*earlier, self._plan]:
+            for number in range(len(read_parts(self._store, plan))):
+                indexer.remember(read_part(self._store, plan.generation, number))
+        return indexer.parts(done)
 
     def _take_in(self, part: PartInfo) -> None:
         with self._lock:
@@ -191,9 +197,11 @@ class PromptQueue:
                     troubles[name] = troubles.get(name, 0) + count
             return QueueStats(
                 planned=self._planned(),
+                again=self._plan.retry is not None,
                 rows=sum(part.rows for part in self._parts),
                 duplicates=sum(part.duplicates for part in self._parts),
                 bad=sum(part.bad for part in self._parts),
+                asks=sum(asks),
                 chunks=len(asks),
                 sealed=len(self._sealed),
                 prompts_left=left,

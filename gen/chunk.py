@@ -3,9 +3,9 @@
 Every prompt must have the key that the index recorded; a source that says something else now is refused, never asked.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +38,24 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Retried:
+    """What a retry generation asks of a prompt."""
+
+    kinds: Mapping[int, str]
+    """The samples to be asked, each with the kind of Failure it was; no other is."""
+    earlier: tuple[ChunkId, ...]
+    """The chunks that hold the prompt's samples so far, in order."""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        """What a row of a retry generation's index says."""
+        return cls(
+            {again["sample"]: again["kind"] for again in entry["again"]},
+            tuple(ChunkId(place["generation"], place["chunk"]) for place in entry["earlier"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What one chunk holds, in source order."""
 
@@ -48,6 +66,8 @@ class Chunk:
     bad: list[BadRow]
     kept: list[pa.Field]
     """The kept columns' types."""
+    retried: dict[int, Retried] = field(default_factory=dict)
+    """Of a retry generation, by the prompt's place in `prompts`; empty where all samples of all prompts are asked."""
 
 
 class ChunkReader:
@@ -80,6 +100,8 @@ class ChunkReader:
                 continue
             prompt = self._prompt(SourceFile(file.url, file.size, file.etag), entry)
             if entry["fate"] == "ask":
+                if entry["again"] is not None:
+                    read.retried[len(read.prompts)] = Retried.of(entry)
                 read.prompts.append(prompt)
             else:
                 read.duplicates.append(Duplicate(prompt, entry["detail"]))

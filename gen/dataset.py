@@ -24,6 +24,7 @@ CHUNKS_PER_PART = 100
 """Chunks in one part of the index."""
 
 RECIPE_KEY = "_stillhouse/recipe.yaml"
+LAST_RUN_KEY = "_stillhouse/last_run.yaml"
 RUN_KEY = "_stillhouse/run.json"
 JOURNAL_PREFIX = "_stillhouse/journal/"
 _SHARD = re.compile(r"data/part-(\d{3,})-(\d{6,})\.parquet")
@@ -71,13 +72,15 @@ class PlannedFile(_Stored):
 
 
 class Plan(_Stored):
-    """A generation: which source rows it is made of. Immutable."""
+    """A generation: which source rows it is made of, or which Failures it asks again. Immutable."""
 
     version: int = SCHEMA_VERSION
     generation: int
     files: tuple[PlannedFile, ...]
     limit: int | None = None
     """At most so many source rows; null: all there are."""
+    retry: tuple[str, ...] | None = None
+    """The kinds of the Failures of earlier generations that are asked again; null: a generation of source rows."""
     kept: str
     """The types of the kept columns: a serialised Arrow schema in base64."""
 
@@ -119,7 +122,10 @@ def bind(store: Store, recipe: Recipe) -> None:
     if is_bound(store, recipe):
         return
     document = {"stillhouse": SCHEMA_VERSION, "name": recipe.name, "identity": recipe.identity()}
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
+    text = yaml.safe_dump(document, sort_keys=False)
+    if yaml.safe_load(text) != document:  # PyYAML folds some line separators that it leaves unescaped
+        text = yaml.safe_dump(document, sort_keys=False)
     if not store.put_new(RECIPE_KEY, text.encode()):
         is_bound(store, recipe)
 

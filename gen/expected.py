@@ -1,7 +1,7 @@
 """What a chunk must hold: its samples by the dataset's identity, its rows by the index."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -60,15 +60,19 @@ class Part:
         asks: dict[str, tuple[int, str]] = {}
         duplicates: Counter[tuple[str, str, str]] = Counter()
         bad: Counter[tuple[str, int, str]] = Counter()
-        names = ("file", "line", "fate", "key", "prompt_id", "detail")
-        for file, line, fate, key, prompt_id, detail in zip(*(table[name].to_pylist() for name in names), strict=True):
+        again: dict[str, dict[int, str]] = {}
+        names = ("file", "line", "fate", "key", "prompt_id", "detail", "again")
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        for file, line, fate, key, prompt_id, detail, samples in rows:
             if fate == "ask":
                 asks[key.hex()] = (len(asks), prompt_id)
+                if samples is not None:
+                    again[key.hex()] = {sample["sample"]: sample["kind"] for sample in samples}
             elif fate == "duplicate":
                 duplicates[prompt_id, key.hex(), detail] += 1
             else:
                 bad[self.plan.files[file].url, line, detail] += 1
-        return Expected(asks, duplicates, bad)
+        return Expected(asks, duplicates, bad, again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,24 @@ class Expected:
     """(prompt id, key, duplicate_of)."""
     bad: Counter[tuple[str, int, str]]
     """(file, line, message)."""
+    again: Mapping[str, Mapping[int, str]]
+    """Of a retry generation, by prompt key: the samples that are asked, with the kind of Failure each was."""
+
+    @property
+    def retried(self) -> Counter[str]:
+        """How many samples of each kind of Failure are asked again."""
+        return Counter(kind for kinds in self.again.values() for kind in kinds.values())
+
+    def samples_of(self, key: str, samples: int) -> Collection[int]:
+        """The samples that are asked of a prompt of the chunk."""
+        return self.again[key].keys() if key in self.again else range(samples)
 
     def ordinals(self, identity: Identity) -> dict[str, int]:
         """The chunk's possible record ids: prompt x samples + sample of each."""
         return {
             ids.of(bytes.fromhex(key), sample): place * identity.samples + sample
             for key, (place, _) in self.asks.items()
-            for sample in range(identity.samples)
+            for sample in self.samples_of(key, identity.samples)
             for ids in identity.ids.values()
         }
 
@@ -114,7 +129,8 @@ def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> s
     known = range(info.first_chunk, info.first_chunk + len(info.asks))
     expected = {
         "first chunk": (number * CHUNKS_PER_PART, info.first_chunk),
-        "rows": (info.rows, len(rows)),
+        "rows": (info.rows, len(rows) if plan.retry is None else 0),
+        "samples asked again": (plan.retry is None, rows["again"].null_count == len(rows)),
         "duplicates": (info.duplicates, fates["duplicate"]),
         "bad rows": (info.bad, fates["bad"]),
         "prompts by chunk": (list(info.asks), [asks[chunk] for chunk in known]),

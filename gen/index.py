@@ -6,7 +6,7 @@ once its part of the index exists, whatever happens to the source, the settings 
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -42,6 +42,7 @@ class PartInfo(BaseModel):
     asks: tuple[int, ...]
     """Prompts to ask, by chunk."""
     rows: int
+    """Source rows, like `duplicates` and `bad`: a retry generation has none."""
     duplicates: int
     bad: int
     last: bool
@@ -50,25 +51,72 @@ class PartInfo(BaseModel):
     """How far each of the plan's files was read."""
 
 
+Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
+"""(fate, key, prompt id, detail), as the index's columns."""
+
+_Structs: TypeAlias = list[dict[str, Any]] | None
+
+
 @dataclass(slots=True)
-class _Part:
-    """The part being built, column by column."""
+class Draft:
+    """A part of the index being built, column by column."""
 
     first_chunk: int
     columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
     asks: list[int] = field(default_factory=lambda: [0])
     rows_in_chunk: int = 0
 
-    def add(self, file: int, at: Position, fate: "_Fate") -> None:
+    def add(self, file: int, at: Position, fate: Fate, *, again: _Structs = None, earlier: _Structs = None) -> None:
+        """Append a row, as the index's columns say, to the last chunk."""
         chunk = self.first_chunk + len(self.asks) - 1
-        for column, value in zip(self.columns, (file, at.row, at.line, at.offset, chunk, *fate), strict=True):
+        values = (file, at.row, at.line, at.offset, chunk, *fate, again, earlier)
+        for column, value in zip(self.columns, values, strict=True):
             column.append(value)
         self.rows_in_chunk += 1
         self.asks[-1] += fate[0] == "ask"
 
+    def is_full(self, *, prompts_per_shard: int) -> bool:
+        """Whether the next row begins a new part; where it only begins a new chunk, begins that."""
+        if self.asks[-1] < prompts_per_shard and self.rows_in_chunk < prompts_per_shard * ROWS_PER_PROMPT:
+            return False
+        if len(self.asks) == CHUNKS_PER_PART:
+            return True
+        self.asks.append(0)
+        self.rows_in_chunk = 0
+        return False
 
-_Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
-"""(fate, key, prompt id, detail), as the index's columns."""
+    def next(self) -> "Draft":
+        """The part after this one."""
+        return Draft(first_chunk=self.first_chunk + CHUNKS_PER_PART)
+
+    def write(self, store: Store, plan: Plan, *, last: bool, ends: Sequence[End]) -> PartInfo:
+        """Store it as a part of the plan's index.
+
+        Raises:
+            DatasetError: another part is there.
+        """
+        fates = self.columns[INDEX.get_field_index("fate")]
+        info = PartInfo(
+            first_chunk=self.first_chunk,
+            asks=tuple(self.asks),
+            rows=len(fates) if plan.retry is None else 0,
+            duplicates=fates.count("duplicate"),
+            bad=fates.count("bad"),
+            last=last,
+            ends=tuple(ends),
+        )
+        arrays = [pa.array(v, f.type) for v, f in zip(self.columns, INDEX, strict=True)]
+        schema = INDEX.with_metadata({_META: info.model_dump_json()})
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", write_page_checksum=True)
+        number = self.first_chunk // CHUNKS_PER_PART
+        key = index_key(plan.generation, number)
+        if not store.put_new(key, sink.getvalue()):
+            # An earlier run of ours wrote it just before it died: the sources being the same, it says the same.
+            stored = read_part_info(store, plan.generation, number)
+            if stored is None or stored.asks != info.asks or stored.rows != info.rows:
+                raise DatasetError(f"{store.url}/{key}: another run wrote another index; only one may run at a time")
+        return info
 
 
 class Indexer:
@@ -99,16 +147,14 @@ class Indexer:
             return
         if done:
             self._ends = list(done[-1].ends)
-        number = len(done)
-        part = _Part(first_chunk=number * CHUNKS_PER_PART)
+        part = Draft(first_chunk=len(done) * CHUNKS_PER_PART)
         for file, row in self._source_rows(before=sum(info.rows for info in done)):
-            if self._full(part):
+            if part.is_full(prompts_per_shard=self._recipe.dataset.prompts_per_shard):
                 self._ends[file] = (row.at.row, row.at.offset, row.at.line)
-                yield self._write(number, part, last=False)
-                number += 1
-                part = _Part(first_chunk=number * CHUNKS_PER_PART)
+                yield part.write(self._store, self._plan, last=False, ends=self._ends)
+                part = part.next()
             part.add(file, row.at, self._fate(row))
-        yield self._write(number, part, last=True)
+        yield part.write(self._store, self._plan, last=True, ends=self._ends)
 
     def _source_rows(self, *, before: int) -> Iterator[tuple[int, Row]]:
         """(file, row) from where the last part ended to the plan's limit; leaves `_ends` true."""
@@ -127,7 +173,7 @@ class Indexer:
                 left = left - 1 if left is not None else None
             self._ends[number] = None
 
-    def _fate(self, row: Row) -> _Fate:
+    def _fate(self, row: Row) -> Fate:
         if row.values is None:
             return "bad", None, None, row.bad
         prompt = self._maker.make(row.values)
@@ -138,42 +184,6 @@ class Indexer:
             return "duplicate", prompt.key, prompt.id, prompt.key.hex() if first is None else first
         self._seen[prompt.key] = prompt.id if self._recipe.source.id else None
         return "ask", prompt.key, prompt.id, None
-
-    def _full(self, part: _Part) -> bool:
-        """Whether the next row begins a new part; where it only begins a new chunk, begins that."""
-        per_shard = self._recipe.dataset.prompts_per_shard
-        if part.asks[-1] < per_shard and part.rows_in_chunk < per_shard * ROWS_PER_PROMPT:
-            return False
-        if len(part.asks) == CHUNKS_PER_PART:
-            return True
-        part.asks.append(0)
-        part.rows_in_chunk = 0
-        return False
-
-    def _write(self, number: int, part: _Part, *, last: bool) -> PartInfo:
-        fates = part.columns[INDEX.get_field_index("fate")]
-        info = PartInfo(
-            first_chunk=part.first_chunk,
-            asks=tuple(part.asks),
-            rows=len(fates),
-            duplicates=fates.count("duplicate"),
-            bad=fates.count("bad"),
-            last=last,
-            ends=tuple(self._ends),
-        )
-        arrays = [pa.array(v, f.type) for v, f in zip(part.columns, INDEX, strict=True)]
-        schema = INDEX.with_metadata({_META: info.model_dump_json()})
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", write_page_checksum=True)
-        key = index_key(self._plan.generation, number)
-        if not self._store.put_new(key, sink.getvalue()):
-            # An earlier run of ours wrote it just before it died: the sources being the same, it says the same.
-            stored = read_part_info(self._store, self._plan.generation, number)
-            if stored is None or stored.asks != info.asks or stored.rows != info.rows:
-                raise DatasetError(
-                    f"{self._store.url}/{key}: another run wrote another index; only one may run at a time"
-                )
-        return info
 
 
 def read_parts(store: Store, plan: Plan) -> list[PartInfo]:
@@ -200,7 +210,9 @@ def read_part(store: Store, generation: int, number: int) -> pa.Table:
     """One part's rows."""
     data = store.get(index_key(generation, number))
     try:
-        return pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True).read()
+        table = pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True).read()
+        # Parts written before there were retry generations lack their columns.
+        return pa.concat_tables([INDEX.empty_table(), table], promote_options="default")
     except (pa.ArrowException, OSError):
         raise _damaged(store, generation, number) from None
 

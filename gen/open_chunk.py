@@ -36,11 +36,17 @@ class OpenChunk:
         self.given_up: dict[int, GiveUp] = {}
         self._tries: dict[int, Tries] = {}
         """Of samples that were tried more than once, or are being tried."""
-        self.left = count
-        """Samples not settled."""
         self.had_owners = False
         """Whether others worked on it before."""
         self._settled = bytearray(count)
+        """A byte a sample; those that a retry generation does not ask are settled from the beginning."""
+        for number, retried in chunk.retried.items():
+            for sample in set(range(samples)) - retried.kinds.keys():
+                self._settled[number * samples + sample] = 1
+        self.asked = self._settled.count(0)
+        """Samples that are the chunk's to ask."""
+        self.left = self.asked
+        """Of these, not settled."""
 
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
@@ -53,6 +59,11 @@ class OpenChunk:
     def tries(self, ordinal: int) -> Tries:
         """What has been tried."""
         return self._tries.get(ordinal) or Tries(attempts=1 if self._settled[ordinal] else 0)
+
+    def samples_of(self, number: int) -> Iterable[int]:
+        """The samples that are asked of the chunk's prompt with this number."""
+        retried = self.chunk.retried.get(number)
+        return range(self.samples) if retried is None else sorted(retried.kinds)
 
     def todo(self) -> Iterator[int]:
         """The samples to be asked."""
@@ -158,7 +169,7 @@ class OpenChunk:
     def alike_failure(self) -> GiveUp | None:
         """The failure all samples share, where every one of them, of several prompts, was refused as a bad request."""
         reasons = list(self.given_up.values())
-        alike = len(reasons) == len(self.answers) and {reason.kind for reason in reasons} == {"bad_request"}
+        alike = len(reasons) == self.asked and {reason.kind for reason in reasons} == {"bad_request"}
         return reasons[0] if alike and len(self.chunk.prompts) >= MIN_ALIKE else None
 
 

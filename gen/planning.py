@@ -19,7 +19,8 @@ from schemas.recipe import Recipe
 def generations(store: Store, recipe: Recipe, *, limit: int | None = None) -> Iterator[Plan]:
     """Those that are not sealed, then a new one where there are source rows that none has planned.
 
-    Each is to be sealed before the next is asked for. A pilot that is resumed is finished and does not grow.
+    Each is to be sealed before the next is asked for. A pilot that is resumed is finished and does not grow; a retry
+    generation that is resumed does not stand in a pilot's way.
 
     Raises:
         SourceError, DatasetError: see `next_plan`, `store_plan` and `read_plans`.
@@ -28,7 +29,7 @@ def generations(store: Store, recipe: Recipe, *, limit: int | None = None) -> It
     resumed = False
     for plan in plans:
         if not is_sealed(store, plan):
-            resumed = True
+            resumed = resumed or plan.retry is None
             yield plan
     if resumed and limit is not None:
         return
@@ -54,6 +55,8 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     """
     known: dict[str, tuple[PlannedFile, tuple[int, int, int] | None]] = {}
     for plan, end in zip(plans, ends, strict=True):
+        if plan.retry is not None:
+            continue  # it asks rows that others planned
         for planned, stop in zip(plan.files, end.ends, strict=True):
             known[planned.url] = (planned, stop)
     files = []

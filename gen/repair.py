@@ -2,7 +2,8 @@
 
 The answers of its chunk are read from raw/ and written to the chunk's journal, then the shard is removed: the next run
 finds the chunk unsealed, its answers received, and asks only what raw/ did not hold. A shard with answers that raw/ has
-not stays where it is. The journal comes first, so a crash in between costs nothing.
+not stays where it is, and so does one whose Failures a later generation asked again: they would be asked twice. The
+journal comes first, so a crash in between costs nothing.
 """
 
 import time
@@ -26,7 +27,10 @@ _NOT_THE_SHARD: frozenset[FindingKind] = frozenset(("version", "schema", "identi
 
 
 class Repairer:
-    """Repairs what a verification found; `seals` are those of the shards that are sound."""
+    """Repairs what a verification found.
+
+    `seals` are those of the shards that are sound; `retried` says by prompt key which generation last asked it again.
+    """
 
     def __init__(
         self,
@@ -35,11 +39,13 @@ class Repairer:
         identity: Identity | None,
         part_of: Callable[[ChunkId], Part | None],
         seals: Mapping[ChunkId, str | None],
+        retried: Mapping[str, int],
     ) -> None:
         self._store = store
         self._identity = identity
         self._part_of = part_of
         self._seals = seals
+        self._retried = retried
 
     def repair(self, checks: Iterable[ShardCheck], *, sweep: Sequence[str]) -> dict[str, str]:
         """Do what can be done; the keys of what was amiss and what became of it. No run may work on the dataset."""
@@ -65,6 +71,8 @@ class Repairer:
             return False
         if "unknown_chunk" not in kinds and not self._holds(check.chunk, check.answers):
             return False
+        if self._is_retried(check.chunk):
+            return False
         if check.meta is None or copy or check.owner == check.chunk:
             return True
         return self._holds(check.owner, check.meta.counts.records + sum(check.meta.counts.rejected.values()))
@@ -73,6 +81,12 @@ class Repairer:
         """Whether raw/ has answers of so many of the chunk's samples; False where that can't be told."""
         frames = self._frames(chunk)
         return frames is not None and len({frame.ordinal for frame in frames}) >= answers
+
+    def _is_retried(self, chunk: ChunkId) -> bool:
+        """Whether a later generation asked again what this one was asked."""
+        part = self._part_of(chunk)
+        expected = part.expects(chunk.number) if part is not None else None
+        return expected is not None and any(self._retried.get(key, 0) > chunk.generation for key in expected.asks)
 
     def _frames(self, chunk: ChunkId) -> Iterator[Frame] | None:
         """The answers in raw/, of whichever seal: all seals of a chunk were made from one journal."""

@@ -188,6 +188,9 @@ class _Checking:
         assert meta is not None
         self._compare_counts(meta)
         if self._expected is not None:
+            if meta.counts.retried != self._expected.retried:
+                words = f"its metadata says {meta.counts.retried}, the index {dict(self._expected.retried)}"
+                self._found("counts", f"retried: {words}")
             for message in tally.against(self._expected):
                 self._found("samples", message)
         if tally.wrong_ids:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from gen import rows
 from gen.http import Reply
 from gen.journal import Frame
+from gen.kept_answers import fingerprint, kept_answers
 from gen.open_chunk import OpenChunk
 from gen.outcome import Policy
 from gen.sheet import Sheet
@@ -51,6 +52,8 @@ class ShardCounts(BaseModel):
     records: int = 0
     rejected: dict[str, int] = {}
     failed: dict[str, int] = {}
+    retried: dict[str, int] = {}
+    """Of a retry generation: the kinds of Failure that its samples were; they count in an earlier `failed`."""
     maybe_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -62,6 +65,7 @@ class ShardCounts(BaseModel):
             records=self.records + other.records,
             rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
             failed=dict(Counter(self.failed) + Counter(other.failed)),
+            retried=dict(Counter(self.retried) + Counter(other.retried)),
             maybe_billed=self.maybe_billed + other.maybe_billed,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -103,6 +107,8 @@ class Sealer:
         self._sheets: dict[str, Sheet] = {}
         self._rejected: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
+        self._kept: dict[bytes, dict[bytes, str]] = {}
+        """By prompt key, the answers that are in earlier shards: fingerprint to record id."""
         self._maybe_billed = self._input = self._output = 0
         self._usd: float | None = None
 
@@ -144,6 +150,8 @@ class Sealer:
 
     def _write_rows(self) -> None:
         chunk = self._open.chunk
+        if chunk.retried and self._recipe.dedup.answers and self._open.samples > 1:
+            self._kept = kept_answers(self._store, chunk, inline=self._recipe.dataset.reasoning == "inline")
         for bad in chunk.bad:
             self._sheet("failed").add(rows.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
         for duplicate in chunk.duplicates:
@@ -152,10 +160,10 @@ class Sealer:
             self._write_prompt(number, prompt)
 
     def _write_prompt(self, number: int, prompt: Prompt) -> None:
-        seen: dict[tuple[str | None, str | None], str] = {}
-        """Answers kept to this prompt: (text, tool calls) to record id."""
+        seen = dict(self._kept.get(prompt.key, {}))
+        """Answers kept to this prompt: fingerprint to record id."""
         prompt_size = _size(prompt)
-        for sample in range(self._open.samples):
+        for sample in self._open.samples_of(number):
             ordinal = number * self._open.samples + sample
             tries = self._open.tries(ordinal)
             self._maybe_billed += tries.maybe_billed
@@ -179,7 +187,7 @@ class Sealer:
         client: TeacherClient,
         frame: Frame,
         prompt: Prompt,
-        seen: dict[tuple[str | None, str | None], str],
+        seen: dict[bytes, str],
         size: int,
     ) -> None:
         outcome = client.read(Reply(frame.status, {}, frame.body))
@@ -189,7 +197,7 @@ class Sealer:
         if isinstance(outcome, Completion):
             self._count(client.cost_usd(outcome), outcome)
             reason = rows.reject_reason(outcome, prompt)
-            answer = (outcome.text, outcome.tool_calls)
+            answer = fingerprint(outcome.text, outcome.tool_calls)
             if reason is None and self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
                 reason = "duplicate_answer"
             if reason is None:
@@ -234,6 +242,7 @@ class Sealer:
                 records=self._sheet("data").rows,
                 rejected=dict(self._rejected),
                 failed=dict(self._failed),
+                retried=dict(Counter(kind for r in self._open.chunk.retried.values() for kind in r.kinds.values())),
                 maybe_billed=self._maybe_billed,
                 input_tokens=self._input,
                 output_tokens=self._output,

@@ -27,7 +27,7 @@ from gen.kept import kept_field
 from gen.store import Stat, Store, open_store, split_url
 from schemas.recipe import Source
 
-__all__ = ["MAX_ROW_BYTES", "Position", "Row", "SourceFile", "find_files", "kept_fields", "read_rows"]
+__all__ = ["MAX_ROW_BYTES", "Position", "Row", "SourceFile", "check_file", "find_files", "kept_fields", "read_rows"]
 
 SUPPORTED = ".jsonl or .ndjson and .csv (also with .gz or .zst), .parquet, .arrow"
 
@@ -201,9 +201,13 @@ def _opened_store(root: str, endpoint_url: str | None, region: str | None, path_
     return open_store(root, endpoint_url=endpoint_url, region=region, path_style=path_style)
 
 
-@contextmanager
-def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
-    """The file's bytes, if it is the one that was found; what goes wrong with it is a SourceError."""
+def check_file(file: SourceFile, *, source: Source) -> None:
+    """Raise SourceError where the file is gone, or is not what `file` says."""
+    _located(file, source)
+
+
+def _located(file: SourceFile, source: Source) -> tuple[Store, str]:
+    """The store and the key of the file, if it is the one that was found."""
     if file.url.startswith("s3://"):
         bucket, _, key = file.url.removeprefix("s3://").partition("/")
         root = f"s3://{bucket}"
@@ -218,6 +222,13 @@ def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
             f"{file.url} changed since it was planned ({file.size} bytes then, {now.size} now): put the old file back, "
             "or use another dataset.path; new prompts belong in new files beside it"
         )
+    return store, key
+
+
+@contextmanager
+def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
+    """The file's bytes, if it is the one that was found; what goes wrong with it is a SourceError."""
+    store, key = _located(file, source)
     if file.size == 0 and PurePosixPath(file.url).suffix in _CODECS:
         raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
     try:

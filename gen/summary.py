@@ -1,6 +1,7 @@
 """What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
@@ -30,6 +31,7 @@ class Summary(BaseModel):
     """Samples from here on."""
     rejected: int = 0
     failed: int = 0
+    """Less those that a later generation asked again."""
     remaining: int | None = None
     requests: int = 0
     """Of this call, like `retries` and `seconds`."""
@@ -86,29 +88,38 @@ def summarise(store: Store, *, state: str | None = None) -> Summary:
     identity = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
     samples = int(identity["ask"]["samples"])
     plans = read_plans(store)
-    parts = [part for plan in plans for part in read_parts(store, plan)]
-    counts = sum((meta.counts for _, meta in read_metas(store, sealed_chunks(store))), ShardCounts())
-    planned = bool(plans) and sum(part.last for part in parts) == len(plans)
-    rejected, failed = sum(counts.rejected.values()), sum(counts.failed.values())
-    rows, duplicates, bad = _rows(parts)
-    remaining = (rows - duplicates - bad) * samples - counts.records - rejected - failed if planned else None
+    parts = {plan.generation: read_parts(store, plan) for plan in plans}
+    sealed = list(sealed_chunks(store))
+    counts = sum((meta.counts for _, meta in read_metas(store, sealed)), ShardCounts())
+    failed = dict(Counter(counts.failed) - Counter(counts.retried))
+    planned = bool(plans) and all(_is_whole(parts[plan.generation]) for plan in plans if plan.retry is None)
+    rows, duplicates, bad = _rows(part for each in parts.values() for part in each)
+    settled = counts.records + sum(counts.rejected.values()) + sum(failed.values())
+    remaining = (rows - duplicates - bad) * samples - settled if planned else None
+    chunks = sum(len(part.asks) for each in parts.values() for part in each)
+    done = remaining == 0 and all(map(_is_whole, parts.values())) and chunks <= len(sealed)
     return Summary(
-        state=state or ("done" if remaining == 0 else "unfinished"),
+        state=state or ("done" if done else "unfinished"),
         dataset=store.url,
         prompts=rows if planned else None,
         duplicates=duplicates if planned else None,
         bad=bad if planned else None,
         records=counts.records,
-        rejected=rejected,
-        failed=failed,
+        rejected=sum(counts.rejected.values()),
+        failed=sum(failed.values()),
         remaining=remaining,
         maybe_billed=counts.maybe_billed,
         input_tokens=counts.input_tokens,
         output_tokens=counts.output_tokens,
         usd=counts.usd,
         rejected_by_reason=counts.rejected,
-        failed_by_kind=counts.failed,
+        failed_by_kind=failed,
     )
+
+
+def _is_whole(parts: Sequence[PartInfo]) -> bool:
+    """Whether a generation is indexed to its end."""
+    return bool(parts) and parts[-1].last
 
 
 def _rows(parts: Iterable[PartInfo]) -> tuple[int, int, int]:

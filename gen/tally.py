@@ -13,9 +13,9 @@ class Tally:
 
     def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
         self._identity = identity
-        self._asks = expected.asks if expected is not None else None
+        self._expected = expected
         samples = identity.samples if identity is not None else 0
-        self._seen = bytearray(len(self._asks) * samples if self._asks is not None else 0)
+        self._seen = bytearray(len(expected.asks) * samples if expected is not None else 0)
         """How often each sample was seen, up to 255."""
         self._strange = 0
         self.answers = self.wrong_ids = self.input = self.output = 0
@@ -52,10 +52,10 @@ class Tally:
             self.usd = (self.usd or 0.0) + usd
 
     def _sample(self, record_id: str, prompt_id: str, key: str, sample: int, teacher: str, *, answered: bool) -> None:
-        if self._identity is None or self._asks is None:
+        if self._identity is None or self._expected is None:
             return
-        place, own_id = self._asks.get(key, (-1, ""))
-        if place < 0 or not 0 <= sample < self._identity.samples:
+        place, own_id = self._expected.asks.get(key, (-1, ""))
+        if place < 0 or sample not in self._expected.samples_of(key, self._identity.samples):
             self._strange += 1
             return
         ordinal = place * self._identity.samples + sample
@@ -67,12 +67,14 @@ class Tally:
     def against(self, expected: Expected) -> Iterator[str]:
         """Where the rows are not what the index says."""
         if self._identity is not None:
-            if missing := self._seen.count(0):
-                yield f"{missing} of {len(self._seen)} samples are neither a record nor rejected nor failed"
-            if twice := len(self._seen) - self._seen.count(0) - self._seen.count(1):
+            asked = sum(len(expected.samples_of(key, self._identity.samples)) for key in expected.asks)
+            seen = len(self._seen) - self._seen.count(0)
+            if missing := asked - seen:
+                yield f"{missing} of {asked} samples are neither a record nor rejected nor failed"
+            if twice := seen - self._seen.count(1):
                 yield f"{twice} samples are there more than once"
             if self._strange:
-                yield f"{self._strange} rows are of no prompt of this chunk"
+                yield f"{self._strange} rows are of no sample of this chunk"
         if self._duplicates != expected.duplicates:
             yield _rows_differ("duplicate prompts in rejected/", self._duplicates, expected.duplicates)
         if self._bad != expected.bad:

@@ -61,7 +61,9 @@ def verify(store: Store, *, repair: bool = False) -> Report:
     with _alone(store):
         first = _Verification(store, running=False)
         before = first.run()
-        repairer = Repairer(store, identity=first.identity, part_of=first.part_of, seals=first.seals)
+        repairer = Repairer(
+            store, identity=first.identity, part_of=first.part_of, seals=first.seals, retried=first.retried
+        )
         done = repairer.repair(first.damaged, sweep=first.sweepable)
         if not done:
             return before
@@ -104,6 +106,8 @@ class _Verification:
         self.seals: dict[ChunkId, str | None] = {}
         """Of every shard; None where it is not sound."""
         self._shards: list[ChunkId] = []
+        self.retried: dict[str, int] = {}
+        """By prompt key: the last generation that asked its Failures again."""
         self.identity: Identity | None = None
         self.damaged: list[ShardCheck] = []
         """Of the shards in which something was found."""
@@ -177,9 +181,7 @@ class _Verification:
         self._count(chunks=known)
         if not ended or known > len(chunks):
             words = f"{max(0, known - len(chunks)):,} chunks are not sealed yet"
-            self._found(
-                "unfinished", plan_key(generation), words + ("" if ended else "; its source is not read to the end")
-            )
+            self._found("unfinished", plan_key(generation), words + ("" if ended else "; its index is not complete"))
 
     def _plan(self, generation: int) -> Plan | None:
         try:
@@ -211,6 +213,8 @@ class _Verification:
             self._found("index", key, f"{error}. Its chunks were not compared with it; restore it")
             return None
         self._parts.add((generation, number))
+        if plan.retry is not None:
+            self.retried |= dict.fromkeys((key.hex() for key in part.rows["key"].to_pylist()), generation)
         self._count(source_rows=part.info.rows)
         return part
 

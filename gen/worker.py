@@ -25,7 +25,7 @@ from gen.limits import LEASE_S, Cost
 from gen.open_chunk import OpenChunk
 from gen.outcome import Ambiguous, Outcome, Overload, Ramp, Rate, ServerError
 from gen.retry import Again, Decision, Pause
-from gen.shards import Sealer
+from gen.shards import Sealer, ShardCounts
 from gen.shipping import SHIP_BYTES, Shipper, forget, journal_root, recovered, sweep
 from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient
@@ -110,6 +110,7 @@ class Worker:
         self._assigned = Assigner(self._clients)
         self._work = _WorkQueue()
         self._held: dict[ChunkId, _Held] = {}
+        self._opening: ChunkId | None = None
         self._changed = asyncio.Event()
         self._stopping = False
         self._renewed_at = clock.monotonic()
@@ -175,7 +176,8 @@ class Worker:
                         no_more = True
                         continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), pause_s)
+                async with asyncio.timeout(pause_s):  # wait_for loses a cancellation that comes with the event
+                    await self._changed.wait()
 
     async def _asked_for_chunk(self) -> Grant | Wait | NoMore:
         try:
@@ -189,9 +191,27 @@ class Worker:
         return self._work.qsize() < slots and len(self._held) < 8 + 4 * slots // chunk_size
 
     async def _open(self, grant: Grant) -> None:
+        """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
+        self._opening = grant.chunk
         await self._journals_free(grant.chunk)
-        held = await asyncio.to_thread(self._opened, grant)
-        self._held[grant.chunk] = held
+        opening = asyncio.create_task(asyncio.to_thread(self._opened, grant))
+        try:
+            held = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StillhouseError):
+                if (late := await opening) is not None:
+                    late.open.journal.close()
+            raise
+        is_mine, self._opening = self._opening is not None, None
+        if held is None:
+            await self._tell_sealed(grant.chunk, None)
+        elif is_mine:
+            self._take(held)
+        else:
+            held.abandon()
+
+    def _take(self, held: _Held) -> None:
+        self._held[held.open.chunk.id] = held
         for ordinal in held.open.todo():
             self._work.put_nowait((held, ordinal, False))
         if held.open.left == 0:
@@ -200,13 +220,15 @@ class Worker:
     async def _journals_free(self, chunk: ChunkId) -> None:
         """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
         until = self._clock.monotonic() + TERM_S
-        while self._clock.monotonic() < until:
+        while self._clock.monotonic() < until and not self._stopping:
             if all(map(is_dead, leftovers(self._root / str(chunk)))):
                 return
             await asyncio.sleep(0.25)
 
-    def _opened(self, grant: Grant) -> _Held:
-        """Read the chunk and what earlier owners left of it. Runs in a thread."""
+    def _opened(self, grant: Grant) -> _Held | None:
+        """Read the chunk and what earlier owners left of it; None where one of them sealed it. Runs in a thread."""
+        if self._store.stat(grant.chunk.data_key) is not None:
+            return None
         folder = self._root / str(grant.chunk)
         chunk = self._reader.read(grant.chunk)
         old = leftovers(folder)
@@ -311,9 +333,7 @@ class Worker:
         account.heard(refused=isinstance(outcome, Overload))
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
-    def _follow(
-        self, held: _Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float
-    ) -> None:
+    def _follow(self, held: _Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float) -> None:
         match decision:
             case Again(after_s):
                 self._ask_again(held, ordinal, after_s)
@@ -348,18 +368,19 @@ class Worker:
         counts = await asyncio.to_thread(self._seal_now, held)
         self._held.pop(chunk, None)
         self._changed.set()
-        told = False
-        while not told:
+        await self._tell_sealed(chunk, counts)
+
+    async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
+        while True:
             try:
-                await self._queue.sealed(self.name, chunk, counts)
-                told = True
+                return await self._queue.sealed(self.name, chunk, counts)
             except Unreachable:
                 await asyncio.sleep(1.0)
 
     def _any_sealed(self) -> bool:
         return next(sealed_chunks(self._store), None) is not None
 
-    def _seal_now(self, held: _Held) -> Any:
+    def _seal_now(self, held: _Held) -> ShardCounts | None:
         counts = Sealer(self._store, self._recipe, held.open).seal()
         held.shipper.end()
         held.open.journal.remove()
@@ -372,7 +393,8 @@ class Worker:
         while True:
             asked_at = self._clock.monotonic()
             try:
-                renewal = await self._queue.renew(self.name, list(self._held), self.counters)
+                chunks = [*self._held, *filter(None, [self._opening])]
+                renewal = await self._queue.renew(self.name, chunks, self.counters)
             except Unreachable:
                 await asyncio.sleep(0.5)
                 continue
@@ -381,6 +403,8 @@ class Worker:
             for chunk in renewal.lost:
                 if (held := self._held.pop(chunk, None)) is not None:
                     held.abandon()
+                elif chunk == self._opening:
+                    self._opening = None
             if renewal.stop:
                 self.stop()
             if renewal.sweep:
@@ -398,7 +422,8 @@ class Worker:
                 await asyncio.sleep(0.25)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(account.urgent.wait(), LEASE_S / 2)
+                async with asyncio.timeout(LEASE_S / 2):
+                    await account.urgent.wait()
 
     async def _ship(self) -> None:
         last = self._clock.monotonic()

@@ -1,6 +1,6 @@
 """A Failure: a sample given up on, or a source row that is no prompt. Data, not a crash."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 FailureKind: TypeAlias = Literal[
     "bad_row",  # a source row that is no prompt
@@ -12,6 +12,9 @@ FailureKind: TypeAlias = Literal[
     "poison",  # asking it killed worker after worker
 ]
 """Why it was given up."""
+
+RETRYABLE: tuple[FailureKind, ...] = tuple(kind for kind in get_args(FailureKind) if kind != "bad_row")
+"""The kinds of samples, which can be asked again; a row that is no prompt can't."""
 
 BODY_HEAD_CHARS = 2000
 """How much of a response's body a Failure keeps."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -64,6 +65,12 @@ def load_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Rec
     if not isinstance(tree.content, dict):
         raise RecipeError(f"{tree.where}: expected a mapping (`name: …`, `source: …`), got a list or a single value")
     return _validated(Recipe, tree, overrides)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every field written out: `load_recipe` reads an equal one from it."""
+    # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def load_simulator_settings(overrides: Sequence[str]) -> SimulatorSettings:

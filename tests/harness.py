@@ -19,6 +19,7 @@ from gen.dataset import Plan, bind, open_dataset, read_plans
 from gen.errors import Paused, StillhouseError, UsageError
 from gen.http import HttpTransport
 from gen.planning import generations
+from gen.retrying import retry_generations
 from gen.store import Store
 from gen.summary import Summary, summarise
 from gen.worker import Worker
@@ -33,12 +34,14 @@ async def run_in_process(
     *,
     workers: int = 1,
     limit: int | None = None,
+    retry: Sequence[str] | None = None,
     crew: Callable[[Sequence[Worker]], None] | None = None,
 ) -> Summary:
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
 
     Simulators without `endpoints` are served in this loop (give `endpoints` by model_copy to keep one over several
-    runs). `crew` is called with each generation's workers before they start, for tests that stop them.
+    runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does. `crew` is called with each generation's
+    workers before they start, for tests that stop them.
 
     Raises:
         StillhouseError: what stopped a worker, of the class that has its exit code; Paused also where one was stopped.
@@ -51,7 +54,10 @@ async def run_in_process(
     with _threads():
         async with AsyncExitStack() as stack:
             ready: Recipe | None = None
-            for plan in generations(store, recipe, limit=limit):
+            plans = generations(store, recipe, limit=limit)
+            if retry is not None:
+                plans = retry_generations(store, recipe, kinds=retry)
+            for plan in plans:
                 ready = ready or await _with_simulators(recipe, stack)
                 crew_now = await _Crew.start(store, ready, plan, workers=workers, stack=stack)
                 if crew is not None:

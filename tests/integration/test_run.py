@@ -64,7 +64,8 @@ def test_readers_agree(quickstart: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert counted == [(594 * 2, 594 * 2)]
     assert len(loaded) == polars.scan_parquet(pattern).collect().height == 594 * 2
     assert loaded[0]["prompt"][0]["role"] == "user"
-    script = f"import ray; ray.init(include_dashboard=False); print(ray.data.read_parquet({str(quickstart / 'data')!r}).count())"
+    read = f"ray.data.read_parquet({str(quickstart / 'data')!r}).count()"
+    script = f"import ray; ray.init(include_dashboard=False); print({read})"
     rows = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert rows.stdout.split()[-1] == str(594 * 2), rows.stderr
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,22 @@ class Crews:
     def requests(self) -> int:
         """Sent by all of them."""
         return sum(worker.counters.requests for worker in self.all)
+
+    async def until(self, answers: int) -> None:
+        """Return once so many were received."""
+        while self.answers < answers:  # noqa: ASYNC110 - the counters are the workers' own
+            await asyncio.sleep(0)
+
+
+async def cut_off(run: Coroutine[Any, Any, Summary], moment: Awaitable[None]) -> bool:
+    """Run until the moment comes, then let everything fall as in a crash; whether it was still running."""
+    running, waiting = asyncio.ensure_future(run), asyncio.ensure_future(moment)
+    await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    cut = running.cancel()
+    await asyncio.wait((running,))
+    assert running.cancelled() or running.exception() is None
+    return cut
 
 
 def served(log: Path) -> list[dict[str, Any]]:
@@ -169,14 +185,13 @@ async def test_a_run_that_is_cut_off_asks_only_what_is_missing(tmp_path: Path, s
     )
     log, crews, cuts = tmp_path / "log", Crews(), 0
     faults = [{"kind": "status", "status": 500, "share": 0.05}, {"kind": "truncate", "share": 0.02}]
-    settings = {"log": str(log), "latency_s": 0.02, "latency_spread": 0.5, "faults": faults, "seed": seed}
+    settings = {"log": str(log), "latency_s": 0.01, "latency_spread": 0.5, "faults": faults, "seed": seed}
     async with teacher(recipe, **settings) as asked:
         for _ in range(6):
-            try:
-                async with asyncio.timeout(rng.uniform(0.05, 0.7)):
-                    await run_in_process(asked, workers=rng.choice([1, 2]), crew=crews)
-            except TimeoutError:
-                cuts += 1
+            answers = crews.answers + rng.choice([1, 2, 10, 25])
+            moment = crews.until(answers) if rng.random() < 0.5 else asyncio.sleep(rng.uniform(0, 0.1))
+            run = run_in_process(asked, workers=rng.choice([1, 2]), crew=crews)
+            cuts += await cut_off(run, moment)
         summary = await run_in_process(asked, crew=crews)
         assert (await run_in_process(asked, crew=crews)).requests == 0
     assert_adds_up(summary, samples=2)
@@ -201,12 +216,8 @@ async def test_a_cut_off_run_on_s3_goes_on_from_its_node_and_from_the_store(tmp_
     )
     crews = Crews()
     async with teacher(recipe, latency_s=0.05, log=str(tmp_path / "log")) as asked:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await run_in_process(asked, crew=crews)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.5):
-                await run_in_process(asked, crew=crews)
+        assert await cut_off(run_in_process(asked, crew=crews), crews.until(15))
+        assert await cut_off(run_in_process(asked, crew=crews), crews.until(30))
         summary = await run_in_process(asked, crew=crews)
     assert (summary.state, summary.records) == ("done", 60)
     assert crews.answers == 60
@@ -221,15 +232,13 @@ async def test_a_stopped_run_brings_home_what_is_under_way(tmp_path: Path) -> No
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 8}}])
     crews = Crews()
     async with teacher(recipe, latency_s=0.05) as asked:
-
-        def stop_soon(workers: Sequence[Worker]) -> None:
-            crews(workers)
-            asyncio.get_running_loop().call_later(0.4, workers[0].stop)
-
+        run = asyncio.create_task(run_in_process(asked, crew=crews))
+        await crews.until(20)
+        crews.all[0].stop()
         with pytest.raises(Paused):
-            await run_in_process(asked, crew=stop_soon)
+            await run
         before = crews.answers
-        assert 0 < before < 60
+        assert 20 <= before < 60
         assert crews.requests == before
         summary = await run_in_process(asked, crew=crews)
     assert summary.requests == 60 - before
@@ -292,7 +301,7 @@ async def test_samples_of_several_teachers_are_divided_among_them(tmp_path: Path
     """By weight; each sample is asked of one of them, and a prompt's record ids differ."""
     write_source(tmp_path, questions(50))
     teachers = [{"name": "a", "api": "simulator", "weight": 3}, {"name": "b", "api": "simulator"}]
-    recipe = recipe_of(tmp_path, ask={"samples": 4}, teachers=teachers)
+    recipe = recipe_of(tmp_path, ask={"samples": 4}, teachers=teachers, dedup={"answers": False})
     summary = await run_in_process(recipe)
     assert summary.records == 200
     found = rows(recipe, "data")

@@ -1,0 +1,63 @@
+"""The answers that a prompt's earlier chunks keep: what a sample that is asked again must not repeat.
+
+Equal answers to one prompt are kept once over all generations, so a retry chunk is sealed against what the shards
+before it hold. They are immutable, so every seal of the chunk finds the same.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gen.chunk import Chunk
+from gen.dataset import ChunkId
+from gen.errors import DatasetError
+from gen.store import Store
+
+_BATCH_ROWS = 1024
+_THOUGHT_END = "\n</think>\n\n"
+"""What `gen.rows` puts between an inline reasoning and the text."""
+
+
+def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
+    """16 bytes that are the same for equal answers, reasoning aside."""
+    said = f"{tool_calls or ''}\0{text or ''}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(said, digest_size=16).digest()
+
+
+def kept_answers(store: Store, chunk: Chunk, *, inline: bool) -> dict[bytes, dict[bytes, str]]:
+    """By prompt key: the fingerprints of the answers kept so far, with their record ids. `inline`: dataset.reasoning.
+
+    Raises:
+        DatasetError: an earlier shard is missing or damaged.
+    """
+    keys: defaultdict[ChunkId, set[str]] = defaultdict(set)
+    for number, retried in chunk.retried.items():
+        for earlier in retried.earlier:
+            keys[earlier].add(chunk.prompts[number].key.hex())
+    kept: defaultdict[bytes, dict[bytes, str]] = defaultdict(dict)
+    for earlier in sorted(keys):
+        for row in _records(store, earlier, keys[earlier]):
+            text = row["completion"][0]["content"]
+            if inline and row["reasoning_source"] is not None:
+                text = text.partition(_THOUGHT_END)[2]
+            kept[bytes.fromhex(row["prompt_key"])][fingerprint(text, row["tool_calls"])] = row["record_id"]
+    return kept
+
+
+def _records(store: Store, chunk: ChunkId, keys: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The chunk's records of these prompts."""
+    columns = ["record_id", "prompt_key", "completion", "tool_calls", "reasoning_source"]
+    wanted = pa.array(sorted(keys), pa.string())
+    try:
+        with store.open(chunk.data_key) as file:
+            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=columns):
+                yield from batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist()
+    except (pa.ArrowException, OSError):
+        raise DatasetError(
+            f"{store.url}/{chunk.data_key}: is missing or damaged; `stillhouse verify` says what can be done"
+        ) from None

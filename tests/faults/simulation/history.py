@@ -1,0 +1,174 @@
+"""What really happened: which requests were sent, which answers were kept, and where. It knows what each worker knew.
+
+The promises are judged here while they can be broken: an answer that a worker kept is never asked for again by whoever
+could know of it, and what is lost is younger than a journal may wait to be shipped.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from gen.leases import FENCE_S, TERM_S
+
+from .loop import VirtualLoop
+from .processes import Node, Process, Processes
+
+Sample: TypeAlias = tuple[str, int]
+"""(the prompt's text, the number of the sample)."""
+
+SETTLING = frozenset(("answer", "length", "filtered", "refused"))
+"""Fates after which a sample is never asked again."""
+
+_SERIAL = re.compile(rb'"id":"r(\d+)"')
+SLACK_S = 2.0
+"""For messages, and for a journal's turn among others, beside `ship_every_s`."""
+
+
+class Broken(AssertionError):
+    """A promise is broken."""
+
+
+@dataclass(eq=False)
+class Copy:
+    """An answer in a journal file."""
+
+    process: Process
+    path: Path
+    at: float
+
+
+@dataclass(eq=False)
+class Request:
+    """One attempt."""
+
+    serial: int
+    sample: Sample
+    process: Process
+    sent_at: float
+    fate: str
+    copies: list[Copy] = field(default_factory=list)
+    """Where its reply was kept, oldest first."""
+
+    @property
+    def kept_at(self) -> float | None:
+        """When its reply was in a journal."""
+        return self.copies[0].at if self.copies else None
+
+
+class History:
+    """See the module."""
+
+    def __init__(self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float) -> None:
+        self._loop = loop
+        self._processes = processes
+        self._bound_s = ship_every_s + SLACK_S
+        self.requests: list[Request] = []
+        self.by_sample: defaultdict[Sample, list[Request]] = defaultdict(list)
+        self.frames: defaultdict[Sample, list[str]] = defaultdict(list)
+        self._knows: defaultdict[Process, set[int]] = defaultdict(set)
+        self._opened: dict[tuple[Process, str], float] = {}
+        self._files: defaultdict[Path, set[int]] = defaultdict(set)
+        self._segments: dict[str, set[int]] = {}
+        self.lost_disks: list[tuple[Node, float]] = []
+        self.store_trouble = False
+        """Whether the store was ever slow or away: journals may then wait."""
+        self.upheaval = False
+        """Whether a queue or a driver ever died: for a while two workers may have one chunk."""
+        self.lost: set[int] = set()
+        """Serials of kept answers that were asked again with an excuse."""
+
+    # --- journals
+
+    def opened(self, process: Process, path: Path, shipped: Iterator[str]) -> None:
+        """A worker opens a chunk; `shipped`: the keys of its segments in the store."""
+        self._opened[process, path.parent.name] = self._loop.time()
+        for other in path.parent.glob("*.journal"):
+            self._knows[process] |= self._files[other]
+        for key in shipped:
+            self._knows[process] |= self._segments[key]
+
+    def kept(self, process: Process, path: Path, body: bytes) -> None:
+        """A whole answer is in a worker's journal file."""
+        for serial in serials(body):
+            request = self.requests[serial]
+            if request.fate in SETTLING:
+                request.copies.append(Copy(process, path, self._loop.time()))
+                self._files[path].add(serial)
+                self._knows[process].add(serial)
+
+    def shipped(self, key: str, data: bytes) -> None:
+        """A segment is in the store."""
+        found = serials(data)
+        self._segments[key] = {serial for serial in found if self.requests[serial].fate in SETTLING}
+
+    # --- requests
+
+    def sent(self, process: Process, sample: Sample, fate: str) -> Request:
+        """A worker sends a request.
+
+        Raises:
+            Broken: it must not.
+        """
+        request = Request(len(self.requests), sample, process, self._loop.time(), fate)
+        if process.stopped_until > self._loop.time() or process.dead_at is not None:
+            raise Broken(f"{process.name} sends although it is stopped or dead")
+        if (silent_s := request.sent_at - process.renewed_at) > FENCE_S + SLACK_S + 5.0:  # 5 s: a closed circuit
+            raise Broken(f"{process.name} sends {silent_s:.1f} s after its last renewal")
+        for earlier in self.by_sample[sample]:
+            if earlier.copies:
+                self._judge_repeat(earlier, request)
+        self.requests.append(request)
+        self.by_sample[sample].append(request)
+        return request
+
+    def _judge_repeat(self, earlier: Request, request: Request) -> None:
+        """A sample is asked although its answer was kept: only what nobody could know may be."""
+        process = request.process
+        what = f"{process.name} asks {request.sample} again, which r{earlier.serial} answered"
+        if earlier.serial in self._knows[process]:
+            raise Broken(f"{what}; it had that answer")
+        chunk = earlier.copies[0].path.parent.name
+        opened_at = self._opened[process, chunk]
+        assert earlier.kept_at is not None
+        if earlier.kept_at > opened_at:
+            if not (process.disturbed or earlier.process.disturbed or self.upheaval):
+                raise Broken(f"{what}; both {process.name} and {earlier.process.name} have chunk {chunk}")
+        else:
+            for copy in earlier.copies:
+                if copy.at <= opened_at and (reason := self._why_not_seen(copy, process, opened_at)) is not None:
+                    raise Broken(f"{what}; {reason}")
+        self.lost.add(earlier.serial)
+
+    def _why_not_seen(self, copy: Copy, process: Process, opened_at: float) -> str | None:
+        """Why a copy must have been seen by a worker that opened its chunk later; None: it may be lost."""
+        owner = copy.process
+        lost_at = [at for node, at in self.lost_disks if node is owner.node and at >= copy.at]
+        ends = [at for at in (owner.dead_at, owner.stopped_at, *lost_at) if at is not None and at >= copy.at]
+        age_s = min([opened_at, *ends]) - copy.at
+        if owner.node is process.node and not lost_at:
+            return f"its journal was on the disk of {owner.node.name}"
+        if self.store_trouble:
+            return None
+        if age_s > self._bound_s and not owner.disturbed:
+            return f"its journal was not shipped for {age_s:.1f} s"
+        if not lost_at and owner.dead_at is not None and (sweeper := self._sweeper(owner, opened_at)) is not None:
+            return f"{sweeper.name} was there to ship what {owner.name} left"
+        return None
+
+    def _sweeper(self, dead: Process, opened_at: float) -> Process | None:
+        """A worker that lived beside a dead one's journals long enough to ship them before the chunk was opened."""
+        assert dead.dead_at is not None
+        for worker in self._processes.all:
+            lived = worker.dead_at is None or worker.dead_at > opened_at
+            early = worker.started_at + SLACK_S < dead.dead_at and dead.dead_at + TERM_S / 2 < opened_at
+            if worker.kind == "worker" and worker.node is dead.node and lived and early and not worker.disturbed:
+                return worker
+        return None
+
+
+def serials(data: bytes) -> set[int]:
+    """The serial numbers of the replies in these bytes."""
+    return {int(number) for number in _SERIAL.findall(data)}

@@ -1,0 +1,145 @@
+"""The processes of a simulated cluster: what runs in one's context dies with it, at once, wherever it is.
+
+A killed process has no effect any more: each of its writes and messages raises `Killed`, its tasks are cancelled, and
+its files are closed, which gives up their locks. A stopped one keeps everything and does nothing.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .loop import VirtualLoop
+
+
+class Killed(BaseException):
+    """The process is dead: no `except` of the code under test may survive it."""
+
+
+class Closable(Protocol):
+    """A file."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@dataclass(eq=False)
+class Node:
+    """A machine with a disk."""
+
+    name: str
+    disk: Path
+    full_until: float = 0.0
+
+
+@dataclass(eq=False)
+class Process:
+    """One process on a node."""
+
+    name: str
+    kind: str
+    node: Node
+    started_at: float
+    dead_at: float | None = None
+    stopped_at: float | None = None
+    """When it was stopped last, be it over or not."""
+    stopped_until: float = 0.0
+    cut_off_until: float = 0.0
+    """It reaches no other process before."""
+    renewed_at: float = 0.0
+    """When it asked for the last renewal that it got."""
+    disturbed: bool = False
+    """Whether it was ever stopped or cut off."""
+    tasks: dict["asyncio.Task[Any]", None] = field(default_factory=dict)
+    """Those that have not ended, in the order of their start."""
+    files: list[Closable] = field(default_factory=list)
+    backlog: list[asyncio.Handle] = field(default_factory=list)
+
+
+_CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+
+
+def current() -> Process | None:
+    """The process whose code runs; None: the world outside."""
+    return _CURRENT.get()
+
+
+def check_alive() -> Process | None:
+    """The same, which is not dead.
+
+    Raises:
+        Killed: it is.
+    """
+    process = _CURRENT.get()
+    if process is not None and process.dead_at is not None:
+        raise Killed(process.name)
+    return process
+
+
+class Processes:
+    """All there are and were."""
+
+    def __init__(self, *, step: Callable[[Process], None]) -> None:
+        self.all: list[Process] = []
+        self.loop: VirtualLoop
+        self._step = step
+
+    def alive(self, kind: str) -> list[Process]:
+        """Those of a kind."""
+        return [process for process in self.all if process.kind == kind and process.dead_at is None]
+
+    def spawn(
+        self, kind: str, node: Node, main: Callable[[Process], Coroutine[Any, Any, Any]]
+    ) -> tuple[Process, "asyncio.Task[Any]"]:
+        """Start a process with a coroutine."""
+        process = Process(f"{kind}-{len(self.all)}", kind, node, self.loop.time())
+        self.all.append(process)
+        context = contextvars.Context()
+        context.run(_CURRENT.set, process)
+        return process, self.loop.create_task(main(process), context=context)
+
+    def task_factory(self, loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> "asyncio.Task[Any]":
+        """Every task is noted with its process."""
+        context = how.get("context")
+        process = context[_CURRENT] if context is not None else _CURRENT.get()
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **how)
+        if process is not None:
+            process.tasks[task] = None
+            task.add_done_callback(lambda task: process.tasks.pop(task, None))
+        return task
+
+    def admit(self, handle: asyncio.Handle) -> bool:
+        """Whether a callback may run now; one of a stopped process runs when that goes on."""
+        process: Process | None = handle._context.get(_CURRENT)  # type: ignore[attr-defined]
+        if process is None or process.dead_at is not None:
+            return True
+        if process.stopped_until > self.loop.time():
+            process.backlog.append(handle)
+            return False
+        self._step(process)
+        return True
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL."""
+        if process.dead_at is not None:
+            return
+        process.dead_at = self.loop.time()
+        for file in process.files:
+            file.close()
+        for task in list(process.tasks):
+            task.cancel()
+        self._release(process)
+
+    def stop(self, process: Process, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT so much later."""
+        process.stopped_at, process.disturbed = self.loop.time(), True
+        process.stopped_until = max(process.stopped_until, self.loop.time() + seconds)
+        outside = contextvars.Context()
+        self.loop.call_at(process.stopped_until, self._release, process, context=outside)
+
+    def _release(self, process: Process) -> None:
+        if process.dead_at is not None or process.stopped_until <= self.loop.time():
+            self.loop._ready.extend(process.backlog)  # type: ignore[attr-defined]
+            process.backlog.clear()

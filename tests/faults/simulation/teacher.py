@@ -1,0 +1,148 @@
+"""A teacher on a virtual wire: what it serves, refuses and loses is drawn from the seed; it knows what it was asked."""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from gen.http import Lost, NotSent, Reply
+
+from .history import Broken, History, Request
+from .loop import VirtualLoop
+from .processes import Process, check_alive
+
+FAULTS = (
+    "rate", "busy", "failed", "lost", "cut", "unconnected", "torn", "empty", "hang", "bad", "refused", "length",
+    "filtered", "broke",
+)  # fmt: skip
+"""What can become of a request instead of an answer, or of a plain one."""
+PROPAGATION_S = 1.5
+"""After so long a wait that one worker was told holds for all: half a lease, and the messages."""
+
+
+class Teacher:
+    """A `gen.http.Transport`."""
+
+    def __init__(
+        self,
+        rng: random.Random,
+        loop: VirtualLoop,
+        history: History,
+        *,
+        weights: Mapping[str, float],
+        latency_s: float,
+        in_flight: int | None,
+        point: Callable[[str], None],
+    ) -> None:
+        self._rng = rng
+        self._loop = loop
+        self._history = history
+        self._fates = list(weights)
+        self._weights = list(weights.values())
+        self._latency_s = latency_s
+        self._most = in_flight
+        self._point = point
+        self._busy = 0
+        self._pauses: list[tuple[Process, float, float]] = []
+        """(who was told, when, until when)."""
+        self.limiter_died = False
+
+    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        """See `gen.http.Transport`."""
+        self._point("post")
+        process = check_alive()
+        assert process is not None
+        document = orjson.loads(body)
+        sample = document["messages"][-1]["content"], document["seed"]
+        fate = self._rng.choices(self._fates, self._weights)[0]
+        if fate == "unconnected":
+            await asyncio.sleep(self._draw())
+            raise NotSent("no connection")
+        self._check_pauses(process)
+        request = self._history.sent(process, sample, fate)
+        reply = self._loop.create_future()
+        self._begin(process)
+        if fate != "hang":
+            outside = contextvars.Context()
+            self._loop.call_at(self._loop.time() + self._draw(), self._serve, request, reply, context=outside)
+        try:
+            async with asyncio.timeout(timeout_s):
+                served: Reply = await reply
+        except TimeoutError:
+            raise Lost("no whole reply") from None
+        finally:
+            self._busy -= 1
+        self._point("post")
+        if fate == "rate" and (wait_s := float(served.headers["retry-after"])) > 0:
+            self._pauses.append((process, self._loop.time(), self._loop.time() + wait_s))
+        return served
+
+    async def close(self) -> None:
+        """See `gen.http.Transport`."""
+
+    def _draw(self) -> float:
+        return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)
+
+    def _begin(self, process: Process) -> None:
+        self._busy += 1
+        calm = not (self._history.upheaval or self.limiter_died or any(p.disturbed for p in self._history.processes))
+        if self._most is not None and self._busy > self._most and calm and not self._history.any_died:
+            raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
+
+    def _check_pauses(self, process: Process) -> None:
+        """Nobody sends while the account was told to wait."""
+        now = self._loop.time()
+        for told, at, until in self._pauses:
+            everyone = at + PROPAGATION_S < now and not (
+                told.disturbed or process.disturbed or told.dead_at is not None or self.limiter_died
+            )
+            if at < now < until - 1e-6 and (told is process or everyone):
+                raise Broken(f"{process.name} sends {until - now:.2f} s too early after a 429 to {told.name}")
+
+    def _serve(self, request: Request, reply: "asyncio.Future[Reply]") -> None:
+        if reply.done():
+            return
+        if request.fate in ("lost", "cut"):
+            reply.set_exception(Lost("reset"))
+        else:
+            reply.set_result(self._reply(request))
+
+    def _reply(self, request: Request) -> Reply:
+        rng = self._rng
+        match request.fate:
+            case "rate":
+                return _error(429, {"retry-after": rng.choice(("0", "1", "2.5", "6"))}, request)
+            case "busy":
+                return _error(503, {"retry-after": "1"} if rng.random() < 0.5 else {}, request)
+            case "failed":
+                return _error(500, {}, request)
+            case "bad":
+                return _error(400, {}, request)
+            case "broke":
+                return _error(402, {}, request)
+            case "refused":
+                return _error(400, {}, request, code="content_policy_violation")
+        text = f"{request.sample[0]}? {rng.randrange(3)}"
+        finish = {"length": "length", "filtered": "content_filter"}.get(request.fate, "stop")
+        body = _answer(request, text, finish, choices=request.fate != "empty")
+        return Reply(200, {}, body[: rng.randrange(1, len(body))] if request.fate == "torn" else body)
+
+
+def _answer(request: Request, text: str, finish: str, *, choices: bool) -> bytes:
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    return orjson.dumps(
+        {
+            "id": f"r{request.serial}",
+            "model": "m",
+            "usage": usage,
+            "choices": [{"finish_reason": finish, "message": message}] if choices else [],
+        }
+    )
+
+
+def _error(status: int, headers: dict[str, str], request: Request, *, code: str = "some_error") -> Reply:
+    error = {"code": code, "message": f"refused by r{request.serial}"}
+    return Reply(status, headers, orjson.dumps({"id": f"r{request.serial}", "error": error}))
