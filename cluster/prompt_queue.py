@@ -5,11 +5,11 @@ restarted one first listens for a lease's term to what the workers still hold.
 """
 
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydantic import BaseModel
 
+from gen.clock import SYSTEM, Clock
 from gen.control import Counters, NoMore, Renewal, Wait
 from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
 from gen.errors import StillhouseError
@@ -17,6 +17,7 @@ from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.leases import TERM_S, Grant, Leases
 from gen.retrying import retry_parts
 from gen.shards import ShardCounts
+from gen.store import Store
 from schemas.recipe import Recipe
 
 
@@ -53,12 +54,27 @@ class QueueStats(BaseModel):
     exit_code: int
 
 
+def _in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
+
+
 class PromptQueue:
     """Leases the chunks of one generation."""
 
-    def __init__(self, recipe: Recipe, generation: int, *, workers: int, listen_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        generation: int,
+        *,
+        workers: int,
+        listen_s: float = 0.0,
+        store: Store | None = None,
+        clock: Clock = SYSTEM,
+        background: Callable[[Callable[[], None]], None] = _in_thread,
+    ) -> None:
         self._recipe = recipe
-        self._store = open_dataset(recipe)
+        self._store = store or open_dataset(recipe)
+        self._clock = clock
         plans = read_plans(self._store)
         self._plan = plans[generation]
         self._lock = threading.Lock()
@@ -69,7 +85,7 @@ class PromptQueue:
         self._counters: dict[str, Counters] = {}
         self._stopping = False
         self._error: StillhouseError | None = None
-        self._started = time.monotonic()
+        self._started = self._clock.monotonic()
         self._grant_after = self._started + listen_s
         self._expected = workers
         self._arrived: set[str] = set()
@@ -81,8 +97,7 @@ class PromptQueue:
             self._take_in(part)
         self._resumed = bool(done) and not listen_s
         """Whether earlier runs may have left journals on the nodes; a queue that is restarted finds them shipped."""
-        self._indexer = threading.Thread(target=self._index, args=(done, plans[:generation]), daemon=True)
-        self._indexer.start()
+        background(lambda: self._index(done, plans[:generation]))
 
     # --- the index
 
@@ -118,7 +133,7 @@ class PromptQueue:
 
     async def lease(self, worker: str) -> Grant | Wait | NoMore:
         """See `gen.control.Queue`."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         with self._lock:
             if self._finished():
                 return NoMore()
@@ -134,7 +149,7 @@ class PromptQueue:
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
         """See `gen.control.Queue`."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         with self._lock:
             self._counters[worker] = counters
             self._heard.add(worker)
@@ -170,7 +185,7 @@ class PromptQueue:
     async def worker_died(self, worker: str) -> None:
         """Ray reported the worker's process gone: its chunks are free once its journals are shipped."""
         with self._lock:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
             if not self._store.is_local:
                 self._dead_left += chunks

@@ -1,7 +1,6 @@
 """The RateLimiter: one actor an account, found by name by every job; called about once a second by each worker."""
 
-import time
-
+from gen.clock import SYSTEM, Clock
 from gen.limits import Lease, Ledger, Report
 from schemas.teacher import Limits
 
@@ -9,13 +8,14 @@ from schemas.teacher import Limits
 class RateLimiter:
     """Leases one account's capacity; see `gen.limits`. Its state is what workers report, so it may die at any time."""
 
-    def __init__(self, limits: Limits, *, listen_s: float = 0.0) -> None:
-        self._ledger = Ledger(limits, now=time.monotonic())
-        self._grant_after = time.monotonic() + listen_s
+    def __init__(self, limits: Limits, *, listen_s: float = 0.0, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._ledger = Ledger(limits, now=clock.monotonic())
+        self._grant_after = clock.monotonic() + listen_s
 
     async def renew(self, worker: str, report: Report) -> Lease:
         """Take in a worker's report and lease it its share; nothing while leases of a limiter before us may be out."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         lease = self._ledger.renew(worker, report, now=now)
         if now < self._grant_after:
             return Lease(dict.fromkeys(lease.rates, 0.0), 0, self._grant_after - now, 0.0)

@@ -6,7 +6,8 @@ before it hold. They are immutable, so every seal of the chunk finds the same.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,9 @@ from gen.dataset import ChunkId
 from gen.errors import DatasetError
 from gen.store import Store
 
+_READERS = 8
 _BATCH_ROWS = 1024
+_COLUMNS = ["record_id", "prompt_key", "completion", "tool_calls", "reasoning_source"]
 _THOUGHT_END = "\n</think>\n\n"
 """What `gen.rows` puts between an inline reasoning and the text."""
 
@@ -40,24 +43,31 @@ def kept_answers(store: Store, chunk: Chunk, *, inline: bool) -> dict[bytes, dic
         for earlier in retried.earlier:
             keys[earlier].add(chunk.prompts[number].key.hex())
     kept: defaultdict[bytes, dict[bytes, str]] = defaultdict(dict)
-    for earlier in sorted(keys):
-        for row in _records(store, earlier, keys[earlier]):
-            text = row["completion"][0]["content"]
-            if inline and row["reasoning_source"] is not None:
-                text = text.partition(_THOUGHT_END)[2]
-            kept[bytes.fromhex(row["prompt_key"])][fingerprint(text, row["tool_calls"])] = row["record_id"]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for answers in pool.map(lambda earlier: _answers(store, earlier, keys[earlier], inline=inline), sorted(keys)):
+            for key, answer, record_id in answers:
+                kept[key][answer] = record_id
     return kept
 
 
-def _records(store: Store, chunk: ChunkId, keys: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The chunk's records of these prompts."""
-    columns = ["record_id", "prompt_key", "completion", "tool_calls", "reasoning_source"]
+def _answers(store: Store, chunk: ChunkId, keys: Collection[str], *, inline: bool) -> list[tuple[bytes, bytes, str]]:
+    """(prompt key, fingerprint, record id) of the chunk's records of these prompts."""
     wanted = pa.array(sorted(keys), pa.string())
+    found = []
     try:
         with store.open(chunk.data_key) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=columns):
-                yield from batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist()
+            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS):
+                for row in batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist():
+                    answer = fingerprint(_text(row, inline=inline), row["tool_calls"])
+                    found.append((bytes.fromhex(row["prompt_key"]), answer, row["record_id"]))
     except (pa.ArrowException, OSError):
         raise DatasetError(
             f"{store.url}/{chunk.data_key}: is missing or damaged; `stillhouse verify` says what can be done"
         ) from None
+    return found
+
+
+def _text(row: dict[str, Any], *, inline: bool) -> str:
+    """A record's text without its reasoning."""
+    text: str = row["completion"][0]["content"]
+    return text.partition(_THOUGHT_END)[2] if inline and row["reasoning_source"] is not None else text

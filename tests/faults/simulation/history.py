@@ -5,7 +5,7 @@ could know of it, and what is lost is younger than a journal may wait to be ship
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,8 @@ class History:
         self._bound_s = ship_every_s + SLACK_S
         self.requests: list[Request] = []
         self.by_sample: defaultdict[Sample, list[Request]] = defaultdict(list)
-        self.frames: defaultdict[Sample, list[str]] = defaultdict(list)
+        self.attempts: Counter[Sample] = Counter()
+        """Requests sent or tried to be."""
         self._knows: defaultdict[Process, set[int]] = defaultdict(set)
         self._opened: dict[tuple[Process, str], float] = {}
         self._files: defaultdict[Path, set[int]] = defaultdict(set)
@@ -77,8 +78,26 @@ class History:
         """Whether the store was ever slow or away: journals may then wait."""
         self.upheaval = False
         """Whether a queue or a driver ever died: for a while two workers may have one chunk."""
+        self.limiter_died = False
         self.lost: set[int] = set()
         """Serials of kept answers that were asked again with an excuse."""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether at most workers died: then every attempt is remembered."""
+        everyone = self._processes.all
+        return not (self.upheaval or self.lost_disks or self.store_trouble or any(p.disturbed for p in everyone))
+
+    @property
+    def deaths(self) -> int:
+        """Workers that died."""
+        return sum(p.kind == "worker" and p.dead_at is not None and not p.retired for p in self._processes.all)
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether nothing ever died, stopped or was cut off."""
+        everyone = self._processes.all
+        return not (self.upheaval or self.limiter_died or any(p.disturbed or p.dead_at is not None and not p.retired for p in everyone))
 
     # --- journals
 
@@ -113,8 +132,6 @@ class History:
             Broken: it must not.
         """
         request = Request(len(self.requests), sample, process, self._loop.time(), fate)
-        if process.stopped_until > self._loop.time() or process.dead_at is not None:
-            raise Broken(f"{process.name} sends although it is stopped or dead")
         if (silent_s := request.sent_at - process.renewed_at) > FENCE_S + SLACK_S + 5.0:  # 5 s: a closed circuit
             raise Broken(f"{process.name} sends {silent_s:.1f} s after its last renewal")
         for earlier in self.by_sample[sample]:

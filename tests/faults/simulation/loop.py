@@ -79,6 +79,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.steps = 0
         """Callbacks run."""
 
+    def set_admit(self, admit: Callable[[Handle], bool]) -> None:
+        """Ask another whether a callback may run now."""
+        self._admit = admit
+
     def time(self) -> float:
         """Virtual seconds since the start."""
         return self._now

@@ -31,6 +31,7 @@ class Node:
 
     name: str
     disk: Path
+    can_be_lost: bool = False
     full_until: float = 0.0
 
 
@@ -42,6 +43,7 @@ class Process:
     kind: str
     node: Node
     started_at: float
+    context: contextvars.Context
     dead_at: float | None = None
     stopped_at: float | None = None
     """When it was stopped last, be it over or not."""
@@ -52,6 +54,8 @@ class Process:
     """When it asked for the last renewal that it got."""
     disturbed: bool = False
     """Whether it was ever stopped or cut off."""
+    retired: bool = False
+    """Whether it ended as it should."""
     tasks: dict["asyncio.Task[Any]", None] = field(default_factory=dict)
     """Those that have not ended, in the order of their start."""
     files: list[Closable] = field(default_factory=list)
@@ -94,9 +98,9 @@ class Processes:
         self, kind: str, node: Node, main: Callable[[Process], Coroutine[Any, Any, Any]]
     ) -> tuple[Process, "asyncio.Task[Any]"]:
         """Start a process with a coroutine."""
-        process = Process(f"{kind}-{len(self.all)}", kind, node, self.loop.time())
-        self.all.append(process)
         context = contextvars.Context()
+        process = Process(f"{kind}-{len(self.all)}", kind, node, self.loop.time(), context)
+        self.all.append(process)
         context.run(_CURRENT.set, process)
         return process, self.loop.create_task(main(process), context=context)
 
@@ -131,6 +135,11 @@ class Processes:
         for task in list(process.tasks):
             task.cancel()
         self._release(process)
+
+    def retire(self, process: Process) -> None:
+        """It has ended as it should, or its run has."""
+        process.retired = process.retired or process.dead_at is None
+        self.kill(process)
 
     def stop(self, process: Process, seconds: float) -> None:
         """SIGSTOP, and SIGCONT so much later."""

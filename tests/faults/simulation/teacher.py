@@ -47,7 +47,6 @@ class Teacher:
         self._busy = 0
         self._pauses: list[tuple[Process, float, float]] = []
         """(who was told, when, until when)."""
-        self.limiter_died = False
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """See `gen.http.Transport`."""
@@ -56,6 +55,7 @@ class Teacher:
         assert process is not None
         document = orjson.loads(body)
         sample = document["messages"][-1]["content"], document["seed"]
+        self._history.attempts[sample] += 1
         fate = self._rng.choices(self._fates, self._weights)[0]
         if fate == "unconnected":
             await asyncio.sleep(self._draw())
@@ -63,7 +63,8 @@ class Teacher:
         self._check_pauses(process)
         request = self._history.sent(process, sample, fate)
         reply = self._loop.create_future()
-        self._begin(process)
+        self._busy += 1
+        self._check_in_flight()
         if fate != "hang":
             outside = contextvars.Context()
             self._loop.call_at(self._loop.time() + self._draw(), self._serve, request, reply, context=outside)
@@ -85,10 +86,8 @@ class Teacher:
     def _draw(self) -> float:
         return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)
 
-    def _begin(self, process: Process) -> None:
-        self._busy += 1
-        calm = not (self._history.upheaval or self.limiter_died or any(p.disturbed for p in self._history.processes))
-        if self._most is not None and self._busy > self._most and calm and not self._history.any_died:
+    def _check_in_flight(self) -> None:
+        if self._most is not None and self._busy > self._most and self._history.undisturbed:
             raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
 
     def _check_pauses(self, process: Process) -> None:
@@ -96,7 +95,7 @@ class Teacher:
         now = self._loop.time()
         for told, at, until in self._pauses:
             everyone = at + PROPAGATION_S < now and not (
-                told.disturbed or process.disturbed or told.dead_at is not None or self.limiter_died
+                told.disturbed or process.disturbed or told.dead_at is not None or self._history.limiter_died
             )
             if at < now < until - 1e-6 and (told is process or everyone):
                 raise Broken(f"{process.name} sends {until - now:.2f} s too early after a 429 to {told.name}")

@@ -1,0 +1,5 @@
+"""Worlds from seeds: the real core in one process, in virtual time, where anything may die at any await and any write."""
+
+from .world import Figures, simulate
+
+__all__ = ["Figures", "simulate"]

@@ -1,0 +1,130 @@
+"""What is stored at last, compared with what really happened."""
+
+import re
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gen.dataset import JOURNAL_PREFIX
+from gen.summary import Summary, summarise
+from gen.verify import verify
+
+from .history import SETTLING, Broken, History, Request, Sample
+from .services import Services
+
+UNANSWERED = frozenset(("lost", "cut", "hang", "torn", "empty"))
+_SERIAL = re.compile(r"\br(\d+)\b")
+
+
+def check_stored(services: Services, prompts: set[str], *, samples: int) -> None:
+    """Compare; the dataset is finished.
+
+    Raises:
+        Broken: a promise is broken.
+    """
+    if services.errors:
+        raise services.errors[0]
+    _check_verified(services)
+    rows = {kind: _rows(services, kind) for kind in ("data", "rejected", "failed")}
+    settled = _check_samples(rows, {(prompt, n) for prompt in prompts for n in range(samples)})
+    _check_answers(services.history, settled)
+    summary = summarise(services.store)
+    _check_summary(summary, rows, wanted=len(prompts) * samples)
+    _check_attempts(services.history, settled, summary)
+
+
+def _check_verified(services: Services) -> None:
+    report = verify(services.store)
+    findings = [f for f in report.findings if not f.key.startswith("_stillhouse/tmp/")]
+    if findings:
+        raise Broken(f"verify: {findings[0].kind} {findings[0].key}: {findings[0].message}")
+    left = [stat.key for stat in services.store.list(JOURNAL_PREFIX)]
+    roots = [] if services.store.is_local else [node.disk for node in services.nodes]
+    files = [path for root in roots for path in root.glob("*/*/*") if path.suffix == ".journal"]
+    if left or files:
+        raise Broken(f"journals are left: {left or files}")
+
+
+def _rows(services: Services, kind: str) -> list[dict[str, Any]]:
+    found = []
+    for stat in services.store.list(f"{kind}/"):
+        with services.store.open(stat.key) as file:
+            found += [row | {"_key": stat.key} for row in pq.read_table(file).to_pylist()]
+    return found
+
+
+def _sample_of(row: dict[str, Any]) -> Sample | None:
+    return None if row["record_id"] is None else (row["prompt"][-1]["content"], row["sample"])
+
+
+def _check_samples(rows: dict[str, list[dict[str, Any]]], wanted: set[Sample]) -> dict[Sample, dict[str, Any]]:
+    """Every sample is a record or rejected once, or else failed; the rows of the former."""
+    settled: dict[Sample, dict[str, Any]] = {}
+    for row in [*rows["data"], *rows["rejected"]]:
+        sample = _sample_of(row)
+        if sample is None:
+            continue
+        if sample in settled:
+            raise Broken(f"{sample} is in {settled[sample]['_key']} and in {row['_key']}")
+        settled[sample] = row
+    failed = {sample for row in rows["failed"] if (sample := _sample_of(row)) is not None}
+    if settled.keys() | failed != wanted:
+        raise Broken(f"missing: {wanted - settled.keys() - failed}, strange: {(settled.keys() | failed) - wanted}")
+    return settled
+
+
+def _serial(row: dict[str, Any]) -> int:
+    match = _SERIAL.search(row["response_id"] or row["refusal"] or "")
+    if match is None:
+        raise Broken(f"a row without a reply: {row}")
+    return int(match[1])
+
+
+def _check_answers(history: History, settled: dict[Sample, dict[str, Any]]) -> None:
+    """Every answer that was kept is stored, but where another of its sample is and it was lost with an excuse."""
+    stored = {sample: _serial(row) for sample, row in settled.items()}
+    for sample, serial in stored.items():
+        request = history.requests[serial]
+        if request.sample != sample or request.fate not in SETTLING or not request.copies:
+            raise Broken(f"{sample} is stored with r{serial}, which is {request.fate} for {request.sample}")
+    for sample, requests in history.by_sample.items():
+        kept = [request for request in requests if request.fate in SETTLING and request.copies]
+        for request in kept:
+            if stored.get(sample) != request.serial and not _excused(history, request, kept):
+                raise Broken(f"r{request.serial}, the answer to {sample}, is not stored: {stored.get(sample)} is")
+
+
+def _check_attempts(history: History, settled: dict[Sample, dict[str, Any]], summary: Summary) -> None:
+    """Every attempt is counted, and those whose reply never came; one more at most for each worker that died."""
+    if not history.faithful:
+        return
+    for sample, row in settled.items():
+        sent = history.attempts[sample]
+        if not sent <= row["attempts"] <= sent + history.deaths:
+            raise Broken(f"{sample} was asked {sent} times, stored are {row['attempts']} attempts")
+    unanswered = sum(request.fate in UNANSWERED for request in history.requests)
+    if history.undisturbed and summary.maybe_billed != unanswered:
+        raise Broken(f"{unanswered} requests got no answer, the summary says {summary.maybe_billed}")
+
+
+def _excused(history: History, request: Request, kept: list[Request]) -> bool:
+    """It was lost as it may be, or came after another worker had asked for it."""
+    others = [other for other in kept if other is not request]
+    return request.serial in history.lost or any(
+        other.sent_at <= (request.kept_at or 0.0) and (history.upheaval or _ever_apart(other, request)) for other in others
+    )
+
+
+def _ever_apart(one: Request, other: Request) -> bool:
+    return one.process is not other.process and (one.process.disturbed or other.process.disturbed)
+
+
+def _check_summary(summary: Summary, rows: dict[str, list[dict[str, Any]]], *, wanted: int) -> None:
+    counted = {kind: sum(row["record_id"] is not None for row in rows[kind]) for kind in ("data", "rejected")}
+    said = (summary.state, summary.records, summary.rejected, summary.remaining)
+    if said != ("done", counted["data"], counted["rejected"], 0):
+        raise Broken(f"the summary says {said}, stored are {counted}")
+    if summary.records + summary.rejected + summary.failed != wanted:
+        raise Broken(f"{summary} does not add up to {wanted}")
+
+

@@ -1,0 +1,252 @@
+"""What `cluster.driver` and `cluster.crew` do, without Ray: a run's driver, its queue, its limiter and its workers.
+
+The shared actors are called over a wire that takes time and may lose the call or its result; the classes behind it are
+those that Ray runs.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.prompt_queue import PromptQueue
+from cluster.rate_limiter import RateLimiter
+from gen.control import Counters, End, NoMore, Renewal, Unreachable, Wait
+from gen.dataset import ChunkId, Plan, read_plans
+from gen.errors import Paused, StillhouseError
+from gen.leases import TERM_S, Grant
+from gen.limits import LEASE_S, Lease, Report
+from gen.shards import ShardCounts
+from gen.worker import Worker
+
+from .processes import Killed, Process, check_alive
+from .services import Services
+
+STOP_GRACE_S = 30.0
+CALL_TIMEOUT_S = 10.0
+
+
+class Line:
+    """A worker's connection to the shared actors."""
+
+    def __init__(self, rng: random.Random, process: Process, loss: Callable[[], bool], now: Callable[[], float]) -> None:
+        self._rng = rng
+        self._process = process
+        self._loss = loss
+        self._now = now
+
+    async def call(self, actor: "Actor", do: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The result of a call.
+
+        Raises:
+            Unreachable: the actor was not reached, or its result got lost.
+        """
+        await self._travel()
+        check_alive()
+        if actor.value is None or actor.process.dead_at is not None:
+            raise Unreachable("the actor is dead")
+        result = await do(actor.value)
+        await self._travel()
+        return result
+
+    async def _travel(self) -> None:
+        if self._now() < self._process.cut_off_until or self._loss():
+            await asyncio.sleep(CALL_TIMEOUT_S)
+            raise Unreachable("timeout")
+        await asyncio.sleep(self._rng.uniform(0.001, 0.02))
+
+
+@dataclass(eq=False)
+class Actor:
+    """A shared actor: its process and, once it is up, what runs there."""
+
+    process: Process
+    value: Any = None
+
+
+class QueueLine:
+    """`gen.control.Queue` over a Line."""
+
+    def __init__(self, line: Line, crew: "Crew", process: Process, now: Callable[[], float]) -> None:
+        self._line = line
+        self._crew = crew
+        self._process = process
+        self._now = now
+
+    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+        """See `gen.control.Queue`."""
+        return await self._line.call(self._crew.queue, lambda queue: queue.lease(worker))  # type: ignore[no-any-return]
+
+    async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
+        """See `gen.control.Queue`."""
+        asked_at = self._now()
+        renewal = await self._line.call(self._crew.queue, lambda queue: queue.renew(worker, held, counters))
+        self._process.renewed_at = asked_at
+        return renewal  # type: ignore[no-any-return]
+
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+        """See `gen.control.Queue`."""
+        await self._line.call(self._crew.queue, lambda queue: queue.sealed(worker, chunk, counts))
+
+    async def give_back(self, worker: str, chunk: ChunkId) -> None:
+        """See `gen.control.Queue`."""
+        await self._line.call(self._crew.queue, lambda queue: queue.give_back(worker, chunk))
+
+    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+        """See `gen.control.Queue`."""
+        await self._line.call(self._crew.queue, lambda queue: queue.shipped(worker, chunks))
+
+
+class LedgerLine:
+    """`gen.control.LimitLedger` over a Line."""
+
+    def __init__(self, line: Line, crew: "Crew") -> None:
+        self._line = line
+        self._crew = crew
+
+    async def renew(self, worker: str, report: Report) -> Lease:
+        """See `gen.control.LimitLedger`."""
+        return await self._line.call(self._crew.limiter, lambda ledger: ledger.renew(worker, report))  # type: ignore[no-any-return]
+
+
+@dataclass(eq=False)
+class _Hand:
+    process: Process
+    task: "asyncio.Task[End]"
+    worker: Worker | None = None
+
+
+class Crew:
+    """One generation's actors."""
+
+    queue: Actor
+    limiter: Actor
+
+    def __init__(self, services: Services, plan: Plan) -> None:
+        self._services = services
+        self._plan = plan
+        self._error: StillhouseError | None = None
+        self._hands: list[_Hand] = []
+        self._ends: list[End] = []
+        self._stopping = False
+
+    async def work(self) -> None:
+        """Until all chunks are sealed.
+
+        Raises:
+            StillhouseError: what stopped a worker, or the queue.
+        """
+        services = self._services
+        try:
+            self._start_queue(listen_s=0.0)
+            self._start_limiter(listen_s=0.0)
+            self._hands = [self._hire() for _ in range(services.workers)]
+            await self._watch()
+        finally:
+            services.dismiss([self.queue.process, self.limiter.process, *(hand.process for hand in self._hands)])
+
+    async def _watch(self) -> None:
+        loop, stopped_at = self._services.loop, None
+        while self._hands:
+            await asyncio.sleep(0.1 if self._stopping else 0.5)
+            await self._tend()
+            for end in self._ends:
+                if end.kind not in ("done", "stopped"):
+                    self._error = self._error or Paused(end.message)
+            if self._error is not None and stopped_at is None:
+                stopped_at, self._stopping = loop.time(), True
+                for hand in self._hands:
+                    if hand.worker is not None:
+                        loop.call_soon(hand.worker.stop, context=hand.process.context)
+            if stopped_at is not None and loop.time() - stopped_at > STOP_GRACE_S:
+                break
+        if self._error is not None:
+            raise self._error
+
+    async def _tend(self) -> None:
+        queue = self.queue
+        if queue.process.dead_at is not None:
+            self._start_queue(listen_s=TERM_S)
+        elif queue.value is not None and (error := (await queue.value.stats()).error) is not None:
+            self._error = self._error or Paused(error)
+        if self.limiter.process.dead_at is not None:
+            self._start_limiter(listen_s=LEASE_S)
+        for hand in [hand for hand in self._hands if hand.task.done()]:
+            self._hands.remove(hand)
+            if hand.process.dead_at is None:
+                self._ends.append(hand.task.result())
+                self._services.processes.retire(hand.process)
+            else:
+                await self._replace(hand)
+
+    async def _replace(self, hand: _Hand) -> None:
+        for _ in range(10):
+            if self.queue.value is not None and self.queue.process.dead_at is None:
+                await self.queue.value.worker_died(hand.process.name)
+                break
+            await asyncio.sleep(0.5)
+            if self.queue.process.dead_at is not None:
+                self._start_queue(listen_s=TERM_S)
+        if not self._stopping:
+            self._hands.append(self._hire())
+
+    def _start_queue(self, *, listen_s: float) -> None:
+        services = self._services
+
+        async def main(process: Process) -> None:
+            await asyncio.sleep(services.rng.uniform(0.1, 1.0))
+            try:
+                actor.value = PromptQueue(
+                    services.recipe,
+                    self._plan.generation,
+                    workers=services.workers,
+                    listen_s=listen_s,
+                    store=services.store,
+                    clock=services.clock,
+                    background=services.in_thread,
+                )
+            except StillhouseError as error:
+                self._error = self._error or error
+
+        process, _ = services.processes.spawn("queue", services.head, main)
+        self.queue = actor = Actor(process)
+
+    def _start_limiter(self, *, listen_s: float) -> None:
+        services = self._services
+
+        async def main(process: Process) -> None:
+            actor.value = RateLimiter(services.teacher.limits, listen_s=listen_s, clock=services.clock)
+
+        process, _ = services.processes.spawn("limiter", services.head, main)
+        self.limiter = actor = Actor(process)
+
+    def _hire(self) -> _Hand:
+        services = self._services
+
+        async def main(process: Process) -> End:
+            await asyncio.sleep(services.rng.uniform(0.1, 1.5))
+            try:
+                line = Line(services.rng, process, services.loses_message, services.loop.time)
+                hand.worker = Worker(
+                    process.name,
+                    recipe=services.recipe_on(process.node),
+                    store=services.store,
+                    plans=read_plans(services.store),
+                    queue=QueueLine(line, self, process, services.loop.time),
+                    ledgers={services.teacher.limits_key: LedgerLine(line, self)},
+                    transport=services.transport,
+                    clock=services.clock,
+                )
+                process.renewed_at = services.loop.time()
+                return await hand.worker.run()
+            except StillhouseError as error:
+                return End("paused", str(error))
+            except BaseExceptionGroup as group:
+                if process.dead_at is None:
+                    raise
+                raise Killed(process.name) from group
+
+        process, task = services.processes.spawn("worker", services.rng.choice(services.nodes), main)
+        hand = _Hand(process, task)
+        return hand

@@ -1,0 +1,121 @@
+"""What one simulated world is like, drawn from its seed."""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.recipe import Recipe
+
+from .stores import URL
+from .teacher import FAULTS
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Small, so that thousands of worlds can be tried; all that can meet in a large one can meet here."""
+
+    local: bool
+    prompts: int
+    later_prompts: int
+    """In a file that is added after the first run."""
+    samples: int
+    per_shard: int
+    nodes: int
+    workers: int
+    in_flight: int | None
+    latency_s: float
+    timeout_s: float
+    max_attempts: int
+    ship_every_s: float
+    keep_raw: bool
+    strikes: int
+    fault_share: float
+    slow_share: float
+    loss_share: float
+    shuffles: bool
+    """Whether what is ready runs in any order."""
+    retries: bool
+    """Whether the Failures are asked again."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the fates of a request."""
+
+    @classmethod
+    def drawn(cls, rng: random.Random) -> "Spec":
+        """A world."""
+        local = rng.random() < 0.35
+        faulty = rng.choice((0.0, 0.02, 0.1))
+        weights = {"answer": 1.0} | {name: faulty * rng.random() for name in FAULTS}
+        weights["broke"] /= 20
+        weights["hang"] /= 4
+        calm = rng.random() < 0.15
+        return cls(
+            local=local,
+            prompts=rng.randint(1, 12),
+            later_prompts=rng.choice((0, 0, 0, 3)),
+            samples=rng.choice((1, 1, 2, 3)),
+            per_shard=rng.randint(1, 5),
+            nodes=1 if local else rng.randint(1, 3),
+            workers=rng.choice((1, 1, 2, 3)),
+            in_flight=rng.choice((1, 2, 4, 8, None)),
+            latency_s=rng.choice((0.05, 0.3, 1.0, 3.0)),
+            timeout_s=rng.choice((5.0, 20.0, 60.0)),
+            max_attempts=rng.choice((2, 3, 6)),
+            ship_every_s=rng.choice((0.5, 2.0)),
+            keep_raw=rng.random() < 0.8,
+            strikes=0 if calm else rng.randint(1, 6),
+            fault_share=0.0 if calm else rng.choice((0.0, 0.0, 0.005, 0.03)),
+            slow_share=0.0 if calm else rng.choice((0.0, 0.0, 0.01, 0.1)),
+            loss_share=0.0 if calm else rng.choice((0.0, 0.0, 0.002, 0.05)),
+            shuffles=rng.random() < 0.5,
+            retries=rng.random() < 0.3,
+            weights=weights,
+        )
+
+    def recipe(self, root: Path) -> Recipe:
+        """A recipe over `root/source`."""
+        teacher = {
+            "name": "t",
+            "base_url": "http://teacher/v1",
+            "model": "m",
+            "terms": {"training_use": "permitted"},
+            "limits": {"in_flight": self.in_flight},
+            "timeout_s": self.timeout_s,
+            "max_attempts": self.max_attempts,
+        }
+        document = {
+            "name": "simulated",
+            "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
+            "ask": {"samples": self.samples, "seed": 0},
+            "teachers": [teacher],
+            "dataset": {
+                "path": str(root / "out") if self.local else URL,
+                "prompts_per_shard": self.per_shard,
+                "keep_raw": self.keep_raw,
+            },
+            "run": {"ship_every_s": self.ship_every_s},
+        }
+        return Recipe.model_validate(document)
+
+    def write_source(self, rng: random.Random, root: Path, *, name: str, start: int, count: int) -> set[str]:
+        """A file of so many rows, duplicates and bad ones among them; the prompts in it."""
+        lines: list[str] = []
+        texts: list[str] = []
+        for number in range(start, start + count):
+            kind = rng.random()
+            if kind < 0.08:
+                lines.append("{")
+                continue
+            text = rng.choice(texts) if kind < 0.2 and texts else f"question {number}"
+            texts.append(text)
+            lines.append(json.dumps({"id": f"q{number}", "question": text}))
+        path = root / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines))
+        return set(texts)
+
+    def words(self) -> dict[str, Any]:
+        """For people."""
+        return asdict(self)

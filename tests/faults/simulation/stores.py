@@ -1,0 +1,211 @@
+"""Where the simulated cluster keeps its dataset: a bucket in memory, or the real local store, both with faults.
+
+A write is a moment at which its process may die: before it, or after it landed. A write that fails as `StoreAway` may
+have landed. In a thread an operation takes time, in which the rest of the world goes on.
+"""
+
+import io
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from uuid import uuid4
+
+import pyarrow as pa
+
+from gen.dataset import JOURNAL_PREFIX
+from gen.errors import StoreAway
+from gen.store import Stat
+from gen.store.local import LocalStore
+
+from .history import History
+from .loop import VirtualLoop
+from .processes import check_alive, current
+
+T = TypeVar("T")
+URL = "s3://simulated/out"
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    body: bytes
+    etag: str
+
+
+@dataclass(slots=True)
+class Weather:
+    """How the store is now."""
+
+    fault_share: float = 0.0
+    """Operations that fail."""
+    slow_share: float = 0.0
+    """Operations that take up to half a minute."""
+    away_until: float = 0.0
+
+
+class Wire:
+    """What stands between a process and the store."""
+
+    def __init__(
+        self, rng: random.Random, loop: VirtualLoop, history: History, weather: Weather, point: Callable[[str], None]
+    ) -> None:
+        self._rng = rng
+        self._loop = loop
+        self._history = history
+        self._weather = weather
+        self._point = point
+
+    def operate(self, do: Callable[[], T], *, writes: bool) -> T:
+        """Do it for the process that asks, in its time, or not.
+
+        Raises:
+            Killed: the process died of it, or is dead.
+            StoreAway: as in life.
+        """
+        if current() is None:
+            return do()
+        check_alive()
+        self._point("store" if writes else "read")
+        rng, weather = self._rng, self._weather
+        slow = rng.random() < weather.slow_share
+        self._pause(rng.uniform(0.001, 30.0 if slow else 0.05))
+        fails = rng.random() < weather.fault_share or self._loop.time() < weather.away_until
+        self._history.store_trouble |= slow or fails
+        result = None
+        if not fails or rng.random() < 0.3:
+            result = do()
+        if fails:
+            self._pause(rng.uniform(1.0, 60.0))
+            raise StoreAway("the store does not answer")
+        self._point("store" if writes else "read")
+        self._pause(rng.uniform(0.001, 0.02))
+        return result  # type: ignore[return-value]
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.pause(seconds)
+        check_alive()
+
+
+class Bucket:
+    """A `gen.store.Store` in memory, like one on S3."""
+
+    is_local = False
+    url = URL
+
+    def __init__(self, wire: Wire, history: History, scratch: Path) -> None:
+        self._wire = wire
+        self._history = history
+        self._scratch = scratch
+        self._objects: dict[str, _Object] = {}
+
+    def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
+        """See `Store`."""
+        return self._wire.operate(lambda: key not in self._objects and self._keep(key, body) is not None, writes=True)
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        """See `Store`."""
+        self._wire.operate(lambda: self._keep(key, body), writes=True)
+
+    def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
+        """See `Store`."""
+
+        def swap() -> str | None:
+            found = self._objects.get(key)
+            return self._keep(key, body) if (found and found.etag) == etag else None
+
+        return self._wire.operate(swap, writes=True)
+
+    def get(self, key: str) -> bytes | None:
+        """See `Store`."""
+        found = self.get_with_etag(key)
+        return None if found is None else found[0]
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
+        """See `Store`."""
+        found = self._wire.operate(lambda: self._objects.get(key), writes=False)
+        return None if found is None else (found.body, found.etag)
+
+    def stat(self, key: str) -> Stat | None:
+        """See `Store`."""
+        found = self._wire.operate(lambda: self._objects.get(key), writes=False)
+        return None if found is None else Stat(key, len(found.body), found.etag)
+
+    def seal_of(self, key: str) -> str | None:
+        """See `Store`."""
+        return None
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Store`."""
+        found = self._wire.operate(lambda: self._objects.get(key), writes=False)
+        if found is None:
+            raise FileNotFoundError(key)
+        return io.BytesIO(found.body)
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """See `Store`."""
+        yield from self._wire.operate(lambda: self.listing(prefix), writes=False)
+
+    def listing(self, prefix: str) -> Sequence[Stat]:
+        """The same without anything between."""
+        found = sorted((key, found) for key, found in self._objects.items() if key.startswith(prefix))
+        return [Stat(key, len(found.body), found.etag) for key, found in found]
+
+    def delete(self, key: str) -> None:
+        """See `Store`."""
+        self._wire.operate(lambda: self._objects.pop(key, None), writes=True)
+
+    def scratch(self) -> Path:
+        """See `Store`."""
+        return self._scratch
+
+    def probe(self) -> None:
+        """See `Store`."""
+
+    def _keep(self, key: str, body: bytes | Path) -> str:
+        data = body if isinstance(body, bytes) else body.read_bytes()
+        self._objects[key] = _Object(data, uuid4().hex)
+        if key.startswith(JOURNAL_PREFIX):
+            with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+                self._history.shipped(key, stream.read())
+        return self._objects[key].etag
+
+
+class Disk(LocalStore):
+    """The real local store behind a wire."""
+
+    def __init__(self, root: Path, wire: Wire) -> None:
+        super().__init__(root)
+        self._wire = wire
+
+    def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
+        """See `Store`."""
+        put = super().put_new
+        return self._wire.operate(lambda: put(key, body, seal=seal), writes=True)
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        """See `Store`."""
+        put = super().put
+        self._wire.operate(lambda: put(key, body), writes=True)
+
+    def delete(self, key: str) -> None:
+        """See `Store`."""
+        delete = super().delete
+        self._wire.operate(lambda: delete(key), writes=True)
+
+    def stat(self, key: str) -> Stat | None:
+        """See `Store`."""
+        stat = super().stat
+        return self._wire.operate(lambda: stat(key), writes=False)
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
+        """See `Store`."""
+        get = super().get_with_etag
+        return self._wire.operate(lambda: get(key), writes=False)
+
+
+def scratch_folder() -> Path:
+    """A folder in memory where there is one."""
+    shared = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="simulation-", dir=shared if shared.is_dir() else None))

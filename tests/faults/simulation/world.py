@@ -1,0 +1,255 @@
+"""One world: a run, its teacher, its store and its nemesis, from the first prompt to a dataset that is whole.
+
+The run is started again whenever it ends unfinished, as its user would; at last nothing goes wrong any more, and what
+is stored then is compared with what really happened.
+"""
+
+import asyncio
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import gen.shipping
+import gen.worker
+from gen.dataset import JOURNAL_PREFIX, Plan, bind
+from gen.errors import Paused, StillhouseError
+from gen.planning import generations
+from gen.retrying import retry_generations
+
+from .checks import check_stored
+from .crew import Crew
+from .history import Broken, History
+from .journals import journal_class
+from .locks import TurnLock
+from .loop import VirtualLoop
+from .nemesis import Nemesis
+from .processes import Node, Processes
+from .services import Services, VirtualClock
+from .spec import Spec
+from .stores import Bucket, Disk, Weather, Wire, scratch_folder
+from .teacher import Teacher
+
+RETRIED = ("overload", "ambiguous", "malformed", "poison")
+MOST_RUNS = 60
+MOST_STEPS = 2_000_000
+MOST_S = 50_000.0
+"""A run that takes longer, in virtual seconds, hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What happened in a world."""
+
+    requests: int
+    steps: int
+    seconds: float
+    """Virtual."""
+    runs: int
+    lost: int
+    """Kept answers that were asked again because they went with a disk, or two workers had one chunk."""
+    blows: Counter[str]
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, root: Path, *, note: Callable[[str], None] = lambda _: None) -> None:
+        random.seed(seed)  # for the jitter of retries
+        rng = self._rng = random.Random(seed)
+        self.spec = spec = Spec.drawn(rng)
+        self._root = root
+        self._note = note
+        self._nemesis = nemesis = Nemesis(rng, strikes=spec.strikes, note=self._say)
+        processes = Processes(step=nemesis.step)
+        self._loop = loop = VirtualLoop(rng if spec.shuffles else None, admit=self._admit)
+        loop.set_task_factory(processes.task_factory)
+        loop.set_exception_handler(lambda loop, context: None)  # the dead leave errors that nobody asks for
+        processes.loop = loop
+        history = History(loop, processes, ship_every_s=spec.ship_every_s)
+        self._weather = Weather(spec.fault_share, spec.slow_share)
+        wire = Wire(rng, loop, history, self._weather, nemesis.point)
+        recipe = spec.recipe(root)
+        (root / "scratch").mkdir()
+        store = Disk(Path(recipe.dataset.path), wire) if spec.local else Bucket(wire, history, root / "scratch")
+        head = Node("head", root / "head")
+        nodes = [Node(f"node-{n}", root / f"node-{n}", can_be_lost=not spec.local) for n in range(spec.nodes)]
+        nemesis.loop, nemesis.processes, nemesis.history = loop, processes, history
+        nemesis.weather, nemesis.nodes = self._weather, nodes
+        teacher = Teacher(
+            rng,
+            loop,
+            history,
+            weights=spec.weights,
+            latency_s=spec.latency_s,
+            in_flight=spec.in_flight,
+            point=nemesis.point,
+        )
+        self.services = Services(
+            rng=rng,
+            loop=loop,
+            clock=VirtualClock(loop),
+            processes=processes,
+            history=history,
+            store=store,
+            transport=teacher,
+            recipe=recipe,
+            head=head,
+            nodes=nodes,
+            workers=spec.workers,
+            loss_share=spec.loss_share,
+        )
+        self._runs = 0
+
+    def run(self) -> Figures:
+        """Live it.
+
+        Raises:
+            AssertionError: a promise is broken.
+        """
+        with self._patched():
+            try:
+                self._loop.run_until_complete(self._live())
+            finally:
+                self._end()
+        history = self.services.history
+        return Figures(
+            requests=len(history.requests),
+            steps=self._loop.steps,
+            seconds=self._loop.time(),
+            runs=self._runs,
+            lost=len(history.lost),
+            blows=self._nemesis.blows,
+        )
+
+    async def _live(self) -> None:
+        spec, rng = self.spec, self._rng
+        prompts = spec.write_source(rng, self._root, name="a.jsonl", start=0, count=spec.prompts)
+        await self._until_done(self._run_generations)
+        if spec.later_prompts:
+            prompts |= spec.write_source(
+                rng, self._root, name="b.jsonl", start=spec.prompts - 1, count=spec.later_prompts
+            )
+            await self._until_done(self._run_generations)
+        if spec.retries:
+            await self._until_done(self._retry_generations)
+        self._rest()
+        await self._until_done(self._run_generations)
+        check_stored(self.services, prompts, samples=spec.samples)
+        sent = len(self.services.history.requests)
+        await self._until_done(self._run_generations)
+        if len(self.services.history.requests) != sent:
+            raise Broken("a finished run sends requests")
+
+    def _run_generations(self) -> Iterator[Plan]:
+        return generations(self.services.store, self.services.recipe)
+
+    def _retry_generations(self) -> Iterator[Plan]:
+        return retry_generations(self.services.store, self.services.recipe, kinds=RETRIED)
+
+    async def _until_done(self, plans: Callable[[], Iterator[Plan]]) -> None:
+        """Run until a run says that it is done."""
+        while True:
+            self._runs += 1
+            if self._runs > MOST_RUNS:
+                raise Broken(f"not done after {MOST_RUNS} runs")
+            if self._runs > MOST_RUNS // 2:
+                self._rest()
+            process, task = self.services.processes.spawn("driver", self.services.head, lambda _: self._drive(plans))
+            await asyncio.wait([task])
+            if process.dead_at is None:
+                self.services.processes.retire(process)
+                if task.result() == "done":
+                    return
+            await asyncio.sleep(self._rng.choice((0.1, 3.0, 20.0)))
+
+    async def _drive(self, plans: Callable[[], Iterator[Plan]]) -> str:
+        try:
+            bind(self.services.store, self.services.recipe)
+            for plan in plans():
+                self._say(f"generation {plan.generation}")
+                await Crew(self.services, plan).work()
+        except Paused as error:
+            self._say(f"paused: {error}")
+            return "paused"
+        except StillhouseError as error:
+            self._say(f"failed: {error}")
+            if "failed alike" not in str(error):
+                raise
+            return "failed"
+        return "done"
+
+    def _rest(self) -> None:
+        """Nothing goes wrong any more, but for what the teacher does."""
+        self._nemesis.rest()
+        self._weather.fault_share = self._weather.slow_share = self._weather.away_until = 0.0
+        self.services.loss_share = 0.0
+
+    def _admit(self, handle: asyncio.Handle) -> bool:
+        if self._loop.steps > MOST_STEPS or self._loop.time() > MOST_S:
+            raise Broken("it never ends")
+        return self.services.processes.admit(handle)
+
+    def _say(self, words: str) -> None:
+        self._note(f"{self._loop.time():9.3f}  {words}")
+
+    @contextmanager
+    def _patched(self) -> Iterator[None]:
+        services = self.services
+        journal = journal_class(
+            self._loop,
+            services.history,
+            point=self._nemesis.point,
+            torn=self._nemesis.torn,
+            kill=services.processes.kill,
+            segments=self._segments,
+        )
+        locks = mock.Mock(Lock=lambda: TurnLock(self._loop))
+        with (
+            mock.patch.object(gen.worker, "JournalFile", journal),
+            mock.patch.object(gen.shipping, "threading", locks),
+        ):
+            yield
+
+    def _segments(self, chunk: str) -> Iterator[str]:
+        if isinstance(self.services.store, Bucket):
+            yield from (stat.key for stat in self.services.store.listing(f"{JOURNAL_PREFIX}{chunk}/"))
+
+    def _end(self) -> None:
+        """Let everything of it end, so that nothing of it is left behind."""
+        self._nemesis.rest()
+        self._loop.set_admit(lambda handle: True)
+        for process in self.services.processes.all:
+            self.services.processes.kill(process)
+        self._loop.run_until_complete(self._emptied())
+        self._loop.close()
+
+    async def _emptied(self) -> None:
+        while self._loop.lanes or any(process.tasks for process in self.services.processes.all):
+            await asyncio.sleep(10.0)
+
+
+def simulate(seed: int, *, note: Callable[[str], None] = lambda _: None) -> Figures:
+    """Live through the seed's world.
+
+    Raises:
+        Broken: a promise is broken, or anything else went wrong; its cause is the first of what did.
+    """
+    root = scratch_folder()
+    try:
+        return World(seed, root, note=note).run()
+    except BaseException as error:
+        first = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, KeyboardInterrupt):
+            raise
+        raise Broken(f"{type(first).__name__}: {first}") from first
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
