@@ -24,6 +24,7 @@ from gen.planning import generations
 from gen.retrying import retry_generations
 from gen.run_lock import RunLock
 from gen.summary import Summary, summarise
+from gen.tidying import tidy
 from schemas.failure import FailureKind
 from schemas.recipe import Recipe
 from schemas.simulator import SimulatorSettings
@@ -104,6 +105,7 @@ class Driver:
                     crew.dismiss()
                     self._before = (self._before[0] + self._now[0], self._before[1] + self._now[1])
                     self._now = (0, 0)
+            tidy(self._store)
             return self.summary()
 
     def summary(self, *, state: str | None = None) -> Summary:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gen import rows
+from gen.dataset import ChunkId
 from gen.http import Reply
 from gen.journal import Frame
 from gen.kept_answers import fingerprint, kept_answers
@@ -125,7 +126,7 @@ class Sealer:
             data.finish({META_KEY: meta.model_dump_json()})
             if self._store.put_new(self._id.data_key, data.path, seal=self._seal):
                 if self._open.had_owners:
-                    self._remove_orphans()
+                    remove_orphans(self._store, self._id, seal=self._seal)
                 return meta.counts
             for side in meta.side.values():
                 self._store.delete(side.key)
@@ -133,14 +134,6 @@ class Sealer:
         finally:
             for sheet in self._sheets.values():
                 sheet.remove()
-
-    def _remove_orphans(self) -> None:
-        """Remove the side files of earlier owners that died before their shard: that can't be written any more."""
-        for kind in SIDES:
-            ours = self._id.side_key(kind, self._seal)
-            for stat in list(self._store.list(self._id.side_key(kind, "").removesuffix(".parquet"))):
-                if stat.key != ours:
-                    self._store.delete(stat.key)
 
     def _sheet(self, kind: str) -> Sheet:
         if kind not in self._sheets:
@@ -249,6 +242,15 @@ class Sealer:
                 usd=self._usd,
             ),
         )
+
+
+def remove_orphans(store: Store, chunk: ChunkId, *, seal: str) -> None:
+    """Remove the chunk's side files but for those of the seal that its shard has: theirs can't be written any more."""
+    for kind in SIDES:
+        ours = chunk.side_key(kind, seal)
+        for stat in list(store.list(chunk.side_key(kind, "").removesuffix(".parquet"))):
+            if stat.key != ours:
+                store.delete(stat.key)
 
 
 def _size(prompt: Prompt) -> int:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import platformdirs
 import pyarrow as pa
 
-from gen.dataset import JOURNAL_PREFIX, ChunkId, sealed_chunks
+from gen.dataset import ChunkId
 from gen.errors import StoreAway
 from gen.journal import MAGIC, Frame, JournalFile, encode, frames, is_dead, leftovers
 from gen.store import Store
@@ -122,17 +122,6 @@ def forget(store: Store, chunk: ChunkId, folder: Path) -> None:
     if not store.is_local:
         for stat in list(store.list(chunk.journal_prefix)):
             store.delete(stat.key)
-
-
-def forget_sealed(store: Store) -> None:
-    """Remove the shipped journals of sealed chunks: who sealed them died before it could."""
-    if store.is_local:
-        return
-    keys = [stat.key for stat in store.list(JOURNAL_PREFIX)]
-    sealed = set(sealed_chunks(store)) if keys else set()
-    for key in keys:
-        if _chunk_of(key.removeprefix(JOURNAL_PREFIX).partition("/")[0]) in sealed:
-            store.delete(key)
 
 
 def _chunk_of(name: str) -> ChunkId | None:

@@ -8,25 +8,22 @@ sealed in a thread.
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from gen.chunk import ChunkReader
 from gen.clock import Clock
 from gen.control import Counters, End, LimitLedger, NoMore, Queue, Unreachable, Wait
-from gen.dataset import ChunkId, Plan, sealed_chunks
+from gen.dataset import ChunkId, Plan
 from gen.endpoints import Endpoint
 from gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
+from gen.held import Hands, Held
 from gen.http import Lost, NotSent, Transport
-from gen.journal import JournalFile, Kind, is_dead, leftovers
+from gen.journal import Kind
 from gen.leases import FENCE_S, RENEW_S, TERM_S, Grant
 from gen.limits import LEASE_S, Cost
-from gen.open_chunk import OpenChunk
 from gen.outcome import Ambiguous, Outcome, Overload, Ramp, Rate, ServerError
 from gen.retry import Again, Decision, Pause
-from gen.shards import Sealer, ShardCounts
-from gen.shipping import SHIP_BYTES, Shipper, forget, journal_root, recovered, sweep
+from gen.shards import ShardCounts
+from gen.shipping import SHIP_BYTES
 from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.completion import Completion
@@ -38,35 +35,7 @@ STARTING_PAUSE_S = 1.0
 """A 429 that says no time pauses the account for so long."""
 
 
-@dataclass(slots=True)
-class _Held:
-    """A chunk in this worker's hands."""
-
-    open: OpenChunk
-    shipper: Shipper
-    folder: Path
-    under_way: int = 0
-    """Requests sent for it and not ended."""
-    abandoned: bool = False
-    """Another worker may have it now: nothing more is sent for it."""
-
-    def abandon(self) -> None:
-        """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
-        self.abandoned = True
-        self._release()
-
-    def ended(self) -> None:
-        """A request for it ended."""
-        self.under_way -= 1
-        if self.abandoned:
-            self._release()
-
-    def _release(self) -> None:
-        if self.under_way == 0 and self.open.left:  # with none left it is being sealed, and then removed
-            self.open.journal.close()
-
-
-_Work: TypeAlias = tuple[_Held, int, bool]
+_Work: TypeAlias = tuple[Held, int, bool]
 """(chunk, ordinal, whether it was asked before)."""
 
 
@@ -96,20 +65,19 @@ class Worker:
         self.name = name
         self.counters = Counters()
         self._recipe = recipe
-        self._store = store
         self._queue = queue
         self._ledgers = ledgers
         self._clock = clock
-        self._reader = ChunkReader(store, recipe, plans)
-        self._root = journal_root(store, recipe.run)
         self._accounts = {key: Account(clock) for key in ledgers}
         self._clients = [
             TeacherClient(t, recipe.ask, transport=transport, account=self._accounts[t.limits_key], clock=clock)
             for t in recipe.teachers
         ]
-        self._assigned = Assigner(self._clients)
+        self._hands = Hands(
+            name, recipe=recipe, store=store, plans=plans, client_of=Assigner(self._clients), clock=clock
+        )
         self._work = _WorkQueue()
-        self._held: dict[ChunkId, _Held] = {}
+        self._held: dict[ChunkId, Held] = {}
         self._opening: ChunkId | None = None
         self._changed = asyncio.Event()
         self._stopping = False
@@ -194,7 +162,7 @@ class Worker:
         """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
         self._opening = grant.chunk
         await self._journals_free(grant.chunk)
-        opening = asyncio.create_task(asyncio.to_thread(self._opened, grant))
+        opening = asyncio.create_task(asyncio.to_thread(self._hands.open, grant))
         try:
             held = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -210,7 +178,7 @@ class Worker:
         else:
             held.abandon()
 
-    def _take(self, held: _Held) -> None:
+    def _take(self, held: Held) -> None:
         self._held[held.open.chunk.id] = held
         for ordinal in held.open.todo():
             self._work.put_nowait((held, ordinal, False))
@@ -221,23 +189,9 @@ class Worker:
         """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
         until = self._clock.monotonic() + TERM_S
         while self._clock.monotonic() < until and not self._stopping:
-            if all(map(is_dead, leftovers(self._root / str(chunk)))):
+            if self._hands.is_free(chunk):
                 return
             await asyncio.sleep(0.25)
-
-    def _opened(self, grant: Grant) -> _Held | None:
-        """Read the chunk and what earlier owners left of it; None where one of them sealed it. Runs in a thread."""
-        if self._store.stat(grant.chunk.data_key) is not None:
-            return None
-        folder = self._root / str(grant.chunk)
-        chunk = self._reader.read(grant.chunk)
-        old = leftovers(folder)
-        journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self.name}.journal")
-        held = OpenChunk(chunk, journal, samples=self._recipe.ask.samples, client_of=self._assigned)
-        held.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
-        for path in old:
-            path.unlink(missing_ok=True)
-        return _Held(held, Shipper(self._store, grant.chunk, journal), folder)
 
     # --- asking
 
@@ -255,7 +209,7 @@ class Worker:
             if not self._stopping and not held.abandoned:
                 await self._guarded(self._ask(held, ordinal, again=again))
 
-    async def _ask(self, held: _Held, ordinal: int, *, again: bool) -> None:
+    async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
         prompt, client = held.open.prompt(ordinal), held.open.client(ordinal)
         cost = client.estimate(prompt.messages)
         await client.account.reserve(cost)
@@ -287,7 +241,7 @@ class Worker:
             self._follow(held, ordinal, client, decision, sent_at=sent_at)
 
     async def _attempt(
-        self, held: _Held, ordinal: int, client: TeacherClient, endpoint: Endpoint
+        self, held: Held, ordinal: int, client: TeacherClient, endpoint: Endpoint
     ) -> tuple[Outcome, Decision]:
         body = client.api.body(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
         at, start = self._clock.time(), self._clock.monotonic()
@@ -333,7 +287,7 @@ class Worker:
         account.heard(refused=isinstance(outcome, Overload))
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
-    def _follow(self, held: _Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float) -> None:
+    def _follow(self, held: Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float) -> None:
         match decision:
             case Again(after_s):
                 self._ask_again(held, ordinal, after_s)
@@ -347,7 +301,7 @@ class Worker:
                 if held.open.left == 0:
                     self._spawn(self._seal(held))
 
-    def _ask_again(self, held: _Held, ordinal: int, after_s: float) -> None:
+    def _ask_again(self, held: Held, ordinal: int, after_s: float) -> None:
         if after_s <= 0:
             self._work.put_nowait((held, ordinal, True))
             return
@@ -355,17 +309,17 @@ class Worker:
 
     # --- sealing
 
-    async def _seal(self, held: _Held) -> None:
+    async def _seal(self, held: Held) -> None:
         chunk = held.open.chunk.id
         reason = None if self._any_answer else held.open.alike_failure()
-        if reason is not None and not await asyncio.to_thread(self._any_sealed):
+        if reason is not None and not await asyncio.to_thread(self._hands.any_sealed):
             held.open.journal.remove()
             del self._held[chunk]
             raise StillhouseError(
                 f"every sample of the first chunk failed alike ({reason.kind}: {reason.message}): "
                 "that is the recipe or the teacher, not the data. Nothing was sealed; mend it and run again"
             )
-        counts = await asyncio.to_thread(self._seal_now, held)
+        counts = await asyncio.to_thread(self._hands.seal, held)
         self._held.pop(chunk, None)
         self._changed.set()
         await self._tell_sealed(chunk, counts)
@@ -376,16 +330,6 @@ class Worker:
                 return await self._queue.sealed(self.name, chunk, counts)
             except Unreachable:
                 await asyncio.sleep(1.0)
-
-    def _any_sealed(self) -> bool:
-        return next(sealed_chunks(self._store), None) is not None
-
-    def _seal_now(self, held: _Held) -> ShardCounts | None:
-        counts = Sealer(self._store, self._recipe, held.open).seal()
-        held.shipper.end()
-        held.open.journal.remove()
-        forget(self._store, held.open.chunk.id, held.folder)
-        return counts
 
     # --- what goes on beside
 
@@ -437,7 +381,7 @@ class Worker:
                     await asyncio.to_thread(held.shipper.ship)
 
     async def _sweep(self) -> None:
-        chunks = await asyncio.to_thread(sweep, self._store, self._root)
+        chunks = await asyncio.to_thread(self._hands.sweep)
         with contextlib.suppress(Unreachable):
             await self._queue.shipped(self.name, chunks)
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from gen.expected import Expected, Identity
-from gen.seen_ids import ID_BYTES
+from gen.verify.expected import Expected, Identity
+from gen.verify.seen_ids import ID_BYTES
 
 
 class Tally:

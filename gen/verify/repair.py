@@ -13,12 +13,12 @@ from contextlib import suppress
 import pyarrow.parquet as pq
 
 from gen.dataset import ChunkId
-from gen.expected import Identity, Part
-from gen.findings import FindingKind
 from gen.journal import Frame, JournalFile, Kind
-from gen.shard_check import UNREADABLE, ShardCheck
 from gen.shipping import SHIP_BYTES, Shipper, journal_root
 from gen.store import Store
+from gen.verify.expected import Identity, Part
+from gen.verify.findings import FindingKind
+from gen.verify.shard_check import UNREADABLE, ShardCheck
 from schemas.recipe import RunSettings
 
 _MENDABLE: frozenset[FindingKind] = frozenset(("unreadable", "metadata", "counts", "samples", "side_file"))

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gen.dataset import ChunkId
-from gen.expected import Expected, Identity
-from gen.findings import Finding, FindingKind
 from gen.shards import META_KEY, SIDES, ShardMeta, SideFile
 from gen.store import Store
-from gen.tally import Tally
+from gen.verify.expected import Expected, Identity
+from gen.verify.findings import Finding, FindingKind
+from gen.verify.tally import Tally
 from schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, with_kept
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)

@@ -26,15 +26,13 @@ from gen.dataset import (
     sealed_chunks,
 )
 from gen.errors import DatasetError, UsageError
-from gen.expected import Identity, Part, read_checked_part
-from gen.findings import Checked, Finding, FindingKind, Report, render
-from gen.repair import Repairer
 from gen.run_lock import RunLock, is_running
-from gen.seen_ids import SeenIds
-from gen.shard_check import ShardCheck, check_shard
 from gen.store import Store
-
-__all__ = ["Report", "render", "verify"]
+from gen.verify.expected import Identity, Part, read_checked_part
+from gen.verify.findings import Checked, Finding, FindingKind, Report
+from gen.verify.repair import Repairer
+from gen.verify.seen_ids import SeenIds
+from gen.verify.shard_check import ShardCheck, check_shard
 
 _READERS = 8
 _INDEX = re.compile(r"_stillhouse/index-(\d{3,})-(\d{6,})\.parquet")

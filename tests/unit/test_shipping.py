@@ -1,0 +1,186 @@
+"""Shipping: what a journal holds reaches the store in segments, and goes once its chunk is sealed."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import FIRST, recipe_of
+from s3_server import Fault, S3Server
+
+import gen.shipping
+from gen.dataset import ChunkId, open_dataset
+from gen.errors import StoreAway
+from gen.journal import Frame, JournalFile, Kind
+from gen.shipping import Shipper, forget, journal_root, recovered, sweep
+from gen.store import Store, open_store
+
+OTHER = ChunkId(0, 1)
+
+
+def sent(ordinal: int) -> Frame:
+    """A frame that is told from others."""
+    return Frame(Kind.SENT, ordinal, float(ordinal))
+
+
+def answered(ordinal: int, size: int = 10) -> Frame:
+    """A frame with a body."""
+    return Frame(Kind.ANSWERED, ordinal, float(ordinal), 0.5, 200, "host", bytes([ordinal]) * size)
+
+
+@pytest.fixture
+def store(tmp_path: Path, s3: S3Server) -> Store:
+    """A dataset on the test's S3 server."""
+    return open_dataset(recipe_of(tmp_path, dataset={"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}))
+
+
+def begun(root: Path, chunk: ChunkId = FIRST, *, name: str = "0-w0", frames: int = 0) -> JournalFile:
+    """A chunk's journal with so many frames."""
+    journal = JournalFile.create(root / str(chunk) / f"{name}.journal")
+    for ordinal in range(frames):
+        journal.append(answered(ordinal))
+    return journal
+
+
+def keys(store: Store) -> list[str]:
+    """The names of what is shipped."""
+    return [stat.key.removeprefix("_stillhouse/journal/") for stat in store.list("_stillhouse/journal/")]
+
+
+def test_segments_hold_what_came_since_the_last(tmp_path: Path, store: Store) -> None:
+    """Nothing new, no segment; read together they are the journal."""
+    journal = begun(tmp_path)
+    shipper = Shipper(store, FIRST, journal)
+    shipper.ship()
+    assert (keys(store), shipper.behind_bytes) == ([], 0)
+    for ordinal in range(3):
+        journal.append(sent(ordinal))
+        journal.append(answered(ordinal))
+        assert shipper.behind_bytes > 0
+        shipper.ship()
+        shipper.ship()
+    assert keys(store) == [f"000-000000/0-w0-00000{n}.zst" for n in range(3)]
+    journal.remove()
+    assert list(recovered(store, FIRST, tmp_path / str(FIRST))) == [f(n) for n in range(3) for f in (sent, answered)]
+
+
+def test_a_segment_that_did_not_arrive_is_shipped_again(tmp_path: Path, s3: S3Server) -> None:
+    """Nothing is counted as shipped that is not."""
+    store = open_store("s3://lake/out", endpoint_url=s3.endpoint_url, patience_s=0.5)
+    shipper = Shipper(store, FIRST, begun(tmp_path, frames=2))
+    s3.gate.faults.append(Fault("answer", path="journal", times=1000, status=503, code="SlowDown"))
+    with pytest.raises(StoreAway):
+        shipper.ship()
+    assert shipper.behind_bytes > 0
+    s3.gate.faults.clear()
+    shipper.ship()
+    assert list(recovered(store, FIRST, tmp_path / "none")) == [answered(0), answered(1)]
+
+
+def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None:
+    """A sealed chunk's journal is gone: whoever is about to ship it must not bring it back, nor fail."""
+    journal = begun(tmp_path, frames=2)
+    shipper = Shipper(store, FIRST, journal)
+    shipper.end()
+    journal.remove()
+    shipper.ship()
+    abandoned = Shipper(store, FIRST, begun(tmp_path, name="1-w1", frames=1))
+    begun(tmp_path, name="2-w2").close()
+    local = begun(tmp_path, name="3-w3", frames=1)
+    local.close()
+    Shipper(store, FIRST, local).ship()
+    assert keys(store) == []
+    abandoned.ship()
+    assert len(keys(store)) == 1
+
+
+def test_a_damaged_segment_costs_what_it_held(tmp_path: Path, store: Store) -> None:
+    """Cut off, something else, gone: the others are read."""
+    journal = begun(tmp_path)
+    shipper = Shipper(store, FIRST, journal)
+    for ordinal in range(4):
+        journal.append(answered(ordinal, size=5000))
+        shipper.ship()
+    names = [stat.key for stat in store.list(FIRST.journal_prefix)]
+    store.put(names[1], (store.get(names[1]) or b"")[:-4])
+    store.put(names[2], b"something else")
+    store.put(f"{FIRST.journal_prefix}empty-000000.zst", b"")
+    found = list(recovered(store, FIRST, tmp_path / "none"))
+    assert [frame for frame in found if frame.ordinal != 1] == [answered(0, 5000), answered(3, 5000)]
+
+
+def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, store: Store) -> None:
+    """In segments that fit into memory; what belongs to a sealed chunk just goes."""
+    dead, alive = begun(tmp_path, frames=5), begun(tmp_path, name="1-w1", frames=1)
+    dead.close()
+    begun(tmp_path, OTHER, frames=3).close()
+    store.put(OTHER.data_key, b"shard")
+    (tmp_path / "something else").mkdir()
+    assert sweep(store, tmp_path) == [FIRST]
+    assert [path.name for path in (tmp_path / str(FIRST)).iterdir()] == ["1-w1.journal"]
+    assert not (tmp_path / str(OTHER)).exists()
+    assert keys(store) == ["000-000000/0-w0-left-000000.zst"]
+    alive.close()
+    assert sweep(store, tmp_path) == [FIRST]
+    assert sweep(store, tmp_path) == sweep(store, tmp_path / "none") == []
+    assert list(recovered(store, FIRST, tmp_path / str(FIRST))) == [*map(answered, range(5)), answered(0)]
+
+
+def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is much larger than SEGMENT_BYTES."""
+    monkeypatch.setattr(gen.shipping, "SEGMENT_BYTES", 100)
+    begun(tmp_path, frames=10).close()
+    sweep(store, tmp_path)
+    assert len(keys(store)) == 4
+    assert list(recovered(store, FIRST, tmp_path)) == [*map(answered, range(10))]
+
+
+def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: Store) -> None:
+    """Whichever comes first: it is here or it is in the store."""
+    for round_ in range(5):
+        root = tmp_path / str(round_)
+        begun(root, frames=20).close()
+        swept = threading.Thread(target=sweep, args=(store, root))
+        swept.start()
+        found: Iterator[Frame] = recovered(store, FIRST, root / str(FIRST))
+        assert {frame.ordinal for frame in found} == set(range(20))
+        swept.join()
+        forget(store, FIRST, root / str(FIRST))
+
+
+def test_journals_of_a_sealed_chunk_go(tmp_path: Path, store: Store) -> None:
+    """Here and in the store; no others."""
+    for chunk in (FIRST, OTHER):
+        journal = begun(tmp_path, chunk, frames=2)
+        Shipper(store, chunk, journal).ship()
+        journal.close()
+    forget(store, FIRST, tmp_path / str(FIRST))
+    assert not (tmp_path / str(FIRST)).exists()
+    assert keys(store) == ["000-000001/0-w0-000000.zst"]
+
+
+def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
+    """Its journals are where the next owner looks; a sweep leaves what is not sealed."""
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    root = journal_root(store, recipe.run)
+    assert root == tmp_path / "out" / "_stillhouse" / "journal"
+    journal = begun(root, frames=3)
+    shipper = Shipper(store, FIRST, journal)
+    shipper.ship()
+    assert shipper.behind_bytes == 0
+    journal.close()
+    assert sweep(store, root) == []
+    assert len(list(recovered(store, FIRST, root / str(FIRST)))) == 3
+    store.put(FIRST.data_key, b"shard")
+    sweep(store, root)
+    assert not (root / str(FIRST)).exists()
+
+
+def test_a_node_s_folder_is_the_dataset_s_own(tmp_path: Path, store: Store) -> None:
+    """The same for every run, another for another dataset."""
+    settings = recipe_of(tmp_path, run={"journal_dir": str(tmp_path / "node")}).run
+    folder = journal_root(store, settings)
+    assert folder.parent == tmp_path / "node"
+    assert folder == journal_root(store, settings)
+    assert folder != journal_root(open_store("s3://lake/other"), settings)
