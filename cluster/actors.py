@@ -67,7 +67,8 @@ async def reached(call: Awaitable[_T]) -> _T:
         Unreachable: the actor is gone, restarting or slow.
     """
     try:
-        return await asyncio.wait_for(call, CALL_TIMEOUT_S)
+        async with asyncio.timeout(CALL_TIMEOUT_S):  # wait_for may swallow a cancellation
+            return await call
     except (RayActorError, GetTimeoutError, TimeoutError) as error:
         raise Unreachable(type(error).__name__) from None
 

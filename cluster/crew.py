@@ -101,6 +101,7 @@ class Crew:
 
     def _replace(self, hand: _Hand, cause: str, display: Display) -> None:
         self._deaths += 1
+        ray.kill(hand.actor)  # it may have failed without dying; its journals are to be free
         if hand.name is not None:
             self._tell_queue("worker_died", hand.name)
         if self._stopping:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pydantic import BaseModel
 
 from gen.clock import SYSTEM, Clock
-from gen.control import Counters, NoMore, Renewal, Wait
+from gen.control import Counters, NoMore, Renewal, Wait, node_of
 from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
 from gen.errors import StillhouseError
 from gen.index import Indexer, PartInfo, read_part, read_parts
@@ -90,8 +90,8 @@ class PromptQueue:
         self._expected = workers
         self._arrived: set[str] = set()
         self._heard: set[str] = set()
-        self._dead_left: list[ChunkId] = []
-        """Chunks whose dead owners' journals may not be shipped yet."""
+        self._dead_left: dict[str, list[ChunkId]] = {}
+        """By node: chunks whose dead owners' journals may not be shipped yet."""
         done = read_parts(self._store, self._plan)
         for part in done:
             self._take_in(part)
@@ -157,8 +157,8 @@ class PromptQueue:
                 self._leases.adopt(worker, chunk, now=now)
             if len(self._heard) >= self._expected:
                 self._grant_after = 0.0  # everyone alive has said what it holds
-            lost = self._leases.renew(worker, [c for c in held if c not in self._sealed], now=now)
-            return Renewal(lost, stop=self._stopping, sweep=bool(self._dead_left))
+            lost = self._leases.renew(worker, held, now=now)
+            return Renewal(lost, stop=self._stopping, sweep=node_of(worker) in self._dead_left)
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
         """See `gen.control.Queue`."""
@@ -177,8 +177,7 @@ class PromptQueue:
         """See `gen.control.Queue`."""
         with self._lock:
             self._arrived.add(worker)
-            self._leases.shipped(self._dead_left)
-            self._dead_left = []
+            self._leases.shipped(self._dead_left.pop(node_of(worker), []))
 
     # --- what the driver asks
 
@@ -188,7 +187,7 @@ class PromptQueue:
             now = self._clock.monotonic()
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
             if not self._store.is_local:
-                self._dead_left += chunks
+                self._dead_left.setdefault(node_of(worker), []).extend(chunks)
 
     async def stop(self) -> None:
         """Lease nothing more, and tell the workers to stop."""

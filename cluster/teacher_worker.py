@@ -6,6 +6,8 @@ import os
 import secrets
 from typing import Any
 
+import ray
+
 from cluster.actors import LedgerHandle, QueueHandle
 from gen.clock import SYSTEM
 from gen.control import End
@@ -23,7 +25,8 @@ class TeacherWorker:
     def __init__(self, recipe: Recipe, queue: Any, *, number: int) -> None:
         self._recipe = recipe
         self._queue = queue
-        self.name = f"worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
+        node = ray.get_runtime_context().get_node_id()[:8]
+        self.name = f"{node}.worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
         self._worker: Worker | None = None
 
     def __repr__(self) -> str:

@@ -9,6 +9,11 @@ from gen.limits import Lease, Report
 from gen.shards import ShardCounts
 
 
+def node_of(worker: str) -> str:
+    """The node in a worker's name, `<node>.<the rest>`: who dies there leaves its journals there."""
+    return worker.partition(".")[0]
+
+
 @dataclass(slots=True)
 class Counters:
     """A worker's totals since it started."""

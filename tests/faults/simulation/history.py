@@ -6,7 +6,7 @@ could know of it, and what is lost is younger than a journal may wait to be ship
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -61,8 +61,9 @@ class Request:
 class History:
     """See the module."""
 
-    def __init__(self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float) -> None:
+    def __init__(self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float, note: Callable[[str], None]) -> None:
         self._loop = loop
+        self._note = note
         self._processes = processes
         self._bound_s = ship_every_s + SLACK_S
         self.requests: list[Request] = []
@@ -97,7 +98,7 @@ class History:
     def undisturbed(self) -> bool:
         """Whether nothing ever died, stopped or was cut off."""
         everyone = self._processes.all
-        return not (self.upheaval or self.limiter_died or any(p.disturbed or p.dead_at is not None and not p.retired for p in everyone))
+        return not (self.upheaval or self.limiter_died or any(p.disturbed or (p.dead_at is not None and not p.retired) for p in everyone))
 
     # --- journals
 
@@ -108,6 +109,7 @@ class History:
             self._knows[process] |= self._files[other]
         for key in shipped:
             self._knows[process] |= self._segments[key]
+        self._note(f"{process.name} on {process.node.name} opens {path.parent.name}")
 
     def kept(self, process: Process, path: Path, body: bytes) -> None:
         """A whole answer is in a worker's journal file."""
@@ -117,10 +119,12 @@ class History:
                 request.copies.append(Copy(process, path, self._loop.time()))
                 self._files[path].add(serial)
                 self._knows[process].add(serial)
+            self._note(f"{process.name} keeps r{serial} in {path.parent.name}")
 
     def shipped(self, key: str, data: bytes) -> None:
         """A segment is in the store."""
         found = serials(data)
+        self._note(f"shipped: {key} with {sorted(found)}")
         self._segments[key] = {serial for serial in found if self.requests[serial].fate in SETTLING}
 
     # --- requests
@@ -137,6 +141,7 @@ class History:
         for earlier in self.by_sample[sample]:
             if earlier.copies:
                 self._judge_repeat(earlier, request)
+        self._note(f"{process.name} asks {sample}: r{request.serial}, {fate}")
         self.requests.append(request)
         self.by_sample[sample].append(request)
         return request

@@ -99,7 +99,7 @@ class Processes:
     ) -> tuple[Process, "asyncio.Task[Any]"]:
         """Start a process with a coroutine."""
         context = contextvars.Context()
-        process = Process(f"{kind}-{len(self.all)}", kind, node, self.loop.time(), context)
+        process = Process(f"{node.name}.{kind}-{len(self.all)}", kind, node, self.loop.time(), context)
         self.all.append(process)
         context.run(_CURRENT.set, process)
         return process, self.loop.create_task(main(process), context=context)

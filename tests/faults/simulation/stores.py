@@ -78,7 +78,7 @@ class Wire:
             result = do()
         if fails:
             self._pause(rng.uniform(1.0, 60.0))
-            raise StoreAway("the store does not answer")
+            raise StoreAway(f"the store does not answer{'' if result is None else ', though it has written'}")
         self._point("store" if writes else "read")
         self._pause(rng.uniform(0.001, 0.02))
         return result  # type: ignore[return-value]

@@ -72,6 +72,7 @@ class Teacher:
             async with asyncio.timeout(timeout_s):
                 served: Reply = await reply
         except TimeoutError:
+            request.fate = "hang"
             raise Lost("no whole reply") from None
         finally:
             self._busy -= 1

@@ -7,6 +7,7 @@ is stored then is compared with what really happened.
 import asyncio
 import random
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import gen.held
 import gen.shipping
-import gen.worker
 from gen.dataset import JOURNAL_PREFIX, Plan, bind
 from gen.errors import Paused, StillhouseError
 from gen.planning import generations
 from gen.retrying import retry_generations
+from gen.tidying import tidy
 
 from .checks import check_stored
 from .crew import Crew
@@ -70,7 +72,7 @@ class World:
         loop.set_task_factory(processes.task_factory)
         loop.set_exception_handler(lambda loop, context: None)  # the dead leave errors that nobody asks for
         processes.loop = loop
-        history = History(loop, processes, ship_every_s=spec.ship_every_s)
+        history = History(loop, processes, ship_every_s=spec.ship_every_s, note=self._say)
         self._weather = Weather(spec.fault_share, spec.slow_share)
         wire = Wire(rng, loop, history, self._weather, nemesis.point)
         recipe = spec.recipe(root)
@@ -111,7 +113,8 @@ class World:
         Raises:
             AssertionError: a promise is broken.
         """
-        with self._patched():
+        with self._patched(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a dying process leaves coroutines that nobody awaits
             try:
                 self._loop.run_until_complete(self._live())
             finally:
@@ -173,6 +176,7 @@ class World:
             for plan in plans():
                 self._say(f"generation {plan.generation}")
                 await Crew(self.services, plan).work()
+            tidy(self.services.store)
         except Paused as error:
             self._say(f"paused: {error}")
             return "paused"
@@ -210,7 +214,7 @@ class World:
         )
         locks = mock.Mock(Lock=lambda: TurnLock(self._loop))
         with (
-            mock.patch.object(gen.worker, "JournalFile", journal),
+            mock.patch.object(gen.held, "JournalFile", journal),
             mock.patch.object(gen.shipping, "threading", locks),
         ):
             yield
