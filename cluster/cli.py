@@ -1,16 +1,16 @@
 """The command line: words for people on stderr, results on stdout. Exit: 0 done, 1 failed, 2 wrong, 3 paused."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import click
-import orjson
 
 from cluster.display import Display, Lines, Quiet, Screen
 from gen.errors import StillhouseError
@@ -131,11 +131,12 @@ def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> Display:
 
 
 def _print_failure(driver: "Driver", error: StillhouseError) -> None:
-    """The last line all the same, where there is a dataset to speak of."""
-    if error.exit_code == 2:
-        return
-    with suppress(StillhouseError):
-        click.echo(driver.summary(state=error.state).as_line())
+    """The last line all the same, with what is known."""
+    try:
+        summary = driver.summary(state=error.state)
+    except StillhouseError:  # there is no dataset yet, or it is what is wrong
+        summary = Summary(state=error.state, dataset=driver.dataset)
+    click.echo(summary.as_line())
 
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:
@@ -256,7 +257,7 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
 @_clean
 def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
-    click.echo(orjson.dumps(recipe_json_schema(), option=orjson.OPT_INDENT_2).decode())
+    click.echo(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -92,8 +92,8 @@ class Crew:
         if not self._warned and not self._any_started() and time.monotonic() - self._started > START_PATIENCE_S:
             self._warned = True
             display.note(
-                f"no worker has started after {START_PATIENCE_S:.0f} s: each needs a free CPU, "
-                f"and the cluster has {free_cpus():g} of {cpus():g}; waiting"
+                f"no worker has started after {START_PATIENCE_S:.0f} s "
+                f"(each needs a CPU; {free_cpus():g} of {cpus():g} are free); waiting"
             )
 
     def _any_started(self) -> bool:

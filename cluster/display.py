@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from cluster.prompt_queue import QueueStats
+from gen.inert import inert
 from gen.limits import rates_of
 from schemas.recipe import Recipe
 
@@ -48,16 +49,16 @@ class _Rates:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int, int, int]] = deque()
 
-    def add(self, stats: QueueStats) -> tuple[float, float, float]:
-        """(requests, tokens, answers) a second."""
+    def add(self, stats: QueueStats, *, settled: int) -> tuple[float, float, float]:
+        """(requests, tokens, settled samples) a second."""
         now = time.monotonic()
-        self._seen.append((now, stats.requests, stats.input_tokens + stats.output_tokens, stats.answers))
+        self._seen.append((now, stats.requests, stats.input_tokens + stats.output_tokens, settled))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_S:
             self._seen.popleft()
         first = self._seen[0]
         span = max(1e-3, now - first[0])
-        requests, tokens, answers = (b - a for a, b in zip(first[1:], self._seen[-1][1:], strict=True))
-        return requests / span, tokens / span, answers / span
+        requests, tokens, samples = (b - a for a, b in zip(first[1:], self._seen[-1][1:], strict=True))
+        return requests / span, tokens / span, samples / span
 
 
 class Progress:
@@ -71,7 +72,9 @@ class Progress:
 
     def figures(self, stats: QueueStats) -> dict[str, str]:
         """Name to value."""
-        per_s, tokens_per_s, answers_per_s = self._rates.add(stats)
+        sealed = stats.counts.records + sum(stats.counts.rejected.values()) + sum(stats.counts.failed.values())
+        settled = max(stats.answers, sealed)  # workers report their answers every few seconds, their seals at once
+        per_s, tokens_per_s, settled_per_s = self._rates.add(stats, settled=settled)
         left = stats.prompts_left * self._samples
         total = stats.asks * self._samples
         more = "" if stats.planned else "+"
@@ -91,9 +94,10 @@ class Progress:
         if self._per_second:
             figures["limit used"] = f"{per_s / self._per_second:.0%} of {self._per_second * 60:,.0f} requests/min"
         if stats.troubles:
-            figures["troubles"] = ", ".join(f"{name} {count:,}" for name, count in sorted(stats.troubles.items()))
-        if stats.planned and answers_per_s > 0:
-            figures["time left"] = _duration(max(0, total - stats.answers if left else 0) / answers_per_s)
+            kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(stats.troubles.items()))
+            figures["troubles"] = f"{kinds} (last: {inert(stats.last_trouble)[:120]})"
+        if stats.planned and settled_per_s > 0:
+            figures["time left"] = _duration(max(0, left - (settled - sealed)) / settled_per_s)
         return figures
 
 

@@ -19,6 +19,7 @@ from gen import simulator
 from gen.control import End
 from gen.dataset import Plan, bind, open_dataset
 from gen.errors import Interrupted, Paused, StillhouseError, UsageError
+from gen.keys import resolve
 from gen.last_run import store_last_run
 from gen.planning import generations
 from gen.retrying import retry_generations
@@ -115,6 +116,11 @@ class Driver:
         update = {"requests": requests, "retries": retries, "seconds": seconds}
         return summarise(self._store, state=state).model_copy(update=update)
 
+    @property
+    def dataset(self) -> str:
+        """Where the dataset is."""
+        return self._store.url
+
     def _lost(self) -> None:
         self._stop_reason = Paused("another run took this dataset over; this one stops")
         self._stop.set()
@@ -131,22 +137,22 @@ class Driver:
     @contextmanager
     def _cluster(self) -> Iterator[Callable[[Plan], "Crew"]]:
         """Ray and the simulators, and what recruits a generation's crew on them."""
-        from cluster.runtime import (
-            connected,
-            cpus,
-            this_node,
-        )  # Ray takes a second to import: a finished run needs none
+        # Ray takes a second to import, and a finished run needs none.
+        from cluster.runtime import connected, cpus, this_node
 
         with ExitStack() as stack:
             recipe = self._recipe
             teachers = []
             for teacher in recipe.teachers:
+                if self._address is None:  # our workers see what we see: better said now than by them
+                    resolve(teacher.api_key, teacher=teacher.name)
                 if teacher.api == "simulator":
                     process = simulator.start(teacher.simulator or SimulatorSettings())
                     stack.callback(process.stop)
                     teacher = teacher.model_copy(update={"endpoints": (process.url,)})
                 teachers.append(teacher)
             recipe = recipe.model_copy(update={"teachers": tuple(teachers)})
+            self._display.note("starting Ray" if self._address is None else f"joining Ray at {self._address}")
             stack.enter_context(connected(self._address))
             from cluster.crew import Crew
 

@@ -48,6 +48,7 @@ class QueueStats(BaseModel):
     usd: float
     in_flight: int
     troubles: dict[str, int]
+    last_trouble: str
     finished: bool
     error: str | None
     """Why the source can't be read on; the exit code stands beside it."""
@@ -228,6 +229,7 @@ class PromptQueue:
                 usd=sum(c.usd for c in workers),
                 in_flight=sum(c.in_flight for c in workers),
                 troubles=troubles,
+                last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),
                 finished=self._finished(),
                 error=str(self._error) if self._error else None,
                 exit_code=self._error.exit_code if self._error else 0,

@@ -28,6 +28,7 @@ class TeacherWorker:
         node = ray.get_runtime_context().get_node_id()[:8]
         self.name = f"{node}.worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
         self._worker: Worker | None = None
+        self._stopping = False
 
     def __repr__(self) -> str:
         """One line for the Ray dashboard."""
@@ -57,6 +58,8 @@ class TeacherWorker:
                 transport=transport,
                 clock=SYSTEM,
             )
+            if self._stopping:
+                self._worker.stop()
             return await self._worker.run()
         except StillhouseError as error:
             return End(
@@ -67,6 +70,7 @@ class TeacherWorker:
 
     async def stop(self) -> None:
         """Finish what is under way and give the rest back."""
+        self._stopping = True
         if self._worker is not None:
             self._worker.stop()
 

@@ -29,6 +29,8 @@ class Counters:
     """Now."""
     troubles: dict[str, int] = field(default_factory=dict)
     """What came instead of answers, by class."""
+    last_trouble: str = ""
+    """The last of them, in words that hold no key."""
 
 
 @dataclass(frozen=True, slots=True)

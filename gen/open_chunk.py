@@ -106,6 +106,10 @@ class OpenChunk:
         decision = decide(outcome, tries, max_attempts=self.client(ordinal).teacher.max_attempts)
         if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
             self._settle(ordinal, place, decision)
+        elif isinstance(decision, Settled) and ordinal in self.given_up:
+            # Two owners asked it, for a while unknown to each other: a paid answer is worth more than a Failure.
+            del self.given_up[ordinal]
+            self.answers[ordinal] = place
         return decision
 
     def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
@@ -126,7 +130,9 @@ class OpenChunk:
         """(ordinal, at) to whether it has ended."""
         for frame in frames:
             self.had_owners = True
-            if frame.ordinal >= len(self.answers) or self._settled[frame.ordinal]:
+            if frame.ordinal >= len(self.answers) or (
+                self._settled[frame.ordinal] and frame.ordinal not in self.given_up
+            ):
                 continue
             attempt = (frame.ordinal, frame.at)
             ended = attempts.get(attempt)

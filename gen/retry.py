@@ -109,9 +109,9 @@ def decide(outcome: Outcome, tries: Tries, *, max_attempts: int) -> Decision:
         case BadRequest():
             return GiveUp("bad_request", outcome.message, outcome.status)
         case Money():
-            return Pause(outcome.message, auth=False)
+            return Pause(f"{_said(outcome)}: its account has no money or quota left", auth=False)
         case Auth():
-            return Pause(outcome.message, auth=True)
+            return Pause(f"{_said(outcome)}: check its api_key and its address", auth=True)
         case Rate() | Ramp():
             # The account as a whole waits as told (gen.limits); this sample is simply next in line.
             return Again(0.0)
@@ -125,6 +125,10 @@ def decide(outcome: Outcome, tries: Tries, *, max_attempts: int) -> Decision:
             return Again(backoff_s(tries.failures))
         case _:
             assert_never(outcome)
+
+
+def _said(outcome: Money | Auth) -> str:
+    return f"answered HTTP {outcome.status} ({outcome.message})"
 
 
 _KINDS: dict[type, FailureKind] = {ServerError: "overload", Ambiguous: "ambiguous", Malformed: "malformed"}

@@ -53,6 +53,8 @@ class PromptMaker:
 
     def _asked(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
         if self._template is not None:
+            if self._prompt is not None and values.get(self._prompt) is None:
+                raise NoPrompt(f"column {self._prompt!r} is {'null' if self._prompt in values else 'missing'}")
             return self._alone(text(self._template.render(values), "ask.template"))
         if self._messages is None:
             assert self._prompt is not None

@@ -280,6 +280,7 @@ class Worker:
             return client.learn(messages, outcome)
         name = type(outcome).__name__.lower()
         counters.troubles[name] = counters.troubles.get(name, 0) + 1
+        counters.last_trouble = f"{client.teacher.name}: {outcome.message}"
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
             account.heard(refused=True, pause_s=wait_s, ramped=isinstance(outcome, Ramp))
@@ -293,9 +294,7 @@ class Worker:
                 self._ask_again(held, ordinal, after_s)
             case Pause(reason, auth):
                 if not (auth and client.reload_key(sent_at=sent_at)):
-                    raise TeacherPaused(
-                        f"teacher {client.teacher.name}: {reason}. Mend that, then run the same command again"
-                    )
+                    raise TeacherPaused(f"teacher {client.teacher.name} {reason}; then run the same command again")
                 self._ask_again(held, ordinal, 0.0)
             case _:
                 if held.open.left == 0:
@@ -316,7 +315,7 @@ class Worker:
             held.open.journal.remove()
             del self._held[chunk]
             raise StillhouseError(
-                f"every sample of the first chunk failed alike ({reason.kind}: {reason.message}): "
+                f"all samples of the first chunk failed alike ({reason.kind}, HTTP {reason.status}: {reason.message}): "
                 "that is the recipe or the teacher, not the data. Nothing was sealed; mend it and run again"
             )
         counts = await asyncio.to_thread(self._hands.seal, held)

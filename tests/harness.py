@@ -22,6 +22,7 @@ from gen.planning import generations
 from gen.retrying import retry_generations
 from gen.store import Store
 from gen.summary import Summary, summarise
+from gen.tidying import tidy
 from gen.worker import Worker
 from schemas.recipe import Recipe
 from schemas.simulator import SimulatorSettings
@@ -67,6 +68,7 @@ async def run_in_process(
                 finally:
                     requests += sum(worker.counters.requests for worker in crew_now.workers)
                     retries += sum(worker.counters.retries for worker in crew_now.workers)
+    tidy(store)
     update = {"requests": requests, "retries": retries, "seconds": round(time.monotonic() - started, 3)}
     return summarise(store).model_copy(update=update)
 

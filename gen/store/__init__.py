@@ -151,6 +151,8 @@ def _check_url(url: str) -> None:
         raise StoreRefused("expected a local path or s3://bucket/prefix, got an empty path")
     if _CONTROL.search(url):
         raise StoreRefused(f"expected a local path or s3://bucket/prefix, got control characters in {url!r}")
+    if re.match(r"s3:/(?!/)", url):
+        raise StoreRefused(f"expected s3://bucket/prefix, with two slashes, got {url!r}")
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "s3":
         # The rest may hold credentials, so it is not repeated.

@@ -117,10 +117,16 @@ def test_a_template_renders_the_columns() -> None:
 )
 def test_a_row_on_which_the_template_fails_is_no_prompt(template: str, values: dict[str, Any], reason: str) -> None:
     """Wrong types, missing columns, attempts to leave the sandbox, texts that fill the memory."""
-    said = maker(template).make(values)
+    said = maker(template).make({"q": "a"} | values)
     assert isinstance(said, str)
     said.encode()
     assert reason in said
+
+
+@pytest.mark.parametrize(("values", "reason"), [({"q": None}, "is null"), ({}, "is missing")])
+def test_a_row_without_its_prompt_is_none_under_a_template_too(values: dict[str, Any], reason: str) -> None:
+    """A template would print null as a word, and the teacher would be paid to answer it."""
+    assert maker("{{ q }}!").make(values) == f"column 'q' {reason}"
 
 
 @pytest.mark.parametrize(

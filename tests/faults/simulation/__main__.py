@@ -1,15 +1,14 @@
 """Live through one seed, or through many.
 
-    python -m tests.faults.simulation --seed 1234          one, telling what happens
-    python -m tests.faults.simulation --minutes 60         as many as there is time for
-    python -m tests.faults.simulation --count 1000 --first 0
+python -m tests.faults.simulation --seed 1234          one, telling what happens
+python -m tests.faults.simulation --minutes 60         as many as there is time for
+python -m tests.faults.simulation --count 1000 --first 0
 """
 
 import argparse
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
 
 from . import simulate
 
@@ -24,7 +23,7 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="after a seed that fails")
     args = parser.parse_args()
     if args.seed is not None:
-        print(asdict(simulate(args.seed, note=print)))
+        print(simulate(args.seed, note=print))
         return 0
     return _many(args.first, count=args.count, minutes=args.minutes, keep_going=args.keep_going)
 
@@ -33,9 +32,7 @@ def _many(first: int, *, count: int | None, minutes: float | None, keep_going: b
     started, failed = time.monotonic(), 0
     totals: Counter[str] = Counter()
     seed = first
-    while (count is None or seed < first + count) and (
-        minutes is None or time.monotonic() < started + 60 * minutes
-    ):
+    while (count is None or seed < first + count) and (minutes is None or time.monotonic() < started + 60 * minutes):
         try:
             figures = simulate(seed)
         except AssertionError as error:
@@ -44,7 +41,9 @@ def _many(first: int, *, count: int | None, minutes: float | None, keep_going: b
             if not keep_going:
                 return 1
         else:
-            totals.update(requests=figures.requests, runs=figures.runs, lost=figures.lost, virtual_s=int(figures.seconds))
+            totals.update(
+                requests=figures.requests, runs=figures.runs, lost=figures.lost, virtual_s=int(figures.seconds)
+            )
             totals.update(figures.blows)
         seed += 1
     seconds = time.monotonic() - started

@@ -1,6 +1,8 @@
 """What is stored at last, compared with what really happened."""
 
+import itertools
 import re
+from collections import Counter
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -30,7 +32,7 @@ def check_stored(services: Services, prompts: set[str], *, samples: int) -> None
     _check_answers(services.history, settled)
     summary = summarise(services.store)
     _check_summary(summary, rows, wanted=len(prompts) * samples)
-    _check_attempts(services.history, settled, summary)
+    _check_attempts(services.history, rows, summary)
 
 
 def _check_verified(services: Services) -> None:
@@ -91,14 +93,17 @@ def _check_answers(history: History, settled: dict[Sample, dict[str, Any]]) -> N
                 raise Broken(f"r{request.serial}, the answer to {sample}, is not stored: {stored.get(sample)} is")
 
 
-def _check_attempts(history: History, settled: dict[Sample, dict[str, Any]], summary: Summary) -> None:
+def _check_attempts(history: History, rows: dict[str, list[dict[str, Any]]], summary: Summary) -> None:
     """Every attempt is counted, and those whose reply never came; one more at most for each worker that died."""
     if not history.faithful:
         return
-    for sample, row in settled.items():
-        sent = history.attempts[sample]
-        if not sent <= row["attempts"] <= sent + history.deaths:
-            raise Broken(f"{sample} was asked {sent} times, stored are {row['attempts']} attempts")
+    stored: Counter[Sample] = Counter()
+    for row in itertools.chain(*rows.values()):
+        if (sample := _sample_of(row)) is not None:
+            stored[sample] += row["attempts"]
+    for sample, sent in history.attempts.items():
+        if not sent <= stored[sample] <= sent + history.deaths:
+            raise Broken(f"{sample} was asked {sent} times, stored are {stored[sample]} attempts")
     unanswered = sum(request.fate in UNANSWERED for request in history.requests)
     if history.undisturbed and summary.maybe_billed != unanswered:
         raise Broken(f"{unanswered} requests got no answer, the summary says {summary.maybe_billed}")
@@ -107,8 +112,13 @@ def _check_attempts(history: History, settled: dict[Sample, dict[str, Any]], sum
 def _excused(history: History, request: Request, kept: list[Request]) -> bool:
     """It was lost as it may be, or came after another worker had asked for it."""
     others = [other for other in kept if other is not request]
-    return request.serial in history.lost or any(
-        other.sent_at <= (request.kept_at or 0.0) and (history.upheaval or _ever_apart(other, request)) for other in others
+    return (
+        request.serial in history.lost
+        or history.went_unseen(request)
+        or any(
+            other.sent_at <= (request.kept_at or 0.0) and (history.upheaval or _ever_apart(other, request))
+            for other in others
+        )
     )
 
 
@@ -123,5 +133,3 @@ def _check_summary(summary: Summary, rows: dict[str, list[dict[str, Any]]], *, w
         raise Broken(f"the summary says {said}, stored are {counted}")
     if summary.records + summary.rejected + summary.failed != wanted:
         raise Broken(f"{summary} does not add up to {wanted}")
-
-

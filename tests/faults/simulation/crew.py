@@ -30,7 +30,9 @@ CALL_TIMEOUT_S = 10.0
 class Line:
     """A worker's connection to the shared actors."""
 
-    def __init__(self, rng: random.Random, process: Process, loss: Callable[[], bool], now: Callable[[], float]) -> None:
+    def __init__(
+        self, rng: random.Random, process: Process, loss: Callable[[], bool], now: Callable[[], float]
+    ) -> None:
         self._rng = rng
         self._process = process
         self._loss = loss

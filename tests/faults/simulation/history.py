@@ -61,7 +61,9 @@ class Request:
 class History:
     """See the module."""
 
-    def __init__(self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float, note: Callable[[str], None]
+    ) -> None:
         self._loop = loop
         self._note = note
         self._processes = processes
@@ -80,14 +82,17 @@ class History:
         self.upheaval = False
         """Whether a queue or a driver ever died: for a while two workers may have one chunk."""
         self.limiter_died = False
+        self.message_lost = False
         self.lost: set[int] = set()
         """Serials of kept answers that were asked again with an excuse."""
 
     @property
     def faithful(self) -> bool:
-        """Whether at most workers died: then every attempt is remembered."""
+        """Whether at most workers died, and all on one disk: then every attempt is remembered."""
         everyone = self._processes.all
-        return not (self.upheaval or self.lost_disks or self.store_trouble or any(p.disturbed for p in everyone))
+        nodes = {p.node for p in everyone if p.kind == "worker"}
+        disturbed = self.upheaval or any(p.disturbed for p in everyone)
+        return not (disturbed or self.lost_disks) and (len(nodes) == 1 or self.deaths == 0)
 
     @property
     def deaths(self) -> int:
@@ -98,7 +103,11 @@ class History:
     def undisturbed(self) -> bool:
         """Whether nothing ever died, stopped or was cut off."""
         everyone = self._processes.all
-        return not (self.upheaval or self.limiter_died or any(p.disturbed or (p.dead_at is not None and not p.retired) for p in everyone))
+        return not (
+            self.upheaval
+            or self.limiter_died
+            or any(p.disturbed or (p.dead_at is not None and not p.retired) for p in everyone)
+        )
 
     # --- journals
 
@@ -163,6 +172,16 @@ class History:
                 if copy.at <= opened_at and (reason := self._why_not_seen(copy, process, opened_at)) is not None:
                     raise Broken(f"{what}; {reason}")
         self.lost.add(earlier.serial)
+
+    def went_unseen(self, request: Request) -> bool:
+        """Whether a later owner of its chunk could not know of a kept answer, as may happen."""
+        chunk = request.copies[0].path.parent.name
+        for (process, opened), at in self._opened.items():
+            if opened == chunk and at >= request.copies[0].at and request.serial not in self._knows[process]:
+                early = [copy for copy in request.copies if copy.at <= at]
+                if all(self._why_not_seen(copy, process, at) is None for copy in early):
+                    return True
+        return False
 
     def _why_not_seen(self, copy: Copy, process: Process, opened_at: float) -> str | None:
         """Why a copy must have been seen by a worker that opened its chunk later; None: it may be lost."""

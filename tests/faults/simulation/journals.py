@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +50,8 @@ def journal_class(
             part = torn()
             place = super().append(frame)
             if part is not None:
-                os.truncate(self.path, place[0] + int(part * place[1]))
+                with suppress(FileNotFoundError):  # another has the chunk now
+                    os.truncate(self.path, place[0] + int(part * place[1]))
                 kill(process)
                 raise Killed(process.name)
             if frame.kind is Kind.ANSWERED:

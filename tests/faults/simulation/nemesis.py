@@ -119,5 +119,3 @@ class Nemesis:
                 self._kill(process)
         self.history.lost_disks.append((node, self.loop.time()))
         shutil.rmtree(node.disk, ignore_errors=True)
-
-

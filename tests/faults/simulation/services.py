@@ -64,7 +64,9 @@ class Services:
 
     def loses_message(self) -> bool:
         """Whether the next message gets lost."""
-        return self.rng.random() < self.loss_share
+        lost = self.rng.random() < self.loss_share
+        self.history.message_lost |= lost
+        return lost
 
     def in_thread(self, work: Callable[[], None]) -> None:
         """Do it beside the rest; its process may die of it."""

@@ -88,7 +88,8 @@ class Teacher:
         return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)
 
     def _check_in_flight(self) -> None:
-        if self._most is not None and self._busy > self._most and self._history.undisturbed:
+        calm = self._history.undisturbed and not self._history.message_lost
+        if self._most is not None and self._busy > self._most and calm:
             raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
 
     def _check_pauses(self, process: Process) -> None:
@@ -96,7 +97,11 @@ class Teacher:
         now = self._loop.time()
         for told, at, until in self._pauses:
             everyone = at + PROPAGATION_S < now and not (
-                told.disturbed or process.disturbed or told.dead_at is not None or self._history.limiter_died
+                told.disturbed
+                or process.disturbed
+                or told.dead_at is not None
+                or self._history.limiter_died
+                or self._history.message_lost
             )
             if at < now < until - 1e-6 and (told is process or everyone):
                 raise Broken(f"{process.name} sends {until - now:.2f} s too early after a 429 to {told.name}")

@@ -255,5 +255,3 @@ def simulate(seed: int, *, note: Callable[[str], None] = lambda _: None) -> Figu
         raise Broken(f"{type(first).__name__}: {first}") from first
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
