@@ -56,6 +56,12 @@ class Endpoints:
         best.asked += 1
         return best
 
+    def release(self, endpoint: Endpoint) -> None:
+        """It was not asked after all."""
+        endpoint.in_flight -= 1
+        endpoint.asked -= 1
+        endpoint.probing = False
+
     def done(self, endpoint: Endpoint, *, served: bool, now: float) -> None:
         """A request to it ended; `served`: it answered, be it with a refusal of this one request."""
         endpoint.in_flight -= 1

@@ -128,6 +128,8 @@ class _Ramp:
 class _Share:
     rates: Mapping[Resource, float]
     slots: int
+    before: int
+    """The slots of the lease before, which the worker used until this one came: its next report tells of it."""
     in_flight: int
     demand: int
     until: float
@@ -136,7 +138,7 @@ class _Share:
     @property
     def held(self) -> int:
         """A share that shrinks is free again when its requests have come home."""
-        return max(self.slots, self.in_flight)
+        return max(self.slots, self.before, self.in_flight)
 
     @property
     def starves(self) -> bool:
@@ -174,12 +176,13 @@ class Ledger:
             name: max(0.0, min(ramp * rate * part, ramp * rate - sum(share.rates.get(name, 0.0) for share in others)))
             for name, rate in self._rates.items()
         }
-        had_slots_at = -math.inf if mine is None else now if mine.held else mine.had_slots_at
+        had_slots_at = -math.inf if mine is None else now if max(mine.slots, mine.in_flight) else mine.had_slots_at
         first = all(had_slots_at <= share.had_slots_at for share in others if share.starves)
         fair = self.slots(now=now) * part
         spare = self.slots(now=now) - sum(share.held for share in others)
         slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
-        self._shares[worker] = _Share(rates, slots, report.in_flight, demand, now + LEASE_S, had_slots_at)
+        before = 0 if mine is None else mine.slots
+        self._shares[worker] = _Share(rates, slots, before, report.in_flight, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
 
     def _observe(self, report: Report, mine: _Share | None, *, now: float) -> None:
@@ -263,9 +266,13 @@ class Allowance:
         """Send nothing for so long."""
         self._paused_until = max(self._paused_until, now + seconds)
 
+    def is_paused(self, *, now: float) -> bool:
+        """Whether nothing may be sent now, reserved or not."""
+        return now < self._paused_until
+
     def reserve(self, cost: Cost, *, now: float) -> float:
         """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again."""
-        if now < self._paused_until:
+        if self.is_paused(now=now):
             return self._paused_until - now
         if now >= self._until or self.in_flight >= self.slots:
             return math.inf  # a renewal or a release will tell

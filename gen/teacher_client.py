@@ -57,6 +57,11 @@ class Account:
                 self.settle(cost, UNUSED)
             raise
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the teacher told the account to wait, which holds for what is reserved too."""
+        return self._allowance.is_paused(now=self._clock.monotonic())
+
     def settle(self, reserved: Cost, used: Cost | None) -> None:
         """The request ended; see `Allowance.settle`."""
         self._allowance.settle(reserved, used)
@@ -170,6 +175,10 @@ class TeacherClient:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(chosen):
                         await self._served.wait()
+
+    def release(self, endpoint: Endpoint) -> None:
+        """The endpoint is not asked after all."""
+        self._endpoints.release(endpoint)
 
     def done(self, endpoint: Endpoint, *, served: bool) -> None:
         """The request to the endpoint ended."""

@@ -221,8 +221,10 @@ class Worker:
                 self._may_send.clear()
                 await self._may_send.wait()
             endpoint = await client.endpoint()
-            if self._stopping or held.abandoned:
-                client.done(endpoint, served=True)
+            if self._stopping or held.abandoned or client.account.is_paused:
+                client.release(endpoint)
+                if not held.abandoned:
+                    self._work.put_nowait((held, ordinal, again))
                 return
             self.counters.requests += 1
             self.counters.retries += again
@@ -376,7 +378,7 @@ class Worker:
             due = now - last >= self._recipe.run.ship_every_s
             last = now if due else last
             for held in list(self._held.values()):
-                if (due or held.shipper.behind_bytes >= SHIP_BYTES) and held.open.left:
+                if due or held.shipper.behind_bytes >= SHIP_BYTES:
                     await asyncio.to_thread(held.shipper.ship)
 
     async def _sweep(self) -> None:

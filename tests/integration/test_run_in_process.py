@@ -252,7 +252,7 @@ async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
     crews = Crews()
     broke = [{"kind": "status", "status": 402, "start_s": 0.3}]
     async with teacher(recipe, latency_s=0.05, faults=broke) as asked:
-        with pytest.raises(Paused, match=r"teacher sim: .*Mend that"):
+        with pytest.raises(Paused, match=r"teacher sim answered HTTP 402 .*no money or quota left"):
             await run_in_process(asked, crew=crews)
     async with teacher(recipe, first_serial=1000) as asked:
         summary = await run_in_process(asked, crew=crews)
@@ -265,7 +265,7 @@ async def test_a_recipe_that_the_teacher_refuses_fails_and_can_be_mended(tmp_pat
     write_source(tmp_path, questions(30))
     recipe = recipe_of(tmp_path)
     async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
-        with pytest.raises(StillhouseError, match="every sample of the first chunk failed alike") as raised:
+        with pytest.raises(StillhouseError, match="all samples of the first chunk failed alike") as raised:
             await run_in_process(asked)
         assert raised.value.exit_code == 1
     summary = await run_in_process(recipe)

@@ -51,8 +51,14 @@ def test_what_no_retry_mends_is_given_up_at_once(outcome: Outcome, kind: str) ->
 
 def test_money_and_auth_pause_the_run() -> None:
     """The sample stays to be asked; only a refused key is worth another look at the secret."""
-    assert after(Money("empty", 402)) == (Pause("empty", auth=False), Tries(attempts=1))
-    assert after(Auth("who?", 401)) == (Pause("who?", auth=True), Tries(attempts=1))
+    assert after(Money("empty", 402)) == (
+        Pause("answered HTTP 402 (empty): its account has no money or quota left", auth=False),
+        Tries(attempts=1),
+    )
+    assert after(Auth("who?", 401)) == (
+        Pause("answered HTTP 401 (who?): check its api_key and its address", auth=True),
+        Tries(attempts=1),
+    )
 
 
 def test_limits_draw_on_no_budget() -> None:

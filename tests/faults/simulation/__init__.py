@@ -1,4 +1,4 @@
-"""Worlds from seeds: the real core in one process, in virtual time, where anything may die at any await and any write."""
+"""Worlds from seeds: the real core in one process and virtual time; anything may die at any await and any write."""
 
 from .world import Figures, simulate
 

@@ -12,7 +12,7 @@ import threading
 from asyncio import Future, Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 _HERE = threading.local()
 """`lane`: the Lane whose thread this is."""
@@ -21,7 +21,7 @@ _HERE = threading.local()
 class Lane:
     """A thread that runs only while the loop waits for it."""
 
-    _idle: list["Lane"] = []
+    _idle: ClassVar[list["Lane"]] = []
 
     def __init__(self) -> None:
         self._job: Callable[[], None] = _nothing

@@ -70,9 +70,9 @@ class Wire:
         self._point("store" if writes else "read")
         rng, weather = self._rng, self._weather
         slow = rng.random() < weather.slow_share
-        self._pause(rng.uniform(0.001, 30.0 if slow else 0.05))
         fails = rng.random() < weather.fault_share or self._loop.time() < weather.away_until
         self._history.store_trouble |= slow or fails
+        self._pause(rng.uniform(0.001, 30.0 if slow else 0.05))
         result = None
         if not fails or rng.random() < 0.3:
             result = do()

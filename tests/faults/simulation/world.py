@@ -233,7 +233,7 @@ class World:
         self._loop.close()
 
     async def _emptied(self) -> None:
-        while self._loop.lanes or any(process.tasks for process in self.services.processes.all):
+        while self._loop.lanes or any(process.tasks for process in self.services.processes.all):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(10.0)
 
 

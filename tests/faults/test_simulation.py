@@ -1,0 +1,24 @@
+"""Some seeds of the simulation at every test; `python -m tests.faults.simulation --minutes 60` lives through more."""
+
+import time
+
+import pytest
+
+from tests.faults.simulation import simulate
+
+CI_SECONDS = 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_seeds() -> None:
+    """Whatever dies whenever: every answer kept is stored once and its sample not asked again."""
+    seed, until = 0, time.monotonic() + CI_SECONDS
+    while time.monotonic() < until:
+        try:
+            simulate(seed)
+        except Exception:
+            print(f"seed {seed} failed; again: python -m tests.faults.simulation --seed {seed}")
+            raise
+        seed += 1
+    assert seed > 100, "the seeds are too slow to prove anything"
