@@ -79,8 +79,23 @@ def test_an_idle_worker_holds_nothing_back() -> None:
     ledger.renew("idle", report(), now=0.0)
     ledger.renew("busy", report(waiting=5), now=0.5)
     ledger.renew("idle", report(), now=1.0)
-    lease = ledger.renew("busy", report(waiting=5), now=1.5)
+    ledger.renew("busy", report(waiting=5), now=1.5)
+    ledger.renew("idle", report(), now=2.0)
+    lease = ledger.renew("busy", report(waiting=5), now=2.5)
     assert (lease.slots, lease.rates["requests"]) == (1, 1.0)
+
+
+def test_slots_are_not_free_before_who_had_them_knows() -> None:
+    """Until the answer to its report arrives a worker goes on by its old lease; its next report tells of that."""
+    ledger = Ledger(Limits(in_flight=1), now=0.0)
+    assert ledger.renew("a", report(), now=0.0).slots == 1
+    ledger.renew("b", report(waiting=5), now=0.5)
+    assert ledger.renew("a", report(waiting=5), now=1.0).slots == 0
+    assert ledger.renew("b", report(waiting=5), now=1.5).slots == 0
+    ledger.renew("a", report(in_flight=1, waiting=4), now=2.0)
+    assert ledger.renew("b", report(waiting=5), now=2.5).slots == 0
+    ledger.renew("a", report(waiting=4), now=3.0)
+    assert ledger.renew("b", report(waiting=5), now=3.5).slots == 1
 
 
 def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
