@@ -193,12 +193,16 @@ class TeacherClient:
             NotSent, Lost: see `gen.http`.
         """
         try:
-            return await self._transport.post(
+            reply = await self._transport.post(
                 self._urls[endpoint.url], body, headers=self._headers, timeout_s=self.teacher.timeout_s
             )
         except (NotSent, Lost) as error:
             error.args = (self.redact(str(error)),)
             raise
+        if reply.status < 300:
+            return reply
+        # Refusals echo keys, and the journal keeps what is returned here.
+        return replace(reply, body=self.redact(reply.body.decode("utf-8", "replace")).encode())
 
     def read(self, reply: Reply) -> Outcome:
         """What the reply says, with no key in its words."""
