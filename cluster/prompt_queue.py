@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pydantic import BaseModel
 
 from gen.clock import SYSTEM, Clock
-from gen.control import Counters, NoMore, Renewal, Wait, node_of
+from gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
 from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
 from gen.errors import StillhouseError
 from gen.index import Indexer, PartInfo, read_part, read_parts
@@ -40,6 +40,10 @@ class QueueStats(BaseModel):
     """To be asked in chunks that are not sealed, known so far."""
     counts: ShardCounts
     """Sealed by this run."""
+    shards: int
+    """Those, in shards."""
+    teachers: dict[str, Tally]
+    """What came of asking each, by name; the figures from here to `troubles` are their sums."""
     requests: int
     retries: int
     answers: int
@@ -48,6 +52,12 @@ class QueueStats(BaseModel):
     usd: float
     in_flight: int
     troubles: dict[str, int]
+    open_chunks: int
+    """In workers' hands."""
+    journal_lag_bytes: int
+    """Answers that are in journals alone, not in the store yet."""
+    lease_waits: int
+    """How often a worker was told to wait for a chunk."""
     last_trouble: str
     finished: bool
     error: str | None
@@ -83,6 +93,8 @@ class PromptQueue:
         self._parts: list[PartInfo] = []
         self._sealed = {c for c in sealed_chunks(self._store) if c.generation == generation}
         self._counts = ShardCounts()
+        self._shards = 0
+        self._lease_waits = 0
         self._counters: dict[str, Counters] = {}
         self._stopping = False
         self._error: StillhouseError | None = None
@@ -138,9 +150,11 @@ class PromptQueue:
         with self._lock:
             if self._finished():
                 return NoMore()
-            if self._stopping or now < self._grant_after or not self._all_swept(now):
-                return Wait(0.5)
-            return self._leases.grant(worker, now=now) or Wait(0.5)
+            grant = None
+            if not self._stopping and now >= self._grant_after and self._all_swept(now):
+                grant = self._leases.grant(worker, now=now)
+            self._lease_waits += grant is None
+            return grant or Wait(0.5)
 
     def _all_swept(self, now: float) -> bool:
         """Whether every first worker has shipped what earlier runs left on its node; only a resumed dataset waits."""
@@ -168,6 +182,7 @@ class PromptQueue:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)
                 self._counts += counts or ShardCounts()
+                self._shards += counts is not None
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.control.Queue`."""
@@ -186,6 +201,8 @@ class PromptQueue:
         """Ray reported the worker's process gone: its chunks are free once its journals are shipped."""
         with self._lock:
             now = self._clock.monotonic()
+            if (counters := self._counters.get(worker)) is not None:
+                counters.ended()
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
             if not self._store.is_local:
                 self._dead_left.setdefault(node_of(worker), []).extend(chunks)
@@ -206,10 +223,9 @@ class PromptQueue:
             asks = [ask for part in self._parts for ask in part.asks]
             left = sum(ask for n, ask in enumerate(asks) if ChunkId(self._plan.generation, n) not in self._sealed)
             workers = self._counters.values()
-            troubles: dict[str, int] = {}
-            for counters in workers:
-                for name, count in counters.troubles.items():
-                    troubles[name] = troubles.get(name, 0) + count
+            names = sorted({name for counters in workers for name in counters.teachers})
+            teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
+            total = sum(teachers.values(), Tally())
             return QueueStats(
                 planned=self._planned(),
                 again=self._plan.retry is not None,
@@ -221,14 +237,19 @@ class PromptQueue:
                 sealed=len(self._sealed),
                 prompts_left=left,
                 counts=self._counts,
-                requests=sum(c.requests for c in workers),
-                retries=sum(c.retries for c in workers),
-                answers=sum(c.answers for c in workers),
-                input_tokens=sum(c.input_tokens for c in workers),
-                output_tokens=sum(c.output_tokens for c in workers),
-                usd=sum(c.usd for c in workers),
-                in_flight=sum(c.in_flight for c in workers),
-                troubles=troubles,
+                shards=self._shards,
+                teachers=teachers,
+                requests=total.requests,
+                retries=total.retries,
+                answers=total.answers,
+                input_tokens=total.input_tokens,
+                output_tokens=total.output_tokens,
+                usd=total.usd,
+                in_flight=total.in_flight,
+                troubles=total.troubles,
+                open_chunks=sum(c.open_chunks for c in workers),
+                journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),
+                lease_waits=self._lease_waits,
                 last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),
                 finished=self._finished(),
                 error=str(self._error) if self._error else None,
