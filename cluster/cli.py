@@ -2,57 +2,36 @@
 
 import json
 import logging
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from cluster.display import Display, Lines, Quiet, Screen
+from cluster.options import (
+    address_option,
+    clean,
+    dataset_argument,
+    json_option,
+    limit_option,
+    open_given,
+    override_option,
+    quiet_option,
+    read,
+    recipe_argument,
+)
 from gen.errors import StillhouseError
 from gen.run_lock import is_running
-from gen.store import open_store
 from gen.summary import Summary, summarise
 from schemas import __version__
 from schemas.failure import RETRYABLE, FailureKind
 from schemas.recipe import Recipe
-from schemas.recipe_file import RecipeError, load_simulator_settings, read_recipe, recipe_json_schema
+from schemas.recipe_file import load_simulator_settings, recipe_json_schema
 
 if TYPE_CHECKING:
     from cluster.driver import Driver
-
-QUICKSTART = Path(__file__).parent / "quickstart"
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """End with one clear message and the right exit code where the user can do something about it."""
-
-    @wraps(command)
-    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return command(*args, **kwargs)
-        except RecipeError as error:
-            _die(str(error), 2)
-        except StillhouseError as error:
-            _die(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _die("stopped at once; the same command goes on", 3)
-        except BrokenPipeError:
-            os._exit(0)  # whoever read our output has enough
-
-    return wrapped
-
-
-def _die(message: str, code: int) -> NoReturn:
-    click.echo(f"stillhouse: {message}", err=True)
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -62,38 +41,19 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-_recipe = click.argument("recipe")
-_overrides = click.option(
-    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x"
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
-_address = click.option(
-    "--address", metavar="A", help="A running Ray cluster: auto, or host:port. By default one is started here."
-)
-_quiet = click.option("--quiet", is_flag=True, help="Show no progress.")
-
-
-def _read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
-    if recipe == "quickstart" and not Path(recipe).exists():
-        prompts = QUICKSTART / "prompts.jsonl"
-        here = [f"source.path={prompts}", f"teachers.0.simulator.answers={prompts}"]
-        return read_recipe(QUICKSTART / "recipe.yaml", overrides=[*here, *overrides])
-    return read_recipe(recipe, overrides=overrides)
-
-
 @main.command()
-@_recipe
-@_overrides
-@_json
-@_address
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows.")
-@_quiet
-@_clean
+@recipe_argument
+@override_option
+@json_option
+@address_option
+@limit_option
+@quiet_option
+@clean
 def run(
     recipe: str, overrides: tuple[str, ...], as_json: bool, address: str | None, limit: int | None, quiet: bool
 ) -> None:
     """Run RECIPE (a file, or `quickstart`); the same command again goes on where it ended."""
-    _drive(_read(recipe, overrides), as_json=as_json, quiet=quiet, address=address, limit=limit)
+    _drive(read(recipe, overrides), as_json=as_json, quiet=quiet, address=address, limit=limit)
 
 
 def _drive(
@@ -146,27 +106,13 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
         click.echo(summary.as_text())
 
 
-_store_options = [
-    click.option("--endpoint-url", metavar="URL", help="An S3-compatible store; by default the standard AWS settings."),
-    click.option("--region", metavar="NAME", help="The store's region."),
-    click.option("--path-style/--virtual-style", default=None, help="How buckets are addressed."),
-]
-
-
-def _dataset(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The DATASET argument and where its store is."""
-    for option in reversed(_store_options):
-        command = option(command)
-    return click.argument("dataset")(command)
-
-
 @main.command()
-@_dataset
-@_json
-@_clean
+@dataset_argument
+@json_option
+@clean
 def status(dataset: str, as_json: bool, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
     """Say how far DATASET is, from what is stored alone."""
-    store = open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style)
+    store = open_given(dataset, endpoint_url, region, path_style)
     summary = summarise(store)
     if summary.state != "done" and is_running(store):
         summary = summary.model_copy(update={"state": "running"})
@@ -174,15 +120,15 @@ def status(dataset: str, as_json: bool, endpoint_url: str | None, region: str | 
 
 
 @main.command()
-@_dataset
-@_overrides
+@dataset_argument
+@override_option
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(RETRYABLE), help="Only Failures of this kind; may be repeated."
 )
-@_json
-@_address
-@_quiet
-@_clean
+@json_option
+@address_option
+@quiet_option
+@clean
 def retry(
     dataset: str,
     overrides: tuple[str, ...],
@@ -197,7 +143,7 @@ def retry(
     """Ask the Failures of DATASET again, with the recipe of its last run; refusals and bad rows are none."""
     from gen.last_run import read_last_run
 
-    store = open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style)
+    store = open_given(dataset, endpoint_url, region, path_style)
     recipe = read_last_run(store, overrides=overrides)
     where = {"path": dataset, "endpoint_url": endpoint_url, "region": region, "path_style": path_style}
     given = {name: value for name, value in where.items() if value is not None}
@@ -207,24 +153,24 @@ def retry(
 
 
 @main.command()
-@_recipe
-@_overrides
-@_json
+@recipe_argument
+@override_option
+@json_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the next N source rows.")
-@_clean
+@clean
 def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | None) -> None:
     """Say what RECIPE would ask, and what it would cost; nothing is sent and nothing written."""
     from gen.preview import preview, render
 
-    shown = preview(_read(recipe, overrides), limit=limit)
+    shown = preview(read(recipe, overrides), limit=limit)
     click.echo(shown.model_dump_json() if as_json else render(shown))
 
 
 @main.command()
-@_dataset
-@_json
+@dataset_argument
+@json_option
 @click.option("--repair", is_flag=True, help="Sweep what crashes left, and put right what can be.")
-@_clean
+@clean
 def verify(
     dataset: str, as_json: bool, repair: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> None:
@@ -232,7 +178,7 @@ def verify(
     from gen.verify import render
     from gen.verify import verify as check
 
-    report = check(open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style), repair=repair)
+    report = check(open_given(dataset, endpoint_url, region, path_style), repair=repair)
     click.echo(report.model_dump_json() if as_json else render(report))
     if not report.ok:
         sys.exit(1)
@@ -244,7 +190,7 @@ def verify(
 @click.option(
     "-o", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting: -o latency_s=0.2 -o 'faults=[…]'"
 )
-@_clean
+@clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
     """Serve the built-in teacher: OpenAI's chat protocol with latency, limits and faults to order."""
     from gen.simulator import run_forever
@@ -254,7 +200,7 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-@_clean
+@clean
 def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     click.echo(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
