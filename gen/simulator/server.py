@@ -72,8 +72,8 @@ def run_forever(
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT, then complete the log and return.
 
-    `ready` is called with the URL once requests are taken. With `parent_fd`, the read end of a pipe, it also returns
-    when the other end is closed, which the kernel does however the parent dies.
+    `ready` is called with the URL once requests are taken. With `parent_fd`, the read end of a pipe, it returns when
+    the other end is closed instead, which the kernel does however the parent dies.
 
     Raises:
         UsageError: as `serve`.
@@ -88,7 +88,8 @@ async def _run(
 ) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+        # `ray job stop` signals the driver's children too, while the driver still wants answers to bring home.
+        loop.add_signal_handler(signum, stop.set if parent_fd is None else bool)
     async with await serve(settings, host=host, port=port) as server:
         if parent_fd is not None:
             # Nothing is ever sent over the pipe: readable means closed.

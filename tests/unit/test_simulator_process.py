@@ -72,10 +72,10 @@ def test_a_process_serves_and_completes_its_log(process: SimulatorProcess, log: 
     assert len(log_lines(log)) == 3
 
 
-def test_sigterm_completes_the_log(process: SimulatorProcess, log: Path) -> None:
-    """As an orchestrator would end it."""
-    post(process, HELLO)
+def test_sigterm_is_its_parents_matter(process: SimulatorProcess, log: Path) -> None:
+    """Whoever stops a Ray job signals the driver's children too; the driver still wants answers."""
     os.kill(process.pid, signal.SIGTERM)
+    post(process, HELLO)
     assert process.stop() == 0
     assert len(log_lines(log)) == 1
 
