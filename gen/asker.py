@@ -112,7 +112,7 @@ class Asker:
     def fill_slots(self) -> None:
         """Have as many slots as the leases allow; too many only wait."""
         for client, slots in self._slots.items():
-            slots += [self._host.spawn(self._slot(client)) for _ in range(client.account.slots - len(slots))]
+            slots += [self._host.spawn(self._slot, client) for _ in range(client.account.slots - len(slots))]
 
     async def _slot(self, client: TeacherClient) -> None:
         while True:
@@ -206,7 +206,7 @@ class Asker:
             account.heard(refused=True, pause_s=wait_s, ramped=isinstance(outcome, Ramp))
             return Cost(0, 0)
         # Probes of an endpoint that is down say nothing of how much the account bears.
-        account.heard(refused=isinstance(outcome, Overload) and not endpoint.is_open)
+        account.heard(refused=isinstance(outcome, (Overload, Ambiguous)) and not endpoint.is_open)
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
     def _follow(self, held: Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float) -> None:

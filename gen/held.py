@@ -6,13 +6,16 @@ from pathlib import Path
 from gen.chunk import ChunkReader
 from gen.clock import Clock
 from gen.dataset import ChunkId, Plan, sealed_chunks
-from gen.journal import JournalFile, is_dead, leftovers
+from gen.journal import JournalFile, check_room, is_dead, leftovers
 from gen.leases import Grant
 from gen.open_chunk import ClientOf, OpenChunk
 from gen.shards import Sealer, ShardCounts
 from gen.shipping import Shipper, forget, journal_root, recovered, sweep
 from gen.store import Store
 from schemas.recipe import Recipe
+
+ROOM_BYTES = 32 * 2**20
+"""Asking stops when the journals' disk has no more room than this, beside that for replies as large as the largest."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,10 @@ class Hands:
     def is_free(self, chunk: ChunkId) -> bool:
         """Whether all who wrote the chunk's journals on this node are gone."""
         return all(map(is_dead, leftovers(self._root / str(chunk))))
+
+    def check_room(self, *, under_way_bytes: int) -> None:
+        """Raise StoreAway where the journals' disk may not hold what is under way."""
+        check_room(self._root, wanted_bytes=ROOM_BYTES + under_way_bytes)
 
     def open(self, grant: Grant) -> Held | None:
         """Read the chunk and what earlier owners left of it; None where one of them sealed it.

@@ -11,6 +11,7 @@ name (u8 length and UTF-8) and the body. `ordinal` numbers a chunk's samples: pr
 
 import fcntl
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -237,6 +238,25 @@ class JournalFile:
         """Close and delete: the chunk is sealed."""
         self.path.unlink(missing_ok=True)
         self.close()
+
+
+def check_room(root: Path, *, wanted_bytes: int) -> None:
+    """Whether what may still come fits on the journals' disk: asking stops while there is room for what is under way.
+
+    Raises:
+        StoreAway: it may not fit.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(root).free
+    except OSError as error:
+        raise _away(root, error) from error
+    if free_bytes < wanted_bytes:
+        raise StoreAway(
+            f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of what is under way may need "
+            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free the disk, or set run.journal_dir, then run the "
+            "same command again"
+        )
 
 
 def leftovers(folder: Path) -> list[Path]:

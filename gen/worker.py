@@ -122,6 +122,7 @@ class Worker:
 
     async def _feed(self) -> None:
         """Keep the queue filled until there is no more to do; then everything is sealed or given back."""
+        self._hands.check_room(under_way_bytes=0)
         await self._sweep()
         no_more = False
         while not self._stopping and not (no_more and not self._held):
@@ -148,9 +149,8 @@ class Worker:
             return Wait(1.0)
 
     def _hungry(self) -> bool:
-        slots = max(1, self._asker.slots)
         chunk_size = max(1, self._recipe.dataset.prompts_per_shard * self._recipe.ask.samples)
-        return self._asker.runs_dry and len(self._held) < 8 + 4 * slots // chunk_size
+        return self._asker.runs_dry and len(self._held) < 8 + 4 * self._asker.slots // chunk_size
 
     async def _open(self, grant: Grant) -> None:
         """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
@@ -239,7 +239,7 @@ class Worker:
         account, ledger = self._accounts[key], self._ledgers[key]
         while True:
             try:
-                lease = await ledger.renew(self.name, account.report(backlog=min(self._asker.waiting, 4096)))
+                lease = await ledger.renew(self.name, account.report(backlog=min(self._asker.waiting(account), 4096)))
                 account.accept(lease)
                 self._asker.fill_slots()
             except Unreachable:
@@ -256,6 +256,7 @@ class Worker:
             now = self._clock.monotonic()
             due = now - last >= self._recipe.run.ship_every_s
             last = now if due else last
+            self._hands.check_room(under_way_bytes=self.counters.in_flight * self._asker.largest_reply_bytes)
             for held in list(self._held.values()):
                 if due or held.shipper.behind_bytes >= SHIP_BYTES:
                     await asyncio.to_thread(held.shipper.ship)
