@@ -1,7 +1,8 @@
 """The asker: takes samples from a queue a teacher, asks them, and does with each outcome what the retry policy says.
 
-It has as many slots for each teacher as its account's lease allows; one that serves nothing holds up no other's. A sample that has to wait is out of the queue and holds no slot; a
-worker that has not renewed its leases for a while sends nothing, for another may have its chunks.
+It has as many slots for each teacher as its account's lease allows; a teacher that serves nothing holds up no other. A
+sample that has to wait is out of the queue and holds no slot; a worker that has not renewed its leases for a while
+sends nothing, for another may have its chunks.
 """
 
 import asyncio

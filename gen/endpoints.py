@@ -1,7 +1,8 @@
 """The endpoints of one teacher share its load by least outstanding work; one that fails is left alone but for probes.
 
 An endpoint's circuit opens after a run of requests it did not serve and is tried again after a growing, jittered wait
-of at most 5 s, one probe at a time.
+of at most 5 s, one probe at a time. Answers of no use are held against an endpoint only while another one serves: where
+all answer so it may be the prompts, and each sample has its own bound.
 """
 
 import random
@@ -43,11 +44,15 @@ class Endpoints:
         # In random order, for workers with one request each must not all begin with the first.
         self.all = random.sample([Endpoint(url, urlsplit(url).netloc) for url in urls], k=len(urls))
 
-    def pick(self, *, now: float) -> Endpoint | float:
-        """The endpoint to send to, already counted as busy; or seconds until one may be tried."""
+    def wait_s(self, *, now: float) -> float:
+        """Seconds until one may be tried; 0.0: now."""
+        return max(0.0, min(endpoint.probe_at if endpoint.is_open else now for endpoint in self.all) - now)
+
+    def pick(self, *, now: float) -> Endpoint | None:
+        """The endpoint to send to, already counted as busy; None where none may be tried yet."""
         usable = [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
         if not usable:
-            return min(endpoint.probe_at for endpoint in self.all) - now
+            return None
         best = min(usable, key=lambda endpoint: (endpoint.in_flight, endpoint.asked))
         if best.is_open:
             best.probing = True
@@ -56,15 +61,11 @@ class Endpoints:
         best.asked += 1
         return best
 
-    def release(self, endpoint: Endpoint) -> None:
-        """It was not asked after all."""
+    def done(self, endpoint: Endpoint, *, served: bool | None, now: float) -> None:
+        """A request to it ended; `served`: it answered, be it with a refusal of this one request; None: of no use."""
         endpoint.in_flight -= 1
-        endpoint.asked -= 1
-        endpoint.probing = False
-
-    def done(self, endpoint: Endpoint, *, served: bool, now: float) -> None:
-        """A request to it ended; `served`: it answered, be it with a refusal of this one request."""
-        endpoint.in_flight -= 1
+        if served is None:
+            served = all(other.is_open for other in self.all if other is not endpoint)
         if served:
             endpoint.not_served = 0
             endpoint.probing = False

@@ -5,13 +5,13 @@ out never add up to more than the limit. The `Allowance` (one an account in each
 reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
 
 Shares follow demand (requests under way and waiting); where there are fewer slots than workers they go round in turn.
-What nobody declared is found out: `Adaptive` grows concurrency while it is used up and nothing is refused, and cuts it
-once an episode of refusals.
+What nobody declared is found out: `Adaptive` grows concurrency while it is used up and hardly anything is refused, and
+cuts it once an episode of many refusals.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from schemas.teacher import Limits
@@ -24,6 +24,12 @@ BURST_S = 0.25
 
 EPISODE_S = 5.0
 """Refusals so soon after a cut tell of what was sent before it."""
+
+MANY_REFUSED = 0.2
+"""The share of refusals that tells of too much."""
+
+FEW_REFUSED = 0.05
+"""The share of refusals up to which there may be room for more."""
 
 RAMP_S = 900.0
 """After the teacher said that we grow too fast, half as much again in each such time (OpenAI's `slow_down`)."""
@@ -43,6 +49,41 @@ def rates_of(limits: Limits) -> dict[Resource, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most of a resource that a teacher's headers leave to the account for a while, whoever else uses it."""
+
+    rate: float
+    """Units a second."""
+    for_s: float
+    """How long it holds."""
+    age_s: float
+    """How long ago it was said."""
+
+
+@dataclass(slots=True)
+class Ceilings:
+    """What was said last of each resource."""
+
+    _last: dict[Resource, tuple[float, Ceiling]] = field(default_factory=dict)
+    """(when it was said, what)."""
+
+    def take(self, said: Mapping[Resource, Ceiling], *, now: float) -> None:
+        """Take in what was said; what is older than what is known changes nothing."""
+        for name, ceiling in said.items():
+            at = now - ceiling.age_s
+            if name not in self._last or at >= self._last[name][0]:
+                self._last[name] = at, ceiling
+
+    def standing(self, *, now: float) -> dict[Resource, Ceiling]:
+        """Those that hold now."""
+        return {
+            name: replace(ceiling, age_s=now - at)
+            for name, (at, ceiling) in self._last.items()
+            if now < at + ceiling.for_s
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a worker tells the ledger when it renews; counts since its last report."""
 
@@ -52,11 +93,13 @@ class Report:
     """Requests it could send at once if it were let."""
     served: int
     refused: int
-    """429s and overloads."""
+    """429s, overloads, and what got no whole answer."""
     pause_s: float = 0.0
     """How long the teacher asked the account to wait, from now."""
     ramped: bool = False
     """The teacher said that we grow too fast."""
+    ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
+    """What the teacher's headers left at last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +118,34 @@ class Lease:
 class Adaptive:
     """Finds a concurrency nobody declared: doubles while used up and never refused, then adds; one cut an episode.
 
-    The scheme of AIMD with slow start. It looks at refusals alone: an answer's latency follows its length.
+    The scheme of AIMD with slow start. It looks at refusals alone: an answer's latency follows its length. A few among
+    many answers are a teacher's everyday failures and no sign of too much.
     """
 
     slots: int = 32
     most: int = 2048
+    _recent: float = 0.0
+    """Replies, older ones counting less."""
+    _refused: float = 0.0
+    """Of these, refusals."""
+    _at: float = -math.inf
     _slow_start: bool = True
     _next_cut: float = -math.inf
     _next_growth: float = -math.inf
 
     def observe(self, report: Report, *, saturated: bool, now: float) -> None:
         """Take in a report."""
-        if report.refused:
+        fading = math.exp((self._at - now) / EPISODE_S)
+        self._at = now
+        self._refused = self._refused * fading + report.refused
+        self._recent = self._recent * fading + report.refused + report.served
+        if report.refused and self._refused > MANY_REFUSED * self._recent:
             if now >= self._next_cut:
                 self.slots = max(1, int(self.slots * 0.7))
                 self._slow_start = False
                 self._next_cut = now + EPISODE_S
             self._next_growth = now + 2.0
-        elif saturated and report.served and now >= self._next_growth:
+        elif saturated and report.served and now >= self._next_growth and self._refused <= FEW_REFUSED * self._recent:
             self.slots = min(self.most, self.slots * 2 if self._slow_start else self.slots + max(1, self.slots // 20))
             self._next_growth = now + 1.0
 
@@ -153,6 +206,7 @@ class Ledger:
         self._declared_slots = limits.in_flight
         self._adaptive = Adaptive()
         self._ramp = _Ramp()
+        self._ceilings = Ceilings()
         self._shares: dict[str, _Share] = {}
         self._paused_until = now
 
@@ -171,10 +225,9 @@ class Ledger:
             demand = max([demand, *(share.demand for share in others)])
         wanted = demand + sum(share.demand for share in others)
         part = demand / wanted if wanted else 1.0
-        ramp = self._ramp.rates(now)
         rates = {
-            name: max(0.0, min(ramp * rate * part, ramp * rate - sum(share.rates.get(name, 0.0) for share in others)))
-            for name, rate in self._rates.items()
+            name: max(0.0, min(rate * part, rate - sum(share.rates.get(name, 0.0) for share in others)))
+            for name, rate in self._rates_now(now).items()
         }
         had_slots_at = -math.inf if mine is None else now if max(mine.slots, mine.in_flight) else mine.had_slots_at
         first = all(had_slots_at <= share.had_slots_at for share in others if share.starves)
@@ -185,8 +238,17 @@ class Ledger:
         self._shares[worker] = _Share(rates, slots, before, report.in_flight, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
 
+    def _rates_now(self, now: float) -> dict[Resource, float]:
+        """What may be used: the declared rates, or what the ramp and the teacher's headers leave of them."""
+        ramp = self._ramp.rates(now)
+        rates = {name: ramp * rate for name, rate in self._rates.items()}
+        for name, ceiling in self._ceilings.standing(now=now).items():
+            rates[name] = min(rates.get(name, math.inf), ceiling.rate)
+        return rates
+
     def _observe(self, report: Report, mine: _Share | None, *, now: float) -> None:
         self._paused_until = max(self._paused_until, now + report.pause_s)
+        self._ceilings.take(report.ceilings, now=now)
         if report.ramped:
             self._ramp.cut(slots=self.slots(now=now), now=now)
         saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
@@ -265,6 +327,11 @@ class Allowance:
     def pause(self, seconds: float, *, now: float) -> None:
         """Send nothing for so long."""
         self._paused_until = max(self._paused_until, now + seconds)
+
+    def rate(self, resource: Resource) -> float:
+        """Units a second that may be used."""
+        bucket = self._buckets.get(resource)
+        return math.inf if bucket is None else bucket.rate
 
     def is_paused(self, *, now: float) -> bool:
         """Whether nothing may be sent now, reserved or not."""

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from gen.http import Reply
+from gen.limits import Ceiling, Resource
 from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
 
 MAX_WAIT_S = 3600.0
@@ -44,6 +45,16 @@ _OVERLOAD_STATUS = {408, 424, 502, 503, 504, 529}
 _NAMES = ("code", "type", "status", "reason", "quotaId", "limit_source")
 _WAIT = re.compile(r"\b(?:retry|try again) in (?:(\d{1,4})m)?(\d{1,6}(?:\.\d+)?)(ms|s)\b")
 """The only sign of how long to wait that some Gemini models and gateways give, in the message."""
+
+_LIMIT_NAMES: dict[Resource, str] = {
+    "requests": "requests", "total": "tokens", "input": "tokens-prompt", "output": "tokens-generated",
+}  # fmt: skip
+_LIMITS: dict[Resource, tuple[str, str]] = {
+    resource: (f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}") for resource, name in _LIMIT_NAMES.items()
+}
+"""OpenAI's headers and those that others built on them: (what is left, when all of it is there again)."""
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6}(?:\.\d{1,9})?)ms)?")
+"""As Go writes it: `6m0s`, `120ms`."""
 
 
 def trouble_of(reply: Reply) -> Trouble:
@@ -111,6 +122,33 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return min(wait, MAX_WAIT_S)
     then, now = _date(value), _date(headers.get("date"))
     return min(max(then - now, 0.0), MAX_WAIT_S) if then is not None and now is not None else None
+
+
+def ceilings_of(headers: Mapping[str, str], *, age_s: float) -> dict[Resource, Ceiling]:
+    """What a reply's headers leave of the account's limits; `age_s`: how long ago its request was let in.
+
+    What is left is spread over the time until all of it is there again. Where a window is fixed, that uses it up and no
+    more; where a bucket fills all the time, it bears when less than half is left, and settles at what others leave of
+    the limit. None left is one in that time: only an answer says that there is more.
+    """
+    found: dict[Resource, Ceiling] = {}
+    for resource, (remaining, reset) in _LIMITS.items():
+        if (value := headers.get(remaining)) is None:
+            continue
+        left, reset_s = _number(value), _duration_s(headers.get(reset))
+        if left is not None and reset_s is not None and reset_s > age_s:
+            found[resource] = Ceiling(max(left, 1.0) / reset_s, reset_s, age_s)
+    return found
+
+
+def _duration_s(value: str | None) -> float | None:
+    if value is None or (plain := _number(value)) is not None:
+        return None if value is None or plain is None else min(plain, MAX_WAIT_S)
+    found = _DURATION.fullmatch(value.strip())
+    if found is None or not any(found.groups()):
+        return None
+    hours, minutes, seconds, millis = (float(part or 0) for part in found.groups())
+    return min(3600 * hours + 60 * minutes + seconds + millis / 1000, MAX_WAIT_S)
 
 
 def _number(value: str | None) -> float | None:

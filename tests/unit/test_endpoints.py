@@ -67,11 +67,24 @@ def test_a_dead_endpoint_loses_its_load() -> None:
     assert asked <= OPENS_AFTER + 60 / (MOST_WAIT_S / 2) + 8
 
 
+def test_answers_of_no_use_count_while_another_endpoint_serves() -> None:
+    """It is the endpoint then; where all answer so it may be the prompts, which have their own bound."""
+    endpoints = Endpoints(URLS[:2])
+    bad, good = endpoints.all
+    for _ in range(4 * OPENS_AFTER):
+        endpoint = picked(endpoints)
+        endpoints.done(endpoint, served=True if endpoint is good else None, now=0.0)
+    assert bad.is_open
+    for _ in range(4 * OPENS_AFTER):
+        endpoints.done(picked(endpoints), served=None, now=0.0)
+    assert not good.is_open
+
+
 def test_a_served_request_closes_the_circuit() -> None:
     """At the first probe that is answered, all may go again."""
     endpoints, endpoint = opened()
-    wait = endpoints.pick(now=0.0)
-    assert isinstance(wait, float)
+    assert endpoints.pick(now=0.0) is None
+    wait = endpoints.wait_s(now=0.0)
     assert 0 < wait <= 0.25
     endpoints.done(picked(endpoints, now=wait), served=True, now=wait)
     assert not endpoint.is_open
@@ -82,7 +95,8 @@ def test_one_probe_goes_at_a_time() -> None:
     """While it is out nothing else goes, but for another probe where it brings no answer for long."""
     endpoints, _ = opened()
     picked(endpoints, now=1.0)
-    assert endpoints.pick(now=1.0) == MOST_WAIT_S
+    assert endpoints.pick(now=1.0) is None
+    assert endpoints.wait_s(now=1.0) == MOST_WAIT_S
     picked(endpoints, now=1.0 + MOST_WAIT_S)
 
 
@@ -93,7 +107,7 @@ def test_requests_that_hang_do_not_keep_probes_back() -> None:
         picked(endpoints)
     for _ in range(OPENS_AFTER):
         endpoints.done(picked(endpoints), served=False, now=0.0)
-    assert isinstance(endpoints.pick(now=0.0), float)
+    assert endpoints.pick(now=0.0) is None
     picked(endpoints, now=1.0)
 
 
@@ -102,8 +116,8 @@ def test_failures_that_were_under_way_do_not_lengthen_the_wait() -> None:
     endpoints = Endpoints(URLS[:1])
     for endpoint in [picked(endpoints) for _ in range(100)]:
         endpoints.done(endpoint, served=False, now=0.0)
-    wait = endpoints.pick(now=0.0)
-    assert isinstance(wait, float)
+    assert endpoints.pick(now=0.0) is None
+    wait = endpoints.wait_s(now=0.0)
     assert wait <= 0.25
 
 
@@ -113,9 +127,10 @@ def test_the_wait_grows_to_a_bound() -> None:
     now, probes, last = 0.0, 0, 0.0
     while now < 600.0:
         chosen = endpoints.pick(now=now)
-        if isinstance(chosen, float):
-            assert 0 < chosen <= MOST_WAIT_S
-            now, last = now + chosen, chosen
+        if chosen is None:
+            last = endpoints.wait_s(now=now)
+            assert 0 < last <= MOST_WAIT_S
+            now += last
         else:
             probes += 1
             endpoints.done(chosen, served=False, now=now)
@@ -135,8 +150,8 @@ def test_there_is_always_one_to_send_to_within_the_bound(steps: list[tuple[bool,
         if isinstance(chosen, Endpoint):
             out.append(chosen)
         else:
-            assert 0 < chosen <= MOST_WAIT_S
-            assert isinstance(endpoints.pick(now=now + chosen + 1e-9), Endpoint)
+            assert 0 < (wait_s := endpoints.wait_s(now=now)) <= MOST_WAIT_S
+            assert isinstance(endpoints.pick(now=now + wait_s + 1e-9), Endpoint)
             return
         if index < len(out):
             endpoints.done(out.pop(index), served=served, now=now)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -17,6 +17,7 @@ from gen.limits import (
     RAMP_S,
     Adaptive,
     Allowance,
+    Ceiling,
     Cost,
     Estimator,
     Lease,
@@ -157,6 +158,34 @@ def test_slow_down_halves_and_regrows_slowly() -> None:
         assert lease.slots <= 100 * min(1.0, most) + 1e-6
     assert (lease.rates["requests"], lease.slots) == (100.0, 100)
     assert ledger.renew("a", report(), now=1e9).slots == 100
+
+
+def told(rate: float, *, for_s: float = 10.0, age_s: float = 0.0) -> Report:
+    """A report of a teacher's header on requests."""
+    return replace(report(5, 50), ceilings={"requests": Ceiling(rate, for_s, age_s)})
+
+
+def test_headers_lower_the_limit_for_every_worker_and_never_raise_it() -> None:
+    """The newest holds, until it is over; then the declared limit is back."""
+    ledger = Ledger(Limits(requests_per_minute=6000), now=0.0)
+    ledger.renew("a", report(5, 50), now=0.0)
+    ledger.renew("b", told(20.0), now=0.1)
+    for now in (1.0, 1.1):
+        rates = [ledger.renew(name, report(5, 50), now=now).rates["requests"] for name in "ab"]
+    assert sum(rates) == pytest.approx(20.0)
+    ledger.renew("a", told(50.0, age_s=5.0), now=2.0)
+    assert ledger.renew("a", report(5, 50), now=2.0).rates["requests"] <= 20.0  # said before what is known
+    ledger.leave("b")
+    assert ledger.renew("a", told(1000.0), now=3.0).rates["requests"] == 100.0
+    assert ledger.renew("a", told(1.0, for_s=2.0), now=4.0).rates["requests"] == 1.0
+    assert ledger.renew("a", report(5, 50), now=6.5).rates["requests"] == 100.0
+
+
+def test_headers_limit_what_nobody_declared() -> None:
+    """And no longer than they hold."""
+    ledger = Ledger(Limits(), now=0.0)
+    assert ledger.renew("a", told(3.0), now=0.0).rates == {"requests": 3.0}
+    assert ledger.renew("a", report(5, 50), now=11.0).rates == {}
 
 
 def test_slow_down_bounds_an_adaptive_concurrency_too() -> None:
@@ -301,6 +330,17 @@ def test_an_episode_of_refusals_is_one_cut() -> None:
     assert adaptive.slots == 700
     adaptive.observe(report(refused=1), saturated=True, now=EPISODE_S + 0.1)
     assert adaptive.slots == 489
+
+
+def test_a_few_refusals_are_no_sign_of_too_much() -> None:
+    """One in thirty for ten minutes does not wear concurrency down, nor keep it from growing; one in three cuts it."""
+    adaptive = Adaptive()
+    for second in range(600):
+        adaptive.observe(report(32, 99, served=29, refused=1), saturated=True, now=float(second))
+    assert adaptive.slots == adaptive.most
+    for second in range(600, 630):
+        adaptive.observe(report(32, 99, served=20, refused=10), saturated=True, now=float(second))
+    assert adaptive.slots < adaptive.most / 3
 
 
 def test_concurrency_recovers_after_a_cut() -> None:

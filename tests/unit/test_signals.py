@@ -8,8 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gen.http import Reply
+from gen.limits import Ceiling
 from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
-from gen.teachers.signals import MAX_WAIT_S, retry_after_s, trouble_of
+from gen.teachers.signals import MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:
@@ -280,3 +281,56 @@ def test_any_reply_is_some_trouble(status: int, body: bytes, headers: dict[str, 
     found = trouble_of(Reply(status, headers, body))
     assert isinstance(found, Trouble)
     assert len(found.message.encode()) <= 4 * 600
+
+
+@pytest.mark.parametrize(
+    ("remaining", "reset", "per_second"),
+    [
+        ("100", "10s", 10.0),
+        ("100", "10", 10.0),
+        ("30", "1m0s", 0.5),
+        ("30", "6m0s", 30 / 360),
+        ("30", "120ms", 250.0),
+        ("36", "1h", 0.01),
+        ("0", "20s", 0.05),  # one: only an answer says that there is more
+        ("100", "100h", 100 / MAX_WAIT_S),
+        ("-1", "10s", None),  # Azure
+        ("many", "10s", None),
+        ("100", "soon", None),
+        ("100", "", None),
+        ("100", "-5", None),
+        ("100", "0s", None),  # full
+        ("100", None, None),
+        (None, "10s", None),
+    ],
+)
+def test_what_is_left_is_spread_until_there_is_more(
+    remaining: str | None, reset: str | None, per_second: float | None
+) -> None:
+    """By OpenAI's headers; one that makes no sense says nothing."""
+    values = {"x-ratelimit-remaining-tokens": remaining, "x-ratelimit-reset-tokens": reset}
+    found = ceilings_of({name: value for name, value in values.items() if value is not None}, age_s=0.0)
+    assert [ceiling.rate for ceiling in found.values()] == ([] if per_second is None else [pytest.approx(per_second)])
+    assert not found or found.keys() == {"total"}
+
+
+def test_limit_headers_are_told_apart() -> None:
+    """Requests, and Fireworks' tokens in and out; what is older than its own reset says nothing."""
+    names = {"requests": "requests", "tokens-prompt": "input", "tokens-generated": "output"}
+    headers = {f"x-ratelimit-remaining-{name}": "50" for name in names}
+    headers |= {f"x-ratelimit-reset-{name}": "10s" for name in names}
+    assert ceilings_of(headers, age_s=4.0) == dict.fromkeys(names.values(), Ceiling(5.0, 10.0, 4.0))
+    assert ceilings_of(headers, age_s=11.0) == {}
+
+
+@given(
+    headers=st.dictionaries(
+        st.sampled_from(["x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]),
+        st.text(max_size=20) | st.from_regex(r"-?\d{0,30}(\.\d{0,3})?(h|m|s|ms)?", fullmatch=True),
+    )
+)
+def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
+    """Nothing in a header raises, or holds us for ever."""
+    for ceiling in ceilings_of(headers, age_s=0.0).values():
+        assert ceiling.rate > 0
+        assert 0 < ceiling.for_s <= MAX_WAIT_S

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen.clock import SYSTEM
-from gen.endpoints import OPENS_AFTER
+from gen.endpoints import OPENS_AFTER, Endpoint
 from gen.errors import UsageError
 from gen.http import Lost, NotSent, Reply
 from gen.keys import redacted, resolve
-from gen.limits import LEASE_S, Cost, Lease
+from gen.limits import LEASE_S, Ceiling, Cost, Lease
 from gen.outcome import Auth
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.completion import Completion, Usage
@@ -155,6 +155,37 @@ async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
     assert account.report(backlog=0).pause_s == 0.0
 
 
+async def test_a_wait_of_nothing_is_a_wait() -> None:
+    """Each refusal that orders none, with no answer since, waits for longer than the last; a burst of them is one."""
+    account = Account(clock := ManualClock())
+    waits = []
+    for _ in range(8):
+        for _ in range(5):
+            account.heard(refused=True, pause_s=0.0)
+        waits.append(account.report(backlog=0).pause_s)
+        clock.now += waits[-1]
+        assert not account.is_paused
+    assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
+    account.heard(refused=False)
+    account.heard(refused=True, pause_s=0.0)
+    assert account.report(backlog=0).pause_s == pytest.approx(0.05)
+
+
+async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -> None:
+    """With their age; what is about our share can wait for the next renewal."""
+    headers = {"x-ratelimit-remaining-requests": "60", "x-ratelimit-reset-requests": "10s"}
+    asked = client(Wire(Reply(200, headers, b"{}")), clock=(clock := ManualClock()))
+    for share, urgent in ((7.0, False), (100.0, True)):
+        asked.account.report(backlog=0)
+        asked.account.accept(Lease({"requests": share}, 9, LEASE_S, 0.0))
+        await asked.post(await taken(asked), b"")
+        assert asked.account.urgent.is_set() is urgent
+    clock.now += 3.0
+    assert asked.account.report(backlog=0).ceilings == {"requests": Ceiling(6.0, 10.0, 3.0)}
+    clock.now += 8.0
+    assert asked.account.report(backlog=0).ceilings == {}
+
+
 async def test_a_wait_heard_elsewhere_is_not_passed_on() -> None:
     """The ledger knows it; told again, it would grow by the time the telling takes."""
     account = Account(ManualClock())
@@ -262,13 +293,20 @@ def test_no_slot_is_leaked(slots: int, steps: list[tuple[str, int]]) -> None:
 # --- the client
 
 
+async def taken(asked: TeacherClient) -> Endpoint:
+    """An endpoint to send to, as a slot gets it."""
+    while True:
+        await asked.usable()
+        if (endpoint := asked.endpoint()) is not None:
+            return endpoint
+
+
 async def test_a_post_goes_to_the_endpoint_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol's path behind the base URL; the key in its header alone."""
     monkeypatch.setenv("T_KEY", CANARY)
     wire = Wire(Reply(200, {}, b"{}"))
     asked = client(wire, api_key="env:T_KEY")
-    endpoint = await asked.endpoint()
-    await asked.post(endpoint, b"body")
+    await asked.post(await taken(asked), b"body")
     url, body, headers = wire.sent[0]
     assert (url, body) == ("http://t/v1/chat/completions", b"body")
     assert headers["authorization"] == f"Bearer {CANARY}"
@@ -296,7 +334,7 @@ async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str
     for error in (Lost(echo), NotSent(echo)):
         wire.answer = error
         with pytest.raises((Lost, NotSent)) as caught:
-            await asked.post(await asked.endpoint(), b"")
+            await asked.post(await taken(asked), b"")
         said += [str(caught.value), repr(caught.value)]
     for text in said:
         assert all(CANARY[n : n + 8] not in text for n in range(len(CANARY) - 7)), text
@@ -365,15 +403,16 @@ async def test_a_closed_circuit_is_waited_for_by_one() -> None:
     """A thousand slots do not poll; each gets its endpoint once it serves again."""
     asked = client(clock=(clock := ManualClock()))
     for _ in range(OPENS_AFTER):
-        asked.done(await asked.endpoint(), served=False)
-    waiting = [asyncio.create_task(asked.endpoint()) for _ in range(1000)]
+        asked.done(await taken(asked), served=False)
+    waiting = [asyncio.create_task(taken(asked)) for _ in range(1000)]
     await settle_down()
     assert not any(task.done() for task in waiting)
     clock.now += 10
     async with asyncio.timeout(10):
         probe = await waiting[0]
+        await settle_down()
+        assert not any(task.done() for task in waiting[1:])
         asked.done(probe, served=True)
-        clock.now += 10
         assert {(await task).url for task in waiting} == {"http://t/v1"}
 
 
@@ -381,8 +420,8 @@ async def test_who_gives_up_waiting_for_an_endpoint_holds_nobody_up() -> None:
     """Cancelled while it waits, in front or behind."""
     asked = client(clock=(clock := ManualClock()))
     for _ in range(OPENS_AFTER):
-        asked.done(await asked.endpoint(), served=False)
-    waiting = [asyncio.create_task(asked.endpoint()) for _ in range(4)]
+        asked.done(await taken(asked), served=False)
+    waiting = [asyncio.create_task(taken(asked)) for _ in range(4)]
     await settle_down()
     waiting[0].cancel()
     waiting[2].cancel()
