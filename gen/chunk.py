@@ -34,6 +34,8 @@ class BadRow:
 
     file: str
     line: int
+    prompt_id: str | None
+    """Where it has one that can be read."""
     message: str
 
 
@@ -96,7 +98,7 @@ class ChunkReader:
         for entry in index:
             file = plan.files[entry["file"]]
             if entry["fate"] == "bad":
-                read.bad.append(BadRow(file.url, entry["line"], entry["detail"]))
+                read.bad.append(BadRow(file.url, entry["line"], entry["prompt_id"], entry["detail"]))
                 continue
             prompt = self._prompt(SourceFile(file.url, file.size, file.etag), entry)
             if entry["fate"] == "ask":

@@ -178,7 +178,7 @@ class Indexer:
             return "bad", None, None, row.bad
         prompt = self._maker.make(row.values)
         if isinstance(prompt, str):
-            return "bad", None, None, prompt
+            return "bad", None, self._maker.id_of(row.values), prompt
         if prompt.key in self._seen:
             first = self._seen[prompt.key]
             return "duplicate", prompt.key, prompt.id, prompt.key.hex() if first is None else first

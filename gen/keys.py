@@ -11,6 +11,9 @@ from gen.errors import UsageError
 
 _SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.ASCII)
 
+_LEAST_SECRET = 16
+"""Characters from which on a key, or a part of one, is no word."""
+
 _REST = r"[A-Za-z0-9_\-*.…]{0,200}"
 """Of a key cut short, or with its middle blotted out."""
 
@@ -39,6 +42,18 @@ def resolve(reference: str | None, *, teacher: str) -> str | None:
     return value
 
 
+def without_keys(body: bytes, *, keys: tuple[str | None, ...]) -> bytes:
+    """An answer's body without the keys, all else as it came.
+
+    Only whole keys of some length: an answer is data, in which a short word such as `EMPTY`, the key of many a server
+    that wants none, means itself.
+    """
+    for key in keys:
+        if key and len(key) >= _LEAST_SECRET and key.encode() in body:
+            body = body.replace(key.encode(), b"[key]")
+    return body
+
+
 def redacted(text: str, *, keys: tuple[str | None, ...] = ()) -> str:
     """The text without the keys, the parts of them that providers echo, and whatever looks like a key."""
     for key in keys:
@@ -52,6 +67,6 @@ def _forms(key: str) -> re.Pattern[str]:
     """The key as it is, in a URL, in base64; and its head or end, with whatever stands in for the rest of it."""
     whole = {key, urllib.parse.quote(key, safe=""), base64.b64encode(key.encode()).decode()}
     forms = [re.escape(form) for form in sorted(whole, key=len, reverse=True)]
-    if len(key) >= 16:
+    if len(key) >= _LEAST_SECRET:
         forms += [re.escape(key[:8]) + _REST, _REST + re.escape(key[-8:])]
     return re.compile("|".join(forms))

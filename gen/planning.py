@@ -1,7 +1,8 @@
 """What the next generation is: source rows that no generation has planned yet."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import orjson
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pyarrow.parquet as pq
 from gen.dataset import Plan, PlannedFile, plan_key, read_plans, sealed_chunks
 from gen.errors import DatasetError, SourceError, UsageError
 from gen.index import PartInfo, read_parts
-from gen.source import SourceFile, find_files, kept_fields
+from gen.source import Row, SourceFile, find_files, kept_fields, read_rows
 from gen.store import Store
 from schemas.arrow import RECORD, with_kept
 from schemas.recipe import Recipe
+
+_FIRST_ROWS = 300
 
 
 def generations(store: Store, recipe: Recipe, *, limit: int | None = None) -> Iterator[Plan]:
@@ -51,7 +54,7 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     """The next generation, or None where every source row is planned. `ends`: each earlier generation's last part.
 
     Raises:
-        SourceError: there is no source file, or one that was planned is not what it was.
+        SourceError: there is no source file, or one that was planned is not what it was; or see `check_first_rows`.
     """
     known: dict[str, tuple[PlannedFile, tuple[int, int, int] | None]] = {}
     for plan, end in zip(plans, ends, strict=True):
@@ -71,6 +74,10 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
             files.append(_planned(source, *place))
     if not files and plans:
         return None
+    fresh = [SourceFile(file.url, file.size, file.etag) for file in files]
+    if plans and not _first_rows(fresh, recipe, most=1):
+        return None
+    check_first_rows(fresh, recipe)
     kept = kept_columns(found[0], recipe)
     if plans and kept != plans[0].kept_fields:
         raise SourceError(
@@ -78,6 +85,43 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
             "those, or use another dataset.path"
         )
     return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=Plan.freeze(kept))
+
+
+def check_first_rows(files: Sequence[SourceFile], recipe: Recipe) -> None:
+    """Refuse a source that holds nothing to ask before it is planned, for what is planned may not change.
+
+    An empty file among others is fine, as whoever writes many at once leaves some.
+
+    Raises:
+        SourceError: there is no row in any file, or in none of the first rows a column that the recipe names.
+    """
+    rows = _first_rows(files, recipe, most=_FIRST_ROWS)
+    if not rows:
+        raise SourceError(
+            f"source.path: expected rows, got none in {len(files)} files, the first of which is {files[0].url}: "
+            "write the prompts into them"
+        )
+    there = {name for row in rows for name in row.values or ()}
+    for field, name in _named_columns(recipe):
+        if there and name not in there:
+            names = ", ".join(map(repr, sorted(there)[:100]))
+            raise SourceError(
+                f"source.{field}: none of the first {len(rows)} rows has the column {name!r}, in {files[0].url} and "
+                f"what follows it; they have {names}"
+            )
+
+
+def _first_rows(files: Sequence[SourceFile], recipe: Recipe, *, most: int) -> list[Row]:
+    columns = {name for _, name in _named_columns(recipe)}
+    rows = (row for file in files for row in read_rows(file, source=recipe.source, columns=columns))
+    return list(islice(rows, most))
+
+
+def _named_columns(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    source = recipe.source
+    named = [("prompt", source.prompt), ("messages", source.messages), ("id", source.id)]
+    yield from ((field, name) for field, name in named if name is not None)
+    yield from (("keep", keep.name) for keep in source.keep)
 
 
 def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:

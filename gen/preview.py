@@ -5,6 +5,7 @@ The source is read once, as the index does it: the counts are those that a run o
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,8 +13,10 @@ from gen.dataset import is_bound, open_dataset, sealed_chunks
 from gen.errors import DatasetError
 from gen.index import ROWS_PER_PROMPT
 from gen.inert import inert
-from gen.planning import kept_columns
+from gen.planning import check_first_rows, kept_columns
 from gen.source import Row, SourceFile, find_files, read_rows
+from gen.store import Store
+from gen.store.local import check_writable
 from gen.template import PromptMaker
 from gen.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
 from schemas.prompt import Prompt
@@ -70,6 +73,8 @@ class Preview(_Frozen):
     """At most: ask.max_tokens for every sample; null where it is not set."""
     usd: float | None = None
     """At most, by the teachers' prices and the tokens above; null where a price or max_tokens is not set."""
+    unpriced: tuple[str, ...] = ()
+    """The fields of the recipe without which `usd` is not known."""
     seconds: float | None = None
     """At the declared limits, with answers of max_tokens; null where no declared limit decides it."""
     bound_by: str
@@ -94,22 +99,25 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         limit: only the first so many source rows.
 
     Raises:
-        SourceError: a source file is missing or can't be read.
+        SourceError: a source file is missing or can't be read, or there is no row, or none with a named column.
         UsageError: the template can't be compiled, or a kept column has a name of ours.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
     """
+    store = open_dataset(recipe)
+    _check_usable(store)
     files = find_files(recipe.source)
+    check_first_rows(files, recipe)
     counted = _Count(recipe, files)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
     load = Workload(recipe, prompts=counted.asked, input_chars=counted.chars)
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
-    sealed, warnings = _dataset_state(recipe)
+    sealed, warnings = _dataset_state(store, recipe)
     if workers is not None and counted.asked > 0 and counted.shards < workers * SHARDS_PER_WORKER:
         warnings.append(_too_few(counted, workers=workers))
     seconds, bound_by = load.seconds()
     return Preview(
-        dataset=open_dataset(recipe).url,
+        dataset=store.url,
         files=tuple(PreviewFile(url=file.url, bytes=file.size) for file in files),
         prompts=counted.rows,
         duplicates=counted.duplicates,
@@ -121,6 +129,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         input_tokens=load.input_tokens,
         output_tokens=load.output_tokens,
         usd=load.usd(),
+        unpriced=load.unpriced(),
         seconds=seconds,
         bound_by=bound_by,
         teachers=shares_of(recipe),
@@ -131,6 +140,14 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         sealed=sealed,
         warnings=tuple(warnings),
     )
+
+
+def _check_usable(store: Store) -> None:
+    """What a run's probe finds out, as far as that can be told without writing."""
+    if store.is_local:
+        check_writable(Path(store.url))
+    else:
+        next(iter(store.list("_stillhouse/")), None)
 
 
 def _rows(
@@ -197,9 +214,8 @@ def _cut(text: str) -> str:
     return text if more <= 0 else f"{text[:EXAMPLE_CHARS]}… ({more:,} more characters)"
 
 
-def _dataset_state(recipe: Recipe) -> tuple[int, list[str]]:
+def _dataset_state(store: Store, recipe: Recipe) -> tuple[int, list[str]]:
     """Chunks sealed, and what speaks against running into that dataset."""
-    store = open_dataset(recipe)
     try:
         is_bound(store, recipe)
     except DatasetError as error:
@@ -249,7 +265,9 @@ def _at_most(count: int | None, why: str) -> str:
 
 
 def _cost(preview: Preview) -> str:
-    return "unknown: price or ask.max_tokens is not set" if preview.usd is None else f"at most ${preview.usd:,.2f}"
+    return (
+        f"unknown without {' and '.join(preview.unpriced)}" if preview.usd is None else f"at most ${preview.usd:,.2f}"
+    )
 
 
 def _time(preview: Preview) -> str:

@@ -145,4 +145,4 @@ def duplicate_prompt(duplicate: Duplicate) -> Row:
 def bad_row(bad: BadRow, *, kept: int) -> Row:
     """The row in failed/ of a source row that is no prompt."""
     place = (None, bad.file, bad.line)
-    return (*(None,) * 7, "bad_row", None, bad.message, None, 0, 0, *place, *(None,) * kept)
+    return (None, bad.prompt_id, *(None,) * 5, "bad_row", None, bad.message, None, 0, 0, *place, *(None,) * kept)

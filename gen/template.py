@@ -51,6 +51,13 @@ class PromptMaker:
         except NoPrompt as error:
             return str(error)
 
+    def id_of(self, values: Mapping[str, Any]) -> str | None:
+        """The own id of a row that may be no prompt, where it has one."""
+        try:
+            return self._own_id(values) if self._id else None
+        except NoPrompt:
+            return None
+
     def _asked(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
         if self._template is not None:
             if self._prompt is not None and values.get(self._prompt) is None:

@@ -78,6 +78,13 @@ class Workload:
             usd += share.share * (self.input_tokens * price.input + (output or 0) * price.output) / 1e6
         return usd
 
+    def unpriced(self) -> tuple[str, ...]:
+        """What the recipe would have to say before `usd` is known."""
+        teachers = self.recipe.teachers
+        lacks = [f"teachers.{teacher.name}.price" for teacher in teachers if teacher.price is None]
+        wants_output = any(teacher.price is None or teacher.price.output > 0 for teacher in teachers)
+        return (*lacks, "ask.max_tokens") if self.recipe.ask.max_tokens is None and wants_output else tuple(lacks)
+
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
         slowest, bound_by = 0.0, ""

@@ -23,14 +23,16 @@ csv.field_size_limit(_MAX_RECORD_BYTES)
 def read_delimited(
     file: BinaryIO, *, codec: Codec | None, columns: Collection[str] | None, start: Position
 ) -> Iterator[Row]:
-    """The rows from `start` on, with the wanted columns.
+    """The rows from `start` on, with the wanted columns; none where there is nothing, not even a header.
 
     Raises:
-        FormatError: no header, or a wanted column is missing from it or in it twice.
+        FormatError: no header before the rows, or a wanted column is missing from it or in it twice.
         OSError: compressed data is corrupt or cut off.
     """
     head = _Records(file, codec=codec, at=Position())
     header = _header(head)
+    if header is None:
+        return
     wanted = _wanted(header, columns)
     # `head` stays until the end: a decompressor that goes closes the file.
     records = _Records(file, codec=codec, at=start) if start.offset else head
@@ -103,11 +105,11 @@ class _Records:
         return line
 
 
-def _header(records: _Records) -> list[str]:
+def _header(records: _Records) -> list[str] | None:
     first = records.next()
     records.count_header()
     if first is None:
-        raise FormatError("expected a header line with the columns' names, got an empty file")
+        return None
     if isinstance(first[1], str):
         raise FormatError(f"expected a header line with the columns' names: {first[1]}")
     return first[1]

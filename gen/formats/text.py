@@ -1,5 +1,6 @@
 """The lines of a text file, plain or compressed, from any offset: what is held is bounded whatever the file holds."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +15,20 @@ Codec: TypeAlias = Literal["gzip", "zstd"]
 BOM = b"\xef\xbb\xbf"
 
 _BLOCK_BYTES = 2**20
+
+_HEAD_BYTES = 16
+_NO_TEXT = (
+    (rb"\x1f\x8b", "gzip data: let its name end with .gz"),
+    (rb"\x28\xb5\x2f\xfd", "Zstandard data: let its name end with .zst"),
+    (
+        rb"PK\x03\x04|\xfd7zXZ\x00|BZh\d1AY&SY",
+        "a zip, xz or bzip2 archive: unpack it, or compress it with gzip or zstd",
+    ),
+    (rb"PAR[1E].{0,3}[\x00-\x08\x0e-\x1f]", "a Parquet file: let its name end with .parquet"),
+    (rb"ARROW1\x00", "an Arrow file: let its name end with .arrow"),
+    (rb"\xff\xfe|\xfe\xff|[\x20-\x7e]\x00|\x00[\x20-\x7e\x00]", "UTF-16 or UTF-32 text: write it as UTF-8"),
+)
+"""How files begin that are no UTF-8 text, and what to do: else each of their lines would be a bad row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +59,18 @@ def open_lines(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple
     is corrupt or cut off.
 
     Raises:
-        FormatError: the file ends before `offset`.
+        FormatError: the file is of another kind, or ends before `offset`.
     """
     file.seek(0 if codec else offset)
     stream: _Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec) if codec else file
     if codec:
         _discard(stream, offset)
-    head = b"" if offset else stream.read(len(BOM))
-    if head == BOM:
-        return len(BOM), _lines(stream, b"")
+    head = b"" if offset else stream.read(_HEAD_BYTES)
+    for pattern, advice in _NO_TEXT:
+        if re.match(pattern, head, re.DOTALL):
+            raise FormatError(f"expected lines of UTF-8 text, got {advice}")
+    if head.startswith(BOM):
+        return len(BOM), _lines(stream, head.removeprefix(BOM))
     return offset, _lines(stream, head)
 
 

@@ -199,6 +199,29 @@ class LocalStore:
             raise _translated(error, f"could not {action} {self._root / key}") from error
 
 
+def check_writable(root: Path) -> None:
+    """Raise what a first write below `root` would, as far as that can be told without writing.
+
+    Raises:
+        StoreRefused, StoreAway: see `Store`.
+    """
+    try:
+        nearest = next(folder for folder in (root, *root.parents) if os.path.lexists(folder))
+        for folder in (nearest, root / "_stillhouse", root / "data"):
+            if folder.exists():
+                _must_be_writable(folder)
+    except OSError as error:
+        raise _translated(error, f"could not write {root}") from error
+
+
+def _must_be_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code))
+
+
 def _translated(error: OSError, what: str) -> StillhouseError:
     advice = _ADVICE.get(error.errno or 0)
     if advice is not None:

@@ -136,7 +136,8 @@ class _Verification:
         return read_checked_part(self._store, self._plans[chunk.generation], number)
 
     def _found(self, kind: FindingKind, key: str, message: str) -> None:
-        self._findings.append(Finding(kind=kind, key=key, message=message))
+        # Errors name the file themselves, and a finding is shown with its key.
+        self._findings.append(Finding(kind=kind, key=key, message=message.partition(f"{key}: ")[2] or message))
 
     def _count(self, **counts: int) -> None:
         now = self._checked.model_dump()

@@ -254,7 +254,7 @@ def test_equal_answers_to_one_prompt_are_kept_once(tmp_path: Path, dedup: bool) 
 def test_failures_are_rows_too(tmp_path: Path) -> None:
     """What was tried, what came last, what may have been billed; bad rows by file and line."""
     teacher = {"name": "sim", "api": "simulator", "max_attempts": 2}
-    rows = [*questions(4), "{bad"]
+    rows = [*({**row, "answer": None} for row in questions(4)), "{bad"]
     recipe, held = chunk_of(tmp_path, rows, teachers=[teacher], source={"keep": ["answer"]})
     answer(held, 0, b'{"error": {"message": "what?"}}', status=400, at=5.0)
     for at in (1.0, 2.0):

@@ -46,10 +46,10 @@ def test_raw_is_dropped_where_it_is_not_wanted(tmp_path: Path) -> None:
 
 def test_a_chunk_without_prompts_is_a_shard_of_no_rows(tmp_path: Path) -> None:
     """Its metadata and schema are those of any other."""
-    recipe, held = chunk_of(tmp_path, [])
+    recipe, held = chunk_of(tmp_path, ["{no prompt"])
     assert held.left == 0
     meta, files = sealed(recipe, held)
-    assert (files, meta.counts, meta.side) == ({"data": []}, ShardCounts(), {})
+    assert (files["data"], meta.counts, list(meta.side)) == ([], ShardCounts(), ["failed"])
     assert pq.read_schema(tmp_path / "out" / FIRST.data_key).names == RECORD.names
 
 

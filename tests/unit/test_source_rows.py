@@ -117,7 +117,7 @@ def test_any_text_comes_back_and_any_position_gives_the_tail(name: str, rows: Te
 def test_any_bytes_are_rows_or_bad_rows(content: bytes) -> None:
     """No JSONL and no CSV, however broken, stops the run, and going on from any row gives the tail."""
     with TemporaryDirectory() as folder:
-        for name, head in (("a.jsonl", b""), ("a.csv", b"q,b\n")):
+        for name, head in (("a.jsonl", b"{}\n\n{}\n"), ("a.csv", b"q,b\n")):
             path = Path(folder) / name
             path.write_bytes(head + content)
             whole = read(path)
