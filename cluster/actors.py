@@ -5,12 +5,14 @@ A call that fails because an actor is gone, restarting or slow is `Unreachable`;
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from cluster.events import event, trouble
 from cluster.prompt_queue import PromptQueue
 from cluster.rate_limiter import RateLimiter
 from gen.control import Counters, NoMore, Renewal, Unreachable, Wait
@@ -35,19 +37,42 @@ class _PromptQueueActor(PromptQueue):
     def __init__(self, recipe: Recipe, generation: int, workers: int) -> None:
         again = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(recipe, generation, workers=workers, listen_s=TERM_S if again else 0.0)
+        self._name = f"PromptQueue({recipe.name}, generation {generation})"
+        event("queue restarted" if again else "queue started", generation=generation)
+
+    def __repr__(self) -> str:
+        """What it is the queue of, for the Ray dashboard."""
+        return self._name
+
+    async def worker_died(self, worker: str) -> None:
+        """See `PromptQueue`."""
+        trouble("worker died", worker=worker)
+        await super().worker_died(worker)
 
 
 class _RateLimiterActor(RateLimiter):
     """A RateLimiter that, restarted, waits until the leases of the one before it are over."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, account: str, limits: Limits) -> None:
         again = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(limits, listen_s=LEASE_S if again else 0.0)
+        self._account = account
+
+    def __repr__(self) -> str:
+        """Whose limits it leases, for the Ray dashboard."""
+        return f"RateLimiter({self._account})"
+
+
+def unique(name: str) -> str:
+    """A name for the dashboard that no other actor has: two runs may meet on one cluster."""
+    return f"{name} {secrets.token_hex(3)}"
 
 
 def start_queue(recipe: Recipe, generation: int, *, workers: int) -> Any:
     """A PromptQueue that Ray restarts when it dies."""
-    actor = ray.remote(_PromptQueueActor).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
+    actor = ray.remote(_PromptQueueActor).options(
+        name=unique(f"prompt-queue {recipe.name}"), num_cpus=0, max_restarts=-1, max_task_retries=0
+    )
     return actor.remote(recipe, generation, workers)
 
 
@@ -57,7 +82,7 @@ def start_limiter(account: str, limits: Limits) -> Any:
     actor = ray.remote(_RateLimiterActor).options(
         name=name, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=0
     )
-    return actor.remote(limits)
+    return actor.remote(account, limits)
 
 
 async def reached(call: Awaitable[_T]) -> _T:

@@ -8,8 +8,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actors import start_limiter, start_queue
+from cluster.actors import start_limiter, start_queue, unique
 from cluster.display import Display
+from cluster.job_message import JobMessage
+from cluster.metrics import RunMetrics
 from cluster.prompt_queue import QueueStats
 from cluster.runtime import cpus, free_cpus
 from cluster.teacher_worker import TeacherWorker, accounts_of
@@ -40,6 +42,8 @@ class Crew:
     def __init__(self, recipe: Recipe, generation: int, *, workers: int, node: str | None) -> None:
         self._recipe = recipe
         self._node = node
+        self._metrics = RunMetrics(recipe)
+        self._message = JobMessage(recipe)
         self._queue = start_queue(recipe, generation, workers=workers)
         # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
         self._limiters = [start_limiter(account, limits) for account, limits in accounts_of(recipe).items()]
@@ -56,20 +60,26 @@ class Crew:
     def _hire(self) -> _Hand:
         strategy = NodeAffinitySchedulingStrategy(self._node, soft=False) if self._node else "SPREAD"
         options = ray.remote(TeacherWorker).options(
-            num_cpus=1, max_restarts=0, max_concurrency=64, scheduling_strategy=strategy
+            name=unique(f"worker-{self._number} {self._recipe.name}"),
+            num_cpus=1,
+            max_restarts=0,
+            max_concurrency=64,
+            scheduling_strategy=strategy,
         )
         actor: Any = options.remote(self._recipe, self._queue, number=self._number)
         self._number += 1
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
     def stats(self) -> QueueStats | None:
-        """How far it is; None while the queue can't be asked."""
+        """How far it is, told to the Ray dashboard as well; None while the queue can't be asked."""
         try:
             stats: QueueStats = ray.get(self._queue.stats.remote(), timeout=CALL_TIMEOUT_S)
         except (RayActorError, GetTimeoutError):
             return None
         if stats.sealed > self._sealed:
             self._sealed, self._deaths = stats.sealed, 0
+        self._metrics.update(stats, workers=len(self._hands))
+        self._message.update(stats)
         return stats
 
     def tend(self, display: Display) -> None:

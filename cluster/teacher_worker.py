@@ -9,6 +9,8 @@ from typing import Any
 import ray
 
 from cluster.actors import LedgerHandle, QueueHandle
+from cluster.events import event
+from cluster.logged_queue import LoggedQueue
 from gen.clock import SYSTEM
 from gen.control import End
 from gen.dataset import open_dataset, read_plans
@@ -24,18 +26,22 @@ class TeacherWorker:
 
     def __init__(self, recipe: Recipe, queue: Any, *, number: int) -> None:
         self._recipe = recipe
-        self._queue = queue
+        self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in recipe.teachers])
         node = ray.get_runtime_context().get_node_id()[:8]
         self.name = f"{node}.worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
         self._worker: Worker | None = None
         self._stopping = False
 
     def __repr__(self) -> str:
-        """One line for the Ray dashboard."""
+        """How it does, on one line; the Ray dashboard shows it as of the actor's start."""
+        asked = f"{self.name} asks {', '.join(teacher.name for teacher in self._recipe.teachers)}"
         if self._worker is None:
-            return f"TeacherWorker({self.name})"
+            return f"TeacherWorker({asked})"
         counters = self._worker.counters
-        return f"TeacherWorker({self.name}: {counters.answers} answers, {counters.in_flight} in flight)"
+        return (
+            f"TeacherWorker({asked}: {self._queue.requests_per_s:,.1f} requests/s, {counters.in_flight:,} in flight, "
+            f"{counters.open_chunks:,} open chunks)"
+        )
 
     async def identify(self) -> str:
         """The worker's name, once it is up."""
@@ -43,6 +49,11 @@ class TeacherWorker:
 
     async def run(self) -> End:
         """Work until there is no more; never raises for what a user can cause."""
+        end = await self._work()
+        event("worker ended", worker=self.name, how=end.kind, message=end.message)
+        return end
+
+    async def _work(self) -> End:
         gc.freeze()
         transport = HttpTransport()
         try:
@@ -53,7 +64,7 @@ class TeacherWorker:
                 recipe=self._recipe,
                 store=store,
                 plans=await asyncio.to_thread(read_plans, store),
-                queue=QueueHandle(self._queue),
+                queue=self._queue,
                 ledgers={key: LedgerHandle(key, limits) for key, limits in accounts.items()},
                 transport=transport,
                 clock=SYSTEM,

@@ -1,0 +1,221 @@
+"""A run as a job on a real Ray head, scraped by a real Prometheus: what a person sees of it is right and whole."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import questions, write_source
+from ray.job_submission import JobStatus, JobSubmissionClient
+from ray_head import RayHead, answers, free_ports, ray_head, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
+]
+
+DASHBOARD = Path(__file__).parents[2] / "cluster" / "deploy" / "grafana" / "stillhouse.json"
+PROMPTS, PER_SHARD = 2000, 100
+RUN_S = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was seen of one run."""
+
+    summary: dict[str, Any]
+    messages: list[str]
+    """The job's, in turn."""
+    actors: list[dict[str, Any]]
+    """As the dashboard lists them."""
+    events: list[dict[str, Any]]
+    """Log lines of the actors."""
+    prometheus: str
+    since: float
+    until: float
+
+
+def recipe(root: Path) -> Path:
+    """2,000 prompts for a teacher with limits and a price, that fails now and then, in five seconds or so."""
+    write_source(root, questions(PROMPTS))
+    faults = [
+        {"kind": "status", "status": 400, "share": 0.02},
+        {"kind": "status", "status": 500, "share": 0.05},
+        {"kind": "status", "status": 429, "share": 0.02, "headers": {"retry-after": "0.1"}},
+    ]
+    teacher = {
+        "name": "sim",
+        "api": "simulator",
+        "simulator": {"latency_s": 0.1, "latency_spread": 0.5, "output_tokens": [16, 96], "faults": faults},
+        "limits": {"requests_per_minute": 15_000, "output_tokens_per_minute": 2_000_000, "in_flight": 64},
+        "price": {"input": 1.0, "output": 2.0},
+    }
+    document = {
+        "name": "watched",
+        "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
+        "ask": {"max_tokens": 90},
+        "teachers": [teacher],
+        "dataset": {"path": str(root / "out"), "prompts_per_shard": PER_SHARD},
+        "run": {"workers": 2},
+    }
+    path = root / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@contextmanager
+def prometheus(root: Path, *, target: str) -> Iterator[str]:
+    """A Prometheus that scrapes the target every second; its address."""
+    (port,) = free_ports(1)
+    config = {"global": {"scrape_interval": "1s"}}
+    config |= {"scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": [target]}]}]}  # type: ignore[dict-item]
+    (root / "prometheus.yml").write_text(yaml.safe_dump(config))
+    options = {
+        "config.file": root / "prometheus.yml",
+        "storage.tsdb.path": root / "tsdb",
+        "web.listen-address": f"127.0.0.1:{port}",
+    }
+    with (root / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stdout=log, stderr=log
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/-/ready"), what="Prometheus is ready", within_s=30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def get(url: str, **parameters: str | float) -> Any:
+    """The JSON at the address."""
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(parameters)}", timeout=10) as reply:
+        return json.load(reply)
+
+
+def value(watched: Watched, query: str) -> float:
+    """The one value of an instant query; 0 where nothing has it."""
+    found = get(f"{watched.prometheus}/api/v1/query", query=query)["data"]["result"]
+    assert len(found) <= 1
+    return float(found[0]["value"][1]) if found else 0.0
+
+
+def work(head: RayHead, path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Run the recipe as a job: its messages, and its Summary."""
+    client = JobSubmissionClient(head.dashboard)
+    job = client.submit_job(entrypoint=f"{sys.executable} -m cluster.cli run {path} --json")
+    messages: list[str] = []
+
+    def ended() -> bool:
+        info = client.get_job_info(job)
+        if info.message and info.message not in messages:
+            messages.append(info.message)
+        return JobStatus(info.status).is_terminal()
+
+    wait_until(ended, what="the job has ended", within_s=RUN_S)
+    logs = client.get_job_logs(job)
+    assert client.get_job_status(job) == JobStatus.SUCCEEDED, logs
+    return messages, json.loads(logs.splitlines()[-1])
+
+
+def events_in(logs: Path) -> list[dict[str, Any]]:
+    """The lines that our actors logged."""
+    lines = [line for path in logs.glob("worker-*.err") for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines if line.startswith('{"at"')]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """One run, and Prometheus with what it saw of it."""
+    root = tmp_path_factory.mktemp("watched")
+    with ray_head(cpus=4) as head, prometheus(root, target=head.metrics) as url:
+        since = time.time()
+        messages, summary = work(head, recipe(root))
+        actors = get(f"{head.dashboard}/api/v0/actors", detail=1)["data"]["result"]["result"]
+        until = time.time()
+        seen = Watched(summary, messages, actors, events_in(head.logs), url, since, until)
+        wait_until(lambda: value(seen, "max(timestamp(up))") > until, what="a scrape after the end", within_s=30)
+        yield seen
+
+
+def test_counters_are_right_to_the_last(watched: Watched) -> None:
+    """What Prometheus holds of a run that is over equals the run's own Summary."""
+    summary = watched.summary
+    assert summary["state"] == "done"
+    wanted = {
+        "requests_total": summary["requests"],
+        "retries_total": summary["retries"],
+        "outcomes_total": summary["requests"],
+        'tokens_total{direction="input"}': summary["input_tokens"],
+        'tokens_total{direction="output"}': summary["output_tokens"],
+        "records_total": summary["records"],
+        "rejected_total": summary["rejected"],
+        "failures_total": summary["failed"],
+        "shards_total": PROMPTS // PER_SHARD,
+        'latency_seconds_bucket_total{le="+Inf"}': summary["records"] + summary["rejected"],
+    }
+    assert {name: value(watched, f"sum(ray_stillhouse_{name})") for name in wanted} == wanted
+    assert value(watched, "sum(ray_stillhouse_dollars_total)") == pytest.approx(summary["usd"])
+
+
+def panels() -> list[Any]:
+    """(title, query) of every panel of the Grafana dashboard."""
+    document = json.loads(DASHBOARD.read_text())
+    return [
+        pytest.param(target["expr"], id=f"{panel['title']} {target['refId']}")
+        for panel in document["panels"]
+        for target in panel["targets"]
+    ]
+
+
+@pytest.mark.parametrize("query", panels())
+def test_panel_shows_data(watched: Watched, query: str) -> None:
+    """Every query of the dashboard finds figures in the run's time."""
+    for variable, text in {"$dataset": ".*", "$__rate_interval": "10s", "$__range": "10m"}.items():
+        query = query.replace(variable, text)
+    found = get(
+        f"{watched.prometheus}/api/v1/query_range", query=query, start=watched.since, end=watched.until, step=1
+    )["data"]["result"]
+    assert any(math.isfinite(float(text)) for series in found for _, text in series["values"])
+
+
+def test_no_label_follows_the_prompts(watched: Watched) -> None:
+    """2,000 prompts make no more series than two would."""
+    assert 30 < value(watched, 'count({__name__=~"ray_stillhouse_.*"})') < 100
+
+
+def test_job_says_how_far_it_is(watched: Watched) -> None:
+    """The job's message on the dashboard is the run's progress."""
+    assert any("of 2,000 sealed" in message for message in watched.messages), watched.messages
+
+
+def test_actors_are_told_apart(watched: Watched) -> None:
+    """The dashboard's list says which actor is what."""
+    names = " ".join(actor["name"] for actor in watched.actors)
+    assert all(name in names for name in ("worker-0 watched", "worker-1 watched", "prompt-queue watched"))
+    reprs = [actor["repr_name"] for actor in watched.actors]
+    assert sum("asks sim" in text for text in reprs) == 2
+    assert any(text.startswith("PromptQueue(watched") for text in reprs)
+
+
+def test_actors_log_an_event_a_line(watched: Watched) -> None:
+    """Every chunk's lease and seal is a line of JSON with chunk and teacher; troubles are counted, not listed."""
+    sealed = [event for event in watched.events if event["event"] == "chunk sealed"]
+    assert len({event["chunk"] for event in sealed}) == len(sealed) == PROMPTS // PER_SHARD
+    assert {event["teacher"] for event in sealed} == {"sim"}
+    assert sum(event["records"] for event in sealed) == watched.summary["records"]
+    troubles = [event for event in watched.events if event["event"] == "teacher trouble"]
+    assert {event["kind"] for event in troubles} == {"badrequest", "servererror", "rate"}
+    assert len(troubles) < 60 < sum(event["count"] for event in troubles)

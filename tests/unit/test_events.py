@@ -1,0 +1,55 @@
+"""What actors log: a line an event, whatever a teacher says."""
+
+import json
+import logging
+
+from cluster.events import MAX_TEXT, _Line
+from cluster.logged_queue import LoggedQueue
+from gen.control import Counters, Renewal
+from gen.dataset import ChunkId
+
+
+def line(event: str, **fields: object) -> str:
+    """The event as it is logged."""
+    record = logging.makeLogRecord({"msg": event, "levelname": "WARNING", "fields": fields})
+    return _Line().format(record)
+
+
+def test_hostile_words_stay_on_their_line() -> None:
+    """Line breaks, control and bidirectional characters of a teacher's message are escaped, and it is cut."""
+    logged = line("teacher trouble", last="a\r\nb\x1b[31m\u2028\u202e\x9b" + "x" * 5000, count=3)
+    assert logged.isascii()
+    assert logged.isprintable()
+    fields = json.loads(logged)
+    assert (fields["event"], fields["level"], fields["count"], len(fields["last"])) == (
+        "teacher trouble",
+        "warning",
+        3,
+        MAX_TEXT,
+    )
+
+
+class _Queue:
+    """Takes every renewal."""
+
+    async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
+        return Renewal([])
+
+
+async def test_troubles_are_a_line_a_kind() -> None:
+    """A thousand refusals between two renewals are one line that counts them; no more of them are none."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger("stillhouse.events").addHandler(handler)
+    queue, counters = LoggedQueue(_Queue(), teachers=["r1"]), Counters()  # type: ignore[arg-type]
+    try:
+        for _ in range(1000):
+            counters.troubled("r1", "rate", "slow down")
+        counters.troubled("r1", "overload", "busy")
+        await queue.renew("w", [], counters)
+        await queue.renew("w", [], counters)
+    finally:
+        logging.getLogger("stillhouse.events").removeHandler(handler)
+    seen = [vars(record)["fields"] for record in records]
+    assert [(fields["kind"], fields["count"]) for fields in seen] == [("rate", 1000), ("overload", 1)]
