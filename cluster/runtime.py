@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 # Read when ray is imported: a driver under `uv run` would make every worker start by `uv run`.
@@ -44,6 +45,7 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
+        _gcs.cache_clear()
         ray.shutdown()
 
 
@@ -59,6 +61,20 @@ def cpus() -> int:
 def free_cpus() -> float:
     """Those that nothing has reserved."""
     return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+
+
+@cache
+def _gcs() -> Any:
+    # Ray tells of draining nodes only here; its Serve asks in the same way.
+    return ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)  # type: ignore[attr-defined]
+
+
+def draining_nodes() -> set[str]:
+    """The ids of nodes that were told to go (a spot notice, a scale-down); what runs there is to end soon."""
+    try:
+        return set(_gcs().get_draining_nodes(timeout=2.0))
+    except (ray.exceptions.RayError, TimeoutError):
+        return set()
 
 
 def this_node() -> str:

@@ -1,0 +1,67 @@
+"""A node that is told to go, as a spot node is: its worker brings home what is under way, and another goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
+
+from tests.faults.history import check
+from tests.faults.test_kill import PROMPTS, SAMPLES, recipe_file, shards, teacher, until
+
+
+@contextmanager
+def three_nodes() -> Iterator[Any]:
+    """A Ray with a head that runs no worker, and two nodes of one CPU."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_is_told_to_go_loses_nothing(tmp_path: Path) -> None:
+    """Row 42: every answer delivered is stored, none is asked again, and the run ends in another worker."""
+    with teacher(tmp_path, latency_s=0.5) as url, three_nodes() as cluster:
+        recipe = recipe_file(tmp_path, url, workers=1)
+        errors = tmp_path / "stderr.txt"
+        with errors.open("w") as stderr:
+            command = [sys.executable, "-m", "cluster.cli", "run", str(recipe), "--json", "--address", cluster.address]
+            run = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=os.environ | {"RAY_ADDRESS": ""}
+            )
+        until(lambda: shards(tmp_path) >= 3, process=run)
+        drain(cluster.address, node_of_the_worker(tmp_path))
+        out, _ = run.communicate(timeout=120)
+    end = json.loads(out.splitlines()[-1])
+    assert (end["state"], end["remaining"], end["maybe_billed"]) == ("done", 0, 0)
+    assert "its node is about to go" in errors.read_text()
+    figures = check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=0, kills=0)
+    assert figures["answered"] == PROMPTS * SAMPLES
+
+
+def node_of_the_worker(tmp_path: Path) -> str:
+    """The start of its node's id, which its journals' names tell."""
+    journal = next((tmp_path / "out" / "_stillhouse" / "journal").rglob("*.journal"))
+    return journal.name.partition("-")[2].partition(".")[0]
+
+
+def drain(address: str, node: str) -> None:
+    """Tell Ray that the node is about to go, as a cloud's notice does."""
+    gcs = GcsClient(address=address)
+    (node_id,) = [each.hex() for each in gcs.get_all_node_info() if each.hex().startswith(node)]
+    preemption = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = gcs.drain_node(node_id, preemption, "a spot notice", 0)
+    assert accepted, why
