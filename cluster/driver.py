@@ -5,6 +5,7 @@ workers that die, and ends when everything is sealed, or when something calls fo
 """
 
 import math
+import os
 import secrets
 import signal
 import threading
@@ -72,7 +73,7 @@ class Driver:
         display: Display,
     ) -> None:
         self._recipe = recipe
-        self._address = address
+        self._address = address or os.environ.get("RAY_ADDRESS")  # which a Ray job is given
         self._limit = limit
         self._retry = retry
         self._display = display
