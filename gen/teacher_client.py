@@ -5,21 +5,26 @@ import contextlib
 import hashlib
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gen.clock import Clock
 from gen.endpoints import Endpoint, Endpoints
 from gen.http import Lost, NotSent, Reply, Transport
 from gen.keys import redacted, resolve, without_keys
-from gen.limits import Allowance, Cost, Estimator, Lease, Report
+from gen.limits import Allowance, Ceiling, Ceilings, Cost, Estimator, Lease, Report, Resource
 from gen.outcome import Outcome
 from gen.teachers import api_of
+from gen.teachers.signals import ceilings_of
 from schemas.completion import Completion
 from schemas.prompt import Message
 from schemas.recipe import Ask
 from schemas.record import RecordIds
 from schemas.teacher import Teacher
+
+LEAST_PAUSE_S = 0.05
+MOST_LEAST_PAUSE_S = 1.0
+"""A 429 that orders no wait to speak of is a pause all the same; the next one, with no answer since, a longer one."""
 
 UNUSED = Cost(0, 0)
 """What a request used that was never sent, or refused unserved."""
@@ -37,7 +42,9 @@ class Account:
         self._served = 0
         self._refused = 0
         self._ramped = False
+        self._least_pause_s = LEAST_PAUSE_S
         self._told_to_wait_until = 0.0
+        self._ceilings = Ceilings()
         self.urgent = asyncio.Event()
         """Set when the ledger should hear of us at once."""
 
@@ -67,20 +74,31 @@ class Account:
         self._allowance.settle(reserved, used)
         self._pump()
 
-    def heard(self, *, refused: bool, pause_s: float = 0.0, ramped: bool = False) -> None:
+    def heard(self, *, refused: bool, pause_s: float | None = None, ramped: bool = False) -> None:
         """A reply came; `refused`: as too fast or too much, perhaps with a wait for the whole account.
 
         `ramped`: as growing too fast.
         """
         if not refused:
             self._served += 1
+            self._least_pause_s = LEAST_PAUSE_S
             return
         self._refused += 1
         self._ramped = self._ramped or ramped
-        if pause_s > 0:
+        if pause_s is not None:
             now = self._clock.monotonic()
+            if not self.is_paused:
+                pause_s = max(pause_s, self._least_pause_s)
+                self._least_pause_s = min(2 * self._least_pause_s, MOST_LEAST_PAUSE_S)
             self._allowance.pause(pause_s, now=now)
             self._told_to_wait_until = max(self._told_to_wait_until, now + pause_s)
+            self.urgent.set()
+
+    def told(self, ceilings: Mapping[Resource, Ceiling]) -> None:
+        """A reply says what is left of the account's limits."""
+        self._ceilings.take(ceilings, now=self._clock.monotonic())
+        # Half of what we may use alone: too much to wait for the next renewal, and no reason to renew at every reply.
+        if any(ceiling.rate < self._allowance.rate(name) / 2 for name, ceiling in ceilings.items()):
             self.urgent.set()
 
     def report(self, *, backlog: int) -> Report:
@@ -96,6 +114,7 @@ class Account:
             refused=self._refused,
             pause_s=max(0.0, self._told_to_wait_until - now),
             ramped=self._ramped,
+            ceilings=self._ceilings.standing(now=now),
         )
         self._allowance.peak = self._allowance.in_flight
         self._served = self._refused = 0
@@ -164,24 +183,21 @@ class TeacherClient:
         self._headers = self.api.headers(key)
         return True
 
-    async def endpoint(self) -> Endpoint:
-        """The endpoint to send to next, counted as busy until `done`."""
+    async def usable(self) -> None:
+        """Wait until an endpoint may be asked; who waits here must hold nothing of the account's share."""
         async with self._turn:  # one waits for a closed circuit, not a thousand
-            while True:
-                chosen = self._endpoints.pick(now=self._clock.monotonic())
-                if isinstance(chosen, Endpoint):
-                    return chosen
+            while (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
                 self._served.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(chosen):
+                    async with asyncio.timeout(wait_s):
                         await self._served.wait()
 
-    def release(self, endpoint: Endpoint) -> None:
-        """The endpoint is not asked after all."""
-        self._endpoints.release(endpoint)
+    def endpoint(self) -> Endpoint | None:
+        """The endpoint to send to next, counted as busy until `done`; None where none may be asked any more."""
+        return self._endpoints.pick(now=self._clock.monotonic())
 
-    def done(self, endpoint: Endpoint, *, served: bool) -> None:
-        """The request to the endpoint ended."""
+    def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
+        """The request to the endpoint ended; see `Endpoints.done`."""
         self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
         if served:
             self._served.set()
@@ -192,6 +208,7 @@ class TeacherClient:
         Raises:
             NotSent, Lost: see `gen.http`.
         """
+        sent_at = self._clock.monotonic()
         try:
             reply = await self._transport.post(
                 self._urls[endpoint.url], body, headers=self._headers, timeout_s=self.teacher.timeout_s
@@ -199,6 +216,9 @@ class TeacherClient:
         except (NotSent, Lost) as error:
             error.args = (self.redact(str(error)),)
             raise
+        # Providers count when they let a request in, so an answer that took long says what was left long ago.
+        if told := ceilings_of(reply.headers, age_s=self._clock.monotonic() - sent_at):
+            self.account.told(told)
         # The journal keeps what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
             body = without_keys(reply.body, keys=self._keys)
