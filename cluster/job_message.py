@@ -5,10 +5,12 @@ status, which it writes before the entrypoint starts and after that has ended. I
 there is RUNNING, we put our words in. Where Ray keeps it elsewhere, the job goes without.
 """
 
+import contextlib
 import json
 import os
 import time
 
+from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from cluster.display import Progress
@@ -47,9 +49,10 @@ class JobMessage:
 
 
 def put(job: str, message: str) -> None:
-    """Make it the job's message, if the job runs."""
+    """Make it the job's message, if the job runs and the head can be reached."""
     key = f"_ray_internal_job_info_{job}"
-    stored = _internal_kv_get(key, namespace="job")
-    info = json.loads(stored) if stored else {}
-    if info.get("status") == "RUNNING":
-        _internal_kv_put(key, json.dumps(info | {"message": message}), namespace="job")
+    with contextlib.suppress(RayError):
+        stored = _internal_kv_get(key, namespace="job")
+        info = json.loads(stored) if stored else {}
+        if info.get("status") == "RUNNING":
+            _internal_kv_put(key, json.dumps(info | {"message": message}), namespace="job")
