@@ -12,7 +12,7 @@ from gen.asker import Asker
 from gen.clock import Clock
 from gen.control import Counters, End, LimitLedger, NoMore, Queue, Unreachable, Wait
 from gen.dataset import ChunkId, Plan
-from gen.errors import StillhouseError
+from gen.errors import StillhouseError, StoreAway, StoreRefused
 from gen.held import Hands, Held
 from gen.http import Transport
 from gen.leases import RENEW_S, TERM_S, Grant
@@ -106,6 +106,8 @@ class Worker:
 
     def fail(self, error: StillhouseError) -> None:
         """Stop in good order because of this error."""
+        if isinstance(error, StoreRefused):  # the driver could write: what is refused now is for a person to mend
+            error = StoreAway(f"{error}; then run the same command again")
         self._error = self._error or error
         self.stop()
 
