@@ -45,11 +45,19 @@ class _Fault(_Settings):
     """Seconds after the simulator's start at which the fault begins."""
     stop_s: PositiveFloat | None = None
     """Seconds after the simulator's start at which it ends; null: never."""
+    start_request: int = Field(default=0, ge=0)
+    """The number of the first chat request that may meet it, counted from 0."""
+    stop_request: PositiveInt | None = None
+    """The number of the first one after it that may not; null: none."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
         if self.stop_s is not None and self.stop_s <= self.start_s:
             raise ValueError(f"stop_s must be later than start_s ({self.start_s}), got {self.stop_s}")
+        if self.stop_request is not None and self.stop_request <= self.start_request:
+            raise ValueError(
+                f"stop_request must be above start_request ({self.start_request}), got {self.stop_request}"
+            )
         return self
 
 

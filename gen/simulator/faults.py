@@ -1,5 +1,6 @@
 """Which fault a request meets, and what a provider says when it fails."""
 
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -24,10 +25,11 @@ _ERRORS = {
 _FROM_PROXIES = frozenset({502, 504})
 
 
-def pick(faults: Sequence[Fault], *, chance: float, uptime_s: float) -> Fault | None:
-    """The fault of a request, by an even `chance` in [0, 1) and the seconds since the simulator's start."""
+def pick(faults: Sequence[Fault], *, chance: float, uptime_s: float, number: int) -> Fault | None:
+    """The fault of a request, by an even `chance` in [0, 1), the seconds since the start, and which request it is."""
     for fault in faults:
-        if fault.start_s <= uptime_s and (fault.stop_s is None or uptime_s < fault.stop_s):
+        in_time = fault.start_s <= uptime_s < (math.inf if fault.stop_s is None else fault.stop_s)
+        if in_time and fault.start_request <= number < (math.inf if fault.stop_request is None else fault.stop_request):
             if chance < fault.share:
                 return fault
             chance -= fault.share

@@ -182,7 +182,9 @@ class Simulator:
         if not settings.faults and not settings.latency_spread:
             return None, settings.latency_s
         draws = draw(settings.seed, call.serial, stream=_FATE_STREAM)
-        fault = pick(settings.faults, chance=unit(draws[0]), uptime_s=call.now_s - self._start_s)
+        number = call.serial - settings.first_serial
+        chance, uptime_s = unit(draws[0]), call.now_s - self._start_s
+        fault = pick(settings.faults, chance=chance, uptime_s=uptime_s, number=number)
         return fault, lognormal(draws[1], median=settings.latency_s, sigma=settings.latency_spread)
 
     def _answer(self, call: _Call, asked: chat.ChatRequest, answers: list[Answer], fault: Fault | None) -> Response:

@@ -144,6 +144,7 @@ def test_settings_survive_json_and_refuse_nonsense() -> None:
         {"fault": []},
         {"faults": [{"kind": "reset", "status": 500}]},
         {"faults": [{"kind": "hang", "start_s": 2.0, "stop_s": 1.0}]},
+        {"faults": [{"kind": "hang", "start_request": 2, "stop_request": 2}]},
         {"faults": [{"kind": "status", "headers": {"a": "b\r\nc: d"}}]},
     ]
     for wrong in refused:

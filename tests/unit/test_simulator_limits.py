@@ -125,7 +125,7 @@ def test_latency_is_lognormal() -> None:
 def test_faults_share_the_requests() -> None:
     """Each by its share; the rest meets none."""
     faults = (StatusFault(share=0.2), HangFault(share=0.1))
-    found = [pick(faults, chance=unit(draw(3, serial, stream=0)[0]), uptime_s=0) for serial in range(5000)]
+    found = [pick(faults, chance=unit(draw(3, serial, stream=0)[0]), uptime_s=0, number=0) for serial in range(5000)]
     assert found.count(faults[0]) == pytest.approx(1000, abs=120)
     assert found.count(faults[1]) == pytest.approx(500, abs=90)
 
@@ -133,9 +133,16 @@ def test_faults_share_the_requests() -> None:
 def test_faults_have_their_time() -> None:
     """Outside its window a fault takes nothing from those after it."""
     storm, always = StatusFault(start_s=1, stop_s=2), ResetFault()
-    assert [pick((storm, always), chance=0.5, uptime_s=at) for at in (0.9, 1.0, 1.9, 2.0)] == [
+    assert [pick((storm, always), chance=0.5, uptime_s=at, number=0) for at in (0.9, 1.0, 1.9, 2.0)] == [
         always,
         storm,
         storm,
         always,
     ]
+
+
+def test_a_fault_may_last_from_one_request_to_another() -> None:
+    """However fast they come."""
+    early, late = StatusFault(stop_request=2), ResetFault(start_request=3)
+    found = [pick((early, late), chance=0.5, uptime_s=0, number=number) for number in range(5)]
+    assert found == [early, early, None, late, late]

@@ -48,6 +48,10 @@ class Teacher:
         self._pauses: list[tuple[Process, float, float]] = []
         """(who was told, when, until when)."""
 
+    def turn(self, weights: Mapping[str, float]) -> None:
+        """From now on let these fates befall requests."""
+        self._fates, self._weights = list(weights), list(weights.values())
+
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """See `gen.http.Transport`."""
         self._point("post")

@@ -60,10 +60,13 @@ class Figures:
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, root: Path, *, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, seed: int, root: Path, *, spec: Spec | None = None, note: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`spec`: what it is like, where not drawn from the seed."""
         random.seed(seed)  # for the jitter of retries
         rng = self._rng = random.Random(seed)
-        self.spec = spec = Spec.drawn(rng)
+        self.spec = spec = spec or Spec.drawn(rng)
         self._root = root
         self._note = note
         self._nemesis = nemesis = Nemesis(rng, strikes=spec.strikes, note=self._say)
@@ -82,7 +85,7 @@ class World:
         nodes = [Node(f"node-{n}", root / f"node-{n}", can_be_lost=not spec.local) for n in range(spec.nodes)]
         nemesis.loop, nemesis.processes, nemesis.history = loop, processes, history
         nemesis.weather, nemesis.nodes = self._weather, nodes
-        teacher = Teacher(
+        self.teacher = Teacher(
             rng,
             loop,
             history,
@@ -98,7 +101,7 @@ class World:
             processes=processes,
             history=history,
             store=store,
-            transport=teacher,
+            transport=self.teacher,
             recipe=recipe,
             head=head,
             nodes=nodes,

@@ -1,0 +1,94 @@
+"""Rows 30 to 32 of the faults: a teacher that fails in part, and what still serves goes on at full speed."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import questions, recipe_of, write_source
+from faults.wire import at, served, setup, status
+from harness import run_in_process
+
+from gen.endpoints import OPENS_AFTER
+from gen.errors import Paused
+from gen.simulator import serve
+from gen.worker import Worker
+from schemas.simulator import SimulatorSettings
+
+
+async def test_a_tenth_failing_costs_little_more(tmp_path: Path) -> None:
+    """Row 30: 10 % of 500s and 5 % of resets at full load -> completes, and little is asked again."""
+    recipe = setup(tmp_path, prompts=400, samples=2, per_shard=100)
+    faults = [status(500, share=0.1), {"kind": "reset", "share": 0.05, "when": "headers"}]
+    async with at(recipe, {"latency_s": 0.02, "faults": faults}) as asked:
+        summary = await run_in_process(asked)
+    assert (summary.records, summary.failed) == (800, 0)
+    assert (summary.requests or 0) <= 800 * 1.3
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [status(500), status(503), status(200, body='{"error": "no"}'), {"kind": "reset"}, None],
+    ids=["500", "503", "200 with an error", "reset", "refused"],
+)
+async def test_one_dead_endpoint_of_three_is_left_alone(tmp_path: Path, dead: dict[str, Any] | None) -> None:
+    """Row 31: one endpoint dies, however -> the others take its load; concurrency is found as if it were not there."""
+    recipe = setup(tmp_path, prompts=1500, per_shard=500)
+    log = tmp_path / "log"
+    simulators: list[dict[str, Any]] = [{"latency_s": 0.05}, {"latency_s": 0.05, "first_serial": 10_000}]
+    if dead is not None:
+        simulators.append({"log": str(log), "faults": [dead]})
+    most = 0
+
+    def watch(workers: Sequence[Worker]) -> None:
+        async def look() -> None:
+            nonlocal most
+            while True:
+                most = max(most, sum(worker.counters.in_flight for worker in workers))
+                await asyncio.sleep(0.02)
+
+        watching.append(asyncio.create_task(look()))
+
+    watching: list[asyncio.Task[None]] = []
+    async with at(recipe, *simulators, extra=["http://127.0.0.1:9/v1"] if dead is None else ()) as asked:
+        summary = await run_in_process(asked, crew=watch)
+    watching[0].cancel()
+    assert (summary.records, summary.failed) == (1500, 0)
+    assert most > 20  # the 32 it begins with, but for one cut
+    if dead is not None:
+        assert OPENS_AFTER <= len(served(log)) <= 100
+
+
+async def test_a_dead_teacher_does_not_hold_up_another(tmp_path: Path) -> None:
+    """Row 31, teachers: one answers nothing but 500 -> the other's samples of what is in hand go on at full speed.
+
+    They share an account, too: what waits for the dead one holds none of its slots.
+    """
+    write_source(tmp_path, questions(300))
+    limits = {"account": "both", "limits": {"in_flight": 8}}
+    teachers = [{"name": name, "api": "simulator"} | limits for name in ("good", "dead")]
+    recipe = recipe_of(tmp_path, teachers=teachers, dataset={"prompts_per_shard": 150})
+    log = tmp_path / "log"
+    good = await serve(SimulatorSettings(latency_s=0.01, log=str(log)))
+    dead = await serve(SimulatorSettings.model_validate({"faults": [status(500)]}))
+    async with good, dead:
+        urls = {"good": good.url, "dead": dead.url}
+        asked = tuple(each.model_copy(update={"endpoints": (urls[each.name],)}) for each in recipe.teachers)
+        crew: list[Worker] = []
+        run = asyncio.create_task(run_in_process(recipe.model_copy(update={"teachers": asked}), crew=crew.extend))
+        async with asyncio.timeout(15):
+            while not crew or crew[0].counters.answers < 120:
+                assert not run.done()
+                await asyncio.sleep(0.05)
+        crew[0].stop()
+        with pytest.raises(Paused):
+            await run
+
+
+async def test_a_teacher_that_turns_slow_is_waited_for(tmp_path: Path) -> None:
+    """Row 32: ten times the latency -> goodput stays what the teacher gives; nothing times out, nothing fails."""
+    recipe = setup(tmp_path, prompts=120, timeout_s=10)
+    async with at(recipe, {"latency_s": 0.5, "latency_spread": 0.3}) as asked:
+        summary = await run_in_process(asked)
+    assert (summary.records, summary.requests, summary.maybe_billed) == (120, 120, 0)
