@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.display import Display, Lines, Quiet, Screen
+from cluster.job_commands import doctor, logs, note_job, stop, submit
 from cluster.options import (
     address_option,
     clean,
@@ -22,7 +23,7 @@ from cluster.options import (
     read,
     recipe_argument,
 )
-from gen.errors import StillhouseError
+from gen.errors import StillhouseError, UsageError
 from gen.run_lock import is_running
 from gen.summary import Summary, summarise
 from schemas import __version__
@@ -109,13 +110,23 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
 @main.command()
 @dataset_argument
 @json_option
+@click.option("--address", metavar="URL", help="Also ask a cluster's dashboard for the job: http://head:8265.")
 @clean
-def status(dataset: str, as_json: bool, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
-    """Say how far DATASET is, from what is stored alone."""
+def status(
+    dataset: str,
+    as_json: bool,
+    address: str | None,
+    endpoint_url: str | None,
+    region: str | None,
+    path_style: bool | None,
+) -> None:
+    """Say how far DATASET is, from what is stored alone; with --address also which job works on it."""
     store = open_given(dataset, endpoint_url, region, path_style)
     summary = summarise(store)
     if summary.state != "done" and is_running(store):
         summary = summary.model_copy(update={"state": "running"})
+    if address is not None:
+        note_job(store.url, address)
     _print_summary(summary, as_json=as_json)
 
 
@@ -185,6 +196,24 @@ def verify(
 
 
 @main.command()
+@dataset_argument
+@click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="The page; - is stdout.")
+@clean
+def report(dataset: str, output: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
+    """Write one self-contained HTML page on what DATASET holds, finished or not."""
+    from gen.report import report as page
+
+    text = page(open_given(dataset, endpoint_url, region, path_style))
+    try:
+        with click.open_file(output, "w", encoding="utf-8", atomic=True) as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{output}: can't be written ({error.strerror}); give another -o FILE") from None
+    if output != "-":
+        click.echo(output)
+
+
+@main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8100, show_default=True, help="The port; 0 takes a free one.")
 @click.option(
@@ -205,6 +234,9 @@ def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     click.echo(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
+
+for _command in (submit, stop, logs, doctor):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

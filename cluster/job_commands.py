@@ -1,4 +1,4 @@
-"""`submit`, `stop` and `logs`: a run as a Ray job, from a machine that may go away meanwhile."""
+"""`doctor`, and `submit`, `stop` and `logs`: a run as a Ray job, from a machine that may go away meanwhile."""
 
 import json
 import sys
@@ -77,6 +77,28 @@ def submit(
         click.echo(json.dumps({"job": job_id, "address": jobs.address}))
     else:
         _note(_how_on(jobs, job_id))
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@override_option
+@click.option("--address", metavar="A", help="The cluster to try: auto, host:port, or its dashboard http://head:8265.")
+@json_option
+@clean
+def doctor(recipe: str | None, overrides: tuple[str, ...], address: str | None, as_json: bool) -> None:
+    """Try Ray, the stores and the disk for a run of RECIPE, and each teacher with one request; exit 1 where one fails."""
+    from cluster.doctor import examine
+
+    chosen = None if recipe is None else read(recipe, overrides)
+    findings = []
+    for finding in examine(chosen, address=address):
+        findings.append(finding)
+        if not as_json:
+            click.echo(finding.as_text())
+    if as_json:
+        click.echo(json.dumps([finding.model_dump() for finding in findings]))
+    if any(finding.state == "fail" for finding in findings):
+        sys.exit(1)
 
 
 def _job(command: Callable[_P, _R]) -> Callable[_P, _R]:

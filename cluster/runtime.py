@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,10 +13,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray.exceptions import RayError
 
 from gen.errors import UsageError
 
 NAMESPACE = "stillhouse"
+CONNECT_TIMEOUT_S = 5.0
 
 
 @contextmanager
@@ -26,6 +29,8 @@ def connected(address: str | None) -> Iterator[None]:
         UsageError: there is no cluster at the address, or it can't be joined.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        check_reachable(address)
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -39,9 +44,9 @@ def connected(address: str | None) -> Iterator[None]:
             )
         else:
             ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"no Ray cluster can be joined at {address}" if address else "Ray can't be started here"
-        raise UsageError(f"{where}: {_first_line(error)}") from None
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        where = f"the Ray cluster at {address} can't be joined" if address else "Ray can't be started here"
+        raise UsageError(f"{where}: {_words(error)}") from None
     try:
         yield
     finally:
@@ -49,8 +54,35 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def check_reachable(address: str) -> None:
+    """Whether a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
+
+    Raises:
+        UsageError: nobody listens there, or a web server does.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise UsageError(
+            f"expected `auto` or a cluster's host:port (6379 by default), got {address}; "
+            "with the dashboard's http address: stillhouse submit"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            said = sock.recv(8)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster at {address}: {error}; is it up, and is this its GCS port?") from None
+    if said.startswith(b"HTTP/"):
+        raise UsageError(
+            f"{address} is a web server, perhaps the dashboard; expected the GCS port (6379 by default), "
+            "or with the dashboard's http address: stillhouse submit"
+        )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def cpus() -> int:
