@@ -28,7 +28,7 @@ def teacher(tmp_path: Path, **settings: object) -> Iterator[str]:
         yield process.url
 
 
-def recipe_file(tmp_path: Path, url: str, **run: object) -> Path:
+def recipe_file(tmp_path: Path, url: str, *, in_flight: int = IN_FLIGHT, **run: object) -> Path:
     """A recipe over generated prompts."""
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in range(PROMPTS)))
@@ -41,7 +41,7 @@ def recipe_file(tmp_path: Path, url: str, **run: object) -> Path:
                 "name": "t",
                 "base_url": url,
                 "model": "m",
-                "limits": {"in_flight": IN_FLIGHT},
+                "limits": {"in_flight": in_flight},
                 "terms": {"training_use": "permitted"},
             }
         ],
@@ -144,3 +144,37 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
     assert end["state"] == "done"
     figures = check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=0, kills=0)
     assert figures["answered"] == PROMPTS * SAMPLES
+
+
+@pytest.mark.slow
+def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
+    """Ctrl-C twice: exit 3 without waiting for what is under way, which is all that may be asked again."""
+    with teacher(tmp_path, latency_s=3.0) as url:
+        recipe = recipe_file(tmp_path, url, in_flight=500)
+        first = start(recipe, tmp_path)
+        until(lambda: shards(tmp_path) >= 3, process=first)
+        first.send_signal(signal.SIGINT)
+        until(lambda: "once more: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=15)
+        assert first.returncode == 3
+        out, _ = start(recipe, tmp_path).communicate(timeout=120)
+    assert json.loads(out.splitlines()[-1])["state"] == "done"
+    check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=500, kills=1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path) -> None:
+    """SIGSTOP past the lease: another worker goes on with its chunks, and what it does when it wakes up is lost."""
+    with teacher(tmp_path, latency_s=0.2) as url:
+        recipe = recipe_file(tmp_path, url, workers=2)
+        run = start(recipe, tmp_path)
+        until(lambda: shards(tmp_path) >= 4 and len(workers_of(run.pid)) == 2, process=run)
+        stopped = workers_of(run.pid)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: shards(tmp_path) == PROMPTS // 100, process=run)
+        os.kill(stopped, signal.SIGCONT)
+        out, _ = run.communicate(timeout=60)
+    end = json.loads(out.splitlines()[-1])
+    assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
+    check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)
