@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import Strict
+from schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
 from schemas.simulator import SimulatorSettings
 
 TEACHER_APIS = ("openai-chat", "simulator")
@@ -87,7 +88,7 @@ class Price(Strict):
 class Terms(Strict):
     """What the teacher's terms say of training on its answers, as the user read them."""
 
-    training_use: Literal["permitted", "permitted-with-obligations", "by-authorisation", "prohibited"]
+    training_use: TrainingUse
     """Whether a model may be trained on the answers."""
     license: str | None = None
     """The licence of the weights, or the name of the terms."""
@@ -99,6 +100,10 @@ class Terms(Strict):
     """What whoever trains on the answers has to do."""
     authorisation: str | None = None
     """With `by-authorisation`: the reference of the written permission."""
+    text_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """The SHA-256 in hex of the text as the user read it, where a copy is kept."""
+    declared_by: Literal["user", "known-licence"] = "user"
+    """Who says so: the user, or the table of licences known by the model's name, where the recipe has no `terms`."""
 
     @model_validator(mode="after")
     def _may_train(self) -> Self:
@@ -146,6 +151,24 @@ class Teacher(Strict):
     """With `api: simulator`: how the built-in teacher behaves."""
 
     @model_validator(mode="after")
+    def _fill_terms(self) -> Self:
+        """Add what is known of the teacher's terms to what the recipe says of them."""
+        known = known_terms(self.model, hosts=hosts_of(self.urls)) if self.api != "simulator" else None
+        if known is None or known.prohibits:
+            return self
+        terms = self.terms or Terms(
+            license=known.license,
+            training_use=known.training_use,
+            url=known.url,
+            seen_on=SEEN_ON,
+            declared_by="known-licence",
+        )
+        if missing := tuple(obligation for obligation in known.obligations if obligation not in terms.obligations):
+            use = "permitted-with-obligations" if terms.training_use == "permitted" else terms.training_use
+            terms = terms.model_copy(update={"training_use": use, "obligations": (*terms.obligations, *missing)})
+        return self if terms is self.terms else self.model_copy(update={"terms": terms})
+
+    @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.api == "simulator":
             if self.base_url or self.endpoints or self.api_key:
@@ -163,7 +186,15 @@ class Teacher(Strict):
             yield "expected `base_url` or `endpoints`, one of both"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
-        if self.terms is None:
+        known = known_terms(self.model, hosts=hosts_of(self.urls))
+        if known is not None and known.prohibits:
+            if self.terms is None or self.terms.training_use != "by-authorisation":
+                yield (
+                    f"the {known.license} prohibits training on its answers ({known.says}): ask another teacher, or "
+                    "give `terms: {training_use: by-authorisation, authorisation: …}`, the written permission's "
+                    "reference, which every shard then names"
+                )
+        elif self.terms is None:
             yield (
                 "`terms` is missing: whether its answers may be trained on, as you read it, such as "
                 "`terms: {license: MIT, training_use: permitted, url: https://…, seen_on: 2026-11-22}`"

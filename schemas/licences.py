@@ -1,0 +1,107 @@
+"""What is known for certain of teachers' terms, by the model's name on the Hugging Face Hub or by the API's host.
+
+Only what the texts themselves say, as read on `SEEN_ON`: no guess from a family's name, and whatever is not
+here is undeclared. It is not legal advice.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+SEEN_ON = date(2026, 11, 22)
+
+TrainingUse: TypeAlias = Literal["permitted", "permitted-with-obligations", "by-authorisation", "prohibited"]
+"""Whether a model may be trained on the answers."""
+
+_LLAMA_OBLIGATIONS = (
+    'A model trained on the answers that is distributed has a name that begins with "Llama".',
+    'Whoever distributes it displays "Built with Llama" and passes on the Llama licence with it.',
+    "With more than 700 million monthly active users, a licence has to be asked of Meta.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Terms that are known."""
+
+    license: str
+    training_use: TrainingUse
+    url: str | None = None
+    obligations: tuple[str, ...] = ()
+    says: str = ""
+    """Where they prohibit training: what they say."""
+
+    @property
+    def prohibits(self) -> bool:
+        """Whether nobody may train on the answers without a permission of his own."""
+        return self.training_use == "prohibited"
+
+
+def _llama(version: str) -> Known:
+    return Known(f"Llama {version} Community License", "permitted-with-obligations", obligations=_LLAMA_OBLIGATIONS)
+
+
+def _closed(license: str, says: str) -> Known:
+    return Known(license, "prohibited", says=says)
+
+
+_APACHE = Known("Apache-2.0", "permitted")
+_OLD_LLAMA = 'its results may not be used "to improve any other large language model"'
+
+_BY_MODEL: tuple[tuple[str, Known], ...] = (
+    (
+        r"deepseek-ai/DeepSeek-R1(-Zero|-0528)?",
+        Known("MIT", "permitted", url="https://github.com/deepseek-ai/DeepSeek-R1/blob/main/LICENSE"),
+    ),
+    (r"deepseek-ai/DeepSeek-R1-Distill-Llama-8B", _llama("3.1")),
+    (r"deepseek-ai/DeepSeek-R1-Distill-Llama-70B", _llama("3.3")),
+    (r"Qwen/Qwen3-[0-9.]+B(-.+)?", _APACHE),
+    (r"openai/gpt-oss-(20b|120b)", _APACHE),
+    (r"meta-llama/(Meta-)?Llama-3\.1-.+", _llama("3.1")),
+    (r"meta-llama/Llama-3\.2-.+", _llama("3.2")),
+    (r"meta-llama/Llama-3\.3-.+", _llama("3.3")),
+    (r"meta-llama/Llama-4-.+", _llama("4")),
+    (r"meta-llama/Llama-2-.+", _closed("Llama 2 Community License", _OLD_LLAMA)),
+    (r"meta-llama/Meta-Llama-3-.+", _closed("Llama 3 Community License", _OLD_LLAMA)),
+)
+
+_BY_HOST: Mapping[str, Known] = {
+    "api.openai.com": _closed(
+        "OpenAI Services Agreement 3.3(e)",
+        'answers may not be used "to develop artificial intelligence models that compete with OpenAI\'s products", '
+        "but for its Permitted Exceptions",
+    ),
+    "api.anthropic.com": _closed(
+        "Anthropic Commercial Terms D.4",
+        'no access "to train competing AI models ... except as expressly approved by Anthropic"',
+    ),
+    "generativelanguage.googleapis.com": _closed(
+        "Gemini API Additional Terms", 'the services may not be used "to develop models that compete with" them'
+    ),
+    "api.x.ai": _closed(
+        "xAI Enterprise Terms", 'no product similar to or competitive with theirs, and no "distill"ing'
+    ),
+    "api.deepseek.com": Known("DeepSeek Open Platform Terms 4.2(3)", "permitted"),
+}
+"""A platform that serves others' models under those models' terms is none of these."""
+
+
+def known_terms(model: str, *, hosts: tuple[str, ...]) -> Known | None:
+    """What is known of a teacher; the stricter of its model's and its hosts' terms, None where nothing is."""
+    found = [known for pattern, known in _BY_MODEL if re.fullmatch(pattern, model, re.IGNORECASE)]
+    found += [_BY_HOST[host] for host in hosts if host in _BY_HOST]
+    strictness = ("permitted", "permitted-with-obligations", "prohibited")
+    return max(found, key=lambda known: strictness.index(known.training_use), default=None)
+
+
+def hosts_of(urls: Iterable[str]) -> tuple[str, ...]:
+    """The hosts in these URLs, those that can be read."""
+    hosts = []
+    for url in urls:
+        with suppress(ValueError):
+            hosts.append(urlsplit(url).hostname or "")
+    return tuple(hosts)
