@@ -1,7 +1,7 @@
 """What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
@@ -76,8 +76,10 @@ def _kinds(counts: dict[str, int]) -> str:
     return f" ({', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))})" if counts else ""
 
 
-def summarise(store: Store, *, state: str | None = None) -> Summary:
-    """The dataset's counts.
+def summarise(
+    store: Store, *, state: str | None = None, visit: Callable[[ChunkId, ShardMeta], None] = lambda chunk, meta: None
+) -> Summary:
+    """The dataset's counts; `visit` is shown what each shard says of itself, in order.
 
     Raises:
         DatasetError: there is no dataset at the store's root, or it is damaged.
@@ -90,7 +92,10 @@ def summarise(store: Store, *, state: str | None = None) -> Summary:
     plans = read_plans(store)
     parts = {plan.generation: read_parts(store, plan) for plan in plans}
     sealed = list(sealed_chunks(store))
-    counts = sum((meta.counts for _, meta in read_metas(store, sealed)), ShardCounts())
+    counts = ShardCounts()
+    for chunk, meta in read_metas(store, sealed):
+        visit(chunk, meta)
+        counts += meta.counts
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
     planned = bool(plans) and all(_is_whole(parts[plan.generation]) for plan in plans if plan.retry is None)
     rows, duplicates, bad = _rows(part for each in parts.values() for part in each)

@@ -1,0 +1,117 @@
+"""Where a dataset comes from, as its shards say: teachers with their terms, versions, and the recipe it is bound to.
+
+A dataset takes the union of its teachers' obligations; terms that a later run declared otherwise stand beside the
+earlier ones.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gen.dataset import RECIPE_KEY, ChunkId, read_identity
+from gen.errors import DatasetError
+from gen.shards import ShardMeta
+from gen.store import Store
+from gen.summary import Summary, summarise
+from schemas.recipe import Recipe
+from schemas.teacher import Terms
+
+
+class StoredTeacher(BaseModel):
+    """A teacher as a shard names it; only a simulator has no terms."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    model: str
+    terms: Terms | None = None
+
+
+@dataclass(slots=True)
+class Provenance:
+    """What is known of a dataset's making."""
+
+    name: str
+    identity: dict[str, Any]
+    """The recipe, as far as a dataset is bound to it."""
+    teachers: list[StoredTeacher] = field(default_factory=list)
+    """Each with each of the terms it had."""
+    versions: set[str] = field(default_factory=set)
+    """Of this program."""
+    _seen: set[bytes] = field(default_factory=set)
+
+    def add(self, meta: ShardMeta) -> None:
+        """Take in a shard.
+
+        Raises:
+            DatasetError: its teachers can't be read.
+        """
+        self.versions.add(meta.stillhouse)
+        if (text := orjson.dumps(meta.teachers, option=orjson.OPT_SORT_KEYS)) in self._seen:
+            return
+        self._seen.add(text)
+        try:
+            self._add_teachers([StoredTeacher.model_validate(teacher) for teacher in meta.teachers])
+        except ValidationError:
+            chunk = ChunkId(meta.generation, meta.chunk)
+            raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
+
+    def add_recipe(self, recipe: Recipe) -> None:
+        """Take in the teachers of a run whose first shard is still to come."""
+        self._add_teachers(
+            [StoredTeacher(name=each.name, model=each.model_name, terms=each.terms) for each in recipe.teachers]
+        )
+
+    def _add_teachers(self, teachers: list[StoredTeacher]) -> None:
+        self.teachers += [teacher for teacher in teachers if teacher not in self.teachers]
+
+    @property
+    def obligations(self) -> list[str]:
+        """What whoever trains on the records has to do, each once."""
+        terms = [teacher.terms for teacher in self.teachers if teacher.terms is not None]
+        return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A dataset as its footers show it."""
+
+    summary: Summary
+    provenance: Provenance
+    shards: int
+    files: tuple[tuple[str, str], ...]
+    """(key, kind) of all that hold rows, in the chunks' order; kind is data, rejected or failed."""
+
+
+def survey(store: Store, *, state: str | None = None) -> Survey:
+    """Read every footer once.
+
+    Raises:
+        DatasetError: there is no dataset at the store's root, or it is damaged.
+    """
+    provenance = _bound(store)
+    files: list[tuple[str, str]] = []
+    shards = 0
+
+    def visit(chunk: ChunkId, meta: ShardMeta) -> None:
+        nonlocal shards
+        shards += 1
+        provenance.add(meta)
+        if meta.counts.records:
+            files.append((chunk.data_key, "data"))
+        files.extend((side.key, kind) for kind, side in meta.side.items() if kind != "raw")
+
+    summary = summarise(store, state=state, visit=visit)
+    return Survey(summary, provenance, shards, tuple(files))
+
+
+def _bound(store: Store) -> Provenance:
+    """What the dataset is bound to, before any shard is read."""
+    stored = store.get(RECIPE_KEY)
+    if stored is None:
+        raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
+    identity = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
+    return Provenance(name=str(yaml.safe_load(stored).get("name", "")), identity=identity)
