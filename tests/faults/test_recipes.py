@@ -160,7 +160,10 @@ def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:
     """The price of a teacher, max_tokens, or both."""
     write_source(tmp_path, questions(1))
     priced = [{"name": "sim", "api": "simulator", "price": {"input": 1, "output": 2}}]
-    cases = [({}, {}, "teachers.sim.price and ask.max_tokens"), ({"max_tokens": 9}, {}, "teachers.sim.price")]
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({}, {}, "teachers.sim.price and ask.max_tokens"),
+        ({"max_tokens": 9}, {}, "teachers.sim.price"),
+    ]
     for ask, teachers, lacks in [*cases, ({}, {"teachers": priced}, "ask.max_tokens")]:
         assert f"unknown without {lacks}\n" in render(preview(recipe_of(tmp_path, ask=ask, **teachers)))
 
