@@ -86,7 +86,7 @@ def submit(
 @json_option
 @clean
 def doctor(recipe: str | None, overrides: tuple[str, ...], address: str | None, as_json: bool) -> None:
-    """Try Ray, the stores and the disk for a run of RECIPE, and each teacher with one request; exit 1 where one fails."""
+    """Try Ray, the stores and the disk for a run of RECIPE, and each teacher with one request; exit 1 if one fails."""
     from cluster.doctor import examine
 
     chosen = None if recipe is None else read(recipe, overrides)

@@ -35,6 +35,7 @@ STOP_WAIT_S = 60
 """How long Ray waits for a stopped run before it kills it: our own grace, and time to put away what came home. Its
 default of 3 s is too short for either."""
 RECIPE_FILE = "recipe.yaml"
+_SHIPPED = (".py", ".j2", ".css")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +109,18 @@ def _absolute(path: str) -> str:
 
 
 def _copy_code(folder: Path) -> None:
-    """Our three packages' modules; no data, no caches, nothing that happens to lie beside them."""
+    """Our three packages' modules and templates; no data, no caches, nothing that happens to lie beside them."""
     for package in (schemas, gen):
         _copy_package(Path(package.__path__[0]), folder)
     _copy_package(Path(__file__).parent, folder)
 
 
 def _copy_package(package: Path, folder: Path) -> None:
-    for module in package.rglob("*.py"):
-        target = folder / module.relative_to(package.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(module, target)
+    for module in package.rglob("*"):
+        if module.suffix in _SHIPPED and module.is_file():
+            target = folder / module.relative_to(package.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(module, target)
 
 
 def requirements() -> list[str]:

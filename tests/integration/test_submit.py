@@ -1,0 +1,233 @@
+"""A run as a Ray job on a real cluster with a token: submitted, followed, stopped, gone on with, refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import questions, write_source
+from ray_head import TOKEN, RayHead, ray_head
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    """One cluster for all tests here."""
+    with ray_head() as running:
+        yield running
+
+
+def write_recipe(folder: Path, *, rows: int = 60, **settings: Any) -> Path:
+    """A recipe in the folder over so many rows; `settings` are the simulator's."""
+    write_source(folder, questions(rows))
+    recipe = {
+        "name": "submitted",
+        "source": {"path": str(folder / "source"), "prompt": "question", "id": "id"},
+        "teachers": [{"name": "t", "api": "simulator", "limits": {"in_flight": 8}, "simulator": settings}],
+        "dataset": {"path": str(folder / "out"), "prompts_per_shard": 10},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def stillhouse(
+    *args: object, env: dict[str, str], code: int, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """The command's output; checks its exit code."""
+    command = [sys.executable, "-m", "cluster.cli", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env, cwd=cwd)
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Until it is so."""
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -> None:
+    """Its result is the last line, its metadata says what it is, and only code and recipe were shipped."""
+    for name in (".env", "prod.key"):
+        (tmp_path / name).write_text("CANARY")
+    recipe = write_recipe(tmp_path)
+    before = head.shipped()
+    args = ("submit", recipe, "--address", head.dashboard, "--ship", "code", "--json", "-o", "ask.samples=2")
+    done = stillhouse(*args, env=head.env, code=0, cwd=tmp_path)
+    end = json.loads(done.stdout)
+    assert (end["state"], end["records"], end["requests"]) == ("done", 120, 120)
+
+    (files,) = [shipped for shipped in head.shipped() if shipped not in before]
+    assert {name.split("/")[0] for name in files if "__pycache__" not in name} == {
+        "recipe.yaml", "schemas", "gen", "cluster"
+    }  # fmt: skip
+    assert "cluster/quickstart/prompts.jsonl" not in files
+    status = stillhouse("status", tmp_path / "out", "--address", head.dashboard, env=head.env, code=0)
+    assert "no job on" in status.stderr
+    logs = stillhouse("logs", tmp_path / "out", "--no-follow", "--address", head.dashboard, env=head.env, code=0)
+    assert done.stdout.strip() in logs.stdout
+
+
+def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) -> None:
+    """Stop is exit code 3 to whoever follows; the next submit asks only what is missing."""
+    recipe = write_recipe(tmp_path, latency_s=1.0)
+    where = ("--address", head.dashboard)
+    args = ("submit", recipe, *where, "--ship", "code", "--json")
+    job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
+    wait_until(lambda: next((tmp_path / "out").glob("_stillhouse/journal/*/*.journal"), None) is not None)
+    refused = stillhouse(*args, env=head.env, code=2)
+    assert f"job {job} already works on" in refused.stderr
+    status = stillhouse("status", tmp_path / "out", "--json", *where, env=head.env, code=0)
+    assert f"job {job}: running" in status.stderr
+    assert json.loads(status.stdout)["state"] == "running"
+
+    stillhouse("stop", tmp_path / "out", *where, env=head.env, code=0)
+    first = json.loads(stillhouse("logs", job, "--json", *where, env=head.env, code=3).stdout)
+    assert first["state"] == "paused"
+    assert 0 < first["requests"] < 60
+    again = json.loads(stillhouse(*args, "-o", "teachers.t.simulator.latency_s=0", env=head.env, code=0).stdout)
+    assert (again["state"], again["records"], again["maybe_billed"]) == ("done", 60, 0)
+    assert first["requests"] + again["requests"] == 60
+    stillhouse("verify", tmp_path / "out", env=head.env, code=0)
+
+
+def test_plain_ray_job_submit_does_the_same(head: RayHead, tmp_path: Path) -> None:
+    """From a checkout with a recipe in it; the checkout's .rayignore keeps back keys, data and caches."""
+    checkout = tmp_path / "checkout"
+    for package in ("schemas", "gen", "cluster"):
+        shutil.copytree(ROOT / package, checkout / package)
+    shutil.copy(ROOT / ".rayignore", checkout)
+    shutil.copy(write_recipe(tmp_path), checkout / "recipe.yaml")
+    canaries = (".env", ".env.yaml", "prod.key", "creds.json", "out/part.parquet", "gen/.env", "gen/x.pem")
+    for name in canaries:
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text("CANARY")
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.dashboard]
+    command += ["--working-dir", ".", "--", "python", "-m", "cluster.cli", "run", "recipe.yaml", "--json"]
+    before = head.shipped()
+    done = subprocess.run(command, cwd=checkout, env=head.env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '{"state":"done"' in done.stdout
+    (files,) = [shipped for shipped in head.shipped() if shipped not in before]
+    assert {"recipe.yaml", "cluster/cli.py"} <= files
+    assert files & set(canaries) == set()
+
+
+def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
+    """A source that is not there: 2, with the run's own words."""
+    recipe = write_recipe(tmp_path)
+    missing = ("-o", "source.path=missing-*.jsonl", "--ship", "code")
+    done = stillhouse("submit", recipe, *missing, "--address", head.dashboard, env=head.env, code=2, cwd=tmp_path)
+    assert str(tmp_path / "missing-*.jsonl") in done.stderr
+
+
+def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
+    """Where others hold every CPU, the waiting is explained, by `doctor` too."""
+    hold = (
+        "import ray, sys\n"
+        f"ray.init(address={head.gcs!r}, log_to_driver=False)\n"
+        "class Hold:\n    def there(self): return True\n"
+        "held = [ray.remote(Hold).options(num_cpus=1).remote() for _ in range(int(ray.cluster_resources()['CPU']))]\n"
+        "ray.get([each.there.remote() for each in held])\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(
+        command, env=head.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert "held" in holder.stdout.readline()
+        doctor = stillhouse("doctor", "--address", head.gcs, env=head.env, code=0)
+        assert "a worker needs a CPU" in doctor.stdout
+        args = ["submit", str(write_recipe(tmp_path, rows=10)), "--address", head.dashboard, "--ship", "code"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli", *args], env=head.env, stderr=subprocess.PIPE, text=True
+        ) as following:
+            assert following.stderr is not None
+            assert any("needs a CPU" in line for line in following.stderr)
+            holder.communicate("")
+            following.communicate()
+            assert following.returncode == 0
+
+
+def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:
+    """By submit and by run, with what to set; the token itself is not repeated."""
+    wrong = head.env | {"RAY_AUTH_TOKEN": TOKEN[::-1]}
+    submit = stillhouse("submit", write_recipe(tmp_path), "--address", head.dashboard, env=wrong, code=2)
+    assert "RAY_AUTH_TOKEN" in submit.stderr
+    run = stillhouse("run", tmp_path / "recipe.yaml", "--address", head.gcs, env=wrong, code=2)
+    assert "can't be joined" in run.stderr
+    assert TOKEN[::-1] not in submit.stderr + run.stderr
+
+
+def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
+    """The versions of both sides are named."""
+    program = "import ray; ray.__version__ = '2.59.0'; from cluster.cli import main; main()"
+    args = ["run", str(write_recipe(tmp_path)), "--address", head.gcs]
+    command = [sys.executable, "-c", program, *args]
+    done = subprocess.run(command, env=head.env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2, done.stderr
+    assert "2.59.0" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_cluster_is_refused(head: RayHead, tmp_path: Path) -> None:
+    """Before anything is shipped to it."""
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"version": "4", "ray_version": "2.40.0", "ray_commit": ""}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        done = stillhouse("submit", write_recipe(tmp_path), "--address", address, env=head.env, code=2)
+        server.shutdown()
+    assert "runs Ray 2.40.0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "address", "said"),
+    [
+        ("submit", "http://127.0.0.1:1", "no Ray cluster answers at http://127.0.0.1:1"),
+        ("submit", "127.0.0.1:8265", "expected the http address"),
+        ("submit", "http://user:secret@127.0.0.1:8265", "without credentials"),
+        ("run", "127.0.0.1:1", "no Ray cluster at 127.0.0.1:1"),
+        ("run", "DASHBOARD", "is a web server"),
+        ("run", "http://DASHBOARD", "expected `auto` or a cluster's host:port"),
+    ],
+)
+def test_a_wrong_address_is_said_at_once(head: RayHead, tmp_path: Path, command: str, address: str, said: str) -> None:
+    """With what was expected."""
+    address = address.replace("DASHBOARD", head.dashboard.removeprefix("http://"))
+    done = stillhouse(command, write_recipe(tmp_path), "--address", address, env=head.env, code=2)
+    assert said in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
+    """Neither an id nor a dataset with a job."""
+    done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=head.env, code=2)
+    assert "knows no job" in done.stderr
