@@ -13,15 +13,18 @@ from cluster.display import Display
 from cluster.job_message import JobMessage
 from cluster.metrics import RunMetrics
 from cluster.prompt_queue import QueueStats
-from cluster.runtime import cpus, free_cpus
+from cluster.runtime import cpus, draining_nodes, free_cpus
 from cluster.teacher_worker import TeacherWorker, accounts_of
-from gen.control import End
+from gen.control import End, node_of
 from gen.errors import StillhouseError
 from schemas.recipe import Recipe
 
 CALL_TIMEOUT_S = 5.0
 START_PATIENCE_S = 10.0
 """After so long without a started worker, a word about it."""
+DRAIN_POLL_S = 2.0
+MOST_SAID = 300
+"""Characters of a worker's last words that are shown."""
 MOST_DEATHS = 20
 """Workers that may die in a row without a chunk sealed in between."""
 
@@ -34,6 +37,8 @@ class _Hand:
     name_ref: Any
     run_ref: Any
     name: str | None = None
+    leaving: bool = False
+    """Its node was told to go: it was told to stop, and another works in its place."""
 
 
 class Crew:
@@ -53,6 +58,7 @@ class Crew:
         self._sealed = -1
         self._stopping = False
         self._warned = False
+        self._look_for_drains_at = 0.0
         self._hands = [self._hire() for _ in range(workers)]
         self.ends: list[End] = []
         """How workers ended that did not die."""
@@ -96,15 +102,33 @@ class Crew:
             self._hands.remove(hand)
             end = _result(hand.run_ref)
             if isinstance(end, End):
-                self.ends.append(end)
+                if not (hand.leaving and end.kind == "stopped"):
+                    self.ends.append(end)
+            elif hand.leaving:
+                self._tell_queue("worker_died", hand.name)
             else:
                 self._replace(hand, end, display)
+        self._leave_draining_nodes(display)
         if not self._warned and not self._any_started() and time.monotonic() - self._started > START_PATIENCE_S:
             self._warned = True
             display.note(
                 f"no worker has started after {START_PATIENCE_S:.0f} s "
                 f"(each needs a CPU; {free_cpus():g} of {cpus():g} are free); waiting"
             )
+
+    def _leave_draining_nodes(self, display: Display) -> None:
+        """Have workers on nodes that are about to go bring their chunks home, and others go on elsewhere."""
+        now = time.monotonic()
+        if self._stopping or now < self._look_for_drains_at:
+            return
+        self._look_for_drains_at = now + DRAIN_POLL_S
+        draining = {node[:8] for node in draining_nodes()}
+        for hand in list(self._hands):
+            if hand.name is not None and not hand.leaving and node_of(hand.name) in draining:
+                hand.leaving = True
+                hand.actor.stop.remote()
+                display.note(f"{hand.name}: its node is about to go; its chunks go on in another worker")
+                self._hands.append(self._hire())
 
     def _any_started(self) -> bool:
         return bool(self.ends) or any(hand.name is not None for hand in self._hands)
@@ -151,10 +175,10 @@ class Crew:
 
 
 def _result(ref: Any) -> Any:
-    """The call's value, or the first line of why there is none."""
+    """The call's value, or a line of why there is none."""
     try:
         return ray.get(ref)
-    except RayTaskError as error:
-        return (str(error).strip().splitlines() or ["?"])[-1]
+    except RayTaskError as error:  # a traceback, with the error in its last line
+        return (str(error).strip().splitlines() or ["?"])[-1][:MOST_SAID]
     except RayError as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:MOST_SAID]
