@@ -61,8 +61,12 @@ def examine(recipe: Recipe | None, *, address: str | None = None) -> Iterator[Fi
         address: a cluster's host:port, or its dashboard's http address; by default a Ray is started here.
     """
     yield from _ray(address)
-    if recipe is None:
-        return
+    if recipe is not None:
+        yield from examine_recipe(recipe)
+
+
+def examine_recipe(recipe: Recipe) -> Iterator[Finding]:
+    """Try what the recipe names: its source, its dataset's store, the journals' disk and its teachers."""
     yield from _tried("source", lambda: _source(recipe))
     yield from _tried("dataset", lambda: _dataset(recipe))
     yield from _tried("journal", lambda: _journal(recipe))

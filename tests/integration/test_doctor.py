@@ -1,0 +1,144 @@
+"""`doctor` against real servers and folders: each fault it is for is found, named, and comes with its mending."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import questions, recipe_of, write_source
+from click.testing import CliRunner
+
+from cluster.cli import main
+from cluster.doctor import Finding, examine_recipe
+from gen import simulator
+from schemas.recipe_file import dump_recipe
+from schemas.simulator import SimulatorSettings
+
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+"""Of a clock that is far off."""
+
+
+def teacher(url: str, **changes: Any) -> dict[str, Any]:
+    """A teacher at the url."""
+    return {"name": "t", "base_url": url, "model": "m", "terms": {"training_use": "permitted"}} | changes
+
+
+def found(root: Path, **changes: Any) -> dict[str, Finding]:
+    """The findings on a recipe by name; of two with one name the last."""
+    write_source(root, questions(3))
+    return {finding.name: finding for finding in examine_recipe(recipe_of(root, **changes))}
+
+
+@contextmanager
+def replying(status: int, body: dict[str, Any], **headers: str) -> Iterator[str]:
+    """The base URL of a server that has one reply to everything."""
+
+    class One(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            data = json.dumps(body).encode()
+            self.send_response_only(status)
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), One) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+def test_all_is_well_and_nothing_is_left(tmp_path: Path) -> None:
+    """A teacher is asked once, shortly; no dataset comes to be."""
+    log = tmp_path / "log.jsonl"
+    with simulator.start(SimulatorSettings(log=str(log))) as server:
+        findings = found(tmp_path, teachers=[teacher(server.url)])
+    assert {name: finding.state for name, finding in findings.items()} == {
+        "source": "ok", "dataset": "ok", "journal": "ok", "teacher t": "ok"
+    }  # fmt: skip
+    assert "one request sent" in findings["teacher t"].said
+    assert len(log.read_text().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider echoes it; doctor does not."""
+    monkeypatch.setenv("A_KEY", "secret-value-of-this-account")
+    refusal = {
+        "error": {"message": "Incorrect API key provided: secret-value-of-this-account", "code": "invalid_api_key"}
+    }
+    with replying(401, refusal) as url:
+        finding = found(tmp_path, teachers=[teacher(url, api_key="env:A_KEY")])["teacher t"]
+    assert finding.state == "fail"
+    assert "api_key" in finding.mend
+    assert "secret-value" not in finding.as_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "state", "mend"),
+    [
+        (429, "Rate limit reached", "warn", "limits"),
+        (404, "The model `m` does not exist", "fail", "model"),
+        (500, "oops", "fail", "server is up"),
+    ],
+)
+def test_what_a_teacher_replies_says_what_to_do(
+    tmp_path: Path, status: int, message: str, state: str, mend: str
+) -> None:
+    """Waiting is no fault of the recipe; the rest is."""
+    with replying(status, {"error": {"message": message}}) as url:
+        finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
+    assert (finding.state, mend in finding.mend) == (state, True), finding
+
+
+def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
+    """By the Date of the teacher's reply."""
+    answer = {
+        "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
+        "model": "m",
+    }
+    with replying(200, answer, Date=DATE) as url:
+        finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
+    assert (finding.state, "clock" in finding.said) == ("warn", True)
+
+
+def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
+    """Each is a finding of its own, and the others are still tried."""
+    (tmp_path / "other").mkdir()
+    absent = [
+        teacher("http://127.0.0.1:1/v1", name="a"),
+        teacher("http://127.0.0.1:1/v1", name="b", api_key="env:NO_1"),
+    ]
+    findings = found(tmp_path, teachers=absent, source={"path": str(tmp_path / "none.jsonl")})
+    states = {name: finding.state for name, finding in findings.items()}
+    assert states == {
+        "source": "fail", "dataset": "ok", "journal": "ok", "teacher a": "fail", "teacher b": "fail"
+    }  # fmt: skip
+    assert "NO_1" in findings["teacher b"].said
+
+
+def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
+    """A file where the dataset should be."""
+    (tmp_path / "out").write_text("in the way")
+    assert found(tmp_path)["dataset"].state == "fail"
+
+
+def test_the_command_exits_1_where_something_fails(tmp_path: Path) -> None:
+    """With a Ray address that is none, and JSON for machines."""
+    write_source(tmp_path, questions(3))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_recipe(recipe_of(tmp_path)))
+    done = CliRunner().invoke(main, ["doctor", str(recipe), "--address", "127.0.0.1:1", "--json"])
+    states = {finding["name"]: finding["state"] for finding in json.loads(done.stdout)}
+    assert states == {
+        "here": "ok", "ray": "fail", "source": "ok", "dataset": "ok", "journal": "ok", "teacher sim": "ok"
+    }  # fmt: skip
+    assert done.exit_code == 1
