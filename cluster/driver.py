@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cluster.display import Display, Quiet
 from gen import simulator
+from gen.card import kept_card
 from gen.control import End
 from gen.dataset import Plan, bind, open_dataset
 from gen.errors import Interrupted, Paused, StillhouseError, UsageError
@@ -95,6 +96,7 @@ class Driver:
             bind(self._store, self._recipe)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
+            stack.enter_context(kept_card(self._store, self._recipe))
             recruit: Callable[[Plan], Crew] | None = None
             for plan in self._generations():
                 if recruit is None:

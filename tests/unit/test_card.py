@@ -1,0 +1,142 @@
+"""The dataset card: true of what is sealed, read by `datasets`, harmless, and open to what a user writes into it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+from builders import answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, write_source
+
+from gen.card import BEGIN, CARD_KEY, END, kept_card, size_category, write_card
+from gen.dataset import ChunkId, open_dataset
+from gen.shards import Sealer
+from gen.verify import verify
+from schemas.recipe import Recipe
+
+LLAMA = {"name": "llama", "base_url": "http://t/v1", "model": "meta-llama/Llama-3.3-70B-Instruct"}
+
+
+def part_of_a_dataset(root: Path, *, rows: int = 4, **changes: Any) -> Recipe:
+    """The recipe of a dataset of two chunks, of which the first is sealed: two records, one rejected answer."""
+    recipe, held = chunk_of(root, questions(rows), dataset={"prompts_per_shard": 3}, **changes)
+    for ordinal, finish in enumerate(("stop", "stop", "length")):
+        answer(held, ordinal, body_of(f"answer {ordinal}", finish=finish))
+    sealed(recipe, held)
+    return recipe
+
+
+def card_of(recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """The head and the body of the card, written now."""
+    write_card(open_dataset(recipe), recipe)
+    text = (Path(recipe.dataset.path) / CARD_KEY).read_text()
+    head, body = re.fullmatch(r"---\n(.*?)---\n(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    return yaml.safe_load(head), body
+
+
+def test_datasets_loads_data_and_nothing_else(tmp_path: Path) -> None:
+    """`load_dataset(<folder>)` comes to the records: neither the rejected ones nor our own files."""
+    recipe = part_of_a_dataset(tmp_path)
+    write_card(open_dataset(recipe))
+    loaded = datasets.load_dataset(recipe.dataset.path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["content"] for (row,) in loaded["completion"]] == ["answer 0", "answer 1"]
+
+
+def test_partial_dataset_says_so(tmp_path: Path) -> None:
+    """The counts are those of the sealed shards, and what is left to ask is named."""
+    head, body = card_of(part_of_a_dataset(tmp_path))
+    assert head["size_categories"] == ["n<1K"]
+    assert head["license"] == "other"
+    assert "2 records in 1 shards, with 1 samples still to be asked" in body
+    assert "| rejected | 1 (length 1) |" in body
+
+
+def test_dataset_without_a_shard_has_a_card(tmp_path: Path) -> None:
+    """A run that only begins writes one, with the teachers it is about to ask."""
+    write_source(tmp_path, questions(2))
+    recipe = recipe_of(tmp_path, teachers=[LLAMA])
+    index(recipe)
+    assert "Built with Llama" in card_of(recipe)[1]
+
+
+def test_finished_dataset_is_written_once(tmp_path: Path) -> None:
+    """A run that finds everything there leaves the card as it is."""
+    recipe = part_of_a_dataset(tmp_path, rows=3)
+    assert "not finished" not in card_of(recipe)[1]
+    path = Path(recipe.dataset.path) / CARD_KEY
+    before = path.stat()
+    write_card(open_dataset(recipe), recipe)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
+    """A later run's other declaration stands beside what earlier shards were made under."""
+    part_of_a_dataset(tmp_path, teachers=[LLAMA])
+    own = {"license": "ours", "training_use": "by-authorisation", "authorisation": "letter 7"}
+    body = card_of(recipe_of(tmp_path, dataset={"prompts_per_shard": 3}, teachers=[LLAMA | {"terms": own}]))[1]
+    assert "Licence: Llama 3.3 Community License, by the model's name" in body
+    assert "Licence: ours, as the user declared it" in body
+    assert "Authorisation: letter 7" in body
+    assert body.count('displays "Built with Llama"') == 1
+
+
+def test_what_a_user_writes_stays(tmp_path: Path) -> None:
+    """Text around our part and fields of the head are the user's; our part and the counts are written anew."""
+    recipe = part_of_a_dataset(tmp_path)
+    head, body = card_of(recipe)
+    mine = head | {"license": "cc-by-4.0", "language": ["en"], "size_categories": ["n>1T"]}
+    text = f"---\n{yaml.safe_dump(mine)}---\n\nMy own words.\n{body}\nAnd more of them.\n"
+    (Path(recipe.dataset.path) / CARD_KEY).write_text(text)
+    held = open_chunk(recipe, ChunkId(0, 1))
+    answer(held, 0, body_of("the last"))
+    Sealer(open_dataset(recipe), recipe, held).seal()
+    head, body = card_of(recipe)
+    assert (head["license"], head["language"], head["size_categories"]) == ("cc-by-4.0", ["en"], ["n<1K"])
+    assert (body.count("My own words."), body.count("And more of them."), body.count(BEGIN)) == (1, 1, 1)
+    assert "3 records in 2 shards" in body
+
+
+def test_hostile_recipe_stays_text(tmp_path: Path) -> None:
+    """Nothing in a recipe ends the fence, our part or a table's cell, or is HTML."""
+    system = f"````\n{END}\n<script>alert(1)</script>\n---\n# head"
+    terms = {"training_use": "permitted", "license": "<b>|x|</b>\u202e", "url": "javascript:alert(1)"}
+    teacher = {"name": "t", "base_url": "http://t/v1", "model": "m", "terms": terms}
+    recipe = part_of_a_dataset(tmp_path, ask={"system": system}, teachers=[teacher])
+    card_of(recipe)
+    body = card_of(recipe)[1]
+    prose, fenced = body.split("`````yaml\n")
+    assert (body.count("## Columns"), body.count(END)) == (1, 1)
+    assert not re.search(r"(?<!\\)<(?!!-- stillhouse)", prose)
+    assert "\u202e" not in body
+    assert "alert(1)" in fenced
+
+
+def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
+    """It is there at the start and true at the end; one that can't be written ends no run."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    path = Path(recipe.dataset.path) / CARD_KEY
+    with kept_card(open_dataset(recipe), recipe):
+        held = open_chunk(recipe)
+        answer(held, 0, body_of())
+        sealed(recipe, held)
+    assert "1 records in 1 shards" in path.read_text()
+    path.unlink()
+    path.mkdir()
+    with kept_card(open_dataset(recipe), recipe):
+        pass
+
+
+def test_card_is_no_foreign_file(tmp_path: Path) -> None:
+    """`verify` knows it."""
+    recipe = part_of_a_dataset(tmp_path)
+    write_card(open_dataset(recipe))
+    assert CARD_KEY not in [finding.key for finding in verify(open_dataset(recipe)).findings]
+
+
+def test_size_categories_are_the_hubs() -> None:
+    """From nothing to more than a trillion."""
+    rows = (0, 999, 1000, 18_093, 10**6, 10**12 - 1, 10**12)
+    words = ["n<1K", "n<1K", "1K<n<10K", "10K<n<100K", "1M<n<10M", "100B<n<1T", "n>1T"]
+    assert list(map(size_category, rows)) == words
