@@ -30,6 +30,7 @@ def test_wheel_holds_three_packages_typed_and_with_the_quickstart(wheel: zipfile
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in names} == {"schemas", "gen", "cluster"}
     needed = {"cluster/quickstart/recipe.yaml", "cluster/quickstart/prompts.jsonl"}
+    needed |= {"gen/report/page.html.j2", "gen/report/page.css", "gen/card.md.j2"}
     assert names >= needed | {"schemas/py.typed", "gen/py.typed", "cluster/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
