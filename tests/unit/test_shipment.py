@@ -1,0 +1,92 @@
+"""What a submitted run takes along, and above all what not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from builders import recipe_of
+
+from cluster.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
+from schemas.recipe_file import read_recipe
+
+KEYED = {
+    "name": "t",
+    "base_url": "https://teacher.example/v1",
+    "model": "m",
+    "api_key": "env:A_KEY",
+    "terms": {"training_use": "permitted"},
+}
+
+
+@pytest.mark.parametrize(("ship", "packages"), [("all", 3), ("code", 3), ("recipe", 0)])
+def test_the_folder_holds_the_recipe_and_our_code_alone(tmp_path: Path, ship: Ship, packages: int) -> None:
+    """As the nodes' images need it; what is installed there is our requirements, never another Ray."""
+    with packed(recipe_of(tmp_path), ship=ship) as shipment:
+        folder = Path(shipment.runtime_env["working_dir"])
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert len(list(folder.iterdir())) == 1 + packages
+        assert {path.suffix for path in files} <= {".py", ".yaml", ".j2", ".css"}
+        assert [path.name for path in files if path.suffix == ".yaml"] == ["recipe.yaml"]
+        pip = shipment.runtime_env.get("pip")
+    assert not folder.exists()
+    assert pip == (requirements() if ship == "all" else None)
+    assert not any(line.startswith("ray") for line in requirements())
+
+
+def test_no_secret_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe names the key; runtime_env and metadata, which the cluster shows, know nothing of it."""
+    monkeypatch.setenv("A_KEY", "secret-value")
+    recipe = recipe_of(tmp_path, teachers=[KEYED])
+    with packed(recipe, ship="code") as shipment:
+        folder = Path(shipment.runtime_env["working_dir"])
+        assert read_recipe(folder / "recipe.yaml") == recipe
+        assert shipment.runtime_env.keys() == {"working_dir", "env_vars"}
+        assert shipment.runtime_env["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+        shipped = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        assert b"secret-value" not in shipped + repr(shipment).encode()
+
+
+def test_metadata_finds_the_dataset(tmp_path: Path) -> None:
+    """By its canonical url; the fingerprint changes with what is asked, not with limits."""
+    recipe = recipe_of(tmp_path)
+    with packed(recipe, ship="recipe", limit=7) as shipment:
+        assert shipment.entrypoint == "python -m cluster.cli run recipe.yaml --json --limit 7"
+        assert shipment.metadata["stillhouse_dataset"] == str(tmp_path / "out")
+        assert shipment.metadata["stillhouse_recipe"] == fingerprint(recipe)
+    assert fingerprint(recipe_of(tmp_path, run={"workers": 7})) == fingerprint(recipe)
+    assert fingerprint(recipe_of(tmp_path, ask={"samples": 2})) != fingerprint(recipe)
+
+
+def test_local_paths_are_meant_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job has another working directory; what is in a store stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    paths = ["a.jsonl", "s3://lake/b/*.jsonl"]
+    recipe = with_absolute_paths(recipe_of(Path("."), source={"path": paths}, dataset={"path": "out/x"}))
+    assert recipe.source.paths == (str(tmp_path / "a.jsonl"), "s3://lake/b/*.jsonl")
+    assert recipe.dataset.path == str(tmp_path / "out/x")
+
+
+def test_rayjob_is_what_kuberay_takes() -> None:
+    """The example parses, waits as long as a stop takes, and holds no secret but as a mounted file."""
+    path = Path(__file__).resolve().parents[2] / "cluster" / "deploy" / "rayjob.yaml"
+    (config, job) = yaml.safe_load_all(path.read_text())
+    spec = job["spec"]
+    assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    (worker,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    for pod in (spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"], worker["template"]["spec"]):
+        assert pod["terminationGracePeriodSeconds"] >= 60
+        (container,) = pod["containers"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    recipe = read_text_recipe(config["data"]["recipe.yaml"])
+    mounts = {mount["mountPath"] for mount in worker["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert recipe["run"]["journal_dir"] in mounts
+    key = recipe["teachers"][0]["api_key"].removeprefix("file:")
+    assert str(Path(key).parent) in mounts
+
+
+def read_text_recipe(text: str) -> dict[str, object]:
+    """The recipe in the text, which is a valid one."""
+    from schemas.recipe_file import load_recipe
+
+    return load_recipe(text, origin="rayjob.yaml").model_dump(mode="json")
