@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -82,9 +83,22 @@ def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -
     assert done.stdout.strip() in logs.stdout
 
 
+def interrupt_following(job: str, head: RayHead) -> None:
+    """Ctrl-C while following ends the following alone, and says how to go on."""
+    command = [sys.executable, "-m", "cluster.cli", "logs", job, "--address", head.dashboard]
+    with subprocess.Popen(command, env=head.env, stderr=subprocess.PIPE, text=True) as following:
+        assert following.stderr is not None
+        assert any("Running entrypoint" in line for line in following.stderr)
+        following.send_signal(signal.SIGINT)
+        said = following.stderr.read()
+    assert following.returncode == 130
+    assert f"stillhouse stop {job} --address {head.dashboard}" in said
+    assert "Traceback" not in said
+
+
 def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) -> None:
     """Stop is exit code 3 to whoever follows; the next submit asks only what is missing."""
-    recipe = write_recipe(tmp_path, latency_s=1.0)
+    recipe = write_recipe(tmp_path, latency_s=4.0)
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
     job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
@@ -94,6 +108,7 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     status = stillhouse("status", tmp_path / "out", "--json", *where, env=head.env, code=0)
     assert f"job {job}: running" in status.stderr
     assert json.loads(status.stdout)["state"] == "running"
+    interrupt_following(job, head)
 
     stillhouse("stop", tmp_path / "out", *where, env=head.env, code=0)
     first = json.loads(stillhouse("logs", job, "--json", *where, env=head.env, code=3).stdout)

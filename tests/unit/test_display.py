@@ -1,0 +1,51 @@
+"""What the live display sends to a real terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from builders import index, questions, recipe_of, write_source
+from cluster.display import Screen
+from cluster.prompt_queue import PromptQueue
+
+recipe = recipe_of(Path(sys.argv[1]))
+write_source(Path(sys.argv[1]), questions(3))
+index(recipe)
+stats = asyncio.run(PromptQueue(recipe, 0, workers=1).stats())
+with Screen(recipe) as screen:
+    screen.note("a note")
+    screen.update(stats)
+"""
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_no_color_is_heeded(tmp_path: Path, no_color: bool) -> None:
+    """Colours are there, and gone where NO_COLOR asks for it; the figures stay."""
+    env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[1])}
+    env.pop("NO_COLOR", None)
+    env |= {"NO_COLOR": "1"} if no_color else {}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], stderr=theirs, env=env) as child:
+        os.close(theirs)
+        shown = b"".join(iter(lambda: _read(ours), b""))
+    os.close(ours)
+    assert child.returncode == 0, shown.decode()
+    assert b"a note" in shown
+    assert b"shards" in shown
+    assert (COLOUR.search(shown) is None) == no_color
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except OSError:  # the other side is closed
+        return b""
