@@ -1,4 +1,4 @@
-"""Where the plain classes become Ray actors, and their handles the protocols that `gen` knows.
+"""Starts the actors that workers share, and makes of their handles the protocols that `gen` knows.
 
 A call that fails because an actor is gone, restarting or slow is `Unreachable`; whoever called tries again.
 """
@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from cluster.events import event, trouble
-from cluster.prompt_queue import PromptQueue
-from cluster.rate_limiter import RateLimiter
+from cluster.prompt_queue import PromptQueueActor
+from cluster.rate_limiter import RateLimiterActor
 from gen.control import Counters, NoMore, Renewal, Unreachable, Wait
 from gen.dataset import ChunkId
-from gen.leases import TERM_S, Grant
-from gen.limits import LEASE_S, Lease, Report
+from gen.leases import Grant
+from gen.limits import Lease, Report
 from gen.shards import ShardCounts
 from schemas.recipe import Recipe
 from schemas.teacher import Limits
@@ -31,38 +30,6 @@ CALL_TIMEOUT_S = 10.0
 _T = TypeVar("_T")
 
 
-class _PromptQueueActor(PromptQueue):
-    """A PromptQueue that, restarted, listens before it leases."""
-
-    def __init__(self, recipe: Recipe, generation: int, workers: int) -> None:
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(recipe, generation, workers=workers, listen_s=TERM_S if again else 0.0)
-        self._name = f"PromptQueue({recipe.name}, generation {generation})"
-        event("queue restarted" if again else "queue started", generation=generation)
-
-    def __repr__(self) -> str:
-        """What it is the queue of, for the Ray dashboard."""
-        return self._name
-
-    async def worker_died(self, worker: str) -> None:
-        """See `PromptQueue`."""
-        trouble("worker died", worker=worker)
-        await super().worker_died(worker)
-
-
-class _RateLimiterActor(RateLimiter):
-    """A RateLimiter that, restarted, waits until the leases of the one before it are over."""
-
-    def __init__(self, account: str, limits: Limits) -> None:
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(limits, listen_s=LEASE_S if again else 0.0)
-        self._account = account
-
-    def __repr__(self) -> str:
-        """Whose limits it leases, for the Ray dashboard."""
-        return f"RateLimiter({self._account})"
-
-
 def unique(name: str) -> str:
     """A name for the dashboard that no other actor has: two runs may meet on one cluster."""
     return f"{name} {secrets.token_hex(3)}"
@@ -70,7 +37,7 @@ def unique(name: str) -> str:
 
 def start_queue(recipe: Recipe, generation: int, *, workers: int) -> Any:
     """A PromptQueue that Ray restarts when it dies."""
-    actor = ray.remote(_PromptQueueActor).options(
+    actor = ray.remote(PromptQueueActor).options(
         name=unique(f"prompt-queue {recipe.name}"), num_cpus=0, max_restarts=-1, max_task_retries=0
     )
     return actor.remote(recipe, generation, workers)
@@ -79,7 +46,7 @@ def start_queue(recipe: Recipe, generation: int, *, workers: int) -> Any:
 def start_limiter(account: str, limits: Limits) -> Any:
     """The account's RateLimiter: the one that is there, or a new one."""
     name = f"rate-limiter-{hashlib.sha256(account.encode()).hexdigest()[:16]}"
-    actor = ray.remote(_RateLimiterActor).options(
+    actor = ray.remote(RateLimiterActor).options(
         name=name, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=0
     )
     return actor.remote(account, limits)

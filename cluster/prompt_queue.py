@@ -7,8 +7,10 @@ restarted one first listens for a lease's term to what the workers still hold.
 import threading
 from collections.abc import Callable, Iterator
 
+import ray
 from pydantic import BaseModel
 
+from cluster.events import event, trouble
 from gen.clock import SYSTEM, Clock
 from gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
 from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
@@ -255,3 +257,22 @@ class PromptQueue:
                 error=str(self._error) if self._error else None,
                 exit_code=self._error.exit_code if self._error else 0,
             )
+
+
+class PromptQueueActor(PromptQueue):
+    """A PromptQueue that, restarted, listens before it leases."""
+
+    def __init__(self, recipe: Recipe, generation: int, workers: int) -> None:
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(recipe, generation, workers=workers, listen_s=TERM_S if again else 0.0)
+        self._name = f"PromptQueue({recipe.name}, generation {generation})"
+        event("queue restarted" if again else "queue started", generation=generation)
+
+    def __repr__(self) -> str:
+        """What it is the queue of, for the Ray dashboard."""
+        return self._name
+
+    async def worker_died(self, worker: str) -> None:
+        """See `PromptQueue`."""
+        trouble("worker died", worker=worker)
+        await super().worker_died(worker)

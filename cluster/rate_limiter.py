@@ -1,7 +1,9 @@
 """The RateLimiter: one actor an account, found by name by every job; called about once a second by each worker."""
 
+import ray
+
 from gen.clock import SYSTEM, Clock
-from gen.limits import Lease, Ledger, Report
+from gen.limits import LEASE_S, Lease, Ledger, Report
 from schemas.teacher import Limits
 
 
@@ -24,3 +26,16 @@ class RateLimiter:
     async def leave(self, worker: str) -> None:
         """The worker is done: its share is free."""
         self._ledger.leave(worker)
+
+
+class RateLimiterActor(RateLimiter):
+    """A RateLimiter that, restarted, waits until the leases of the one before it are over."""
+
+    def __init__(self, account: str, limits: Limits) -> None:
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(limits, listen_s=LEASE_S if again else 0.0)
+        self._account = account
+
+    def __repr__(self) -> str:
+        """Whose limits it leases, for the Ray dashboard."""
+        return f"RateLimiter({self._account})"

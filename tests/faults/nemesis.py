@@ -31,8 +31,8 @@ from tests.faults.history import check
 IN_FLIGHT = 64
 _TITLES = {
     "worker": b"ray::TeacherWorker",
-    "queue": b"ray::_PromptQueueActor",
-    "limiter": b"ray::_RateLimiterActor",
+    "queue": b"ray::PromptQueueActor",
+    "limiter": b"ray::RateLimiterActor",
 }
 
 
