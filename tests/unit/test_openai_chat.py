@@ -113,7 +113,9 @@ def test_samples_differ_in_their_seed_alone() -> None:
 
 def test_openai_itself_wants_max_completion_tokens() -> None:
     """By the host, or as the recipe says."""
-    assert sent(Ask(max_tokens=5), base_url="https://api.openai.com/v1")["max_completion_tokens"] == 5
+    terms = {"training_use": "by-authorisation", "authorisation": "letter of 2026-01-01"}
+    itself = sent(Ask(max_tokens=5), base_url="https://api.openai.com/v1", terms=terms)
+    assert itself["max_completion_tokens"] == 5
     assert "max_tokens" not in sent(Ask(max_tokens=5), max_tokens_as="max_completion_tokens")
 
 

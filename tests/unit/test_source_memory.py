@@ -45,7 +45,7 @@ def zeros(path: Path) -> None:
     """1 GB of one line in 1 MB."""
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(1000):
-            file.write(b"\0" * 2**20)
+            file.write(b"0" * 2**20)
 
 
 def open_quote(path: Path) -> None:
