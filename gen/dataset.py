@@ -126,12 +126,12 @@ def bind(store: Store, recipe: Recipe) -> None:
     text = yaml.safe_dump(document, sort_keys=False)
     if yaml.safe_load(text) != document:  # PyYAML folds some line separators that it leaves unescaped
         text = yaml.safe_dump(document, sort_keys=False)
-    if not store.put_new(RECIPE_KEY, text.encode()):
-        is_bound(store, recipe)
+    if not store.put_new(RECIPE_KEY, text.encode()) and not is_bound(store, recipe):
+        store.put(RECIPE_KEY, text.encode())
 
 
 def is_bound(store: Store, recipe: Recipe) -> bool:
-    """Whether the dataset is bound to the recipe's identity; False where there is no dataset yet. Writes nothing.
+    """Whether the dataset is bound to the recipe's identity; False where nothing was planned yet. Writes nothing.
 
     Raises:
         DatasetError: it is bound to another identity, or its recipe.yaml is damaged, or gone while shards are there.
@@ -146,6 +146,8 @@ def is_bound(store: Store, recipe: Recipe) -> bool:
         return False
     bound = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
     if different := sorted(_differences(bound, recipe.identity())):
+        if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
+            return False  # a run with a mistake in its recipe got no further than this file
         raise DatasetError(
             f"{store.url}: was made by another recipe; it differs in {', '.join(different)}. "
             "Use another dataset.path, or the recipe it was made with"

@@ -254,8 +254,8 @@ def check_room(root: Path, *, wanted_bytes: int) -> None:
     if free_bytes < wanted_bytes:
         raise StoreAway(
             f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of what is under way may need "
-            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free the disk, or set run.journal_dir, then run the "
-            "same command again"
+            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free the disk, or set run.journal_dir, then run "
+            "the same command again"
         )
 
 

@@ -10,7 +10,7 @@ from builders import index, questions, recipe_of, write_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.dataset import RECIPE_KEY, ChunkId, bind, open_dataset, plan_key, read_plans, sealed_chunks
+from gen.dataset import RECIPE_KEY, ChunkId, bind, open_dataset, plan_key, read_identity, read_plans, sealed_chunks
 from gen.errors import DatasetError
 
 TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}
@@ -36,10 +36,19 @@ def test_another_identity_is_refused_by_the_fields_that_differ(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     """And told to use another path."""
-    bind(open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path))
+    write_source(tmp_path, questions(1))
+    index(recipe_of(tmp_path))
     other = recipe_of(tmp_path, **changes)
     with pytest.raises(DatasetError, match=f"differs in {named}. Use another dataset.path"):
         bind(open_dataset(other), other)
+
+
+def test_a_recipe_that_got_no_further_than_its_mistake_can_be_mended(tmp_path: Path) -> None:
+    """As long as nothing was planned by it."""
+    store, mended = open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path)
+    bind(store, recipe_of(tmp_path, source={"keep": ["answr"]}))
+    bind(store, mended)
+    assert read_identity(store.get(RECIPE_KEY) or b"", origin="") == mended.identity()
 
 
 def test_what_is_no_identity_may_change(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The terms of teachers: refused where undeclared or prohibited, filled in where known, carried along where they oblige."""
+"""Terms of teachers: refused where undeclared or prohibited, filled in where known, carried along as obligations."""
 
 from typing import Any
 
