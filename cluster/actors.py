@@ -18,7 +18,7 @@ from gen.control import Counters, NoMore, Renewal, Unreachable, Wait
 from gen.dataset import ChunkId
 from gen.leases import Grant
 from gen.limits import Lease, Report
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 from schemas.recipe import Recipe
 from schemas.teacher import Limits
 

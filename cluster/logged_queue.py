@@ -7,7 +7,7 @@ from cluster.events import event, trouble
 from gen.control import Counters, NoMore, Queue, Renewal, Unreachable, Wait
 from gen.dataset import ChunkId
 from gen.leases import Grant
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 
 PROGRESS_EVERY_S = 30.0
 """How often a worker says how it does."""

@@ -18,7 +18,7 @@ from cluster.prompt_queue import QueueStats
 from cluster.teacher_worker import accounts_of
 from gen.control import LATENCY_BOUNDS_S, SPEED_BOUNDS, Tally
 from gen.limits import rates_of
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 from schemas.recipe import Recipe
 
 WINDOW_S = 15.0

@@ -11,6 +11,7 @@ import ray
 from pydantic import BaseModel
 
 from cluster.events import event, trouble
+from cluster.runtime import without_pandas
 from gen.clock import SYSTEM, Clock
 from gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
 from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
@@ -18,7 +19,7 @@ from gen.errors import StillhouseError
 from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.leases import TERM_S, Grant, Leases
 from gen.retrying import retry_parts
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 from gen.store import Store
 from schemas.recipe import Recipe
 
@@ -263,6 +264,7 @@ class PromptQueueActor(PromptQueue):
     """A PromptQueue that, restarted, listens before it leases."""
 
     def __init__(self, recipe: Recipe, generation: int, workers: int) -> None:
+        without_pandas()
         again = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(recipe, generation, workers=workers, listen_s=TERM_S if again else 0.0)
         self._name = f"PromptQueue({recipe.name}, generation {generation})"

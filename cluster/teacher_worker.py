@@ -11,6 +11,7 @@ import ray
 from cluster.actors import LedgerHandle, QueueHandle
 from cluster.events import event
 from cluster.logged_queue import LoggedQueue
+from cluster.runtime import without_pandas
 from gen.clock import SYSTEM
 from gen.control import End
 from gen.dataset import open_dataset, read_plans
@@ -25,6 +26,7 @@ class TeacherWorker:
     """Asks, journals, checks and seals, chunk by chunk."""
 
     def __init__(self, recipe: Recipe, queue: Any, *, number: int) -> None:
+        without_pandas()
         self._recipe = recipe
         self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in recipe.teachers])
         node = ray.get_runtime_context().get_node_id()[:8]

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from gen.dataset import ChunkId
 from gen.leases import Grant
 from gen.limits import Lease, Report
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 from schemas.completion import Usage
 
 

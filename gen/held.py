@@ -9,7 +9,8 @@ from gen.dataset import ChunkId, Plan, sealed_chunks
 from gen.journal import JournalFile, check_room, is_dead, leftovers
 from gen.leases import Grant
 from gen.open_chunk import ClientOf, OpenChunk
-from gen.shards import Sealer, ShardCounts
+from gen.shard_meta import ShardCounts
+from gen.shards import Sealer
 from gen.shipping import Shipper, forget, journal_root, recovered, sweep
 from gen.store import Store
 from schemas.recipe import Recipe

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gen.dataset import RECIPE_KEY, ChunkId, read_identity
 from gen.errors import DatasetError
-from gen.shards import ShardMeta
+from gen.shard_meta import ShardMeta
 from gen.store import Store
 from gen.summary import Summary, summarise
 from schemas.recipe import Recipe

@@ -7,9 +7,6 @@ stored came from the same journal. Memory is bounded by a row group, for answers
 
 import secrets
 from collections import Counter
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from gen import rows
 from gen.dataset import ChunkId
@@ -18,79 +15,16 @@ from gen.journal import Frame
 from gen.kept_answers import fingerprint, kept_answers
 from gen.open_chunk import OpenChunk
 from gen.outcome import Policy
+from gen.shard_meta import META_KEY, SIDES, ShardCounts, ShardMeta, SideFile
 from gen.sheet import Sheet
 from gen.store import Store
 from gen.teacher_client import TeacherClient
 from schemas import __version__
-from schemas.arrow import FAILED, RAW, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+from schemas.arrow import FAILED, RAW, RECORD, REJECTED, with_kept
 from schemas.completion import Completion
 from schemas.prompt import Prompt
 from schemas.recipe import Recipe
 from schemas.record import RejectReason
-
-META_KEY = "stillhouse"
-"""The key of our metadata in a shard's footer: JSON of ShardMeta."""
-
-SIDES = ("rejected", "failed", "raw")
-"""The files beside a shard, in the order they are written."""
-
-
-class SideFile(BaseModel):
-    """A file beside a shard."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    rows: int
-    sha256: str
-
-
-class ShardCounts(BaseModel):
-    """What a shard and its side files hold, in samples; duplicate prompts and bad rows are the index's to count."""
-
-    model_config = ConfigDict(frozen=True)
-
-    records: int = 0
-    rejected: dict[str, int] = {}
-    failed: dict[str, int] = {}
-    retried: dict[str, int] = {}
-    """Of a retry generation: the kinds of Failure that its samples were; they count in an earlier `failed`."""
-    maybe_billed: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    usd: float | None = None
-
-    def __add__(self, other: "ShardCounts") -> "ShardCounts":
-        known = [usd for usd in (self.usd, other.usd) if usd is not None]
-        return ShardCounts(
-            records=self.records + other.records,
-            rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
-            failed=dict(Counter(self.failed) + Counter(other.failed)),
-            retried=dict(Counter(self.retried) + Counter(other.retried)),
-            maybe_billed=self.maybe_billed + other.maybe_billed,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            usd=sum(known) if known else None,
-        )
-
-
-class ShardMeta(BaseModel):
-    """What a data shard says of itself."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = SCHEMA_VERSION
-    stillhouse: str
-    """The product's version."""
-    seal: str
-    generation: int
-    chunk: int
-    identity: dict[str, Any]
-    teachers: list[dict[str, Any]]
-    """Name, model and terms of each."""
-    side: dict[str, SideFile]
-    """rejected, failed and raw, those that there are."""
-    counts: ShardCounts
 
 
 class Sealer:

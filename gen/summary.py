@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from gen.dataset import RECIPE_KEY, ChunkId, read_identity, read_plans, sealed_chunks
 from gen.errors import DatasetError
 from gen.index import PartInfo, read_parts
-from gen.shards import META_KEY, ShardCounts, ShardMeta
+from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
 from gen.store import Store
 
 _READERS = 16

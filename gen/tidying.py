@@ -6,7 +6,8 @@ Only what a shard proves to be left over is removed, so it may be done at any ti
 import re
 
 from gen.dataset import JOURNAL_PREFIX, ChunkId, sealed_chunks
-from gen.shards import SIDES, remove_orphans
+from gen.shard_meta import SIDES
+from gen.shards import remove_orphans
 from gen.store import Store
 from gen.summary import read_meta
 

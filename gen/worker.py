@@ -17,7 +17,7 @@ from gen.held import Hands, Held
 from gen.http import Transport
 from gen.leases import RENEW_S, TERM_S, Grant
 from gen.limits import LEASE_S
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 from gen.shipping import SHIP_BYTES
 from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient

@@ -17,7 +17,8 @@ from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.journal import JournalFile
 from gen.open_chunk import OpenChunk
 from gen.planning import next_plan, store_plan
-from gen.shards import META_KEY, Sealer, ShardMeta
+from gen.shard_meta import META_KEY, ShardMeta
+from gen.shards import Sealer
 from gen.shipping import journal_root
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.recipe import Recipe

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gen.dataset import ChunkId
-from gen.shards import META_KEY, SIDES, ShardMeta, SideFile
+from gen.shard_meta import META_KEY, SIDES, ShardMeta, SideFile
 from gen.store import Store
 from gen.verify.expected import Expected, Identity
 from gen.verify.findings import Finding, FindingKind

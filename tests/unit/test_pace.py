@@ -9,7 +9,7 @@ from builders import recipe_of
 from cluster.metrics import Pace
 from cluster.prompt_queue import QueueStats
 from gen.control import Tally
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 
 LIMITS = {"requests_per_minute": 600, "tokens_per_minute": 60_000, "in_flight": 50}
 

@@ -21,7 +21,7 @@ from gen.dataset import open_dataset
 from gen.http import Reply
 from gen.journal import Frame, Kind
 from gen.outcome import Ambiguous, Overload
-from gen.shards import ShardCounts, ShardMeta
+from gen.shard_meta import ShardCounts, ShardMeta
 from gen.shipping import recovered
 from schemas.arrow import FAILED, RECORD, REJECTED
 from schemas.record import Record, RejectReason

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from builders import FIRST, answer, body_of, chunk_of, open_chunk, questions, sealed, stored
 
 from gen.dataset import open_dataset
-from gen.shards import Sealer, ShardCounts
+from gen.shard_meta import ShardCounts
+from gen.shards import Sealer
 from gen.sheet import ROW_GROUP_BYTES
 from gen.shipping import forget, recovered
 from schemas.arrow import RECORD

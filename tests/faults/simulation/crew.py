@@ -17,7 +17,7 @@ from gen.dataset import ChunkId, Plan, read_plans
 from gen.errors import Paused, StillhouseError
 from gen.leases import TERM_S, Grant
 from gen.limits import LEASE_S, Lease, Report
-from gen.shards import ShardCounts
+from gen.shard_meta import ShardCounts
 from gen.worker import Worker
 
 from .processes import Killed, Process, check_alive

@@ -1,0 +1,72 @@
+"""What a shard says of itself: the metadata in its footer, with its counts and the files beside it."""
+
+from collections import Counter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.arrow import SCHEMA_VERSION
+
+META_KEY = "stillhouse"
+"""The key of our metadata in a shard's footer: JSON of ShardMeta."""
+
+SIDES = ("rejected", "failed", "raw")
+"""The files beside a shard, in the order they are written."""
+
+
+class SideFile(BaseModel):
+    """A file beside a shard."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    rows: int
+    sha256: str
+
+
+class ShardCounts(BaseModel):
+    """What a shard and its side files hold, in samples; duplicate prompts and bad rows are the index's to count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    records: int = 0
+    rejected: dict[str, int] = {}
+    failed: dict[str, int] = {}
+    retried: dict[str, int] = {}
+    """Of a retry generation: the kinds of Failure that its samples were; they count in an earlier `failed`."""
+    maybe_billed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = None
+
+    def __add__(self, other: "ShardCounts") -> "ShardCounts":
+        known = [usd for usd in (self.usd, other.usd) if usd is not None]
+        return ShardCounts(
+            records=self.records + other.records,
+            rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
+            failed=dict(Counter(self.failed) + Counter(other.failed)),
+            retried=dict(Counter(self.retried) + Counter(other.retried)),
+            maybe_billed=self.maybe_billed + other.maybe_billed,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            usd=sum(known) if known else None,
+        )
+
+
+class ShardMeta(BaseModel):
+    """What a data shard says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    stillhouse: str
+    """The product's version."""
+    seal: str
+    generation: int
+    chunk: int
+    identity: dict[str, Any]
+    teachers: list[dict[str, Any]]
+    """Name, model and terms of each."""
+    side: dict[str, SideFile]
+    """rejected, failed and raw, those that there are."""
+    counts: ShardCounts
