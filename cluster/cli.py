@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Ask a teacher model a dataset's worth of prompts; lose no answer, pay none twice."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if sys.stderr is None:  # it was closed; nobody listens, and the work is done all the same
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
 
 
 @main.command()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from cluster.prompt_queue import QueueStats
 from gen.inert import inert
@@ -144,7 +145,7 @@ class Screen:
         table = Table(title=f"stillhouse · {self._name}", title_justify="left", show_header=False, box=None)
         table.add_row("", ProgressBar(total=max(1, stats.chunks), completed=stats.sealed, width=48))
         for name, value in self._progress.figures(stats).items():
-            table.add_row(name, value)
+            table.add_row(name, Text(value))  # a str would be read for markup
         self._live.update(table)
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -223,7 +224,7 @@ def _error_of(end: End) -> StillhouseError:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `stop`; the second ends the process. Set after ray.init, which sets its own."""
+    """SIGINT, SIGTERM and SIGHUP call `stop`; the second ends the process. Set after ray.init, which sets its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -232,12 +233,17 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal count
         count += 1
+        if number == signal.SIGHUP and sys.stderr.isatty():  # writing to a terminal that is gone fails
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
         if count == 1:
             stop()
         else:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -49,9 +49,19 @@ def without_keys(body: bytes, *, keys: tuple[str | None, ...]) -> bytes:
     that wants none, means itself.
     """
     for key in keys:
-        if key and len(key) >= _LEAST_SECRET and key.encode() in body:
-            body = body.replace(key.encode(), b"[key]")
+        if key and len(key) >= _LEAST_SECRET:
+            if key.encode() in body:
+                body = body.replace(key.encode(), b"[key]")
+            if b"\\" in body:
+                body = _escaped(key).sub(b"[key]", body)
     return body
+
+
+@functools.cache
+def _escaped(key: str) -> re.Pattern[bytes]:
+    """The key in JSON, each of its characters as it is or escaped."""
+    forms = (rf"(?:\\?{re.escape(char)}|\\u(?i:{ord(char):04x}))" for char in key)
+    return re.compile("".join(forms).encode())
 
 
 def redacted(text: str, *, keys: tuple[str | None, ...] = ()) -> str:

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tests are imported by `importlib`, which puts no folder on the path: this makes the helpers beside us importable.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from s3_server import S3Server, rclone_s3
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # the machine may be, and no test is of its speed
 
 
 @pytest.fixture

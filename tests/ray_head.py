@@ -1,4 +1,4 @@
-"""A real Ray cluster of one node for tests: its dashboard takes jobs from whoever has the token."""
+"""A real Ray cluster of one node for tests, with its dashboard and metrics, ended with all its processes."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,15 @@ class RayHead:
     """Its host:port."""
     folder: Path
     """Where it keeps its sessions."""
+    metrics: str
+    """host:port of what Prometheus scrapes, every second anew."""
     env: dict[str, str]
     """What a user of it has in the environment."""
+
+    @property
+    def logs(self) -> Path:
+        """The folder of its session's logs."""
+        return self.folder / "session_latest" / "logs"
 
     def shipped(self) -> list[set[str]]:
         """The files of each working_dir that was shipped to it, as relative paths."""
@@ -38,44 +45,65 @@ class RayHead:
 
 
 @contextmanager
-def ray_head() -> Iterator[RayHead]:
-    """Start one on free ports, in a short folder of its own (sockets' paths are), and kill all of it at the end."""
+def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead]:
+    """Start one on free ports, in a short folder of its own (sockets' paths are), and kill all of it at the end.
+
+    Its dashboard takes jobs from whoever has the token, or from anybody where there is none.
+    """
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     with tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder:
         env = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": folder,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": TOKEN,
+            "RAY_AUTH_MODE": "token" if token else "disabled",
+            "RAY_metrics_report_interval_ms": "1000",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         }
+        if token:
+            env["RAY_AUTH_TOKEN"] = token
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             env.pop(name, None)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
-        command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={CPUS}"]
+        command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={cpus}"]
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
         with open(Path(folder, "head.log"), "wb") as log:
             head = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True)
         try:
             dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
             _wait(head, f"{dashboard}/api/jobs/", Path(folder, "head.log"))
-            yield RayHead(dashboard, f"127.0.0.1:{ports['port']}", Path(folder, "r"), env)
+            metrics = f"127.0.0.1:{ports['metrics-export-port']}"
+            wait_until(lambda: answers(f"http://{metrics}/metrics"), what="metrics are exported", within_s=60)
+            yield RayHead(dashboard, f"127.0.0.1:{ports['port']}", Path(folder, "r"), metrics, env)
         finally:
             os.killpg(head.pid, signal.SIGKILL)
             head.wait()
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_until(holds: Callable[[], bool], *, what: str, within_s: float) -> None:
+    """Poll until it holds."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not after {within_s:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+def answers(url: str) -> bool:
+    """Whether the address answers a GET."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _wait(head: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

@@ -62,7 +62,7 @@ def verify(store: Store, *, repair: bool = False) -> Report:
         repairer = Repairer(
             store, identity=first.identity, part_of=first.part_of, seals=first.seals, retried=first.retried
         )
-        done = repairer.repair(first.damaged, sweep=first.sweepable)
+        done = repairer.repair(first.damaged, sweep=first.sweepable, gone=first.gone)
         if not done:
             return before
         after = _Verification(store, running=False).run()
@@ -109,6 +109,8 @@ class _Verification:
         self.identity: Identity | None = None
         self.damaged: list[ShardCheck] = []
         """Of the shards in which something was found."""
+        self.gone: list[ChunkId] = []
+        """Chunks whose answers are in raw/ alone."""
         self.sweepable: list[str] = []
         """Keys of what crashes left."""
 
@@ -123,6 +125,7 @@ class _Verification:
             where = f"also in {self._shards[first].data_key} or its rejected file"
             self._found("twice", self._shards[second].data_key, f"{count} of its records are {where}")
         self._foreign()
+        self._gone_shards()
         self._leftover_side_files()
         self._leftover_journals()
         self._leftover_scratch()
@@ -260,6 +263,22 @@ class _Verification:
                 self._found(
                     "foreign", stat.key, "is no shard of this dataset, but readers of data/ meet it; move it away"
                 )
+
+    def _gone_shards(self) -> None:
+        """Chunks with answers in raw/ and no shard: a crash in a sealing leaves a journal, a lost shard none.
+
+        Of a dataset on S3 the journal may also be on a node that was lost before it was shipped.
+        """
+        if self._running:
+            return
+        named = (_SIDE.fullmatch(stat.key) for stat in self._store.list("_stillhouse/raw/"))
+        raw = {ChunkId(int(match[1]), int(match[2])) for match in named if match}
+        journals = (_JOURNAL.fullmatch(stat.key) for stat in self._store.list(JOURNAL_PREFIX))
+        raw -= {ChunkId(int(match[1]), int(match[2])) for match in journals if match}
+        self.gone = sorted(raw - self.seals.keys())
+        for chunk in self.gone:
+            words = "is gone, and so is its journal, but raw/ has answers of it: `--repair` takes them from there"
+            self._found("gone" if self._store.is_local else "leftover", chunk.data_key, words)
 
     def _leftover_side_files(self) -> None:
         for folder in _SIDE_FOLDERS:

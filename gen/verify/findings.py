@@ -10,6 +10,8 @@ FindingKind: TypeAlias = Literal[
     "recipe",
     "plan",
     "index",
+    "gone",
+    "disk",
     "unreadable",
     "version",
     "schema",

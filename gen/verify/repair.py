@@ -2,8 +2,8 @@
 
 The answers of its chunk are read from raw/ and written to the chunk's journal, then the shard is removed: the next run
 finds the chunk unsealed, its answers received, and asks only what raw/ did not hold. A shard with answers that raw/ has
-not stays where it is, and so does one whose Failures a later generation asked again: they would be asked twice. The
-journal comes first, so a crash in between costs nothing.
+not stays where it is, and so does one whose Failures a later generation asked again: they would be asked twice. One
+that does not say any more what it holds is moved aside. The journal comes first, so a crash in between costs nothing.
 """
 
 import time
@@ -20,6 +20,11 @@ from gen.verify.expected import Identity, Part
 from gen.verify.findings import FindingKind
 from gen.verify.shard_check import UNREADABLE, ShardCheck
 from schemas.recipe import RunSettings
+
+ASIDE = "_stillhouse/damaged/"
+"""Where shards go that can't be read."""
+
+_BROUGHT_BACK = "{} answers went from raw/ to its journal; the next run goes on there"
 
 _MENDABLE: frozenset[FindingKind] = frozenset(("unreadable", "metadata", "counts", "samples", "side_file"))
 _NOT_THE_SHARD: frozenset[FindingKind] = frozenset(("version", "schema", "identity", "record_ids"))
@@ -47,8 +52,11 @@ class Repairer:
         self._seals = seals
         self._retried = retried
 
-    def repair(self, checks: Iterable[ShardCheck], *, sweep: Sequence[str]) -> dict[str, str]:
-        """Do what can be done; the keys of what was amiss and what became of it. No run may work on the dataset."""
+    def repair(self, checks: Iterable[ShardCheck], *, sweep: Sequence[str], gone: Sequence[ChunkId]) -> dict[str, str]:
+        """Do what can be done; the keys of what was amiss and what became of it. No run may work on the dataset.
+
+        `gone`: chunks of which raw/ has answers, and neither a shard nor a journal is left.
+        """
         done = {}
         for key in sweep:
             self._store.delete(key)
@@ -56,12 +64,20 @@ class Repairer:
         # All are judged before one goes: two shards in each other's place are covered by each other's raw files.
         for check in [check for check in checks if self._may_go(check)]:
             answers = self._replay(check.chunk)
+            became = "removed" if check.meta is not None else f"moved to {self._move_aside(check.chunk.data_key)}"
             self._store.delete(check.chunk.data_key)
-            words = (
-                f"its shard was removed, {answers} answers went from raw/ to its journal; the next run goes on there"
-            )
+            words = f"its shard was {became}, {_BROUGHT_BACK.format(answers)}"
             done |= {finding.key: words for finding in check.findings}
+        for chunk in gone:
+            if self._holds(chunk, 1):
+                done[chunk.data_key] = _BROUGHT_BACK.format(self._replay(chunk))
         return done
+
+    def _move_aside(self, key: str) -> str:
+        """Copy an object to where no reader of the dataset looks; its new key."""
+        aside = f"{ASIDE}{key.rpartition('/')[2]}"
+        self._store.put(aside, self._store.get(key) or b"")
+        return aside
 
     def _may_go(self, check: ShardCheck) -> bool:
         """Whether the fault is the shard's, and all the answers that can be read in it are elsewhere too."""

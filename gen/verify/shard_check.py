@@ -110,7 +110,9 @@ class _Checking:
                 self._read(shard, "data", self._chunk.data_key)
         except UNREADABLE as error:
             self._whole = False
-            self._found("unreadable", f"can't be read: {_reason(error)}")
+            # An error of the system's says nothing of the shard: it may be read another time.
+            at_fault: FindingKind = "disk" if isinstance(error, OSError) and error.errno is not None else "unreadable"
+            self._found(at_fault, f"can't be read: {_reason(error)}")
 
     def _take_meta(self, footer: dict[bytes, bytes]) -> None:
         try:

@@ -140,7 +140,7 @@ def events_in(logs: Path) -> list[dict[str, Any]]:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """One run, and Prometheus with what it saw of it."""
     root = tmp_path_factory.mktemp("watched")
-    with ray_head(cpus=4) as head, prometheus(root, target=head.metrics) as url:
+    with ray_head(cpus=4, token=None) as head, prometheus(root, target=head.metrics) as url:
         since = time.time()
         messages, summary = work(head, recipe(root))
         actors = get(f"{head.dashboard}/api/v0/actors", detail=1)["data"]["result"]["result"]

@@ -15,7 +15,7 @@ from gen.clock import SYSTEM
 from gen.endpoints import OPENS_AFTER, Endpoint
 from gen.errors import UsageError
 from gen.http import Lost, NotSent, Reply
-from gen.keys import redacted, resolve
+from gen.keys import redacted, resolve, without_keys
 from gen.limits import LEASE_S, Ceiling, Cost, Lease
 from gen.outcome import Auth
 from gen.teacher_client import Account, Assigner, TeacherClient
@@ -490,3 +490,10 @@ def test_samples_are_assigned_in_proportion_and_for_ever() -> None:
 def test_a_lone_teacher_is_asked_everything() -> None:
     """Without a draw."""
     assert set(samples(Assigner([client(name="a", weight=0.1)]), 50)) == {"a"}
+
+
+@pytest.mark.parametrize("said", ["sk-0123456789/abcdef", r"sk-0123456789\/abcdef", r"\u0073k-0123456789\u002Fabcdef"])
+def test_a_key_in_an_answer_goes_however_json_writes_it(said: str) -> None:
+    """And all else stays as it came."""
+    body = without_keys(rf'{{"a": "\u00e9 {said} \\ é"}}'.encode(), keys=("sk-0123456789/abcdef",))
+    assert body == r'{"a": "\u00e9 [key] \\ é"}'.encode()

@@ -1,12 +1,14 @@
 """A sound dataset is found sound, each kind of damage is found by its kind, and a repair loses nothing."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,7 @@ from gen.errors import DatasetError, UsageError
 from gen.journal import Frame, JournalFile, Kind
 from gen.run_lock import RunLock
 from gen.store import open_store
+from gen.store.local import LocalStore
 from gen.verify import Report, render, verify
 from schemas.recipe import Recipe
 from schemas.simulator import SimulatorSettings
@@ -147,6 +150,11 @@ def test_a_finished_dataset_is_sound_and_untouched(dataset: Path) -> None:
     assert report.checked.records + report.checked.rejected + report.checked.failed == samples + 1 + 2
     assert tree(dataset) == before
     assert "sound" in render(report)
+
+
+def delete_shard(dataset: Path) -> None:
+    """As by a hand that slipped: its answers are in raw/ still."""
+    (dataset / ChunkId(0, 1).data_key).unlink()
 
 
 def truncate(dataset: Path) -> None:
@@ -284,6 +292,7 @@ DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
     (delete_recipe, {"recipe"}),
     (other_identity, {"identity"}),
     (foreign, {"foreign"}),
+    (delete_shard, {"gone", "leftover"}),
 ]
 
 
@@ -299,7 +308,9 @@ def test_damage_is_found_by_its_kind(dataset: Path, damage: Callable[[Path], Non
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, flip_page, delete_side, swap, duplicate, drop_rows, other_writer], ids=lambda d: d.__name__
+    "damage",
+    [truncate, delete_shard, flip_page, delete_side, swap, duplicate, drop_rows, other_writer],
+    ids=lambda d: d.__name__,
 )
 async def test_a_repaired_dataset_gets_its_records_back_without_asking(
     tmp_path: Path, damage: Callable[[Path], None]
@@ -370,6 +381,36 @@ async def test_an_unreadable_shard_without_raw_answers_is_asked_again(tmp_path: 
         assert check(tmp_path / "out", repair=True).ok
         assert (await run_in_process(recipe)).state == "done"
     assert check(tmp_path / "out", repair=True).ok
+
+
+async def test_an_unreadable_shard_is_kept_aside(tmp_path: Path) -> None:
+    """It may be all that is left of paid answers, and someone may yet mend it."""
+    async with teacher() as url:
+        recipe = recipe_at(tmp_path, url, keep_raw=False)
+        await run_in_process(recipe)
+        truncate(tmp_path / "out")
+        (damaged,) = (finding.key for finding in check(tmp_path / "out").findings if finding.kind == "unreadable")
+        before = (tmp_path / "out" / damaged).read_bytes()
+        assert check(tmp_path / "out", repair=True).ok
+    assert (tmp_path / "out" / "_stillhouse" / "damaged" / Path(damaged).name).read_bytes() == before
+
+
+def test_a_disk_that_fails_once_costs_no_shard(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system's is told, and says nothing of the file."""
+    before = records(dataset)
+    reads = LocalStore.open
+    failing = [ChunkId(0, 1).data_key]
+
+    def open_once(self: LocalStore, key: str) -> Any:
+        if key in failing:
+            failing.remove(key)
+            raise OSError(errno.EIO, "Input/output error")
+        return reads(self, key)
+
+    monkeypatch.setattr(LocalStore, "open", open_once)
+    report = check(dataset, repair=True)
+    assert [finding.kind for finding in report.findings if "Input/output" in finding.message] == ["disk"]
+    assert records(dataset) == before
 
 
 def leftover_journal(dataset: Path) -> Path:
