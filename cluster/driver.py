@@ -177,7 +177,7 @@ class Driver:
                 self._display.update(stats)
                 self._now = (stats.requests, stats.retries)
                 if stats.error is not None:
-                    self._stop_for(UsageError(stats.error) if stats.exit_code == 2 else Paused(stats.error))
+                    self._stop_for(_ERRORS[stats.exit_code](stats.error))
             crew.tend(self._display)
             for end in crew.ends:
                 if end.kind not in ("done", "stopped"):
@@ -210,6 +210,10 @@ def _workers(recipe: Recipe, *, cpus: int) -> int:
     declared = [teacher.limits.in_flight for teacher in recipe.teachers]
     wanted = math.ceil(sum(slots or SLOTS_PER_WORKER for slots in declared) / SLOTS_PER_WORKER)
     return max(1, min(wanted, cpus - 1))
+
+
+_ERRORS: dict[int, type[StillhouseError]] = {1: StillhouseError, 2: UsageError, 3: Paused}
+"""By exit code."""
 
 
 def _error_of(end: End) -> StillhouseError:

@@ -126,6 +126,9 @@ class PromptQueue:
                 self._take_in(part)
         except StillhouseError as error:
             self._error = error
+        except Exception as error:  # a bug of ours, in a thread that nobody waits for: the run must end, not hang
+            self._error = StillhouseError(f"the source can't be indexed: {type(error).__name__}: {error}")
+            raise
 
     def _missing_parts(self, done: list[PartInfo], earlier: list[Plan]) -> Iterator[PartInfo]:
         if self._plan.retry is not None:

@@ -54,7 +54,7 @@ def test_an_empty_text_file_among_others_holds_no_rows(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (gzip.compress(b'{"question": "why?"}\n'), r"gzip data.*\.gz"),
+        (gzip.compress(b'{"question": "why?"}\n', mtime=0), r"gzip data.*\.gz"),
         (pa.Codec("zstd").compress(b"{}\n", asbytes=True), r"Zstandard data.*\.zst"),
         (parquet_bytes(), r"a Parquet file.*\.parquet"),
         (b"ARROW1\0\0" + bytes(40), r"an Arrow file.*\.arrow"),
