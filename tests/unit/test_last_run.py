@@ -93,7 +93,8 @@ def test_what_python_made_comes_back(tmp_path: Path) -> None:
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 _NUMBER = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-_NAME = _TEXT.filter(lambda text: 0 < len(text) <= 200 and text.isprintable() and text not in ("model", "n", "stream"))
+_OURS = ("model", "messages", "n", "stream")
+_NAME = _TEXT.filter(lambda text: 0 < len(text) <= 200 and text.isprintable() and text not in _OURS)
 _JSON = st.recursive(
     st.none() | st.booleans() | _NUMBER | _TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAME, inner, max_size=3),
