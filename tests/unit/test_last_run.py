@@ -93,7 +93,7 @@ def test_what_python_made_comes_back(tmp_path: Path) -> None:
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 _NUMBER = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-_OURS = ("model", "messages", "n", "stream")
+_OURS = ("model", "messages", "n", "stream", "stream_options")
 _NAME = _TEXT.filter(lambda text: 0 < len(text) <= 200 and text.isprintable() and text not in _OURS)
 _JSON = st.recursive(
     st.none() | st.booleans() | _NUMBER | _TEXT,
