@@ -35,14 +35,15 @@ def connected(address: str | None) -> Iterator[None]:
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                num_cpus=max(4, os.cpu_count() or 1),
-                # Each of our actors has a process of its own: idle ones started ahead only compete with them.
-                _system_config={"prestart_worker_first_driver": False},
-                **common,
-            )
+            with _without_dashboard():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    num_cpus=max(4, os.cpu_count() or 1),
+                    # Each of our actors has a process of its own: idle ones started ahead only compete with them.
+                    _system_config={"prestart_worker_first_driver": False},
+                    **common,
+                )
         else:
             ray.init(address=address, **common)
     except (RayError, RuntimeError, ValueError, OSError) as error:
@@ -53,6 +54,18 @@ def connected(address: str | None) -> Iterator[None]:
     finally:
         _gcs.cache_clear()
         ray.shutdown()
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Have Ray start as if its dashboard were not installed: told to leave it out, it loads it all the same, in 3 s."""
+    found: Any = ray._private.utils
+    before = getattr(found, "get_dashboard_dependency_error", None)
+    found.get_dashboard_dependency_error = lambda: ImportError("no dashboard is wanted")
+    try:
+        yield
+    finally:
+        found.get_dashboard_dependency_error = before
 
 
 def check_reachable(address: str) -> None:
