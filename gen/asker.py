@@ -141,7 +141,7 @@ class Asker:
                 self._may_send.clear()
                 await self._may_send.wait()
             holds_back = self._stopping or held.abandoned or client.account.is_paused
-            if holds_back or (endpoint := client.endpoint()) is None:
+            if holds_back or (endpoint := client.endpoint(again=again)) is None:
                 self._put(held, ordinal, again=again)
                 return
             tally.requests += 1

@@ -48,9 +48,14 @@ class Endpoints:
         """Seconds until one may be tried; 0.0: now."""
         return max(0.0, min(endpoint.probe_at if endpoint.is_open else now for endpoint in self.all) - now)
 
-    def pick(self, *, now: float) -> Endpoint | None:
-        """The endpoint to send to, already counted as busy; None where none may be tried yet."""
-        usable = [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
+    def pick(self, *, now: float, again: bool = False) -> Endpoint | None:
+        """The endpoint to send to, already counted as busy; None where none may be tried yet.
+
+        `again`: for a sample asked before. It probes none while another serves, for a run's last sample, with nobody
+        else under way, would be every probe there is.
+        """
+        usable = [] if not again else [endpoint for endpoint in self.all if not endpoint.is_open]
+        usable = usable or [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
         if not usable:
             return None
         best = min(usable, key=lambda endpoint: (endpoint.in_flight, endpoint.asked))

@@ -192,9 +192,9 @@ class TeacherClient:
                     async with asyncio.timeout(wait_s):
                         await self._served.wait()
 
-    def endpoint(self) -> Endpoint | None:
+    def endpoint(self, *, again: bool) -> Endpoint | None:
         """The endpoint to send to next, counted as busy until `done`; None where none may be asked any more."""
-        return self._endpoints.pick(now=self._clock.monotonic())
+        return self._endpoints.pick(now=self._clock.monotonic(), again=again)
 
     def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
         """The request to the endpoint ended; see `Endpoints.done`."""

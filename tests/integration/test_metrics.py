@@ -28,6 +28,8 @@ pytestmark = [
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "deploy" / "grafana" / "stillhouse.json"
 PROMPTS, PER_SHARD = 2000, 100
 RUN_S = 240.0
+AFTER_S = 4.0
+"""Scrapes go on for so long, for a rate needs two of what was counted last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +146,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         since = time.time()
         messages, summary = work(head, recipe(root))
         actors = get(f"{head.dashboard}/api/v0/actors", detail=1)["data"]["result"]["result"]
-        until = time.time()
+        until = time.time() + AFTER_S
         seen = Watched(summary, messages, actors, events_in(head.logs), url, since, until)
-        wait_until(lambda: value(seen, "max(timestamp(up))") > until, what="a scrape after the end", within_s=30)
+        wait_until(lambda: value(seen, "max(timestamp(up))") > until, what="scrapes after the end", within_s=30)
         yield seen
 
 

@@ -100,6 +100,24 @@ def test_one_probe_goes_at_a_time() -> None:
     picked(endpoints, now=1.0 + MOST_WAIT_S)
 
 
+def test_a_sample_asked_again_probes_only_where_none_serves() -> None:
+    """A run's last sample is not sent to a dead endpoint again and again while another would answer it."""
+    endpoints = Endpoints(URLS[:2])
+    dead, alive = endpoints.all
+    for _ in range(OPENS_AFTER):
+        dead.in_flight += 1
+        endpoints.done(dead, served=False, now=0.0)
+    assert picked(endpoints, now=MOST_WAIT_S) is dead
+    endpoints.done(dead, served=False, now=MOST_WAIT_S)
+    for now in (3 * MOST_WAIT_S, 6 * MOST_WAIT_S):
+        assert endpoints.pick(now=now, again=True) is alive
+        endpoints.done(alive, served=True, now=now)
+    for _ in range(OPENS_AFTER):
+        alive.in_flight += 1
+        endpoints.done(alive, served=False, now=6 * MOST_WAIT_S)
+    assert endpoints.pick(now=9 * MOST_WAIT_S, again=True) is not None
+
+
 def test_requests_that_hang_do_not_keep_probes_back() -> None:
     """Whatever else is under way at an endpoint that stopped serving, it is tried again within seconds."""
     endpoints = Endpoints(URLS[:1])

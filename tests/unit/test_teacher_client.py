@@ -297,7 +297,7 @@ async def taken(asked: TeacherClient) -> Endpoint:
     """An endpoint to send to, as a slot gets it."""
     while True:
         await asked.usable()
-        if (endpoint := asked.endpoint()) is not None:
+        if (endpoint := asked.endpoint(again=False)) is not None:
             return endpoint
 
 
