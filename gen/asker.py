@@ -199,15 +199,17 @@ class Asker:
             self.any_answer = True
             tally = counters.of(client.teacher.name)
             tally.answered(outcome.usage, usd=client.cost_usd(outcome), latency_s=latency_s)
-            account.heard(refused=False)
+            account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
             return client.learn(messages, outcome)
         counters.troubled(client.teacher.name, type(outcome).__name__.lower(), outcome.message)
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
-            account.heard(refused=True, pause_s=wait_s, ramped=isinstance(outcome, Ramp))
+            account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp))
             return Cost(0, 0)
-        # Probes of an endpoint that is down say nothing of how much the account bears.
-        account.heard(refused=isinstance(outcome, (Overload, Ambiguous)) and not endpoint.is_open)
+        if not isinstance(outcome, (Overload, Ambiguous)):
+            account.served(latency_s=latency_s, tokens=0)
+        elif not endpoint.is_open:  # probes of one that is down say nothing of how much the account bears
+            account.refused()
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
     def _follow(self, held: Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float) -> None:

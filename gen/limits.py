@@ -5,8 +5,7 @@ out never add up to more than the limit. The `Allowance` (one an account in each
 reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
 
 Shares follow demand (requests under way and waiting); where there are fewer slots than workers they go round in turn.
-What nobody declared is found out: `Adaptive` grows concurrency while it is used up and hardly anything is refused, and
-cuts it once an episode of many refusals.
+What nobody declared is found out, see `gen.concurrency`.
 """
 
 import math
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from gen.concurrency import Adaptive, Replies
 from schemas.teacher import Limits
 
 LEASE_S = 2.0
@@ -23,13 +23,7 @@ BURST_S = 0.25
 """A worker's bucket holds so many seconds of its rate, at least one reservation."""
 
 EPISODE_S = 5.0
-"""Refusals so soon after a cut tell of what was sent before it."""
-
-MANY_REFUSED = 0.2
-"""The share of refusals that tells of too much."""
-
-FEW_REFUSED = 0.05
-"""The share of refusals up to which there may be room for more."""
+"""That we grow too fast is said of many requests at once: once in so long it counts."""
 
 RAMP_S = 900.0
 """After the teacher said that we grow too fast, half as much again in each such time (OpenAI's `slow_down`)."""
@@ -91,9 +85,7 @@ class Report:
     """The most under way at once."""
     waiting: int
     """Requests it could send at once if it were let."""
-    served: int
-    refused: int
-    """429s, overloads, and what got no whole answer."""
+    replies: Replies
     pause_s: float = 0.0
     """How long the teacher asked the account to wait, from now."""
     ramped: bool = False
@@ -112,42 +104,6 @@ class Lease:
     ttl_s: float
     pause_s: float
     """Send nothing for so long."""
-
-
-@dataclass(slots=True)
-class Adaptive:
-    """Finds a concurrency nobody declared: doubles while used up and never refused, then adds; one cut an episode.
-
-    The scheme of AIMD with slow start. It looks at refusals alone: an answer's latency follows its length. A few among
-    many answers are a teacher's everyday failures and no sign of too much.
-    """
-
-    slots: int = 32
-    most: int = 2048
-    _recent: float = 0.0
-    """Replies, older ones counting less."""
-    _refused: float = 0.0
-    """Of these, refusals."""
-    _at: float = -math.inf
-    _slow_start: bool = True
-    _next_cut: float = -math.inf
-    _next_growth: float = -math.inf
-
-    def observe(self, report: Report, *, saturated: bool, now: float) -> None:
-        """Take in a report."""
-        fading = math.exp((self._at - now) / EPISODE_S)
-        self._at = now
-        self._refused = self._refused * fading + report.refused
-        self._recent = self._recent * fading + report.refused + report.served
-        if report.refused and self._refused > MANY_REFUSED * self._recent:
-            if now >= self._next_cut:
-                self.slots = max(1, int(self.slots * 0.7))
-                self._slow_start = False
-                self._next_cut = now + EPISODE_S
-            self._next_growth = now + 2.0
-        elif saturated and report.served and now >= self._next_growth and self._refused <= FEW_REFUSED * self._recent:
-            self.slots = min(self.most, self.slots * 2 if self._slow_start else self.slots + max(1, self.slots // 20))
-            self._next_growth = now + 1.0
 
 
 @dataclass(slots=True)
@@ -252,7 +208,7 @@ class Ledger:
         if report.ramped:
             self._ramp.cut(slots=self.slots(now=now), now=now)
         saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
-        self._adaptive.observe(report, saturated=saturated, now=now)
+        self._adaptive.observe(report.replies, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
         """Give a worker's share back."""
@@ -292,13 +248,13 @@ class _Bucket:
         return max(self.rate * BURST_S, self.need)
 
     def fill(self, now: float) -> None:
-        """Let in what the rate gave since the last time."""
-        self.add(self.rate * max(0.0, now - self.at))
+        """Let in what the rate gave since the last time, up to the bucket's size."""
+        self.level = max(self.level, min(self.level + self.rate * max(0.0, now - self.at), self.most))
         self.at = max(self.at, now)
 
-    def add(self, amount: float) -> None:
-        """Put in, up to the bucket's size, or take out, down to any debt."""
-        self.level = max(min(self.level + amount, self.most), min(self.level, self.level + amount))
+    def settle(self, over: float) -> None:
+        """Give back what was reserved and not used, for nobody else had it; or take out, down to any debt."""
+        self.level = min(self.level + over, max(self.level, self.most + LEASE_S * self.rate))
 
 
 @dataclass(slots=True)
@@ -357,12 +313,13 @@ class Allowance:
         self.peak = max(self.peak, self.in_flight)
         return 0.0
 
-    def settle(self, reserved: Cost, used: Cost | None) -> None:
+    def settle(self, reserved: Cost, used: Cost | None, *, now: float) -> None:
         """A request ended: put its real usage in the estimate's place (None: not known, the estimate stands)."""
         self.in_flight -= 1
         if used is not None:
             for name, bucket in self._buckets.items():
-                bucket.add(reserved.of(name) - used.of(name))
+                bucket.fill(min(now, self._until))  # before it may overflow
+                bucket.settle(reserved.of(name) - used.of(name))
 
 
 @dataclass(slots=True)

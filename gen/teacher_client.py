@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gen.clock import Clock
+from gen.concurrency import Replies
 from gen.endpoints import Endpoint, Endpoints
 from gen.http import Lost, NotSent, Reply, Transport
 from gen.keys import redacted, resolve, without_keys
@@ -41,6 +42,8 @@ class Account:
         self._reported_at = clock.monotonic()
         self._served = 0
         self._refused = 0
+        self._busy_s = 0.0
+        self._tokens = 0
         self._ramped = False
         self._least_pause_s = LEAST_PAUSE_S
         self._told_to_wait_until = 0.0
@@ -71,18 +74,21 @@ class Account:
 
     def settle(self, reserved: Cost, used: Cost | None) -> None:
         """The request ended; see `Allowance.settle`."""
-        self._allowance.settle(reserved, used)
+        self._allowance.settle(reserved, used, now=self._clock.monotonic())
         self._pump()
 
-    def heard(self, *, refused: bool, pause_s: float | None = None, ramped: bool = False) -> None:
-        """A reply came; `refused`: as too fast or too much, perhaps with a wait for the whole account.
+    def served(self, *, latency_s: float, tokens: int) -> None:
+        """An answer came, after so long, with so many tokens of output."""
+        self._served += 1
+        self._busy_s += latency_s
+        self._tokens += tokens
+        self._least_pause_s = LEAST_PAUSE_S
+
+    def refused(self, *, pause_s: float | None = None, ramped: bool = False) -> None:
+        """A request was refused as too much, or got no whole answer; perhaps with a wait for the whole account.
 
         `ramped`: as growing too fast.
         """
-        if not refused:
-            self._served += 1
-            self._least_pause_s = LEAST_PAUSE_S
-            return
         self._refused += 1
         self._ramped = self._ramped or ramped
         if pause_s is not None:
@@ -110,14 +116,14 @@ class Account:
         report = Report(
             in_flight=self._allowance.peak,
             waiting=backlog + len(self._waiting),
-            served=self._served,
-            refused=self._refused,
+            replies=Replies(self._served, self._refused, self._busy_s, self._tokens),
             pause_s=max(0.0, self._told_to_wait_until - now),
             ramped=self._ramped,
             ceilings=self._ceilings.standing(now=now),
         )
         self._allowance.peak = self._allowance.in_flight
-        self._served = self._refused = 0
+        self._served = self._refused = self._tokens = 0
+        self._busy_s = 0.0
         self._ramped = False
         self.urgent.clear()
         return report

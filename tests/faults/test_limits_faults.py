@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.rate_limiter import RateLimiter
+from gen.concurrency import Replies
 from gen.limits import LEASE_S, Allowance, Ceilings, Cost, Report
 from gen.simulator.limits import Limits as TeacherLimits
 from gen.teachers.signals import ceilings_of
@@ -81,12 +82,12 @@ class Play:
         now = self.clock.now
         while hand.out and hand.out[0][0] <= now:
             _, headers = hand.out.popleft()
-            hand.allowance.settle(COST, COST)
+            hand.allowance.settle(COST, COST, now=now)
             hand.served += 1
             hand.ceilings.take(ceilings_of(headers, age_s=LATENCY_S), now=now)
         if now >= hand.renews_at:
             standing = hand.ceilings.standing(now=now)
-            report = Report(hand.allowance.peak, 50, hand.served, 0, ceilings=standing)
+            report = Report(hand.allowance.peak, 50, Replies(hand.served), ceilings=standing)
             hand.allowance.accept(await self.limiter.renew(name, report), asked_at=now, now=now)
             hand.renews_at, hand.served, hand.allowance.peak = now + LEASE_S / 2, 0, hand.allowance.in_flight
         while hand.allowance.reserve(COST, now=now) == 0.0:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen.clock import SYSTEM
+from gen.concurrency import Replies
 from gen.endpoints import OPENS_AFTER, Endpoint
 from gen.errors import UsageError
 from gen.http import Lost, NotSent, Reply
@@ -140,7 +141,7 @@ async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
     clock = ManualClock()
     account = Account(clock)
     account.accept(lease(5))
-    account.heard(refused=True, pause_s=7.0)
+    account.refused(pause_s=7.0)
     assert account.urgent.is_set()
     assert account.report(backlog=0).pause_s == 7.0
     assert not account.urgent.is_set()
@@ -161,13 +162,13 @@ async def test_a_wait_of_nothing_is_a_wait() -> None:
     waits = []
     for _ in range(8):
         for _ in range(5):
-            account.heard(refused=True, pause_s=0.0)
+            account.refused(pause_s=0.0)
         waits.append(account.report(backlog=0).pause_s)
         clock.now += waits[-1]
         assert not account.is_paused
     assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
-    account.heard(refused=False)
-    account.heard(refused=True, pause_s=0.0)
+    account.served(latency_s=0.1, tokens=5)
+    account.refused(pause_s=0.0)
     assert account.report(backlog=0).pause_s == pytest.approx(0.05)
 
 
@@ -201,13 +202,14 @@ async def test_a_report_counts_what_happened_since_the_last() -> None:
     await settle_down()
     account.settle(ONE, None)
     account.settle(ONE, None)
-    account.heard(refused=False)
-    account.heard(refused=True, ramped=True)
+    account.served(latency_s=0.1, tokens=5)
+    account.refused(ramped=True)
     await settle_down()
     report = account.report(backlog=7)
-    assert (report.in_flight, report.waiting, report.served, report.refused, report.ramped) == (2, 8, 1, 1, True)
+    assert (report.in_flight, report.waiting, report.ramped) == (2, 8, True)
+    assert report.replies == Replies(served=1, refused=1, busy_s=0.1, tokens=5)
     report = account.report(backlog=0)
-    assert (report.served, report.refused, report.ramped) == (0, 0, False)
+    assert (report.replies, report.ramped) == (Replies(), False)
     for task in tasks:
         task.cancel()
 

@@ -1,0 +1,163 @@
+"""Workers' accounts and their ledger against a teacher's real limits, in virtual time: minutes take a second."""
+
+import asyncio
+import contextlib
+import math
+import random
+from dataclasses import dataclass, field
+
+from faults.simulation.loop import VirtualLoop
+
+from gen.limits import LEASE_S, Cost, Estimator, Ledger
+from gen.simulator.limits import Limits as TeacherLimits
+from gen.teacher_client import UNUSED, Account
+from schemas.simulator import SimulatorLimits
+from schemas.teacher import Limits
+
+REFUSAL_S = 0.02
+"""How soon a teacher says no."""
+PROMPT_CHARS, PROMPT_TOKENS = 200, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a teacher answers."""
+
+    limits: SimulatorLimits = field(default_factory=SimulatorLimits)
+    latency_s: float = 1.0
+    spread: float = 0.3
+    """Sigma of the latencies' log-normal distribution."""
+    tokens: tuple[int, int] = (50, 50)
+    """[least, most] of an answer."""
+    parallel: int | None = None
+    """Answers worked on at once; others wait their turn, for it never refuses."""
+    refuses: float = 0.0
+    """A share refused at any load."""
+    storm_s: tuple[float, float] = (math.inf, math.inf)
+    """When everything is refused."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What went over the wire."""
+
+    served: list[tuple[float, int]] = field(default_factory=list)
+    """(second, tokens of output)"""
+    refused: list[float] = field(default_factory=list)
+    slots: int = 0
+    """What the ledger lets at the end."""
+
+    def per_s(self, since: float, until: float, *, tokens: bool = False) -> float:
+        """Answers, or their tokens, a second in this time."""
+        return sum(n if tokens else 1 for at, n in self.served if since <= at < until) / (until - since)
+
+    @property
+    def refused_share(self) -> float:
+        """429s of all requests."""
+        return len(self.refused) / (len(self.refused) + len(self.served))
+
+
+class _Clock:
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def time(self) -> float:
+        return 1e9 + self._loop.time()
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+
+class _Teacher:
+    def __init__(self, behaviour: Behaviour, heard: Heard, *, clock: _Clock, seed: int) -> None:
+        self._is = behaviour
+        self._heard = heard
+        self._clock = clock
+        self._rng = random.Random(seed)
+        self._limits = TeacherLimits(behaviour.limits, slot_s=1.0, now_s=0.0)
+        self._in_flight = 0
+        self._turns = asyncio.Semaphore(behaviour.parallel or 10**9)
+
+    async def ask(self) -> tuple[int, float]:
+        """(tokens of the answer, 0 where it is refused; what the refusal says to wait)"""
+        now, tokens = self._clock.monotonic(), self._rng.randint(*self._is.tokens)
+        wait_s = None
+        if self._is.storm_s[0] <= now < self._is.storm_s[1]:
+            wait_s = 1.0
+        elif self._rng.random() < self._is.refuses:
+            wait_s = 0.0
+        elif refusal := self._limits.admit(
+            prompt_tokens=PROMPT_TOKENS, completion_tokens=tokens, in_flight=self._in_flight, model="m", now_s=now
+        ):
+            wait_s = float(math.ceil(refusal.retry_after_s))
+        if wait_s is not None:
+            await asyncio.sleep(REFUSAL_S)
+            self._heard.refused.append(now)
+            return 0, wait_s
+        self._in_flight += 1
+        async with self._turns:
+            await asyncio.sleep(self._is.latency_s * math.exp(self._rng.gauss(0, self._is.spread)))
+        self._in_flight -= 1
+        self._heard.served.append((self._clock.monotonic(), tokens))
+        return tokens, 0.0
+
+
+class _Worker:
+    """The worker's loops over its account, with no end of prompts."""
+
+    def __init__(self, name: str, *, ledger: Ledger, teacher: _Teacher, clock: _Clock) -> None:
+        self._name = name
+        self._ledger = ledger
+        self._teacher = teacher
+        self._clock = clock
+        self._account = Account(clock)
+        self._estimator = Estimator(max_output=None)
+
+    async def work(self) -> None:
+        slots: list[asyncio.Task[None]] = []
+        while True:
+            report = self._account.report(backlog=4096)
+            await asyncio.sleep(0.002)
+            self._account.accept(self._ledger.renew(self._name, report, now=self._clock.monotonic()))
+            slots += [asyncio.create_task(self._slot()) for _ in range(self._account.slots - len(slots))]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEASE_S / 2):
+                    await self._account.urgent.wait()
+
+    async def _slot(self) -> None:
+        while True:
+            cost = self._estimator.estimate(PROMPT_CHARS)
+            await self._account.reserve(cost)
+            sent_at = self._clock.monotonic()
+            tokens, wait_s = await self._teacher.ask()
+            used = UNUSED
+            if tokens:
+                used = Cost(PROMPT_TOKENS, tokens)
+                self._account.served(latency_s=self._clock.monotonic() - sent_at, tokens=tokens)
+                self._estimator.learn(PROMPT_CHARS, used)
+            else:
+                self._account.refused(pause_s=wait_s)
+            self._account.settle(cost, used)
+
+
+def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:
+    """What is heard of so many workers at this teacher, whose account's limits are as `told`."""
+    heard, loop = Heard(), VirtualLoop(None, admit=lambda handle: True)
+    clock = _Clock(loop)
+    ledger = Ledger(told or Limits(), now=0.0)
+
+    async def work() -> None:
+        teacher = _Teacher(behaviour, heard, clock=clock, seed=seed)
+        async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+            for number in range(workers):
+                worker = _Worker(f"worker-{number}", ledger=ledger, teacher=teacher, clock=clock)
+                group.create_task(worker.work())
+                await asyncio.sleep(0.3)
+
+    with contextlib.suppress(TimeoutError):
+        loop.run_until_complete(work())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(1.0))
+    heard.slots = ledger.slots(now=seconds)
+    return heard
