@@ -36,6 +36,8 @@ class SimulatorLimits(_Settings):
     """Seconds of `requests_per_minute` that may be used at once; 1 means that a limit of 60 is one request a second."""
     token_burst_s: PositiveFloat = 5.0
     """Seconds of each token limit that may be used at once."""
+    headers: bool = True
+    """Whether every answer tells what is left, in `x-ratelimit-…` headers; false: like a provider that tells nobody."""
 
 
 class _Fault(_Settings):

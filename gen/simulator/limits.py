@@ -63,6 +63,7 @@ class Limits:
 
         burst_s, token_burst_s = limits.burst_s, limits.token_burst_s
         self._in_flight = limits.in_flight
+        self._tells = limits.headers
         self._slot_s = slot_s
         self._requests = bucket("requests", "requests per min (RPM)", limits.requests_per_minute, burst_s)
         self._total = bucket("tokens", "tokens per min (TPM)", limits.total_tokens_per_minute, token_burst_s)
@@ -102,9 +103,12 @@ class Limits:
         return None
 
     def headers(self, now_s: float) -> dict[str, str]:
-        """The `x-ratelimit-…` headers at this moment: OpenAI's, and Fireworks' for input and output tokens apart."""
-        found = {}
-        for bucket in self._buckets:
+        """The `x-ratelimit-…` headers at this moment: OpenAI's, and Fireworks' for input and output tokens apart.
+
+        None where the limits are not told.
+        """
+        found: dict[str, str] = {}
+        for bucket in self._buckets if self._tells else ():
             bucket.refill(now_s)
             reset_s = (bucket.capacity - bucket.level) * 60 / bucket.per_minute
             found[f"x-ratelimit-limit-{bucket.header}"] = str(bucket.per_minute)

@@ -22,8 +22,16 @@ class Job:
     """The server's base URL."""
     folder: Path
     """An empty folder for what it writes."""
-    limits: Limits
-    """What it is told of the account; the bare scripts heed `in_flight` alone."""
+    told: Limits
+    """What Stillhouse is told of the account."""
+    max_tokens: int
+    in_flight: int
+    """How many requests at once the bare scripts send, and heed nothing else."""
+
+    @property
+    def started(self) -> Path:
+        """Where a command that first starts something else writes the server's uptime at the real start, in seconds."""
+        return self.folder / "started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +46,60 @@ class Contestant:
     """Glob of its Parquet files in the job's folder."""
 
 
+def _recipe(job: Job, prompts: Path, *, name: str, workers: int) -> Path:
+    """A recipe over these prompts into the job's folder."""
+    told = job.told.model_dump(exclude_none=True)
+    teacher = {"name": "t", "api": "openai-chat", "base_url": job.url, "model": "m", "limits": told}
+    recipe = {
+        "name": name,
+        "source": {"path": str(prompts), "prompt": "prompt", "id": "id"},
+        "ask": {"temperature": 0.7, "max_tokens": job.max_tokens},
+        "teachers": [teacher | {"terms": {"training_use": "permitted"}}],
+        "dataset": {"path": str(job.folder / name)},
+        "run": {"workers": workers},
+    }
+    path = job.folder / f"{name}.yaml"
+    path.write_text(json.dumps(recipe))  # JSON is YAML
+    return path
+
+
 def _stillhouse(workers: int) -> Contestant:
     def command(job: Job) -> list[str]:
-        terms = {"training_use": "permitted"}
-        limits = job.limits.model_dump(exclude_none=True)
-        teacher = {
-            "name": "t",
-            "api": "openai-chat",
-            "base_url": job.url,
-            "model": "m",
-            "terms": terms,
-            "limits": limits,
-        }
-        recipe = {
-            "name": "bench",
-            "source": {"path": str(job.prompts), "prompt": "prompt", "id": "id"},
-            "ask": {"temperature": 0.7, "max_tokens": 512},
-            "teachers": [teacher],
-            "dataset": {"path": str(job.folder / "dataset")},
-            "run": {"workers": workers},
-        }
-        path = job.folder / "recipe.yaml"
-        path.write_text(json.dumps(recipe))  # JSON is YAML
-        return [str(Path(sys.executable).with_name("stillhouse")), "run", str(path), "--quiet", "--json"]
+        recipe = _recipe(job, job.prompts, name="dataset", workers=workers)
+        return [str(Path(sys.executable).with_name("stillhouse")), "run", str(recipe), "--quiet", "--json"]
 
     title = "stillhouse" if workers == 1 else f"stillhouse, {workers} workers"
     return Contestant(title, command, "ray::TeacherWorker", "dataset/data/*.parquet")
 
 
+def _stillhouse_on_a_cluster(jobs: int, workers: int) -> Contestant:
+    """Jobs at the same time on one running cluster, each with its part of the prompts."""
+
+    def command(job: Job) -> list[str]:
+        lines = job.prompts.read_text().splitlines(keepends=True)
+        recipes = []
+        for number in range(jobs):
+            part = job.folder / f"prompts-{number}.jsonl"
+            part.write_text("".join(lines[number::jobs]))
+            recipes.append(str(_recipe(job, part, name=f"dataset-{number}", workers=workers)))
+        return [sys.executable, "-m", "benchmark.jobs", str(job.started), job.url, *recipes]
+
+    title = f"stillhouse, {jobs} jobs of {workers} workers" if jobs > 1 else "stillhouse on a running cluster"
+    return Contestant(title, command, "ray::TeacherWorker", "dataset-*/data/*.parquet")
+
+
 def _bare(title: str, module: str) -> Contestant:
     def command(job: Job) -> list[str]:
         script = [sys.executable, "-m", module, "--prompts", str(job.prompts), "--url", job.url]
-        return [*script, "--out", str(job.folder / "records.parquet"), "--in-flight", str(job.limits.in_flight)]
+        return [*script, "--out", str(job.folder / "records.parquet"), "--in-flight", str(job.in_flight)]
 
     return Contestant(title, command, module, "records.parquet")
 
 
 STILLHOUSE = _stillhouse(1)
 STILLHOUSE_2 = _stillhouse(2)
-STILLHOUSE_4 = _stillhouse(4)
+CLUSTER = _stillhouse_on_a_cluster(1, 1)
+CLUSTER_4 = _stillhouse_on_a_cluster(2, 2)
 HTTPX = _bare("bare httpx + httpx-aiohttp", "benchmark.bare_httpx")
 AIOHTTP = _bare("bare aiohttp", "benchmark.bare_aiohttp")
 ALL = (STILLHOUSE, HTTPX, AIOHTTP)

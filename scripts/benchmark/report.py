@@ -16,7 +16,7 @@ from benchmark.results import Result, Verdict
 from benchmark.scenarios import FIGURES, SCENARIOS, Figure
 
 _COLUMNS: tuple[Figure, ...] = ("cpu_us", "asking_s", "wall_s", "requests_s", "first_s", "worker_mb", "workers_mb")
-_EXTRA: tuple[Figure, ...] = ("growth", "share", "refused")
+_EXTRA: tuple[Figure, ...] = ("growth", "share", "refused", "refused_share", "recovered_s")
 _PLOTTED: tuple[Figure, ...] = ("cpu_us", "asking_s")
 _COLOURS = {HTTPX.title: "C1", AIOHTTP.title: "C2"}
 _TITLES = {scenario.name: scenario.title for scenario in SCENARIOS}

@@ -49,10 +49,12 @@ def result_of(scenario: Scenario, contestant: Contestant, trials: Sequence[Trial
     if small:
         figures["cpu_us"] = _cpu_us(large, small)
         figures["growth"] = figures["workers_mb"] / median(sum(trial.worker_peaks_mb) for trial in small)
-    if scenario.requests_per_minute is not None:
+    if scenario.watched is not None:
         figures["refused"] = median(trial.refused for trial in large)
-        if shares := [trial.share for trial in large if trial.share is not None]:
-            figures["share"] = median(shares)
+        figures["refused_share"] = median(trial.refused / trial.requests for trial in large)
+    for name in ("share", "recovered_s"):
+        if told := [value for trial in large if (value := getattr(trial, name)) is not None]:
+            figures[name] = median(told)
     return Result(scenario.name, contestant.title, most, figures)
 
 

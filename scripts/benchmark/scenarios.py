@@ -3,12 +3,24 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from benchmark.contestants import AIOHTTP, ALL, HTTPX, STILLHOUSE, STILLHOUSE_2, STILLHOUSE_4, Contestant
+from benchmark.contestants import (
+    AIOHTTP,
+    ALL,
+    CLUSTER,
+    CLUSTER_4,
+    HTTPX,
+    STILLHOUSE,
+    STILLHOUSE_2,
+    Contestant,
+)
+from benchmark.server import Storm, Watched
+from schemas.simulator import SimulatorLimits, SimulatorSettings, StatusFault
 from schemas.teacher import Limits
 
 Figure: TypeAlias = Literal[
-    "cpu_us", "asking_s", "wall_s", "requests_s", "first_s", "worker_mb", "workers_mb", "growth", "share", "refused"
-]
+    "cpu_us", "asking_s", "wall_s", "requests_s", "first_s", "worker_mb", "workers_mb", "growth", "share", "refused",
+    "refused_share", "recovered_s",
+]  # fmt: skip
 FIGURES: dict[Figure, str] = {
     "cpu_us": "CPU a request without the start-up, µs",
     "asking_s": "first request to last answer, s",
@@ -18,8 +30,10 @@ FIGURES: dict[Figure, str] = {
     "worker_mb": "peak memory of a worker, MB",
     "workers_mb": "peak memory of all workers, MB",
     "growth": "peak memory of all workers, times that of the small run",
-    "share": "share of the limit used after 10 s",
+    "share": "share of the limit used",
     "refused": "429s",
+    "refused_share": "429s of all requests",
+    "recovered_s": "end of the storm to full speed, s",
 }
 
 
@@ -35,6 +49,9 @@ class Bar:
     """The bound is the least, not the most."""
 
 
+_INSTANT = SimulatorSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """The same work for all contestants, in turn, in one run."""
@@ -43,10 +60,15 @@ class Scenario:
     title: str
     prompts: int
     in_flight: int
-    latency_s: float = 0.0
+    """What the bare scripts send at once, and Stillhouse is told but for `told`."""
+    server: SimulatorSettings = _INSTANT
+    told: Limits | None = None
+    """What Stillhouse is told of the account instead."""
+    max_tokens: int = 512
+    watched: Watched | None = None
+    storm: Storm | None = None
     small: int | None = None
     """A second, small run, taken off from the first: what is left is without the start-up."""
-    requests_per_minute: int | None = None
     contestants: tuple[Contestant, ...] = ALL
     bars: tuple[Bar, ...] = ()
     repeated: bool = True
@@ -56,9 +78,16 @@ class Scenario:
 
     @property
     def limits(self) -> Limits:
-        """What the contestants are told."""
-        return Limits(in_flight=self.in_flight, requests_per_minute=self.requests_per_minute)
+        """What Stillhouse is told."""
+        return Limits(in_flight=self.in_flight) if self.told is None else self.told
 
+
+def _latency(seconds: float) -> SimulatorSettings:
+    return SimulatorSettings(latency_s=seconds)
+
+
+_STORM = Storm(40.0, 100.0)
+_STORMY = StatusFault(status=429, headers={"retry-after": "1"}, start_s=_STORM.start_s, stop_s=_STORM.stop_s)
 
 SCENARIOS = (
     Scenario(
@@ -67,7 +96,7 @@ SCENARIOS = (
         prompts=100_000,
         in_flight=64,
         small=2_000,
-        bars=(Bar("cpu_us", 2.0, HTTPX),),
+        bars=(Bar("cpu_us", 1.0, HTTPX),),
         by_default=True,
     ),
     Scenario(
@@ -76,7 +105,7 @@ SCENARIOS = (
         prompts=100_000,
         in_flight=1_000,
         small=2_000,
-        bars=(Bar("cpu_us", 2.0, HTTPX),),
+        bars=(Bar("cpu_us", 1.0, HTTPX),),
         by_default=True,
     ),
     Scenario(
@@ -84,14 +113,22 @@ SCENARIOS = (
         "answers in 1.0 s, 1,000 in flight",
         prompts=10_000,
         in_flight=1_000,
-        latency_s=1.0,
+        server=_latency(1.0),
         small=2_000,
-        bars=(Bar("asking_s", 1.1, AIOHTTP),),
+        bars=(Bar("asking_s", 1.02, AIOHTTP),),
         by_default=True,
     ),
-    Scenario("latency02", "answers in 0.2 s, 256 in flight", prompts=20_000, in_flight=256, latency_s=0.2, small=2_000),
     Scenario(
-        "flight2000", "answers in 1.0 s, 2,000 in flight", prompts=20_000, in_flight=2_000, latency_s=1.0, small=4_000
+        "latency02", "answers in 0.2 s, 256 in flight", prompts=20_000, in_flight=256, server=_latency(0.2), small=2_000
+    ),
+    Scenario(
+        "flight2000",
+        "answers in 1.0 s, 2,000 in flight",
+        prompts=20_000,
+        in_flight=2_000,
+        server=_latency(1.0),
+        small=4_000,
+        bars=(Bar("requests_s", 0.95, AIOHTTP, at_least=True),),
     ),
     Scenario(
         "workers2",
@@ -100,15 +137,68 @@ SCENARIOS = (
         in_flight=64,
         small=2_000,
         contestants=(STILLHOUSE, STILLHOUSE_2),
+        bars=(Bar("cpu_us", 1.1, STILLHOUSE, of=STILLHOUSE_2),),
+    ),
+    Scenario(
+        "start",
+        "one prompt",
+        prompts=1,
+        in_flight=1,
+        contestants=(STILLHOUSE, CLUSTER),
+        bars=(Bar("first_s", 10.0), Bar("first_s", 5.0, of=CLUSTER)),
     ),
     Scenario(
         "limited",
         "3,000 requests a minute, a burst of one second",
-        prompts=3_000,
+        prompts=15_000,
         in_flight=64,
-        latency_s=0.2,
-        requests_per_minute=3_000,
-        contestants=(STILLHOUSE_4, HTTPX, AIOHTTP),
+        server=SimulatorSettings(latency_s=0.2, limits=SimulatorLimits(requests_per_minute=3_000)),
+        told=Limits(requests_per_minute=3_000, in_flight=64),
+        watched=Watched("requests", 3_000, after_s=10.0),
+        contestants=(CLUSTER_4,),
+        bars=(Bar("share", 0.99, of=CLUSTER_4, at_least=True), Bar("refused", 0, of=CLUSTER_4)),
+        repeated=False,
+    ),
+    Scenario(
+        "tokens",
+        "600,000 tokens of output a minute, answers of 50 to 2,000 in 2.0 s",
+        prompts=2_400,
+        in_flight=128,
+        server=SimulatorSettings(
+            latency_s=2.0,
+            output_tokens=(50, 2_000),
+            limits=SimulatorLimits(output_tokens_per_minute=600_000, token_burst_s=60.0),
+        ),
+        told=Limits(output_tokens_per_minute=600_000),
+        max_tokens=4_096,
+        watched=Watched("output tokens", 600_000, after_s=60.0),
+        contestants=(STILLHOUSE_2,),
+        bars=(Bar("share", 0.97, of=STILLHOUSE_2, at_least=True), Bar("refused", 0, of=STILLHOUSE_2)),
+        repeated=False,
+    ),
+    Scenario(
+        "unknown",
+        "3,000 requests a minute that nobody tells, answers in 1.0 s",
+        prompts=15_000,
+        in_flight=64,
+        server=SimulatorSettings(
+            latency_s=1.0, latency_spread=0.3, limits=SimulatorLimits(requests_per_minute=3_000, headers=False)
+        ),
+        told=Limits(),
+        watched=Watched("requests", 3_000, after_s=120.0),
+        contestants=(STILLHOUSE_2,),
+        bars=(Bar("share", 0.9, of=STILLHOUSE_2, at_least=True), Bar("refused_share", 0.01, of=STILLHOUSE_2)),
+        repeated=False,
+    ),
+    Scenario(
+        "storm",
+        "answers in 1.0 s, 200 in flight, for 60 s nothing but 429s",
+        prompts=12_000,
+        in_flight=200,
+        server=SimulatorSettings(latency_s=1.0, faults=(_STORMY,)),
+        storm=_STORM,
+        contestants=(STILLHOUSE,),
+        bars=(Bar("recovered_s", 10.0),),
         repeated=False,
     ),
     Scenario(
@@ -118,7 +208,7 @@ SCENARIOS = (
         in_flight=64,
         small=10_000,
         contestants=(STILLHOUSE, AIOHTTP),
-        bars=(Bar("growth", 1.2),),
+        bars=(Bar("growth", 1.1),),
         repeated=False,
     ),
 )

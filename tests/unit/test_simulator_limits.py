@@ -92,6 +92,12 @@ def test_in_flight_is_a_hard_bound() -> None:
     assert refusal.retry_after_s == 0.5
 
 
+def test_limits_may_be_kept_to_itself() -> None:
+    """As providers do that tell nobody."""
+    limits = Limits(SimulatorLimits(requests_per_minute=60, headers=False), slot_s=1.0, now_s=0.0)
+    assert limits.headers(0.0) == {}
+
+
 def test_headers_tell_the_state() -> None:
     """OpenAI's names, the reset as Go writes a duration."""
     limits = Limits(SimulatorLimits(requests_per_minute=600, output_tokens_per_minute=60_000), slot_s=1, now_s=0)

@@ -1,0 +1,100 @@
+"""The server that contestants ask: what it counted, and what its log tells of limits.
+
+It is started anew with the same seed, so that all are asked and answered alike; it has the machine's last core; its CPU
+is nobody's.
+"""
+
+import http.client
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+
+from gen import simulator
+from schemas.simulator import SimulatorSettings
+
+WINDOW_S = 2.0
+"""Speed is told by windows of so long."""
+SETTLING_S = 5.0
+FULL = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A limit whose use is told."""
+
+    what: Literal["requests", "output tokens"]
+    per_minute: int
+    after_s: float
+    """From the first request: by then the search, or what was saved up, is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """Seconds after the server's start between which it refuses everything."""
+
+    start_s: float
+    stop_s: float
+
+
+@contextmanager
+def serving(settings: SimulatorSettings) -> Iterator[str]:
+    """Its URL."""
+    with simulator.start(settings) as process:
+        os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})
+        yield process.url
+
+
+def stats(url: str) -> dict[str, Any]:
+    """What it counted so far."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.request("GET", "/_stats")
+    counted: dict[str, Any] = orjson.loads(connection.getresponse().read())
+    connection.close()
+    return counted | {"started_at": time.time() - counted["uptime_s"]}
+
+
+def requests(log: Path) -> list[dict[str, Any]]:
+    """The lines of its log, in the order of the requests."""
+    lines: list[dict[str, Any]] = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+    return sorted(lines, key=lambda line: float(line["time"]))
+
+
+def share_used(lines: Sequence[dict[str, Any]], watched: Watched) -> float:
+    """Of the limit, from `after_s` until the last request was let in; 0.0 where none was."""
+    since = lines[0]["time"] + watched.after_s
+    let_in = [line for line in lines if line["status"] == 200 and line["time"] >= since]
+    if not let_in:
+        return 0.0
+    # The last request ends the window and is not in it.
+    used = sum(1 if watched.what == "requests" else line["completion_tokens"] for line in let_in[:-1])
+    return float(used / ((let_in[-1]["time"] - since) * watched.per_minute / 60))
+
+
+def recovered_s(lines: Sequence[dict[str, Any]], storm: Storm, *, started_at: float) -> float | None:
+    """Seconds from the storm's end to the first window at full speed; None: there was none.
+
+    Full speed is nine tenths of the median window before the storm.
+    """
+    times = [line["time"] - started_at for line in lines if line["status"] == 200]
+    before = [_in_window(times, since) for since in _windows(times[0] + SETTLING_S, storm.start_s - WINDOW_S)]
+    full = FULL * median(before)
+    after = _windows(storm.stop_s, times[-1] - WINDOW_S)
+    return next((since - storm.stop_s for since in after if _in_window(times, since) >= full), None)
+
+
+def _windows(start_s: float, stop_s: float) -> Iterator[float]:
+    while start_s <= stop_s:
+        yield start_s
+        start_s += WINDOW_S / 4
+
+
+def _in_window(times: Sequence[float], since: float) -> int:
+    return sum(since <= at < since + WINDOW_S for at in times)

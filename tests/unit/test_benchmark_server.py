@@ -1,0 +1,46 @@
+"""What the bench reads from a server's log."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from benchmark.server import Storm, Watched, recovered_s, share_used
+
+
+def line(at: float, status: int = 200, tokens: int = 10) -> dict[str, Any]:
+    """A request's line."""
+    return {"time": at, "status": status, "completion_tokens": tokens}
+
+
+def test_the_share_counts_what_was_let_in_after_the_settling() -> None:
+    """Five a second of ten, whatever was before and whatever was refused."""
+    lines = [line(0.1 * n) for n in range(100)] + [line(10.0 + 0.2 * n) for n in range(101)] + [line(30.1, 429)]
+    assert share_used(lines, Watched("requests", 600, after_s=10.0)) == pytest.approx(0.5)
+    assert share_used(lines, Watched("output tokens", 6000, after_s=10.0)) == pytest.approx(0.5)
+
+
+def test_a_run_that_ends_before_it_settles_used_nothing() -> None:
+    """There is nothing to judge."""
+    assert share_used([line(0.0), line(9.0)], Watched("requests", 60, after_s=10.0)) == 0.0
+
+
+@pytest.mark.parametrize("rest_s", [0.0, 7.0])
+def test_recovery_is_the_first_window_at_full_speed(rest_s: float) -> None:
+    """Ten a second before the storm, five for a while after it, then ten again."""
+    began = 1000.0
+    before = [line(began + 10 + 0.1 * n) for n in range(300)]
+    slow = [line(began + 100 + 0.2 * n) for n in range(int(rest_s / 0.2))]
+    full = [line(began + 100 + rest_s + 0.1 * n) for n in range(200)]
+    found = recovered_s([*before, line(began + 50, 429), *slow, *full], Storm(40.0, 100.0), started_at=began)
+    assert found is not None
+    assert rest_s - 1.0 <= found <= rest_s + 0.5
+
+
+def test_no_recovery_is_none() -> None:
+    """Half the speed for ever is none."""
+    before = [line(10 + 0.1 * n) for n in range(300)]
+    assert recovered_s([*before, *(line(100 + 0.2 * n) for n in range(200))], Storm(40.0, 100.0), started_at=0) is None
