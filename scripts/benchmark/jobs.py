@@ -44,10 +44,10 @@ def _cluster() -> Iterator[str]:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={CPUS}"]
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
-        env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+        env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
         head = subprocess.Popen(command, env=env, stdout=sys.stderr, start_new_session=True)
         try:
-            _wait(head, f"http://127.0.0.1:{ports['dashboard-port']}/api/version")
+            _wait(head, f"http://127.0.0.1:{ports['dashboard-port']}/api/jobs/")
             yield f"127.0.0.1:{ports['port']}"
         finally:
             os.killpg(head.pid, signal.SIGKILL)
