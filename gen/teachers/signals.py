@@ -8,6 +8,7 @@ import email.utils
 import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -46,13 +47,30 @@ _NAMES = ("code", "type", "status", "reason", "quotaId", "limit_source")
 _WAIT = re.compile(r"\b(?:retry|try again) in (?:(\d{1,4})m)?(\d{1,6}(?:\.\d+)?)(ms|s)\b")
 """The only sign of how long to wait that some Gemini models and gateways give, in the message."""
 
-_LIMIT_NAMES: dict[Resource, str] = {
-    "requests": "requests", "total": "tokens", "input": "tokens-prompt", "output": "tokens-generated",
-}  # fmt: skip
-_LIMITS: dict[Resource, tuple[str, str]] = {
-    resource: (f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}") for resource, name in _LIMIT_NAMES.items()
-}
-"""OpenAI's headers and those that others built on them: (what is left, when all of it is there again)."""
+_LIMITS: tuple[tuple[Resource, str, str], ...] = (
+    *(
+        (resource, f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}")
+        for resource, name in (
+            ("requests", "requests"),
+            ("total", "tokens"),
+            ("input", "tokens-prompt"),
+            ("output", "tokens-generated"),
+        )
+    ),
+    *(
+        (resource, f"anthropic-ratelimit-{name}-remaining", f"anthropic-ratelimit-{name}-reset")
+        for resource, name in (
+            ("requests", "requests"),
+            ("total", "tokens"),
+            ("input", "input-tokens"),
+            ("output", "output-tokens"),
+        )
+    ),
+    ("requests", "x-ratelimit-remaining", "x-ratelimit-reset"),
+)
+"""(of what, what is left, when all is there again): OpenAI's and Fireworks'; Anthropic's; Together's and OpenRouter's."""
+_EPOCH_S, _EPOCH_MS = 1e9, 1e11
+"""Numbers above are no spans of time but moments, in seconds or milliseconds."""
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6}(?:\.\d{1,9})?)ms)?")
 """As Go writes it: `6m0s`, `120ms`."""
 
@@ -132,23 +150,39 @@ def ceilings_of(headers: Mapping[str, str], *, age_s: float) -> dict[Resource, C
     the limit. None left is one in that time: only an answer says that there is more.
     """
     found: dict[Resource, Ceiling] = {}
-    for resource, (remaining, reset) in _LIMITS.items():
+    for resource, remaining, reset in _LIMITS:
         if (value := headers.get(remaining)) is None:
             continue
-        left, reset_s = _number(value), _duration_s(headers.get(reset))
+        left, reset_s = _number(value), _reset_s(headers.get(reset), headers)
         if left is not None and reset_s is not None and reset_s > age_s:
             found[resource] = Ceiling(max(left, 1.0) / reset_s, reset_s, age_s)
     return found
 
 
-def _duration_s(value: str | None) -> float | None:
-    if value is None or (plain := _number(value)) is not None:
-        return None if value is None or plain is None else min(plain, MAX_WAIT_S)
-    found = _DURATION.fullmatch(value.strip())
-    if found is None or not any(found.groups()):
+def _reset_s(value: str | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds until then, at most MAX_WAIT_S: told as a span or as a moment by the server's own clock."""
+    if value is None:
         return None
-    hours, minutes, seconds, millis = (float(part or 0) for part in found.groups())
-    return min(3600 * hours + 60 * minutes + seconds + millis / 1000, MAX_WAIT_S)
+    if (number := _number(value)) is not None:
+        if number < _EPOCH_S:
+            return min(number, MAX_WAIT_S)
+        then: float | None = number / 1000 if number >= _EPOCH_MS else number
+    elif (found := _DURATION.fullmatch(value.strip())) is not None and any(found.groups()):
+        hours, minutes, seconds, millis = (float(part or 0) for part in found.groups())
+        return min(3600 * hours + 60 * minutes + seconds + millis / 1000, MAX_WAIT_S)
+    else:
+        then = _moment(value)
+    now = _date(headers.get("date"))
+    return min(max(then - now, 0.0), MAX_WAIT_S) if then is not None and now is not None else None
+
+
+def _moment(value: str) -> float | None:
+    """RFC 3339, as Anthropic tells it."""
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.timestamp() if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _number(value: str | None) -> float | None:

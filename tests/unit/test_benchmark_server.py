@@ -44,3 +44,9 @@ def test_no_recovery_is_none() -> None:
     """Half the speed for ever is none."""
     before = [line(10 + 0.1 * n) for n in range(300)]
     assert recovered_s([*before, *(line(100 + 0.2 * n) for n in range(200))], Storm(40.0, 100.0), started_at=0) is None
+
+
+def test_a_storm_that_met_no_run_tells_nothing() -> None:
+    """There is no speed to compare with."""
+    assert recovered_s([], Storm(40.0, 100.0), started_at=0) is None
+    assert recovered_s([line(38.0), line(120.0)], Storm(40.0, 100.0), started_at=0) is None

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gen.http import Reply
-from gen.limits import Ceiling
+from gen.limits import Ceiling, Resource
 from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
 from gen.teachers.signals import MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
 
@@ -323,10 +323,43 @@ def test_limit_headers_are_told_apart() -> None:
     assert ceilings_of(headers, age_s=11.0) == {}
 
 
+@pytest.mark.parametrize(
+    ("names", "reset", "resource"),
+    [
+        ("anthropic-ratelimit-requests-{}", "2026-11-24T02:00:10Z", "requests"),
+        ("anthropic-ratelimit-output-tokens-{}", "2026-11-24T02:00:10Z", "output"),
+        ("x-ratelimit-{}", "10", "requests"),
+        ("x-ratelimit-{}", "1795485610000", "requests"),
+    ],
+    ids=["Anthropic", "Anthropic's output", "Together", "OpenRouter"],
+)
+def test_limits_are_told_in_other_words(names: str, reset: str, resource: Resource) -> None:
+    """Other names, and moments instead of spans, by the server's clock and never ours."""
+    headers = {names.format("remaining"): "50", names.format("reset"): reset, "date": "Tue, 24 Nov 2026 02:00:00 GMT"}
+    assert ceilings_of(headers, age_s=0.0) == {resource: Ceiling(5.0, 10.0, 0.0)}
+
+
+def test_a_moment_without_the_servers_clock_says_nothing() -> None:
+    """Ours may be wrong."""
+    headers = {
+        "anthropic-ratelimit-requests-remaining": "5",
+        "anthropic-ratelimit-requests-reset": "2026-11-24T02:00:10Z",
+    }
+    assert ceilings_of(headers, age_s=0.0) == {}
+
+
 @given(
     headers=st.dictionaries(
-        st.sampled_from(["x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]),
-        st.text(max_size=20) | st.from_regex(r"-?\d{0,30}(\.\d{0,3})?(h|m|s|ms)?", fullmatch=True),
+        st.sampled_from(
+            [
+                *("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "date", "x-ratelimit-remaining"),
+                *("x-ratelimit-reset", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+            ]
+        ),
+        st.text(max_size=20)
+        | st.just("Tue, 24 Nov 2026 02:00:00 GMT")
+        | st.datetimes().map(lambda at: f"{at.isoformat()}Z")
+        | st.from_regex(r"-?\d{0,30}(\.\d{0,3})?(h|m|s|ms)?", fullmatch=True),
     )
 )
 def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
