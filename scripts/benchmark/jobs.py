@@ -21,8 +21,12 @@ from benchmark.server import stats
 CPUS = 8
 """Each worker asks for one: they share the machine's."""
 START_TIMEOUT_S = 60.0
-_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-_PORTS += ("ray-client-server-port", "runtime-env-agent-port")
+_PORTS = (
+    *("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"),
+    *("ray-client-server-port", "runtime-env-agent-port"),
+)
+_ENV = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+"""Of the head and of the jobs alike: only this machine reaches it, so nobody needs a token."""
 
 
 def main() -> int:
@@ -31,7 +35,7 @@ def main() -> int:
     with _cluster() as address:
         Path(started).write_text(str(stats(url)["uptime_s"]))
         command = [str(Path(sys.executable).with_name("stillhouse")), "run", "--address", address, "--quiet", "--json"]
-        jobs = [subprocess.Popen([*command, recipe]) for recipe in recipes]
+        jobs = [subprocess.Popen([*command, recipe], env=_ENV) for recipe in recipes]
         codes = [job.wait() for job in jobs]
     return int(any(codes))
 
@@ -44,8 +48,7 @@ def _cluster() -> Iterator[str]:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={CPUS}"]
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
-        env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-        head = subprocess.Popen(command, env=env, stdout=sys.stderr, start_new_session=True)
+        head = subprocess.Popen(command, env=_ENV, stdout=sys.stderr, start_new_session=True)
         try:
             _wait(head, f"http://127.0.0.1:{ports['dashboard-port']}/api/jobs/")
             yield f"127.0.0.1:{ports['port']}"

@@ -38,9 +38,11 @@ def table(results: Sequence[Result], verdicts: Sequence[Verdict]) -> str:
 
 
 def _bar(verdict: Verdict) -> str:
+    value = "none" if verdict.value is None else f"{verdict.value:.3g}"
     against = f" against {verdict.against}" if verdict.against else ""
-    said = f"{verdict.scenario}: {FIGURES[verdict.figure]}, {verdict.contestant}{against}: {verdict.value:.3g}"
-    return f"{said} (bar {verdict.bound:g}): {'met' if verdict.met else 'NOT MET'}"
+    said = f"{verdict.scenario}: {FIGURES[verdict.figure]}, {verdict.contestant}{against}: {value}"
+    side = "at least" if verdict.at_least else "at most"
+    return f"{said} (bar: {side} {verdict.bound:g}): {'met' if verdict.met else 'NOT MET'}"
 
 
 def _row(cells: Sequence[str]) -> str:

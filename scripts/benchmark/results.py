@@ -27,8 +27,10 @@ class Verdict:
     figure: Figure
     contestant: str
     against: str | None
-    value: float
+    value: float | None
+    """None: there was nothing to judge, and the bar is not met."""
     bound: float
+    at_least: bool
     met: bool
 
 
@@ -68,13 +70,13 @@ def verdicts(scenario: Scenario, results: Sequence[Result]) -> Iterator[Verdict]
     """The scenario's bars, held against its results."""
     figures = {result.contestant: result.figures for result in results}
     for bar in scenario.bars:
-        value = figures[bar.of.title][bar.figure]
-        if bar.against is not None:
+        value = figures[bar.of.title].get(bar.figure)
+        if value is not None and bar.against is not None:
             value /= figures[bar.against.title][bar.figure]
         yield _verdict(scenario, bar, value)
 
 
-def _verdict(scenario: Scenario, bar: Bar, value: float) -> Verdict:
+def _verdict(scenario: Scenario, bar: Bar, value: float | None) -> Verdict:
     against = None if bar.against is None else bar.against.title
-    met = value >= bar.bound if bar.at_least else value <= bar.bound
-    return Verdict(scenario.name, bar.figure, bar.of.title, against, value, bar.bound, met)
+    met = value is not None and (value >= bar.bound if bar.at_least else value <= bar.bound)
+    return Verdict(scenario.name, bar.figure, bar.of.title, against, value, bar.bound, bar.at_least, met)

@@ -79,11 +79,13 @@ def share_used(lines: Sequence[dict[str, Any]], watched: Watched) -> float:
 
 
 def recovered_s(lines: Sequence[dict[str, Any]], storm: Storm, *, started_at: float) -> float | None:
-    """Seconds from the storm's end to the first window at full speed; None: there was none.
+    """Seconds from the storm's end to the first window at full speed; None: there was none, or none before the storm.
 
     Full speed is nine tenths of the median window before the storm.
     """
     times = [line["time"] - started_at for line in lines if line["status"] == 200]
+    if not times or times[0] + SETTLING_S > storm.start_s - WINDOW_S:
+        return None
     before = [_in_window(times, since) for since in _windows(times[0] + SETTLING_S, storm.start_s - WINDOW_S)]
     full = FULL * median(before)
     after = _windows(storm.stop_s, times[-1] - WINDOW_S)
