@@ -48,27 +48,17 @@ _WAIT = re.compile(r"\b(?:retry|try again) in (?:(\d{1,4})m)?(\d{1,6}(?:\.\d+)?)
 """The only sign of how long to wait that some Gemini models and gateways give, in the message."""
 
 _LIMITS: tuple[tuple[Resource, str, str], ...] = (
-    *(
-        (resource, f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}")
-        for resource, name in (
-            ("requests", "requests"),
-            ("total", "tokens"),
-            ("input", "tokens-prompt"),
-            ("output", "tokens-generated"),
-        )
-    ),
-    *(
-        (resource, f"anthropic-ratelimit-{name}-remaining", f"anthropic-ratelimit-{name}-reset")
-        for resource, name in (
-            ("requests", "requests"),
-            ("total", "tokens"),
-            ("input", "input-tokens"),
-            ("output", "output-tokens"),
-        )
-    ),
+    ("requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("total", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("input", "x-ratelimit-remaining-tokens-prompt", "x-ratelimit-reset-tokens-prompt"),
+    ("output", "x-ratelimit-remaining-tokens-generated", "x-ratelimit-reset-tokens-generated"),
+    ("requests", "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("total", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ("input", "anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
+    ("output", "anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
     ("requests", "x-ratelimit-remaining", "x-ratelimit-reset"),
 )
-"""(of what, what is left, when all is there again): OpenAI's and Fireworks'; Anthropic's; Together's and OpenRouter's."""
+"""(of what, what is left, when all is there again): OpenAI's, Fireworks', Anthropic's, Together's and OpenRouter's."""
 _EPOCH_S, _EPOCH_MS = 1e9, 1e11
 """Numbers above are no spans of time but moments, in seconds or milliseconds."""
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6}(?:\.\d{1,9})?)ms)?")
