@@ -4,9 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+from s3_server import S3Server
+
+from gen.store import open_store
 
 pytestmark = pytest.mark.slow
 
@@ -15,10 +22,25 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quickstart's first 50 prompts, twice each: 100 records."""
+    """The quickstart's first 50 prompts, twice each: 100 records, with the teacher's five likeliest at each token."""
     out = tmp_path_factory.mktemp("examples") / "ds"
-    run(sys.executable, "-m", "cluster.cli", "run", "quickstart", "--limit", "50", "-o", f"dataset.path={out}")
+    changes = ("-o", f"dataset.path={out}", "-o", "ask.top_logprobs=5")
+    run(sys.executable, "-m", "cluster.cli", "run", "quickstart", "--limit", "50", *changes)
     return out
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Copies a dataset into the bucket and gives its URL; its endpoint is in the environment, as a user's would be."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+
+    def copy(dataset: Path) -> str:
+        store = open_store(f"{s3.url}/copies/ds", endpoint_url=s3.endpoint_url)
+        for file in dataset.rglob("*.parquet"):
+            store.put(str(file.relative_to(dataset)), file)
+        return f"{s3.url}/copies/ds"
+
+    return copy
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
@@ -52,3 +74,70 @@ def test_example_sft(trl_python: str, dataset: Path, tmp_path: Path) -> None:
     assert len(losses) == 8
     assert losses[-1] < losses[0]
     assert (student / "model.safetensors").exists()
+
+
+def test_example_soft_labels(trl_python: str, dataset: Path, tmp_path: Path) -> None:
+    """A student comes closer to the teacher's distributions; every answered token is counted, few are no label."""
+    student = tmp_path / "student"
+    script = SCRIPTS / "example_soft_labels.py"
+    printed = run(trl_python, script, dataset, "--output", student, env={"HF_HOME": str(tmp_path / "hf")})
+    losses = [float(loss) for loss in re.findall(r"^step \d+: KL ([\d.]+)$", printed, re.MULTILINE)]
+    assert len(losses) == 12
+    assert losses[-1] < 0.9 * losses[0]
+    assert (student / "model.safetensors").exists()
+    counted = re.search(r"^alternatives left out (\d+), labels (\d+), tokens (\d+)$", printed, re.MULTILINE)
+    assert counted is not None, printed
+    left_out, labels, tokens = map(int, counted.groups())
+    said = duckdb.sql(f"select len(logprobs) from '{dataset}/data/*.parquet' limit 96").fetchall()
+    assert tokens == sum(count for (count,) in said)
+    assert (
+        0 < left_out == tokens - labels < tokens / 2
+    )  # the simulator's other tokens are few, and the student has them
+
+
+def test_example_soft_labels_says_what_to_install(dataset: Path) -> None:
+    """Without torch it says so in one line and exits with 2."""
+    command = [sys.executable, "-S", SCRIPTS / "example_soft_labels.py", dataset]  # -S: nothing is installed
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert re.fullmatch(r"found no \w+; install it: pip install torch transformers datasets\n", done.stderr)
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_example_stream(place: str, dataset: Path, on_s3: Callable[[Path], str], tmp_path: Path) -> None:
+    """Both readers see every record, from a disk and from S3; Ray Data says in what kind of batches."""
+    url = on_s3(dataset) if place == "s3" else str(dataset)
+    printed = run(sys.executable, SCRIPTS / "example_stream.py", url, env={"HF_HOME": str(tmp_path)}).splitlines()
+    assert printed[0].startswith("first record: q0001, 'Let us ")
+    assert printed[1] == "datasets: 100 rows"
+    assert re.match(r"ray data: 100 rows in 4 (NumPy|torch) batches", printed[2])
+
+
+def test_example_stream_gives_tensors(trl_python: str, dataset: Path, tmp_path: Path) -> None:
+    """With torch beside Ray, the batches are padded tensors as wide as the longest answer in bytes."""
+    if subprocess.run([trl_python, "-c", "import ray, torch"], capture_output=True).returncode != 0:
+        pytest.skip(f"{trl_python} has no ray beside torch; install ray[data] there, or torch here")
+    printed = run(trl_python, SCRIPTS / "example_stream.py", dataset, env={"HF_HOME": str(tmp_path)})
+    answers = duckdb.sql(f"select completion[1].content from '{dataset}/data/*.parquet' limit 32").fetchall()
+    widest = max(len(answer.encode()) for (answer,) in answers)
+    assert printed.splitlines()[2] == f"ray data: 100 rows in 4 torch batches, the first (32, {widest})"
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+async def test_example_sql(place: str, on_s3: Callable[[Path], str], tmp_path: Path) -> None:
+    """Records by teacher, nothing twice, and Failures with what a retry made of them, from a disk and from S3."""
+    write_source(tmp_path, [*questions(30), "no JSON"])
+    refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.3}]}
+    recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "simulator": refusing}])
+    first = await run_in_process(recipe)
+    mended = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "simulator": {"first_serial": 1000}}])
+    done = await run_in_process(mended, retry=["bad_request"])
+    dataset = on_s3(tmp_path / "out") if place == "s3" else str(tmp_path / "out")
+    printed = run(sys.executable, SCRIPTS / "example_sql.py", dataset)
+    cells = [tuple(line.strip("│").replace(" ", "").split("│")) for line in printed.splitlines()]
+    refused = first.failed
+    assert refused
+    assert ("sim", "stop", "30", str(done.input_tokens), str(done.output_tokens)) in cells
+    assert ("0", "0") in cells
+    assert ("bad_request", str(refused), str(refused)) in cells
+    assert ("bad_row", "1", "0") in cells
