@@ -134,6 +134,7 @@ class Asker:
         await client.account.reserve(cost)
         tally.lease_wait_s += self._clock.monotonic() - waits_from
         used: Cost | None = Cost(0, 0)
+        refused = False
         tally.in_flight += 1
         held.under_way += 1
         try:
@@ -154,10 +155,14 @@ class Asker:
             finally:
                 client.done(endpoint, served=served)
             latency_s = self._clock.monotonic() - sent_at
+            refused = isinstance(outcome, (Rate, Ramp))
             used = self._heard(client, endpoint, outcome, prompt.messages, latency_s=latency_s)
         finally:
             tally.in_flight -= 1
-            client.account.settle(cost, used)
+            if refused:
+                client.account.settle_refused(cost)
+            else:
+                client.account.settle(cost, used)
             held.ended()
         if not held.abandoned:
             self._follow(held, ordinal, client, decision, sent_at=sent_at)

@@ -171,8 +171,8 @@ class Adaptive:
     def _too_many(self, everyday: float) -> bool:
         """Whether more is refused than every day, and more than chance would have it."""
         usual = max(everyday, FEW)
-        chance = 2 * math.sqrt(usual * (1 - usual) / max(1.0, self._faded.replies))
-        return self._faded.refused > 1 and self._faded.share > everyday + FEW + chance
+        chance = 3 * math.sqrt(usual * (1 - usual) / max(1.0, self._faded.replies))
+        return self._faded.refused > 2 and self._faded.share > everyday + FEW + chance
 
     def _cut(self, now: float) -> None:
         share = self._faded.share

@@ -18,6 +18,9 @@ from schemas.prompt import Prompt
 Place = tuple[int, int]
 """Where in the journal a frame is: (offset, length)."""
 
+REMEMBERED_BYTES = 4 * 2**20
+"""Of a chunk's replies: what they said is kept until the seal, which need not read them twice."""
+
 MIN_ALIKE = 3
 """So many prompts, all of a chunk, refused alike tell of the recipe; fewer may just be bad ones."""
 
@@ -34,6 +37,9 @@ class OpenChunk:
         self.answers: list[Place | None] = [None] * count
         """Where each settled answer is; for a Failure, where its last reply is."""
         self.given_up: dict[int, GiveUp] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        """What settled answers said, of `REMEMBERED_BYTES` of replies at most."""
+        self._remembered_bytes = 0
         self._tries: dict[int, Tries] = {}
         """Of samples that were tried more than once, or are being tried."""
         self.had_owners = False
@@ -98,7 +104,15 @@ class OpenChunk:
             reply = replace(reply, body=reply.body[:ERROR_BODY_BYTES])
         place = self.journal.append(Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body))
         outcome = read(reply)
-        return outcome, self._judge(ordinal, outcome, place)
+        decision = self._judge(ordinal, outcome, place)
+        if self.answers[ordinal] is place and self._remembered_bytes + len(reply.body) <= REMEMBERED_BYTES:
+            self._outcomes[ordinal] = outcome
+            self._remembered_bytes += len(reply.body)
+        return outcome, decision
+
+    def outcome(self, ordinal: int, frame: Frame) -> Outcome:
+        """What the settled answer in this frame said."""
+        return self._outcomes.get(ordinal) or self.client(ordinal).read(Reply(frame.status, {}, frame.body))
 
     def _judge(self, ordinal: int, outcome: Outcome, place: Place | None) -> Decision:
         tries = self._tries.setdefault(ordinal, Tries())

@@ -10,7 +10,6 @@ from collections import Counter
 
 from gen import rows
 from gen.dataset import ChunkId
-from gen.http import Reply
 from gen.journal import Frame
 from gen.kept_answers import fingerprint, kept_answers
 from gen.open_chunk import OpenChunk
@@ -117,7 +116,7 @@ class Sealer:
         seen: dict[bytes, str],
         size: int,
     ) -> None:
-        outcome = client.read(Reply(frame.status, {}, frame.body))
+        outcome = self._open.outcome(frame.ordinal, frame)
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
         reason: RejectReason | None = "refused"
         same = None

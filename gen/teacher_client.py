@@ -27,6 +27,9 @@ LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
 """A 429 that orders no wait to speak of is a pause all the same; the next one, with no answer since, a longer one."""
 
+MOST_HELD_S = 2.0
+"""A refused request keeps its slot for as long as an answer takes, at most this."""
+
 UNUSED = Cost(0, 0)
 """What a request used that was never sent, or refused unserved."""
 
@@ -44,6 +47,8 @@ class Account:
         self._refused = 0
         self._busy_s = 0.0
         self._tokens = 0
+        self._answer_s = 0.0
+        """How long answers take lately."""
         self._ramped = False
         self._least_pause_s = LEAST_PAUSE_S
         self._told_to_wait_until = 0.0
@@ -77,10 +82,19 @@ class Account:
         self._allowance.settle(reserved, used, now=self._clock.monotonic())
         self._pump()
 
+    def settle_refused(self, reserved: Cost) -> None:
+        """The request was refused as too much: its slot is free when an answer would have come.
+
+        Freed at once, a handful above the limit would be sent again every few milliseconds, and refused.
+        """
+        hold_s = min(self._answer_s, MOST_HELD_S)
+        asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED)
+
     def served(self, *, latency_s: float, tokens: int) -> None:
         """An answer came, after so long, with so many tokens of output."""
         self._served += 1
         self._busy_s += latency_s
+        self._answer_s += 0.1 * (latency_s - self._answer_s)
         self._tokens += tokens
         self._least_pause_s = LEAST_PAUSE_S
 

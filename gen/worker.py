@@ -23,6 +23,9 @@ from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.recipe import Recipe
 
+MOST_BACKLOG = 256
+"""Of what could be asked, so much is told: who has more than a lease's worth is to have as much as any other."""
+
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 
@@ -241,7 +244,9 @@ class Worker:
         account, ledger = self._accounts[key], self._ledgers[key]
         while True:
             try:
-                lease = await ledger.renew(self.name, account.report(backlog=min(self._asker.waiting(account), 4096)))
+                lease = await ledger.renew(
+                    self.name, account.report(backlog=min(self._asker.waiting(account), MOST_BACKLOG))
+                )
                 account.accept(lease)
                 self._asker.fill_slots()
             except Unreachable:

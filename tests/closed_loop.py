@@ -10,7 +10,7 @@ from faults.simulation.loop import VirtualLoop
 
 from gen.limits import LEASE_S, Cost, Estimator, Ledger
 from gen.simulator.limits import Limits as TeacherLimits
-from gen.teacher_client import UNUSED, Account
+from gen.teacher_client import Account
 from schemas.simulator import SimulatorLimits
 from schemas.teacher import Limits
 
@@ -89,7 +89,7 @@ class _Teacher:
         elif refusal := self._limits.admit(
             prompt_tokens=PROMPT_TOKENS, completion_tokens=tokens, in_flight=self._in_flight, model="m", now_s=now
         ):
-            wait_s = float(math.ceil(refusal.retry_after_s))
+            wait_s = refusal.retry_after_s  # until there is room for one
         if wait_s is not None:
             await asyncio.sleep(REFUSAL_S)
             self._heard.refused.append(now)
@@ -130,14 +130,14 @@ class _Worker:
             await self._account.reserve(cost)
             sent_at = self._clock.monotonic()
             tokens, wait_s = await self._teacher.ask()
-            used = UNUSED
             if tokens:
                 used = Cost(PROMPT_TOKENS, tokens)
                 self._account.served(latency_s=self._clock.monotonic() - sent_at, tokens=tokens)
                 self._estimator.learn(PROMPT_CHARS, used)
+                self._account.settle(cost, used)
             else:
                 self._account.refused(pause_s=wait_s)
-            self._account.settle(cost, used)
+                self._account.settle_refused(cost)
 
 
 def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:

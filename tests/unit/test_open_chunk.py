@@ -16,8 +16,8 @@ from gen.chunk import Chunk
 from gen.dataset import open_dataset
 from gen.http import Reply
 from gen.journal import Frame, JournalFile, Kind, frames, leftovers
-from gen.open_chunk import OpenChunk
-from gen.outcome import Ambiguous, Overload
+from gen.open_chunk import REMEMBERED_BYTES, OpenChunk
+from gen.outcome import Ambiguous, Money, Overload
 from gen.retry import MAX_DEATHS, GiveUp, Tries
 from gen.shipping import Shipper, recovered, sweep
 from schemas.completion import Completion
@@ -231,6 +231,28 @@ def test_every_reply_reads_back_as_it_was_read(tmp_path: Path) -> None:
             frame = again.journal.read(*place)
             outcome = again.client(0).read(Reply(frame.status, {}, frame.body))
             assert isinstance(outcome, Completion) == (how == "answer")
+
+
+def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
+    """Replies beyond what is remembered say the same at the seal."""
+    held = opened(tmp_path / "a.journal")
+    long = body_of("x" * (REMEMBERED_BYTES - 2000))
+    for ordinal, body in enumerate([long, long, body_of("short")]):
+        held.sent(ordinal, at=float(ordinal))
+        read = held.client(ordinal).read
+        held.answered(ordinal, Reply(200, {}, body), at=float(ordinal), latency_s=0.5, endpoint="host", read=read)
+    texts = []
+    for ordinal in range(3):
+        place = held.answers[ordinal]
+        assert place is not None
+        frame = held.journal.read(*place)
+        outcome = held.outcome(ordinal, frame)
+        assert isinstance(outcome, Completion)
+        assert held.outcome(ordinal, frame) == outcome == held.client(ordinal).read(Reply(200, {}, frame.body))
+        texts.append(len(outcome.text or ""))
+    assert texts == [REMEMBERED_BYTES - 2000, REMEMBERED_BYTES - 2000, 5]
+    assert [held.outcome(n, Frame(Kind.ANSWERED, n, 0.0, 0.0, 402, "", b"")) == Money("HTTP 402 without a body", 402)
+            for n in range(3)] == [False, True, False]  # fmt: skip
 
 
 def test_alike_failures_tell_of_the_recipe_and_few_of_the_prompts(tmp_path: Path) -> None:
