@@ -8,6 +8,7 @@ Shares follow demand (requests under way and waiting); where there are fewer slo
 What nobody declared is found out, see `gen.concurrency`.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -137,21 +138,11 @@ class _Ramp:
 class _Share:
     rates: Mapping[Resource, float]
     slots: int
-    before: int
-    """The slots of the lease before, which the worker used until this one came: its next report tells of it."""
-    in_flight: int
+    held: int
+    """Slots that are not free: a share that shrinks is free again when its requests have come home."""
     demand: int
     until: float
     had_slots_at: float
-
-    @property
-    def held(self) -> int:
-        """A share that shrinks is free again when its requests have come home."""
-        return max(self.slots, self.before, self.in_flight)
-
-    @property
-    def starves(self) -> bool:
-        return self.demand > 0 and self.held == 0
 
 
 class Ledger:
@@ -173,26 +164,35 @@ class Ledger:
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
         """Take in a worker's report and lease it its share."""
         mine = self._shares.pop(worker, None)
-        self._shares = {name: share for name, share in self._shares.items() if share.until > now}
-        others = list(self._shares.values())
+        self._forget(now)
+        others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
         self._observe(report, mine, now=now)
         demand = report.in_flight + report.waiting
         if mine is None:  # it has nothing to do yet, and will want as much as any
-            demand = max([demand, *(share.demand for share in others)])
-        wanted = demand + sum(share.demand for share in others)
+            demand = max([demand, *[share.demand for share in others]])
+        wanted = demand + sum([share.demand for share in others])
         part = demand / wanted if wanted else 1.0
         rates = {
-            name: max(0.0, min(rate * part, rate - sum(share.rates.get(name, 0.0) for share in others)))
+            name: max(0.0, min(rate * part, rate - sum([share.rates.get(name, 0.0) for share in others])))
             for name, rate in self._rates_now(now).items()
         }
-        had_slots_at = -math.inf if mine is None else now if max(mine.slots, mine.in_flight) else mine.had_slots_at
-        first = all(had_slots_at <= share.had_slots_at for share in others if share.starves)
+        had_slots_at = -math.inf if mine is None else mine.had_slots_at
+        starving = [share.had_slots_at for share in others if share.held == 0 and share.demand > 0]
+        first = all(had_slots_at <= at for at in starving)
         fair = self.slots(now=now) * part
-        spare = self.slots(now=now) - sum(share.held for share in others)
+        spare = self.slots(now=now) - sum([share.held for share in others])
         slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
-        before = 0 if mine is None else mine.slots
-        self._shares[worker] = _Share(rates, slots, before, report.in_flight, demand, now + LEASE_S, had_slots_at)
+        # It used the lease before until this one came: its next report tells of that.
+        held = max(slots, 0 if mine is None else mine.slots, report.in_flight)
+        had_slots_at = now if max(slots, report.in_flight) else had_slots_at
+        self._shares[worker] = _Share(rates, slots, held, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
+
+    def _forget(self, now: float) -> None:
+        """Drop the shares that are over; they lie in the order of their renewals."""
+        over = [name for name, share in itertools.takewhile(lambda item: item[1].until <= now, self._shares.items())]
+        for name in over:
+            del self._shares[name]
 
     def _rates_now(self, now: float) -> dict[Resource, float]:
         """What may be used: the declared rates, or what the ramp and the teacher's headers leave of them."""

@@ -18,10 +18,10 @@ from cluster.actors import start_limiter, start_queue
 from cluster.runtime import connected
 from gen.concurrency import Replies
 from gen.control import Counters
-from gen.dataset import open_dataset
+from gen.dataset import bind, open_dataset
 from gen.leases import RENEW_S, Grant
 from gen.limits import LEASE_S, Report
-from gen.planning import bind, generations
+from gen.planning import generations
 from gen.shard_meta import ShardCounts
 from schemas.recipe import Recipe
 from schemas.teacher import Limits
