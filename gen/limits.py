@@ -4,7 +4,8 @@ The `Ledger` (one an account) leases each worker a share of every rate and of th
 out never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share: it
 reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
 
-Shares follow demand (requests under way and waiting); where there are fewer slots than workers they go round in turn.
+Shares follow demand (requests under way and waiting), max-min fair: who wants little gets it, the others get as much as
+each other. Where there are fewer slots than workers they go round in turn.
 What nobody declared is found out, see `gen.concurrency`.
 """
 
@@ -18,7 +19,10 @@ from gen.concurrency import Adaptive, Replies
 from schemas.teacher import Limits
 
 LEASE_S = 2.0
-"""How long a share is good for; it is renewed every half of it."""
+"""How long a share is good for."""
+
+SHARE_RENEW_S = 1.6
+"""How often a worker renews its share: with its chunks' renewals that is less than a call a second."""
 
 BURST_S = 0.25
 """A worker's bucket holds so many seconds of its rate, at least one reservation."""
@@ -155,6 +159,8 @@ class Ledger:
         self._ramp = _Ramp()
         self._ceilings = Ceilings()
         self._shares: dict[str, _Share] = {}
+        self._level = math.inf
+        """What of a worker's demand counts at most."""
         self._paused_until = now
 
     def slots(self, *, now: float) -> int:
@@ -170,8 +176,7 @@ class Ledger:
         demand = report.in_flight + report.waiting
         if mine is None:  # it has nothing to do yet, and will want as much as any
             demand = max([demand, *[share.demand for share in others]])
-        wanted = demand + sum([share.demand for share in others])
-        part = demand / wanted if wanted else 1.0
+        part = self._part(demand, [share.demand for share in others], now=now)
         rates = {
             name: max(0.0, min(rate * part, rate - sum([share.rates.get(name, 0.0) for share in others])))
             for name, rate in self._rates_now(now).items()
@@ -187,6 +192,15 @@ class Ledger:
         had_slots_at = now if max(slots, report.in_flight) else had_slots_at
         self._shares[worker] = _Share(rates, slots, held, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
+
+    def _part(self, demand: int, others: list[int], *, now: float) -> float:
+        """A worker's part of what there is; the level comes a step nearer to where demands up to it fill the slots."""
+        level = self._level
+        below = [each for each in (*others, demand) if each < level]
+        above = len(others) + 1 - len(below)
+        wanted = sum(below) + (above * level if above else 0)
+        self._level = max(1.0, (self.slots(now=now) - sum(below)) / above) if above else max(demand, *others, 1)
+        return min(demand, level) / wanted if wanted else 1.0
 
     def _forget(self, now: float) -> None:
         """Drop the shares that are over; they lie in the order of their renewals."""

@@ -16,15 +16,12 @@ from gen.errors import StillhouseError, StoreAway, StoreRefused
 from gen.held import Hands, Held
 from gen.http import Transport
 from gen.leases import RENEW_S, TERM_S, Grant
-from gen.limits import LEASE_S
+from gen.limits import SHARE_RENEW_S
 from gen.shard_meta import ShardCounts
 from gen.shipping import SHIP_BYTES
 from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient
 from schemas.recipe import Recipe
-
-MOST_BACKLOG = 256
-"""Of what could be asked, so much is told: who has more than a lease's worth is to have as much as any other."""
 
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
@@ -244,16 +241,14 @@ class Worker:
         account, ledger = self._accounts[key], self._ledgers[key]
         while True:
             try:
-                lease = await ledger.renew(
-                    self.name, account.report(backlog=min(self._asker.waiting(account), MOST_BACKLOG))
-                )
+                lease = await ledger.renew(self.name, account.report(backlog=self._asker.waiting(account)))
                 account.accept(lease)
                 self._asker.fill_slots()
             except Unreachable:
                 await asyncio.sleep(0.25)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEASE_S / 2):
+                async with asyncio.timeout(SHARE_RENEW_S):
                     await account.urgent.wait()
 
     async def _ship(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from faults.simulation.loop import VirtualLoop
 
-from gen.limits import LEASE_S, Cost, Estimator, Ledger
+from gen.limits import SHARE_RENEW_S, Cost, Estimator, Ledger
 from gen.simulator.limits import Limits as TeacherLimits
 from gen.teacher_client import Account
 from schemas.simulator import SimulatorLimits
@@ -121,7 +121,7 @@ class _Worker:
             self._account.accept(self._ledger.renew(self._name, report, now=self._clock.monotonic()))
             slots += [asyncio.create_task(self._slot()) for _ in range(self._account.slots - len(slots))]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEASE_S / 2):
+                async with asyncio.timeout(SHARE_RENEW_S):
                     await self._account.urgent.wait()
 
     async def _slot(self) -> None:

@@ -20,7 +20,7 @@ from gen.concurrency import Replies
 from gen.control import Counters
 from gen.dataset import bind, open_dataset
 from gen.leases import RENEW_S, Grant
-from gen.limits import LEASE_S, Report
+from gen.limits import SHARE_RENEW_S, Report
 from gen.planning import generations
 from gen.shard_meta import ShardCounts
 from schemas.recipe import Recipe
@@ -81,12 +81,12 @@ async def _measured(queue: Any, limiter: Any, *, workers: int) -> dict[str, floa
 
 
 async def _share(limiter: Any, worker: str, *, until: float, took: list[float]) -> None:
-    await asyncio.sleep(hash(worker) % 1000 / 1000 * LEASE_S)
+    await asyncio.sleep(hash(worker) % 1000 / 1000 * SHARE_RENEW_S)
     while time.monotonic() < until:
         began = time.monotonic()
         await limiter.renew.remote(worker, Report(50, 1000, Replies(50, 0, 50.0, 5000)))
         took.append(time.monotonic() - began)
-        await asyncio.sleep(max(0.0, LEASE_S / 2 - took[-1]))
+        await asyncio.sleep(max(0.0, SHARE_RENEW_S - took[-1]))
 
 
 async def _chunks(queue: Any, worker: str, *, until: float, took: list[float]) -> None:

@@ -60,16 +60,37 @@ def test_a_lone_worker_has_everything() -> None:
     assert (lease.rates, lease.slots, lease.pause_s) == ({"requests": 1.0}, 7, 0.0)
 
 
-def test_shares_follow_demand() -> None:
-    """Within a few renewals, whoever came first."""
+@pytest.mark.parametrize(
+    ("demands", "parts"),
+    [
+        pytest.param([10, 30], [0.25, 0.75], id="less than there is: by demand"),
+        pytest.param([300, 25], [0.75, 0.25], id="who wants little gets it, who wants more gets the rest"),
+        pytest.param([300, 5000], [0.5, 0.5], id="both want more than half: alike, for who has ten times as much waits too"),
+        pytest.param([300, 5000, 20, 0], [0.4, 0.4, 0.2, 0.0], id="four"),
+    ],
+)
+def test_shares_follow_demand(demands: list[int], parts: list[float]) -> None:
+    """Max-min fair within a few renewals, whoever came first."""
     ledger = Ledger(Limits(requests_per_minute=60, in_flight=100), now=0.0)
-    leases = {}
-    for second in range(6):
-        leases["a"] = ledger.renew("a", report(waiting=300), now=second)
-        leases["b"] = ledger.renew("b", report(waiting=100), now=second + 0.5)
-    assert {name: lease.slots for name, lease in leases.items()} == {"a": 75, "b": 25}
-    assert leases["a"].rates["requests"] == pytest.approx(0.75)
-    assert leases["b"].rates["requests"] == pytest.approx(0.25)
+    for second in range(12):
+        leases = [
+            ledger.renew(f"worker-{n}", report(waiting=waiting), now=second + n / 10)
+            for n, waiting in enumerate(demands)
+        ]
+    assert [lease.slots for lease in leases] == [round(100 * part) for part in parts]
+    assert [lease.rates["requests"] for lease in leases] == pytest.approx(parts)
+
+
+def test_a_worker_between_two_chunks_loses_nothing() -> None:
+    """Its backlog runs down and is filled up again: what moved to the others would be nobody's on its way back."""
+    ledger = Ledger(Limits(requests_per_minute=3000, in_flight=64), now=0.0)
+    for second in range(60):
+        backlogs = [17 + (second * 50 + n * 250) % 1000 for n in range(4)]
+        rates = [
+            ledger.renew(f"worker-{n}", report(waiting=backlog), now=second + n / 10).rates["requests"]
+            for n, backlog in enumerate(backlogs)
+        ]
+        assert second < 10 or rates == pytest.approx([12.5] * 4)
 
 
 def test_an_idle_worker_holds_nothing_back() -> None:
