@@ -65,7 +65,9 @@ def test_a_lone_worker_has_everything() -> None:
     [
         pytest.param([10, 30], [0.25, 0.75], id="less than there is: by demand"),
         pytest.param([300, 25], [0.75, 0.25], id="who wants little gets it, who wants more gets the rest"),
-        pytest.param([300, 5000], [0.5, 0.5], id="both want more than half: alike, for who has ten times as much waits too"),
+        pytest.param(
+            [300, 5000], [0.5, 0.5], id="both want more than half: alike, for who has ten times as much waits too"
+        ),
         pytest.param([300, 5000, 20, 0], [0.4, 0.4, 0.2, 0.0], id="four"),
     ],
 )
