@@ -23,6 +23,8 @@ CALL_TIMEOUT_S = 5.0
 START_PATIENCE_S = 10.0
 """After so long without a started worker, a word about it."""
 DRAIN_POLL_S = 2.0
+WAVE = 50
+"""Workers that are started at once, and as many more at each look: all at once they would hold up each other."""
 MOST_SAID = 300
 """Characters of a worker's last words that are shown."""
 MOST_DEATHS = 20
@@ -59,9 +61,16 @@ class Crew:
         self._stopping = False
         self._warned = False
         self._look_for_drains_at = 0.0
-        self._hands = [self._hire() for _ in range(workers)]
+        self._hands: list[_Hand] = []
+        self._to_hire = workers
+        self._hire_wave()
         self.ends: list[End] = []
         """How workers ended that did not die."""
+
+    def _hire_wave(self) -> None:
+        wave = 0 if self._stopping else min(WAVE, self._to_hire)
+        self._to_hire -= wave
+        self._hands += [self._hire() for _ in range(wave)]
 
     def _hire(self) -> _Hand:
         strategy = NodeAffinitySchedulingStrategy(self._node, soft=False) if self._node else "SPREAD"
@@ -94,10 +103,12 @@ class Crew:
         Raises:
             StillhouseError: worker after worker dies.
         """
+        started = _ready([hand.name_ref for hand in self._hands if hand.name is None])
+        ended = _ready([hand.run_ref for hand in self._hands])
         for hand in list(self._hands):
-            if hand.name is None and ray.wait([hand.name_ref], timeout=0)[0]:
+            if hand.name_ref in started:
                 hand.name = _result(hand.name_ref)
-            if not ray.wait([hand.run_ref], timeout=0)[0]:
+            if hand.run_ref not in ended:
                 continue
             self._hands.remove(hand)
             end = _result(hand.run_ref)
@@ -109,6 +120,7 @@ class Crew:
             else:
                 self._replace(hand, end, display)
         self._leave_draining_nodes(display)
+        self._hire_wave()
         if not self._warned and not self._any_started() and time.monotonic() - self._started > START_PATIENCE_S:
             self._warned = True
             display.note(
@@ -172,6 +184,11 @@ class Crew:
         """End all actors of the generation."""
         for actor in [*(hand.actor for hand in self._hands), self._queue]:
             ray.kill(actor)
+
+
+def _ready(refs: list[Any]) -> set[Any]:
+    """Those of the calls that ended."""
+    return set(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else set()
 
 
 def _result(ref: Any) -> Any:

@@ -4,6 +4,7 @@ The cluster is this command's own and ends with it. The uptime of the server at 
 the cluster is up and the jobs start.
 """
 
+import json
 import os
 import signal
 import socket
@@ -18,8 +19,6 @@ from pathlib import Path
 
 from benchmark.server import stats
 
-CPUS = 8
-"""Each worker asks for one: they share the machine's."""
 START_TIMEOUT_S = 60.0
 _PORTS = (
     *("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"),
@@ -32,7 +31,9 @@ _ENV = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"
 def main() -> int:
     """Exit code 1 where a job failed."""
     started, url, *recipes = sys.argv[1:]
-    with _cluster() as address:
+    workers = sum(json.loads(Path(recipe).read_text())["run"]["workers"] for recipe in recipes)
+    # Each worker asks for a CPU; where the machine has fewer they share.
+    with _cluster(cpus=max(workers, os.cpu_count() or 1)) as address:
         Path(started).write_text(str(stats(url)["uptime_s"]))
         command = [str(Path(sys.executable).with_name("stillhouse")), "run", "--address", address, "--quiet", "--json"]
         jobs = [subprocess.Popen([*command, recipe], env=_ENV) for recipe in recipes]
@@ -41,12 +42,12 @@ def main() -> int:
 
 
 @contextmanager
-def _cluster() -> Iterator[str]:
+def _cluster(*, cpus: int) -> Iterator[str]:
     """A head's address, once it takes jobs."""
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     with tempfile.TemporaryDirectory(prefix="rb", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
-        command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={CPUS}"]
+        command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={cpus}"]
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
         head = subprocess.Popen(command, env=_ENV, stdout=sys.stderr, start_new_session=True)
         try:
