@@ -20,6 +20,8 @@ from pathlib import Path
 from benchmark.server import stats
 
 START_TIMEOUT_S = 60.0
+SETTLE_S = 5.0
+"""After a head takes jobs its agents are still starting, which is not yet a running cluster."""
 _PORTS = (
     *("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"),
     *("ray-client-server-port", "runtime-env-agent-port"),
@@ -52,6 +54,7 @@ def _cluster(*, cpus: int) -> Iterator[str]:
         head = subprocess.Popen(command, env=_ENV, stdout=sys.stderr, start_new_session=True)
         try:
             _wait(head, f"http://127.0.0.1:{ports['dashboard-port']}/api/jobs/")
+            time.sleep(SETTLE_S)
             yield f"127.0.0.1:{ports['port']}"
         finally:
             os.killpg(head.pid, signal.SIGKILL)
