@@ -52,8 +52,6 @@ class Crew:
         self._metrics = RunMetrics(recipe)
         self._message = JobMessage(recipe)
         self._queue = start_queue(recipe, generation, workers=workers)
-        # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
-        self._limiters = [start_limiter(account, limits) for account, limits in accounts_of(recipe).items()]
         self._started = time.monotonic()
         self._number = 0
         self._deaths = 0
@@ -61,8 +59,11 @@ class Crew:
         self._stopping = False
         self._warned = False
         self._look_for_drains_at = 0.0
-        self._hands: list[_Hand] = []
-        self._to_hire = workers
+        # A node starts as many processes at once as it has CPUs, and a worker's is the slowest: the first goes ahead.
+        self._hands = [self._hire()]
+        # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
+        self._limiters = [start_limiter(account, limits) for account, limits in accounts_of(recipe).items()]
+        self._to_hire = workers - 1
         self._hire_wave()
         self.ends: list[End] = []
         """How workers ended that did not die."""
