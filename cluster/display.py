@@ -25,7 +25,11 @@ class Display(Protocol):
     """Shown the stats about once a second."""
 
     def note(self, text: str) -> None:
-        """One line that stays."""
+        """One line that stays: what goes against what was expected."""
+        ...
+
+    def step(self, text: str) -> None:
+        """One line that stays: what is being done."""
         ...
 
     def update(self, stats: QueueStats) -> None:
@@ -39,6 +43,9 @@ class Quiet:
     def note(self, text: str) -> None:
         """One line on stderr."""
         print(text, file=sys.stderr, flush=True)
+
+    def step(self, text: str) -> None:
+        """Nothing."""
 
     def update(self, stats: QueueStats) -> None:
         """Nothing."""
@@ -113,6 +120,8 @@ class Lines:
         """One line on stderr."""
         print(text, file=sys.stderr, flush=True)
 
+    step = note
+
     def update(self, stats: QueueStats) -> None:
         """A line, when it is time for one."""
         figures = self._progress.figures(stats)
@@ -139,6 +148,8 @@ class Screen:
     def note(self, text: str) -> None:
         """One line above the table."""
         self._live.console.print(text, markup=False, highlight=False)
+
+    step = note
 
     def update(self, stats: QueueStats) -> None:
         """Redraw."""

@@ -156,7 +156,7 @@ class Driver:
                     teacher = teacher.model_copy(update={"endpoints": (process.url,)})
                 teachers.append(teacher)
             recipe = recipe.model_copy(update={"teachers": tuple(teachers)})
-            self._display.note("starting Ray" if self._address is None else f"joining Ray at {self._address}")
+            self._display.step("starting Ray" if self._address is None else f"joining Ray at {self._address}")
             stack.enter_context(connected(self._address))
             from cluster.crew import Crew
 

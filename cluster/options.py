@@ -56,7 +56,7 @@ address_option = click.option(
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
+quiet_option = click.option("--quiet", is_flag=True, help="Say on stderr only what is wrong, not how far the run is.")
 
 
 def read(recipe: str, overrides: tuple[str, ...]) -> Recipe:

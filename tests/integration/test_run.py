@@ -46,6 +46,14 @@ def test_again_asks_nothing(quickstart: Path) -> None:
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (quickstart / "data").iterdir()) == before
 
 
+def test_quiet_says_nothing(tmp_path: Path) -> None:
+    """A run that goes well leaves stderr empty, and stdout is its result."""
+    args = ("run", "quickstart", "--quiet", "--json", "--limit", "5", "-o", f"dataset.path={tmp_path}/ds")
+    done = subprocess.run([sys.executable, "-m", "cluster.cli", *args], capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert last_line(done.stdout)["state"] == "done"
+
+
 def test_status_and_verify(quickstart: Path) -> None:
     """Storage alone says that it is done and whole."""
     assert last_line(stillhouse("status", str(quickstart), "--json"))["state"] == "done"
