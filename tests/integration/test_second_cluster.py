@@ -23,14 +23,14 @@ from schemas.simulator import SimulatorSettings
 
 pytestmark = pytest.mark.slow
 
-ROWS = 240
+ROWS = 300
 IN_FLIGHT = 16
 STILLHOUSE = [sys.executable, "-m", "cluster.cli"]
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """240 prompts in chunks of 20 for a teacher that outlives any cluster; some 40 s of work."""
+    """300 prompts in chunks of 20 for a teacher that outlives any cluster; some 50 s of work."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("T_KEY", "x")
     write_source(tmp_path, questions(ROWS))
@@ -42,7 +42,7 @@ def recipe(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Ite
                 {
                     "name": "t",
                     "api": "openai-chat",
-                    "base_url": f"{teacher.url}/v1",
+                    "base_url": teacher.url,
                     "model": "m",
                     "api_key": "env:T_KEY",
                     "limits": {"in_flight": IN_FLIGHT},
@@ -65,6 +65,11 @@ def asked(folder: Path) -> int:
 def sealed(s3: S3Server) -> int:
     """Shards that are there."""
     return len(list((s3.data / s3.bucket / "twice" / "data").glob("*.parquet")))
+
+
+def holder(s3: S3Server) -> int:
+    """The process that the dataset's run.json names."""
+    return int(json.loads((s3.data / s3.bucket / "twice" / "_stillhouse" / "run.json").read_bytes())["pid"])
 
 
 @contextmanager
@@ -121,8 +126,7 @@ def test_a_second_cluster_takes_over_from_a_silent_one(recipe: Path, s3: S3Serve
         with running(recipe, second) as new:
             assert new.stderr is not None
             assert any("another run works on" in line for line in new.stderr)
-            shards = sealed(s3)
-            wait_until(lambda: sealed(s3) > shards + 1, what="the second run seals", within_s=100)
+            wait_until(lambda: holder(s3) == new.pid, what="the second run takes over", within_s=60)
             os.kill(old.pid, signal.SIGCONT)
             _, said = old.communicate(timeout=100)
             assert old.returncode == 3, said
