@@ -219,8 +219,8 @@ def check_ended(job: JobDetails) -> None:
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
     if lines and lines[0].startswith("runtime_env setup failed"):
         raise StillhouseError(
-            f"job {job.submission_id}: its node could not install what the run needs: {lines[-1]}; expected pip there and "
-            "an index of packages. Where the nodes' Python has the packages, submit with --ship code; where it has "
+            f"job {job.submission_id}: its node could not install what the run needs: {lines[-1]}; expected pip there "
+            "and an index of packages. Where the nodes' Python has the packages, submit with --ship code; where it has "
             "Stillhouse, with --ship recipe"
         )
     raise StillhouseError(f"job {job.submission_id} did not end by itself: {job.message}")

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 from builders import recipe_of
+from ray.job_submission import JobDetails, JobStatus, JobType
 
 from cluster.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
+from cluster.submit import check_ended
+from gen.errors import StillhouseError
 from schemas.recipe_file import read_recipe
 
 KEYED = {
@@ -90,3 +93,12 @@ def read_text_recipe(text: str) -> dict[str, object]:
     from schemas.recipe_file import load_recipe
 
     return load_recipe(text, origin="rayjob.yaml").model_dump(mode="json")
+
+
+def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
+    """Ray's many lines become the last one, with the two ways around it."""
+    message = "runtime_env setup failed: Failed to set up runtime environment.\nTraceback:\n  No module named pip\n\n"
+    known = {"type": JobType.SUBMISSION, "submission_id": "raysubmit_x", "entrypoint": "python"}
+    job = JobDetails(status=JobStatus.FAILED, message=message, **known)
+    with pytest.raises(StillhouseError, match=r"No module named pip; expected pip .* --ship code; .* --ship recipe"):
+        check_ended(job)
