@@ -73,10 +73,11 @@ def test_an_allowance_of_a_whole_minute_does_not_mislead_for_long() -> None:
     assert sum(at >= 120 for at in heard.refused) <= 0.02 * 180 * 50
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_everyday_refusals_are_no_sign_of_too_much(seed: int) -> None:
+# As long as it takes to grow and to be worn down again; full grown, a second is thousands of answers.
+@pytest.mark.parametrize(("seed", "seconds"), [(0, 260), (1, 150), (2, 90)])
+def test_everyday_refusals_are_no_sign_of_too_much(seed: int, seconds: int) -> None:
     """One in twenty at any load neither wears concurrency down nor keeps it from growing."""
-    assert play(Behaviour(refuses=0.05), seconds=300, seed=seed).slots >= 500
+    assert play(Behaviour(refuses=0.05), seconds=seconds, seed=seed).slots >= 500
 
 
 @pytest.mark.parametrize("parallel", [64, 256])
