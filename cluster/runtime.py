@@ -6,12 +6,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 # Read when ray is imported: a driver under `uv run` would make every worker start by `uv run`.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of which older versions warn; we use none
 
 import ray
 from ray.exceptions import RayError
@@ -47,12 +47,15 @@ def connected(address: str | None) -> Iterator[None]:
         else:
             ray.init(address=address, **common)
     except (RayError, RuntimeError, ValueError, OSError) as error:
-        where = f"the Ray cluster at {address} can't be joined" if address else "Ray can't be started here"
-        raise UsageError(f"{where}: {_words(error)}") from None
+        if address is None:
+            raise UsageError(f"Ray can't be started here: {_words(error)}") from None
+        raise UsageError(
+            f"the Ray cluster at {address} can't be joined: {_words(error)}; with the versions of Python and Ray that "
+            "are there, whichever are here, runs: stillhouse submit --address http://head:8265"
+        ) from None
     try:
         yield
     finally:
-        _gcs.cache_clear()
         ray.shutdown()
 
 
@@ -109,17 +112,11 @@ def free_cpus() -> float:
     return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
-@cache
-def _gcs() -> Any:
-    # Ray tells of draining nodes only here; its Serve asks in the same way.
-    return ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)  # type: ignore[attr-defined]
-
-
 def draining_nodes() -> set[str]:
     """The ids of nodes that were told to go (a spot notice, a scale-down); what runs there is to end soon."""
-    try:
-        return set(_gcs().get_draining_nodes(timeout=2.0))
-    except (ray.exceptions.RayError, TimeoutError):
+    try:  # no public call tells; Ray's own Train asks in the same way
+        return set(ray._private.state.state.get_draining_nodes())
+    except (RayError, TimeoutError):
         return set()
 
 

@@ -198,7 +198,18 @@ def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
     done = subprocess.run(command, env=head.env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2, done.stderr
     assert "2.59.0" in done.stderr
+    assert "stillhouse submit" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
+    """Shipped code runs on whatever Python is there, so it says by itself what it needs."""
+    program = "import sys; sys.version_info = (3, 10, 1); sys.version = '3.10.1 x'; import cluster.cli"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "stillhouse: expected Python 3.11 or newer on the cluster, found 3.10.1; renew its image"
+    ]
 
 
 def test_an_old_cluster_is_refused(head: RayHead, tmp_path: Path) -> None:
