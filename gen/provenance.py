@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gen.dataset import RECIPE_KEY, ChunkId, read_identity
 from gen.errors import DatasetError
-from gen.shard_meta import ShardMeta
+from gen.shard_meta import MOST_MODELS, ShardMeta
 from gen.store import Store
 from gen.summary import Summary, summarise
 from schemas.recipe import Recipe
@@ -41,6 +41,8 @@ class Provenance:
     """Each with each of the terms it had."""
     versions: set[str] = field(default_factory=set)
     """Of this program."""
+    answered_as: dict[str, set[str]] = field(default_factory=dict)
+    """By teacher, the models that its answers named."""
     _seen: set[bytes] = field(default_factory=set)
 
     def add(self, meta: ShardMeta) -> None:
@@ -50,6 +52,8 @@ class Provenance:
             DatasetError: its teachers can't be read.
         """
         self.versions.add(meta.stillhouse)
+        for teacher, models in meta.answered_as.items():
+            self.answered_as.setdefault(teacher, set()).update(models)
         if (text := orjson.dumps(meta.teachers, option=orjson.OPT_SORT_KEYS)) in self._seen:
             return
         self._seen.add(text)
@@ -68,11 +72,24 @@ class Provenance:
     def _add_teachers(self, teachers: list[StoredTeacher]) -> None:
         self.teachers += [teacher for teacher in teachers if teacher not in self.teachers]
 
+    def strangers(self, teacher: StoredTeacher) -> list[str]:
+        """Models that answered as this teacher under a name that is not its own, the first few of them.
+
+        A name with a version or without its organisation is its own; any other may be bound to other terms.
+        """
+        own = _plain(teacher.model)
+        named = {model: _plain(model) for model in self.answered_as.get(teacher.name, ())}
+        return sorted(model for model, plain in named.items() if own not in plain and plain not in own)[:MOST_MODELS]
+
     @property
     def obligations(self) -> list[str]:
         """What whoever trains on the records has to do, each once."""
         terms = [teacher.terms for teacher in self.teachers if teacher.terms is not None]
         return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
+
+
+def _plain(model: str) -> str:
+    return model.rpartition("/")[2].lower()
 
 
 @dataclass(frozen=True, slots=True)

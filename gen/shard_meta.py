@@ -14,6 +14,10 @@ SIDES = ("rejected", "failed", "raw")
 """The files beside a shard, in the order they are written."""
 
 
+MOST_MODELS = 20
+"""Models of a teacher's answers that are told apart; an answer can name its model as it likes."""
+
+
 class SideFile(BaseModel):
     """A file beside a shard."""
 
@@ -67,6 +71,8 @@ class ShardMeta(BaseModel):
     identity: dict[str, Any]
     teachers: list[dict[str, Any]]
     """Name, model and terms of each."""
+    answered_as: dict[str, list[str]] = {}
+    """By teacher, the models that its answers named, of which there may be more than `MOST_MODELS`."""
     side: dict[str, SideFile]
     """rejected, failed and raw, those that there are."""
     counts: ShardCounts

@@ -14,7 +14,7 @@ from gen.journal import Frame
 from gen.kept_answers import fingerprint, kept_answers
 from gen.open_chunk import OpenChunk
 from gen.outcome import Policy
-from gen.shard_meta import META_KEY, SIDES, ShardCounts, ShardMeta, SideFile
+from gen.shard_meta import META_KEY, MOST_MODELS, SIDES, ShardCounts, ShardMeta, SideFile
 from gen.sheet import Sheet
 from gen.store import Store
 from gen.teacher_client import TeacherClient
@@ -43,6 +43,8 @@ class Sealer:
         self._failed: Counter[str] = Counter()
         self._kept: dict[bytes, dict[bytes, str]] = {}
         """By prompt key, the answers that are in earlier shards: fingerprint to record id."""
+        self._models: dict[str, set[str]] = {}
+        """By teacher, as its answers name them."""
         self._maybe_billed = self._input = self._output = 0
         self._usd: float | None = None
 
@@ -122,6 +124,7 @@ class Sealer:
         same = None
         if isinstance(outcome, Completion):
             self._count(client.cost_usd(outcome), outcome)
+            self._note_model(client.teacher.name, outcome.model)
             reason = rows.reject_reason(outcome, prompt)
             answer = fingerprint(outcome.text, outcome.tool_calls)
             if reason is None and self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
@@ -143,6 +146,11 @@ class Sealer:
         if usd is not None:
             self._usd = (self._usd or 0.0) + usd
 
+    def _note_model(self, teacher: str, model: str | None) -> None:
+        known = self._models.setdefault(teacher, set())
+        if model is not None and len(known) < MOST_MODELS:
+            known.add(model)
+
     def _put_side_files(self) -> dict[str, SideFile]:
         side = {}
         for kind in SIDES:
@@ -163,6 +171,7 @@ class Sealer:
                 {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
                 for t in self._recipe.teachers
             ],
+            answered_as={teacher: sorted(models) for teacher, models in self._models.items() if models},
             side=side,
             counts=ShardCounts(
                 records=self._sheet("data").rows,

@@ -96,12 +96,14 @@ def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") ->
     return OpenChunk(read, journal, samples=recipe.ask.samples, client_of=clients_of(recipe))
 
 
-def body_of(text: str | None = "an answer", *, finish: str = "stop", **message: Any) -> bytes:
+def body_of(
+    text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any
+) -> bytes:
     """A completion as the wire brings it."""
     return json.dumps(
         {
             "id": "chatcmpl-1",
-            "model": "simulator",
+            "model": model,
             "choices": [{"finish_reason": finish, "message": {"role": "assistant", "content": text} | message}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 7},
         }

@@ -10,6 +10,7 @@ from builders import answer, body_of, chunk_of, index, open_chunk, questions, re
 
 from gen.card import BEGIN, CARD_KEY, END, kept_card, size_category, write_card
 from gen.dataset import ChunkId, open_dataset
+from gen.report import report
 from gen.shards import Sealer
 from gen.verify import verify
 from schemas.recipe import Recipe
@@ -78,6 +79,23 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
     assert "Licence: ours, as the user declared it" in body
     assert "Authorisation: letter 7" in body
     assert body.count('displays "Built with Llama"') == 1
+
+
+def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
+    """The terms are of the model that was asked; its own name with a version or without its organisation is no other."""
+    recipe, held = chunk_of(tmp_path, questions(3), teachers=[LLAMA])
+    for ordinal, model in enumerate(("llama-3.3-70b-instruct", "Llama-3.3-70B-Instruct-0725", "gpt-<b>4o</b>")):
+        answer(held, ordinal, body_of(f"answer {ordinal}", model=model))
+    meta, _ = sealed(recipe, held)
+    assert len(meta.answered_as["llama"]) == 3
+    assert r"Answers name another model: gpt-\<b\>4o\</b\>." in card_of(recipe)[1]
+    assert "Answers name another model: <bdi>gpt-&lt;b&gt;4o&lt;/b&gt;</bdi>" in report(open_dataset(recipe))
+
+
+def test_the_model_that_was_asked_is_no_other(tmp_path: Path) -> None:
+    """No word of it."""
+    recipe = part_of_a_dataset(tmp_path)
+    assert "name another model" not in card_of(recipe)[1] + report(open_dataset(recipe))
 
 
 def test_what_a_user_writes_stays(tmp_path: Path) -> None:
