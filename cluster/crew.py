@@ -14,14 +14,16 @@ from cluster.job_message import JobMessage
 from cluster.metrics import RunMetrics
 from cluster.prompt_queue import QueueStats
 from cluster.runtime import cpus, draining_nodes, free_cpus
-from cluster.teacher_worker import TeacherWorker, accounts_of
+from cluster.teacher_worker import TeacherWorker
 from gen.control import End, node_of
 from gen.errors import StillhouseError
 from schemas.recipe import Recipe
 
 CALL_TIMEOUT_S = 5.0
 START_PATIENCE_S = 10.0
-"""After so long without a started worker, a word about it."""
+"""After so long without a started worker, a word about it,"""
+SLOW_START_S = 30.0
+"""or after so long where CPUs are free."""
 DRAIN_POLL_S = 2.0
 WAVE = 50
 """Workers that are started at once, and as many more at each look: all at once they would hold up each other."""
@@ -62,7 +64,7 @@ class Crew:
         # A node starts as many processes at once as it has CPUs, and a worker's is the slowest: the first goes ahead.
         self._hands = [self._hire()]
         # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
-        self._limiters = [start_limiter(account, limits) for account, limits in accounts_of(recipe).items()]
+        self._limiters = [start_limiter(account, limits) for account, limits in recipe.accounts.items()]
         self._to_hire = workers - 1
         self._hire_wave()
         self.ends: list[End] = []
@@ -122,12 +124,7 @@ class Crew:
                 self._replace(hand, end, display)
         self._leave_draining_nodes(display)
         self._hire_wave()
-        if not self._warned and not self._any_started() and time.monotonic() - self._started > START_PATIENCE_S:
-            self._warned = True
-            display.note(
-                f"no worker has started after {START_PATIENCE_S:.0f} s "
-                f"(each needs a CPU; {free_cpus():g} of {cpus():g} are free); waiting"
-            )
+        self._note_slow_start(display)
 
     def _leave_draining_nodes(self, display: Display) -> None:
         """Have workers on nodes that are about to go bring their chunks home, and others go on elsewhere."""
@@ -142,6 +139,21 @@ class Crew:
                 hand.actor.stop.remote()
                 display.note(f"{hand.name}: its node is about to go; its chunks go on in another worker")
                 self._hands.append(self._hire())
+
+    def _note_slow_start(self, display: Display) -> None:
+        """A word where no worker is up: soon where none has a CPU, later where they are only slow."""
+        waited_s = time.monotonic() - self._started
+        if self._warned or waited_s < START_PATIENCE_S or self._any_started():
+            return
+        free, known = free_cpus(), cpus()
+        if free < 1:
+            why = f"each needs a CPU, and {free:g} of {known} are free: end another job, or add a node"
+        elif waited_s > SLOW_START_S:
+            why = f"{free:g} of {known} CPUs are free, so its nodes are slow to start one"
+        else:
+            return
+        self._warned = True
+        display.note(f"no worker has started after {waited_s:.0f} s ({why}); waiting")
 
     def _any_started(self) -> bool:
         return bool(self.ends) or any(hand.name is not None for hand in self._hands)

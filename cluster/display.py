@@ -2,23 +2,20 @@
 
 import sys
 import time
-from collections import deque
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cluster.pace import Pace, unsealed
 from cluster.prompt_queue import QueueStats
 from gen.inert import inert
-from gen.limits import rates_of
 from schemas.recipe import Recipe
 
 LINE_EVERY_S = 5.0
-_WINDOW_S = 10.0
-"""Rates are over the last so many seconds."""
 
 
 class Display(Protocol):
@@ -51,62 +48,52 @@ class Quiet:
         """Nothing."""
 
 
-class _Rates:
-    """Requests and tokens a second over the last seconds."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int, int, int]] = deque()
-
-    def add(self, stats: QueueStats, *, settled: int) -> tuple[float, float, float]:
-        """(requests, tokens, settled samples) a second."""
-        now = time.monotonic()
-        self._seen.append((now, stats.requests, stats.input_tokens + stats.output_tokens, settled))
-        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_S:
-            self._seen.popleft()
-        first = self._seen[0]
-        span = max(1e-3, now - first[0])
-        requests, tokens, samples = (b - a for a, b in zip(first[1:], self._seen[-1][1:], strict=True))
-        return requests / span, tokens / span, samples / span
-
-
 class Progress:
     """The figures of one moment, as words."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._samples = recipe.ask.samples
-        self._rates = _Rates()
-        self._per_second = sum(rates_of(t.limits).get("requests", 0.0) for t in recipe.teachers)
+        self._pace = Pace(recipe)
+        self._several = len(recipe.accounts) > 1
         self._priced = any(t.price is not None for t in recipe.teachers)
 
     def figures(self, stats: QueueStats) -> dict[str, str]:
         """Name to value."""
-        sealed = stats.counts.records + sum(stats.counts.rejected.values()) + sum(stats.counts.failed.values())
-        settled = max(stats.answers, sealed)  # workers report their answers every few seconds, their seals at once
-        per_s, tokens_per_s, settled_per_s = self._rates.add(stats, settled=settled)
-        left = stats.prompts_left * self._samples
-        total = stats.asks * self._samples
+        self._pace.add(stats, now=time.monotonic())
         more = "" if stats.planned else "+"
         rows = f"{stats.rows:,}{more} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)"
+        answered, total = self.answered(stats)
         figures = {
             "prompts": f"{stats.asks:,}{more} asked again" if stats.again else rows,
-            "samples": f"{total - left:,} of {total:,}{more} sealed",
+            "samples": f"{answered:,} of {total:,}{more} answered, {answered - unsealed(stats):,} sealed",
             "records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
             f"failed {sum(stats.counts.failed.values()):,})",
-            "shards": f"{stats.sealed:,} of {stats.chunks:,}",
-            "requests": f"{stats.requests:,} ({per_s:,.0f}/s, {stats.in_flight:,} in flight, "
+            "shards": f"{stats.sealed:,} of {stats.chunks:,}{more}",
+            "requests": f"{stats.requests:,} ({self._pace.requests_per_s:,.0f}/s, {stats.in_flight:,} in flight, "
             f"{stats.retries:,} retries)",
-            "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({tokens_per_s:,.0f}/s)",
+            "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
         }
         if self._priced:
             figures["spend"] = f"${stats.usd:,.2f}"
-        if self._per_second:
-            figures["limit used"] = f"{per_s / self._per_second:.0%} of {self._per_second * 60:,.0f} requests/min"
+        if used := self._pace.limits_used(stats):
+            figures["limits used"] = ", ".join(
+                f"{f'{inert(account)} ' if self._several else ''}{_LIMITS[name]} {share:.0%}"
+                for (account, name), share in used.items()
+            )
         if stats.troubles:
             kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(stats.troubles.items()))
             figures["troubles"] = f"{kinds} (last: {inert(stats.last_trouble)[:120]})"
-        if stats.planned and settled_per_s > 0:
-            figures["time left"] = _duration(max(0, left - (settled - sealed)) / settled_per_s)
+        if (left_s := self._pace.time_left_s(stats)) is not None:
+            figures["time left"] = _duration(left_s)
         return figures
+
+    def answered(self, stats: QueueStats) -> tuple[int, int]:
+        """Samples that need not be asked any more, of those known so far."""
+        total = stats.asks * self._samples
+        return total - stats.prompts_left * self._samples + unsealed(stats), total
+
+
+_LIMITS = {"requests": "requests", "input": "input", "output": "output", "total": "tokens", "in_flight": "in flight"}
 
 
 class Lines:
@@ -135,7 +122,8 @@ class Screen:
 
     def __init__(self, recipe: Recipe) -> None:
         self._progress = Progress(recipe)
-        self._name = recipe.name
+        self._title = f"stillhouse · {recipe.name} → {inert(recipe.dataset.path)}"
+        self._started = time.monotonic()
         self._live = Live(console=Console(stderr=True), transient=False, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -153,11 +141,18 @@ class Screen:
 
     def update(self, stats: QueueStats) -> None:
         """Redraw."""
-        table = Table(title=f"stillhouse · {self._name}", title_justify="left", show_header=False, box=None)
-        table.add_row("", ProgressBar(total=max(1, stats.chunks), completed=stats.sealed, width=48))
-        for name, value in self._progress.figures(stats).items():
-            table.add_row(name, Text(value))  # a str would be read for markup
-        self._live.update(table)
+        figures = self._progress.figures(stats)
+        answered, total = self._progress.answered(stats)
+        bar = Table.grid(padding=(0, 1))
+        share = f"{answered / total:.0%}" if total else ""
+        bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        for name, value in figures.items():
+            # A str would be read for markup.
+            table.add_row(name, Text(value, style="yellow" if name == "troubles" else ""))
+        table.add_row("time gone", _duration(time.monotonic() - self._started))
+        self._live.update(Group(Text(self._title, style="bold"), bar, table))
 
 
 def _duration(seconds: float) -> str:

@@ -8,23 +8,16 @@ rebuild them from the middles of their buckets.
 """
 
 import time
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 from ray.util import metrics
 
+from cluster.pace import Pace
 from cluster.prompt_queue import QueueStats
-from cluster.teacher_worker import accounts_of
 from gen.control import LATENCY_BOUNDS_S, SPEED_BOUNDS, Tally
-from gen.limits import rates_of
 from gen.shard_meta import ShardCounts
 from schemas.recipe import Recipe
-
-WINDOW_S = 15.0
-"""Rates are over the last so many seconds; workers report every three."""
-LEAST_S = 1.0
-"""Nothing is divided by less."""
 
 _DEFERRED = {"rate", "ramp", "overload"}
 """Troubles that mean `later`: the request was not served, and the sample's attempts are not used up."""
@@ -130,59 +123,3 @@ class RunMetrics:
             self._rejected.to(count, reason)
         for kind, count in counts.failed.items():
             self._failures.to(count, kind)
-
-
-class Pace:
-    """How fast it goes: against the limits, and towards the end."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._samples = recipe.ask.samples
-        self._account_of = {teacher.name: teacher.limits_key for teacher in recipe.teachers}
-        self._limits = accounts_of(recipe)
-        self._seen: deque[tuple[float, Mapping[tuple[str, str], int], int]] = deque()
-        """(monotonic time, (account, limit) to what was used of it, settled samples)"""
-
-    def add(self, stats: QueueStats, *, now: float) -> None:
-        """Take in how far it is at the monotonic time `now`."""
-        used: Counter[tuple[str, str]] = Counter()
-        for teacher, tally in stats.teachers.items():
-            account, tokens = self._account_of[teacher], tally.input_tokens + tally.output_tokens
-            used[account, "requests"] += tally.requests
-            used[account, "input"] += tally.input_tokens
-            used[account, "output"] += tally.output_tokens
-            used[account, "total"] += tokens
-        self._seen.append((now, used, self._settled(stats)))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW_S:
-            self._seen.popleft()
-
-    def limits_used(self, stats: QueueStats) -> dict[tuple[str, str], float]:
-        """(account, limit) to the share of the declared limit in use, 1.0 being all of it."""
-        (since, then, _), (until, now, _) = self._seen[0], self._seen[-1]
-        shares: dict[tuple[str, str], float] = {}
-        for account, limits in self._limits.items():
-            for name, rate in rates_of(limits).items():
-                more = max(0, now.get((account, name), 0) - then.get((account, name), 0))
-                shares[account, name] = more / max(until - since, LEAST_S) / rate
-            if limits.in_flight is not None:
-                under_way = sum(t.in_flight for n, t in stats.teachers.items() if self._account_of[n] == account)
-                shares[account, "in_flight"] = under_way / limits.in_flight
-        return shares
-
-    def time_left_s(self, stats: QueueStats) -> float | None:
-        """Seconds to the end at the present pace; None where that is not known."""
-        if stats.finished:
-            return 0.0
-        (since, _, settled_then), (until, _, settled_now) = self._seen[0], self._seen[-1]
-        if not stats.planned or settled_now <= settled_then:
-            return None
-        left = stats.prompts_left * self._samples - (self._settled(stats) - _sealed_samples(stats))
-        return max(0, left) * (until - since) / (settled_now - settled_then)
-
-    @staticmethod
-    def _settled(stats: QueueStats) -> int:
-        """Samples answered or sealed: workers report their answers every few seconds, their seals at once."""
-        return max(stats.answers, _sealed_samples(stats))
-
-
-def _sealed_samples(stats: QueueStats) -> int:
-    return stats.counts.records + sum(stats.counts.rejected.values()) + sum(stats.counts.failed.values())

@@ -19,7 +19,6 @@ from gen.errors import StillhouseError
 from gen.http import HttpTransport
 from gen.worker import Worker
 from schemas.recipe import Recipe
-from schemas.teacher import Limits
 
 
 class TeacherWorker:
@@ -60,14 +59,13 @@ class TeacherWorker:
         transport = HttpTransport()
         try:
             store = open_dataset(self._recipe)
-            accounts = accounts_of(self._recipe)
             self._worker = Worker(
                 self.name,
                 recipe=self._recipe,
                 store=store,
                 plans=await asyncio.to_thread(read_plans, store),
                 queue=self._queue,
-                ledgers={key: LedgerHandle(key, limits) for key, limits in accounts.items()},
+                ledgers={key: LedgerHandle(key, limits) for key, limits in self._recipe.accounts.items()},
                 transport=transport,
                 clock=SYSTEM,
             )
@@ -86,18 +84,3 @@ class TeacherWorker:
         self._stopping = True
         if self._worker is not None:
             self._worker.stop()
-
-
-def accounts_of(recipe: Recipe) -> dict[str, Limits]:
-    """The accounts of the recipe's teachers; where two teachers share one, the lower of two stated limits holds."""
-    accounts: dict[str, Limits] = {}
-    for teacher in recipe.teachers:
-        accounts[teacher.limits_key] = lower(accounts.get(teacher.limits_key, Limits()), teacher.limits)
-    return accounts
-
-
-def lower(one: Limits, other: Limits) -> Limits:
-    """The lower of each limit that either states."""
-    names = Limits.model_fields
-    stated = {n: [v for v in (getattr(one, n), getattr(other, n)) if v is not None] for n in names}
-    return Limits(**{name: min(values) for name, values in stated.items() if values})

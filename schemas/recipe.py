@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 from schemas.base import Strict
-from schemas.teacher import EndpointUrl, Teacher
+from schemas.teacher import EndpointUrl, Limits, Teacher
 
 KEEP_TYPES = ("string", "int64", "float64", "bool")
 """The types a kept column of a text source may be given."""
@@ -193,6 +193,16 @@ class Recipe(Strict):
         if self.ask.template is not None and self.source.messages is not None:
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
         return self
+
+    @property
+    def accounts(self) -> dict[str, Limits]:
+        """The limits of each account; where teachers share one, the lower of two stated limits holds."""
+        accounts: dict[str, dict[str, int]] = {}
+        for teacher in self.teachers:
+            known = accounts.setdefault(teacher.limits_key, {})
+            stated = teacher.limits.model_dump(exclude_none=True)
+            known |= {name: min(value, known.get(name, value)) for name, value in stated.items()}
+        return {key: Limits(**known) for key, known in accounts.items()}
 
     def identity(self) -> dict[str, JsonValue]:
         """What a dataset is bound to, as plain JSON: two recipes may share a dataset only if these are equal."""

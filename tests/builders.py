@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
+from cluster.prompt_queue import QueueStats
 from gen.chunk import ChunkReader
 from gen.clock import SYSTEM
 from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
@@ -17,7 +18,7 @@ from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.journal import JournalFile
 from gen.open_chunk import OpenChunk
 from gen.planning import next_plan, store_plan
-from gen.shard_meta import META_KEY, ShardMeta
+from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
 from gen.shards import Sealer
 from gen.shipping import journal_root
 from gen.teacher_client import Account, Assigner, TeacherClient
@@ -96,9 +97,7 @@ def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") ->
     return OpenChunk(read, journal, samples=recipe.ask.samples, client_of=clients_of(recipe))
 
 
-def body_of(
-    text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any
-) -> bytes:
+def body_of(text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any) -> bytes:
     """A completion as the wire brings it."""
     return json.dumps(
         {
@@ -146,3 +145,11 @@ def stored(recipe: Recipe) -> tuple[ShardMeta, dict[str, list[dict[str, Any]]]]:
         files[kind] = pq.read_table(path, partitioning=None).to_pylist()
         assert len(files[kind]) == side.rows
     return meta, files
+
+
+def queue_stats(**changes: Any) -> QueueStats:
+    """A queue of 1,000 prompts that has nothing yet, but for the changes."""
+    nothing = dict.fromkeys(QueueStats.model_fields, 0)
+    rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
+    empty: dict[str, Any] = {"counts": ShardCounts(), "troubles": {}, "teachers": {}, "last_trouble": "", "error": None}
+    return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)

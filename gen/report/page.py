@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -161,10 +160,6 @@ def _limits(store: Store) -> dict[str, float]:
         recipe: Recipe = read_last_run(store)
     except (DatasetError, RecipeError):  # nothing else in the page hangs on it
         return {}
-    accounts: dict[str, dict[str, Any]] = {}
-    for teacher in recipe.teachers:
-        stated = teacher.limits.model_dump(exclude_none=True)
-        known = accounts.setdefault(teacher.limits_key, stated)
-        known |= {name: min(value, known.get(name, value)) for name, value in stated.items()}
-    names = set.intersection(*(set(known) for known in accounts.values()))
-    return {name: float(sum(known[name] for known in accounts.values())) for name in names}
+    stated = [limits.model_dump(exclude_none=True) for limits in recipe.accounts.values()]
+    names = set.intersection(*map(set, stated))
+    return {name: float(sum(limits[name] for limits in stated)) for name in names}

@@ -200,7 +200,7 @@ def test_no_label_follows_the_prompts(watched: Watched) -> None:
 
 def test_job_says_how_far_it_is(watched: Watched) -> None:
     """The job's message on the dashboard is the run's progress."""
-    assert any("of 2,000 sealed" in message for message in watched.messages), watched.messages
+    assert any("of 2,000 answered" in message for message in watched.messages), watched.messages
 
 
 def test_actors_are_told_apart(watched: Watched) -> None:

@@ -82,7 +82,7 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
-    """The terms are of the model that was asked; its own name with a version or without its organisation is no other."""
+    """The terms are of the model that was asked; its name with a version or without its organisation is its own."""
     recipe, held = chunk_of(tmp_path, questions(3), teachers=[LLAMA])
     for ordinal, model in enumerate(("llama-3.3-70b-instruct", "Llama-3.3-70B-Instruct-0725", "gpt-<b>4o</b>")):
         answer(held, ordinal, body_of(f"answer {ordinal}", model=model))

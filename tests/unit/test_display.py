@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import queue_stats, recipe_of
 
+from cluster.display import Progress
+from gen.control import Tally
+from gen.shard_meta import ShardCounts
+
+LIMITS = {"requests_per_minute": 600, "in_flight": 50}
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
 PROGRAM = """
 import asyncio, sys
@@ -25,6 +31,25 @@ with Screen(recipe) as screen:
     screen.note("a note")
     screen.update(stats)
 """
+
+
+def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
+    """A chunk of a thousand long answers is no standstill; what an earlier run sealed counts as well."""
+    progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
+    counts = ShardCounts(records=190, rejected={"length": 7}, failed={"badrequest": 3})
+    stats = queue_stats(answers=250, counts=counts, prompts_left=800)
+    assert progress.figures(stats)["samples"] == "450 of 2,000 answered, 400 sealed"
+    assert progress.figures(stats)["records"] == "190 (rejected 7, failed 3)"
+
+
+def test_every_declared_limit_is_shown(tmp_path: Path) -> None:
+    """By its account where there are several."""
+    teachers = [{"name": name, "api": "simulator", "account": name, "limits": LIMITS} for name in ("a", "b")]
+    stats = queue_stats(teachers={"a": Tally(in_flight=50)})
+    one = Progress(recipe_of(tmp_path, teachers=teachers[:1])).figures(stats)
+    assert one["limits used"] == "requests 0%, in flight 100%"
+    both = Progress(recipe_of(tmp_path, teachers=teachers)).figures(stats)
+    assert both["limits used"] == "a requests 0%, a in flight 100%, b requests 0%, b in flight 0%"
 
 
 @pytest.mark.parametrize("no_color", [False, True])

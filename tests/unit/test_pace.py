@@ -1,34 +1,24 @@
 """How fast a run goes against its limits, and how long it has to go."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from builders import recipe_of
+from builders import queue_stats, recipe_of
 
-from cluster.metrics import Pace
-from cluster.prompt_queue import QueueStats
+from cluster.pace import Pace
 from gen.control import Tally
 from gen.shard_meta import ShardCounts
 
 LIMITS = {"requests_per_minute": 600, "tokens_per_minute": 60_000, "in_flight": 50}
 
 
-def stats(**changes: Any) -> QueueStats:
-    """A queue of 1,000 prompts that has nothing yet, but for the changes."""
-    nothing = dict.fromkeys(QueueStats.model_fields, 0)
-    rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
-    empty: dict[str, Any] = {"counts": ShardCounts(), "troubles": {}, "teachers": {}, "last_trouble": "", "error": None}
-    return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)
-
-
 def test_teachers_of_one_account_share_its_limit(tmp_path: Path) -> None:
     """Requests, tokens and slots of both count against the account's limits."""
     two = [{"name": name, "api": "simulator", "account": "shared", "limits": LIMITS} for name in ("a", "b")]
     pace = Pace(recipe_of(tmp_path, teachers=two))
-    pace.add(stats(), now=100.0)
+    pace.add(queue_stats(), now=100.0)
     tally = Tally(requests=10, input_tokens=500, output_tokens=1000, in_flight=5)
-    now = stats(teachers={"a": tally, "b": tally})
+    now = queue_stats(teachers={"a": tally, "b": tally})
     pace.add(now, now=110.0)
     assert pace.limits_used(now) == pytest.approx(
         {("shared", "requests"): 0.2, ("shared", "total"): 0.3, ("shared", "in_flight"): 0.2}
@@ -38,9 +28,9 @@ def test_teachers_of_one_account_share_its_limit(tmp_path: Path) -> None:
 def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> None:
     """Answers count before their chunk is sealed; nothing is said without a pace, and none is left at the end."""
     pace = Pace(recipe_of(tmp_path))
-    pace.add(stats(), now=0.0)
-    assert pace.time_left_s(stats()) is None
-    later = stats(answers=300, counts=ShardCounts(records=200), prompts_left=800)
+    pace.add(queue_stats(), now=0.0)
+    assert pace.time_left_s(queue_stats()) is None
+    later = queue_stats(answers=300, counts=ShardCounts(records=200), prompts_left=800)
     pace.add(later, now=10.0)
     assert pace.time_left_s(later) == pytest.approx(700 / 30)
-    assert pace.time_left_s(stats(finished=True)) == 0.0
+    assert pace.time_left_s(queue_stats(finished=True)) == 0.0
