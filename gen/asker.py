@@ -20,7 +20,7 @@ from gen.http import Lost, NotSent
 from gen.journal import Kind
 from gen.leases import FENCE_S
 from gen.limits import Cost
-from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError
+from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, kind_of
 from gen.retry import Again, Decision, Pause
 from gen.teacher_client import Account, TeacherClient
 from schemas.completion import Completion
@@ -206,7 +206,7 @@ class Asker:
             tally.answered(outcome.usage, usd=client.cost_usd(outcome), latency_s=latency_s)
             account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
             return client.learn(messages, outcome)
-        counters.troubled(client.teacher.name, type(outcome).__name__.lower(), outcome.message)
+        counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
             account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp))

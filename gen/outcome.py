@@ -15,7 +15,9 @@
 Classes and signals as published by the providers (2026-11).
 """
 
+import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
 from schemas.completion import Completion
@@ -94,3 +96,13 @@ Trouble: TypeAlias = (
     Rate | Ramp | Overload | Money | Auth | TooLong | BadRequest | Policy | ServerError | Ambiguous | Malformed
 )
 Outcome: TypeAlias = Completion | Trouble
+
+
+def kind_of(trouble: Trouble) -> str:
+    """As counters and logs name it: `bad_request`, like the kind of Failure that comes of it."""
+    return _snake(type(trouble).__name__)
+
+
+@cache
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

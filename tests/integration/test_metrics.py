@@ -219,5 +219,5 @@ def test_actors_log_an_event_a_line(watched: Watched) -> None:
     assert {event["teacher"] for event in sealed} == {"sim"}
     assert sum(event["records"] for event in sealed) == watched.summary["records"]
     troubles = [event for event in watched.events if event["event"] == "teacher trouble"]
-    assert {event["kind"] for event in troubles} == {"badrequest", "servererror", "rate"}
+    assert {event["kind"] for event in troubles} == {"bad_request", "server_error", "rate"}
     assert len(troubles) < 60 < sum(event["count"] for event in troubles)

@@ -36,7 +36,7 @@ with Screen(recipe) as screen:
 def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     """A chunk of a thousand long answers is no standstill; what an earlier run sealed counts as well."""
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
-    counts = ShardCounts(records=190, rejected={"length": 7}, failed={"badrequest": 3})
+    counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
     stats = queue_stats(answers=250, counts=counts, prompts_left=800)
     assert progress.figures(stats)["samples"] == "450 of 2,000 answered, 400 sealed"
     assert progress.figures(stats)["records"] == "190 (rejected 7, failed 3)"
