@@ -123,15 +123,22 @@ def _distributions(answers: Answers) -> list[Plot]:
         ("Input length", "tokens", answers.input),
     ]
     return [
-        Plot(title, charts.distribution(histogram, title=unit), f"Histogram of {unit}", _quantiles(histogram))
+        Plot(
+            title,
+            charts.distribution(histogram, title=unit),
+            f"Histogram of {unit}",
+            _quantiles(histogram, whole="tokens" in unit),
+        )
         for title, unit, histogram in drawn
         if histogram.count
     ]
 
 
-def _quantiles(histogram: Histogram) -> str:
+def _quantiles(histogram: Histogram, *, whole: bool) -> str:
+    """In words; `whole`: of numbers that are."""
     names = (("median", 0.5), ("95 % up to", 0.95), ("99 % up to", 0.99))
-    quantiles = ", ".join(f"{name} {_short(histogram.quantile(share))}" for name, share in names)
+    values = ((name, histogram.quantile(share)) for name, share in names)
+    quantiles = ", ".join(f"{name} {_short(round(found) if whole else found)}" for name, found in values)
     return f"mean {_short(histogram.mean)}, {quantiles}"
 
 

@@ -48,7 +48,7 @@ def test_partial_dataset_says_so(tmp_path: Path) -> None:
     head, body = card_of(part_of_a_dataset(tmp_path))
     assert head["size_categories"] == ["n<1K"]
     assert head["license"] == "other"
-    assert "2 records in 1 shards, with 1 samples still to be asked" in body
+    assert "2 records in 1 shard, with 1 sample still to be asked" in body
     assert "| rejected | 1 (length 1) |" in body
 
 
@@ -139,7 +139,7 @@ def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
         held = open_chunk(recipe)
         answer(held, 0, body_of())
         sealed(recipe, held)
-    assert "1 records in 1 shards" in path.read_text()
+    assert "1 record in 1 shard" in path.read_text()
     path.unlink()
     path.mkdir()
     with kept_card(open_dataset(recipe), recipe):
