@@ -78,7 +78,7 @@ def keyed(tmp_path: Path, url: str, reference: str) -> Recipe:
             "body": '{"error": {"message": "Incorrect API key provided: KEY. See https://host/v1?key=KEY"}}',
         },
         {"status": 400, "share": 0.5, "body": '{"error": {"message": "no such model for KEY"}}'},
-        {"status": 503, "share": 0.5, "body": "<html>KEY</html>", "headers": {"x-echo": "KEY"}},
+        {"status": 503, "share": 0.2, "body": "<html>KEY</html>", "headers": {"x-echo": "KEY"}},
         {"status": 307, "share": 0.5, "body": "", "headers": {"location": "http://host/?key=KEY"}},
     ],
     ids=lambda fault: str(fault["status"]),
