@@ -79,9 +79,9 @@ class QueueHandle:
         """See `gen.control.Queue`."""
         return await reached(self._actor.renew.remote(worker, held, counters))
 
-    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.control.Queue`."""
-        await reached(self._actor.sealed.remote(worker, chunk, counts))
+        await reached(self._actor.sealed.remote(worker, chunk, counts, counters))
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.control.Queue`."""

@@ -66,7 +66,7 @@ class Progress:
         figures = {
             "prompts": f"{stats.asks:,}{more} asked again" if stats.again else rows,
             "samples": f"{answered:,} of {total:,}{more} answered, {answered - unsealed(stats):,} sealed",
-            "records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
+            "new records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
             f"failed {sum(stats.counts.failed.values()):,})",
             "shards": f"{stats.sealed:,} of {stats.chunks:,}{more}",
             "requests": f"{stats.requests:,} ({self._pace.requests_per_s:,.0f}/s, {stats.in_flight:,} in flight, "

@@ -18,7 +18,7 @@ from cluster.prompt_queue import QueueStats
 from schemas.recipe import Recipe
 
 EVERY_S = 5.0
-_TOLD = ("samples", "records", "requests", "time left")
+_TOLD = ("samples", "new records", "requests", "time left")
 
 
 def submission_id() -> str | None:

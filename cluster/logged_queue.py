@@ -9,7 +9,7 @@ from gen.dataset import ChunkId
 from gen.leases import Grant
 from gen.shard_meta import ShardCounts
 
-PROGRESS_EVERY_S = 30.0
+PROGRESS_EVERY_S = 10.0
 """How often a worker says how it does."""
 
 
@@ -59,9 +59,9 @@ class LoggedQueue:
             trouble("lease lost", worker=worker, chunk=str(chunk), teacher=self._teacher)
         return renewal
 
-    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.control.Queue`."""
-        await self._queue.sealed(worker, chunk, counts)
+        await self._queue.sealed(worker, chunk, counts, counters)
         if counts is None:
             event("chunk was sealed by another", worker=worker, chunk=str(chunk), teacher=self._teacher)
             return

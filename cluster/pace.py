@@ -9,6 +9,8 @@ from schemas.recipe import Recipe
 
 WINDOW_S = 15.0
 """Rates are over the last so many seconds; workers report every three."""
+STALE_S = 7.0
+"""No news for so long is a standstill: each worker reports within half of it."""
 LEAST_S = 1.0
 """Nothing is divided by less."""
 
@@ -33,6 +35,8 @@ class Pace:
         self._account_of = {teacher.name: teacher.limits_key for teacher in recipe.teachers}
         self._limits = recipe.accounts
         self._seen: deque[_Moment] = deque()
+        """Those at which there was news, since the last at which nothing was asked yet."""
+        self._now_s = 0.0
 
     def add(self, stats: QueueStats, *, now: float) -> None:
         """Take in how far it is at the monotonic time `now`."""
@@ -43,14 +47,25 @@ class Pace:
             used[account, "input"] += tally.input_tokens
             used[account, "output"] += tally.output_tokens
             used[account, "total"] += tokens
-        self._seen.append(_Moment(now, used, settled(stats)))
+        self._now_s = now
+        moment = _Moment(now, used, settled(stats))
+        if not used.total() and not moment.settled:
+            self._seen.clear()
+        elif self._seen and (self._seen[-1].used, self._seen[-1].settled) == (used, moment.settled):
+            return
+        self._seen.append(moment)
         while len(self._seen) > 2 and now - self._seen[1].at_s >= WINDOW_S:
             self._seen.popleft()
 
     def _used_per_s(self, account: str, limit: str) -> float:
-        first, last = self._seen[0], self._seen[-1]
-        more = last.used[account, limit] - first.used[account, limit]  # a restarted queue counts from nothing
-        return max(0, more) / max(last.at_s - first.at_s, LEAST_S)
+        more = self._seen[-1].used[account, limit] - self._seen[0].used[account, limit]
+        return max(0, more) / max(self._span_s, LEAST_S)  # a restarted queue counts from nothing
+
+    @property
+    def _span_s(self) -> float:
+        """From the first moment to the last news; where that is old, to now."""
+        last_s = self._seen[-1].at_s
+        return (last_s if self._now_s - last_s < STALE_S else self._now_s) - self._seen[0].at_s
 
     @property
     def requests_per_s(self) -> float:
@@ -77,11 +92,11 @@ class Pace:
         """Seconds to the end at the present pace; None where that is not known."""
         if stats.finished:
             return 0.0
-        first, last = self._seen[0], self._seen[-1]
-        if not stats.planned or last.settled <= first.settled:
+        more = self._seen[-1].settled - self._seen[0].settled
+        if not stats.planned or more <= 0:
             return None
         left = max(0, stats.prompts_left * self._samples - unsealed(stats))
-        return left * (last.at_s - first.at_s) / (last.settled - first.settled)
+        return left * self._span_s / more
 
 
 def settled(stats: QueueStats) -> int:

@@ -181,9 +181,10 @@ class PromptQueue:
             lost = self._leases.renew(worker, held, now=now)
             return Renewal(lost, stop=self._stopping, sweep=node_of(worker) in self._dead_left)
 
-    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.control.Queue`."""
         with self._lock:
+            self._counters[worker] = counters  # or more would be sealed than asked, until the next renewal
             if chunk not in self._sealed:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)

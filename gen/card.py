@@ -145,6 +145,7 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
         environment.get_template("card.md.j2")
         .render(
             summary=surveyed.summary,
+            asked=(surveyed.summary.prompts or 0) - (surveyed.summary.duplicates or 0) - (surveyed.summary.bad or 0),
             provenance=surveyed.provenance,
             shards=surveyed.shards,
             columns=[*_columns(), *((field.name, str(field.type), "Kept from the source.") for field in kept)],

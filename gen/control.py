@@ -162,8 +162,8 @@ class Queue(Protocol):
         """Keep the leases."""
         ...
 
-    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
-        """The chunk's shard exists; counts are None where another sealed it."""
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
+        """The chunk's shard exists; `counts` are None where another sealed it, `counters` the worker's until now."""
         ...
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:

@@ -1,7 +1,8 @@
 """What the next generation is: source rows that no generation has planned yet."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import orjson
@@ -13,7 +14,9 @@ from gen.errors import DatasetError, SourceError, UsageError
 from gen.index import PartInfo, read_parts
 from gen.source import Row, SourceFile, find_files, kept_fields, read_rows
 from gen.store import Store
+from gen.template import PromptMaker
 from schemas.arrow import RECORD, with_kept
+from schemas.prompt import Prompt
 from schemas.recipe import Recipe
 
 _FIRST_ROWS = 300
@@ -75,7 +78,7 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     if not files and plans:
         return None
     fresh = [SourceFile(file.url, file.size, file.etag) for file in files]
-    if plans and not _first_rows(fresh, recipe, most=1):
+    if plans and not _first_rows(fresh, recipe, most=1, columns=None):
         return None
     check_first_rows(fresh, recipe)
     kept = kept_columns(found[0], recipe)
@@ -93,9 +96,12 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe) -> None:
     An empty file among others is fine, as whoever writes many at once leaves some.
 
     Raises:
-        SourceError: there is no row in any file, or in none of the first rows a column that the recipe names.
+        SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
+            them makes a prompt.
+        UsageError: the template can't be compiled, or see `kept_columns`.
     """
-    rows = _first_rows(files, recipe, most=_FIRST_ROWS)
+    maker = PromptMaker(recipe.source, recipe.ask)
+    rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
             f"source.path: expected rows, got none in {len(files)} files, the first of which is {files[0].url}: "
@@ -109,10 +115,19 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe) -> None:
                 f"source.{field}: none of the first {len(rows)} rows has the column {name!r}, in {files[0].url} and "
                 f"what follows it; they have {names}"
             )
+    maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
+    made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
+    if not any(isinstance(each, Prompt) for each in made):
+        (why, count), *_ = Counter(map(str, made)).most_common(1)
+        raise SourceError(
+            f"expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: {why}; that "
+            f"is the recipe or the whole of {files[0].url}, not a row of it"
+        )
 
 
-def _first_rows(files: Sequence[SourceFile], recipe: Recipe, *, most: int) -> list[Row]:
-    columns = {name for _, name in _named_columns(recipe)}
+def _first_rows(
+    files: Sequence[SourceFile], recipe: Recipe, *, most: int, columns: Collection[str] | None
+) -> list[Row]:
     rows = (row for file in files for row in read_rows(file, source=recipe.source, columns=columns))
     return list(islice(rows, most))
 

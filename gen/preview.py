@@ -9,9 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from gen.dataset import is_bound, open_dataset, sealed_chunks
-from gen.errors import DatasetError
-from gen.index import ROWS_PER_PROMPT
+from gen.dataset import ChunkId, is_bound, open_dataset, read_plans, sealed_chunks
+from gen.index import ROWS_PER_PROMPT, read_parts
 from gen.inert import inert
 from gen.planning import check_first_rows, kept_columns
 from gen.source import Row, SourceFile, find_files, read_rows
@@ -65,7 +64,7 @@ class Preview(_Frozen):
     samples: int
     """Of each prompt."""
     to_ask: int = 0
-    """Samples: (prompts - duplicates - bad) x samples."""
+    """Samples: (prompts - duplicates - bad) x samples, less those of sealed chunks; what is below is of these."""
     examples: tuple[Example, ...] = ()
     input_tokens: int = 0
     """All characters of what is asked / 4."""
@@ -86,7 +85,9 @@ class Preview(_Frozen):
     """Null: `auto`, which the cluster's CPUs decide."""
     shards_per_worker: float | None = None
     sealed: int = 0
-    """Chunks that the dataset holds already."""
+    """Chunks that the dataset holds already,"""
+    settled: int = 0
+    """and the samples in them."""
     warnings: tuple[str, ...] = ()
 
 
@@ -96,24 +97,30 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     Args:
         recipe: what would be run.
         workers: how many there would be; by default as the recipe says.
-        limit: only the first so many source rows.
+        limit: no more than the next so many source rows; a pilot that is not sealed yet does not grow.
 
     Raises:
         SourceError: a source file is missing or can't be read, or there is no row, or none with a named column.
+        DatasetError: the dataset is another recipe's, or damaged.
         UsageError: the template can't be compiled, or a kept column has a name of ours.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
     """
     store = open_dataset(recipe)
     _check_usable(store)
+    is_bound(store, recipe)
+    there = _There(store)
+    if limit is not None:
+        limit = there.rows + (limit if there.is_sealed else 0)
     files = find_files(recipe.source)
     check_first_rows(files, recipe)
     counted = _Count(recipe, files)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
-    load = Workload(recipe, prompts=counted.asked, input_chars=counted.chars)
+    left = max(0, counted.asked - there.prompts)
+    load = Workload(recipe, prompts=left, input_chars=counted.chars * left // max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
-    sealed, warnings = _dataset_state(store, recipe)
-    if workers is not None and counted.asked > 0 and counted.shards < workers * SHARDS_PER_WORKER:
+    warnings = []
+    if workers is not None and left > 0 and counted.shards < workers * SHARDS_PER_WORKER:
         warnings.append(_too_few(counted, workers=workers))
     seconds, bound_by = load.seconds()
     return Preview(
@@ -137,7 +144,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         prompts_per_shard=recipe.dataset.prompts_per_shard,
         workers=workers,
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
-        sealed=sealed,
+        sealed=there.chunks,
+        settled=min(there.prompts, counted.asked) * recipe.ask.samples,
         warnings=tuple(warnings),
     )
 
@@ -214,13 +222,24 @@ def _cut(text: str) -> str:
     return text if more <= 0 else f"{text[:EXAMPLE_CHARS]}… ({more:,} more characters)"
 
 
-def _dataset_state(store: Store, recipe: Recipe) -> tuple[int, list[str]]:
-    """Chunks sealed, and what speaks against running into that dataset."""
-    try:
-        is_bound(store, recipe)
-    except DatasetError as error:
-        return sum(1 for _ in sealed_chunks(store)), [str(error)]
-    return sum(1 for _ in sealed_chunks(store)), []
+class _There:
+    """What the dataset holds already of source rows."""
+
+    def __init__(self, store: Store) -> None:
+        sealed = set(sealed_chunks(store))
+        self.chunks = len(sealed)
+        self.rows = self.prompts = 0
+        """Rows that are planned, and prompts in sealed chunks."""
+        self.is_sealed = True
+        for plan in (plan for plan in read_plans(store) if plan.retry is None):
+            parts = read_parts(store, plan)
+            self.is_sealed &= bool(parts) and parts[-1].last
+            for part in parts:
+                self.rows += part.rows
+                for number, asks in enumerate(part.asks, part.first_chunk):
+                    is_sealed = ChunkId(plan.generation, number) in sealed
+                    self.is_sealed &= is_sealed
+                    self.prompts += asks * is_sealed
 
 
 def _too_few(counted: _Count, *, workers: int) -> str:
@@ -236,14 +255,15 @@ def _too_few(counted: _Count, *, workers: int) -> str:
 
 def render(preview: Preview) -> str:
     """For people: plain text, in which nothing of what the source holds can act on a terminal."""
-    lines = [f"source: {len(preview.files):,} files, {sum(file.bytes for file in preview.files):,} bytes"]
+    files = f"{len(preview.files):,} file{'s' if len(preview.files) != 1 else ''}"
+    lines = [f"source: {files}, {sum(file.bytes for file in preview.files):,} bytes"]
     lines += [f"  {inert(file.url)}  {file.bytes:,}" for file in preview.files[:10]]
     if (more := len(preview.files) - 10) > 0:
         lines.append(f"  and {more:,} more")
     lines += [
         f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),
-        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} a prompt",
+        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} a prompt{_besides(preview)}",
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
         f"output tokens {_at_most(preview.output_tokens, 'ask.max_tokens is not set')}",
         f"cost          {_cost(preview)}",
@@ -258,6 +278,10 @@ def render(preview: Preview) -> str:
             lines += [f"  [{inert(role)}]", *(f"    {inert(line)}" for line in content.split("\n"))]
     lines += [f"warning: {inert(warning)}" for warning in preview.warnings]
     return "\n".join(lines)
+
+
+def _besides(preview: Preview) -> str:
+    return f" (beside {preview.settled:,} that are sealed)" if preview.settled else ""
 
 
 def _at_most(count: int | None, why: str) -> str:

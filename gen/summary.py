@@ -1,7 +1,7 @@
 """What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from gen.dataset import RECIPE_KEY, ChunkId, read_identity, read_plans, sealed_chunks
+from gen.dataset import RECIPE_KEY, ChunkId, Plan, read_identity, read_plans, sealed_chunks
 from gen.errors import DatasetError
 from gen.index import PartInfo, read_parts
 from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
@@ -41,18 +41,20 @@ class Summary(BaseModel):
     output_tokens: int = 0
     usd: float | None = None
     seconds: float = 0.0
+    pilot: bool = False
+    """Whether source rows are left that a `limit` kept from being planned."""
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
-        return self.model_dump_json(exclude={"rejected_by_reason", "failed_by_kind"})
+        return self.model_dump_json(exclude={"pilot", "rejected_by_reason", "failed_by_kind"})
 
     def as_text(self) -> str:
         """For people."""
         lines = [
             f"{self.state}: {self.dataset}",
-            f"  prompts    {_number(self.prompts)} ({_number(self.duplicates)} duplicate, {_number(self.bad)} bad)",
+            f"  prompts    {self._prompts()}",
             f"  records    {self.records:,}",
             f"  rejected   {self.rejected:,}{_kinds(self.rejected_by_reason)}",
             f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
@@ -66,6 +68,13 @@ class Summary(BaseModel):
         if self.requests:
             lines.append(f"  this call  {self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s")
         return "\n".join(lines)
+
+
+    def _prompts(self) -> str:
+        if self.prompts is None:
+            return "not known yet"
+        told = f"{self.prompts:,} ({self.duplicates or 0:,} duplicate, {self.bad or 0:,} bad)"
+        return f"{told}, a pilot: `run` without --limit asks the rest" if self.pilot else told
 
 
 def _number(value: int | None) -> str:
@@ -117,6 +126,7 @@ def summarise(
         input_tokens=counts.input_tokens,
         output_tokens=counts.output_tokens,
         usd=counts.usd,
+        pilot=_is_pilot(plans, parts),
         rejected_by_reason=counts.rejected,
         failed_by_kind=failed,
     )
@@ -125,6 +135,14 @@ def summarise(
 def _is_whole(parts: Sequence[PartInfo]) -> bool:
     """Whether a generation is indexed to its end."""
     return bool(parts) and parts[-1].last
+
+
+def _is_pilot(plans: Sequence[Plan], parts: Mapping[int, Sequence[PartInfo]]) -> bool:
+    """Whether the last rows planned were so many by a limit, and their files were not read to their ends."""
+    last = next((plan for plan in reversed(plans) if plan.retry is None), None)
+    if last is None or last.limit is None or not _is_whole(parts[last.generation]):
+        return False
+    return any(end is not None for end in parts[last.generation][-1].ends)
 
 
 def _rows(parts: Iterable[PartInfo]) -> tuple[int, int, int]:

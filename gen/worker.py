@@ -208,7 +208,7 @@ class Worker:
     async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
         while True:
             try:
-                return await self._queue.sealed(self.name, chunk, counts)
+                return await self._queue.sealed(self.name, chunk, counts, self.counters)
             except Unreachable:
                 await asyncio.sleep(1.0)
 

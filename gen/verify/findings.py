@@ -86,9 +86,9 @@ def render(report: Report) -> str:
     checked = report.checked
     lines = [
         f"{'sound' if report.ok else 'DAMAGED'}: {inert(report.dataset)}",
-        f"  checked {checked.shards:,} shards of {checked.chunks:,} chunks in {checked.generations:,} generations, "
-        f"{checked.side_files:,} side files, {checked.index_parts:,} parts of the index",
-        f"  rows    {checked.records:,} records, {checked.rejected:,} rejected, {checked.failed:,} failed, "
+        f"  checked shards {checked.shards:,} of {checked.chunks:,}, generations {checked.generations:,}, "
+        f"side files {checked.side_files:,}, parts of the index {checked.index_parts:,}",
+        f"  rows    {checked.records:,} records, {checked.rejected:,} in rejected/, {checked.failed:,} in failed/, "
         f"{checked.source_rows:,} of the source",
     ]
     for finding in sorted(report.findings, key=lambda finding: finding.kind in HARMLESS):

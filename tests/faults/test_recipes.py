@@ -156,6 +156,26 @@ def test_a_misspelt_column_is_refused_before_anything_is_planned(tmp_path: Path,
         assert preview(recipe).prompts == 4
 
 
+@pytest.mark.parametrize(
+    ("rows", "changes", "said"),
+    [
+        (questions(3), {"ask": {"template": "{{ qestion }}"}}, "none of the first 3 rows makes one.*'qestion'"),
+        (["{"] * 3, {}, "none of the first 3 rows makes one, 3 of them because: no valid JSON"),
+    ],
+    ids=["template", "rows"],
+)
+def test_what_makes_no_prompt_at_all_is_refused(
+    tmp_path: Path, rows: list[Any], changes: dict[str, Any], said: str
+) -> None:
+    """By plan and run, before the dataset is bound to the mistake; a mended recipe finds nothing in its way."""
+    write_source(tmp_path, rows)
+    for act in (preview, index):
+        with pytest.raises(SourceError, match=said):
+            act(recipe_of(tmp_path, **changes))
+    write_source(tmp_path, questions(3))
+    assert index(recipe_of(tmp_path)) is not None
+
+
 def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:
     """The price of a teacher, max_tokens, or both."""
     write_source(tmp_path, questions(1))

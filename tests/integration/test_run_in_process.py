@@ -285,9 +285,11 @@ async def test_bad_prompts_alone_do_not_fail_a_run(tmp_path: Path) -> None:
     assert (summary.state, summary.failed) == ("done", 8)
 
 
-@pytest.mark.parametrize(("source", "counts"), [(["{"] * 3, (3, 0, 3)), (questions(1) * 3, (3, 2, 0))])
+@pytest.mark.parametrize(
+    ("source", "counts"), [([*["{"] * 3, *questions(1)], (4, 0, 3)), (questions(1) * 3, (3, 2, 0))]
+)
 async def test_a_source_without_much_in_it_is_done(tmp_path: Path, source: list[Any], counts: tuple[int, ...]) -> None:
-    """All bad, all alike: a shard is written, and the next run has nothing to do."""
+    """All bad but one, all alike: a shard is written, and the next run has nothing to do."""
     write_source(tmp_path, source)
     recipe = recipe_of(tmp_path)
     summary = await run_in_process(recipe)

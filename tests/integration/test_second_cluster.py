@@ -23,14 +23,14 @@ from schemas.simulator import SimulatorSettings
 
 pytestmark = pytest.mark.slow
 
-ROWS = 300
+ROWS = 200
 IN_FLIGHT = 16
 STILLHOUSE = [sys.executable, "-m", "cluster.cli"]
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """300 prompts in chunks of 20 for a teacher that outlives any cluster; some 50 s of work."""
+    """200 prompts in chunks of 20 for a teacher that outlives any cluster; some 30 s of work."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("T_KEY", "x")
     write_source(tmp_path, questions(ROWS))

@@ -39,7 +39,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
     stats = queue_stats(answers=250, counts=counts, prompts_left=800)
     assert progress.figures(stats)["samples"] == "450 of 2,000 answered, 400 sealed"
-    assert progress.figures(stats)["records"] == "190 (rejected 7, failed 3)"
+    assert progress.figures(stats)["new records"] == "190 (rejected 7, failed 3)"
 
 
 def test_every_declared_limit_is_shown(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from harness import run_in_process
 
-from gen.errors import SourceError, UsageError
+from gen.errors import DatasetError, SourceError, UsageError
 from gen.preview import preview, render
 from schemas.recipe import Recipe
 
@@ -57,13 +57,23 @@ async def test_a_run_does_what_the_preview_said(tmp_path: Path) -> None:
     assert (after.sealed, after.warnings) == (before.shards, ())
 
 
-async def test_a_dataset_of_another_recipe_is_a_warning(tmp_path: Path) -> None:
-    """It says in what they differ, and does not touch it."""
+async def test_a_dataset_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    """As a run would refuse it: it says in what they differ."""
     await run_in_process(recipe_over(tmp_path, questions(3)))
-    shown = preview(recipe_over(tmp_path, questions(3), ask={"samples": 3}))
-    assert shown.sealed == 1
-    (warning,) = shown.warnings
-    assert "ask.samples" in warning
+    with pytest.raises(DatasetError, match=r"ask\.samples"):
+        preview(recipe_over(tmp_path, questions(3), ask={"samples": 3}))
+
+
+async def test_what_is_sealed_is_not_to_be_asked(tmp_path: Path) -> None:
+    """After a pilot, what is left of the source and what that takes; `limit` counts from there."""
+    recipe = recipe_over(tmp_path, [*questions(30), *questions(2)], ask={"samples": 2, "max_tokens": 100})
+    await run_in_process(recipe, limit=10)
+    shown = preview(recipe)
+    assert (shown.prompts, shown.settled, shown.to_ask, shown.output_tokens) == (32, 20, 40, 4000)
+    assert "to ask        40 samples, 2 a prompt (beside 20 that are sealed)" in render(shown)
+    assert preview(recipe, limit=5).to_ask == 10
+    await run_in_process(recipe)
+    assert preview(recipe).to_ask == 0
 
 
 def test_tokens_and_cost_are_upper_bounds_by_stated_rules(tmp_path: Path) -> None:

@@ -87,9 +87,9 @@ class QueueLine:
         self._process.renewed_at = asked_at
         return renewal  # type: ignore[no-any-return]
 
-    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None) -> None:
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.control.Queue`."""
-        await self._line.call(self._crew.queue, lambda queue: queue.sealed(worker, chunk, counts))
+        await self._line.call(self._crew.queue, lambda queue: queue.sealed(worker, chunk, counts, counters))
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.control.Queue`."""
