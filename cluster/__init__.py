@@ -1,5 +1,6 @@
 """The thin shell that runs the work on Ray: shared actors, the driver and the command line."""
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,13 @@ if sys.version_info < (3, 11):  # noqa: UP036 - a job's code is shipped to whate
         file=sys.stderr,
     )
     sys.exit(2)
+
+# Ray reads these when it is imported. A driver under `uv run` would make every worker start by `uv run`.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of which older versions warn; we use none
+if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # a token is meant to be used
 
 if TYPE_CHECKING:
     from cluster.driver import run

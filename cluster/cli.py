@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -206,7 +207,10 @@ def report(dataset: str, output: str, endpoint_url: str | None, region: str | No
     """Write one self-contained HTML page on what DATASET holds, finished or not."""
     from gen.report import report as page
 
-    text = page(open_given(dataset, endpoint_url, region, path_style))
+    store = open_given(dataset, endpoint_url, region, path_style)
+    if not output or (store.is_local and output != "-" and Path(output).resolve().is_relative_to(Path(store.url))):
+        raise UsageError(f"-o: expected a file outside of the dataset, got {output!r}: what is in there is its own")
+    text = page(store)
     try:
         with click.open_file(output, "w", encoding="utf-8", atomic=True) as file:
             file.write(text)

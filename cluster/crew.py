@@ -12,11 +12,12 @@ from cluster.actors import start_limiter, start_queue, unique
 from cluster.display import Display
 from cluster.job_message import JobMessage
 from cluster.metrics import RunMetrics
-from cluster.prompt_queue import QueueStats
 from cluster.runtime import cpus, draining_nodes, free_cpus
+from cluster.stats import QueueStats
 from cluster.teacher_worker import TeacherWorker
 from gen.control import End, node_of
 from gen.errors import StillhouseError
+from gen.inert import inert
 from schemas.recipe import Recipe
 
 CALL_TIMEOUT_S = 5.0
@@ -27,6 +28,8 @@ SLOW_START_S = 30.0
 DRAIN_POLL_S = 2.0
 WAVE = 50
 """Workers that are started at once, and as many more at each look: all at once they would hold up each other."""
+NO_ANSWER_S = 15.0
+"""After so long of nothing but troubles, a word about it."""
 MOST_SAID = 300
 """Characters of a worker's last words that are shown."""
 MOST_DEATHS = 20
@@ -59,7 +62,9 @@ class Crew:
         self._deaths = 0
         self._sealed = -1
         self._stopping = False
-        self._warned = False
+        self._warned = self._no_answer_said = False
+        self._troubled_since: float | None = None
+        self._stats: QueueStats | None = None
         self._look_for_drains_at = 0.0
         # A node starts as many processes at once as it has CPUs, and a worker's is the slowest: the first goes ahead.
         self._hands = [self._hire()]
@@ -98,6 +103,7 @@ class Crew:
             self._sealed, self._deaths = stats.sealed, 0
         self._metrics.update(stats, workers=len(self._hands))
         self._message.update(stats)
+        self._stats = stats
         return stats
 
     def tend(self, display: Display) -> None:
@@ -125,6 +131,7 @@ class Crew:
         self._leave_draining_nodes(display)
         self._hire_wave()
         self._note_slow_start(display)
+        self._note_no_answer(display)
 
     def _leave_draining_nodes(self, display: Display) -> None:
         """Have workers on nodes that are about to go bring their chunks home, and others go on elsewhere."""
@@ -154,6 +161,19 @@ class Crew:
             return
         self._warned = True
         display.note(f"no worker has started after {waited_s:.0f} s ({why}); waiting")
+
+    def _note_no_answer(self, display: Display) -> None:
+        """A word where nothing but troubles came since the start: a teacher that is down is waited for without end."""
+        stats, now = self._stats, time.monotonic()
+        if self._no_answer_said or stats is None or stats.answers or not stats.troubles:
+            return
+        self._troubled_since = self._troubled_since or now
+        if now - self._troubled_since > NO_ANSWER_S:
+            self._no_answer_said = True
+            display.note(
+                f"no answer yet; the last word: {inert(stats.last_trouble)[:MOST_SAID]}; waiting until it is served "
+                "(`stillhouse doctor RECIPE` tries each teacher once)"
+            )
 
     def _any_started(self) -> bool:
         return bool(self.ends) or any(hand.name is not None for hand in self._hands)

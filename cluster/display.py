@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.pace import Pace, unsealed
-from cluster.prompt_queue import QueueStats
+from cluster.stats import QueueStats
 from gen.inert import inert
 from schemas.recipe import Recipe
 

@@ -118,7 +118,9 @@ def _joined(address: str | None) -> Finding:
 def _source(recipe: Recipe) -> Finding:
     files = find_files(recipe.source)
     size = sum(file.size for file in files)
-    return Finding(name="source", state="ok", said=f"{len(files):,} files, {size:,} bytes")
+    return Finding(
+        name="source", state="ok", said=f"{len(files):,} file{'s' if len(files) != 1 else ''}, {size:,} bytes"
+    )
 
 
 def _dataset(recipe: Recipe) -> Finding:

@@ -158,6 +158,7 @@ class Driver:
             recipe = recipe.model_copy(update={"teachers": tuple(teachers)})
             self._display.step("starting Ray" if self._address is None else f"joining Ray at {self._address}")
             stack.enter_context(connected(self._address))
+            self._display.step("starting workers")
             from cluster.crew import Crew
 
             simulated = any(teacher.api == "simulator" for teacher in recipe.teachers)

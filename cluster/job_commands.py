@@ -120,10 +120,12 @@ def logs(
     region: str | None,
     path_style: bool | None,
 ) -> None:
-    """Show the log of the job DATASET, a job's id or a dataset; of a dataset's jobs the running or newest one."""
+    """Show a job's log; DATASET is the job's id, or a dataset: then of its jobs the running or newest one."""
     jobs, job = _find(dataset, address, endpoint_url, region, path_style)
     if follow:
-        _follow(jobs, job, as_json=as_json)
+        _follow(jobs, job, as_json=as_json, say=_note if as_json else click.echo)
+    elif as_json:
+        click.echo(json.dumps({"job": job, "status": jobs.details(job).status.lower(), "log": jobs.logs(job)}))
     else:
         for line in jobs.logs(job).splitlines():
             click.echo(_shown(line))
@@ -136,7 +138,7 @@ def logs(
 def stop(
     dataset: str, address: str, wait: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> None:
-    """Stop the job DATASET, a job's id or a dataset; what is under way is brought home, and `submit` goes on."""
+    """Stop a job, DATASET being its id or its dataset; what is under way is brought home, and `submit` goes on."""
     jobs, job = _find(dataset, address, endpoint_url, region, path_style)
     if jobs.details(job).status.is_terminal():
         _note(f"job {job} has ended already")
@@ -163,20 +165,24 @@ def _id_of(job: "JobDetails") -> str:
     return str(job.submission_id)
 
 
-def _follow(jobs: "Jobs", job_id: str, *, as_json: bool) -> None:
-    """Show the job until it ends, print what it left, and exit as it did."""
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _follow(jobs: "Jobs", job_id: str, *, as_json: bool, say: Callable[[str], None] = _note) -> None:
+    """Show the job until it ends, print what it left, and exit as it did; `say` is given its log."""
     from cluster.submit import check_ended, exit_code_of
 
     results: list[str] = []
 
-    def say(line: str) -> None:
+    def take(line: str) -> None:
         if line.startswith(_RESULT):
             results.append(line)
         else:
-            _note(_shown(line))
+            say(_shown(line))
 
     try:
-        job = jobs.follow(job_id, say=say, note=_note)
+        job = jobs.follow(job_id, say=take, note=_note)
     except KeyboardInterrupt:
         _note(f"no longer following; the job goes on. {_how_on(jobs, job_id)}")
         sys.exit(130)
@@ -206,12 +212,8 @@ def note_job(dataset: str, address: str) -> None:
 
 def _how_on(jobs: "Jobs", job_id: str) -> str:
     where = f"{job_id} --address {jobs.address}"
-    return f"Its log: stillhouse logs {where}; its end: stillhouse stop {where}"
+    return f"Its log: stillhouse logs {where}; to stop it: stillhouse stop {where}"
 
 
 def _shown(line: str) -> str:
     return inert(click.unstyle(line).expandtabs().rstrip())
-
-
-def _note(text: str) -> None:
-    click.echo(text, err=True)

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from cluster.display import Progress
-from cluster.prompt_queue import QueueStats
+from cluster.stats import QueueStats
 from schemas.recipe import Recipe
 
 EVERY_S = 5.0

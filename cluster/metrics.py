@@ -14,13 +14,18 @@ from itertools import accumulate
 from ray.util import metrics
 
 from cluster.pace import Pace
-from cluster.prompt_queue import QueueStats
+from cluster.stats import QueueStats
 from gen.control import LATENCY_BOUNDS_S, SPEED_BOUNDS, Tally
 from gen.shard_meta import ShardCounts
 from schemas.recipe import Recipe
 
 _DEFERRED = {"rate", "ramp", "overload"}
 """Troubles that mean `later`: the request was not served, and the sample's attempts are not used up."""
+
+
+def _label(text: str) -> str:
+    """A label's value as Ray takes it: in ASCII."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 class _Rising:
@@ -35,7 +40,7 @@ class _Rising:
     def to(self, total: float, *values: str) -> None:
         """The total for these values of the labels."""
         if (more := total - self._told.get(values, 0)) > 0:
-            self._counter.inc(more, tags=dict(zip(self._labels, values, strict=True)))
+            self._counter.inc(more, tags=dict(zip(self._labels, map(_label, values), strict=True)))
             self._told[values] = total
 
     def to_buckets(self, counts: Sequence[int], bounds: Sequence[float], *values: str) -> None:
@@ -48,7 +53,7 @@ class RunMetrics:
     """The metrics of one generation; Prometheus sees the names with `ray_` before, and `_total` after counters."""
 
     def __init__(self, recipe: Recipe) -> None:
-        dataset = recipe.dataset.path
+        dataset = _label(recipe.dataset.path)
         self._recipe = recipe
         self._pace = Pace(recipe)
         self._last: QueueStats | None = None
@@ -95,7 +100,7 @@ class RunMetrics:
         self._lease_waits.to(stats.lease_waits)
         self._pace.add(stats, now=time.monotonic())
         for (account, limit), share in self._pace.limits_used(stats).items():
-            self._used.set(share if workers else 0.0, tags={"account": account, "limit": limit})
+            self._used.set(share if workers else 0.0, tags={"account": _label(account), "limit": limit})
         self._workers.set(workers)
         self._open.set(stats.open_chunks)
         self._lag.set(stats.journal_lag_bytes)
@@ -114,7 +119,7 @@ class RunMetrics:
         self._waited.to(tally.lease_wait_s, teacher)
         self._latency.to_buckets(tally.latencies, LATENCY_BOUNDS_S, teacher)
         self._speed.to_buckets(tally.speeds, SPEED_BOUNDS, teacher)
-        self._in_flight.set(tally.in_flight, tags={"teacher": teacher})
+        self._in_flight.set(tally.in_flight, tags={"teacher": _label(teacher)})
 
     def _count_sealed(self, counts: ShardCounts, *, shards: int) -> None:
         self._records.to(counts.records)

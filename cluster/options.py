@@ -50,8 +50,22 @@ override_option = click.option(
     "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+
+
+def _not_empty(context: click.Context, parameter: click.Parameter, address: str | None) -> str | None:
+    """A shell's variable that is not set is no wish for a Ray of one's own."""
+    if address == "":
+        raise click.BadParameter(
+            "expected a cluster's address, got nothing; leave the option out for a Ray started here"
+        )
+    return address
+
+
 address_option = click.option(
-    "--address", metavar="A", help="A running Ray cluster: auto, or host:port. By default one is started here."
+    "--address",
+    callback=_not_empty,
+    metavar="A",
+    help="A running Ray cluster: auto, or host:port. By default one is started here.",
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from cluster.prompt_queue import QueueStats
+from cluster.stats import QueueStats
 from gen.limits import rates_of
 from schemas.recipe import Recipe
 

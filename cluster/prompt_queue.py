@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 import ray
-from pydantic import BaseModel
 
 from cluster.events import event, trouble
 from cluster.runtime import without_pandas
+from cluster.stats import QueueStats
 from gen.clock import SYSTEM, Clock
 from gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
 from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
@@ -22,50 +22,6 @@ from gen.retrying import retry_parts
 from gen.shard_meta import ShardCounts
 from gen.store import Store
 from schemas.recipe import Recipe
-
-
-class QueueStats(BaseModel):
-    """How far a generation is."""
-
-    planned: bool
-    """Whether all there is to ask is known."""
-    again: bool
-    """Whether it asks Failures again; it has no source rows then."""
-    rows: int
-    duplicates: int
-    bad: int
-    asks: int
-    """Prompts to be asked, known so far."""
-    chunks: int
-    """Known so far."""
-    sealed: int
-    prompts_left: int
-    """To be asked in chunks that are not sealed, known so far."""
-    counts: ShardCounts
-    """Sealed by this run."""
-    shards: int
-    """Those, in shards."""
-    teachers: dict[str, Tally]
-    """What came of asking each, by name; the figures from here to `troubles` are their sums."""
-    requests: int
-    retries: int
-    answers: int
-    input_tokens: int
-    output_tokens: int
-    usd: float
-    in_flight: int
-    troubles: dict[str, int]
-    open_chunks: int
-    """In workers' hands."""
-    journal_lag_bytes: int
-    """Answers that are in journals alone, not in the store yet."""
-    lease_waits: int
-    """How often a worker was told to wait for a chunk."""
-    last_trouble: str
-    finished: bool
-    error: str | None
-    """Why the source can't be read on; the exit code stands beside it."""
-    exit_code: int
 
 
 def _in_thread(work: Callable[[], None]) -> None:

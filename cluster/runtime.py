@@ -8,11 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Read when ray is imported: a driver under `uv run` would make every worker start by `uv run`.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of which older versions warn; we use none
-
 import ray
 from ray.exceptions import RayError
 
@@ -20,6 +15,8 @@ from gen.errors import UsageError
 
 NAMESPACE = "stillhouse"
 CONNECT_TIMEOUT_S = 5.0
+_SETTINGS = b"\x04"
+"""The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
 
 
 @contextmanager
@@ -75,7 +72,7 @@ def check_reachable(address: str) -> None:
     """Whether a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
 
     Raises:
-        UsageError: nobody listens there, or a web server does.
+        UsageError: nobody listens there, or something else does.
     """
     if address in ("auto", "local"):
         return
@@ -91,11 +88,15 @@ def check_reachable(address: str) -> None:
             said = sock.recv(8)
     except (OSError, OverflowError) as error:
         raise UsageError(f"no Ray cluster at {address}: {error}; is it up, and is this its GCS port?") from None
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return  # it says nothing to whom it does not trust yet
     if said.startswith(b"HTTP/"):
         raise UsageError(
             f"{address} is a web server, perhaps the dashboard; expected the GCS port (6379 by default), "
             "or with the dashboard's http address: stillhouse submit"
         )
+    if said[3:4] != _SETTINGS:
+        raise UsageError(f"what listens at {address} is no Ray cluster; is this its GCS port (6379 by default)?")
 
 
 def _words(error: Exception) -> str:

@@ -7,6 +7,7 @@ log is read from its start, and its own exit code is kept by the cluster.
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.shipment import DATASET_KEY, Ship, packed
-from gen.errors import StillhouseError, UsageError
+from gen.errors import Paused, StillhouseError, UsageError
+from gen.inert import inert
 from schemas.recipe import Recipe
 
-HTTP_TIMEOUT_S = (10, 120)
-"""To connect, and to wait for a reply."""
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
+"""By method, to wait for a reply: a GET asks for what is known, a PUT brings a package."""
 POLL_S = 0.5
 WORD_AFTER_S = 10.0
 """A job that has not started by then gets a word about it."""
@@ -34,7 +37,8 @@ class _Client(JobSubmissionClient):
     """Ray's client, which by itself waits for ever for a host that does not answer."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, timeout=HTTP_TIMEOUT_S, **options)
+        timeout_s = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60))
+        return super()._do_request(method, endpoint, timeout=timeout_s, **options)
 
 
 class Jobs:
@@ -47,7 +51,6 @@ class Jobs:
         self.address = _checked(address)
         # Ray's own settings would win over the address given here, but for this one.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address
-        _prefer_token()
         for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         with self._plainly():
@@ -110,7 +113,19 @@ class Jobs:
         """Say every line of the job's log as it comes, until the job has ended; returns the job.
 
         `note` is given what is to be known besides: what a job that does not start waits for.
+
+        Raises:
+            Paused: the cluster was lost meanwhile.
         """
+        try:
+            return self._followed(job_id, say=say, note=note)
+        except UsageError as error:
+            raise Paused(
+                f"lost the cluster while job {job_id} was followed ({error}); it may go on: stillhouse logs {job_id} "
+                f"--address {self.address}. Where it does not, the same submit goes on"
+            ) from None
+
+    def _followed(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
         self._wait_for_start(job_id, note=note)
         lines = _Lines(say)
         broken = 0
@@ -161,6 +176,11 @@ class Jobs:
             yield
         except AuthenticationError as error:
             raise UsageError(f"{self.address} refuses the token: {_first_line(error)}; {_TOKEN_HINT}") from None
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(
+                f"{self.address} does not answer as Ray's dashboard does ({type(error).__name__}); expected its "
+                "address, such as http://head:8265"
+            ) from None
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError):  # among them all that `requests` raises
                 raise UsageError(
@@ -171,6 +191,9 @@ class Jobs:
 
 
 _TOKEN_HINT = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"  # noqa: S105
+
+
+_SYSTEM = re.compile(r"\[Errno -?\d+\] [\w' -]+|Read timed out|timed out", re.ASCII)
 
 
 class _Lines:
@@ -219,15 +242,20 @@ def check_ended(job: JobDetails) -> None:
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
     if lines and lines[0].startswith("runtime_env setup failed"):
         raise StillhouseError(
-            f"job {job.submission_id}: its node could not install what the run needs: {lines[-1]}; expected pip there "
-            "and an index of packages. Where the nodes' Python has the packages, submit with --ship code; where it has "
-            "Stillhouse, with --ship recipe"
+            f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; expected "
+            "pip there and an index of packages. Where the nodes' Python has the packages, submit with --ship code; "
+            "where it has Stillhouse, with --ship recipe"
         )
-    raise StillhouseError(f"job {job.submission_id} did not end by itself: {job.message}")
+    raise StillhouseError(
+        f"job {job.submission_id} did not end by itself: {inert(lines[0] if lines else 'no word of why')}"
+    )
 
 
 def _checked(address: str) -> str:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
             f"expected the http address of the cluster's dashboard, such as http://head:8265, got {address!r}"
@@ -237,15 +265,16 @@ def _checked(address: str) -> str:
     return address.rstrip("/")
 
 
-def _prefer_token() -> None:
-    """A token in the environment is meant to be used, though Ray by itself also wants the mode."""
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What a user can use of an error: the system's words in those of `requests`, the last line of a traceback."""
+    text = str(error).strip()
+    if found := _SYSTEM.search(text):
+        return found[0]
+    first, *more = text.splitlines() or [type(error).__name__]
+    if "Traceback" in first and more:
+        first = f"{first.partition('Traceback')[0]}{more[-1]}"
+    return inert(first[:300])

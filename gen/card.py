@@ -4,6 +4,7 @@ The part between two marks is ours and written anew; so are `configs` and `size_
 that a user writes there stays.
 """
 
+import logging
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gen.dataset import read_plans
-from gen.errors import StillhouseError
+from gen.errors import DatasetError, StillhouseError
 from gen.inert import inert
 from gen.provenance import Survey, survey
 from gen.store import Store
@@ -43,14 +44,17 @@ def write_card(store: Store, recipe: Recipe | None = None) -> None:
     """Write the card of the dataset at the store's root; `recipe` is that of the run under way.
 
     Raises:
-        DatasetError: there is no dataset, or it is damaged.
+        DatasetError: there is no dataset, or it is damaged, or the card that is there is no UTF-8.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     surveyed = survey(store)
     if recipe is not None:
         surveyed.provenance.add_recipe(recipe)
     kept = next((plan.kept_fields for plan in read_plans(store)), [])
-    stored = (store.get(CARD_KEY) or b"").decode("utf-8", "replace")
+    try:
+        stored = (store.get(CARD_KEY) or b"").decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise DatasetError(f"{store.url}/{CARD_KEY}: expected UTF-8; it is left as it is") from None
     card = render(surveyed, kept=kept, stored=stored)
     if card != stored:
         store.put(CARD_KEY, card.encode())
@@ -82,25 +86,37 @@ def kept_card(store: Store, recipe: Recipe) -> Iterator[None]:
 def _written_in(store: Store, recipe: Recipe) -> float:
     """Write the card if that can be done; the seconds it took."""
     started = time.monotonic()
-    with suppress(StillhouseError):
+    try:
         write_card(store, recipe)
+    except StillhouseError:  # the store is away, or the dataset damaged: said elsewhere
+        pass
+    except Exception as error:  # noqa: BLE001 - whatever a user wrote into it: a card ends no run
+        logging.getLogger("stillhouse").warning("README.md is left as it is: %s", inert(str(error))[:300])
     return time.monotonic() - started
 
 
 def render(surveyed: Survey, *, kept: Sequence[pa.Field], stored: str = "") -> str:
     """The card, with what a user wrote into the `stored` one."""
     theirs, body = _split(stored)
-    before, _, rest = body.partition(BEGIN)
-    after = rest.rpartition(END)[2] if END in rest else ""
+    before, after = _around(body)
     head = yaml.safe_dump(_head(surveyed) | theirs | _counted(surveyed), sort_keys=False, allow_unicode=True)
     parts = [f"---\n{head}---", before.strip(), f"{BEGIN}\n{_block(surveyed, kept)}\n{END}", after.strip()]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def _around(body: str) -> tuple[str, str]:
+    """What a user wrote before and after our part; where its marks are not a pair any more, all there is."""
+    before, _, rest = body.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if end and BEGIN not in rest and END not in before + after:
+        return before, after
+    return body.replace(BEGIN, "").replace(END, ""), ""
+
+
 def _split(stored: str) -> tuple[dict[str, Any], str]:
     """A card's head and body; a head that can't be read is taken for text."""
     if found := _HEAD.match(stored):
-        with suppress(yaml.YAMLError):
+        with suppress(yaml.YAMLError, ValueError, TypeError, RecursionError):
             head = yaml.safe_load(found[1])
             if isinstance(head, dict):
                 return head, found[2]

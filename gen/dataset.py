@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from gen.errors import DatasetError
 from gen.store import Store, open_store
@@ -83,6 +83,15 @@ class Plan(_Stored):
     """The kinds of the Failures of earlier generations that are asked again; null: a generation of source rows."""
     kept: str
     """The types of the kept columns: a serialised Arrow schema in base64."""
+
+    @field_validator("kept")
+    @classmethod
+    def _can_be_read(cls, kept: str) -> str:
+        try:
+            pa.ipc.read_schema(pa.py_buffer(base64.b64decode(kept)))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"expected an Arrow schema in base64: {error}") from None
+        return kept
 
     @property
     def kept_fields(self) -> list[pa.Field]:
@@ -164,8 +173,11 @@ def read_identity(stored: bytes, *, origin: str) -> dict[str, Any]:
     try:
         document = yaml.safe_load(stored)
         is_newer, identity = document["stillhouse"] > SCHEMA_VERSION, dict(document["identity"])
+        is_sound = is_newer or isinstance(identity["ask"]["samples"], int)
     except (yaml.YAMLError, TypeError, KeyError, ValueError):
-        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+        is_newer = is_sound = False
+    if not is_sound:
+        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path")
     if is_newer:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
     return identity

@@ -5,6 +5,7 @@ teacher may have worked, and billed). Redirects are not followed: a 3xx is a rep
 """
 
 import asyncio
+import os
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,6 +177,8 @@ _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, 
 def _translated(error: Exception, cause: BaseException | None) -> NotSent | Lost:
     """httpx-aiohttp names a cut connection ConnectTimeout, so what happened is read from aiohttp's own error."""
     words = f"{type(cause or error).__name__}: {error}"
+    if isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientConnectorSSLError):
+        words = f"can't connect to {cause.host}:{cause.port} ({_system_words(cause.os_error)})"
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         return NotSent(words, certificate=True)
     if isinstance(cause, _NO_CONNECTION):
@@ -184,3 +187,8 @@ def _translated(error: Exception, cause: BaseException | None) -> NotSent | Lost
         # Raised before the first write to a connection that the other side has closed since its last use.
         return NotSent(f"{words}: the connection was closed before")
     return Lost(words)
+
+
+def _system_words(error: OSError) -> str:
+    """Those for its number; asyncio puts the address in their place."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)

@@ -55,6 +55,7 @@ class RunLock:
         if self._thread is not None:
             self._thread.join()
         if self._fd is not None:
+            self._say(self._fd, ended=True)
             os.close(self._fd)
         elif self._etag is not None:
             with suppress(StillhouseError):  # the next run waits until we are stale
@@ -73,8 +74,12 @@ class RunLock:
                 self._waiting(f"another run works on {self._store.url} ({path}); waiting until it ends")
             said = True
             time.sleep(0.5)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, self._document(ended=False), 0)
+        self._say(self._fd, ended=False)
+
+    def _say(self, fd: int, *, ended: bool) -> None:
+        """For whoever looks; the lock itself is what counts, so that a disk that is full changes nothing."""
+        with suppress(OSError):
+            os.ftruncate(fd, os.pwrite(fd, self._document(ended=ended), 0))
 
     def _claim(self) -> None:
         """Take run.json over once it is absent, ended or has not changed for `STALE_S` by our own clock."""
@@ -152,8 +157,11 @@ def is_running(store: Store) -> bool:
         path = Path(store.url) / RUN_KEY
         if not path.exists():
             return False
-        with path.open("rb") as file:
-            return not _locked(file.fileno(), fcntl.LOCK_SH)
+        try:
+            with path.open("rb") as file:
+                return not _locked(file.fileno(), fcntl.LOCK_SH)
+        except OSError as error:
+            raise DatasetError(f"{path}: expected a file that can be read ({error.strerror}); move it away") from None
     body = store.get(RUN_KEY)
     if body is None:
         return False

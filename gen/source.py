@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeAlias
 
 import pyarrow as pa
@@ -130,9 +130,10 @@ def _below(path: str, source: Source) -> list[SourceFile]:
     seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :])]
     files = [_source_file(store, stat) for stat in seen if _format(stat.key)]
     if not files:
+        place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
         others = f"only {len(seen)} files of other kinds" if seen else "none"
         raise SourceError(
-            f"source.path: expected files at {path}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
+            f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
             "files (names that begin with '.' or '_' are passed over)"
         )
     return files

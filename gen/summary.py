@@ -69,7 +69,6 @@ class Summary(BaseModel):
             lines.append(f"  this call  {self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s")
         return "\n".join(lines)
 
-
     def _prompts(self) -> str:
         if self.prompts is None:
             return "not known yet"

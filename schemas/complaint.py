@@ -6,7 +6,7 @@ The value of a field that may hold a credential is never repeated, whatever is w
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -223,9 +223,10 @@ def _elsewhere(name: str) -> str | None:
 
 
 def _all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted paths of all fields, lists unnumbered, breadth before depth."""
+    """The dotted paths of all fields, a list's by its first item, breadth before depth."""
     for name in model.model_fields:
         yield prefix + name
     for name, info in model.model_fields.items():
         for inner in _models_in(info.annotation):
-            yield from _all_fields(inner, f"{prefix}{name}.")
+            item = ".0" if get_origin(info.annotation) is tuple else ""
+            yield from _all_fields(inner, f"{prefix}{name}{item}.")

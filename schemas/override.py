@@ -62,7 +62,10 @@ def _index(items: list[Node], name: str, *, where: str) -> int:
     if name.isascii() and name.isdigit() and len(name) < 6 and int(name) < len(items):
         return int(name)
     known = [known for known in names if isinstance(known, str)]
-    expected = f"a number below {len(items)}" + (f" or one of {', '.join(known)}" if known else "")
+    places = f"0 to {len(items) - 1}" if len(items) > 1 else "0"
+    names_there = f" or its name ({', '.join(known)})" if known else ""
     close = difflib.get_close_matches(name, known, n=1)
     advice = f"; did you mean {close[0]}?" if close else ""
-    raise YamlFault([(0, f"{where}: expected {expected} to choose from the list, got {name!r}{advice}")])
+    raise YamlFault(
+        [(0, f"{where}: expected an item of the list by its place ({places}){names_there}, got {name!r}{advice}")]
+    )

@@ -23,6 +23,7 @@ def main() -> None:
         sys.exit(f"expected shards in {data}, found none; make a dataset with scripts/quickstart")
     shards = f"{data}/*.parquet"
     ray.init(include_dashboard=False, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     counts = {
         "datasets": len(datasets.load_dataset("parquet", data_files=shards, split="train")),
         "duckdb": duckdb.read_parquet(shards).count("*").fetchall()[0][0],

@@ -53,6 +53,7 @@ class Encode(NumpyBatchCollateFn):
 def with_ray_data(dataset: str) -> None:
     """Blocks of rows, read by the cluster's workers while the batches before them are used."""
     ray.init(include_dashboard=False, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.read_parquet(f"{dataset}/data").select_columns(["completion"])
     if importlib.util.find_spec("torch"):
         shapes = [tuple(batch.shape) for batch in rows.iter_torch_batches(batch_size=32, collate_fn=Encode())]

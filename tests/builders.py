@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
-from cluster.prompt_queue import QueueStats
+from cluster.stats import QueueStats
 from gen.chunk import ChunkReader
 from gen.clock import SYSTEM
 from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans

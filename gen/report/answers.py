@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gen.report.files import open_parquet
+from gen.report.files import damage_said, open_parquet
 from gen.report.histogram import Histogram
 from gen.report.timeline import Timeline
 from gen.store import Store
@@ -145,8 +145,11 @@ def read_answers(store: Store, files: Sequence[tuple[str, str]]) -> Answers:
     answers = Answers()
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(files), _WINDOW):  # a pool reads ahead as far as it is let
-            for batches in pool.map(lambda file: list(_batches(store, *file)), files[start : start + _WINDOW]):
-                answers.add_file(batches)
+            window = files[start : start + _WINDOW]
+            read = pool.map(lambda file: list(_batches(store, *file)), window)
+            for (key, _), batches in zip(window, read, strict=True):
+                with damage_said(store, key):
+                    answers.add_file(batches)
     return answers
 
 

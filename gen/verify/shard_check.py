@@ -169,7 +169,8 @@ class _Checking:
         schema = parquet.schema_arrow
         if wanted is not None and not schema.equals(wanted):
             self._found("schema", f"has other columns than expected{_difference(schema, wanted)}", key=key)
-        readable = set(_COLUMNS[kind]) <= set(schema.names)
+        fields = [(schema.get_field_index(name), _SCHEMAS[kind].field(name)) for name in _COLUMNS[kind]]
+        readable = all(at >= 0 and schema.field(at).type == field.type for at, field in fields)
         self._whole = self._whole and readable
         for batch in parquet.iter_batches(_BATCH_ROWS):
             self.result.rows[kind] += len(batch)

@@ -68,7 +68,7 @@ def recipe(root: Path) -> Path:
         "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
         "ask": {"max_tokens": 90},
         "teachers": [teacher],
-        "dataset": {"path": str(root / "out"), "prompts_per_shard": PER_SHARD},
+        "dataset": {"path": str(root / "größe '1'"), "prompts_per_shard": PER_SHARD},
         "run": {"workers": 2},
     }
     path = root / "recipe.yaml"

@@ -3,11 +3,13 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,27 @@ def stillhouse(
     return done
 
 
+@contextmanager
+def served(bodies: dict[str, str]) -> Iterator[str]:
+    """The address of a web server that answers these paths, and no others."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = bodies.get(self.path, "").encode()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def wait_until(reached: Callable[[], bool]) -> None:
     """Until it is so."""
     deadline = time.monotonic() + 60
@@ -86,11 +109,13 @@ def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -
 def interrupt_following(job: str, head: RayHead) -> None:
     """Ctrl-C while following ends the following alone, and says how to go on."""
     command = [sys.executable, "-m", "cluster.cli", "logs", job, "--address", head.dashboard]
-    with subprocess.Popen(command, env=head.env, stderr=subprocess.PIPE, text=True) as following:
-        assert following.stderr is not None
-        assert any("Running entrypoint" in line for line in following.stderr)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=head.env, stdout=pipe, stderr=pipe, text=True) as following:
+        assert following.stdout is not None
+        found = any("Running entrypoint" in line for line in following.stdout)
         following.send_signal(signal.SIGINT)
-        said = following.stderr.read()
+        _, said = following.communicate()
+    assert found
     assert following.returncode == 130
     assert f"stillhouse stop {job} --address {head.dashboard}" in said
     assert "Traceback" not in said
@@ -98,7 +123,7 @@ def interrupt_following(job: str, head: RayHead) -> None:
 
 def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) -> None:
     """Stop is exit code 3 to whoever follows; the next submit asks only what is missing."""
-    recipe = write_recipe(tmp_path, latency_s=4.0)
+    recipe = write_recipe(tmp_path, rows=200, latency_s=4.0)
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
     job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
@@ -113,10 +138,10 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     stillhouse("stop", tmp_path / "out", *where, env=head.env, code=0)
     first = json.loads(stillhouse("logs", job, "--json", *where, env=head.env, code=3).stdout)
     assert first["state"] == "paused"
-    assert 0 < first["requests"] < 60
+    assert 0 < first["requests"] < 200
     again = json.loads(stillhouse(*args, "-o", "teachers.t.simulator.latency_s=0", env=head.env, code=0).stdout)
-    assert (again["state"], again["records"], again["maybe_billed"]) == ("done", 60, 0)
-    assert first["requests"] + again["requests"] == 60
+    assert (again["state"], again["records"], again["maybe_billed"]) == ("done", 200, 0)
+    assert first["requests"] + again["requests"] == 200
     stillhouse("verify", tmp_path / "out", env=head.env, code=0)
 
 
@@ -190,6 +215,39 @@ def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:
     assert TOKEN[::-1] not in submit.stderr + run.stderr
 
 
+def test_a_token_is_enough(head: RayHead, tmp_path: Path) -> None:
+    """Ray by itself also wants RAY_AUTH_MODE."""
+    env = {name: value for name, value in head.env.items() if name != "RAY_AUTH_MODE"}
+    done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
+    assert "knows no job" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["[1, 2]", "null", "{}", '{"ray_version": []}', '"x"', "<html>"])
+def test_a_server_that_is_no_ray_is_said(head: RayHead, tmp_path: Path, version: str) -> None:
+    """Whatever it answers, and whatever is asked of it."""
+    with served({"/api/version": version}) as address:
+        done = stillhouse("submit", write_recipe(tmp_path), "--address", address, env=head.env, code=2)
+    assert len(done.stderr.splitlines()) == 1
+    assert address in done.stderr
+
+
+def test_what_only_begins_like_ray_is_said(head: RayHead, tmp_path: Path) -> None:
+    """A version, and then no jobs."""
+    version = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": ""})
+    with served({"/api/version": version, "/api/jobs/": '{"a": 1}'}) as address:
+        done = stillhouse("stop", "x", "--address", address, env=head.env, code=2)
+    assert "does not answer as Ray's dashboard does" in done.stderr
+
+
+def test_what_is_no_gcs_is_said_at_once(head: RayHead, tmp_path: Path) -> None:
+    """Ray itself would try for two minutes, and hear no signal meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-x\r\n"), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        done = stillhouse("run", write_recipe(tmp_path), "--address", address, env=head.env, code=2)
+    assert "is no Ray cluster" in done.stderr
+
+
 def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
     """The versions of both sides are named."""
     program = "import ray; ray.__version__ = '2.59.0'; from cluster.cli import main; main()"
@@ -215,22 +273,9 @@ def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
 def test_an_old_cluster_is_refused(head: RayHead, tmp_path: Path) -> None:
     """Before anything is shipped to it."""
 
-    class Old(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"version": "4", "ray_version": "2.40.0", "ray_commit": ""}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Old) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
+    version = json.dumps({"version": "4", "ray_version": "2.40.0", "ray_commit": ""})
+    with served({"/api/version": version}) as address:
         done = stillhouse("submit", write_recipe(tmp_path), "--address", address, env=head.env, code=2)
-        server.shutdown()
     assert "runs Ray 2.40.0" in done.stderr
 
 
@@ -240,6 +285,8 @@ def test_an_old_cluster_is_refused(head: RayHead, tmp_path: Path) -> None:
         ("submit", "http://127.0.0.1:1", "no Ray cluster answers at http://127.0.0.1:1"),
         ("submit", "127.0.0.1:8265", "expected the http address"),
         ("submit", "http://user:secret@127.0.0.1:8265", "without credentials"),
+        ("submit", "http://[::1", "expected the http address"),
+        ("run", "", "expected a cluster's address"),
         ("run", "127.0.0.1:1", "no Ray cluster at 127.0.0.1:1"),
         ("run", "DASHBOARD", "is a web server"),
         ("run", "http://DASHBOARD", "expected `auto` or a cluster's host:port"),

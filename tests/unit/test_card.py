@@ -1,15 +1,18 @@
 """The dataset card: true of what is sealed, read by `datasets`, harmless, and open to what a user writes into it."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pytest
 import yaml
 from builders import answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, write_source
 
 from gen.card import BEGIN, CARD_KEY, END, kept_card, size_category, write_card
 from gen.dataset import ChunkId, open_dataset
+from gen.errors import DatasetError
 from gen.report import report
 from gen.shards import Sealer
 from gen.verify import verify
@@ -112,6 +115,48 @@ def test_what_a_user_writes_stays(tmp_path: Path) -> None:
     assert (head["license"], head["language"], head["size_categories"]) == ("cc-by-4.0", ["en"], ["n<1K"])
     assert (body.count("My own words."), body.count("And more of them."), body.count(BEGIN)) == (1, 1, 1)
     assert "3 records in 2 shards" in body
+
+
+@pytest.mark.parametrize(
+    ("broken", "kept"),
+    [
+        (lambda text: text.replace(END, ""), "And more of them."),
+        (lambda text: text.replace(BEGIN, ""), "And more of them."),
+        (lambda text: f"{text}\nBetween.\n{BEGIN}\n{END}\n", "Between."),
+        (lambda text: text.replace(BEGIN, "@").replace(END, BEGIN).replace("@", END), "My own words."),
+        (lambda text: text.replace("\n", "\r\n"), "My own words."),
+        (lambda text: f"\ufeff{text}", "My own words."),
+        (lambda text: text.replace("license: mine", "license: mine\nreleased: 2026-02-30"), "2026-02-30"),
+        (lambda text: text.replace("license: mine", "license: mine\nx: !!int zz"), "zz"),
+        (lambda text: text.replace("license: mine", "license: mine\nx: " + 3000 * "["), 3000 * "["),
+    ],
+    ids=["no end", "no begin", "two parts", "swapped", "CRLF", "BOM", "no date", "no number", "deep"],
+)
+def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str], str], kept: str) -> None:
+    """Marks that are no pair, a Windows editor, a head that YAML chokes on: the text stays, twice as well."""
+    recipe = part_of_a_dataset(tmp_path)
+    head, body = card_of(recipe)
+    card = Path(recipe.dataset.path) / CARD_KEY
+    text = f"---\n{yaml.safe_dump(head | {'license': 'mine'})}---\n\nMy own words.\n{body}\nAnd more of them.\n"
+    card.write_bytes(broken(text).encode())
+    for _ in range(2):
+        write_card(open_dataset(recipe), recipe)
+        written = card.read_text()
+        assert kept in written
+        assert "license: mine" in written
+        assert (written.count(BEGIN), written.count(END)) == (1, 1)
+
+
+def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
+    """It would be garbled, and a run goes on without."""
+    recipe = part_of_a_dataset(tmp_path)
+    card = Path(recipe.dataset.path) / CARD_KEY
+    card.write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(DatasetError, match="expected UTF-8"):
+        write_card(open_dataset(recipe), recipe)
+    with kept_card(open_dataset(recipe), recipe):
+        pass
+    assert card.read_bytes() == "Größe".encode("latin-1")
 
 
 def test_hostile_recipe_stays_text(tmp_path: Path) -> None:

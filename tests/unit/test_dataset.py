@@ -95,6 +95,9 @@ def test_an_identity_comes_back_as_it_was(
         b"stillhouse: one\nidentity: {}",
         b"stillhouse: 1\nidentity: 3",
         b"stillhouse: 1\nidentity: [[1, 2, 3]]",
+        b"stillhouse: 1\nidentity: {}",
+        b"stillhouse: 1\nidentity: {ask: 3}",
+        b"stillhouse: 1\nidentity: {ask: {samples: x}}",
     ],
 )
 def test_a_damaged_recipe_is_named(tmp_path: Path, text: bytes) -> None:
@@ -131,7 +134,10 @@ def test_what_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:
         bind(store, recipe)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": "1"}', b'{"version": 1}', None])
+NOT_KEPT = b'{"version": 1, "generation": 0, "files": [], "kept": "AAAA"}'
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": "1"}', b'{"version": 1}', NOT_KEPT, None])
 def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
     """Cut off, too."""
     write_source(tmp_path, questions(1))

@@ -100,10 +100,10 @@ def test_a_later_generation_drops_what_an_earlier_one_asked(tmp_path: Path) -> N
     ("rows", "counts"),
     [
         (questions(1) * 4, (4, 3, 0)),
-        (["{", "[]", "1"], (3, 0, 3)),
-        ([{"id": "a", "question": ""}, {"question": "who?"}, {"id": "b"}], (3, 0, 3)),
+        (["{", "[]", "1", *questions(1)], (4, 0, 3)),
+        ([{"id": "a", "question": ""}, {"question": "who?"}, {"id": "b"}, *questions(1)], (4, 0, 3)),
     ],
-    ids=["only duplicates", "no JSON", "no prompts"],
+    ids=["only duplicates", "hardly any JSON", "hardly any prompts"],
 )
 def test_a_source_without_much_in_it(tmp_path: Path, rows: list[Any], counts: tuple[int, int, int]) -> None:
     """Whatever it lacks, it is one chunk at least, which holds every row."""

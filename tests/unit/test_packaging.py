@@ -51,6 +51,13 @@ def test_import_loads_nothing_heavy(module: str) -> None:
     assert loaded.stdout.split() == []
 
 
+def test_the_command_line_starts_without_ray() -> None:
+    """It takes a second to import, and most commands need none."""
+    code = "import sys, cluster.cli; print('ray' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert loaded.stdout.split() == ["False"]
+
+
 def tracked_texts() -> list[tuple[str, str]]:
     """(path, text) of the files that git knows or would take."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

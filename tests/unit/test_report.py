@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders import answer, body_of, chunk_of, index, questions, recipe_of, sealed, write_source
 from click.testing import CliRunner
@@ -102,6 +103,27 @@ def test_no_dataset_and_damage_are_said(tmp_path: Path) -> None:
         report(open_dataset(recipe))
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("latency_s", float("nan")), ("asked_at", datetime(9999, 12, 31, tzinfo=UTC)), ("asked_at", None)],
+    ids=["no number", "far away", "no column"],
+)
+def test_what_no_run_writes_is_said(tmp_path: Path, column: str, value: object) -> None:
+    """A shard that another program wrote anew with our metadata is damage, not a crash; `verify` says the same."""
+    recipe = dataset(tmp_path)
+    shard = Path(recipe.dataset.path) / "data" / "part-000-000000.parquet"
+    table = pq.read_table(shard)
+    at = table.schema.get_field_index(column)
+    if value is None:
+        table = table.remove_column(at)
+    else:
+        field = table.schema.field(at)
+        table = table.set_column(at, field, pa.array([value] * len(table), field.type))
+    pq.write_table(table, shard)
+    with pytest.raises(DatasetError, match=r"part-000-000000\.parquet: is missing or damaged"):
+        report(open_dataset(recipe))
+
+
 def test_command_writes_the_page(tmp_path: Path) -> None:
     """To a file whose name it prints, to stdout, or not at all where it can't."""
     recipe = dataset(tmp_path)
@@ -110,6 +132,11 @@ def test_command_writes_the_page(tmp_path: Path) -> None:
     assert run.invoke(main, ["report", recipe.dataset.path, "-o", str(target)]).output == f"{target}\n"
     assert target.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert run.invoke(main, ["report", recipe.dataset.path, "-o", "-"]).output.startswith("<!doctype html>")
+    for inside in ("data/part-000-000000.parquet", "report.html", ""):
+        output = f"{recipe.dataset.path}/{inside}" if inside else ""
+        refused = run.invoke(main, ["report", recipe.dataset.path, "-o", output])
+        assert (refused.exit_code, "outside of the dataset" in refused.output) == (2, True)
+    assert not (Path(recipe.dataset.path) / "report.html").exists()
     failed = run.invoke(main, ["report", recipe.dataset.path, "-o", str(tmp_path / "no" / "page.html")])
     assert (failed.exit_code, "can't be written" in failed.output) == (2, True)
 

@@ -8,13 +8,26 @@ import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from builders import FIRST, answer, body_of, chunk_of, open_chunk, questions, sealed, stored
+from builders import (
+    FIRST,
+    answer,
+    body_of,
+    chunk_of,
+    index,
+    open_chunk,
+    questions,
+    recipe_of,
+    sealed,
+    stored,
+    write_source,
+)
 
-from gen.dataset import open_dataset
+from gen.dataset import ChunkId, open_dataset
 from gen.shard_meta import ShardCounts
 from gen.shards import Sealer
 from gen.sheet import ROW_GROUP_BYTES
 from gen.shipping import forget, recovered
+from gen.summary import read_meta
 from schemas.arrow import RECORD
 
 
@@ -47,11 +60,16 @@ def test_raw_is_dropped_where_it_is_not_wanted(tmp_path: Path) -> None:
 
 def test_a_chunk_without_prompts_is_a_shard_of_no_rows(tmp_path: Path) -> None:
     """Its metadata and schema are those of any other."""
-    recipe, held = chunk_of(tmp_path, ["{no prompt"])
+    write_source(tmp_path, [*questions(1), "{no prompt"])
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1})
+    index(recipe)
+    held = open_chunk(recipe, ChunkId(0, 1))
     assert held.left == 0
-    meta, files = sealed(recipe, held)
-    assert (files["data"], meta.counts, list(meta.side)) == ([], ShardCounts(), ["failed"])
-    assert pq.read_schema(tmp_path / "out" / FIRST.data_key).names == RECORD.names
+    store = open_dataset(recipe)
+    assert Sealer(store, recipe, held).seal() == ShardCounts()
+    assert list(read_meta(store, ChunkId(0, 1)).side) == ["failed"]
+    shard = pq.read_table(tmp_path / "out" / ChunkId(0, 1).data_key)
+    assert (len(shard), shard.schema.names) == (0, RECORD.names)
 
 
 def test_types_are_the_schema_s(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from harness import run_in_process
@@ -271,6 +272,14 @@ def foreign(dataset: Path) -> None:
     (dataset / "data" / "extra.parquet").write_bytes(b"PAR1")
 
 
+def retype_ids(dataset: Path) -> None:
+    """Write a shard anew with numbers for record ids."""
+    path = shard(dataset, 3)
+    table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
+    changed = table.set_column(0, "record_id", pa.array(range(len(table))))
+    pq.write_table(changed.replace_schema_metadata(metadata), path)
+
+
 DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
     (truncate, {"unreadable"}),
     (flip_page, {"unreadable"}),
@@ -282,6 +291,7 @@ DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
     (drop_rows, {"counts", "samples"}),
     (other_writer, {"metadata"}),
     (drop_column, {"schema"}),
+    (retype_ids, {"schema"}),
     (change_ids, {"record_ids"}),
     (edit_index, {"index"}),
     (corrupt_index, {"index"}),
