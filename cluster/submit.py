@@ -49,12 +49,11 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = _checked(address)
-        # Ray's own settings would win over the address given here, but for this one.
-        os.environ["RAY_API_SERVER_ADDRESS"] = self.address
         for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         with self._plainly():
-            self._client = _Client(self.address)
+            with _without_settings():
+                self._client = _Client(self.address)
             self.ray_version = str(self._client._server_ray_version)
         if _version(self.ray_version) < OLDEST_RAY:
             oldest = ".".join(map(str, OLDEST_RAY))
@@ -220,6 +219,16 @@ class _Lines:
     def end(self) -> None:
         if self._rest:
             self._say(self._rest)
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """Ray's own would win over the address that it is given."""
+    before = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def exit_code_of(job: JobDetails) -> int:

@@ -80,7 +80,7 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     fresh = [SourceFile(file.url, file.size, file.etag) for file in files]
     if plans and not _first_rows(fresh, recipe, most=1, columns=None):
         return None
-    check_first_rows(fresh, recipe)
+    check_first_rows(fresh, recipe, proven=bool(plans))
     kept = kept_columns(found[0], recipe)
     if plans and kept != plans[0].kept_fields:
         raise SourceError(
@@ -90,10 +90,11 @@ def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit:
     return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=Plan.freeze(kept))
 
 
-def check_first_rows(files: Sequence[SourceFile], recipe: Recipe) -> None:
+def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: bool = False) -> None:
     """Refuse a source that holds nothing to ask before it is planned, for what is planned may not change.
 
-    An empty file among others is fine, as whoever writes many at once leaves some.
+    An empty file among others is fine, as whoever writes many at once leaves some; so are bad rows alone where an
+    earlier generation has `proven` the recipe.
 
     Raises:
         SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
@@ -115,13 +116,15 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe) -> None:
                 f"source.{field}: none of the first {len(rows)} rows has the column {name!r}, in {files[0].url} and "
                 f"what follows it; they have {names}"
             )
+    if proven:
+        return
     maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     if not any(isinstance(each, Prompt) for each in made):
         (why, count), *_ = Counter(map(str, made)).most_common(1)
         raise SourceError(
             f"expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: {why}; that "
-            f"is the recipe or the whole of {files[0].url}, not a row of it"
+            f"is the recipe or the whole of {files[0].url}, not a single row"
         )
 
 

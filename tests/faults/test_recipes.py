@@ -174,6 +174,8 @@ def test_what_makes_no_prompt_at_all_is_refused(
             act(recipe_of(tmp_path, **changes))
     write_source(tmp_path, questions(3))
     assert index(recipe_of(tmp_path)) is not None
+    write_source(tmp_path, ["{"] * 3, name="b.jsonl")  # the recipe is proven: these are bad rows
+    assert index(recipe_of(tmp_path)) is not None
 
 
 def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:

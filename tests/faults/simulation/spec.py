@@ -105,7 +105,7 @@ class Spec:
         texts: list[str] = []
         for number in range(start, start + count):
             kind = rng.random()
-            if kind < 0.08:
+            if kind < 0.08 and number:  # a source without any prompt is refused
                 lines.append("{")
                 continue
             text = rng.choice(texts) if kind < 0.2 and texts else f"question {number}"
