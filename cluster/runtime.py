@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from gen.errors import UsageError
+from gen.errors import Paused, UsageError
 
 NAMESPACE = "stillhouse"
 CONNECT_TIMEOUT_S = 5.0
@@ -25,6 +25,7 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises:
         UsageError: there is no cluster at the address, or it can't be joined.
+        Paused: this machine is too busy to start one.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is not None:
@@ -33,7 +34,7 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         if address is None:
             with _without_dashboard():
-                ray.init(
+                _start(
                     address="local",
                     include_dashboard=False,
                     num_cpus=max(4, os.cpu_count() or 1),
@@ -54,6 +55,27 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(**settings: Any) -> None:
+    """Start a Ray, in a second try where the first was too slow.
+
+    Raises:
+        Paused: neither came up.
+    """
+    for left in (1, 0):
+        try:
+            ray.init(**settings)
+        except Exception as error:
+            if type(error) is not Exception:  # Ray raises a bare one where its node is not up within 30 s
+                raise
+            if not left:
+                raise Paused(
+                    f"Ray did not start here, in two tries ({_words(error)}); try again on a quieter machine"
+                ) from None
+            ray.shutdown()
+        else:
+            return
 
 
 @contextmanager
