@@ -7,6 +7,7 @@ remembered elsewhere.
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ class Plan(_Stored):
     @classmethod
     def _can_be_read(cls, kept: str) -> str:
         try:
-            pa.ipc.read_schema(pa.py_buffer(base64.b64decode(kept)))
+            _thawed(kept)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"expected an Arrow schema in base64: {error}") from None
         return kept
@@ -96,12 +97,16 @@ class Plan(_Stored):
     @property
     def kept_fields(self) -> list[pa.Field]:
         """The kept columns."""
-        return list(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.kept))))
+        return list(_thawed(self.kept))
 
     @staticmethod
     def freeze(kept: list[pa.Field]) -> str:
         """The value of `kept` for these columns."""
         return base64.b64encode(pa.schema(kept).serialize().to_pybytes()).decode()
+
+
+def _thawed(kept: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(kept)))
 
 
 def plan_key(generation: int) -> str:
@@ -226,6 +231,22 @@ def read_plan(store: Store, generation: int) -> Plan | None:
         return Plan.model_validate(document)
     except (ValueError, KeyError, TypeError):
         raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+
+
+@contextmanager
+def damage_said(store: Store, key: str) -> Iterator[None]:
+    """Have what goes wrong with a stored file's content said.
+
+    Raises:
+        DatasetError: it is missing, damaged, or holds what no run writes.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{store.url}/{key}: is missing or damaged ({type(error).__name__}); "
+            "`stillhouse verify` says what can be done"
+        ) from None
 
 
 def sealed_chunks(store: Store) -> Iterator[ChunkId]:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from gen.dataset import RECIPE_KEY, ChunkId, Plan, read_identity, read_plans, sealed_chunks
+from gen.dataset import RECIPE_KEY, ChunkId, Plan, damage_said, read_identity, read_plans, sealed_chunks
 from gen.errors import DatasetError
 from gen.index import PartInfo, read_parts
 from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
@@ -167,12 +166,7 @@ def read_meta(store: Store, chunk: ChunkId) -> ShardMeta:
     Raises:
         DatasetError: the shard is missing or damaged.
     """
-    try:
+    with damage_said(store, chunk.data_key):
         with store.open(chunk.data_key) as file:
             metadata = pq.read_metadata(file).metadata or {}
         return ShardMeta.model_validate(orjson.loads(metadata[META_KEY.encode()]))
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise DatasetError(
-            f"{store.url}/{chunk.data_key}: is missing or damaged ({type(error).__name__}); "
-            "`stillhouse verify` says what can be done"
-        ) from None

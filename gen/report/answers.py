@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gen.report.files import damage_said, open_parquet
+from gen.dataset import damage_said
+from gen.report.files import open_parquet
 from gen.report.histogram import Histogram
 from gen.report.timeline import Timeline
 from gen.store import Store

@@ -3,27 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen.errors import DatasetError
+from gen.dataset import damage_said
 from gen.store import Store
-
-
-@contextmanager
-def damage_said(store: Store, key: str) -> Iterator[None]:
-    """Have what goes wrong with a stored file's content said.
-
-    Raises:
-        DatasetError: it is missing, damaged, or holds what no run writes.
-    """
-    try:
-        yield
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{store.url}/{key}: is missing or damaged ({type(error).__name__}); "
-            "`stillhouse verify` says what can be done"
-        ) from None
 
 
 @contextmanager
