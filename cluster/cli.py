@@ -28,6 +28,7 @@ from cluster.options import (
 from gen.errors import StillhouseError, UsageError
 from gen.run_lock import is_running
 from gen.summary import Summary, summarise
+from gen.without_pandas import without_pandas
 from schemas import __version__
 from schemas.failure import RETRYABLE, FailureKind
 from schemas.recipe import Recipe
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
     """Ask a teacher model a dataset's worth of prompts; lose no answer, pay none twice."""
+    without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # it was closed; nobody listens, and the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process

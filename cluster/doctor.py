@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gen.dataset import is_bound, open_dataset
 from gen.errors import StillhouseError
-from gen.http import HttpTransport, Lost, NotSent, Reply
+from gen.http import HttpTransport
 from gen.inert import inert
 from gen.keys import redacted, resolve
 from gen.outcome import Auth, BadRequest, Money, Overload, Rate
@@ -24,6 +24,7 @@ from gen.run_lock import is_running
 from gen.shipping import journal_root
 from gen.source import find_files
 from gen.teachers import api_of
+from gen.transport import Lost, NotSent, Reply
 from schemas import __version__
 from schemas.completion import Completion
 from schemas.recipe import Recipe

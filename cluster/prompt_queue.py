@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import ray
 
 from cluster.events import event, trouble
-from cluster.runtime import without_pandas
 from cluster.stats import QueueStats
 from gen.clock import SYSTEM, Clock
 from gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
@@ -21,6 +20,7 @@ from gen.leases import TERM_S, Grant, Leases
 from gen.retrying import retry_parts
 from gen.shard_meta import ShardCounts
 from gen.store import Store
+from gen.without_pandas import without_pandas
 from schemas.recipe import Recipe
 
 

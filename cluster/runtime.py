@@ -3,9 +3,8 @@
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
@@ -33,7 +32,7 @@ def connected(address: str | None) -> Iterator[None]:
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            with _without_dashboard():
+            with _alone():
                 _start(
                     address="local",
                     include_dashboard=False,
@@ -79,15 +78,33 @@ def _start(**settings: Any) -> None:
 
 
 @contextmanager
-def _without_dashboard() -> Iterator[None]:
-    """Have Ray start as if its dashboard were not installed: told to leave it out, it loads it all the same, in 3 s."""
-    found: Any = ray._private.utils
-    before = getattr(found, "get_dashboard_dependency_error", None)
-    found.get_dashboard_dependency_error = lambda: ImportError("no dashboard is wanted")
+def _alone() -> Iterator[None]:
+    """Have Ray start the processes that a run needs, and not those that serve others: half of its start went on them.
+
+    They are its autoscaler, its log monitor (no logs go to the driver) and its dashboard, which otherwise is loaded
+    even where it is told to be left out; what is left of it in each node's agent does without its web server.
+    """
+    utils: Any = ray._private.utils
+    with ExitStack() as stack:
+        for name in ("start_monitor", "start_log_monitor", "start_api_server"):
+            stack.enter_context(_replaced(ray._private.node.Node, name, lambda *_args, **_settings: None))
+        why = ImportError("no dashboard is wanted")
+        stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: why))
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """The owner with another attribute; a Ray that has none of the name is left as it is, and starts as it likes."""
+    before = getattr(owner, name, None)
+    if before is None:
+        yield
+        return
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        found.get_dashboard_dependency_error = before
+        setattr(owner, name, before)
 
 
 def check_reachable(address: str) -> None:
@@ -141,19 +158,6 @@ def draining_nodes() -> set[str]:
         return set(ray._private.state.state.get_draining_nodes())
     except (RayError, TimeoutError):
         return set()
-
-
-class _WithoutPandas:
-    """Finds no pandas, and nothing else either: the others go on looking."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("No module named 'pandas'", name=name)
-
-
-def without_pandas() -> None:
-    """In an actor: keep pyarrow from importing pandas where it is installed, a second of CPU and 60 MB for nothing."""
-    sys.meta_path.insert(0, _WithoutPandas())
 
 
 def this_node() -> str:

@@ -11,12 +11,12 @@ import ray
 from cluster.actors import LedgerHandle, QueueHandle
 from cluster.events import event
 from cluster.logged_queue import LoggedQueue
-from cluster.runtime import without_pandas
 from gen.clock import SYSTEM
 from gen.control import End
 from gen.dataset import open_dataset, read_plans
 from gen.errors import StillhouseError
 from gen.http import HttpTransport
+from gen.without_pandas import without_pandas
 from gen.worker import Worker
 from schemas.recipe import Recipe
 

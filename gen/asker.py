@@ -16,13 +16,13 @@ from gen.control import Counters
 from gen.endpoints import Endpoint
 from gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
 from gen.held import Held
-from gen.http import Lost, NotSent
 from gen.journal import Kind
 from gen.leases import FENCE_S
 from gen.limits import Cost
 from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, kind_of
 from gen.retry import Again, Decision, Pause
 from gen.teacher_client import Account, TeacherClient
+from gen.transport import Lost, NotSent
 from schemas.completion import Completion
 
 STARTING_PAUSE_S = 1.0

@@ -1,7 +1,6 @@
-"""The one module that speaks HTTP: httpx's interface over aiohttp's connections.
+"""The one module that speaks HTTP: a `gen.transport.Transport` with httpx's interface over aiohttp's connections.
 
-A reply is bytes with a status; whatever else can happen is either `NotSent` (the request did not leave) or `Lost` (the
-teacher may have worked, and billed). Redirects are not followed: a 3xx is a reply. TLS is always verified.
+Redirects are not followed: a 3xx is a reply. TLS is always verified.
 """
 
 import asyncio
@@ -9,12 +8,14 @@ import os
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
+
+from gen.transport import Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; more is `Lost`."""
@@ -28,40 +29,6 @@ while the other side closes is lost, and nobody can say whether it was served.""
 
 _ENCODINGS = ("gzip", "deflate")
 """What is decoded though nobody asked for it; a piece that was read inflates to at most a thousand times its size."""
-
-
-class NotSent(Exception):
-    """No connection: the request was not sent. `certificate`: the other side's TLS certificate is not valid."""
-
-    def __init__(self, message: str, *, certificate: bool = False) -> None:
-        super().__init__(message)
-        self.certificate = certificate
-
-
-class Lost(Exception):
-    """The request was sent, perhaps in part, and no whole reply came."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole response."""
-
-    status: int
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes
-
-
-class Transport(Protocol):
-    """What sends a body to an endpoint and returns its reply."""
-
-    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """Send one request; see `HttpTransport.post`."""
-        ...
-
-    async def close(self) -> None:
-        """Close all connections."""
-        ...
 
 
 class HttpTransport:

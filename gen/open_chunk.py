@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from gen.chunk import Chunk
-from gen.http import Reply
 from gen.journal import ERROR_BODY_BYTES, Frame, JournalFile, Kind
 from gen.outcome import Ambiguous, Outcome, Overload
 from gen.retry import MAX_DEATHS, Decision, GiveUp, Settled, Tries, decide, note
 from gen.teacher_client import TeacherClient
+from gen.transport import Reply
 from schemas.prompt import Prompt
 
 Place = tuple[int, int]

@@ -11,12 +11,12 @@ from dataclasses import replace
 from gen.clock import Clock
 from gen.concurrency import Replies
 from gen.endpoints import Endpoint, Endpoints
-from gen.http import Lost, NotSent, Reply, Transport
 from gen.keys import redacted, resolve, without_keys
 from gen.limits import Allowance, Ceiling, Ceilings, Cost, Estimator, Lease, Report, Resource
 from gen.outcome import Outcome
 from gen.teachers import api_of
 from gen.teachers.signals import ceilings_of
+from gen.transport import Lost, NotSent, Reply, Transport
 from schemas.completion import Completion
 from schemas.prompt import Message
 from schemas.recipe import Ask

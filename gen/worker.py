@@ -14,13 +14,13 @@ from gen.control import Counters, End, LimitLedger, NoMore, Queue, Unreachable, 
 from gen.dataset import ChunkId, Plan
 from gen.errors import StillhouseError, StoreAway, StoreRefused
 from gen.held import Hands, Held
-from gen.http import Transport
 from gen.leases import RENEW_S, TERM_S, Grant
 from gen.limits import SHARE_RENEW_S
 from gen.shard_meta import ShardCounts
 from gen.shipping import SHIP_BYTES
 from gen.store import Store
 from gen.teacher_client import Account, Assigner, TeacherClient
+from gen.transport import Transport
 from schemas.recipe import Recipe
 
 DRAIN_S = 20.0

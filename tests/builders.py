@@ -13,7 +13,7 @@ from cluster.stats import QueueStats
 from gen.chunk import ChunkReader
 from gen.clock import SYSTEM
 from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
-from gen.http import HttpTransport, Reply
+from gen.http import HttpTransport
 from gen.index import Indexer, PartInfo, read_part, read_parts
 from gen.journal import JournalFile
 from gen.open_chunk import OpenChunk
@@ -22,6 +22,7 @@ from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
 from gen.shards import Sealer
 from gen.shipping import journal_root
 from gen.teacher_client import Account, Assigner, TeacherClient
+from gen.transport import Reply
 from schemas.recipe import Recipe
 
 FIRST = ChunkId(0, 0)

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from gen.http import Reply
 from gen.outcome import Outcome
 from gen.teachers.openai_chat import OpenAIChat
+from gen.transport import Reply
 from schemas.prompt import Message
 from schemas.recipe import Ask
 from schemas.teacher import Teacher

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from gen.http import Reply
 from gen.outcome import Ambiguous, Malformed, Outcome
 from gen.teachers.signals import trouble_of
+from gen.transport import Reply
 from schemas.completion import Completion, FinishReason, ReasoningSource, Usage
 from schemas.prompt import Message
 from schemas.recipe import Ask

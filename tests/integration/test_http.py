@@ -22,8 +22,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gen.http import MAX_REPLY_BYTES, HttpTransport, Lost, NotSent, Reply
+from gen.http import MAX_REPLY_BYTES, HttpTransport
 from gen.simulator import serve
+from gen.transport import Lost, NotSent, Reply
 from schemas.simulator import SimulatorSettings
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -14,12 +14,12 @@ from s3_server import S3Server
 
 from gen.chunk import Chunk
 from gen.dataset import open_dataset
-from gen.http import Reply
 from gen.journal import Frame, JournalFile, Kind, frames, leftovers
 from gen.open_chunk import REMEMBERED_BYTES, OpenChunk
 from gen.outcome import Ambiguous, Money, Overload
 from gen.retry import MAX_DEATHS, GiveUp, Tries
 from gen.shipping import Shipper, recovered, sweep
+from gen.transport import Reply
 from schemas.completion import Completion
 from schemas.prompt import Prompt, prompt_key
 from schemas.recipe import Recipe

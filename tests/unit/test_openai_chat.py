@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gen.http import Reply
 from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
 from gen.teachers import api_of
+from gen.transport import Reply
 from schemas.arrow import RECORD
 from schemas.completion import Completion, FinishReason, Usage
 from schemas.recipe import Ask

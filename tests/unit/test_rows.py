@@ -18,11 +18,11 @@ from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questi
 from pydantic import BaseModel
 
 from gen.dataset import open_dataset
-from gen.http import Reply
 from gen.journal import Frame, Kind
 from gen.outcome import Ambiguous, Overload
 from gen.shard_meta import ShardCounts, ShardMeta
 from gen.shipping import recovered
+from gen.transport import Reply
 from schemas.arrow import FAILED, RECORD, REJECTED
 from schemas.record import Record, RejectReason
 

@@ -15,11 +15,11 @@ from gen.clock import SYSTEM
 from gen.concurrency import Replies
 from gen.endpoints import OPENS_AFTER, Endpoint
 from gen.errors import UsageError
-from gen.http import Lost, NotSent, Reply
 from gen.keys import redacted, resolve, without_keys
 from gen.limits import LEASE_S, Ceiling, Cost, Lease
 from gen.outcome import Auth
 from gen.teacher_client import Account, Assigner, TeacherClient
+from gen.transport import Lost, NotSent, Reply
 from schemas.completion import Completion, Usage
 from schemas.recipe import Ask
 from schemas.teacher import Teacher
@@ -52,7 +52,7 @@ class Wire:
         self.sent: list[tuple[str, bytes, dict[str, str]]] = []
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """See `gen.http.Transport`."""
+        """See `gen.transport.Transport`."""
         self.sent.append((url, body, dict(headers)))
         if isinstance(self.answer, Exception):
             raise self.answer

@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gen.http import Transport
 from gen.store import Store
+from gen.transport import Transport
 from schemas.recipe import Recipe
 from schemas.teacher import Teacher
 
