@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 from cluster.shipment import DATASET_KEY, Ship, packed
 from gen.errors import Paused, StillhouseError, UsageError
@@ -33,9 +35,15 @@ LINE_LOST_MOST = 5
 """Times in a row that a log is taken up again after its connection broke."""
 
 
-class _Client(JobSubmissionClient):
-    """Ray's client, which by itself waits for ever for a host that does not answer."""
+def _broke_off(error: BaseException) -> bool:
+    """Whether it took the request and closed the connection before its reply, as a busy dashboard does."""
+    return isinstance(error, OSError) and "Connection aborted" in str(error)
 
+
+class _Client(JobSubmissionClient):
+    """Ray's client, which by itself waits for ever for a host that does not answer, and asks once."""
+
+    @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         timeout_s = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60))
         return super()._do_request(method, endpoint, timeout=timeout_s, **options)
@@ -71,11 +79,19 @@ class Jobs:
                     f"job {job.submission_id} already works on {shipment.metadata[DATASET_KEY]}; "
                     f"stillhouse logs or stop {job.submission_id} --address {self.address}"
                 )
-            return str(
+            job_id = f"stillhouse-{secrets.token_hex(6)}"
+            try:
                 self._client.submit_job(
-                    entrypoint=shipment.entrypoint, runtime_env=shipment.runtime_env, metadata=shipment.metadata
+                    submission_id=job_id,
+                    entrypoint=shipment.entrypoint,
+                    runtime_env=shipment.runtime_env,
+                    metadata=shipment.metadata,
                 )
-            )
+            except (OSError, RuntimeError):
+                # It may have been taken although its reply got lost, and a second try refused for the first's sake.
+                if job_id not in {known.submission_id for known in self._client.list_jobs()}:
+                    raise
+            return job_id
 
     def running(self, dataset: str) -> JobDetails | None:
         """The dataset's job that has not ended, if any."""

@@ -22,6 +22,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
 
 from gen import simulator
@@ -106,37 +107,15 @@ def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | N
     if target == "driver":
         os.kill(driver, signal.SIGKILL)
         return target
-    found = _processes_below(driver)
     if target == "everything":
-        for pid in [driver, *found]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_all(driver)
         return target
-    victims = [pid for pid, title in found.items() if title.startswith(_TITLES[target])]
+    victims = [pid for pid, title in below(driver).items() if title.startswith(_TITLES[target])]
     if not victims:
         return None
     with suppress(ProcessLookupError):
         os.kill(rng.choice(victims), signal.SIGKILL)
     return target
-
-
-def _processes_below(root: int) -> dict[int, bytes]:
-    """The command lines of all descendants."""
-    parents: dict[int, int] = {}
-    titles: dict[int, bytes] = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError, IndexError):
-            pid = int(entry.name)
-            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            titles[pid] = (entry / "cmdline").read_bytes()
-    below: dict[int, bytes] = {}
-    for pid, title in titles.items():
-        ancestor = pid
-        while ancestor > 1 and ancestor != root:
-            ancestor = parents.get(ancestor, 0)
-        if ancestor == root and pid != root:
-            below[pid] = title
-    return below
 
 
 def _start(recipe: Path, folder: Path) -> "subprocess.Popen[str]":

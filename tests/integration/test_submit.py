@@ -53,7 +53,7 @@ def stillhouse(
 
 def wait_until(reached: Callable[[], bool]) -> None:
     """Until it is so."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -178,6 +178,21 @@ def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
             holder.communicate("")
             following.communicate()
             assert following.returncode == 0
+
+
+def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path) -> None:
+    """Exit 2 with the secret's name, and no worker after worker; the driver having it is of no use."""
+    recipe = write_recipe(tmp_path)
+    document = yaml.safe_load(recipe.read_text())
+    teacher = {"name": "t", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "env:ONLY_THE_DRIVER_HAS_IT"}
+    document["teachers"] = [teacher | {"terms": {"training_use": "permitted"}}]
+    recipe.write_text(yaml.safe_dump(document))
+    env = head.env | {"ONLY_THE_DRIVER_HAS_IT": "canary-0123456789"}
+    run = stillhouse("run", recipe, "--json", "--address", head.gcs, env=env, code=2)
+    assert "ONLY_THE_DRIVER_HAS_IT" in run.stderr
+    assert "died" not in run.stderr
+    assert json.loads(run.stdout.splitlines()[-1])["state"] == "failed"
+    assert "canary-0123456789" not in run.stderr + run.stdout
 
 
 def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:
