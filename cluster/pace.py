@@ -100,12 +100,12 @@ class Pace:
 
 
 def settled(stats: QueueStats) -> int:
-    """Samples that this run answered or sealed: workers report answers every few seconds, seals at once."""
-    return max(stats.answers, _sealed(stats))
+    """Samples that this run answered, found answered in journals, or sealed, as far as workers reported it."""
+    return max(stats.answers, stats.open_settled + _sealed(stats))
 
 
 def unsealed(stats: QueueStats) -> int:
-    """Samples that this run answered and has not sealed yet."""
+    """Those of them that are not sealed yet."""
     return settled(stats) - _sealed(stats)
 
 

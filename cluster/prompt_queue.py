@@ -211,6 +211,7 @@ class PromptQueue:
                 in_flight=total.in_flight,
                 troubles=total.troubles,
                 open_chunks=sum(c.open_chunks for c in workers),
+                open_settled=sum(c.open_settled for c in workers),
                 journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),
                 lease_waits=self._lease_waits,
                 last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),

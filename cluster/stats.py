@@ -39,6 +39,8 @@ class QueueStats(BaseModel):
     troubles: dict[str, int]
     open_chunks: int
     """In workers' hands."""
+    open_settled: int
+    """Samples of these that need not be asked any more: answered in this run or before it."""
     journal_lag_bytes: int
     """Answers that are in journals alone, not in the store yet."""
     lease_waits: int

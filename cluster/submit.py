@@ -5,12 +5,13 @@ log is read from its start, and its own exit code is kept by the cluster.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ WORD_AFTER_S = 10.0
 OLDEST_RAY = (2, 54)
 LINE_LOST_MOST = 5
 """Times in a row that a log is taken up again after its connection broke."""
+_HAND_IN_KEY = "stillhouse_hand_in"
+"""The metadata that tells a job of ours from one that another handed in under the same id."""
 
 
 def _broke_off(error: BaseException) -> bool:
@@ -74,24 +77,33 @@ class Jobs:
             UsageError: besides, a job works on this dataset already.
         """
         with packed(recipe, ship=ship, limit=limit) as shipment, self._plainly():
-            if job := self.running(shipment.metadata[DATASET_KEY]):
-                raise UsageError(
-                    f"job {job.submission_id} already works on {shipment.metadata[DATASET_KEY]}; "
-                    f"stillhouse logs or stop {job.submission_id} --address {self.address}"
-                )
-            job_id = f"stillhouse-{secrets.token_hex(6)}"
+            dataset = shipment.metadata[DATASET_KEY]
+            known = self._of(dataset)
+            if known and not known[0].status.is_terminal():
+                raise self._busy(known[0], dataset)
+            # Of hand-ins at the same moment all choose the same id, which the cluster takes once.
+            job_id, ours = _next_id(dataset, known), secrets.token_hex(8)
             try:
                 self._client.submit_job(
                     submission_id=job_id,
                     entrypoint=shipment.entrypoint,
                     runtime_env=shipment.runtime_env,
-                    metadata=shipment.metadata,
+                    metadata=shipment.metadata | {_HAND_IN_KEY: ours},
                 )
             except (OSError, RuntimeError):
-                # It may have been taken although its reply got lost, and a second try refused for the first's sake.
-                if job_id not in {known.submission_id for known in self._client.list_jobs()}:
+                taken = next((job for job in self._client.list_jobs() if job.submission_id == job_id), None)
+                if taken is None:
                     raise
+                if (taken.metadata or {}).get(_HAND_IN_KEY) != ours:
+                    raise self._busy(taken, dataset) from None
+                # It was taken, only the reply got lost.
             return job_id
+
+    def _busy(self, job: JobDetails, dataset: str) -> UsageError:
+        return UsageError(
+            f"job {job.submission_id} already works on {dataset}; "
+            f"stillhouse logs or stop {job.submission_id} --address {self.address}"
+        )
 
     def running(self, dataset: str) -> JobDetails | None:
         """The dataset's job that has not ended, if any."""
@@ -245,6 +257,13 @@ def _without_settings() -> Iterator[None]:
         yield
     finally:
         os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _next_id(dataset: str, known: Sequence[JobDetails]) -> str:
+    """The id of the dataset's next job: the same for all who know the same jobs of it."""
+    prefix = f"stillhouse-{hashlib.sha256(dataset.encode()).hexdigest()[:12]}-"
+    numbers = [(job.submission_id or "").removeprefix(prefix) for job in known]
+    return f"{prefix}{1 + max((int(number) for number in numbers if number.isdecimal()), default=0)}"
 
 
 def exit_code_of(job: JobDetails) -> int:

@@ -73,7 +73,9 @@ class Counters:
     teachers: dict[str, Tally] = field(default_factory=dict)
     """By the teacher's name."""
     open_chunks: int = 0
-    """In its hands at the last renewal."""
+    """In its hands at the last renewal or seal."""
+    open_settled: int = 0
+    """Samples of these chunks that need not be asked any more, whoever asked them."""
     journal_lag_bytes: int = 0
     """Journalled and not in the store yet, at the last renewal."""
     last_trouble: str = ""
@@ -93,7 +95,7 @@ class Counters:
 
     def ended(self) -> None:
         """The worker is gone, with what it had under way."""
-        self.open_chunks = self.journal_lag_bytes = 0
+        self.open_chunks = self.open_settled = self.journal_lag_bytes = 0
         for tally in self.teachers.values():
             tally.in_flight = 0
 

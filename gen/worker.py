@@ -206,6 +206,7 @@ class Worker:
         await self._tell_sealed(chunk, counts)
 
     async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
+        self._count_open()
         while True:
             try:
                 return await self._queue.sealed(self.name, chunk, counts, self.counters)
@@ -214,13 +215,17 @@ class Worker:
 
     # --- what goes on beside
 
+    def _count_open(self) -> None:
+        self.counters.open_chunks = len(self._held) + (self._opening is not None)
+        self.counters.open_settled = sum(held.open.asked - held.open.left for held in self._held.values())
+        self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
+
     async def _renew_leases(self) -> None:
         while True:
             asked_at = self._clock.monotonic()
             try:
                 chunks = [*self._held, *filter(None, [self._opening])]
-                self.counters.open_chunks = len(chunks)
-                self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
+                self._count_open()
                 renewal = await self._queue.renew(self.name, chunks, self.counters)
             except Unreachable:
                 await asyncio.sleep(0.5)

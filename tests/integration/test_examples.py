@@ -129,20 +129,17 @@ def test_example_soft_labels_says_what_to_install(dataset: Path) -> None:
     assert re.fullmatch(r"found no \w+; install it: pip install torch transformers datasets\n", done.stderr)
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
-def test_example_stream(
-    place: str, dataset: Path, on_s3: Callable[[Path], str], cluster: dict[str, str], tmp_path: Path
-) -> None:
-    """Both readers see every record, from a disk and from S3; Ray Data says in what kind of batches."""
-    url = on_s3(dataset) if place == "s3" else str(dataset)
-    printed = run(sys.executable, SCRIPTS / "example_stream.py", url, env=cluster | {"HF_HOME": str(tmp_path)})
+def test_example_stream(dataset: Path, on_s3: Callable[[Path], str], cluster: dict[str, str], tmp_path: Path) -> None:
+    """Both readers see every record in S3; Ray Data says in what kind of batches."""
+    command = [sys.executable, SCRIPTS / "example_stream.py", on_s3(dataset)]
+    printed = run(*command, env=cluster | {"HF_HOME": str(tmp_path)})
     assert printed.startswith("first record: q0001, 'Let us ")
     assert "\ndatasets: 100 rows\n" in printed
     assert re.search(r"^ray data: 100 rows in 4 (NumPy|torch) batches", printed, re.MULTILINE)
 
 
 def test_example_stream_gives_tensors(trl_python: str, dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
-    """With torch beside Ray, the batches are padded tensors as wide as the longest answer in bytes."""
+    """From a disk, with torch beside Ray: the batches are padded tensors as wide as the longest answer in bytes."""
     if subprocess.run([trl_python, "-c", "import ray, torch"], capture_output=True).returncode != 0:
         pytest.skip(f"{trl_python} has no ray beside torch; install ray[data] there, or torch here")
     printed = run(trl_python, SCRIPTS / "example_stream.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})

@@ -133,6 +133,23 @@ async def test_a_run_under_faults_stores_every_answer_once(tmp_path: Path) -> No
     assert summary.maybe_billed > 0
 
 
+async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
+    """A run that goes on says so before it has an answer of its own."""
+    write_source(tmp_path, questions(100))
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 100})
+    first, second = Crews(), Crews()
+    async with teacher(recipe, latency_s=0.05) as quick:
+        assert await cut_off(run_in_process(quick, crew=first), first.until(30))
+
+    async def counted() -> None:
+        while not any(worker.counters.open_settled for worker in second.all):  # noqa: ASYNC110 - as in Crews.until
+            await asyncio.sleep(0.05)
+
+    async with teacher(recipe, latency_s=100.0) as slow:
+        assert await cut_off(run_in_process(slow, crew=second), counted())
+    assert (second.answers, second.all[0].counters.open_settled >= 30) == (0, True)
+
+
 async def test_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
     """The same call again, with more workers and other limits."""
     write_source(tmp_path, questions(25))

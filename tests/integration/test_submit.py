@@ -98,7 +98,7 @@ def interrupt_following(job: str, head: RayHead) -> None:
 
 def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) -> None:
     """Stop is exit code 3 to whoever follows; the next submit asks only what is missing."""
-    recipe = write_recipe(tmp_path, rows=200, latency_s=4.0)
+    recipe = write_recipe(tmp_path, rows=1000, latency_s=4.0)
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
     job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
@@ -113,10 +113,10 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     stillhouse("stop", tmp_path / "out", *where, env=head.env, code=0)
     first = json.loads(stillhouse("logs", job, "--json", *where, env=head.env, code=3).stdout)
     assert first["state"] == "paused"
-    assert 0 < first["requests"] < 200
+    assert 0 < first["requests"] < 1000
     again = json.loads(stillhouse(*args, "-o", "teachers.t.simulator.latency_s=0", env=head.env, code=0).stdout)
-    assert (again["state"], again["records"], again["maybe_billed"]) == ("done", 200, 0)
-    assert first["requests"] + again["requests"] == 200
+    assert (again["state"], again["records"], again["maybe_billed"]) == ("done", 1000, 0)
+    assert first["requests"] + again["requests"] == 1000
     stillhouse("verify", tmp_path / "out", env=head.env, code=0)
 
 
@@ -148,6 +148,23 @@ def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
     missing = ("-o", "source.path=missing-*.jsonl", "--ship", "code")
     done = stillhouse("submit", recipe, *missing, "--address", head.dashboard, env=head.env, code=2, cwd=tmp_path)
     assert str(tmp_path / "missing-*.jsonl") in done.stderr
+
+
+def test_of_two_hand_ins_at_once_one_is_taken(head: RayHead, tmp_path: Path) -> None:
+    """Neither finds a job of the dataset; the other one is told of it all the same. Once that has ended, a next is."""
+    args = ["submit", str(write_recipe(tmp_path)), "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow"]
+    command = [sys.executable, "-m", "cluster.cli", *args, "--json", "--address", head.dashboard]
+    both = [
+        subprocess.Popen(command, env=head.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    said = [(*each.communicate(timeout=200), each.returncode) for each in both]
+    assert sorted(code for _, _, code in said) == [0, 2]
+    (job,) = [json.loads(out)["job"] for out, _, code in said if code == 0]
+    (refused,) = [errors for _, errors, code in said if code == 2]
+    assert f"job {job} already works on" in refused
+    stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
+    again = json.loads(stillhouse(*command[3:], env=head.env, code=0).stdout)["job"]
+    assert again != job
 
 
 def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from builders import queue_stats, recipe_of
 
-from cluster.pace import Pace
+from cluster.pace import Pace, settled, unsealed
 from gen.control import Tally
 from gen.shard_meta import ShardCounts
 
@@ -34,3 +34,9 @@ def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> No
     pace.add(later, now=10.0)
     assert pace.time_left_s(later) == pytest.approx(700 / 30)
     assert pace.time_left_s(queue_stats(finished=True)) == 0.0
+
+
+def test_what_journals_gave_back_is_settled() -> None:
+    """Of 70 samples settled this run asked 10; 20 are sealed."""
+    stats = queue_stats(answers=10, open_settled=50, counts=ShardCounts(records=20))
+    assert (settled(stats), unsealed(stats)) == (70, 50)
