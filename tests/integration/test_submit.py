@@ -1,12 +1,16 @@
 """A run as a Ray job on a real cluster with a token: submitted, followed, stopped, gone on with, refused."""
 
+import http.client
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +169,54 @@ def test_of_two_hand_ins_at_once_one_is_taken(head: RayHead, tmp_path: Path) -> 
     stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
     again = json.loads(stillhouse(*command[3:], env=head.env, code=0).stdout)["job"]
     assert again != job
+
+
+@contextmanager
+def mute_once(dashboard: str) -> Iterator[tuple[str, list[str]]]:
+    """The address of a proxy that passes on the first hand-in and then breaks off; what was handed in through it."""
+    seen: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            upstream = http.client.HTTPConnection(dashboard.removeprefix("http://"), timeout=60)
+            upstream.request(self.command, self.path, body, {**self.headers, "Connection": "close"})
+            reply = upstream.getresponse()
+            said = reply.read()
+            if (self.command, self.path) == ("POST", "/api/jobs/"):
+                seen.append(json.loads(body)["submission_id"])
+                if len(seen) == 1:
+                    return
+            self.send_response(reply.status)
+            self.send_header("Content-Type", reply.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+
+
+def test_a_hand_in_whose_reply_got_lost_is_found(head: RayHead, tmp_path: Path) -> None:
+    """The cluster took it and broke off: it is asked again, under the same id, and there is one job."""
+    recipe = write_recipe(tmp_path)
+    with mute_once(head.dashboard) as (proxy, seen):
+        args = ("submit", recipe, "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow", "--json")
+        job = json.loads(stillhouse(*args, "--address", proxy, env=head.env, code=0).stdout)["job"]
+    assert set(seen) == {job}
+    assert len(seen) >= 2
+    stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
 
 
 def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
