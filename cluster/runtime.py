@@ -37,8 +37,9 @@ def connected(address: str | None) -> Iterator[None]:
                     address="local",
                     include_dashboard=False,
                     num_cpus=max(4, os.cpu_count() or 1),
-                    # Each of our actors has a process of its own: idle ones started ahead only compete with them.
-                    _system_config={"prestart_worker_first_driver": False},
+                    # Each of our actors has a process of its own: idle ones started ahead only compete with them. They
+                    # are the run itself, not a guest's on a shared node: they start and renew as fast as this process.
+                    _system_config={"prestart_worker_first_driver": False, "worker_niceness": 0},
                     **common,
                 )
         else:

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from s3_server import S3Server, rclone_s3
+
+# Started in a shell's background, we ignore Ctrl-C, and so would all that a test starts and then interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # the machine may be, and no test is of its speed
