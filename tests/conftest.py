@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from s3_server import S3Server, rclone_s3
 
 # Started in a shell's background, we ignore Ctrl-C, and so would all that a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Ray gives its workers 15 less than everybody: with other tests beside, a cluster's would hardly ever start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # the machine may be, and no test is of its speed

@@ -59,7 +59,6 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead
             "HOME": folder,
             "RAY_AUTH_MODE": "token" if token else "disabled",
             "RAY_metrics_report_interval_ms": "1000",
-            "RAY_worker_niceness": "0",  # other tests run beside
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         }

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.simulation import simulate
 
-CI_SECONDS = 60
+CI_SECONDS = 40
 
 
 @pytest.mark.slow
