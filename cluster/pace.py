@@ -11,8 +11,8 @@ WINDOW_S = 15.0
 """Rates are over the last so many seconds; workers report every three."""
 STALE_S = 7.0
 """No news for so long is a standstill: each worker reports within half of it."""
-LEAST_S = 1.0
-"""Nothing is divided by less."""
+LEAST_S = 3.0
+"""Nothing is divided by less: what a worker reports first may have begun so long before."""
 
 
 @dataclass(frozen=True, slots=True)
