@@ -89,9 +89,11 @@ def test_driver_killed(tmp_path: Path) -> None:
         until(lambda: shards(tmp_path) >= 5, process=first)
         first.kill()
         first.wait()
-        out, _ = start(recipe, tmp_path).communicate(timeout=200)
+        out, _ = start(recipe, tmp_path).communicate(timeout=120)
         end = json.loads(out.splitlines()[-1])
+        again, _ = start(recipe, tmp_path).communicate(timeout=60)
     assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
+    assert json.loads(again.splitlines()[-1])["requests"] == 0
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)
 
 
@@ -118,10 +120,10 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
         first = start(recipe, tmp_path)
         until(lambda: shards(tmp_path) >= 5, process=first)
         first.terminate()
-        out, _ = first.communicate(timeout=120)
+        out, _ = first.communicate(timeout=60)
         assert first.returncode == 3
         assert json.loads(out.splitlines()[-1])["state"] == "paused"
-        out, _ = start(recipe, tmp_path).communicate(timeout=200)
+        out, _ = start(recipe, tmp_path).communicate(timeout=120)
     end = json.loads(out.splitlines()[-1])
     assert end["state"] == "done"
     figures = check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=0, kills=0)
@@ -138,9 +140,9 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
         first.send_signal(signal.SIGINT)
         until(lambda: "once more: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=60)
+        first.communicate(timeout=15)
         assert first.returncode == 3
-        out, _ = start(recipe, tmp_path).communicate(timeout=200)
+        out, _ = start(recipe, tmp_path).communicate(timeout=120)
     assert json.loads(out.splitlines()[-1])["state"] == "done"
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=500, kills=1)
 
@@ -156,7 +158,7 @@ def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path) -> None:
         os.kill(stopped, signal.SIGSTOP)
         until(lambda: shards(tmp_path) == PROMPTS // 100, process=run)
         os.kill(stopped, signal.SIGCONT)
-        out, _ = run.communicate(timeout=120)
+        out, _ = run.communicate(timeout=60)
     end = json.loads(out.splitlines()[-1])
     assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from builders import questions, write_source
-from ray_head import TOKEN, RayHead, ray_head
+from ray_head import TOKEN, RayHead, ray_head, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -53,14 +52,6 @@ def stillhouse(
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env, cwd=cwd)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return done
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    """Until it is so."""
-    deadline = time.monotonic() + 120
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -> None:
@@ -106,7 +97,7 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
     job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
-    wait_until(lambda: next((tmp_path / "out").glob("_stillhouse/journal/*/*.journal"), None) is not None)
+    wait_until(lambda: any((tmp_path / "out").glob("_stillhouse/journal/*/*.journal")), what="it asks", within_s=60)
     refused = stillhouse(*args, env=head.env, code=2)
     assert f"job {job} already works on" in refused.stderr
     status = stillhouse("status", tmp_path / "out", "--json", *where, env=head.env, code=0)

@@ -162,7 +162,7 @@ except StoreAway as error:
 assert not list(store.scratch().iterdir())
 """
     tests = str(Path(__file__).parents[1])
-    for limit in (0, 1000):
+    for limit in (0, 100, 1000, 4000):
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path), tests, str(limit)], capture_output=True, text=True, check=False
         )
