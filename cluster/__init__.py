@@ -2,7 +2,10 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+
+# A checkout's root may be on the path; under two names every class would exist twice.
+if __name__ != "stillhouse.cluster":
+    raise ImportError("expected `import stillhouse.cluster`, got `import cluster`", name=__name__)
 
 if sys.version_info < (3, 11):  # noqa: UP036 - a job's code is shipped to whatever Python its cluster has
     print(
@@ -17,17 +20,3 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of which older versions warn; we use none
 if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # a token is meant to be used
-
-if TYPE_CHECKING:
-    from cluster.driver import run
-
-__all__ = ["run"]
-
-
-def __getattr__(name: str) -> object:
-    """`from cluster import run`, without loading Ray for those who import the package for less."""
-    if name == "run":
-        from cluster.driver import run
-
-        return run
-    raise AttributeError(name)

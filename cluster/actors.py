@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from cluster.prompt_queue import PromptQueueActor
-from cluster.rate_limiter import RateLimiterActor
-from gen.control import Counters, NoMore, Renewal, Unreachable, Wait
-from gen.dataset import ChunkId
-from gen.leases import Grant
-from gen.limits import Lease, Report
-from gen.shard_meta import ShardCounts
-from schemas.recipe import Recipe
-from schemas.teacher import Limits
+from stillhouse.cluster.prompt_queue import PromptQueueActor
+from stillhouse.cluster.rate_limiter import RateLimiterActor
+from stillhouse.gen.control import Counters, NoMore, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.leases import Grant
+from stillhouse.gen.limits import Lease, Report
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Limits
 
 NAMESPACE = "stillhouse"
 """Actors that jobs share are found by name in here."""

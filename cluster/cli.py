@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cluster.display import Display, Lines, Quiet, Screen
-from cluster.job_commands import doctor, logs, note_job, stop, submit
-from cluster.options import (
+from stillhouse.cluster.display import Display, Lines, Quiet, Screen
+from stillhouse.cluster.job_commands import doctor, logs, note_job, stop, submit
+from stillhouse.cluster.options import (
     address_option,
     clean,
     dataset_argument,
@@ -25,17 +25,17 @@ from cluster.options import (
     read,
     recipe_argument,
 )
-from gen.errors import StillhouseError, UsageError
-from gen.run_lock import is_running
-from gen.summary import Summary, summarise
-from gen.without_pandas import without_pandas
-from schemas import __version__
-from schemas.failure import RETRYABLE, FailureKind
-from schemas.recipe import Recipe
-from schemas.recipe_file import load_simulator_settings, recipe_json_schema
+from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.run_lock import is_running
+from stillhouse.gen.summary import Summary, summarise
+from stillhouse.gen.without_pandas import without_pandas
+from stillhouse.schemas import __version__
+from stillhouse.schemas.failure import RETRYABLE, FailureKind
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import load_simulator_settings, recipe_json_schema
 
 if TYPE_CHECKING:
-    from cluster.driver import Driver
+    from stillhouse.cluster.driver import Driver
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -73,7 +73,7 @@ def _drive(
     retry: Sequence[FailureKind] | None = None,
 ) -> None:
     """Run to the end, and print what the dataset then holds."""
-    from cluster.driver import Driver
+    from stillhouse.cluster.driver import Driver
 
     with ExitStack() as stack:
         display = _display(recipe, stack, quiet=quiet)
@@ -158,7 +158,7 @@ def retry(
     path_style: bool | None,
 ) -> None:
     """Ask the Failures of DATASET again, with the recipe of its last run; refusals and bad rows are none."""
-    from gen.last_run import read_last_run
+    from stillhouse.gen.last_run import read_last_run
 
     store = open_given(dataset, endpoint_url, region, path_style)
     recipe = read_last_run(store, overrides=overrides)
@@ -177,7 +177,7 @@ def retry(
 @clean
 def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | None) -> None:
     """Say what RECIPE would ask, and what it would cost; nothing is sent and nothing written."""
-    from gen.preview import preview, render
+    from stillhouse.gen.preview import preview, render
 
     shown = preview(read(recipe, overrides), limit=limit)
     click.echo(shown.model_dump_json() if as_json else render(shown))
@@ -192,8 +192,8 @@ def verify(
     dataset: str, as_json: bool, repair: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> None:
     """Check every promise on what is stored in DATASET; exit code 1 where one is broken."""
-    from gen.verify import render
-    from gen.verify import verify as check
+    from stillhouse.gen.verify import render
+    from stillhouse.gen.verify import verify as check
 
     report = check(open_given(dataset, endpoint_url, region, path_style), repair=repair)
     click.echo(report.model_dump_json() if as_json else render(report))
@@ -207,7 +207,7 @@ def verify(
 @clean
 def report(dataset: str, output: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
     """Write one self-contained HTML page on what DATASET holds, finished or not."""
-    from gen.report import report as page
+    from stillhouse.gen.report import report as page
 
     store = open_given(dataset, endpoint_url, region, path_style)
     if not output or (store.is_local and output != "-" and Path(output).resolve().is_relative_to(Path(store.url))):
@@ -231,7 +231,7 @@ def report(dataset: str, output: str, endpoint_url: str | None, region: str | No
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
     """Serve the built-in teacher: OpenAI's chat protocol with latency, limits and faults to order."""
-    from gen.simulator import run_forever
+    from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)
     run_forever(settings, host=host, port=port, ready=lambda url: click.echo(f"serving at {url}"))

@@ -8,17 +8,17 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actors import start_limiter, start_queue, unique
-from cluster.display import Display
-from cluster.job_message import JobMessage
-from cluster.metrics import RunMetrics
-from cluster.runtime import cpus, draining_nodes, free_cpus
-from cluster.stats import QueueStats
-from cluster.teacher_worker import TeacherWorker
-from gen.control import End, node_of
-from gen.errors import StillhouseError
-from gen.inert import inert
-from schemas.recipe import Recipe
+from stillhouse.cluster.actors import start_limiter, start_queue, unique
+from stillhouse.cluster.display import Display
+from stillhouse.cluster.job_message import JobMessage
+from stillhouse.cluster.metrics import RunMetrics
+from stillhouse.cluster.runtime import cpus, draining_nodes, free_cpus
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.cluster.teacher_worker import TeacherWorker
+from stillhouse.gen.control import End, node_of
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.inert import inert
+from stillhouse.schemas.recipe import Recipe
 
 CALL_TIMEOUT_S = 5.0
 START_PATIENCE_S = 10.0

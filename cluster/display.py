@@ -10,10 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cluster.pace import Pace, unsealed
-from cluster.stats import QueueStats
-from gen.inert import inert
-from schemas.recipe import Recipe
+from stillhouse.cluster.pace import Pace, unsealed
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.gen.inert import inert
+from stillhouse.schemas.recipe import Recipe
 
 LINE_EVERY_S = 5.0
 

@@ -14,21 +14,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gen.dataset import is_bound, open_dataset
-from gen.errors import StillhouseError
-from gen.http import HttpTransport
-from gen.inert import inert
-from gen.keys import redacted, resolve
-from gen.outcome import Auth, BadRequest, Money, Overload, Rate
-from gen.run_lock import is_running
-from gen.shipping import journal_root
-from gen.source import find_files
-from gen.teachers import api_of
-from gen.transport import Lost, NotSent, Reply
-from schemas import __version__
-from schemas.completion import Completion
-from schemas.recipe import Recipe
-from schemas.teacher import Teacher
+from stillhouse.gen.dataset import is_bound, open_dataset
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.http import HttpTransport
+from stillhouse.gen.inert import inert
+from stillhouse.gen.keys import redacted, resolve
+from stillhouse.gen.outcome import Auth, BadRequest, Money, Overload, Rate
+from stillhouse.gen.run_lock import is_running
+from stillhouse.gen.shipping import journal_root
+from stillhouse.gen.source import find_files
+from stillhouse.gen.teachers import api_of
+from stillhouse.gen.transport import Lost, NotSent, Reply
+from stillhouse.schemas import __version__
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 
 MOST_TOKENS = 16
 """The longest answer that is asked for."""
@@ -93,7 +93,7 @@ def _ray(address: str | None) -> Iterator[Finding]:
 def _jobs(address: str) -> Finding:
     import ray
 
-    from cluster.submit import Jobs
+    from stillhouse.cluster.submit import Jobs
 
     jobs = Jobs(address)
     said = f"{jobs.address} takes jobs, with Ray {jobs.ray_version}"
@@ -105,7 +105,7 @@ def _jobs(address: str) -> Finding:
 def _joined(address: str | None) -> Finding:
     import ray
 
-    from cluster.runtime import connected, cpus, free_cpus
+    from stillhouse.cluster.runtime import connected, cpus, free_cpus
 
     with connected(address):
         free, known = free_cpus(), cpus()

@@ -16,25 +16,25 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cluster.display import Display, Quiet
-from gen import simulator
-from gen.card import kept_card
-from gen.control import End
-from gen.dataset import Plan, bind, open_dataset
-from gen.errors import Interrupted, Paused, StillhouseError, UsageError
-from gen.keys import resolve
-from gen.last_run import store_last_run
-from gen.planning import generations
-from gen.retrying import retry_generations
-from gen.run_lock import RunLock
-from gen.summary import Summary, summarise
-from gen.tidying import tidy
-from schemas.failure import FailureKind
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.cluster.display import Display, Quiet
+from stillhouse.gen import simulator
+from stillhouse.gen.card import kept_card
+from stillhouse.gen.control import End
+from stillhouse.gen.dataset import Plan, bind, open_dataset
+from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
+from stillhouse.gen.keys import resolve
+from stillhouse.gen.last_run import store_last_run
+from stillhouse.gen.planning import generations
+from stillhouse.gen.retrying import retry_generations
+from stillhouse.gen.run_lock import RunLock
+from stillhouse.gen.summary import Summary, summarise
+from stillhouse.gen.tidying import tidy
+from stillhouse.schemas.failure import FailureKind
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 if TYPE_CHECKING:
-    from cluster.crew import Crew
+    from stillhouse.cluster.crew import Crew
 
 POLL_S = 0.5
 STOP_GRACE_S = 30.0
@@ -142,7 +142,7 @@ class Driver:
     def _cluster(self) -> Iterator[Callable[[Plan], "Crew"]]:
         """Ray and the simulators, and what recruits a generation's crew on them."""
         # Ray takes a second to import, and a finished run needs none.
-        from cluster.runtime import connected, cpus, this_node
+        from stillhouse.cluster.runtime import connected, cpus, this_node
 
         with ExitStack() as stack:
             recipe = self._recipe
@@ -159,7 +159,7 @@ class Driver:
             self._display.step("starting Ray" if self._address is None else f"joining Ray at {self._address}")
             stack.enter_context(connected(self._address))
             self._display.step("starting workers")
-            from cluster.crew import Crew
+            from stillhouse.cluster.crew import Crew
 
             simulated = any(teacher.api == "simulator" for teacher in recipe.teachers)
             node = this_node() if simulated else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 from pydantic import ValidationError
 
-from cluster.options import (
+from stillhouse.cluster.options import (
     clean,
     dataset_argument,
     json_option,
@@ -18,15 +18,15 @@ from cluster.options import (
     read,
     recipe_argument,
 )
-from gen.errors import UsageError
-from gen.inert import inert
-from gen.summary import Summary
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.summary import Summary
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-    from cluster.shipment import Ship
-    from cluster.submit import Jobs
+    from stillhouse.cluster.shipment import Ship
+    from stillhouse.cluster.submit import Jobs
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -62,8 +62,8 @@ def submit(
     recipe: str, overrides: tuple[str, ...], address: str, ship: "Ship", follow: bool, limit: int | None, as_json: bool
 ) -> None:
     """Run RECIPE as a job on a Ray cluster; the same command again goes on where the last job ended."""
-    from cluster.shipment import local_paths, with_absolute_paths
-    from cluster.submit import Jobs
+    from stillhouse.cluster.shipment import local_paths, with_absolute_paths
+    from stillhouse.cluster.submit import Jobs
 
     chosen = with_absolute_paths(read(recipe, overrides))
     jobs = Jobs(address)
@@ -87,7 +87,7 @@ def submit(
 @clean
 def doctor(recipe: str | None, overrides: tuple[str, ...], address: str | None, as_json: bool) -> None:
     """Try Ray, the stores and the disk for a run of RECIPE, and each teacher with one request; exit 1 if one fails."""
-    from cluster.doctor import examine
+    from stillhouse.cluster.doctor import examine
 
     chosen = None if recipe is None else read(recipe, overrides)
     findings = []
@@ -152,7 +152,7 @@ def stop(
 def _find(
     dataset: str, address: str, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> tuple["Jobs", str]:
-    from cluster.submit import Jobs
+    from stillhouse.cluster.submit import Jobs
 
     jobs = Jobs(address)
     url = open_given(dataset, endpoint_url, region, path_style).url
@@ -171,7 +171,7 @@ def _note(text: str) -> None:
 
 def _follow(jobs: "Jobs", job_id: str, *, as_json: bool, say: Callable[[str], None] = _note) -> None:
     """Show the job until it ends, print what it left, and exit as it did; `say` is given its log."""
-    from cluster.submit import check_ended, exit_code_of
+    from stillhouse.cluster.submit import check_ended, exit_code_of
 
     results: list[str] = []
 
@@ -203,7 +203,7 @@ def _print_result(line: str, *, as_json: bool) -> None:
 
 def note_job(dataset: str, address: str) -> None:
     """Say which job of the cluster works on the dataset."""
-    from cluster.submit import Jobs
+    from stillhouse.cluster.submit import Jobs
 
     jobs = Jobs(address)
     job = jobs.running(dataset)

@@ -13,9 +13,9 @@ import time
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from cluster.display import Progress
-from cluster.stats import QueueStats
-from schemas.recipe import Recipe
+from stillhouse.cluster.display import Progress
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.schemas.recipe import Recipe
 
 EVERY_S = 5.0
 _TOLD = ("samples", "new records", "requests", "time left")

@@ -3,11 +3,11 @@
 import time
 from dataclasses import dataclass
 
-from cluster.events import event, trouble
-from gen.control import Counters, NoMore, Queue, Renewal, Unreachable, Wait
-from gen.dataset import ChunkId
-from gen.leases import Grant
-from gen.shard_meta import ShardCounts
+from stillhouse.cluster.events import event, trouble
+from stillhouse.gen.control import Counters, NoMore, Queue, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.leases import Grant
+from stillhouse.gen.shard_meta import ShardCounts
 
 PROGRESS_EVERY_S = 10.0
 """How often a worker says how it does."""

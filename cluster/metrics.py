@@ -13,11 +13,11 @@ from itertools import accumulate
 
 from ray.util import metrics
 
-from cluster.pace import Pace
-from cluster.stats import QueueStats
-from gen.control import LATENCY_BOUNDS_S, SPEED_BOUNDS, Tally
-from gen.shard_meta import ShardCounts
-from schemas.recipe import Recipe
+from stillhouse.cluster.pace import Pace
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.gen.control import LATENCY_BOUNDS_S, SPEED_BOUNDS, Tally
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.schemas.recipe import Recipe
 
 _DEFERRED = {"rate", "ramp", "overload"}
 """Troubles that mean `later`: the request was not served, and the sample's attempts are not used up."""

@@ -9,10 +9,10 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 
-from gen.errors import StillhouseError
-from gen.store import Store, open_store
-from schemas.recipe import Recipe
-from schemas.recipe_file import RecipeError, read_recipe
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.store import Store, open_store
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import RecipeError, read_recipe
 
 QUICKSTART = Path(__file__).parent / "quickstart"
 

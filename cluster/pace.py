@@ -3,9 +3,9 @@
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from cluster.stats import QueueStats
-from gen.limits import rates_of
-from schemas.recipe import Recipe
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.gen.limits import rates_of
+from stillhouse.schemas.recipe import Recipe
 
 WINDOW_S = 15.0
 """Rates are over the last so many seconds; workers report every three."""

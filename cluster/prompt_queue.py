@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 
 import ray
 
-from cluster.events import event, trouble
-from cluster.stats import QueueStats
-from gen.clock import SYSTEM, Clock
-from gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
-from gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
-from gen.errors import StillhouseError
-from gen.index import Indexer, PartInfo, read_part, read_parts
-from gen.leases import TERM_S, Grant, Leases
-from gen.retrying import retry_parts
-from gen.shard_meta import ShardCounts
-from gen.store import Store
-from gen.without_pandas import without_pandas
-from schemas.recipe import Recipe
+from stillhouse.cluster.events import event, trouble
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.gen.clock import SYSTEM, Clock
+from stillhouse.gen.control import Counters, NoMore, Renewal, Tally, Wait, node_of
+from stillhouse.gen.dataset import ChunkId, Plan, open_dataset, read_plans, sealed_chunks
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.index import Indexer, PartInfo, read_part, read_parts
+from stillhouse.gen.leases import TERM_S, Grant, Leases
+from stillhouse.gen.retrying import retry_parts
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.gen.store import Store
+from stillhouse.gen.without_pandas import without_pandas
+from stillhouse.schemas.recipe import Recipe
 
 
 def _in_thread(work: Callable[[], None]) -> None:

@@ -2,9 +2,9 @@
 
 import ray
 
-from gen.clock import SYSTEM, Clock
-from gen.limits import LEASE_S, Lease, Ledger, Report
-from schemas.teacher import Limits
+from stillhouse.gen.clock import SYSTEM, Clock
+from stillhouse.gen.limits import LEASE_S, Lease, Ledger, Report
+from stillhouse.schemas.teacher import Limits
 
 
 class RateLimiter:

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from gen.errors import Paused, UsageError
+from stillhouse.gen.errors import Paused, UsageError
 
 NAMESPACE = "stillhouse"
 CONNECT_TIMEOUT_S = 5.0

@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import gen
-import schemas
-from gen.dataset import open_dataset
-from gen.errors import UsageError
-from schemas import __version__
-from schemas.recipe import Recipe
-from schemas.recipe_file import dump_recipe
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.errors import UsageError
+from stillhouse.schemas import __version__
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import dump_recipe
 
 Ship = Literal["all", "code", "recipe"]
 """`all`: the code, and the nodes install what it needs; `code`: they have that; `recipe`: they have Stillhouse."""
@@ -65,7 +63,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[
             _copy_code(Path(folder))
         if ship == "all":
             runtime_env["pip"] = requirements()
-        command = ["python", "-m", "cluster.cli", "run", RECIPE_FILE, "--json"]
+        command = ["python", "-m", "stillhouse.cluster.cli", "run", RECIPE_FILE, "--json"]
         command += ["--limit", str(limit)] if limit is not None else []
         yield Shipment(shlex.join(command), runtime_env, metadata_of(recipe))
 
@@ -109,14 +107,12 @@ def _absolute(path: str) -> str:
 
 
 def _copy_code(folder: Path) -> None:
-    """Our three packages' modules and templates; no data, no caches, nothing that happens to lie beside them."""
-    for package in (schemas, gen):
-        _copy_package(Path(package.__path__[0]), folder)
-    _copy_package(Path(__file__).parent, folder)
-
-
-def _copy_package(package: Path, folder: Path) -> None:
-    for module in package.rglob("*"):
+    """Our package's modules and templates; no data, no caches, nothing that happens to lie beside them."""
+    package = Path(__file__).parents[1]
+    modules = [*package.glob("*.py")]
+    for part in ("schemas", "gen", "cluster"):  # each by its own path: rglob follows no links, which a checkout has
+        modules += (package / part).rglob("*")
+    for module in modules:
         if module.suffix in _SHIPPED and module.is_file():
             target = folder / module.relative_to(package.parent)
             target.parent.mkdir(parents=True, exist_ok=True)

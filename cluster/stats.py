@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
-from gen.control import Tally
-from gen.shard_meta import ShardCounts
+from stillhouse.gen.control import Tally
+from stillhouse.gen.shard_meta import ShardCounts
 
 
 class QueueStats(BaseModel):

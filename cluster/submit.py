@@ -20,10 +20,10 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
-from cluster.shipment import DATASET_KEY, Ship, packed
-from gen.errors import Paused, StillhouseError, UsageError
-from gen.inert import inert
-from schemas.recipe import Recipe
+from stillhouse.cluster.shipment import DATASET_KEY, Ship, packed
+from stillhouse.gen.errors import Paused, StillhouseError, UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.schemas.recipe import Recipe
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}

@@ -8,17 +8,17 @@ from typing import Any
 
 import ray
 
-from cluster.actors import LedgerHandle, QueueHandle
-from cluster.events import event
-from cluster.logged_queue import LoggedQueue
-from gen.clock import SYSTEM
-from gen.control import End
-from gen.dataset import open_dataset, read_plans
-from gen.errors import StillhouseError
-from gen.http import HttpTransport
-from gen.without_pandas import without_pandas
-from gen.worker import Worker
-from schemas.recipe import Recipe
+from stillhouse.cluster.actors import LedgerHandle, QueueHandle
+from stillhouse.cluster.events import event
+from stillhouse.cluster.logged_queue import LoggedQueue
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.control import End
+from stillhouse.gen.dataset import open_dataset, read_plans
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.http import HttpTransport
+from stillhouse.gen.without_pandas import without_pandas
+from stillhouse.gen.worker import Worker
+from stillhouse.schemas.recipe import Recipe
 
 
 class TeacherWorker:

@@ -11,19 +11,19 @@ import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from gen.clock import Clock
-from gen.control import Counters
-from gen.endpoints import Endpoint
-from gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
-from gen.held import Held
-from gen.journal import Kind
-from gen.leases import FENCE_S
-from gen.limits import Cost
-from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, kind_of
-from gen.retry import Again, Decision, Pause
-from gen.teacher_client import Account, TeacherClient
-from gen.transport import Lost, NotSent
-from schemas.completion import Completion
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.control import Counters
+from stillhouse.gen.endpoints import Endpoint
+from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
+from stillhouse.gen.held import Held
+from stillhouse.gen.journal import Kind
+from stillhouse.gen.leases import FENCE_S
+from stillhouse.gen.limits import Cost
+from stillhouse.gen.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, kind_of
+from stillhouse.gen.retry import Again, Decision, Pause
+from stillhouse.gen.teacher_client import Account, TeacherClient
+from stillhouse.gen.transport import Lost, NotSent
+from stillhouse.schemas.completion import Completion
 
 STARTING_PAUSE_S = 1.0
 """A 429 that says no time pauses the account for so long."""

@@ -17,15 +17,15 @@ import pyarrow as pa
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gen.dataset import read_plans
-from gen.errors import DatasetError, StillhouseError
-from gen.inert import inert
-from gen.provenance import Survey, survey
-from gen.store import Store
-from schemas import __version__
-from schemas.arrow import RECORD
-from schemas.recipe import Recipe
-from schemas.record import Record
+from stillhouse.gen.dataset import read_plans
+from stillhouse.gen.errors import DatasetError, StillhouseError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.provenance import Survey, survey
+from stillhouse.gen.store import Store
+from stillhouse.schemas import __version__
+from stillhouse.schemas.arrow import RECORD
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.record import Record
 
 CARD_KEY = "README.md"
 EVERY_S = 60.0
@@ -153,7 +153,7 @@ def size_category(rows: int) -> str:
 
 
 def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
-    environment = Environment(loader=PackageLoader("gen", "."), undefined=StrictUndefined, trim_blocks=True)  # noqa: S701 - Markdown
+    environment = Environment(loader=PackageLoader("stillhouse.gen", "."), undefined=StrictUndefined, trim_blocks=True)  # noqa: S701 - Markdown
     environment.filters |= {"md": markdown, "link": _link, "number": lambda count: f"{count:,}"}
     # In ASCII, so that nothing in it hides or reorders; and no text can end the fence or the marks.
     recipe = yaml.safe_dump(surveyed.provenance.identity, sort_keys=False)

@@ -10,14 +10,14 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gen.dataset import CHUNKS_PER_PART, ChunkId, Plan
-from gen.errors import SourceError
-from gen.index import read_part
-from gen.source import Position, Row, SourceFile, read_rows
-from gen.store import Store
-from gen.template import PromptMaker
-from schemas.prompt import Prompt
-from schemas.recipe import Recipe
+from stillhouse.gen.dataset import CHUNKS_PER_PART, ChunkId, Plan
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.index import read_part
+from stillhouse.gen.source import Position, Row, SourceFile, read_rows
+from stillhouse.gen.store import Store
+from stillhouse.gen.template import PromptMaker
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
-from gen.dataset import ChunkId
-from gen.leases import Grant
-from gen.limits import Lease, Report
-from gen.shard_meta import ShardCounts
-from schemas.completion import Usage
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.leases import Grant
+from stillhouse.gen.limits import Lease, Report
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.schemas.completion import Usage
 
 
 def node_of(worker: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from schemas.prompt import ROLES, Message
+from stillhouse.schemas.prompt import ROLES, Message
 
 
 class NoPrompt(Exception):

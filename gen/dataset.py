@@ -16,10 +16,10 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from gen.errors import DatasetError
-from gen.store import Store, open_store
-from schemas.arrow import SCHEMA_VERSION
-from schemas.recipe import Recipe
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store import Store, open_store
+from stillhouse.schemas.arrow import SCHEMA_VERSION
+from stillhouse.schemas.recipe import Recipe
 
 CHUNKS_PER_PART = 100
 """Chunks in one part of the index."""

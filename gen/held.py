@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gen.chunk import ChunkReader
-from gen.clock import Clock
-from gen.dataset import ChunkId, Plan, sealed_chunks
-from gen.journal import JournalFile, check_room, is_dead, leftovers
-from gen.leases import Grant
-from gen.open_chunk import ClientOf, OpenChunk
-from gen.shard_meta import ShardCounts
-from gen.shards import Sealer
-from gen.shipping import Shipper, forget, journal_root, recovered, sweep
-from gen.store import Store
-from schemas.recipe import Recipe
+from stillhouse.gen.chunk import ChunkReader
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.dataset import ChunkId, Plan, sealed_chunks
+from stillhouse.gen.journal import JournalFile, check_room, is_dead, leftovers
+from stillhouse.gen.leases import Grant
+from stillhouse.gen.open_chunk import ClientOf, OpenChunk
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.gen.shards import Sealer
+from stillhouse.gen.shipping import Shipper, forget, journal_root, recovered, sweep
+from stillhouse.gen.store import Store
+from stillhouse.schemas.recipe import Recipe
 
 ROOM_BYTES = 32 * 2**20
 """Asking stops when the journals' disk has no more room than this, beside that for replies as large as the largest."""

@@ -15,7 +15,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
 
-from gen.transport import Lost, NotSent, Reply
+from stillhouse.gen.transport import Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; more is `Lost`."""

@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from gen.dataset import CHUNKS_PER_PART, Plan, index_key
-from gen.errors import DatasetError
-from gen.source import Position, Row, SourceFile, read_rows
-from gen.store import Store
-from gen.template import PromptMaker
-from schemas.arrow import INDEX
-from schemas.recipe import Recipe
+from stillhouse.gen.dataset import CHUNKS_PER_PART, Plan, index_key
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.source import Position, Row, SourceFile, read_rows
+from stillhouse.gen.store import Store
+from stillhouse.gen.template import PromptMaker
+from stillhouse.schemas.arrow import INDEX
+from stillhouse.schemas.recipe import Recipe
 
 ROWS_PER_PROMPT = 20
 """A chunk holds at most this many times prompts_per_shard source rows, however many of them are duplicates."""

@@ -21,7 +21,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Protocol, Self
 
-from gen.errors import DatasetError, StoreAway
+from stillhouse.gen.errors import DatasetError, StoreAway
 
 MAGIC = b"STILLJ01"
 """The first bytes of a file or segment; the last two digits are the format's version."""

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from gen.conversation import NoPrompt, json_text, kind_of, text
-from schemas.recipe import Keep
+from stillhouse.gen.conversation import NoPrompt, json_text, kind_of, text
+from stillhouse.schemas.recipe import Keep
 
 Converter: TypeAlias = Callable[[Any, str], Any]
 """From a value that is not null and the words that name it, to the value kept; raises NoPrompt."""

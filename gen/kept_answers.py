@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gen.chunk import Chunk
-from gen.dataset import ChunkId
-from gen.errors import DatasetError
-from gen.store import Store
+from stillhouse.gen.chunk import Chunk
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store import Store
 
 _READERS = 8
 _BATCH_ROWS = 1024

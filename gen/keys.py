@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from pathlib import Path
 
-from gen.errors import UsageError
+from stillhouse.gen.errors import UsageError
 
 _SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.ASCII)
 

@@ -5,11 +5,11 @@ It holds references to keys, never keys, as any recipe does.
 
 from collections.abc import Sequence
 
-from gen.dataset import LAST_RUN_KEY
-from gen.errors import DatasetError
-from gen.store import Store
-from schemas.recipe import Recipe
-from schemas.recipe_file import dump_recipe, load_recipe
+from stillhouse.gen.dataset import LAST_RUN_KEY
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store import Store
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import dump_recipe, load_recipe
 
 
 def store_last_run(store: Store, recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ twice.
 import heapq
 from dataclasses import dataclass
 
-from gen.dataset import ChunkId
+from stillhouse.gen.dataset import ChunkId
 
 RENEW_S = 3.0
 """How often a worker renews."""

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from gen.concurrency import Adaptive, Replies
-from schemas.teacher import Limits
+from stillhouse.gen.concurrency import Adaptive, Replies
+from stillhouse.schemas.teacher import Limits
 
 LEASE_S = 2.0
 """How long a share is good for."""

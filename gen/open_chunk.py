@@ -7,13 +7,13 @@ they left it in, less what was under way.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from gen.chunk import Chunk
-from gen.journal import ERROR_BODY_BYTES, Frame, JournalFile, Kind
-from gen.outcome import Ambiguous, Outcome, Overload
-from gen.retry import MAX_DEATHS, Decision, GiveUp, Settled, Tries, decide, note
-from gen.teacher_client import TeacherClient
-from gen.transport import Reply
-from schemas.prompt import Prompt
+from stillhouse.gen.chunk import Chunk
+from stillhouse.gen.journal import ERROR_BODY_BYTES, Frame, JournalFile, Kind
+from stillhouse.gen.outcome import Ambiguous, Outcome, Overload
+from stillhouse.gen.retry import MAX_DEATHS, Decision, GiveUp, Settled, Tries, decide, note
+from stillhouse.gen.teacher_client import TeacherClient
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.prompt import Prompt
 
 Place = tuple[int, int]
 """Where in the journal a frame is: (offset, length)."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 
-from schemas.completion import Completion
+from stillhouse.schemas.completion import Completion
 
 
 @dataclass(frozen=True, slots=True)

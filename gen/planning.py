@@ -9,15 +9,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen.dataset import Plan, PlannedFile, plan_key, read_plans, sealed_chunks
-from gen.errors import DatasetError, SourceError, UsageError
-from gen.index import PartInfo, read_parts
-from gen.source import Row, SourceFile, find_files, kept_fields, read_rows
-from gen.store import Store
-from gen.template import PromptMaker
-from schemas.arrow import RECORD, with_kept
-from schemas.prompt import Prompt
-from schemas.recipe import Recipe
+from stillhouse.gen.dataset import Plan, PlannedFile, plan_key, read_plans, sealed_chunks
+from stillhouse.gen.errors import DatasetError, SourceError, UsageError
+from stillhouse.gen.index import PartInfo, read_parts
+from stillhouse.gen.source import Row, SourceFile, find_files, kept_fields, read_rows
+from stillhouse.gen.store import Store
+from stillhouse.gen.template import PromptMaker
+from stillhouse.schemas.arrow import RECORD, with_kept
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
 
 _FIRST_ROWS = 300
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from gen.dataset import ChunkId, is_bound, open_dataset, read_plans, sealed_chunks
-from gen.index import ROWS_PER_PROMPT, read_parts
-from gen.inert import inert
-from gen.planning import check_first_rows, kept_columns
-from gen.source import Row, SourceFile, find_files, read_rows
-from gen.store import Store
-from gen.store.local import check_writable
-from gen.template import PromptMaker
-from gen.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
-from schemas.prompt import Prompt
-from schemas.recipe import Recipe
+from stillhouse.gen.dataset import ChunkId, is_bound, open_dataset, read_plans, sealed_chunks
+from stillhouse.gen.index import ROWS_PER_PROMPT, read_parts
+from stillhouse.gen.inert import inert
+from stillhouse.gen.planning import check_first_rows, kept_columns
+from stillhouse.gen.source import Row, SourceFile, find_files, read_rows
+from stillhouse.gen.store import Store
+from stillhouse.gen.store.local import check_writable
+from stillhouse.gen.template import PromptMaker
+from stillhouse.gen.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
 
 EXAMPLES = 3
 """Prompts shown as they would be asked,"""

@@ -11,13 +11,13 @@ import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gen.dataset import RECIPE_KEY, ChunkId, read_identity
-from gen.errors import DatasetError
-from gen.shard_meta import MOST_MODELS, ShardMeta
-from gen.store import Store
-from gen.summary import Summary, summarise
-from schemas.recipe import Recipe
-from schemas.teacher import Terms
+from stillhouse.gen.dataset import RECIPE_KEY, ChunkId, read_identity
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.shard_meta import MOST_MODELS, ShardMeta
+from stillhouse.gen.store import Store
+from stillhouse.gen.summary import Summary, summarise
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Terms
 
 
 class StoredTeacher(BaseModel):

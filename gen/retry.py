@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 from tenacity import RetryCallState, Retrying, wait_random_exponential
 
-from gen.outcome import (
+from stillhouse.gen.outcome import (
     Ambiguous,
     Auth,
     BadRequest,
@@ -24,8 +24,8 @@ from gen.outcome import (
     ServerError,
     TooLong,
 )
-from schemas.completion import Completion
-from schemas.failure import FailureKind
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.failure import FailureKind
 
 MAX_OVERLOADS = 60
 """Overloads one sample waits for; at the backoff's cap that is half an hour of refusals met by this one sample."""

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gen.chunk import Retried
-from gen.dataset import CHUNKS_PER_PART, ChunkId, Plan, PlannedFile, read_plans, sealed_chunks
-from gen.errors import DatasetError, UsageError
-from gen.index import Draft, PartInfo, read_part
-from gen.planning import is_sealed, store_plan
-from gen.source import Position, SourceFile, check_file
-from gen.store import Store
-from gen.summary import read_meta
-from schemas.recipe import Recipe
+from stillhouse.gen.chunk import Retried
+from stillhouse.gen.dataset import CHUNKS_PER_PART, ChunkId, Plan, PlannedFile, read_plans, sealed_chunks
+from stillhouse.gen.errors import DatasetError, UsageError
+from stillhouse.gen.index import Draft, PartInfo, read_part
+from stillhouse.gen.planning import is_sealed, store_plan
+from stillhouse.gen.source import Position, SourceFile, check_file
+from stillhouse.gen.store import Store
+from stillhouse.gen.summary import read_meta
+from stillhouse.schemas.recipe import Recipe
 
 _READERS = 16
 

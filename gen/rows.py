@@ -3,15 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from gen.chunk import BadRow, Duplicate
-from gen.journal import Frame
-from gen.outcome import Policy
-from gen.retry import GiveUp, Tries
-from gen.teacher_client import TeacherClient
-from schemas.completion import Completion, Usage
-from schemas.failure import BODY_HEAD_CHARS
-from schemas.prompt import Message, Prompt
-from schemas.record import RejectReason
+from stillhouse.gen.chunk import BadRow, Duplicate
+from stillhouse.gen.journal import Frame
+from stillhouse.gen.outcome import Policy
+from stillhouse.gen.retry import GiveUp, Tries
+from stillhouse.gen.teacher_client import TeacherClient
+from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.failure import BODY_HEAD_CHARS
+from stillhouse.schemas.prompt import Message, Prompt
+from stillhouse.schemas.record import RejectReason
 
 Row: TypeAlias = tuple[Any, ...]
 

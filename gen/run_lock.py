@@ -18,9 +18,9 @@ from typing import Self
 
 import orjson
 
-from gen.dataset import RUN_KEY
-from gen.errors import DatasetError, StillhouseError, StoreAway
-from gen.store import Store
+from stillhouse.gen.dataset import RUN_KEY
+from stillhouse.gen.errors import DatasetError, StillhouseError, StoreAway
+from stillhouse.gen.store import Store
 
 BEAT_S = 5.0
 STALE_S = 15.0

@@ -15,9 +15,9 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from gen.conversation import NoPrompt
-from gen.errors import UsageError
-from gen.steps import MAX_TEXT_CHARS, Steps, format_chars, outcome_chars, percent_chars, refuse_beyond
+from stillhouse.gen.conversation import NoPrompt
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.steps import MAX_TEXT_CHARS, Steps, format_chars, outcome_chars, percent_chars, refuse_beyond
 
 _MAX_NUMBER_BITS = 100_000
 _UNUSED = ("random", "urlize", "xmlattr")

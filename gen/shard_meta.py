@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.arrow import SCHEMA_VERSION
+from stillhouse.schemas.arrow import SCHEMA_VERSION
 
 META_KEY = "stillhouse"
 """The key of our metadata in a shard's footer: JSON of ShardMeta."""

@@ -8,22 +8,22 @@ stored came from the same journal. Memory is bounded by a row group, for answers
 import secrets
 from collections import Counter
 
-from gen import rows
-from gen.dataset import ChunkId
-from gen.journal import Frame
-from gen.kept_answers import fingerprint, kept_answers
-from gen.open_chunk import OpenChunk
-from gen.outcome import Policy
-from gen.shard_meta import META_KEY, MOST_MODELS, SIDES, ShardCounts, ShardMeta, SideFile
-from gen.sheet import Sheet
-from gen.store import Store
-from gen.teacher_client import TeacherClient
-from schemas import __version__
-from schemas.arrow import FAILED, RAW, RECORD, REJECTED, with_kept
-from schemas.completion import Completion
-from schemas.prompt import Prompt
-from schemas.recipe import Recipe
-from schemas.record import RejectReason
+from stillhouse.gen import rows
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.journal import Frame
+from stillhouse.gen.kept_answers import fingerprint, kept_answers
+from stillhouse.gen.open_chunk import OpenChunk
+from stillhouse.gen.outcome import Policy
+from stillhouse.gen.shard_meta import META_KEY, MOST_MODELS, SIDES, ShardCounts, ShardMeta, SideFile
+from stillhouse.gen.sheet import Sheet
+from stillhouse.gen.store import Store
+from stillhouse.gen.teacher_client import TeacherClient
+from stillhouse.schemas import __version__
+from stillhouse.schemas.arrow import FAILED, RAW, RECORD, REJECTED, with_kept
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.record import RejectReason
 
 
 class Sealer:

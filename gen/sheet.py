@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen.errors import StoreAway
-from schemas.prompt import Message
+from stillhouse.gen.errors import StoreAway
+from stillhouse.schemas.prompt import Message
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Rows are written out when their texts are so large together,"""

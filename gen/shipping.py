@@ -12,11 +12,11 @@ from typing import BinaryIO
 import platformdirs
 import pyarrow as pa
 
-from gen.dataset import ChunkId
-from gen.errors import StoreAway
-from gen.journal import MAGIC, Frame, JournalFile, encode, frames, is_dead, leftovers
-from gen.store import Store
-from schemas.recipe import RunSettings
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.journal import MAGIC, Frame, JournalFile, encode, frames, is_dead, leftovers
+from stillhouse.gen.store import Store
+from stillhouse.schemas.recipe import RunSettings
 
 SHIP_BYTES = 2**20
 """A journal that is so far behind is shipped before its time."""

@@ -15,17 +15,17 @@ from typing import BinaryIO, TypeAlias
 
 import pyarrow as pa
 
-from gen.errors import SourceError
-from gen.formats.arrow_ipc import arrow_schema, read_arrow
-from gen.formats.columnar import check_columns
-from gen.formats.delimited import read_delimited
-from gen.formats.jsonl import read_jsonl
-from gen.formats.parquet import parquet_schema, read_parquet
-from gen.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
-from gen.formats.text import Codec
-from gen.kept import kept_field
-from gen.store import Stat, Store, open_store, split_url
-from schemas.recipe import Source
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.formats.arrow_ipc import arrow_schema, read_arrow
+from stillhouse.gen.formats.columnar import check_columns
+from stillhouse.gen.formats.delimited import read_delimited
+from stillhouse.gen.formats.jsonl import read_jsonl
+from stillhouse.gen.formats.parquet import parquet_schema, read_parquet
+from stillhouse.gen.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
+from stillhouse.gen.formats.text import Codec
+from stillhouse.gen.kept import kept_field
+from stillhouse.gen.store import Stat, Store, open_store, split_url
+from stillhouse.schemas.recipe import Source
 
 __all__ = ["MAX_ROW_BYTES", "Position", "Row", "SourceFile", "check_file", "find_files", "kept_fields", "read_rows"]
 

@@ -8,11 +8,11 @@ import orjson
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from gen.dataset import RECIPE_KEY, ChunkId, Plan, damage_said, read_identity, read_plans, sealed_chunks
-from gen.errors import DatasetError
-from gen.index import PartInfo, read_parts
-from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
-from gen.store import Store
+from stillhouse.gen.dataset import RECIPE_KEY, ChunkId, Plan, damage_said, read_identity, read_plans, sealed_chunks
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.index import PartInfo, read_parts
+from stillhouse.gen.shard_meta import META_KEY, ShardCounts, ShardMeta
+from stillhouse.gen.store import Store
 
 _READERS = 16
 

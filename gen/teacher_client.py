@@ -8,20 +8,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gen.clock import Clock
-from gen.concurrency import Replies
-from gen.endpoints import Endpoint, Endpoints
-from gen.keys import redacted, resolve, without_keys
-from gen.limits import Allowance, Ceiling, Ceilings, Cost, Estimator, Lease, Report, Resource
-from gen.outcome import Outcome
-from gen.teachers import api_of
-from gen.teachers.signals import ceilings_of
-from gen.transport import Lost, NotSent, Reply, Transport
-from schemas.completion import Completion
-from schemas.prompt import Message
-from schemas.recipe import Ask
-from schemas.record import RecordIds
-from schemas.teacher import Teacher
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.concurrency import Replies
+from stillhouse.gen.endpoints import Endpoint, Endpoints
+from stillhouse.gen.keys import redacted, resolve, without_keys
+from stillhouse.gen.limits import Allowance, Ceiling, Ceilings, Cost, Estimator, Lease, Report, Resource
+from stillhouse.gen.outcome import Outcome
+from stillhouse.gen.teachers import api_of
+from stillhouse.gen.teachers.signals import ceilings_of
+from stillhouse.gen.transport import Lost, NotSent, Reply, Transport
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.record import RecordIds
+from stillhouse.schemas.teacher import Teacher
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0

@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from gen.conversation import NoPrompt, conversation, text
-from gen.kept import converter, kept_field
-from gen.sandbox import Template
-from schemas.prompt import Message, Prompt, prompt_key
-from schemas.recipe import Ask, Source
+from stillhouse.gen.conversation import NoPrompt, conversation, text
+from stillhouse.gen.kept import converter, kept_field
+from stillhouse.gen.sandbox import Template
+from stillhouse.schemas.prompt import Message, Prompt, prompt_key
+from stillhouse.schemas.recipe import Ask, Source
 
 _OWN_SYSTEM = frozenset(("system", "developer"))
 

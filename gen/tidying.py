@@ -5,11 +5,11 @@ Only what a shard proves to be left over is removed, so it may be done at any ti
 
 import re
 
-from gen.dataset import JOURNAL_PREFIX, ChunkId, sealed_chunks
-from gen.shard_meta import SIDES
-from gen.shards import remove_orphans
-from gen.store import Store
-from gen.summary import read_meta
+from stillhouse.gen.dataset import JOURNAL_PREFIX, ChunkId, sealed_chunks
+from stillhouse.gen.shard_meta import SIDES
+from stillhouse.gen.shards import remove_orphans
+from stillhouse.gen.store import Store
+from stillhouse.gen.summary import read_meta
 
 _JOURNAL = re.compile(JOURNAL_PREFIX + r"(\d{3,})-(\d{6,})/.+")
 _SIDE = re.compile(r".+/part-(\d{3,})-(\d{6,})-([0-9a-f]+)\.parquet")

@@ -8,20 +8,20 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
 
-from gen.asker import Asker
-from gen.clock import Clock
-from gen.control import Counters, End, LimitLedger, NoMore, Queue, Unreachable, Wait
-from gen.dataset import ChunkId, Plan
-from gen.errors import StillhouseError, StoreAway, StoreRefused
-from gen.held import Hands, Held
-from gen.leases import RENEW_S, TERM_S, Grant
-from gen.limits import SHARE_RENEW_S
-from gen.shard_meta import ShardCounts
-from gen.shipping import SHIP_BYTES
-from gen.store import Store
-from gen.teacher_client import Account, Assigner, TeacherClient
-from gen.transport import Transport
-from schemas.recipe import Recipe
+from stillhouse.gen.asker import Asker
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.control import Counters, End, LimitLedger, NoMore, Queue, Unreachable, Wait
+from stillhouse.gen.dataset import ChunkId, Plan
+from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused
+from stillhouse.gen.held import Hands, Held
+from stillhouse.gen.leases import RENEW_S, TERM_S, Grant
+from stillhouse.gen.limits import SHARE_RENEW_S
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.gen.shipping import SHIP_BYTES
+from stillhouse.gen.store import Store
+from stillhouse.gen.teacher_client import Account, Assigner, TeacherClient
+from stillhouse.gen.transport import Transport
+from stillhouse.schemas.recipe import Recipe
 
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""

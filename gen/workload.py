@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from gen.limits import Cost, rates_of
-from schemas.recipe import Recipe
-from schemas.teacher import Teacher
+from stillhouse.gen.limits import Cost, rates_of
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 
 CHARS_PER_TOKEN = 4
 """The rule for input tokens: English prose in the tokenizers in use has 4 to 4.5; code and other scripts have fewer."""

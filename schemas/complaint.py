@@ -11,8 +11,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from schemas.recipe import Recipe
-from schemas.yaml_tree import Node
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.yaml_tree import Node
 
 _SECRET_NAME = re.compile(
     r"(?i)(^|[_-])key$|^key|api_?key|token(?!s)|passw|secret|auth|credential|bearer|cookie|signature|url|endpoint"

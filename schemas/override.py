@@ -5,8 +5,8 @@ KEY is a dotted path, list items by number or by their `name`; VALUE is YAML. Mi
 
 import difflib
 
-from schemas.complaint import is_secret
-from schemas.yaml_tree import Node, YamlFault, read_tree
+from stillhouse.schemas.complaint import is_secret
+from stillhouse.schemas.yaml_tree import Node, YamlFault, read_tree
 
 
 def apply_override(tree: Node, override: str) -> None:

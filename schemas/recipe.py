@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
-from schemas.base import Strict
-from schemas.teacher import EndpointUrl, Limits, Teacher
+from stillhouse.schemas.base import Strict
+from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
 KEEP_TYPES = ("string", "int64", "float64", "bool")
 """The types a kept column of a text source may be given."""

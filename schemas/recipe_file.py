@@ -12,12 +12,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from schemas.complaint import missing_field, unknown_field, wrong_value
-from schemas.override import apply_override
-from schemas.recipe import KEEP_TYPES, Recipe
-from schemas.simulator import SimulatorSettings
-from schemas.teacher import TEACHER_APIS
-from schemas.yaml_tree import MAX_CHARS, Node, YamlFault, read_tree
+from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_value
+from stillhouse.schemas.override import apply_override
+from stillhouse.schemas.recipe import KEEP_TYPES, Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
+from stillhouse.schemas.teacher import TEACHER_APIS
+from stillhouse.schemas.yaml_tree import MAX_CHARS, Node, YamlFault, read_tree
 
 _M = TypeVar("_M", bound=BaseModel)
 

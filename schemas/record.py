@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from schemas.completion import ReasoningSource
+from stillhouse.schemas.completion import ReasoningSource
 
 RejectReason: TypeAlias = Literal[
     "duplicate_prompt",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from schemas.base import Strict
+from stillhouse.schemas.base import Strict
 
 
 class _Settings(Strict):

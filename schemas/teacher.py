@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.base import Strict
-from schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
-from schemas.simulator import SimulatorSettings
+from stillhouse.schemas.base import Strict
+from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
+from stillhouse.schemas.simulator import SimulatorSettings
 
 TEACHER_APIS = ("openai-chat", "simulator")
 """The protocols spoken."""

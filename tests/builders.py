@@ -9,21 +9,21 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
-from cluster.stats import QueueStats
-from gen.chunk import ChunkReader
-from gen.clock import SYSTEM
-from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
-from gen.http import HttpTransport
-from gen.index import Indexer, PartInfo, read_part, read_parts
-from gen.journal import JournalFile
-from gen.open_chunk import OpenChunk
-from gen.planning import next_plan, store_plan
-from gen.shard_meta import META_KEY, ShardCounts, ShardMeta
-from gen.shards import Sealer
-from gen.shipping import journal_root
-from gen.teacher_client import Account, Assigner, TeacherClient
-from gen.transport import Reply
-from schemas.recipe import Recipe
+from stillhouse.cluster.stats import QueueStats
+from stillhouse.gen.chunk import ChunkReader
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
+from stillhouse.gen.http import HttpTransport
+from stillhouse.gen.index import Indexer, PartInfo, read_part, read_parts
+from stillhouse.gen.journal import JournalFile
+from stillhouse.gen.open_chunk import OpenChunk
+from stillhouse.gen.planning import next_plan, store_plan
+from stillhouse.gen.shard_meta import META_KEY, ShardCounts, ShardMeta
+from stillhouse.gen.shards import Sealer
+from stillhouse.gen.shipping import journal_root
+from stillhouse.gen.teacher_client import Account, Assigner, TeacherClient
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.recipe import Recipe
 
 FIRST = ChunkId(0, 0)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from faults.simulation.loop import VirtualLoop
 
-from gen.limits import SHARE_RENEW_S, Cost, Estimator, Ledger
-from gen.simulator.limits import Limits as TeacherLimits
-from gen.teacher_client import Account
-from schemas.simulator import SimulatorLimits
-from schemas.teacher import Limits
+from stillhouse.gen.limits import SHARE_RENEW_S, Cost, Estimator, Ledger
+from stillhouse.gen.simulator.limits import Limits as TeacherLimits
+from stillhouse.gen.teacher_client import Account
+from stillhouse.schemas.simulator import SimulatorLimits
+from stillhouse.schemas.teacher import Limits
 
 REFUSAL_S = 0.02
 """How soon a teacher says no."""

@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 
-from cluster.prompt_queue import PromptQueue
-from cluster.rate_limiter import RateLimiter
-from gen import simulator
-from gen.clock import SYSTEM
-from gen.control import End
-from gen.dataset import Plan, bind, open_dataset, read_plans
-from gen.errors import Paused, StillhouseError, UsageError
-from gen.http import HttpTransport
-from gen.planning import generations
-from gen.retrying import retry_generations
-from gen.store import Store
-from gen.summary import Summary, summarise
-from gen.tidying import tidy
-from gen.worker import Worker
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.cluster.prompt_queue import PromptQueue
+from stillhouse.cluster.rate_limiter import RateLimiter
+from stillhouse.gen import simulator
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.control import End
+from stillhouse.gen.dataset import Plan, bind, open_dataset, read_plans
+from stillhouse.gen.errors import Paused, StillhouseError, UsageError
+from stillhouse.gen.http import HttpTransport
+from stillhouse.gen.planning import generations
+from stillhouse.gen.retrying import retry_generations
+from stillhouse.gen.store import Store
+from stillhouse.gen.summary import Summary, summarise
+from stillhouse.gen.tidying import tidy
+from stillhouse.gen.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 _ERRORS: dict[str, type[StillhouseError]] = {"unusable": UsageError, "paused": Paused, "failed": StillhouseError}
 

@@ -6,8 +6,8 @@ from typing import BinaryIO
 import pyarrow as pa
 from pyarrow import ipc
 
-from gen.formats.columnar import batch_rows, check_columns
-from gen.formats.row import Position, Row
+from stillhouse.gen.formats.columnar import batch_rows, check_columns
+from stillhouse.gen.formats.row import Position, Row
 
 _FILE_MAGIC = b"ARROW1"
 _SLICE_ROWS = 1024

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gen.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
+from stillhouse.gen.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
 
 
 def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from itertools import chain
 from typing import BinaryIO
 
-from gen.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
-from gen.formats.text import Codec, Line, open_lines
+from stillhouse.gen.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
+from stillhouse.gen.formats.text import Codec, Line, open_lines
 
 _MAX_RECORD_BYTES = MAX_ROW_BYTES + 1
 """With the newline at its end."""

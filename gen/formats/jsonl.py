@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from gen.formats.row import TOO_LARGE, Position, Row
-from gen.formats.text import Codec, Line, open_lines
+from stillhouse.gen.formats.row import TOO_LARGE, Position, Row
+from stillhouse.gen.formats.text import Codec, Line, open_lines
 
 _DIGITS_AS_9 = bytes(ord("9") if chr(byte).isdigit() and byte < 128 else 0 for byte in range(256))
 _LONG_NUMBER = b"9" * 19

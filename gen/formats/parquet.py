@@ -9,8 +9,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen.formats.columnar import batch_rows, check_columns
-from gen.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
+from stillhouse.gen.formats.columnar import batch_rows, check_columns
+from stillhouse.gen.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
 
 MAX_COLUMNS = 10_000
 

@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from gen.formats.row import MAX_ROW_BYTES, FormatError
+from stillhouse.gen.formats.row import MAX_ROW_BYTES, FormatError
 
 Codec: TypeAlias = Literal["gzip", "zstd"]
 

@@ -1,5 +1,5 @@
 """`stillhouse report`: a dataset as one HTML page that needs no network and runs no script."""
 
-from gen.report.page import report
+from stillhouse.gen.report.page import report
 
 __all__ = ["report"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gen.dataset import damage_said
-from gen.report.files import open_parquet
-from gen.report.histogram import Histogram
-from gen.report.timeline import Timeline
-from gen.store import Store
+from stillhouse.gen.dataset import damage_said
+from stillhouse.gen.report.files import open_parquet
+from stillhouse.gen.report.histogram import Histogram
+from stillhouse.gen.report.timeline import Timeline
+from stillhouse.gen.store import Store
 
 _READERS = 8
 _WINDOW = 64

@@ -10,9 +10,9 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from gen.report.histogram import Histogram
-from gen.report.shown import shown
-from gen.report.timeline import Timeline
+from stillhouse.gen.report.histogram import Histogram
+from stillhouse.gen.report.shown import shown
+from stillhouse.gen.report.timeline import Timeline
 
 WIDTH = 330
 """Of a plot in pixels without its axis: a phone shows it as it is."""

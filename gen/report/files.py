@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 
-from gen.dataset import damage_said
-from gen.store import Store
+from stillhouse.gen.dataset import damage_said
+from stillhouse.gen.store import Store
 
 
 @contextmanager

@@ -11,20 +11,20 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gen.errors import DatasetError
-from gen.last_run import read_last_run
-from gen.provenance import Survey, survey
-from gen.report import charts
-from gen.report.answers import Answers, read_answers
-from gen.report.histogram import Histogram
-from gen.report.samples import Samples, read_samples
-from gen.report.shown import TEXT_CHARS, shown
-from gen.report.timeline import Timeline
-from gen.run_lock import is_running
-from gen.store import Store
-from schemas import __version__
-from schemas.recipe import Recipe
-from schemas.recipe_file import RecipeError
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.last_run import read_last_run
+from stillhouse.gen.provenance import Survey, survey
+from stillhouse.gen.report import charts
+from stillhouse.gen.report.answers import Answers, read_answers
+from stillhouse.gen.report.histogram import Histogram
+from stillhouse.gen.report.samples import Samples, read_samples
+from stillhouse.gen.report.shown import TEXT_CHARS, shown
+from stillhouse.gen.report.timeline import Timeline
+from stillhouse.gen.run_lock import is_running
+from stillhouse.gen.store import Store
+from stillhouse.schemas import __version__
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ def report(store: Store) -> str:
 
 def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Mapping[str, float]) -> str:
     environment = Environment(
-        loader=PackageLoader("gen.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("stillhouse.gen.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"number": _number, "shown": shown, "long": lambda text: shown(text, most=TEXT_CHARS)}
-    style = files("gen.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("stillhouse.gen.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
         style=Markup(style),  # noqa: S704 - our own file
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),

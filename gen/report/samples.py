@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from gen.report.answers import Answers, Place
-from gen.report.files import open_parquet
-from gen.report.shown import TEXT_CHARS, shown
-from gen.store import Store
-from schemas.arrow import FAILED, REJECTED
+from stillhouse.gen.report.answers import Answers, Place
+from stillhouse.gen.report.files import open_parquet
+from stillhouse.gen.report.shown import TEXT_CHARS, shown
+from stillhouse.gen.store import Store
+from stillhouse.schemas.arrow import FAILED, REJECTED
 
 RECORDS = 12
 """Records shown."""

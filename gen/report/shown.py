@@ -2,7 +2,7 @@
 
 import re
 
-from gen.inert import inert
+from stillhouse.gen.inert import inert
 
 TEXT_CHARS = 4000
 """Of a message, an answer or a reasoning,"""

@@ -1,6 +1,6 @@
 """The built-in teacher: an HTTP server on loopback that speaks the OpenAI chat protocol and fails to order."""
 
-from gen.simulator.process import SimulatorProcess, start
-from gen.simulator.server import Server, run_forever, serve
+from stillhouse.gen.simulator.process import SimulatorProcess, start
+from stillhouse.gen.simulator.server import Server, run_forever, serve
 
 __all__ = ["Server", "SimulatorProcess", "run_forever", "serve", "start"]

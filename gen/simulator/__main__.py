@@ -1,7 +1,7 @@
-"""`python -m gen.simulator HOST PORT`: what `gen.simulator.start` starts."""
+"""`python -m stillhouse.gen.simulator HOST PORT`: what `gen.simulator.start` starts."""
 
 import sys
 
-from gen.simulator.process import main
+from stillhouse.gen.simulator.process import main
 
 sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from gen.simulator.draws import Draws, draw, unit
-from gen.simulator.known import KnownAnswers, arithmetic
-from gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.simulator.draws import Draws, draw, unit
+from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
+from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
+from stillhouse.schemas.simulator import SimulatorSettings
 
 _REASONING_TOKENS = 24
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from gen.simulator.answers import Answer
-from gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
-from schemas.prompt import Message, prompt_key
+from stillhouse.gen.simulator.answers import Answer
+from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
+from stillhouse.schemas.prompt import Message, prompt_key
 
 _FINGERPRINT = "fp_simulator"
 _PIECE_CHARS = 64 * CHARS_PER_TOKEN

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from math import ceil
 from typing import assert_never
 
-from gen.simulator.protocol import Connection
-from gen.simulator.wire import Response
-from schemas.simulator import Fault, HangFault, ResetFault, StatusFault, TrickleFault, TruncateFault
+from stillhouse.gen.simulator.protocol import Connection
+from stillhouse.gen.simulator.wire import Response
+from stillhouse.schemas.simulator import Fault, HangFault, ResetFault, StatusFault, TrickleFault, TruncateFault
 
 _TRICKLE_EVERY_S = 0.05
 

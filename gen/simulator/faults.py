@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import orjson
 
-from schemas.simulator import Fault
+from stillhouse.schemas.simulator import Fault
 
 _ERRORS = {
     400: ("Invalid request.", "invalid_request_error", None),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from gen.errors import UsageError
+from stillhouse.gen.errors import UsageError
 
 # Begins with a digit, as a search for one character is what keeps it cheap in texts without arithmetic.
 _EXPRESSION = re.compile(r"\d(?<![\w.]\d)\d{0,17}(?:\s*[-+*×/÷]\s*-?\d{1,18}){1,32}(?!\.?\d)")

@@ -7,7 +7,7 @@ that debt is waited off.
 from dataclasses import dataclass
 from math import ceil
 
-from schemas.simulator import SimulatorLimits
+from stillhouse.schemas.simulator import SimulatorLimits
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gen.errors import StillhouseError, UsageError
-from gen.simulator.server import run_forever
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.simulator.server import run_forever
+from stillhouse.schemas.simulator import SimulatorSettings
 
 _STOP_TIMEOUT_S = 10.0
 _ERROR = "error "
@@ -58,10 +58,10 @@ def start(settings: SimulatorSettings, *, host: str = "127.0.0.1", port: int = 0
         UsageError: the address can't be bound, or a file that the settings name can't be opened.
         StillhouseError: the process died before it was ready.
     """
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).parents[3])  # not resolved: in a checkout that leads out of `stillhouse`
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), root])
     child = subprocess.Popen(  # noqa: S603 - this interpreter, this package
-        [sys.executable, "-m", "gen.simulator", host, str(port)],
+        [sys.executable, "-P", "-m", "stillhouse.gen.simulator", host, str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": path},

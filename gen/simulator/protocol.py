@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from gen.simulator.wire import Request
+from stillhouse.gen.simulator.wire import Request
 
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024

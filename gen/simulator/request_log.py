@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gen.errors import UsageError
+from stillhouse.gen.errors import UsageError
 
 _FLUSH_EVERY_S = 0.2
 

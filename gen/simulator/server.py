@@ -9,10 +9,10 @@ from typing import Self
 
 import uvloop
 
-from gen.errors import UsageError
-from gen.simulator.protocol import Connection
-from gen.simulator.simulator import Simulator
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.simulator.protocol import Connection
+from stillhouse.gen.simulator.simulator import Simulator
+from stillhouse.schemas.simulator import SimulatorSettings
 
 _BACKLOG = 4096
 

@@ -17,17 +17,17 @@ from hashlib import sha256
 from math import ceil
 from typing import Any
 
-from gen.simulator import chat
-from gen.simulator.answers import Answer, Answers
-from gen.simulator.draws import draw, lognormal, unit
-from gen.simulator.exchange import ChatExchange
-from gen.simulator.faults import default_body, error_body, pick
-from gen.simulator.limits import Limits
-from gen.simulator.protocol import Connection
-from gen.simulator.request_log import RequestLog
-from gen.simulator.stats import Stats
-from gen.simulator.wire import Request, Response, chunked, response, sniff
-from schemas.simulator import Fault, SimulatorSettings, StatusFault
+from stillhouse.gen.simulator import chat
+from stillhouse.gen.simulator.answers import Answer, Answers
+from stillhouse.gen.simulator.draws import draw, lognormal, unit
+from stillhouse.gen.simulator.exchange import ChatExchange
+from stillhouse.gen.simulator.faults import default_body, error_body, pick
+from stillhouse.gen.simulator.limits import Limits
+from stillhouse.gen.simulator.protocol import Connection
+from stillhouse.gen.simulator.request_log import RequestLog
+from stillhouse.gen.simulator.stats import Stats
+from stillhouse.gen.simulator.wire import Request, Response, chunked, response, sniff
+from stillhouse.schemas.simulator import Fault, SimulatorSettings, StatusFault
 
 _CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
 _FATE_STREAM = 0

@@ -5,7 +5,7 @@ A token is four characters, so that texts are cut, counted and split into tokens
 
 import random
 
-from gen.simulator.draws import Draws
+from stillhouse.gen.simulator.draws import Draws
 
 CHARS_PER_TOKEN = 4
 """The token rule for prompts and completions alike."""

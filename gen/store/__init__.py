@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
-from gen.errors import StoreRefused
+from stillhouse.gen.errors import StoreRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,12 @@ def open_store(
     """
     _check_url(url)
     if not url.startswith(_S3):
-        from gen.store.local import LocalStore
+        from stillhouse.gen.store.local import LocalStore
 
         return LocalStore(_local(url))
-    from gen.store.s3 import S3Store  # boto3 takes a third of a second to import, which local datasets need not pay
+    from stillhouse.gen.store.s3 import (
+        S3Store,  # boto3 takes a third of a second to import, which local datasets need not pay
+    )
 
     bucket, prefix = _bucket_and_key(url)
     _check_prefix(url, prefix)

@@ -16,8 +16,8 @@ from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 from uuid import uuid4
 
-from gen.errors import StillhouseError, StoreAway, StoreRefused
-from gen.store import Stat
+from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused
+from stillhouse.gen.store import Stat
 
 _SCRATCH = "_stillhouse/tmp"
 _LOCK = "_stillhouse/lock"

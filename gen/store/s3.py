@@ -21,9 +21,9 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from gen.errors import SourceError, StillhouseError, StoreAway, StoreRefused
-from gen.store import Stat, s3_errors
-from gen.store.ranges import buffered
+from stillhouse.gen.errors import SourceError, StillhouseError, StoreAway, StoreRefused
+from stillhouse.gen.store import Stat, s3_errors
+from stillhouse.gen.store.ranges import buffered
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -2,12 +2,12 @@
 
 from typing import Protocol
 
-from gen.outcome import Outcome
-from gen.teachers.openai_chat import OpenAIChat
-from gen.transport import Reply
-from schemas.prompt import Message
-from schemas.recipe import Ask
-from schemas.teacher import Teacher
+from stillhouse.gen.outcome import Outcome
+from stillhouse.gen.teachers.openai_chat import OpenAIChat
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
 
 
 class TeacherApi(Protocol):

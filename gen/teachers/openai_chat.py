@@ -11,13 +11,13 @@ from typing import Any
 
 import orjson
 
-from gen.outcome import Ambiguous, Malformed, Outcome
-from gen.teachers.signals import trouble_of
-from gen.transport import Reply
-from schemas.completion import Completion, FinishReason, ReasoningSource, Usage
-from schemas.prompt import Message
-from schemas.recipe import Ask
-from schemas.teacher import Teacher
+from stillhouse.gen.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
+from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop", "eos": "stop", "end_turn": "stop", "stop_sequence": "stop", "length": "length",

@@ -13,9 +13,21 @@ from typing import Any
 
 import orjson
 
-from gen.limits import Ceiling, Resource
-from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
-from gen.transport import Reply
+from stillhouse.gen.limits import Ceiling, Resource
+from stillhouse.gen.outcome import (
+    Auth,
+    BadRequest,
+    Malformed,
+    Money,
+    Overload,
+    Policy,
+    Ramp,
+    Rate,
+    ServerError,
+    TooLong,
+    Trouble,
+)
+from stillhouse.gen.transport import Reply
 
 MAX_WAIT_S = 3600.0
 """The longest wait a teacher can order; after it we look again."""

@@ -1,6 +1,6 @@
 """`stillhouse verify`: every promise, checked on what is stored; and what can be put right."""
 
-from gen.verify.checks import verify
-from gen.verify.findings import Report, render
+from stillhouse.gen.verify.checks import verify
+from stillhouse.gen.verify.findings import Report, render
 
 __all__ = ["Report", "render", "verify"]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from gen.dataset import (
+from stillhouse.gen.dataset import (
     CHUNKS_PER_PART,
     JOURNAL_PREFIX,
     RECIPE_KEY,
@@ -25,14 +25,14 @@ from gen.dataset import (
     read_plan,
     sealed_chunks,
 )
-from gen.errors import DatasetError, UsageError
-from gen.run_lock import RunLock, is_running
-from gen.store import Store
-from gen.verify.expected import Identity, Part, read_checked_part
-from gen.verify.findings import Checked, Finding, FindingKind, Report
-from gen.verify.repair import Repairer
-from gen.verify.seen_ids import SeenIds
-from gen.verify.shard_check import ShardCheck, check_shard
+from stillhouse.gen.errors import DatasetError, UsageError
+from stillhouse.gen.run_lock import RunLock, is_running
+from stillhouse.gen.store import Store
+from stillhouse.gen.verify.expected import Identity, Part, read_checked_part
+from stillhouse.gen.verify.findings import Checked, Finding, FindingKind, Report
+from stillhouse.gen.verify.repair import Repairer
+from stillhouse.gen.verify.seen_ids import SeenIds
+from stillhouse.gen.verify.shard_check import ShardCheck, check_shard
 
 _READERS = 8
 _INDEX = re.compile(r"_stillhouse/index-(\d{3,})-(\d{6,})\.parquet")

@@ -8,12 +8,12 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gen.dataset import CHUNKS_PER_PART, Plan
-from gen.errors import DatasetError
-from gen.index import PartInfo, read_part, read_part_info
-from gen.store import Store
-from schemas.recipe import Ask
-from schemas.record import RecordIds
+from stillhouse.gen.dataset import CHUNKS_PER_PART, Plan
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.index import PartInfo, read_part, read_part_info
+from stillhouse.gen.store import Store
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.record import RecordIds
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from gen.inert import inert
+from stillhouse.gen.inert import inert
 
 FindingKind: TypeAlias = Literal[
     "recipe",

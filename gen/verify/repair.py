@@ -12,14 +12,14 @@ from contextlib import suppress
 
 import pyarrow.parquet as pq
 
-from gen.dataset import ChunkId
-from gen.journal import Frame, JournalFile, Kind
-from gen.shipping import SHIP_BYTES, Shipper, journal_root
-from gen.store import Store
-from gen.verify.expected import Identity, Part
-from gen.verify.findings import FindingKind
-from gen.verify.shard_check import UNREADABLE, ShardCheck
-from schemas.recipe import RunSettings
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.shipping import SHIP_BYTES, Shipper, journal_root
+from stillhouse.gen.store import Store
+from stillhouse.gen.verify.expected import Identity, Part
+from stillhouse.gen.verify.findings import FindingKind
+from stillhouse.gen.verify.shard_check import UNREADABLE, ShardCheck
+from stillhouse.schemas.recipe import RunSettings
 
 ASIDE = "_stillhouse/damaged/"
 """Where shards go that can't be read."""

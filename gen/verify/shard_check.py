@@ -15,13 +15,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gen.dataset import ChunkId
-from gen.shard_meta import META_KEY, SIDES, ShardMeta, SideFile
-from gen.store import Store
-from gen.verify.expected import Expected, Identity
-from gen.verify.findings import Finding, FindingKind
-from gen.verify.tally import Tally
-from schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.shard_meta import META_KEY, SIDES, ShardMeta, SideFile
+from stillhouse.gen.store import Store
+from stillhouse.gen.verify.expected import Expected, Identity
+from stillhouse.gen.verify.findings import Finding, FindingKind
+from stillhouse.gen.verify.tally import Tally
+from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, with_kept
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from gen.verify.expected import Expected, Identity
-from gen.verify.seen_ids import ID_BYTES
+from stillhouse.gen.verify.expected import Expected, Identity
+from stillhouse.gen.verify.seen_ids import ID_BYTES
 
 
 class Tally:

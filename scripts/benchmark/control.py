@@ -14,17 +14,17 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from cluster.actors import start_limiter, start_queue
-from cluster.runtime import connected
-from gen.concurrency import Replies
-from gen.control import Counters
-from gen.dataset import bind, open_dataset
-from gen.leases import RENEW_S, Grant
-from gen.limits import SHARE_RENEW_S, Report
-from gen.planning import generations
-from gen.shard_meta import ShardCounts
-from schemas.recipe import Recipe
-from schemas.teacher import Limits
+from stillhouse.cluster.actors import start_limiter, start_queue
+from stillhouse.cluster.runtime import connected
+from stillhouse.gen.concurrency import Replies
+from stillhouse.gen.control import Counters
+from stillhouse.gen.dataset import bind, open_dataset
+from stillhouse.gen.leases import RENEW_S, Grant
+from stillhouse.gen.limits import SHARE_RENEW_S, Report
+from stillhouse.gen.planning import generations
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Limits
 
 SECONDS = 30.0
 PER_SHARD = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from gen.journal import MAGIC, Frame, JournalFile, Kind
+from stillhouse.gen.journal import MAGIC, Frame, JournalFile, Kind
 
 CHUNKS, PER_CHUNK, BODY_BYTES = 50, 1000, 700
 

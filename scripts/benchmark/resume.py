@@ -18,11 +18,11 @@ from pathlib import Path
 
 from benchmark.server import serving, stats
 from benchmark.trial import write_prompts
-from gen.dataset import ChunkId, bind, open_dataset
-from gen.index import Indexer
-from gen.planning import generations
-from schemas.recipe_file import load_recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.dataset import ChunkId, bind, open_dataset
+from stillhouse.gen.index import Indexer
+from stillhouse.gen.planning import generations
+from stillhouse.schemas.recipe_file import load_recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 REPEATS = 3
 TIMEOUT_S = 120.0

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from gen import simulator
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen import simulator
+from stillhouse.schemas.simulator import SimulatorSettings
 
 WINDOW_S = 2.0
 """Speed is told by windows of so long."""

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
 
-from gen import simulator
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen import simulator
+from stillhouse.schemas.simulator import SimulatorSettings
 from tests.faults.history import check
 
 IN_FLIGHT = 64
@@ -119,7 +119,7 @@ def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | N
 
 
 def _start(recipe: Path, folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "cluster.cli", "run", str(recipe), "--json"]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
     with (folder / "stderr.txt").open("a") as errors:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 

@@ -8,7 +8,7 @@ import pytest
 from faults.wire import at, most_at_once, served, setup, status
 from harness import run_in_process
 
-from gen.errors import Paused
+from stillhouse.gen.errors import Paused
 
 PROPAGATION_S = 1.2
 """After so long a wait that one worker was told holds for all: half a lease, and the calls."""

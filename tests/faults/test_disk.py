@@ -10,9 +10,9 @@ import pytest
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
 
-from gen.errors import Paused
-from gen.simulator import serve
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import Paused
+from stillhouse.gen.simulator import serve
+from stillhouse.schemas.simulator import SimulatorSettings
 from tests.faults.history import check
 
 PROMPTS, ANSWER_TOKENS, DISK_MB = 1000, 10_000, 50

@@ -38,7 +38,16 @@ def test_a_node_that_is_told_to_go_loses_nothing(tmp_path: Path) -> None:
         recipe = recipe_file(tmp_path, url, workers=1)
         errors = tmp_path / "stderr.txt"
         with errors.open("w") as stderr:
-            command = [sys.executable, "-m", "cluster.cli", "run", str(recipe), "--json", "--address", cluster.address]
+            command = [
+                sys.executable,
+                "-m",
+                "stillhouse.cluster.cli",
+                "run",
+                str(recipe),
+                "--json",
+                "--address",
+                cluster.address,
+            ]
             run = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=os.environ | {"RAY_ADDRESS": ""}
             )

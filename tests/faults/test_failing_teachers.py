@@ -9,11 +9,11 @@ from builders import questions, recipe_of, write_source
 from faults.wire import at, served, setup, status
 from harness import run_in_process
 
-from gen.endpoints import OPENS_AFTER
-from gen.errors import Paused
-from gen.simulator import serve
-from gen.worker import Worker
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.endpoints import OPENS_AFTER
+from stillhouse.gen.errors import Paused
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.worker import Worker
+from stillhouse.schemas.simulator import SimulatorSettings
 
 
 async def test_a_tenth_failing_costs_little_more(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from processes import below
 
-from gen import simulator
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen import simulator
+from stillhouse.schemas.simulator import SimulatorSettings
 from tests.faults.history import check
 
 SAMPLES, IN_FLIGHT, PROMPTS = 2, 64, 1500
@@ -56,7 +56,7 @@ def recipe_file(tmp_path: Path, url: str, *, in_flight: int = IN_FLIGHT, **run: 
 
 def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
     """`stillhouse run`, in a process of its own."""
-    command = [sys.executable, "-m", "cluster.cli", "run", str(recipe), "--json"]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
     errors = (tmp_path / "stderr.txt").open("a")
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 

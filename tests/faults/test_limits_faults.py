@@ -4,13 +4,13 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.rate_limiter import RateLimiter
-from gen.concurrency import Replies
-from gen.limits import LEASE_S, Allowance, Ceilings, Cost, Report
-from gen.simulator.limits import Limits as TeacherLimits
-from gen.teachers.signals import ceilings_of
-from schemas.simulator import SimulatorLimits
-from schemas.teacher import Limits
+from stillhouse.cluster.rate_limiter import RateLimiter
+from stillhouse.gen.concurrency import Replies
+from stillhouse.gen.limits import LEASE_S, Allowance, Ceilings, Cost, Report
+from stillhouse.gen.simulator.limits import Limits as TeacherLimits
+from stillhouse.gen.teachers.signals import ceilings_of
+from stillhouse.schemas.simulator import SimulatorLimits
+from stillhouse.schemas.teacher import Limits
 
 TICK_S = 0.01
 LATENCY_S = 0.2

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from gen.clock import Clock
-from gen.endpoints import MOST_WAIT_S
-from gen.summary import summarise
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.endpoints import MOST_WAIT_S
+from stillhouse.gen.summary import summarise
 from tests.faults.simulation.spec import Spec
 from tests.faults.simulation.world import World
 

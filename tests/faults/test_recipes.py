@@ -9,16 +9,16 @@ import pytest
 from builders import index, questions, recipe_of, write_source
 from click.testing import CliRunner
 
-from cluster.cli import main
-from gen.errors import SourceError, UsageError
-from gen.preview import preview, render
-from gen.store import open_store
-from gen.template import PromptMaker
-from gen.verify import render as render_report
-from gen.verify import verify
-from schemas.prompt import Prompt
-from schemas.recipe import Ask, Source
-from schemas.recipe_file import RecipeError, load_recipe
+from stillhouse.cluster.cli import main
+from stillhouse.gen.errors import SourceError, UsageError
+from stillhouse.gen.preview import preview, render
+from stillhouse.gen.store import open_store
+from stillhouse.gen.template import PromptMaker
+from stillhouse.gen.verify import render as render_report
+from stillhouse.gen.verify import verify
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.recipe_file import RecipeError, load_recipe
 from tests.unit.test_store_local import as_nobody
 
 RECIPE = """\

@@ -18,13 +18,13 @@ import yaml
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
 
-from gen import simulator
-from gen.errors import StillhouseError
-from gen.journal import frames
-from gen.simulator import serve
-from gen.worker import Worker
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen import simulator
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.journal import frames
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 
 def new_key() -> str:
@@ -153,7 +153,7 @@ def test_no_key_in_what_processes_leave(tmp_path: Path, status: int) -> None:
         recipe = keyed(tmp_path, teacher.url, "env:T_KEY").model_dump(mode="json", exclude_none=True)
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         ran = subprocess.run(
-            [sys.executable, "-m", "cluster.cli", "run", str(tmp_path / "recipe.yaml"), "--json"],
+            [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(tmp_path / "recipe.yaml"), "--json"],
             capture_output=True,
             text=True,
             check=False,

@@ -8,10 +8,10 @@ from builders import questions, recipe_of, write_source
 from harness import run_in_process
 from s3_server import Fault, S3Server
 
-from gen.errors import Paused
-from gen.simulator import serve
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import Paused
+from stillhouse.gen.simulator import serve
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 from tests.faults.history import check
 
 PROMPTS = 200

@@ -11,11 +11,11 @@ from faults.wire import at, rows, served, setup, status
 from harness import run_in_process
 from integration.test_http import answering, certificate, listening
 
-from gen.errors import Paused, UsageError
-from gen.simulator import serve
-from gen.worker import Worker
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import Paused, UsageError
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 
 @pytest.mark.parametrize(

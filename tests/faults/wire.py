@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.dataset as ds
 from builders import questions, recipe_of, write_source
 
-from gen.simulator import serve
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.simulator import serve
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 
 def status(code: int, **more: Any) -> dict[str, Any]:

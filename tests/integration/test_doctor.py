@@ -12,11 +12,11 @@ import pytest
 from builders import questions, recipe_of, write_source
 from click.testing import CliRunner
 
-from cluster.cli import main
-from cluster.doctor import Finding, examine_recipe
-from gen import simulator
-from schemas.recipe_file import dump_recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.cluster.cli import main
+from stillhouse.cluster.doctor import Finding, examine_recipe
+from stillhouse.gen import simulator
+from stillhouse.schemas.recipe_file import dump_recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 """Of a clock that is far off."""

@@ -15,8 +15,8 @@ from harness import run_in_process
 from ray.cluster_utils import Cluster
 from s3_server import S3Server, rclone_s3
 
-from cluster.options import read
-from gen.store import open_store
+from stillhouse.cluster.options import read
+from stillhouse.gen.store import open_store
 
 pytestmark = pytest.mark.slow
 

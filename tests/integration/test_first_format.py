@@ -10,11 +10,11 @@ import pyarrow.dataset as ds
 import pytest
 from harness import run_in_process
 
-from gen.dataset import open_dataset
-from gen.summary import summarise
-from gen.verify import verify
-from schemas.recipe import Recipe
-from schemas.recipe_file import read_recipe
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.summary import summarise
+from stillhouse.gen.verify import verify
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import read_recipe
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "first_format"
 MODIFIED = {"a.jsonl": 1795600000, "b.jsonl": 1795600060}

@@ -22,10 +22,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gen.http import MAX_REPLY_BYTES, HttpTransport
-from gen.simulator import serve
-from gen.transport import Lost, NotSent, Reply
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.http import MAX_REPLY_BYTES, HttpTransport
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.transport import Lost, NotSent, Reply
+from stillhouse.schemas.simulator import SimulatorSettings
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

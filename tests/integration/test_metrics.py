@@ -18,8 +18,8 @@ import yaml
 from builders import questions, write_source
 from ray_head import RayHead, answers, free_ports, ray_head, wait_until
 
-from cluster.submit import Jobs, exit_code_of
-from schemas.recipe_file import read_recipe
+from stillhouse.cluster.submit import Jobs, exit_code_of
+from stillhouse.schemas.recipe_file import read_recipe
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,7 +13,7 @@ import yaml
 from builders import questions, recipe_of, write_source
 from click.testing import CliRunner
 
-from cluster.cli import main
+from stillhouse.cluster.cli import main
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def stillhouse(*args: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     """The command, whose exit code is checked."""
-    command = [sys.executable, "-m", "cluster.cli", *args]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 
 def stillhouse(*args: str, code: int = 0) -> str:
     """The command's standard output; checks its exit code."""
-    done = subprocess.run([sys.executable, "-m", "cluster.cli", *args], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "stillhouse.cluster.cli", *args], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == code, done.stderr
     return done.stdout
 
@@ -30,7 +32,7 @@ def last_line(output: str) -> dict[str, object]:
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
     """The quickstart, run once without a word, in a folder of its own."""
     args = ("run", "quickstart", "--quiet", "--json", "-o", "dataset.path=ds")
-    command = [sys.executable, "-m", "cluster.cli", *args]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", *args]
     folder = tmp_path_factory.mktemp("quickstart")
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     assert done.returncode == 0, done.stderr

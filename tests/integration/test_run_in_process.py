@@ -16,13 +16,13 @@ from faults.history import check
 from harness import run_in_process
 from s3_server import S3Server
 
-from gen.dataset import open_dataset
-from gen.errors import Paused, SourceError, StillhouseError
-from gen.simulator import serve
-from gen.summary import Summary
-from gen.worker import Worker
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.errors import Paused, SourceError, StillhouseError
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.summary import Summary
+from stillhouse.gen.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 
 @asynccontextmanager

@@ -19,15 +19,15 @@ from pyarrow.fs import FileSystem
 from ray_head import wait_until
 from s3_server import S3Server
 
-from gen import simulator
-from gen.simulator.process import SimulatorProcess
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen import simulator
+from stillhouse.gen.simulator.process import SimulatorProcess
+from stillhouse.schemas.simulator import SimulatorSettings
 
 pytestmark = pytest.mark.slow
 
 ROWS = 200
 IN_FLIGHT = 16
-STILLHOUSE = [sys.executable, "-m", "cluster.cli"]
+STILLHOUSE = [sys.executable, "-m", "stillhouse.cluster.cli"]
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
-from gen.simulator import SimulatorProcess, start
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.simulator import SimulatorProcess, start
+from stillhouse.schemas.simulator import SimulatorSettings
 
 QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "What is 6 * 7?"}]
 

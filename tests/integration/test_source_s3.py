@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import S3Server
 
-from gen.errors import SourceError
-from gen.source import find_files, read_rows
-from gen.store import Store, open_store
-from schemas.recipe import Source
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source import find_files, read_rows
+from stillhouse.gen.store import Store, open_store
+from stillhouse.schemas.recipe import Source
 
 ROWS = [{"q": f"question {number} \U0001f600"} for number in range(5000)]
 JSONL = b"".join(b'{"q": "%s"}\n' % row["q"].encode() for row in ROWS)

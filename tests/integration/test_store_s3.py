@@ -15,8 +15,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3_server import Does, Fault, S3Server
 
-from gen.errors import SourceError, StoreAway, StoreRefused
-from gen.store import Store, open_store
+from stillhouse.gen.errors import SourceError, StoreAway, StoreRefused
+from stillhouse.gen.store import Store, open_store
 
 OpenStore = Callable[..., Store]
 

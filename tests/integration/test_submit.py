@@ -48,7 +48,7 @@ def stillhouse(
     *args: object, env: dict[str, str], code: int, cwd: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """The command's output; checks its exit code."""
-    command = [sys.executable, "-m", "cluster.cli", *map(str, args)]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env, cwd=cwd)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     return done
@@ -67,9 +67,9 @@ def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -
 
     (files,) = [shipped for shipped in head.shipped() if shipped not in before]
     assert {name.split("/")[0] for name in files if "__pycache__" not in name} == {
-        "recipe.yaml", "schemas", "gen", "cluster"
+        "recipe.yaml", "stillhouse"
     }  # fmt: skip
-    assert "cluster/quickstart/prompts.jsonl" not in files
+    assert "stillhouse/cluster/quickstart/prompts.jsonl" not in files
     status = stillhouse("status", tmp_path / "out", "--address", head.dashboard, env=head.env, code=0)
     assert "no job on" in status.stderr
     logs = stillhouse("logs", tmp_path / "out", "--no-follow", "--address", head.dashboard, env=head.env, code=0)
@@ -78,7 +78,7 @@ def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -
 
 def interrupt_following(job: str, head: RayHead) -> None:
     """Ctrl-C while following ends the following alone, and says how to go on."""
-    command = [sys.executable, "-m", "cluster.cli", "logs", job, "--address", head.dashboard]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "logs", job, "--address", head.dashboard]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=head.env, stdout=pipe, stderr=pipe, text=True) as following:
         assert following.stdout is not None
@@ -118,8 +118,8 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
 def test_plain_ray_job_submit_does_the_same(head: RayHead, tmp_path: Path) -> None:
     """From a checkout with a recipe in it; the checkout's .rayignore keeps back keys, data and caches."""
     checkout = tmp_path / "checkout"
-    for package in ("schemas", "gen", "cluster"):
-        shutil.copytree(ROOT / package, checkout / package)
+    for package in ("schemas", "gen", "cluster", "stillhouse"):
+        shutil.copytree(ROOT / package, checkout / package, symlinks=True)
     shutil.copy(ROOT / ".rayignore", checkout)
     shutil.copy(write_recipe(tmp_path), checkout / "recipe.yaml")
     canaries = (".env", ".env.yaml", "prod.key", "creds.json", "out/part.parquet", "gen/.env", "gen/x.pem")
@@ -127,13 +127,13 @@ def test_plain_ray_job_submit_does_the_same(head: RayHead, tmp_path: Path) -> No
         (checkout / name).parent.mkdir(exist_ok=True)
         (checkout / name).write_text("CANARY")
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.dashboard]
-    command += ["--working-dir", ".", "--", "python", "-m", "cluster.cli", "run", "recipe.yaml", "--json"]
+    command += ["--working-dir", ".", "--", "python", "-m", "stillhouse.cluster.cli", "run", "recipe.yaml", "--json"]
     before = head.shipped()
     done = subprocess.run(command, cwd=checkout, env=head.env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '{"state":"done"' in done.stdout
     (files,) = [shipped for shipped in head.shipped() if shipped not in before]
-    assert {"recipe.yaml", "cluster/cli.py"} <= files
+    assert {"recipe.yaml", "stillhouse/cluster/cli.py"} <= files
     assert files & set(canaries) == set()
 
 
@@ -148,7 +148,7 @@ def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
 def test_of_two_hand_ins_at_once_one_is_taken(head: RayHead, tmp_path: Path) -> None:
     """Neither finds a job of the dataset; the other one is told of it all the same. Once that has ended, a next is."""
     args = ["submit", str(write_recipe(tmp_path)), "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow"]
-    command = [sys.executable, "-m", "cluster.cli", *args, "--json", "--address", head.dashboard]
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", *args, "--json", "--address", head.dashboard]
     both = [
         subprocess.Popen(command, env=head.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"
     ]
@@ -231,7 +231,7 @@ def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
         assert "a worker needs a CPU" in doctor.stdout
         args = ["submit", str(write_recipe(tmp_path, rows=10)), "--address", head.dashboard, "--ship", "code"]
         with subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli", *args], env=head.env, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "stillhouse.cluster.cli", *args], env=head.env, stderr=subprocess.PIPE, text=True
         ) as following:
             assert following.stderr is not None
             assert any("needs a CPU" in line for line in following.stderr)
@@ -274,7 +274,7 @@ def test_a_token_is_enough(head: RayHead, tmp_path: Path) -> None:
 
 def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
     """The versions of both sides are named."""
-    program = "import ray; ray.__version__ = '2.59.0'; from cluster.cli import main; main()"
+    program = "import ray; ray.__version__ = '2.59.0'; from stillhouse.cluster.cli import main; main()"
     args = ["run", str(write_recipe(tmp_path)), "--address", head.gcs]
     command = [sys.executable, "-c", program, *args]
     done = subprocess.run(command, env=head.env, capture_output=True, text=True, timeout=100)
@@ -286,7 +286,7 @@ def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
 
 def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
     """Shipped code runs on whatever Python is there, so it says by itself what it needs."""
-    program = "import sys; sys.version_info = (3, 10, 1); sys.version = '3.10.1 x'; import cluster.cli"
+    program = "import sys; sys.version_info = (3, 10, 1); sys.version = '3.10.1 x'; import stillhouse.cluster.cli"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from builders import answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, write_source
 
-from gen.card import BEGIN, CARD_KEY, END, kept_card, size_category, write_card
-from gen.dataset import ChunkId, open_dataset
-from gen.errors import DatasetError
-from gen.report import report
-from gen.shards import Sealer
-from gen.verify import verify
-from schemas.recipe import Recipe
+from stillhouse.gen.card import BEGIN, CARD_KEY, END, kept_card, size_category, write_card
+from stillhouse.gen.dataset import ChunkId, open_dataset
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.report import report
+from stillhouse.gen.shards import Sealer
+from stillhouse.gen.verify import verify
+from stillhouse.schemas.recipe import Recipe
 
 LLAMA = {"name": "llama", "base_url": "http://t/v1", "model": "meta-llama/Llama-3.3-70B-Instruct"}
 

@@ -7,9 +7,9 @@ from closed_loop import Behaviour, Heard, play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen.concurrency import Adaptive, Replies
-from schemas.simulator import SimulatorLimits
-from schemas.teacher import Limits
+from stillhouse.gen.concurrency import Adaptive, Replies
+from stillhouse.schemas.simulator import SimulatorLimits
+from stillhouse.schemas.teacher import Limits
 
 
 def limited(*, seed: int = 0, seconds: float = 300.0, latency_s: float = 1.0, **limits: float) -> Heard:

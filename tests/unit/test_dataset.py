@@ -10,8 +10,17 @@ from builders import index, questions, recipe_of, write_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.dataset import RECIPE_KEY, ChunkId, bind, open_dataset, plan_key, read_identity, read_plans, sealed_chunks
-from gen.errors import DatasetError
+from stillhouse.gen.dataset import (
+    RECIPE_KEY,
+    ChunkId,
+    bind,
+    open_dataset,
+    plan_key,
+    read_identity,
+    read_plans,
+    sealed_chunks,
+)
+from stillhouse.gen.errors import DatasetError
 
 TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}
 

@@ -3,10 +3,10 @@
 import json
 import logging
 
-from cluster.events import MAX_TEXT, _Line
-from cluster.logged_queue import LoggedQueue
-from gen.control import Counters, Renewal
-from gen.dataset import ChunkId
+from stillhouse.cluster.events import MAX_TEXT, _Line
+from stillhouse.cluster.logged_queue import LoggedQueue
+from stillhouse.gen.control import Counters, Renewal
+from stillhouse.gen.dataset import ChunkId
 
 
 def line(event: str, **fields: object) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gen.concurrency import Replies
-from gen.limits import (
+from stillhouse.gen.concurrency import Replies
+from stillhouse.gen.limits import (
     BURST_S,
     LEASE_S,
     RAMP_S,
@@ -24,7 +24,7 @@ from gen.limits import (
     Resource,
     rates_of,
 )
-from schemas.teacher import Limits
+from stillhouse.schemas.teacher import Limits
 
 ONE = Cost(0, 0)
 """A request, where no tokens are limited."""

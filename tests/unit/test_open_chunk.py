@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3_server import S3Server
 
-from gen.chunk import Chunk
-from gen.dataset import open_dataset
-from gen.journal import Frame, JournalFile, Kind, frames, leftovers
-from gen.open_chunk import REMEMBERED_BYTES, OpenChunk
-from gen.outcome import Ambiguous, Money, Overload
-from gen.retry import MAX_DEATHS, GiveUp, Tries
-from gen.shipping import Shipper, recovered, sweep
-from gen.transport import Reply
-from schemas.completion import Completion
-from schemas.prompt import Prompt, prompt_key
-from schemas.recipe import Recipe
+from stillhouse.gen.chunk import Chunk
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.journal import Frame, JournalFile, Kind, frames, leftovers
+from stillhouse.gen.open_chunk import REMEMBERED_BYTES, OpenChunk
+from stillhouse.gen.outcome import Ambiguous, Money, Overload
+from stillhouse.gen.retry import MAX_DEATHS, GiveUp, Tries
+from stillhouse.gen.shipping import Shipper, recovered, sweep
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Prompt, prompt_key
+from stillhouse.schemas.recipe import Recipe
 
 ERROR = '{"error": {"message": "%s", "code": "%s"}}'
 REPLIES = {

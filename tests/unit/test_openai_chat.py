@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gen.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
-from gen.teachers import api_of
-from gen.transport import Reply
-from schemas.arrow import RECORD
-from schemas.completion import Completion, FinishReason, Usage
-from schemas.recipe import Ask
-from schemas.teacher import Teacher
+from stillhouse.gen.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
+from stillhouse.gen.teachers import api_of
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.arrow import RECORD
+from stillhouse.schemas.completion import Completion, FinishReason, Usage
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
 
 TERMS = {"training_use": "permitted"}
 

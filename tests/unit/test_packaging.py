@@ -1,4 +1,4 @@
-"""What is shipped: three packages and the quickstart's data, free of anything of the machine it was made on."""
+"""What is shipped: one package and the quickstart's data, free of anything of the machine it was made on."""
 
 import re
 import subprocess
@@ -25,23 +25,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_wheel_holds_three_packages_typed_and_with_the_quickstart(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.ZipFile) -> None:
     """Nothing else lands in site-packages, and nothing that is needed stays behind."""
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert {name.split("/")[0] for name in names} == {"schemas", "gen", "cluster"}
-    needed = {"cluster/quickstart/recipe.yaml", "cluster/quickstart/prompts.jsonl"}
-    needed |= {"gen/report/page.html.j2", "gen/report/page.css", "gen/card.md.j2"}
-    assert names >= needed | {"schemas/py.typed", "gen/py.typed", "cluster/py.typed"}
+    assert {name.split("/")[0] for name in names} == {"stillhouse"}
+    needed = {"stillhouse/cluster/quickstart/recipe.yaml", "stillhouse/cluster/quickstart/prompts.jsonl"}
+    needed |= {"stillhouse/gen/report/page.html.j2", "stillhouse/gen/report/page.css", "stillhouse/gen/card.md.j2"}
+    assert names >= needed | {"stillhouse/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
 def test_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
     """`stillhouse` is on the path after an install."""
     (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
-    assert "stillhouse = cluster.cli:main" in wheel.read(entry_points).decode()
+    assert "stillhouse = stillhouse.cluster.cli:main" in wheel.read(entry_points).decode()
 
 
-@pytest.mark.parametrize("module", ["schemas.recipe_file", "schemas.record", "cluster"])
+@pytest.mark.parametrize(
+    "module", ["stillhouse.schemas.recipe_file", "stillhouse.schemas.record", "stillhouse.cluster", "stillhouse"]
+)
 def test_import_loads_nothing_heavy(module: str) -> None:
     """What only describes data needs no cluster, no network and no store."""
     code = (
@@ -53,7 +55,7 @@ def test_import_loads_nothing_heavy(module: str) -> None:
 
 def test_the_command_line_starts_without_ray() -> None:
     """It takes a second to import, and most commands need none."""
-    code = "import sys, cluster.cli; print('ray' in sys.modules)"
+    code = "import sys, stillhouse.cluster.cli; print('ray' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert loaded.stdout.split() == ["False"]
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from builders import index, questions, recipe_of, write_source
 
-from gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
-from gen.errors import DatasetError, SourceError, UsageError
-from gen.index import Indexer
-from gen.planning import generations, is_sealed, next_plan, store_plan
-from schemas.recipe import Recipe
+from stillhouse.gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
+from stillhouse.gen.errors import DatasetError, SourceError, UsageError
+from stillhouse.gen.index import Indexer
+from stillhouse.gen.planning import generations, is_sealed, next_plan, store_plan
+from stillhouse.schemas.recipe import Recipe
 
 
 def planned(plan: Plan) -> list[tuple[str, int, int]]:

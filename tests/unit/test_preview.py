@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from harness import run_in_process
 
-from gen.errors import DatasetError, SourceError, UsageError
-from gen.preview import preview, render
-from schemas.recipe import Recipe
+from stillhouse.gen.errors import DatasetError, SourceError, UsageError
+from stillhouse.gen.preview import preview, render
+from stillhouse.schemas.recipe import Recipe
 
 ESC, BIDI = "\x1b[31m", "\u202e"
 

@@ -7,10 +7,10 @@ from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
-from schemas.recipe_file import read_recipe
+from stillhouse.schemas.recipe_file import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(str(files("cluster.quickstart")))
+DATA = Path(str(files("stillhouse.cluster.quickstart")))
 
 
 def rows() -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.recipe_file import RecipeError, load_recipe, read_recipe, recipe_json_schema
+from stillhouse.schemas.recipe_file import RecipeError, load_recipe, read_recipe, recipe_json_schema
 
 SMALL = """\
 name: small

@@ -13,15 +13,15 @@ from builders import answer, body_of, chunk_of, index, questions, recipe_of, sea
 from click.testing import CliRunner
 from s3_server import S3Server
 
-from cluster.cli import main
-from gen.dataset import open_dataset
-from gen.errors import DatasetError
-from gen.report import report
-from gen.report.histogram import Histogram
-from gen.report.shown import shown
-from gen.report.timeline import PAUSE_S, Timeline
-from gen.shards import Sealer
-from schemas.recipe import Recipe
+from stillhouse.cluster.cli import main
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.report import report
+from stillhouse.gen.report.histogram import Histogram
+from stillhouse.gen.report.shown import shown
+from stillhouse.gen.report.timeline import PAUSE_S, Timeline
+from stillhouse.gen.shards import Sealer
+from stillhouse.schemas.recipe import Recipe
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror=alert(1)>=cmd|"/C calc"\x1b[31m\u202eevil\u0007'
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen.outcome import (
+from stillhouse.gen.outcome import (
     Ambiguous,
     Auth,
     BadRequest,
@@ -18,8 +18,8 @@ from gen.outcome import (
     ServerError,
     TooLong,
 )
-from gen.retry import MAX_OVERLOADS, Again, Decision, GiveUp, Pause, Settled, Tries, backoff_s, decide, note
-from schemas.completion import Completion
+from stillhouse.gen.retry import MAX_OVERLOADS, Again, Decision, GiveUp, Pause, Settled, Tries, backoff_s, decide, note
+from stillhouse.schemas.completion import Completion
 
 ANSWER = Completion("four", "stop", "stop")
 

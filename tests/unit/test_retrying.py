@@ -11,21 +11,21 @@ import pytest
 from builders import clients_of, questions, recipe_of, write_source
 from harness import run_in_process
 
-from gen.chunk import Chunk, ChunkReader, Retried
-from gen.dataset import ChunkId, Plan, index_key, open_dataset, plan_key, read_plans
-from gen.errors import SourceError, UsageError
-from gen.index import read_part, read_parts
-from gen.journal import Frame, JournalFile, Kind
-from gen.open_chunk import OpenChunk
-from gen.planning import store_plan
-from gen.retrying import retry_parts, retry_plan
-from gen.simulator import serve
-from gen.summary import Summary, read_meta, summarise
-from gen.verify import verify
-from schemas.failure import RETRYABLE
-from schemas.prompt import Prompt, prompt_key
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.chunk import Chunk, ChunkReader, Retried
+from stillhouse.gen.dataset import ChunkId, Plan, index_key, open_dataset, plan_key, read_plans
+from stillhouse.gen.errors import SourceError, UsageError
+from stillhouse.gen.index import read_part, read_parts
+from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.open_chunk import OpenChunk
+from stillhouse.gen.planning import store_plan
+from stillhouse.gen.retrying import retry_parts, retry_plan
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.summary import Summary, read_meta, summarise
+from stillhouse.gen.verify import verify
+from stillhouse.schemas.failure import RETRYABLE
+from stillhouse.schemas.prompt import Prompt, prompt_key
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 PROMPTS = 24
 SAMPLES = 3

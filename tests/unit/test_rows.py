@@ -17,14 +17,14 @@ import pytest
 from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed
 from pydantic import BaseModel
 
-from gen.dataset import open_dataset
-from gen.journal import Frame, Kind
-from gen.outcome import Ambiguous, Overload
-from gen.shard_meta import ShardCounts, ShardMeta
-from gen.shipping import recovered
-from gen.transport import Reply
-from schemas.arrow import FAILED, RECORD, REJECTED
-from schemas.record import Record, RejectReason
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.journal import Frame, Kind
+from stillhouse.gen.outcome import Ambiguous, Overload
+from stillhouse.gen.shard_meta import ShardCounts, ShardMeta
+from stillhouse.gen.shipping import recovered
+from stillhouse.gen.transport import Reply
+from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED
+from stillhouse.schemas.record import Record, RejectReason
 
 PRICE = {"input": 1.0, "output": 2.0}
 

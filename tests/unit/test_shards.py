@@ -22,13 +22,13 @@ from builders import (
     write_source,
 )
 
-from gen.dataset import ChunkId, open_dataset
-from gen.shard_meta import ShardCounts
-from gen.shards import Sealer
-from gen.sheet import ROW_GROUP_BYTES
-from gen.shipping import forget, recovered
-from gen.summary import read_meta
-from schemas.arrow import RECORD
+from stillhouse.gen.dataset import ChunkId, open_dataset
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.gen.shards import Sealer
+from stillhouse.gen.sheet import ROW_GROUP_BYTES
+from stillhouse.gen.shipping import forget, recovered
+from stillhouse.gen.summary import read_meta
+from stillhouse.schemas.arrow import RECORD
 
 
 def test_metadata_says_what_the_shard_is(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from builders import FIRST, open_chunk, recipe_of
-from gen.dataset import open_dataset
-from gen.errors import StoreAway
-from gen.shards import Sealer
-from gen.shipping import recovered
+from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.shards import Sealer
+from stillhouse.gen.shipping import recovered
 recipe = recipe_of(Path(sys.argv[1]), dataset={"prompts_per_shard": 50})
 store = open_dataset(recipe)
 held = open_chunk(recipe, worker="w1")

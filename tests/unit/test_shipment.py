@@ -7,10 +7,10 @@ import yaml
 from builders import recipe_of
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from cluster.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
-from cluster.submit import check_ended
-from gen.errors import StillhouseError
-from schemas.recipe_file import read_recipe
+from stillhouse.cluster.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
+from stillhouse.cluster.submit import check_ended
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.schemas.recipe_file import read_recipe
 
 KEYED = {
     "name": "t",
@@ -21,7 +21,7 @@ KEYED = {
 }
 
 
-@pytest.mark.parametrize(("ship", "packages"), [("all", 3), ("code", 3), ("recipe", 0)])
+@pytest.mark.parametrize(("ship", "packages"), [("all", 1), ("code", 1), ("recipe", 0)])
 def test_the_folder_holds_the_recipe_and_our_code_alone(tmp_path: Path, ship: Ship, packages: int) -> None:
     """As the nodes' images need it; what is installed there is our requirements, never another Ray."""
     with packed(recipe_of(tmp_path), ship=ship) as shipment:
@@ -53,7 +53,7 @@ def test_metadata_finds_the_dataset(tmp_path: Path) -> None:
     """By its canonical url; the fingerprint changes with what is asked, not with limits."""
     recipe = recipe_of(tmp_path)
     with packed(recipe, ship="recipe", limit=7) as shipment:
-        assert shipment.entrypoint == "python -m cluster.cli run recipe.yaml --json --limit 7"
+        assert shipment.entrypoint == "python -m stillhouse.cluster.cli run recipe.yaml --json --limit 7"
         assert shipment.metadata["stillhouse_dataset"] == str(tmp_path / "out")
         assert shipment.metadata["stillhouse_recipe"] == fingerprint(recipe)
     assert fingerprint(recipe_of(tmp_path, run={"workers": 7})) == fingerprint(recipe)
@@ -90,7 +90,7 @@ def test_rayjob_is_what_kuberay_takes() -> None:
 
 def read_text_recipe(text: str) -> dict[str, object]:
     """The recipe in the text, which is a valid one."""
-    from schemas.recipe_file import load_recipe
+    from stillhouse.schemas.recipe_file import load_recipe
 
     return load_recipe(text, origin="rayjob.yaml").model_dump(mode="json")
 

@@ -8,12 +8,12 @@ import pytest
 from builders import FIRST, recipe_of
 from s3_server import Fault, S3Server
 
-import gen.shipping
-from gen.dataset import ChunkId, open_dataset
-from gen.errors import StoreAway
-from gen.journal import Frame, JournalFile, Kind
-from gen.shipping import Shipper, forget, journal_root, recovered, sweep
-from gen.store import Store, open_store
+import stillhouse.gen.shipping
+from stillhouse.gen.dataset import ChunkId, open_dataset
+from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.shipping import Shipper, forget, journal_root, recovered, sweep
+from stillhouse.gen.store import Store, open_store
 
 OTHER = ChunkId(0, 1)
 
@@ -128,7 +128,7 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
 
 def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is much larger than SEGMENT_BYTES."""
-    monkeypatch.setattr(gen.shipping, "SEGMENT_BYTES", 100)
+    monkeypatch.setattr(stillhouse.gen.shipping, "SEGMENT_BYTES", 100)
     begun(tmp_path, frames=10).close()
     sweep(store, tmp_path)
     assert len(keys(store)) == 4

@@ -7,10 +7,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gen.limits import Ceiling, Resource
-from gen.outcome import Auth, BadRequest, Malformed, Money, Overload, Policy, Ramp, Rate, ServerError, TooLong, Trouble
-from gen.teachers.signals import MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
-from gen.transport import Reply
+from stillhouse.gen.limits import Ceiling, Resource
+from stillhouse.gen.outcome import (
+    Auth,
+    BadRequest,
+    Malformed,
+    Money,
+    Overload,
+    Policy,
+    Ramp,
+    Rate,
+    ServerError,
+    TooLong,
+    Trouble,
+)
+from stillhouse.gen.teachers.signals import MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
+from stillhouse.gen.transport import Reply
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gen.errors import UsageError
-from gen.simulator.answers import Answer, Answers
-from gen.simulator.known import KnownAnswers, arithmetic
-from gen.simulator.texts import count_tokens
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.simulator.answers import Answer, Answers
+from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
+from stillhouse.gen.simulator.texts import count_tokens
+from stillhouse.schemas.simulator import SimulatorSettings
 
 
 def ask(answers: Answers, message: str, *, serial: int = 0, max_tokens: int | None = None) -> Answer:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen.simulator.draws import draw, lognormal, unit
-from gen.simulator.faults import pick
-from gen.simulator.limits import Limits, Refusal, go_duration
-from schemas.simulator import HangFault, ResetFault, SimulatorLimits, StatusFault
+from stillhouse.gen.simulator.draws import draw, lognormal, unit
+from stillhouse.gen.simulator.faults import pick
+from stillhouse.gen.simulator.limits import Limits, Refusal, go_duration
+from stillhouse.schemas.simulator import HangFault, ResetFault, SimulatorLimits, StatusFault
 
 
 def admit(limits: Limits, now_s: float, *, prompt: int = 10, output: int = 10, in_flight: int = 0) -> Refusal | None:

@@ -16,9 +16,9 @@ import httpx
 import orjson
 import pytest
 
-from gen.errors import UsageError
-from gen.simulator import SimulatorProcess, start
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.simulator import SimulatorProcess, start
+from stillhouse.schemas.simulator import SimulatorSettings
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -84,8 +84,8 @@ def test_no_simulator_outlives_a_killed_parent() -> None:
     """kill -9 of the parent: the simulator's port is soon closed."""
     program = (
         "import sys, time\n"
-        "from gen.simulator import start\n"
-        "from schemas.simulator import SimulatorSettings\n"
+        "from stillhouse.gen.simulator import start\n"
+        "from stillhouse.schemas.simulator import SimulatorSettings\n"
         "print(start(SimulatorSettings()).url, flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -13,9 +13,9 @@ import httpx
 import orjson
 import pytest
 
-from gen.simulator import serve
-from schemas.prompt import prompt_key
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen.simulator import serve
+from stillhouse.schemas.prompt import prompt_key
+from stillhouse.schemas.simulator import SimulatorSettings
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gen.errors import SourceError
-from gen.source import SourceFile, find_files, kept_fields, read_rows
-from schemas.recipe import Source
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source import SourceFile, find_files, kept_fields, read_rows
+from stillhouse.schemas.recipe import Source
 
 ROW = b'{"q": "a"}\n'
 

@@ -14,8 +14,8 @@ import pytest
 READ = """
 import sys
 from pathlib import Path
-from gen.source import find_files, read_rows
-from schemas.recipe import Source
+from stillhouse.gen.source import find_files, read_rows
+from stillhouse.schemas.recipe import Source
 
 def peak_mb():
     # Not ru_maxrss: that starts with the peak of the process that started this one.

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.source import MAX_ROW_BYTES, Position, Row, find_files, read_rows
-from schemas.recipe import Source
+from stillhouse.gen.source import MAX_ROW_BYTES, Position, Row, find_files, read_rows
+from stillhouse.schemas.recipe import Source
 
 Texts = list[dict[str, str]]
 

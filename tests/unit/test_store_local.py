@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gen.errors import StoreAway, StoreRefused
-from gen.store import Store, open_store, split_url
+from stillhouse.gen.errors import StoreAway, StoreRefused
+from stillhouse.gen.store import Store, open_store, split_url
 
 
 @pytest.fixture
@@ -77,7 +77,8 @@ def test_of_eight_racing_threads_one_creates_the_key(store: Store) -> None:
 def test_of_four_racing_processes_one_creates_each_key(store: Store) -> None:
     """Two hundred races between processes: every key is won once."""
     code = (
-        "import sys; from gen.store import open_store; store = open_store(sys.argv[1]); print(flush=True); input()\n"
+        "import sys; from stillhouse.gen.store import open_store\n"
+        "store = open_store(sys.argv[1]); print(flush=True); input()\n"
         "print(sum(store.put_new(f'data/{k}', sys.argv[2].encode()) for k in range(200)))"
     )
     racers = [
@@ -274,7 +275,8 @@ def test_a_read_only_disk_is_away(tmp_path: Path) -> None:
 def test_a_limit_on_file_sizes_is_told(tmp_path: Path) -> None:
     """The process's own limit stops a write half-way: nothing of it is left."""
     code = (
-        "import resource, sys; from gen.store import open_store; from gen.errors import StoreAway\n"
+        "import resource, sys; from stillhouse.gen.store import open_store\n"
+        "from stillhouse.gen.errors import StoreAway\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: open_store(sys.argv[1]).put_new('a', b'x' * 5000)\n"
         "except StoreAway as error: print(error)"

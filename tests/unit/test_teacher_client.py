@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.clock import SYSTEM
-from gen.concurrency import Replies
-from gen.endpoints import OPENS_AFTER, Endpoint
-from gen.errors import UsageError
-from gen.keys import redacted, resolve, without_keys
-from gen.limits import LEASE_S, Ceiling, Cost, Lease
-from gen.outcome import Auth
-from gen.teacher_client import Account, Assigner, TeacherClient
-from gen.transport import Lost, NotSent, Reply
-from schemas.completion import Completion, Usage
-from schemas.recipe import Ask
-from schemas.teacher import Teacher
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.concurrency import Replies
+from stillhouse.gen.endpoints import OPENS_AFTER, Endpoint
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.keys import redacted, resolve, without_keys
+from stillhouse.gen.limits import LEASE_S, Ceiling, Cost, Lease
+from stillhouse.gen.outcome import Auth
+from stillhouse.gen.teacher_client import Account, Assigner, TeacherClient
+from stillhouse.gen.transport import Lost, NotSent, Reply
+from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
 
 CANARY = "canary-4f9d0c7e5a1b-Zq83"
 ONE = Cost(10, 10)

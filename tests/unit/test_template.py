@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen.errors import UsageError
-from gen.template import PromptMaker
-from schemas.prompt import Message, Prompt, prompt_key
-from schemas.recipe import Ask, Source
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.template import PromptMaker
+from stillhouse.schemas.prompt import Message, Prompt, prompt_key
+from stillhouse.schemas.recipe import Ask, Source
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(),

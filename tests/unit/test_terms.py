@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.teacher import Teacher, Terms
+from stillhouse.schemas.teacher import Teacher, Terms
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 

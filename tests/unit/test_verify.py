@@ -16,16 +16,16 @@ import pytest
 from harness import run_in_process
 from s3_server import S3Server
 
-from gen import simulator
-from gen.dataset import ChunkId
-from gen.errors import DatasetError, UsageError
-from gen.journal import Frame, JournalFile, Kind
-from gen.run_lock import RunLock
-from gen.store import open_store
-from gen.store.local import LocalStore
-from gen.verify import Report, render, verify
-from schemas.recipe import Recipe
-from schemas.simulator import SimulatorSettings
+from stillhouse.gen import simulator
+from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.errors import DatasetError, UsageError
+from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.run_lock import RunLock
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.local import LocalStore
+from stillhouse.gen.verify import Report, render, verify
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 SAMPLES = 3
 

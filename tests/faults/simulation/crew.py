@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.prompt_queue import PromptQueue
-from cluster.rate_limiter import RateLimiter
-from gen.control import Counters, End, NoMore, Renewal, Unreachable, Wait
-from gen.dataset import ChunkId, Plan, read_plans
-from gen.errors import Paused, StillhouseError
-from gen.leases import TERM_S, Grant
-from gen.limits import LEASE_S, Lease, Report
-from gen.shard_meta import ShardCounts
-from gen.worker import Worker
+from stillhouse.cluster.prompt_queue import PromptQueue
+from stillhouse.cluster.rate_limiter import RateLimiter
+from stillhouse.gen.control import Counters, End, NoMore, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset import ChunkId, Plan, read_plans
+from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.leases import TERM_S, Grant
+from stillhouse.gen.limits import LEASE_S, Lease, Report
+from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.gen.worker import Worker
 
 from .processes import Killed, Process, check_alive
 from .services import Services

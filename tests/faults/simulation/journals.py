@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from gen.errors import StoreAway
-from gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.journal import Frame, JournalFile, Kind
 
 from .history import History
 from .loop import VirtualLoop

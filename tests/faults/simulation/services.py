@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gen.store import Store
-from gen.transport import Transport
-from schemas.recipe import Recipe
-from schemas.teacher import Teacher
+from stillhouse.gen.store import Store
+from stillhouse.gen.transport import Transport
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 
 from .history import History
 from .loop import VirtualLoop

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas.recipe import Recipe
+from stillhouse.schemas.recipe import Recipe
 
 from .stores import URL
 from .teacher import FAULTS

@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from gen.dataset import JOURNAL_PREFIX
-from gen.errors import StoreAway
-from gen.store import Stat
-from gen.store.local import LocalStore
+from stillhouse.gen.dataset import JOURNAL_PREFIX
+from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.store import Stat
+from stillhouse.gen.store.local import LocalStore
 
 from .history import History
 from .loop import VirtualLoop

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from gen.transport import Lost, NotSent, Reply
+from stillhouse.gen.transport import Lost, NotSent, Reply
 
 from .history import Broken, History, Request
 from .loop import VirtualLoop

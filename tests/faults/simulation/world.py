@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import gen.held
-import gen.shipping
-from gen.dataset import JOURNAL_PREFIX, Plan, bind
-from gen.errors import Paused, StillhouseError
-from gen.planning import generations
-from gen.retrying import retry_generations
-from gen.tidying import tidy
+import stillhouse.gen.held
+import stillhouse.gen.shipping
+from stillhouse.gen.dataset import JOURNAL_PREFIX, Plan, bind
+from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.planning import generations
+from stillhouse.gen.retrying import retry_generations
+from stillhouse.gen.tidying import tidy
 
 from .checks import check_stored
 from .crew import Crew
@@ -217,8 +217,8 @@ class World:
         )
         locks = mock.Mock(Lock=lambda: TurnLock(self._loop))
         with (
-            mock.patch.object(gen.held, "JournalFile", journal),
-            mock.patch.object(gen.shipping, "threading", locks),
+            mock.patch.object(stillhouse.gen.held, "JournalFile", journal),
+            mock.patch.object(stillhouse.gen.shipping, "threading", locks),
         ):
             yield
 
