@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stillhouse.cluster.display import Display, Lines, Quiet, Screen
-from stillhouse.cluster.job_commands import doctor, logs, note_job, stop, submit
-from stillhouse.cluster.options import (
+from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
+from stillhouse.cluster.commands.options import (
     address_option,
     clean,
     dataset_argument,
@@ -25,9 +24,10 @@ from stillhouse.cluster.options import (
     read,
     recipe_argument,
 )
+from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
+from stillhouse.gen.dataset.run_lock import is_running
 from stillhouse.gen.errors import StillhouseError, UsageError
-from stillhouse.gen.run_lock import is_running
-from stillhouse.gen.summary import Summary, summarise
+from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas import __version__
 from stillhouse.schemas.failure import RETRYABLE, FailureKind
@@ -158,7 +158,7 @@ def retry(
     path_style: bool | None,
 ) -> None:
     """Ask the Failures of DATASET again, with the recipe of its last run; refusals and bad rows are none."""
-    from stillhouse.gen.last_run import read_last_run
+    from stillhouse.gen.dataset.last_run import read_last_run
 
     store = open_given(dataset, endpoint_url, region, path_style)
     recipe = read_last_run(store, overrides=overrides)
@@ -177,7 +177,7 @@ def retry(
 @clean
 def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | None) -> None:
     """Say what RECIPE would ask, and what it would cost; nothing is sent and nothing written."""
-    from stillhouse.gen.preview import preview, render
+    from stillhouse.gen.views.preview import preview, render
 
     shown = preview(read(recipe, overrides), limit=limit)
     click.echo(shown.model_dump_json() if as_json else render(shown))
@@ -192,10 +192,11 @@ def verify(
     dataset: str, as_json: bool, repair: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> None:
     """Check every promise on what is stored in DATASET; exit code 1 where one is broken."""
-    from stillhouse.gen.verify import render
-    from stillhouse.gen.verify import verify as check
+    from stillhouse.gen.views.verify import render, verify_and_repair
+    from stillhouse.gen.views.verify import verify as check
 
-    report = check(open_given(dataset, endpoint_url, region, path_style), repair=repair)
+    store = open_given(dataset, endpoint_url, region, path_style)
+    report = verify_and_repair(store) if repair else check(store)
     click.echo(report.model_dump_json() if as_json else render(report))
     if not report.ok:
         sys.exit(1)
@@ -207,7 +208,7 @@ def verify(
 @clean
 def report(dataset: str, output: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
     """Write one self-contained HTML page on what DATASET holds, finished or not."""
-    from stillhouse.gen.report import report as page
+    from stillhouse.gen.views.report import report as page
 
     store = open_given(dataset, endpoint_url, region, path_style)
     if not output or (store.is_local and output != "-" and Path(output).resolve().is_relative_to(Path(store.url))):

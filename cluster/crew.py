@@ -8,14 +8,14 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from stillhouse.cluster.actors import start_limiter, start_queue, unique
-from stillhouse.cluster.display import Display
-from stillhouse.cluster.job_message import JobMessage
-from stillhouse.cluster.metrics import RunMetrics
+from stillhouse.cluster.actors.handles import start_limiter, start_queue, unique
+from stillhouse.cluster.actors.teacher_worker import TeacherWorker
+from stillhouse.cluster.progress.display import Display
+from stillhouse.cluster.progress.job_message import JobMessage
+from stillhouse.cluster.progress.metrics import RunMetrics
+from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.cluster.runtime import cpus, draining_nodes, free_cpus
-from stillhouse.cluster.stats import QueueStats
-from stillhouse.cluster.teacher_worker import TeacherWorker
-from stillhouse.gen.control import End, node_of
+from stillhouse.gen.coordination.messages import End, node_of
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe

@@ -16,19 +16,22 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from stillhouse.cluster.display import Display, Quiet
+from stillhouse.cluster.progress.display import Display, Quiet
 from stillhouse.gen import simulator
-from stillhouse.gen.card import kept_card
-from stillhouse.gen.control import End
-from stillhouse.gen.dataset import Plan, bind, open_dataset
+from stillhouse.gen.coordination.messages import End
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.card_file import kept_card
+from stillhouse.gen.dataset.last_run import store_last_run
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.retry_planning import retry_generations
+from stillhouse.gen.dataset.run_lock import RunLock
+from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
-from stillhouse.gen.keys import resolve
-from stillhouse.gen.last_run import store_last_run
-from stillhouse.gen.planning import generations
-from stillhouse.gen.retrying import retry_generations
-from stillhouse.gen.run_lock import RunLock
-from stillhouse.gen.summary import Summary, summarise
-from stillhouse.gen.tidying import tidy
+from stillhouse.gen.teachers.keys import resolve
+from stillhouse.gen.views.card import card_of
+from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.schemas.failure import FailureKind
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
@@ -97,7 +100,7 @@ class Driver:
             bind(self._store, self._recipe)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
-            stack.enter_context(kept_card(self._store, self._recipe))
+            stack.enter_context(kept_card(self._store, self._card))
             recruit: Callable[[Plan], Crew] | None = None
             for plan in self._generations():
                 if recruit is None:
@@ -124,6 +127,9 @@ class Driver:
     def dataset(self) -> str:
         """Where the dataset is."""
         return self._store.url
+
+    def _card(self, stored: str) -> str:
+        return card_of(self._store, self._recipe, stored=stored)
 
     def _lost(self) -> None:
         self._stop_reason = Paused("another run took this dataset over; this one stops")

@@ -11,7 +11,7 @@
         └── Interrupted                 a signal
 
 A message says what was expected, what came and what to do; it never holds a secret. What a teacher does wrong is
-no exception but a value: see `gen.teachers`.
+no exception but a value: see `gen.teachers.protocols`.
 """
 
 

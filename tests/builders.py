@@ -9,20 +9,22 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
-from stillhouse.cluster.stats import QueueStats
-from stillhouse.gen.chunk import ChunkReader
-from stillhouse.gen.clock import SYSTEM
-from stillhouse.gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
-from stillhouse.gen.http import HttpTransport
-from stillhouse.gen.index import Indexer, PartInfo, read_part, read_parts
-from stillhouse.gen.journal import JournalFile
-from stillhouse.gen.open_chunk import OpenChunk
-from stillhouse.gen.planning import next_plan, store_plan
-from stillhouse.gen.shard_meta import META_KEY, ShardCounts, ShardMeta
-from stillhouse.gen.shards import Sealer
-from stillhouse.gen.shipping import journal_root
-from stillhouse.gen.teacher_client import Account, Assigner, TeacherClient
-from stillhouse.gen.transport import Reply
+from stillhouse.cluster.progress.stats import QueueStats
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
+from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.planning import next_plan
+from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
+from stillhouse.gen.dataset.shard_meta import META_KEY, ShardCounts, ShardMeta
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.shipping import journal_root
+from stillhouse.gen.teachers.assigner import Assigner
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
 
 FIRST = ChunkId(0, 0)
@@ -74,20 +76,9 @@ def index(recipe: Recipe, *, limit: int | None = None) -> tuple[Plan, list[PartI
     return plan, list(indexer.parts([]))
 
 
-def clients_of(recipe: Recipe) -> Assigner:
+def teachers_of(recipe: Recipe) -> Assigner:
     """The recipe's teachers, which nobody serves."""
-    return Assigner(
-        [
-            TeacherClient(
-                teacher.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}),
-                recipe.ask,
-                transport=HttpTransport(),
-                account=Account(SYSTEM),
-                clock=SYSTEM,
-            )
-            for teacher in recipe.teachers
-        ]
-    )
+    return Assigner([Interpreter(teacher, recipe.ask) for teacher in recipe.teachers])
 
 
 def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") -> OpenChunk:
@@ -95,7 +86,7 @@ def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") ->
     store = open_dataset(recipe)
     read = ChunkReader(store, recipe, read_plans(store)).read(chunk)
     journal = JournalFile.create(journal_root(store, recipe.run) / str(chunk) / f"{worker}.journal")
-    return OpenChunk(read, journal, samples=recipe.ask.samples, client_of=clients_of(recipe))
+    return OpenChunk(read, journal, samples=recipe.ask.samples, teacher_of=teachers_of(recipe))
 
 
 def body_of(text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any) -> bytes:
@@ -114,7 +105,7 @@ def answer(held: OpenChunk, ordinal: int, body: bytes, *, status: int = 200, at:
     """Ask a sample and have it answered so."""
     held.sent(ordinal, at=at)
     reply = Reply(status, {}, body)
-    held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9", read=held.client(ordinal).read)
+    held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9", read=held.teacher(ordinal).read)
 
 
 def chunk_of(tmp_path: Path, rows: list[Any], **changes: Any) -> tuple[Recipe, OpenChunk]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from faults.simulation.loop import VirtualLoop
 
-from stillhouse.gen.limits import SHARE_RENEW_S, Cost, Estimator, Ledger
+from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Estimator, Ledger
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
-from stillhouse.gen.teacher_client import Account
+from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.simulator import SimulatorLimits
 from stillhouse.schemas.teacher import Limits
 

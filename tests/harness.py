@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 
-from stillhouse.cluster.prompt_queue import PromptQueue
-from stillhouse.cluster.rate_limiter import RateLimiter
+from stillhouse.cluster.actors.prompt_queue import PromptQueue
+from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen import simulator
 from stillhouse.gen.clock import SYSTEM
-from stillhouse.gen.control import End
-from stillhouse.gen.dataset import Plan, bind, open_dataset, read_plans
+from stillhouse.gen.coordination.messages import End
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.retry_planning import retry_generations
+from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
-from stillhouse.gen.http import HttpTransport
-from stillhouse.gen.planning import generations
-from stillhouse.gen.retrying import retry_generations
-from stillhouse.gen.store import Store
-from stillhouse.gen.summary import Summary, summarise
-from stillhouse.gen.tidying import tidy
-from stillhouse.gen.worker import Worker
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 

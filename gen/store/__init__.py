@@ -1,90 +1,12 @@
-"""Where datasets, journals and sources live: one interface over a local folder and an S3 bucket.
-
-A key is created once. `put_new` is one conditional write, so of any number of writers of a key one wins and the others
-know that they lost; nobody ever sees half an object. A write whose outcome is unknown is not a failed write: it is sent
-again until the store tells, and what can't be told within the store's patience is `StoreAway`, never "not written".
-"""
+"""Opens the store that a path or URL names; the contract of all of them is in `base.py`."""
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from stillhouse.gen.errors import StoreRefused
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """One object: its key relative to the store's root, its size in bytes, and a tag that changes with its content."""
-
-    key: str
-    size: int
-    etag: str
-
-
-class Store(Protocol):
-    """Objects by key; keys are relative to the root and separated by '/'. Safe to share between threads.
-
-    Every method raises `StoreAway` when the store does not answer (or its disk is full, read-only or failing), and
-    `StoreRefused` when it will not serve us until a person changes something.
-    """
-
-    url: str
-    """Canonical and without credentials: 's3://bucket/prefix', or an absolute local path."""
-    is_local: bool
-
-    def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
-        """Create `key` unless it exists. True: this call created it; False: someone else's object is there.
-
-        `seal` names the writer; on S3 it is kept in the object's metadata, and a retry that finds its own seal has won.
-        A file given as `body` may become the object itself: it may be deleted afterwards, never written to.
-        """
-
-    def put(self, key: str, body: bytes | Path) -> None:
-        """Write or replace `key`, atomically. For a file as `body` see `put_new`."""
-
-    def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
-        """Write only while the key's etag is `etag` (None: only while it is absent). The new etag; None when lost.
-
-        On S3, `probe` first: it finds out whether the store compares by itself.
-        """
-
-    def get(self, key: str) -> bytes | None:
-        """The whole object, or None where there is none."""
-
-    def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
-        """The whole object and the etag of just these bytes, for `swap`."""
-
-    def stat(self, key: str) -> Stat | None:
-        """Size and etag, or None where there is no such object."""
-
-    def seal_of(self, key: str) -> str | None:
-        """The seal that the object was created with. Always None on a local disk: shards hold theirs in the file."""
-
-    def open(self, key: str) -> BinaryIO:
-        """A seekable reader that fetches ranges as they are read.
-
-        Raises `FileNotFoundError` when absent, and from its reads `SourceError` when an S3 object changes meanwhile.
-        """
-
-    def list(self, prefix: str = "") -> Iterator[Stat]:
-        """Every object whose key starts with `prefix`, ordered by the keys' UTF-8 bytes. A missing folder is empty."""
-
-    def delete(self, key: str) -> None:
-        """Remove the object; where there is none, nothing happens."""
-
-    def scratch(self) -> Path:
-        """A local folder for files that are about to be put."""
-
-    def probe(self) -> None:
-        """Try what the promises rest on: access, and conditional writes. Leaves nothing behind.
-
-        Raises `StoreRefused` when the store ignores conditional writes or can't be written to.
-        """
-
+from stillhouse.gen.store.base import Store
 
 _S3 = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -111,9 +33,8 @@ def open_store(
         from stillhouse.gen.store.local import LocalStore
 
         return LocalStore(_local(url))
-    from stillhouse.gen.store.s3 import (
-        S3Store,  # boto3 takes a third of a second to import, which local datasets need not pay
-    )
+    # boto3 takes a third of a second to import, which local datasets need not pay.
+    from stillhouse.gen.store.s3 import S3Store
 
     bucket, prefix = _bucket_and_key(url)
     _check_prefix(url, prefix)

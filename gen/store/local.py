@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -17,7 +17,8 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused
-from stillhouse.gen.store import Stat
+from stillhouse.gen.store.lock import FileLock, Lock
+from stillhouse.gen.store.readable import Stat
 
 _SCRATCH = "_stillhouse/tmp"
 _LOCK = "_stillhouse/lock"
@@ -125,6 +126,28 @@ class LocalStore:
                 if folder == self._root or not _removed(folder):
                     return
 
+    def leftovers(self) -> Sequence[str]:
+        """See `ReadableStore`."""
+        folder = self._root / _SCRATCH
+        return sorted(f"{_SCRATCH}/{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
+
+    def run_lock(self, key: str) -> Lock:
+        """See `Store`."""
+        return FileLock(self._path(key))
+
+    def is_locked(self, key: str) -> bool:
+        """See `ReadableStore`."""
+        return FileLock(self._path(key)).is_held()
+
+    def check_writable(self) -> None:
+        """See `ReadableStore`."""
+        root = self._root
+        with self._errors("write", ""):
+            nearest = next(folder for folder in (root, *root.parents) if os.path.lexists(folder))
+            for folder in (nearest, root / "_stillhouse", root / "data"):
+                if folder.exists():
+                    _must_be_writable(folder)
+
     def scratch(self) -> Path:
         """See `Store`: on the file system of the dataset, so that a link is enough to put a file."""
         folder = self._root / _SCRATCH
@@ -197,21 +220,6 @@ class LocalStore:
             yield
         except OSError as error:
             raise _translated(error, f"could not {action} {self._root / key}") from error
-
-
-def check_writable(root: Path) -> None:
-    """Raise what a first write below `root` would, as far as that can be told without writing.
-
-    Raises:
-        StoreRefused, StoreAway: see `Store`.
-    """
-    try:
-        nearest = next(folder for folder in (root, *root.parents) if os.path.lexists(folder))
-        for folder in (nearest, root / "_stillhouse", root / "data"):
-            if folder.exists():
-                _must_be_writable(folder)
-    except OSError as error:
-        raise _translated(error, f"could not write {root}") from error
 
 
 def _must_be_writable(folder: Path) -> None:

@@ -8,7 +8,7 @@ retries of a PUT that had landed are covered by the same look.
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -22,8 +22,10 @@ from botocore.parsers import ResponseParserError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from stillhouse.gen.errors import SourceError, StillhouseError, StoreAway, StoreRefused
-from stillhouse.gen.store import Stat, s3_errors
+from stillhouse.gen.store import s3_errors
+from stillhouse.gen.store.lock import ClaimLock, Lock
 from stillhouse.gen.store.ranges import buffered
+from stillhouse.gen.store.readable import Stat
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -160,6 +162,22 @@ class S3Store:
     def delete(self, key: str) -> None:
         """See `Store`."""
         self._call("delete", key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))
+
+    def leftovers(self) -> Sequence[str]:
+        """See `ReadableStore`: nobody ever sees half an object there."""
+        return []
+
+    def run_lock(self, key: str) -> Lock:
+        """See `Store`."""
+        return ClaimLock(self, key)
+
+    def is_locked(self, key: str) -> bool:
+        """See `ReadableStore`."""
+        return ClaimLock(self, key).is_held()
+
+    def check_writable(self) -> None:
+        """See `ReadableStore`: what can be told is whether the bucket answers us."""
+        next(iter(self.list("_stillhouse/")), None)
 
     def scratch(self) -> Path:
         """See `Store`: one folder a user, below TMPDIR."""

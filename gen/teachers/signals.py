@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from stillhouse.gen.limits import Ceiling, Resource
-from stillhouse.gen.outcome import (
+from stillhouse.gen.limits.shares import Ceiling, Resource
+from stillhouse.gen.teachers.outcome import (
     Auth,
     BadRequest,
     Malformed,
@@ -27,7 +27,7 @@ from stillhouse.gen.outcome import (
     TooLong,
     Trouble,
 )
-from stillhouse.gen.transport import Reply
+from stillhouse.gen.teachers.transport import Reply
 
 MAX_WAIT_S = 3600.0
 """The longest wait a teacher can order; after it we look again."""

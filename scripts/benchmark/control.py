@@ -14,15 +14,16 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from stillhouse.cluster.actors import start_limiter, start_queue
+from stillhouse.cluster.actors.handles import start_limiter, start_queue
 from stillhouse.cluster.runtime import connected
-from stillhouse.gen.concurrency import Replies
-from stillhouse.gen.control import Counters
-from stillhouse.gen.dataset import bind, open_dataset
-from stillhouse.gen.leases import RENEW_S, Grant
-from stillhouse.gen.limits import SHARE_RENEW_S, Report
-from stillhouse.gen.planning import generations
-from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.leases import RENEW_S, Grant
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.shares import SHARE_RENEW_S, Report
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Limits
 

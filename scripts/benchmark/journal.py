@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from stillhouse.gen.journal import MAGIC, Frame, JournalFile, Kind
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
 
 CHUNKS, PER_CHUNK, BODY_BYTES = 50, 1000, 700
 

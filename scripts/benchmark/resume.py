@@ -18,9 +18,10 @@ from pathlib import Path
 
 from benchmark.server import serving, stats
 from benchmark.trial import write_prompts
-from stillhouse.gen.dataset import ChunkId, bind, open_dataset
-from stillhouse.gen.index import Indexer
-from stillhouse.gen.planning import generations
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.planning import generations
 from stillhouse.schemas.recipe_file import load_recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 

@@ -9,10 +9,10 @@ from builders import questions, recipe_of, write_source
 from faults.wire import at, served, setup, status
 from harness import run_in_process
 
-from stillhouse.gen.endpoints import OPENS_AFTER
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.worker import Worker
+from stillhouse.gen.teachers.endpoints import OPENS_AFTER
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.simulator import SimulatorSettings
 
 

@@ -10,10 +10,10 @@ import pytest
 from builders import index, questions, recipe_of, write_source
 from harness import run_in_process
 
-from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.dataset.index import read_part
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.index import read_part
-from stillhouse.gen.preview import preview
+from stillhouse.gen.views.preview import preview
 
 IDS = ["../../etc/passwd", "a/b", "CON", "x" * 10_000, "\U0001f600", "nul\0 \u2028 \r\n", ""]
 

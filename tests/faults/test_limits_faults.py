@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from stillhouse.cluster.rate_limiter import RateLimiter
-from stillhouse.gen.concurrency import Replies
-from stillhouse.gen.limits import LEASE_S, Allowance, Ceilings, Cost, Report
+from stillhouse.cluster.actors.rate_limiter import RateLimiter
+from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.shares import LEASE_S, Allowance, Ceilings, Cost, Report
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.signals import ceilings_of
 from stillhouse.schemas.simulator import SimulatorLimits

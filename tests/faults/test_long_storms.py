@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.endpoints import MOST_WAIT_S
-from stillhouse.gen.summary import summarise
+from stillhouse.gen.teachers.endpoints import MOST_WAIT_S
+from stillhouse.gen.views.summary import summarise
 from tests.faults.simulation.spec import Spec
 from tests.faults.simulation.world import World
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from stillhouse.cluster.cli import main
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.preview import preview, render
+from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store import open_store
-from stillhouse.gen.template import PromptMaker
-from stillhouse.gen.verify import render as render_report
-from stillhouse.gen.verify import verify
+from stillhouse.gen.views.preview import preview, render
+from stillhouse.gen.views.verify import render as render_report
+from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Source
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe

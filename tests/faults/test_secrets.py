@@ -20,9 +20,9 @@ from harness import run_in_process
 
 from stillhouse.gen import simulator
 from stillhouse.gen.errors import StillhouseError
-from stillhouse.gen.journal import frames
+from stillhouse.gen.journal.frames import frames
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.worker import Worker
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 

@@ -13,7 +13,7 @@ from integration.test_http import answering, certificate, listening
 
 from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.worker import Worker
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 

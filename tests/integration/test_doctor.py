@@ -13,7 +13,7 @@ from builders import questions, recipe_of, write_source
 from click.testing import CliRunner
 
 from stillhouse.cluster.cli import main
-from stillhouse.cluster.doctor import Finding, examine_recipe
+from stillhouse.cluster.commands.doctor import Finding, examine_recipe
 from stillhouse.gen import simulator
 from stillhouse.schemas.recipe_file import dump_recipe
 from stillhouse.schemas.simulator import SimulatorSettings

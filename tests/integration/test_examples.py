@@ -15,7 +15,7 @@ from harness import run_in_process
 from ray.cluster_utils import Cluster
 from s3_server import S3Server, rclone_s3
 
-from stillhouse.cluster.options import read
+from stillhouse.cluster.commands.options import read
 from stillhouse.gen.store import open_store
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ import pyarrow.dataset as ds
 import pytest
 from harness import run_in_process
 
-from stillhouse.gen.dataset import open_dataset
-from stillhouse.gen.summary import summarise
-from stillhouse.gen.verify import verify
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.views.summary import summarise
+from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import read_recipe
 

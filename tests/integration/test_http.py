@@ -22,9 +22,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.http import MAX_REPLY_BYTES, HttpTransport
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.http import MAX_REPLY_BYTES, HttpTransport
+from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.schemas.simulator import SimulatorSettings
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -18,7 +18,7 @@ import yaml
 from builders import questions, write_source
 from ray_head import RayHead, answers, free_ports, ray_head, wait_until
 
-from stillhouse.cluster.submit import Jobs, exit_code_of
+from stillhouse.cluster.jobs.submit import Jobs, exit_code_of
 from stillhouse.schemas.recipe_file import read_recipe
 
 pytestmark = [

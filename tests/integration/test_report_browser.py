@@ -8,8 +8,8 @@ import pytest
 from builders import answer, body_of, chunk_of, sealed
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from stillhouse.gen.dataset import open_dataset
-from stillhouse.gen.report import report
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.views.report import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -16,11 +16,11 @@ from faults.history import check
 from harness import run_in_process
 from s3_server import S3Server
 
-from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused, SourceError, StillhouseError
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.summary import Summary
-from stillhouse.gen.worker import Worker
+from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 

@@ -9,8 +9,9 @@ import pytest
 from s3_server import S3Server
 
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source import find_files, read_rows
-from stillhouse.gen.store import Store, open_store
+from stillhouse.gen.source.files import find_files, read_rows
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Source
 
 ROWS = [{"q": f"question {number} \U0001f600"} for number in range(5000)]

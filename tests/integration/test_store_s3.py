@@ -16,7 +16,8 @@ from moto.server import ThreadedMotoServer
 from s3_server import Does, Fault, S3Server
 
 from stillhouse.gen.errors import SourceError, StoreAway, StoreRefused
-from stillhouse.gen.store import Store, open_store
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.base import Store
 
 OpenStore = Callable[..., Store]
 

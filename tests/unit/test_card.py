@@ -10,12 +10,13 @@ import pytest
 import yaml
 from builders import answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, write_source
 
-from stillhouse.gen.card import BEGIN, CARD_KEY, END, kept_card, size_category, write_card
-from stillhouse.gen.dataset import ChunkId, open_dataset
+from stillhouse.gen.dataset.card_file import CARD_KEY, kept_card, write_card
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.report import report
-from stillhouse.gen.shards import Sealer
-from stillhouse.gen.verify import verify
+from stillhouse.gen.views.card import BEGIN, END, card_of, size_category
+from stillhouse.gen.views.report import report
+from stillhouse.gen.views.verify import verify
+from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
 
 LLAMA = {"name": "llama", "base_url": "http://t/v1", "model": "meta-llama/Llama-3.3-70B-Instruct"}
@@ -30,9 +31,14 @@ def part_of_a_dataset(root: Path, *, rows: int = 4, **changes: Any) -> Recipe:
     return recipe
 
 
-def card_of(recipe: Recipe) -> tuple[dict[str, Any], str]:
+def rendered(recipe: Recipe, *, in_progress: bool = True) -> Callable[[str], str]:
+    """What makes the card of the recipe's dataset."""
+    return lambda stored: card_of(open_dataset(recipe), recipe if in_progress else None, stored=stored)
+
+
+def written(recipe: Recipe) -> tuple[dict[str, Any], str]:
     """The head and the body of the card, written now."""
-    write_card(open_dataset(recipe), recipe)
+    write_card(open_dataset(recipe), rendered(recipe))
     text = (Path(recipe.dataset.path) / CARD_KEY).read_text()
     head, body = re.fullmatch(r"---\n(.*?)---\n(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     return yaml.safe_load(head), body
@@ -41,14 +47,14 @@ def card_of(recipe: Recipe) -> tuple[dict[str, Any], str]:
 def test_datasets_loads_data_and_nothing_else(tmp_path: Path) -> None:
     """`load_dataset(<folder>)` comes to the records: neither the rejected ones nor our own files."""
     recipe = part_of_a_dataset(tmp_path)
-    write_card(open_dataset(recipe))
+    write_card(open_dataset(recipe), rendered(recipe, in_progress=False))
     loaded = datasets.load_dataset(recipe.dataset.path, split="train", cache_dir=str(tmp_path / "cache"))
     assert [row["content"] for (row,) in loaded["completion"]] == ["answer 0", "answer 1"]
 
 
 def test_partial_dataset_says_so(tmp_path: Path) -> None:
     """The counts are those of the sealed shards, and what is left to ask is named."""
-    head, body = card_of(part_of_a_dataset(tmp_path))
+    head, body = written(part_of_a_dataset(tmp_path))
     assert head["size_categories"] == ["n<1K"]
     assert head["license"] == "other"
     assert "2 records in 1 shard, with 1 sample still to be asked" in body
@@ -60,16 +66,16 @@ def test_dataset_without_a_shard_has_a_card(tmp_path: Path) -> None:
     write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path, teachers=[LLAMA])
     index(recipe)
-    assert "Built with Llama" in card_of(recipe)[1]
+    assert "Built with Llama" in written(recipe)[1]
 
 
 def test_finished_dataset_is_written_once(tmp_path: Path) -> None:
     """A run that finds everything there leaves the card as it is."""
     recipe = part_of_a_dataset(tmp_path, rows=3)
-    assert "not finished" not in card_of(recipe)[1]
+    assert "not finished" not in written(recipe)[1]
     path = Path(recipe.dataset.path) / CARD_KEY
     before = path.stat()
-    write_card(open_dataset(recipe), recipe)
+    write_card(open_dataset(recipe), rendered(recipe))
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -77,7 +83,7 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
     """A later run's other declaration stands beside what earlier shards were made under."""
     part_of_a_dataset(tmp_path, teachers=[LLAMA])
     own = {"license": "ours", "training_use": "by-authorisation", "authorisation": "letter 7"}
-    body = card_of(recipe_of(tmp_path, dataset={"prompts_per_shard": 3}, teachers=[LLAMA | {"terms": own}]))[1]
+    body = written(recipe_of(tmp_path, dataset={"prompts_per_shard": 3}, teachers=[LLAMA | {"terms": own}]))[1]
     assert "Licence: Llama 3.3 Community License, by the model's name" in body
     assert "Licence: ours, as the user declared it" in body
     assert "Authorisation: letter 7" in body
@@ -91,27 +97,27 @@ def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
         answer(held, ordinal, body_of(f"answer {ordinal}", model=model))
     meta, _ = sealed(recipe, held)
     assert len(meta.answered_as["llama"]) == 3
-    assert r"Answers name another model: gpt-\<b\>4o\</b\>." in card_of(recipe)[1]
+    assert r"Answers name another model: gpt-\<b\>4o\</b\>." in written(recipe)[1]
     assert "Answers name another model: <bdi>gpt-&lt;b&gt;4o&lt;/b&gt;</bdi>" in report(open_dataset(recipe))
 
 
 def test_the_model_that_was_asked_is_no_other(tmp_path: Path) -> None:
     """No word of it."""
     recipe = part_of_a_dataset(tmp_path)
-    assert "name another model" not in card_of(recipe)[1] + report(open_dataset(recipe))
+    assert "name another model" not in written(recipe)[1] + report(open_dataset(recipe))
 
 
 def test_what_a_user_writes_stays(tmp_path: Path) -> None:
     """Text around our part and fields of the head are the user's; our part and the counts are written anew."""
     recipe = part_of_a_dataset(tmp_path)
-    head, body = card_of(recipe)
+    head, body = written(recipe)
     mine = head | {"license": "cc-by-4.0", "language": ["en"], "size_categories": ["n>1T"]}
     text = f"---\n{yaml.safe_dump(mine)}---\n\nMy own words.\n{body}\nAnd more of them.\n"
     (Path(recipe.dataset.path) / CARD_KEY).write_text(text)
     held = open_chunk(recipe, ChunkId(0, 1))
     answer(held, 0, body_of("the last"))
     Sealer(open_dataset(recipe), recipe, held).seal()
-    head, body = card_of(recipe)
+    head, body = written(recipe)
     assert (head["license"], head["language"], head["size_categories"]) == ("cc-by-4.0", ["en"], ["n<1K"])
     assert (body.count("My own words."), body.count("And more of them."), body.count(BEGIN)) == (1, 1, 1)
     assert "3 records in 2 shards" in body
@@ -135,16 +141,16 @@ def test_what_a_user_writes_stays(tmp_path: Path) -> None:
 def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str], str], kept: str) -> None:
     """Marks that are no pair, a Windows editor, a head that YAML chokes on: the text stays, twice as well."""
     recipe = part_of_a_dataset(tmp_path)
-    head, body = card_of(recipe)
+    head, body = written(recipe)
     card = Path(recipe.dataset.path) / CARD_KEY
     text = f"---\n{yaml.safe_dump(head | {'license': 'mine'})}---\n\nMy own words.\n{body}\nAnd more of them.\n"
     card.write_bytes(broken(text).encode())
     for _ in range(2):
-        write_card(open_dataset(recipe), recipe)
-        written = card.read_text()
-        assert kept in written
-        assert "license: mine" in written
-        assert (written.count(BEGIN), written.count(END)) == (1, 1)
+        write_card(open_dataset(recipe), rendered(recipe))
+        text = card.read_text()
+        assert kept in text
+        assert "license: mine" in text
+        assert (text.count(BEGIN), text.count(END)) == (1, 1)
 
 
 def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
@@ -153,8 +159,8 @@ def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
     card = Path(recipe.dataset.path) / CARD_KEY
     card.write_bytes("Größe".encode("latin-1"))
     with pytest.raises(DatasetError, match="expected UTF-8"):
-        write_card(open_dataset(recipe), recipe)
-    with kept_card(open_dataset(recipe), recipe):
+        write_card(open_dataset(recipe), rendered(recipe))
+    with kept_card(open_dataset(recipe), rendered(recipe)):
         pass
     assert card.read_bytes() == "Größe".encode("latin-1")
 
@@ -165,8 +171,8 @@ def test_hostile_recipe_stays_text(tmp_path: Path) -> None:
     terms = {"training_use": "permitted", "license": "<b>|x|</b>\u202e", "url": "javascript:alert(1)"}
     teacher = {"name": "t", "base_url": "http://t/v1", "model": "m", "terms": terms}
     recipe = part_of_a_dataset(tmp_path, ask={"system": system}, teachers=[teacher])
-    card_of(recipe)
-    body = card_of(recipe)[1]
+    written(recipe)
+    body = written(recipe)[1]
     prose, fenced = body.split("`````yaml\n")
     assert (body.count("## Columns"), body.count(END)) == (1, 1)
     assert not re.search(r"(?<!\\)<(?!!-- stillhouse)", prose)
@@ -180,21 +186,21 @@ def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     index(recipe)
     path = Path(recipe.dataset.path) / CARD_KEY
-    with kept_card(open_dataset(recipe), recipe):
+    with kept_card(open_dataset(recipe), rendered(recipe)):
         held = open_chunk(recipe)
         answer(held, 0, body_of())
         sealed(recipe, held)
     assert "1 record in 1 shard" in path.read_text()
     path.unlink()
     path.mkdir()
-    with kept_card(open_dataset(recipe), recipe):
+    with kept_card(open_dataset(recipe), rendered(recipe)):
         pass
 
 
 def test_card_is_no_foreign_file(tmp_path: Path) -> None:
     """`verify` knows it."""
     recipe = part_of_a_dataset(tmp_path)
-    write_card(open_dataset(recipe))
+    write_card(open_dataset(recipe), rendered(recipe, in_progress=False))
     assert CARD_KEY not in [finding.key for finding in verify(open_dataset(recipe)).findings]
 
 

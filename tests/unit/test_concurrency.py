@@ -7,7 +7,7 @@ from closed_loop import Behaviour, Heard, play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.concurrency import Adaptive, Replies
+from stillhouse.gen.limits.concurrency import Adaptive, Replies
 from stillhouse.schemas.simulator import SimulatorLimits
 from stillhouse.schemas.teacher import Limits
 

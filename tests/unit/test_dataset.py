@@ -10,16 +10,9 @@ from builders import index, questions, recipe_of, write_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.dataset import (
-    RECIPE_KEY,
-    ChunkId,
-    bind,
-    open_dataset,
-    plan_key,
-    read_identity,
-    read_plans,
-    sealed_chunks,
-)
+from stillhouse.gen.dataset.binding import bind, read_identity
+from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, open_dataset, plan_key, sealed_chunks
+from stillhouse.gen.dataset.plans import read_plans
 from stillhouse.gen.errors import DatasetError
 
 TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from builders import queue_stats, recipe_of
 
-from stillhouse.cluster.display import Progress
-from stillhouse.gen.control import Tally
-from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.cluster.progress.display import Progress
+from stillhouse.gen.coordination.counters import Tally
+from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 LIMITS = {"requests_per_minute": 600, "in_flight": 50}
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
@@ -20,8 +20,8 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from builders import index, questions, recipe_of, write_source
-from stillhouse.cluster.display import Screen
-from stillhouse.cluster.prompt_queue import PromptQueue
+from stillhouse.cluster.progress.display import Screen
+from stillhouse.cluster.actors.prompt_queue import PromptQueue
 
 recipe = recipe_of(Path(sys.argv[1]))
 write_source(Path(sys.argv[1]), questions(3))

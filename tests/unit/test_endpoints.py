@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.endpoints import MOST_WAIT_S, OPENS_AFTER, Endpoint, Endpoints
+from stillhouse.gen.teachers.endpoints import MOST_WAIT_S, OPENS_AFTER, Endpoint, Endpoints
 
 URLS = ("http://a/v1", "http://b/v1", "http://c:8000/v1")
 

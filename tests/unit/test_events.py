@@ -3,10 +3,11 @@
 import json
 import logging
 
-from stillhouse.cluster.events import MAX_TEXT, _Line
-from stillhouse.cluster.logged_queue import LoggedQueue
-from stillhouse.gen.control import Counters, Renewal
-from stillhouse.gen.dataset import ChunkId
+from stillhouse.cluster.actors.events import MAX_TEXT, _Line
+from stillhouse.cluster.actors.logged_queue import LoggedQueue
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.messages import Renewal
+from stillhouse.gen.dataset.layout import ChunkId
 
 
 def line(event: str, **fields: object) -> str:

@@ -14,12 +14,15 @@ from builders import index, questions, recipe_of, write_source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import stillhouse.gen.index
-from stillhouse.gen.chunk import ChunkReader
-from stillhouse.gen.dataset import CHUNKS_PER_PART, ChunkId, bind, index_key, open_dataset, read_plans
+import stillhouse.gen.dataset.index
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
+from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
+from stillhouse.gen.dataset.planning import next_plan
+from stillhouse.gen.dataset.plans import read_plans, store_plan
 from stillhouse.gen.errors import DatasetError, SourceError
-from stillhouse.gen.index import Indexer, PartInfo, read_part, read_parts
-from stillhouse.gen.planning import next_plan, store_plan
 from stillhouse.schemas.recipe import Recipe
 
 
@@ -122,7 +125,7 @@ def test_a_source_without_much_in_it(tmp_path: Path, rows: list[Any], counts: tu
 
 def test_a_chunk_of_duplicates_ends_too(tmp_path: Path) -> None:
     """A chunk holds at most ROWS_PER_PROMPT times its prompts, so that no chunk grows without bound."""
-    write_source(tmp_path, questions(1) * (3 * stillhouse.gen.index.ROWS_PER_PROMPT))
+    write_source(tmp_path, questions(1) * (3 * stillhouse.gen.dataset.index.ROWS_PER_PROMPT))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 2})
     made = index(recipe)
     assert made is not None

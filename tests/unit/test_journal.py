@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.errors import DatasetError, StoreAway
-from stillhouse.gen.journal import MAGIC, Frame, JournalFile, Kind, encode, frames, is_dead, leftovers
+from stillhouse.gen.journal.file import JournalFile, is_dead, leftovers
+from stillhouse.gen.journal.frames import MAGIC, Frame, Kind, encode, frames
 
 _AT = st.floats(min_value=0, max_value=4e9, allow_nan=False)
 _ORDINALS = st.integers(0, 2**32 - 1)
@@ -148,7 +149,8 @@ def test_what_changed_on_disk_is_not_given_back(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys, pathlib
-from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
 journal = JournalFile.create(pathlib.Path(sys.argv[1]))
 journal.append(Frame(Kind.SENT, 1, 1.0))
 print("ready", flush=True)
@@ -187,7 +189,8 @@ def test_a_journal_is_locked_within_its_process_too(tmp_path: Path) -> None:
 _FILLER = """
 import pathlib, resource, sys
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:

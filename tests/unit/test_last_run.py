@@ -8,9 +8,9 @@ from builders import recipe_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.dataset import LAST_RUN_KEY, open_dataset
+from stillhouse.gen.dataset.last_run import read_last_run, store_last_run
+from stillhouse.gen.dataset.layout import LAST_RUN_KEY, open_dataset
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.last_run import read_last_run, store_last_run
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe
 from stillhouse.schemas.simulator import HangFault, SimulatorSettings

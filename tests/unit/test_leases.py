@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from stillhouse.gen.dataset import ChunkId
-from stillhouse.gen.leases import FENCE_S, TERM_S, Grant, Leases
+from stillhouse.gen.coordination.leases import FENCE_S, TERM_S, Grant, Leases
+from stillhouse.gen.dataset.layout import ChunkId
 
 WORKERS = st.sampled_from(["a", "b", "c"])
 CHUNKS = [ChunkId(0, number) for number in range(6)]

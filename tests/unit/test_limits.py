@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stillhouse.gen.concurrency import Replies
-from stillhouse.gen.limits import (
+from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.shares import (
     BURST_S,
     LEASE_S,
     RAMP_S,

@@ -7,19 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import FIRST, answer, body_of, clients_of, index, open_chunk, questions, recipe_of, write_source
+from builders import FIRST, answer, body_of, index, open_chunk, questions, recipe_of, teachers_of, write_source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3_server import S3Server
 
-from stillhouse.gen.chunk import Chunk
-from stillhouse.gen.dataset import open_dataset
-from stillhouse.gen.journal import Frame, JournalFile, Kind, frames, leftovers
-from stillhouse.gen.open_chunk import REMEMBERED_BYTES, OpenChunk
-from stillhouse.gen.outcome import Ambiguous, Money, Overload
-from stillhouse.gen.retry import MAX_DEATHS, GiveUp, Tries
-from stillhouse.gen.shipping import Shipper, recovered, sweep
-from stillhouse.gen.transport import Reply
+from stillhouse.gen.dataset.chunk import Chunk
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.journal.file import JournalFile, leftovers
+from stillhouse.gen.journal.frames import Frame, Kind, frames
+from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
+from stillhouse.gen.teachers.outcome import Ambiguous, Money, Overload
+from stillhouse.gen.teachers.retry import MAX_DEATHS, GiveUp, Tries
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.open_chunk import REMEMBERED_BYTES, OpenChunk
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Recipe
@@ -57,7 +58,7 @@ def chunk_of(count: int = PROMPTS) -> Chunk:
 
 def opened(path: Path) -> OpenChunk:
     """The chunk with a new journal."""
-    return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, client_of=clients_of(recipe()))
+    return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, teacher_of=teachers_of(recipe()))
 
 
 def end(held: OpenChunk, ordinal: int, how: str, *, at: float) -> None:
@@ -68,7 +69,7 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float) -> None:
         held.unanswered(ordinal, Kind.NOT_SENT, Overload("away"), at=at)
     else:
         status, body = REPLIES[how]
-        read = held.client(ordinal).read
+        read = held.teacher(ordinal).read
         held.answered(ordinal, Reply(status, {}, body), at=at, latency_s=0.5, endpoint="host", read=read)
 
 
@@ -229,7 +230,7 @@ def test_every_reply_reads_back_as_it_was_read(tmp_path: Path) -> None:
         assert state(again) == wanted, how
         if (place := again.answers[0]) is not None:
             frame = again.journal.read(*place)
-            outcome = again.client(0).read(Reply(frame.status, {}, frame.body))
+            outcome = again.teacher(0).read(Reply(frame.status, {}, frame.body))
             assert isinstance(outcome, Completion) == (how == "answer")
 
 
@@ -239,7 +240,7 @@ def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
     long = body_of("x" * (REMEMBERED_BYTES - 2000))
     for ordinal, body in enumerate([long, long, body_of("short")]):
         held.sent(ordinal, at=float(ordinal))
-        read = held.client(ordinal).read
+        read = held.teacher(ordinal).read
         held.answered(ordinal, Reply(200, {}, body), at=float(ordinal), latency_s=0.5, endpoint="host", read=read)
     texts = []
     for ordinal in range(3):
@@ -248,7 +249,7 @@ def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
         frame = held.journal.read(*place)
         outcome = held.outcome(ordinal, frame)
         assert isinstance(outcome, Completion)
-        assert held.outcome(ordinal, frame) == outcome == held.client(ordinal).read(Reply(200, {}, frame.body))
+        assert held.outcome(ordinal, frame) == outcome == held.teacher(ordinal).read(Reply(200, {}, frame.body))
         texts.append(len(outcome.text or ""))
     assert texts == [REMEMBERED_BYTES - 2000, REMEMBERED_BYTES - 2000, 5]
     assert [held.outcome(n, Frame(Kind.ANSWERED, n, 0.0, 0.0, 402, "", b"")) == Money("HTTP 402 without a body", 402)
@@ -274,7 +275,7 @@ def test_alike_failures_tell_of_the_recipe_and_few_of_the_prompts(tmp_path: Path
             chunk_of(count),
             JournalFile.create(tmp_path / f"few-{count}.journal"),
             samples=SAMPLES,
-            client_of=clients_of(recipe()),
+            teacher_of=teachers_of(recipe()),
         )
         for ordinal in range(SAMPLES * count):
             answer(few, ordinal, REPLIES["bad request"][1], status=400)
@@ -284,8 +285,8 @@ def test_alike_failures_tell_of_the_recipe_and_few_of_the_prompts(tmp_path: Path
 def test_teachers_are_drawn_the_same_for_ever(tmp_path: Path) -> None:
     """By prompt and sample, whoever opens the chunk; both are asked."""
     one, other = opened(tmp_path / "0.journal"), opened(tmp_path / "1.journal")
-    names = [one.client(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
-    assert names == [other.client(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
+    names = [one.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
+    assert names == [other.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
     assert set(names) == {"a", "b"}
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stillhouse.gen.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
-from stillhouse.gen.teachers import api_of
-from stillhouse.gen.transport import Reply
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
+from stillhouse.gen.teachers.protocols import api_of
+from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.arrow import RECORD
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.recipe import Ask

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from builders import queue_stats, recipe_of
 
-from stillhouse.cluster.pace import Pace, settled, unsealed
-from stillhouse.gen.control import Tally
-from stillhouse.gen.shard_meta import ShardCounts
+from stillhouse.cluster.progress.pace import Pace, settled, unsealed
+from stillhouse.gen.coordination.counters import Tally
+from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 LIMITS = {"requests_per_minute": 600, "tokens_per_minute": 60_000, "in_flight": 50}
 

@@ -30,7 +30,11 @@ def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.Zi
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in names} == {"stillhouse"}
     needed = {"stillhouse/cluster/quickstart/recipe.yaml", "stillhouse/cluster/quickstart/prompts.jsonl"}
-    needed |= {"stillhouse/gen/report/page.html.j2", "stillhouse/gen/report/page.css", "stillhouse/gen/card.md.j2"}
+    needed |= {
+        "stillhouse/gen/views/report/page.html.j2",
+        "stillhouse/gen/views/report/page.css",
+        "stillhouse/gen/views/card.md.j2",
+    }
     assert names >= needed | {"stillhouse/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 

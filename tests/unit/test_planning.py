@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from builders import index, questions, recipe_of, write_source
 
-from stillhouse.gen.dataset import ChunkId, Plan, bind, open_dataset, read_plans
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.planning import generations, is_sealed, next_plan
+from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
 from stillhouse.gen.errors import DatasetError, SourceError, UsageError
-from stillhouse.gen.index import Indexer
-from stillhouse.gen.planning import generations, is_sealed, next_plan, store_plan
 from stillhouse.schemas.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ import pytest
 from harness import run_in_process
 
 from stillhouse.gen.errors import DatasetError, SourceError, UsageError
-from stillhouse.gen.preview import preview, render
+from stillhouse.gen.views.preview import preview, render
 from stillhouse.schemas.recipe import Recipe
 
 ESC, BIDI = "\x1b[31m", "\u202e"

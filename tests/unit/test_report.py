@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from s3_server import S3Server
 
 from stillhouse.cluster.cli import main
-from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.report import report
-from stillhouse.gen.report.histogram import Histogram
-from stillhouse.gen.report.shown import shown
-from stillhouse.gen.report.timeline import PAUSE_S, Timeline
-from stillhouse.gen.shards import Sealer
+from stillhouse.gen.views.report import report
+from stillhouse.gen.views.report.histogram import Histogram
+from stillhouse.gen.views.report.shown import shown
+from stillhouse.gen.views.report.timeline import PAUSE_S, Timeline
+from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror=alert(1)>=cmd|"/C calc"\x1b[31m\u202eevil\u0007'

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.outcome import (
+from stillhouse.gen.teachers.outcome import (
     Ambiguous,
     Auth,
     BadRequest,
@@ -18,7 +18,18 @@ from stillhouse.gen.outcome import (
     ServerError,
     TooLong,
 )
-from stillhouse.gen.retry import MAX_OVERLOADS, Again, Decision, GiveUp, Pause, Settled, Tries, backoff_s, decide, note
+from stillhouse.gen.teachers.retry import (
+    MAX_OVERLOADS,
+    Again,
+    Decision,
+    GiveUp,
+    Pause,
+    Settled,
+    Tries,
+    backoff_s,
+    decide,
+    note,
+)
 from stillhouse.schemas.completion import Completion
 
 ANSWER = Completion("four", "stop", "stop")

@@ -8,20 +8,22 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
-from builders import clients_of, questions, recipe_of, write_source
+from builders import questions, recipe_of, teachers_of, write_source
 from harness import run_in_process
 
-from stillhouse.gen.chunk import Chunk, ChunkReader, Retried
-from stillhouse.gen.dataset import ChunkId, Plan, index_key, open_dataset, plan_key, read_plans
+from stillhouse.gen.dataset.chunk import Chunk, ChunkReader, Retried
+from stillhouse.gen.dataset.index import read_part, read_parts
+from stillhouse.gen.dataset.layout import ChunkId, index_key, open_dataset, plan_key
+from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
+from stillhouse.gen.dataset.retry_planning import retry_parts, retry_plan
+from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.index import read_part, read_parts
-from stillhouse.gen.journal import Frame, JournalFile, Kind
-from stillhouse.gen.open_chunk import OpenChunk
-from stillhouse.gen.planning import store_plan
-from stillhouse.gen.retrying import retry_parts, retry_plan
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.summary import Summary, read_meta, summarise
-from stillhouse.gen.verify import verify
+from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.views.verify import verify, verify_and_repair
+from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Recipe
@@ -272,8 +274,8 @@ def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
     retried = {n: Retried({n: "overload", 3: "poison"}, (ChunkId(0, 0),)) for n in range(3)}
     chunk = Chunk(ChunkId(1, 0), prompts, [], [], [], retried)
     journal = JournalFile.create(tmp_path / "j")
-    client_of = clients_of(recipe_of(tmp_path))
-    held = OpenChunk(chunk, journal, samples=4, client_of=client_of)
+    teacher_of = teachers_of(recipe_of(tmp_path))
+    held = OpenChunk(chunk, journal, samples=4, teacher_of=teacher_of)
     wanted = [0, 3, 5, 7, 10, 11]
     assert (list(held.todo()), held.left, held.asked) == (wanted, 6, 6)
     held.recover([Frame(Kind.ANSWERED, 1, 1.0, 0.0, 400, "h", b"{}")], died=False)
@@ -294,7 +296,7 @@ async def test_verify_expects_just_the_samples_that_are_asked_again(tmp_path: Pa
     before = {row["record_id"]: row["completion"] for row in rows(recipe)}
     shutil.copy(out / ChunkId(0, 1).data_key, out / ChunkId(1, 1).data_key)
     assert not verify(store).ok
-    assert verify(store, repair=True).ok
+    assert verify_and_repair(store).ok
     assert (await asked(recipe, retry=RETRYABLE)).requests == 0
     assert {row["record_id"]: row["completion"] for row in rows(recipe)} == before
     assert_sound(recipe)
@@ -307,7 +309,7 @@ async def test_a_shard_whose_failures_were_asked_again_stays(tmp_path: Path) -> 
     await asked(recipe, retry=RETRYABLE)
     path = Path(recipe.dataset.path) / ChunkId(0, 1).data_key
     path.write_bytes(path.read_bytes()[:-100])
-    assert not verify(open_dataset(recipe), repair=True).ok
+    assert not verify_and_repair(open_dataset(recipe)).ok
     assert path.exists()
 
 

@@ -17,12 +17,12 @@ import pytest
 from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed
 from pydantic import BaseModel
 
-from stillhouse.gen.dataset import open_dataset
-from stillhouse.gen.journal import Frame, Kind
-from stillhouse.gen.outcome import Ambiguous, Overload
-from stillhouse.gen.shard_meta import ShardCounts, ShardMeta
-from stillhouse.gen.shipping import recovered
-from stillhouse.gen.transport import Reply
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.journal.shipping import recovered
+from stillhouse.gen.teachers.outcome import Ambiguous, Overload
+from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED
 from stillhouse.schemas.record import Record, RejectReason
 
@@ -103,7 +103,7 @@ def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
     (row,) = files["data"]
     Record.model_validate(row)
     assert row == {
-        "record_id": held.client(0).ids.of(held.prompt(0).key, 0),
+        "record_id": held.teacher(0).ids.of(held.prompt(0).key, 0),
         "prompt_id": "q0",
         "prompt_key": held.prompt(0).key.hex(),
         "sample": 0,
@@ -161,7 +161,7 @@ def test_what_is_no_training_data_is_rejected_with_its_reason(
     assert files["data"] == []
     (row,) = files["rejected"]
     assert (row["reject_reason"], row["prompt_id"], row["sample"], row["duplicate_of"]) == (reason, "a", 0, None)
-    assert row["record_id"] == held.client(0).ids.of(held.prompt(0).key, 0)
+    assert row["record_id"] == held.teacher(0).ids.of(held.prompt(0).key, 0)
     assert (row["completion"] is None) == (reason in ("content_filter", "refused"))
     assert row["refusal"] == {"flagged": "flagged"}.get(row["refusal"], row["refusal"])
     assert meta.counts.rejected == {reason: 1}
@@ -189,7 +189,7 @@ def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
     recipe, held = chunk_of(tmp_path, questions(1))
     held.sent(0, at=1.0)
     reply = Reply(400, {}, b'{"error": {"message": "not this", "code": "content_filter"}}')
-    held.answered(0, reply, at=1.0, latency_s=0.1, endpoint="host", read=held.client(0).read)
+    held.answered(0, reply, at=1.0, latency_s=0.1, endpoint="host", read=held.teacher(0).read)
     _, files = sealed(recipe, held)
     (row,) = files["rejected"]
     assert (row["refusal"], row["finish_reason"], row["completion"], row["input_tokens"]) == (

@@ -11,15 +11,15 @@ import pytest
 from builders import recipe_of
 from s3_server import Fault, S3Server
 
-import stillhouse.gen.run_lock
-from stillhouse.gen.dataset import RUN_KEY, open_dataset
+import stillhouse.gen.store.lock
+from stillhouse.gen.dataset.layout import RUN_KEY, open_dataset
+from stillhouse.gen.dataset.run_lock import RunLock, is_running
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.run_lock import RunLock, is_running
-from stillhouse.gen.store import Store
+from stillhouse.gen.store.base import Store
 
 _HOLDER = """
 import sys
-from stillhouse.gen.run_lock import RunLock
+from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.store import open_store
 with RunLock(open_store(sys.argv[1]), run="first", waiting=print, lost=lambda: None):
     print("held", flush=True)
@@ -79,8 +79,8 @@ def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heart beats faster, so that the tests need not wait."""
-    monkeypatch.setattr(stillhouse.gen.run_lock, "BEAT_S", 0.1)
-    monkeypatch.setattr(stillhouse.gen.run_lock, "STALE_S", 1.5)
+    monkeypatch.setattr(stillhouse.gen.store.lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(stillhouse.gen.store.lock, "STALE_S", 1.5)
 
 
 def s3_store(tmp_path: Path, s3: S3Server) -> Store:

@@ -22,12 +22,11 @@ from builders import (
     write_source,
 )
 
-from stillhouse.gen.dataset import ChunkId, open_dataset
-from stillhouse.gen.shard_meta import ShardCounts
-from stillhouse.gen.shards import Sealer
-from stillhouse.gen.sheet import ROW_GROUP_BYTES
-from stillhouse.gen.shipping import forget, recovered
-from stillhouse.gen.summary import read_meta
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.shard_meta import ShardCounts, read_meta
+from stillhouse.gen.journal.shipping import forget, recovered
+from stillhouse.gen.worker.parquet_writer import ROW_GROUP_BYTES
+from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.arrow import RECORD
 
 
@@ -146,10 +145,10 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from builders import FIRST, open_chunk, recipe_of
-from stillhouse.gen.dataset import open_dataset
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.shards import Sealer
-from stillhouse.gen.shipping import recovered
+from stillhouse.gen.worker.sealing import Sealer
+from stillhouse.gen.journal.shipping import recovered
 recipe = recipe_of(Path(sys.argv[1]), dataset={"prompts_per_shard": 50})
 store = open_dataset(recipe)
 held = open_chunk(recipe, worker="w1")

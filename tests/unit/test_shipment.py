@@ -7,8 +7,8 @@ import yaml
 from builders import recipe_of
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from stillhouse.cluster.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
-from stillhouse.cluster.submit import check_ended
+from stillhouse.cluster.jobs.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
+from stillhouse.cluster.jobs.submit import check_ended
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.schemas.recipe_file import read_recipe
 

@@ -8,12 +8,14 @@ import pytest
 from builders import FIRST, recipe_of
 from s3_server import Fault, S3Server
 
-import stillhouse.gen.shipping
-from stillhouse.gen.dataset import ChunkId, open_dataset
+import stillhouse.gen.journal.shipping
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.journal import Frame, JournalFile, Kind
-from stillhouse.gen.shipping import Shipper, forget, journal_root, recovered, sweep
-from stillhouse.gen.store import Store, open_store
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.base import Store
 
 OTHER = ChunkId(0, 1)
 
@@ -128,7 +130,7 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
 
 def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is much larger than SEGMENT_BYTES."""
-    monkeypatch.setattr(stillhouse.gen.shipping, "SEGMENT_BYTES", 100)
+    monkeypatch.setattr(stillhouse.gen.journal.shipping, "SEGMENT_BYTES", 100)
     begun(tmp_path, frames=10).close()
     sweep(store, tmp_path)
     assert len(keys(store)) == 4

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stillhouse.gen.limits import Ceiling, Resource
-from stillhouse.gen.outcome import (
+from stillhouse.gen.limits.shares import Ceiling, Resource
+from stillhouse.gen.teachers.outcome import (
     Auth,
     BadRequest,
     Malformed,
@@ -22,7 +22,7 @@ from stillhouse.gen.outcome import (
     Trouble,
 )
 from stillhouse.gen.teachers.signals import MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
-from stillhouse.gen.transport import Reply
+from stillhouse.gen.teachers.transport import Reply
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source import SourceFile, find_files, kept_fields, read_rows
+from stillhouse.gen.source.files import SourceFile, find_files, kept_fields, read_rows
 from stillhouse.schemas.recipe import Source
 
 ROW = b'{"q": "a"}\n'

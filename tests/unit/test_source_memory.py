@@ -14,7 +14,7 @@ import pytest
 READ = """
 import sys
 from pathlib import Path
-from stillhouse.gen.source import find_files, read_rows
+from stillhouse.gen.source.files import find_files, read_rows
 from stillhouse.schemas.recipe import Source
 
 def peak_mb():

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.source import MAX_ROW_BYTES, Position, Row, find_files, read_rows
+from stillhouse.gen.source.files import MAX_ROW_BYTES, Position, Row, find_files, read_rows
 from stillhouse.schemas.recipe import Source
 
 Texts = list[dict[str, str]]

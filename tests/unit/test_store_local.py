@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from stillhouse.gen.errors import StoreAway, StoreRefused
-from stillhouse.gen.store import Store, open_store, split_url
+from stillhouse.gen.store import open_store, split_url
+from stillhouse.gen.store.base import Store
 
 
 @pytest.fixture

@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.clock import SYSTEM
-from stillhouse.gen.concurrency import Replies
-from stillhouse.gen.endpoints import OPENS_AFTER, Endpoint
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.keys import redacted, resolve, without_keys
-from stillhouse.gen.limits import LEASE_S, Ceiling, Cost, Lease
-from stillhouse.gen.outcome import Auth
-from stillhouse.gen.teacher_client import Account, Assigner, TeacherClient
-from stillhouse.gen.transport import Lost, NotSent, Reply
+from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.assigner import Assigner
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.endpoints import OPENS_AFTER, Endpoint
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.keys import redacted, resolve, without_keys
+from stillhouse.gen.teachers.outcome import Auth
+from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -52,7 +55,7 @@ class Wire:
         self.sent: list[tuple[str, bytes, dict[str, str]]] = []
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """See `gen.transport.Transport`."""
+        """See `gen.teachers.transport.Transport`."""
         self.sent.append((url, body, dict(headers)))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -72,9 +75,8 @@ def teacher(**fields: Any) -> Teacher:
 def client(wire: Wire | None = None, clock: ManualClock | None = None, **fields: Any) -> TeacherClient:
     """A client of such a teacher."""
     clock = clock or ManualClock()
-    return TeacherClient(
-        teacher(**fields), Ask(max_tokens=50), transport=wire or Wire(), account=Account(clock), clock=clock
-    )
+    interpreter = Interpreter(teacher(**fields), Ask(max_tokens=50))
+    return TeacherClient(interpreter, max_tokens=50, transport=wire or Wire(), account=Account(clock), clock=clock)
 
 
 def lease(slots: int, *, pause_s: float = 0.0, ttl_s: float = math.inf) -> Lease:
@@ -330,9 +332,9 @@ async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str
     monkeypatch.setenv("T_KEY", CANARY)
     wire = Wire()
     asked = client(wire, api_key="env:T_KEY")
-    outcome = asked.read(Reply(401, {}, b'{"error": {"message": "%b"}}' % echo.encode()))
+    outcome = asked.interpreter.read(Reply(401, {}, b'{"error": {"message": "%b"}}' % echo.encode()))
     assert isinstance(outcome, Auth)
-    said = [str(outcome), repr(asked), repr(asked.account), repr(asked.teacher), asked.redact(echo)]
+    said = [str(outcome), repr(asked), repr(asked.account), repr(asked.teacher), asked.interpreter.redact(echo)]
     for error in (Lost(echo), NotSent(echo)):
         wire.answer = error
         with pytest.raises((Lost, NotSent)) as caught:
@@ -398,7 +400,7 @@ def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:
     assert asked.reload_key(sent_at=105.0)
     assert asked.reload_key(sent_at=106.0)
     assert not asked.reload_key(sent_at=111.0)
-    assert CANARY[-8:] not in asked.redact(f"late echo of {CANARY}")
+    assert CANARY[-8:] not in asked.interpreter.redact(f"late echo of {CANARY}")
 
 
 async def test_a_closed_circuit_is_waited_for_by_one() -> None:
@@ -451,7 +453,7 @@ def test_an_answer_without_usage_teaches_nothing() -> None:
     asked = client(price={"input": 1, "output": 1})
     silent = Completion("a", "stop", "stop", usage=Usage(None, None, 20))
     assert asked.learn(MESSAGES, silent) is None
-    assert asked.cost_usd(silent) is None
+    assert asked.interpreter.cost_usd(silent) is None
 
 
 @pytest.mark.parametrize(
@@ -466,7 +468,7 @@ def test_an_answer_without_usage_teaches_nothing() -> None:
 )
 def test_the_price(price: Any, usage: Usage, usd: float | None) -> None:
     """Per million tokens, cached ones at their own price."""
-    found = client(price=price).cost_usd(Completion("a", "stop", "stop", usage=usage))
+    found = client(price=price).interpreter.cost_usd(Completion("a", "stop", "stop", usage=usage))
     assert found == (usd if usd is None else pytest.approx(usd))
 
 
@@ -478,12 +480,17 @@ def samples(assigned: Assigner, count: int) -> list[str]:
     return [assigned(n.to_bytes(16, "big"), n % 4).teacher.name for n in range(count)]
 
 
+def assigner(weights: dict[str, float]) -> Assigner:
+    """Teachers of these names and weights."""
+    return Assigner([Interpreter(teacher(name=name, weight=weight), Ask()) for name, weight in weights.items()])
+
+
 def test_samples_are_assigned_in_proportion_and_for_ever() -> None:
     """By weight, the same for every worker and every run; the order of the draw is frozen by these names."""
     names = {"a": 1.0, "b": 3.0, "c": 4.0}
-    assigned = Assigner([client(name=name, weight=weight) for name, weight in names.items()])
+    assigned = assigner(names)
     drawn = samples(assigned, 8000)
-    assert drawn == samples(Assigner([client(name=name, weight=weight) for name, weight in names.items()]), 8000)
+    assert drawn == samples(assigner(names), 8000)
     counted = Counter(drawn)
     assert {name: pytest.approx(counted[name], rel=0.1) for name in names} == {"a": 1000, "b": 3000, "c": 4000}
     assert "".join(drawn[:12]) == "bccbcbcbccca"
@@ -491,7 +498,7 @@ def test_samples_are_assigned_in_proportion_and_for_ever() -> None:
 
 def test_a_lone_teacher_is_asked_everything() -> None:
     """Without a draw."""
-    assert set(samples(Assigner([client(name="a", weight=0.1)]), 50)) == {"a"}
+    assert set(samples(assigner({"a": 0.1}), 50)) == {"a"}
 
 
 @pytest.mark.parametrize("said", ["sk-0123456789/abcdef", r"sk-0123456789\/abcdef", r"\u0073k-0123456789\u002Fabcdef"])

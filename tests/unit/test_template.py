@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.template import PromptMaker
+from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
 from stillhouse.schemas.recipe import Ask, Source
 

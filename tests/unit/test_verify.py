@@ -17,13 +17,14 @@ from harness import run_in_process
 from s3_server import S3Server
 
 from stillhouse.gen import simulator
-from stillhouse.gen.dataset import ChunkId
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.errors import DatasetError, UsageError
-from stillhouse.gen.journal import Frame, JournalFile, Kind
-from stillhouse.gen.run_lock import RunLock
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.local import LocalStore
-from stillhouse.gen.verify import Report, render, verify
+from stillhouse.gen.views.verify import Report, render, verify, verify_and_repair
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -93,7 +94,8 @@ def dataset(finished: Path, tmp_path: Path) -> Path:
 
 def check(dataset: Path, *, repair: bool = False) -> Report:
     """The dataset's report."""
-    return verify(open_store(str(dataset)), repair=repair)
+    store = open_store(str(dataset))
+    return verify_and_repair(store) if repair else verify(store)
 
 
 def kinds(report: Report) -> set[str]:
@@ -489,7 +491,7 @@ def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
     with RunLock(store, run="r", waiting=lambda _: None, lost=lambda: None):
         assert verify(store).ok
         with pytest.raises(UsageError, match="a run works on it"):
-            verify(store, repair=True)
+            verify_and_repair(store)
 
 
 def test_no_dataset_is_refused(tmp_path: Path) -> None:
@@ -510,6 +512,6 @@ async def test_a_dataset_on_s3_is_repaired_alike(tmp_path: Path, s3: S3Server) -
         assert data is not None
         store.put(key, data[:-100])
         assert kinds(verify(store)) == {"unreadable"}
-        assert verify(store, repair=True).ok
+        assert verify_and_repair(store).ok
         assert (await run_in_process(recipe)).state == "done"
-    assert verify(store, repair=True).ok
+    assert verify_and_repair(store).ok

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset import JOURNAL_PREFIX
-from stillhouse.gen.summary import Summary, summarise
-from stillhouse.gen.verify import verify
+from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
+from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.views.verify import verify
 
 from .history import SETTLING, Broken, History, Request, Sample
 from .services import Services

@@ -10,15 +10,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.cluster.prompt_queue import PromptQueue
-from stillhouse.cluster.rate_limiter import RateLimiter
-from stillhouse.gen.control import Counters, End, NoMore, Renewal, Unreachable, Wait
-from stillhouse.gen.dataset import ChunkId, Plan, read_plans
+from stillhouse.cluster.actors.prompt_queue import PromptQueue
+from stillhouse.cluster.actors.rate_limiter import RateLimiter
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.leases import TERM_S, Grant
+from stillhouse.gen.coordination.messages import End, NoMore, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused, StillhouseError
-from stillhouse.gen.leases import TERM_S, Grant
-from stillhouse.gen.limits import LEASE_S, Lease, Report
-from stillhouse.gen.shard_meta import ShardCounts
-from stillhouse.gen.worker import Worker
+from stillhouse.gen.limits.shares import LEASE_S, Lease, Report
+from stillhouse.gen.worker.worker import Worker
 
 from .processes import Killed, Process, check_alive
 from .services import Services
@@ -68,7 +70,7 @@ class Actor:
 
 
 class QueueLine:
-    """`gen.control.Queue` over a Line."""
+    """`gen.coordination.messages.Queue` over a Line."""
 
     def __init__(self, line: Line, crew: "Crew", process: Process, now: Callable[[], float]) -> None:
         self._line = line
@@ -77,38 +79,38 @@ class QueueLine:
         self._now = now
 
     async def lease(self, worker: str) -> Grant | Wait | NoMore:
-        """See `gen.control.Queue`."""
+        """See `gen.coordination.messages.Queue`."""
         return await self._line.call(self._crew.queue, lambda queue: queue.lease(worker))  # type: ignore[no-any-return]
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
-        """See `gen.control.Queue`."""
+        """See `gen.coordination.messages.Queue`."""
         asked_at = self._now()
         renewal = await self._line.call(self._crew.queue, lambda queue: queue.renew(worker, held, counters))
         self._process.renewed_at = asked_at
         return renewal  # type: ignore[no-any-return]
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
-        """See `gen.control.Queue`."""
+        """See `gen.coordination.messages.Queue`."""
         await self._line.call(self._crew.queue, lambda queue: queue.sealed(worker, chunk, counts, counters))
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
-        """See `gen.control.Queue`."""
+        """See `gen.coordination.messages.Queue`."""
         await self._line.call(self._crew.queue, lambda queue: queue.give_back(worker, chunk))
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
-        """See `gen.control.Queue`."""
+        """See `gen.coordination.messages.Queue`."""
         await self._line.call(self._crew.queue, lambda queue: queue.shipped(worker, chunks))
 
 
 class LedgerLine:
-    """`gen.control.LimitLedger` over a Line."""
+    """`gen.coordination.messages.LimitLedger` over a Line."""
 
     def __init__(self, line: Line, crew: "Crew") -> None:
         self._line = line
         self._crew = crew
 
     async def renew(self, worker: str, report: Report) -> Lease:
-        """See `gen.control.LimitLedger`."""
+        """See `gen.coordination.messages.LimitLedger`."""
         return await self._line.call(self._crew.limiter, lambda ledger: ledger.renew(worker, report))  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from stillhouse.gen.leases import FENCE_S, TERM_S
+from stillhouse.gen.coordination.leases import FENCE_S, TERM_S
 
 from .loop import VirtualLoop
 from .processes import Node, Process, Processes

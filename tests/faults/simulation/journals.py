@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.journal import Frame, JournalFile, Kind
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
 
 from .history import History
 from .loop import VirtualLoop

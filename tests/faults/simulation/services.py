@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from stillhouse.gen.store import Store
-from stillhouse.gen.transport import Transport
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.transport import Transport
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 

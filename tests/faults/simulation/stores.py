@@ -15,10 +15,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from stillhouse.gen.dataset import JOURNAL_PREFIX
+from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.store import Stat
 from stillhouse.gen.store.local import LocalStore
+from stillhouse.gen.store.lock import ClaimLock, Lock
+from stillhouse.gen.store.readable import Stat
 
 from .history import History
 from .loop import VirtualLoop
@@ -89,7 +90,7 @@ class Wire:
 
 
 class Bucket:
-    """A `gen.store.Store` in memory, like one on S3."""
+    """A `gen.store.base.Store` in memory, like one on S3."""
 
     is_local = False
     url = URL
@@ -155,6 +156,21 @@ class Bucket:
     def delete(self, key: str) -> None:
         """See `Store`."""
         self._wire.operate(lambda: self._objects.pop(key, None), writes=True)
+
+    def leftovers(self) -> Sequence[str]:
+        """See `Store`."""
+        return ()
+
+    def run_lock(self, key: str) -> Lock:
+        """See `Store`."""
+        return ClaimLock(self, key)
+
+    def is_locked(self, key: str) -> bool:
+        """See `Store`."""
+        return ClaimLock(self, key).is_held()
+
+    def check_writable(self) -> None:
+        """See `Store`."""
 
     def scratch(self) -> Path:
         """See `Store`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from stillhouse.gen.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 
 from .history import Broken, History, Request
 from .loop import VirtualLoop
@@ -23,7 +23,7 @@ PROPAGATION_S = 1.5
 
 
 class Teacher:
-    """A `gen.transport.Transport`."""
+    """A `gen.teachers.transport.Transport`."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Teacher:
         self._fates, self._weights = list(weights), list(weights.values())
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """See `gen.transport.Transport`."""
+        """See `gen.teachers.transport.Transport`."""
         self._point("post")
         process = check_alive()
         assert process is not None
@@ -86,7 +86,7 @@ class Teacher:
         return served
 
     async def close(self) -> None:
-        """See `gen.transport.Transport`."""
+        """See `gen.teachers.transport.Transport`."""
 
     def _draw(self) -> float:
         return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import stillhouse.gen.held
-import stillhouse.gen.shipping
-from stillhouse.gen.dataset import JOURNAL_PREFIX, Plan, bind
+import stillhouse.gen.journal.shipping
+import stillhouse.gen.worker.leased_chunk
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
+from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.retry_planning import retry_generations
+from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError
-from stillhouse.gen.planning import generations
-from stillhouse.gen.retrying import retry_generations
-from stillhouse.gen.tidying import tidy
 
 from .checks import check_stored
 from .crew import Crew
@@ -217,8 +219,8 @@ class World:
         )
         locks = mock.Mock(Lock=lambda: TurnLock(self._loop))
         with (
-            mock.patch.object(stillhouse.gen.held, "JournalFile", journal),
-            mock.patch.object(stillhouse.gen.shipping, "threading", locks),
+            mock.patch.object(stillhouse.gen.worker.leased_chunk, "JournalFile", journal),
+            mock.patch.object(stillhouse.gen.journal.shipping, "threading", locks),
         ):
             yield
 

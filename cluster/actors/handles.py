@@ -1,0 +1,110 @@
+"""Starts the actors that workers share, and makes of their handles the protocols that `gen` knows.
+
+A call that fails because an actor is gone, restarting or slow is `Unreachable`; whoever called tries again.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from stillhouse.cluster.actors.prompt_queue import PromptQueueActor
+from stillhouse.cluster.actors.rate_limiter import RateLimiterActor
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.coordination.messages import NoMore, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.limits.shares import Lease, Report
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Limits
+
+NAMESPACE = "stillhouse"
+"""Actors that jobs share are found by name in here."""
+
+CALL_TIMEOUT_S = 10.0
+
+_T = TypeVar("_T")
+
+
+def unique(name: str) -> str:
+    """A name for the dashboard that no other actor has: two runs may meet on one cluster."""
+    return f"{name} {secrets.token_hex(3)}"
+
+
+def start_queue(recipe: Recipe, generation: int, *, workers: int) -> Any:
+    """A PromptQueue that Ray restarts when it dies."""
+    actor = ray.remote(PromptQueueActor).options(
+        name=unique(f"prompt-queue {recipe.name}"), num_cpus=0, max_restarts=-1, max_task_retries=0
+    )
+    return actor.remote(recipe, generation, workers)
+
+
+def start_limiter(account: str, limits: Limits) -> Any:
+    """The account's RateLimiter: the one that is there, or a new one."""
+    name = f"rate-limiter-{hashlib.sha256(account.encode()).hexdigest()[:16]}"
+    actor = ray.remote(RateLimiterActor).options(
+        name=name, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=0
+    )
+    return actor.remote(account, limits)
+
+
+async def reached(call: Awaitable[_T]) -> _T:
+    """The call's result.
+
+    Raises:
+        Unreachable: the actor is gone, restarting or slow.
+    """
+    try:
+        async with asyncio.timeout(CALL_TIMEOUT_S):  # wait_for may swallow a cancellation
+            return await call
+    except (RayActorError, GetTimeoutError, TimeoutError) as error:
+        raise Unreachable(type(error).__name__) from None
+
+
+class QueueHandle:
+    """`gen.coordination.messages.Queue` over an actor handle."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+        """See `gen.coordination.messages.Queue`."""
+        return await reached(self._actor.lease.remote(worker))
+
+    async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
+        """See `gen.coordination.messages.Queue`."""
+        return await reached(self._actor.renew.remote(worker, held, counters))
+
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await reached(self._actor.sealed.remote(worker, chunk, counts, counters))
+
+    async def give_back(self, worker: str, chunk: ChunkId) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await reached(self._actor.give_back.remote(worker, chunk))
+
+    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await reached(self._actor.shipped.remote(worker, chunks))
+
+
+class LedgerHandle:
+    """`gen.coordination.messages.LimitLedger` over an actor handle; an actor whose job ended is made anew."""
+
+    def __init__(self, account: str, limits: Limits) -> None:
+        self._account = account
+        self._limits = limits
+        self._actor = start_limiter(account, limits)
+
+    async def renew(self, worker: str, report: Report) -> Lease:
+        """See `gen.coordination.messages.LimitLedger`."""
+        try:
+            return await reached(self._actor.renew.remote(worker, report))
+        except Unreachable:
+            self._actor = start_limiter(self._account, self._limits)
+            raise

@@ -1,0 +1,44 @@
+"""The RateLimiter: one actor an account, found by name by every job; called about once a second by each worker."""
+
+import ray
+
+from stillhouse.gen.clock import SYSTEM, Clock
+from stillhouse.gen.limits.shares import LEASE_S, Lease, Ledger, Report
+from stillhouse.schemas.teacher import Limits
+
+
+class RateLimiter:
+    """Leases one account's capacity; see `gen.limits.shares`.
+
+    Its state is what workers report, so it may die at any time.
+    """
+
+    def __init__(self, limits: Limits, *, listen_s: float = 0.0, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._ledger = Ledger(limits, now=clock.monotonic())
+        self._grant_after = clock.monotonic() + listen_s
+
+    async def renew(self, worker: str, report: Report) -> Lease:
+        """Take in a worker's report and lease it its share; nothing while leases of a limiter before us may be out."""
+        now = self._clock.monotonic()
+        lease = self._ledger.renew(worker, report, now=now)
+        if now < self._grant_after:
+            return Lease(dict.fromkeys(lease.rates, 0.0), 0, self._grant_after - now, 0.0)
+        return lease
+
+    async def leave(self, worker: str) -> None:
+        """The worker is done: its share is free."""
+        self._ledger.leave(worker)
+
+
+class RateLimiterActor(RateLimiter):
+    """A RateLimiter that, restarted, waits until the leases of the one before it are over."""
+
+    def __init__(self, account: str, limits: Limits) -> None:
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(limits, listen_s=LEASE_S if again else 0.0)
+        self._account = account
+
+    def __repr__(self) -> str:
+        """Whose limits it leases, for the Ray dashboard."""
+        return f"RateLimiter({self._account})"

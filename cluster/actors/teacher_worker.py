@@ -1,0 +1,87 @@
+"""The TeacherWorker: one actor that runs a `Worker`, with its connections and handles to shared actors."""
+
+import asyncio
+import gc
+import os
+import secrets
+from typing import Any
+
+import ray
+
+from stillhouse.cluster.actors.events import event
+from stillhouse.cluster.actors.handles import LedgerHandle, QueueHandle
+from stillhouse.cluster.actors.logged_queue import LoggedQueue
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.coordination.messages import End
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.plans import read_plans
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.without_pandas import without_pandas
+from stillhouse.gen.worker.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+
+
+class TeacherWorker:
+    """Asks, journals, checks and seals, chunk by chunk."""
+
+    def __init__(self, recipe: Recipe, queue: Any, *, number: int) -> None:
+        without_pandas()
+        self._recipe = recipe
+        self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in recipe.teachers])
+        node = ray.get_runtime_context().get_node_id()[:8]
+        self.name = f"{node}.worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._worker: Worker | None = None
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        """How it does, on one line; the Ray dashboard shows it as of the actor's start."""
+        asked = f"{self.name} asks {', '.join(teacher.name for teacher in self._recipe.teachers)}"
+        if self._worker is None:
+            return f"TeacherWorker({asked})"
+        counters = self._worker.counters
+        return (
+            f"TeacherWorker({asked}: {self._queue.requests_per_s:,.1f} requests/s, {counters.in_flight:,} in flight, "
+            f"{counters.open_chunks:,} open chunks)"
+        )
+
+    async def identify(self) -> str:
+        """The worker's name, once it is up."""
+        return self.name
+
+    async def run(self) -> End:
+        """Work until there is no more; never raises for what a user can cause."""
+        end = await self._work()
+        event("worker ended", worker=self.name, how=end.kind, message=end.message)
+        return end
+
+    async def _work(self) -> End:
+        gc.freeze()
+        transport = HttpTransport()
+        try:
+            store = open_dataset(self._recipe)
+            self._worker = Worker(
+                self.name,
+                recipe=self._recipe,
+                store=store,
+                plans=await asyncio.to_thread(read_plans, store),
+                queue=self._queue,
+                ledgers={key: LedgerHandle(key, limits) for key, limits in self._recipe.accounts.items()},
+                transport=transport,
+                clock=SYSTEM,
+            )
+            if self._stopping:
+                self._worker.stop()
+            return await self._worker.run()
+        except StillhouseError as error:
+            return End(
+                "unusable" if error.exit_code == 2 else "paused" if error.exit_code == 3 else "failed", str(error)
+            )
+        finally:
+            await transport.close()
+
+    async def stop(self) -> None:
+        """Finish what is under way and give the rest back."""
+        self._stopping = True
+        if self._worker is not None:
+            self._worker.stop()

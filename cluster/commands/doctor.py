@@ -1,0 +1,232 @@
+"""Whether a run would work from here, each thing tried for real: a finding a line, with how to mend what is wrong.
+
+What is tried leaves nothing behind but one short request to each endpoint of each teacher, which may be billed.
+"""
+
+import asyncio
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from stillhouse.gen.dataset.binding import is_bound
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.journal.shipping import journal_root
+from stillhouse.gen.source.files import find_files
+from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.teachers.keys import redacted, resolve
+from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, Rate
+from stillhouse.gen.teachers.protocols import api_of
+from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.schemas import __version__
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
+
+MOST_TOKENS = 16
+"""The longest answer that is asked for."""
+TIMEOUT_S = 60.0
+MOST_SKEW_S = 60.0
+LITTLE_DISK_BYTES = 5 * 2**30
+NO_DISK_BYTES = 256 * 2**20
+
+
+class Finding(BaseModel):
+    """What one thing that was tried came to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    said: str
+    mend: str = ""
+
+    def as_text(self) -> str:
+        """For people; a second line says how to mend it."""
+        line = f"{self.state:<5}{self.name:<10} {self.said}"
+        return f"{line}\n{'':<16}-> {self.mend}" if self.mend else line
+
+
+def examine(recipe: Recipe | None, *, address: str | None = None) -> Iterator[Finding]:
+    """Try what a run needs, in the order a run would; without a recipe only what is here and the cluster.
+
+    Args:
+        recipe: what would be run.
+        address: a cluster's host:port, or its dashboard's http address; by default a Ray is started here.
+    """
+    yield from _ray(address)
+    if recipe is not None:
+        yield from examine_recipe(recipe)
+
+
+def examine_recipe(recipe: Recipe) -> Iterator[Finding]:
+    """Try what the recipe names: its source, its dataset's store, the journals' disk and its teachers."""
+    yield from _tried("source", lambda: _source(recipe))
+    yield from _tried("dataset", lambda: _dataset(recipe))
+    yield from _tried("journal", lambda: _journal(recipe))
+    yield from asyncio.run(_teachers(recipe))
+
+
+def _tried(name: str, check: Callable[[], Finding]) -> Iterator[Finding]:
+    try:
+        yield check()
+    except StillhouseError as error:
+        yield Finding(name=name, state="fail", said=inert(str(error)))
+
+
+def _ray(address: str | None) -> Iterator[Finding]:
+    here = f"Stillhouse {__version__}, Python {platform.python_version()}"
+    yield Finding(name="here", state="ok", said=here)
+    if address is not None and address.startswith(("http://", "https://")):
+        yield from _tried("jobs", lambda: _jobs(address))
+    else:
+        yield from _tried("ray", lambda: _joined(address))
+
+
+def _jobs(address: str) -> Finding:
+    import ray
+
+    from stillhouse.cluster.jobs.submit import Jobs
+
+    jobs = Jobs(address)
+    said = f"{jobs.address} takes jobs, with Ray {jobs.ray_version}"
+    if jobs.ray_version != ray.__version__:
+        said += f" (here {ray.__version__}; `submit` does not mind, `run --address` would)"
+    return Finding(name="jobs", state="ok", said=said)
+
+
+def _joined(address: str | None) -> Finding:
+    import ray
+
+    from stillhouse.cluster.runtime import connected, cpus, free_cpus
+
+    with connected(address):
+        free, known = free_cpus(), cpus()
+        how = f"joined at {address}" if address else "starts here"
+        said = f"Ray {ray.__version__} {how}, {free:g} of {known} CPUs free"
+    if free >= 1:
+        return Finding(name="ray", state="ok", said=said)
+    return Finding(name="ray", state="warn", said=said, mend="a worker needs a CPU: end another job, or add a node")
+
+
+def _source(recipe: Recipe) -> Finding:
+    files = find_files(recipe.source)
+    size = sum(file.size for file in files)
+    return Finding(
+        name="source", state="ok", said=f"{len(files):,} file{'s' if len(files) != 1 else ''}, {size:,} bytes"
+    )
+
+
+def _dataset(recipe: Recipe) -> Finding:
+    store = open_dataset(recipe)
+    store.probe()
+    said = f"{store.url} can be written, and a second writer of a key is refused"
+    if not is_bound(store, recipe):
+        return Finding(name="dataset", state="ok", said=f"{said}; new")
+    if is_running(store):
+        return Finding(
+            name="dataset", state="warn", said=f"{said}; a run works on it now", mend="a second run waits until it ends"
+        )
+    return Finding(name="dataset", state="ok", said=f"{said}; this recipe's own")
+
+
+def _journal(recipe: Recipe) -> Finding:
+    """Of this node alone: the others have their own disks."""
+    folder = journal_root(open_dataset(recipe), recipe.run)
+    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    mend = "free some, or set run.journal_dir to a folder on another disk (on S3 datasets)"
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"stillhouse")
+            file.flush()
+    except OSError as error:
+        said = f"{folder} can't be written here ({error.strerror})"
+        return Finding(name="journal", state="fail", said=said, mend=mend)
+    free = shutil.disk_usage(there).free
+    said = f"{folder}: {free / 2**30:,.1f} GiB free here"
+    if free < LITTLE_DISK_BYTES:
+        return Finding(name="journal", state="fail" if free < NO_DISK_BYTES else "warn", said=said, mend=mend)
+    return Finding(name="journal", state="ok", said=said)
+
+
+async def _teachers(recipe: Recipe) -> list[Finding]:
+    transport = HttpTransport()
+    try:
+        return [finding async for finding in _each_teacher(recipe, transport)]
+    finally:
+        await transport.close()
+
+
+async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterator[Finding]:
+    for teacher in recipe.teachers:
+        name = f"teacher {teacher.name}"
+        if teacher.api == "simulator":
+            yield Finding(name=name, state="ok", said="the built-in teacher: starts with the run")
+            continue
+        try:
+            key = resolve(teacher.api_key, teacher=teacher.name)
+        except StillhouseError as error:
+            mend = "fine where only the nodes hold the key: then run `doctor` there"
+            yield Finding(name=name, state="fail", said=inert(str(error)), mend=mend)
+            continue
+        for url in teacher.urls:
+            for finding in await _asked(recipe, teacher, transport, url=url, key=key):
+                yield finding.model_copy(update={"said": redacted(inert(finding.said), keys=(key,))})
+
+
+async def _asked(
+    recipe: Recipe, teacher: Teacher, transport: HttpTransport, *, url: str, key: str | None
+) -> list[Finding]:
+    """One request, as the run would send it but for a short answer."""
+    tokens = min(MOST_TOKENS, recipe.ask.max_tokens or MOST_TOKENS)
+    api = api_of(teacher, recipe.ask.model_copy(update={"max_tokens": tokens}))
+    name, at, body = f"teacher {teacher.name}", time.monotonic(), api.body((("user", "Say hello."),), 0)
+    try:
+        timeout_s = min(TIMEOUT_S, teacher.timeout_s)
+        reply = await transport.post(url + api.path, body, headers=api.headers(key), timeout_s=timeout_s)
+    except NotSent as error:
+        mend = "its TLS certificate is not valid for this machine" if error.certificate else "is the address right?"
+        return [Finding(name=name, state="fail", said=f"{url}: {error}", mend=mend)]
+    except Lost as error:
+        return [Finding(name=name, state="fail", said=f"{url}: {error} (one request sent)", mend=_MEND[None])]
+    took_s, outcome = time.monotonic() - at, api.read(reply)
+    if isinstance(outcome, Completion):
+        said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s (one request sent)"
+        found = Finding(name=name, state="ok", said=said)
+    else:
+        said = f"{url}: {outcome.status or ''} {outcome.message} (one request sent)"
+        waits = isinstance(outcome, (Rate, Overload))
+        found = Finding(
+            name=name, state="warn" if waits else "fail", said=said, mend=_MEND.get(type(outcome), _MEND[None])
+        )
+    return [found, *_skew(reply, name=name)]
+
+
+_MEND: dict[type | None, str] = {
+    Auth: "check api_key, base_url (with /v1) and that the account may use the model",
+    Money: "top the account up, or wait for its quota",
+    BadRequest: "check model and `ask`: this teacher does not take them so",
+    Rate: "a run would wait; state `limits` so that it does not come to this",
+    Overload: "a run would wait; is the server up?",
+    None: "check base_url (with /v1) and that the server is up",
+}
+
+
+def _skew(reply: Reply, *, name: str) -> list[Finding]:
+    """A clock that is off makes S3 refuse its signatures and records carry wrong times."""
+    try:
+        ahead_s = time.time() - parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+    except (ValueError, TypeError):
+        return []
+    if abs(ahead_s) <= MOST_SKEW_S:
+        return []
+    said = f"this machine's clock is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the teacher's"
+    return [Finding(name=name, state="warn", said=said, mend="set the clock (NTP): S3 refuses 15 minutes of it")]

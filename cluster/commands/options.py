@@ -1,0 +1,102 @@
+"""What the commands share: how they end, and the arguments and options that several take."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import NoReturn, ParamSpec, TypeVar
+
+import click
+
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.base import Store
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import RecipeError, read_recipe
+
+QUICKSTART = Path(__file__).parents[1] / "quickstart"
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """End with one clear message and the right exit code where the user can do something about it."""
+
+    @wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return command(*args, **kwargs)
+        except RecipeError as error:
+            die(str(error), 2)
+        except StillhouseError as error:
+            die(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            die("stopped at once; the same command goes on", 3)
+        except BrokenPipeError:
+            os._exit(0)  # whoever read our output has enough
+
+    return wrapped
+
+
+def die(message: str, code: int) -> NoReturn:
+    """Say why on stderr, and exit."""
+    click.echo(f"stillhouse: {message}", err=True)
+    sys.exit(code)
+
+
+recipe_argument = click.argument("recipe")
+override_option = click.option(
+    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+
+
+def _not_empty(context: click.Context, parameter: click.Parameter, address: str | None) -> str | None:
+    """A shell's variable that is not set is no wish for a Ray of one's own."""
+    if address == "":
+        raise click.BadParameter(
+            "expected a cluster's address, got nothing; leave the option out for a Ray started here"
+        )
+    return address
+
+
+address_option = click.option(
+    "--address",
+    callback=_not_empty,
+    metavar="A",
+    help="A running Ray cluster: auto, or host:port. By default one is started here.",
+)
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Say on stderr only what is wrong, not how far the run is.")
+
+
+def read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe in a file, or `quickstart`."""
+    if recipe == "quickstart" and not Path(recipe).exists():
+        prompts = QUICKSTART / "prompts.jsonl"
+        here = [f"source.path={prompts}", f"teachers.0.simulator.answers={prompts}"]
+        return read_recipe(QUICKSTART / "recipe.yaml", overrides=[*here, *overrides])
+    return read_recipe(recipe, overrides=overrides)
+
+
+_store_options = [
+    click.option("--endpoint-url", metavar="URL", help="An S3-compatible store; by default the standard AWS settings."),
+    click.option("--region", metavar="NAME", help="The store's region."),
+    click.option("--path-style/--virtual-style", default=None, help="How buckets are addressed."),
+]
+
+
+def dataset_argument(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The DATASET argument and where its store is: dataset, endpoint_url, region and path_style."""
+    for option in reversed(_store_options):
+        command = option(command)
+    return click.argument("dataset")(command)
+
+
+def open_given(dataset: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> Store:
+    """The store that `dataset_argument` means."""
+    return open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style)

@@ -1,0 +1,324 @@
+"""Runs as Ray jobs, over the cluster's HTTP address alone: handed in, found again by dataset, followed, stopped.
+
+This machine's Ray and Python need not be the cluster's. Whoever follows a job may go away and come back: the job's
+log is read from its start, and its own exit code is kept by the cluster.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
+
+from stillhouse.cluster.jobs.shipment import DATASET_KEY, Ship, packed
+from stillhouse.gen.errors import Paused, StillhouseError, UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.schemas.recipe import Recipe
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
+"""By method, to wait for a reply: a GET asks for what is known, a PUT brings a package."""
+POLL_S = 0.5
+WORD_AFTER_S = 10.0
+"""A job that has not started by then gets a word about it."""
+OLDEST_RAY = (2, 54)
+LINE_LOST_MOST = 5
+"""Times in a row that a log is taken up again after its connection broke."""
+_HAND_IN_KEY = "stillhouse_hand_in"
+"""The metadata that tells a job of ours from one that another handed in under the same id."""
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether it took the request and closed the connection before its reply, as a busy dashboard does."""
+    return isinstance(error, OSError) and "Connection aborted" in str(error)
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, which by itself waits for ever for a host that does not answer, and asks once."""
+
+    @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        timeout_s = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60))
+        return super()._do_request(method, endpoint, timeout=timeout_s, **options)
+
+
+class Jobs:
+    """The jobs of one cluster.
+
+    Every method raises UsageError when the cluster is not there, refuses the token, or does not know the job.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = _checked(address)
+        for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+        with self._plainly():
+            with _without_settings():
+                self._client = _Client(self.address)
+            self.ray_version = str(self._client._server_ray_version)
+        if _version(self.ray_version) < OLDEST_RAY:
+            oldest = ".".join(map(str, OLDEST_RAY))
+            raise UsageError(f"{self.address} runs Ray {self.ray_version}; expected {oldest} or newer: renew its image")
+
+    def submit(self, recipe: Recipe, *, ship: Ship, limit: int | None = None) -> str:
+        """Hand the run in; returns the job's id.
+
+        Raises:
+            UsageError: besides, a job works on this dataset already.
+        """
+        with packed(recipe, ship=ship, limit=limit) as shipment, self._plainly():
+            dataset = shipment.metadata[DATASET_KEY]
+            known = self._of(dataset)
+            if known and not known[0].status.is_terminal():
+                raise self._busy(known[0], dataset)
+            # Of hand-ins at the same moment all choose the same id, which the cluster takes once.
+            job_id, ours = _next_id(dataset, known), secrets.token_hex(8)
+            try:
+                self._client.submit_job(
+                    submission_id=job_id,
+                    entrypoint=shipment.entrypoint,
+                    runtime_env=shipment.runtime_env,
+                    metadata=shipment.metadata | {_HAND_IN_KEY: ours},
+                )
+            except (OSError, RuntimeError):
+                taken = next((job for job in self._client.list_jobs() if job.submission_id == job_id), None)
+                if taken is None:
+                    raise
+                if (taken.metadata or {}).get(_HAND_IN_KEY) != ours:
+                    raise self._busy(taken, dataset) from None
+                # It was taken, only the reply got lost.
+            return job_id
+
+    def _busy(self, job: JobDetails, dataset: str) -> UsageError:
+        return UsageError(
+            f"job {job.submission_id} already works on {dataset}; "
+            f"stillhouse logs or stop {job.submission_id} --address {self.address}"
+        )
+
+    def running(self, dataset: str) -> JobDetails | None:
+        """The dataset's job that has not ended, if any."""
+        return next((job for job in self._of(dataset) if not job.status.is_terminal()), None)
+
+    def find(self, dataset_or_id: str, *, dataset: str) -> JobDetails:
+        """The job by its id, or the newest of a dataset, the running one first; `dataset`: its canonical url."""
+        with self._plainly():
+            jobs = [job for job in self._client.list_jobs() if dataset_or_id in (job.submission_id, job.job_id)]
+            jobs += self._of(dataset)
+        if jobs:
+            return jobs[0]
+        raise UsageError(
+            f"{self.address} knows no job {dataset_or_id}, nor one of the dataset {dataset}; "
+            "expected an id that `stillhouse submit` printed, or a dataset's path"
+        )
+
+    def _of(self, dataset: str) -> list[JobDetails]:
+        with self._plainly():
+            jobs = [job for job in self._client.list_jobs() if (job.metadata or {}).get(DATASET_KEY) == dataset]
+        return sorted(jobs, key=lambda job: (job.status.is_terminal(), -(job.start_time or 0)))
+
+    def details(self, job_id: str) -> JobDetails:
+        """The job as it is now."""
+        with self._plainly():
+            return self._client.get_job_info(job_id)
+
+    def logs(self, job_id: str) -> str:
+        """All that the job has said so far."""
+        with self._plainly():
+            return str(self._client.get_job_logs(job_id))
+
+    def follow(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
+        """Say every line of the job's log as it comes, until the job has ended; returns the job.
+
+        `note` is given what is to be known besides: what a job that does not start waits for.
+
+        Raises:
+            Paused: the cluster was lost meanwhile.
+        """
+        try:
+            return self._followed(job_id, say=say, note=note)
+        except UsageError as error:
+            raise Paused(
+                f"lost the cluster while job {job_id} was followed ({error}); it may go on: stillhouse logs {job_id} "
+                f"--address {self.address}. Where it does not, the same submit goes on"
+            ) from None
+
+    def _followed(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
+        self._wait_for_start(job_id, note=note)
+        lines = _Lines(say)
+        broken = 0
+        while True:
+            try:
+                with self._plainly():
+                    asyncio.run(self._tail(job_id, lines))
+                break
+            except UsageError:
+                broken += 1
+                if broken > LINE_LOST_MOST:
+                    raise
+                time.sleep(POLL_S * 2**broken)
+                lines.rewind()
+        lines.end()
+        return self.wait(job_id)
+
+    async def _tail(self, job_id: str, lines: "_Lines") -> None:
+        try:
+            async for part in self._client.tail_job_logs(job_id):
+                lines.add(part)
+        except Exception as error:  # noqa: BLE001 - aiohttp's and Ray's have no base in common
+            raise ConnectionError(f"the log broke off: {_first_line(error)}") from None
+
+    def _wait_for_start(self, job_id: str, *, note: Callable[[str], None]) -> None:
+        started, said = time.monotonic(), False
+        while (job := self.details(job_id)).status == JobStatus.PENDING:
+            if not said and time.monotonic() - started > WORD_AFTER_S:
+                said = True
+                note(f"not started after {WORD_AFTER_S:.0f} s: {job.message}")
+            time.sleep(POLL_S)
+
+    def wait(self, job_id: str) -> JobDetails:
+        """The job, once it has ended."""
+        while not (job := self.details(job_id)).status.is_terminal():
+            time.sleep(POLL_S)
+        return job
+
+    def stop(self, job_id: str) -> None:
+        """Ask the job to stop: it brings home what is under way, for which `shipment.STOP_WAIT_S` gives it time."""
+        with self._plainly():
+            self._client.stop_job(job_id)
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Ray's errors as ours, in one line each."""
+        try:
+            yield
+        except AuthenticationError as error:
+            raise UsageError(f"{self.address} refuses the token: {_first_line(error)}; {_TOKEN_HINT}") from None
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(
+                f"{self.address} does not answer as Ray's dashboard does ({type(error).__name__}); expected its "
+                "address, such as http://head:8265"
+            ) from None
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, OSError):  # among them all that `requests` raises
+                raise UsageError(
+                    f"no Ray cluster answers at {self.address}: {_first_line(error)}; expected the address of its "
+                    "dashboard, such as http://head:8265"
+                ) from None
+            raise UsageError(f"{self.address}: {_first_line(error)}") from None
+
+
+_TOKEN_HINT = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"  # noqa: S105
+
+
+_SYSTEM = re.compile(r"\[Errno -?\d+\] [\w' -]+|Read timed out|timed out", re.ASCII)
+
+
+class _Lines:
+    """Whole lines of a log that comes in parts, each said once though the log may be read again from its start."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._rest = ""
+        self._said = 0
+        self._skip = 0
+
+    def add(self, part: str) -> None:
+        *lines, self._rest = (self._rest + part).split("\n")
+        for line in lines:
+            if self._skip:
+                self._skip -= 1
+            else:
+                self._said += 1
+                self._say(line)
+
+    def rewind(self) -> None:
+        self._rest, self._skip = "", self._said
+
+    def end(self) -> None:
+        if self._rest:
+            self._say(self._rest)
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """Ray's own would win over the address that it is given."""
+    before = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _next_id(dataset: str, known: Sequence[JobDetails]) -> str:
+    """The id of the dataset's next job: the same for all who know the same jobs of it."""
+    prefix = f"stillhouse-{hashlib.sha256(dataset.encode()).hexdigest()[:12]}-"
+    numbers = [(job.submission_id or "").removeprefix(prefix) for job in known]
+    return f"{prefix}{1 + max((int(number) for number in numbers if number.isdecimal()), default=0)}"
+
+
+def exit_code_of(job: JobDetails) -> int:
+    """What the run itself ended with: 0 done, 1 failed, 2 wrong, 3 paused; 1 for a job that died or never ran."""
+    if job.status == JobStatus.STOPPED:
+        return 3
+    if job.driver_exit_code is None:
+        return 0 if job.status == JobStatus.SUCCEEDED else 1
+    return job.driver_exit_code if job.driver_exit_code in (0, 1, 2, 3) else 1
+
+
+def check_ended(job: JobDetails) -> None:
+    """Say why a job that never came to run, or was killed, has no result.
+
+    Raises:
+        StillhouseError: it is such a job.
+    """
+    if job.status != JobStatus.FAILED or job.driver_exit_code in (1, 2, 3):
+        return
+    lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
+    if lines and lines[0].startswith("runtime_env setup failed"):
+        raise StillhouseError(
+            f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; expected "
+            "pip there and an index of packages. Where the nodes' Python has the packages, submit with --ship code; "
+            "where it has Stillhouse, with --ship recipe"
+        )
+    raise StillhouseError(
+        f"job {job.submission_id} did not end by itself: {inert(lines[0] if lines else 'no word of why')}"
+    )
+
+
+def _checked(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"expected the http address of the cluster's dashboard, such as http://head:8265, got {address!r}"
+        )
+    if parts.username or parts.password:
+        raise UsageError(f"expected an address without credentials; {_TOKEN_HINT}")
+    return address.rstrip("/")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+
+
+def _first_line(error: BaseException) -> str:
+    """What a user can use of an error: the system's words in those of `requests`, the last line of a traceback."""
+    text = str(error).strip()
+    if found := _SYSTEM.search(text):
+        return found[0]
+    first, *more = text.splitlines() or [type(error).__name__]
+    if "Traceback" in first and more:
+        first = f"{first.partition('Traceback')[0]}{more[-1]}"
+    return inert(first[:300])

@@ -1,0 +1,161 @@
+"""What a person sees of a run: a live table on a terminal, a line every few seconds elsewhere. All of it on stderr."""
+
+import sys
+import time
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stillhouse.cluster.progress.pace import Pace, unsealed
+from stillhouse.cluster.progress.stats import QueueStats
+from stillhouse.gen.inert import inert
+from stillhouse.schemas.recipe import Recipe
+
+LINE_EVERY_S = 5.0
+
+
+class Display(Protocol):
+    """Shown the stats about once a second."""
+
+    def note(self, text: str) -> None:
+        """One line that stays: what goes against what was expected."""
+        ...
+
+    def step(self, text: str) -> None:
+        """One line that stays: what is being done."""
+        ...
+
+    def update(self, stats: QueueStats) -> None:
+        """How far the run is."""
+        ...
+
+
+class Quiet:
+    """Shows nothing but notes."""
+
+    def note(self, text: str) -> None:
+        """One line on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def step(self, text: str) -> None:
+        """Nothing."""
+
+    def update(self, stats: QueueStats) -> None:
+        """Nothing."""
+
+
+class Progress:
+    """The figures of one moment, as words."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._samples = recipe.ask.samples
+        self._pace = Pace(recipe)
+        self._several = len(recipe.accounts) > 1
+        self._priced = any(t.price is not None for t in recipe.teachers)
+
+    def figures(self, stats: QueueStats) -> dict[str, str]:
+        """Name to value."""
+        self._pace.add(stats, now=time.monotonic())
+        more = "" if stats.planned else "+"
+        rows = f"{stats.rows:,}{more} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)"
+        answered, total = self.answered(stats)
+        figures = {
+            "prompts": f"{stats.asks:,}{more} asked again" if stats.again else rows,
+            "samples": f"{answered:,} of {total:,}{more} answered, {answered - unsealed(stats):,} sealed",
+            "new records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
+            f"failed {sum(stats.counts.failed.values()):,})",
+            "shards": f"{stats.sealed:,} of {stats.chunks:,}{more}",
+            "requests": f"{stats.requests:,} ({self._pace.requests_per_s:,.0f}/s, {stats.in_flight:,} in flight, "
+            f"{stats.retries:,} retries)",
+            "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
+        }
+        if self._priced:
+            figures["spend"] = f"${stats.usd:,.2f}"
+        if used := self._pace.limits_used(stats):
+            figures["limits used"] = ", ".join(
+                f"{f'{inert(account)} ' if self._several else ''}{_LIMITS[name]} {share:.0%}"
+                for (account, name), share in used.items()
+            )
+        if stats.troubles:
+            kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(stats.troubles.items()))
+            figures["troubles"] = f"{kinds} (last: {inert(stats.last_trouble)[:120]})"
+        if (left_s := self._pace.time_left_s(stats)) is not None:
+            figures["time left"] = _duration(left_s)
+        return figures
+
+    def answered(self, stats: QueueStats) -> tuple[int, int]:
+        """Samples that need not be asked any more, of those known so far."""
+        total = stats.asks * self._samples
+        return total - stats.prompts_left * self._samples + unsealed(stats), total
+
+
+_LIMITS = {"requests": "requests", "input": "input", "output": "output", "total": "tokens", "in_flight": "in flight"}
+
+
+class Lines:
+    """A line every few seconds."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._progress = Progress(recipe)
+        self._next = 0.0
+
+    def note(self, text: str) -> None:
+        """One line on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    step = note
+
+    def update(self, stats: QueueStats) -> None:
+        """A line, when it is time for one."""
+        figures = self._progress.figures(stats)
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_EVERY_S
+            self.note("; ".join(f"{name} {value}" for name, value in figures.items()))
+
+
+class Screen:
+    """A live table; a context manager."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._progress = Progress(recipe)
+        self._title = f"stillhouse · {recipe.name} → {inert(recipe.dataset.path)}"
+        self._started = time.monotonic()
+        self._live = Live(console=Console(stderr=True), transient=False, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """One line above the table."""
+        self._live.console.print(text, markup=False, highlight=False)
+
+    step = note
+
+    def update(self, stats: QueueStats) -> None:
+        """Redraw."""
+        figures = self._progress.figures(stats)
+        answered, total = self._progress.answered(stats)
+        bar = Table.grid(padding=(0, 1))
+        share = f"{answered / total:.0%}" if total else ""
+        bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        for name, value in figures.items():
+            # A str would be read for markup.
+            table.add_row(name, Text(value, style="yellow" if name == "troubles" else ""))
+        table.add_row("time gone", _duration(time.monotonic() - self._started))
+        self._live.update(Group(Text(self._title, style="bold"), bar, table))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

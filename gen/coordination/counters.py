@@ -1,0 +1,110 @@
+"""A worker's totals since it started, as it reports them: cumulative, so that a lost report costs nothing."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from stillhouse.schemas.completion import Usage
+
+LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Bucket n of `Tally.latencies` counts answers that took at most so many seconds and more than those of n - 1."""
+SPEED_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
+"""The same of `Tally.speeds`, in output tokens a second of one answer."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of asking one teacher, in totals since the worker started."""
+
+    requests: int = 0
+    retries: int = 0
+    """Requests for a sample that was asked before."""
+    answers: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+    in_flight: int = 0
+    """Now."""
+    lease_wait_s: float = 0.0
+    """How long requests waited for their share of the limits, added up."""
+    troubles: dict[str, int] = field(default_factory=dict)
+    """What came instead of answers, by class."""
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
+    """Answers by seconds; the last bucket has no bound."""
+    speeds: list[int] = field(default_factory=lambda: [0] * (len(SPEED_BOUNDS) + 1))
+    """Answers by output tokens a second; the last bucket has no bound."""
+
+    def answered(self, usage: Usage, *, usd: float | None, latency_s: float) -> None:
+        """Count an answer."""
+        self.answers += 1
+        self.input_tokens += usage.input_tokens or 0
+        self.output_tokens += usage.output_tokens or 0
+        self.usd += usd or 0.0
+        self.latencies[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
+        if usage.output_tokens and latency_s > 0:
+            self.speeds[bisect_left(SPEED_BOUNDS, usage.output_tokens / latency_s)] += 1
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(_added(getattr(self, f.name), getattr(other, f.name)) for f in fields(Tally)))
+
+
+def _added(one: Any, other: Any) -> Any:
+    if isinstance(one, dict):
+        return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}
+    if isinstance(one, list):
+        return [a + b for a, b in zip(one, other, strict=True)]
+    return one + other
+
+
+@dataclass(slots=True)
+class Counters:
+    """A worker's totals since it started, and how it stands."""
+
+    teachers: dict[str, Tally] = field(default_factory=dict)
+    """By the teacher's name."""
+    open_chunks: int = 0
+    """In its hands at the last renewal or seal."""
+    open_settled: int = 0
+    """Samples of these chunks that need not be asked any more, whoever asked them."""
+    journal_lag_bytes: int = 0
+    """Journalled and not in the store yet, at the last renewal."""
+    last_trouble: str = ""
+    """What came last instead of an answer, in words that hold no key."""
+
+    def of(self, teacher: str) -> Tally:
+        """The teacher's."""
+        if (tally := self.teachers.get(teacher)) is None:
+            tally = self.teachers[teacher] = Tally()
+        return tally
+
+    def troubled(self, teacher: str, kind: str, message: str) -> None:
+        """Count what came instead of an answer."""
+        troubles = self.of(teacher).troubles
+        troubles[kind] = troubles.get(kind, 0) + 1
+        self.last_trouble = f"{teacher}: {message}"
+
+    def ended(self) -> None:
+        """The worker is gone, with what it had under way."""
+        self.open_chunks = self.open_settled = self.journal_lag_bytes = 0
+        for tally in self.teachers.values():
+            tally.in_flight = 0
+
+    @property
+    def requests(self) -> int:
+        """Of all teachers."""
+        return sum(tally.requests for tally in self.teachers.values())
+
+    @property
+    def retries(self) -> int:
+        """Of all teachers."""
+        return sum(tally.retries for tally in self.teachers.values())
+
+    @property
+    def answers(self) -> int:
+        """Of all teachers."""
+        return sum(tally.answers for tally in self.teachers.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Of all teachers."""
+        return sum(tally.in_flight for tally in self.teachers.values())

@@ -1,0 +1,84 @@
+"""What a worker and the actors that all workers share say to each other: once a chunk or a second, never more."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.limits.shares import Lease, Report
+
+
+def node_of(worker: str) -> str:
+    """The node in a worker's name, `<node>.<the rest>`: who dies there leaves its journals there."""
+    return worker.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No chunk now; ask again after so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class NoMore:
+    """Every chunk is sealed or will be by its holder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The queue's answer to a renewal."""
+
+    lost: list[ChunkId]
+    """Chunks of the worker's that another may have now."""
+    stop: bool = False
+    """Finish what is under way, give the rest back."""
+    sweep: bool = False
+    """A worker of this node died: ship what it left, then say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a worker's run ended."""
+
+    kind: Literal["done", "stopped", "paused", "failed", "unusable"]
+    """`paused`: exit 3; `failed`: exit 1; `unusable`: exit 2, the recipe or the source is wrong."""
+    message: str = ""
+
+
+class Queue(Protocol):
+    """The PromptQueue as a worker sees it. Any call may raise `Unreachable`; all may be repeated."""
+
+    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+        """Ask for a chunk."""
+        ...
+
+    async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
+        """Keep the leases."""
+        ...
+
+    async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
+        """The chunk's shard exists; `counts` are None where another sealed it, `counters` the worker's until now."""
+        ...
+
+    async def give_back(self, worker: str, chunk: ChunkId) -> None:
+        """The worker will not finish the chunk; its journal is shipped."""
+        ...
+
+    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+        """What dead workers of this node left of these chunks is in the store."""
+        ...
+
+
+class LimitLedger(Protocol):
+    """A RateLimiter as a worker sees it. May raise `Unreachable`."""
+
+    async def renew(self, worker: str, report: Report) -> Lease:
+        """Report and get a share."""
+        ...
+
+
+class Unreachable(Exception):
+    """A shared actor can't be reached now; it may be restarting."""

@@ -1,0 +1,1 @@
+"""A dataset: its layout, plans, index and shards, and what it is bound to."""

@@ -1,0 +1,68 @@
+"""The dataset's `README.md`, kept true while a run lasts; `gen.views.card` says what it holds."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from stillhouse.gen.errors import DatasetError, StillhouseError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.store.base import Store
+
+CARD_KEY = "README.md"
+EVERY_S = 60.0
+"""A run writes the card so often,"""
+SHARE = 0.02
+"""or less often where more than this share of its time would go into it: every footer is read for it."""
+
+
+def write_card(store: Store, render: Callable[[str], str]) -> None:
+    """Write the card that `render` makes of the stored one ("" where there is none).
+
+    Raises:
+        DatasetError: there is no dataset, or it is damaged, or the stored card is not UTF-8.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    try:
+        stored = (store.get(CARD_KEY) or b"").decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise DatasetError(f"{store.url}/{CARD_KEY}: expected UTF-8; it is left as it is") from None
+    card = render(stored)
+    if card != stored:
+        store.put(CARD_KEY, card.encode())
+
+
+@contextmanager
+def kept_card(store: Store, render: Callable[[str], str]) -> Iterator[None]:
+    """Keep the card of a run's dataset true while the block runs, and once more when it ends, however it does.
+
+    A card that can't be written stops no run: the next one writes it.
+    """
+    ended = threading.Event()
+
+    def keep() -> None:
+        pause_s = 0.0 if store.stat(CARD_KEY) is None else EVERY_S
+        while not ended.wait(pause_s):
+            pause_s = max(EVERY_S, _written_in(store, render) / SHARE)
+
+    thread = threading.Thread(target=keep, name="card", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _written_in(store, render)
+
+
+def _written_in(store: Store, render: Callable[[str], str]) -> float:
+    """Write the card if that can be done; the seconds it took."""
+    started = time.monotonic()
+    try:
+        write_card(store, render)
+    except StillhouseError:  # the store is away, or the dataset damaged: reported elsewhere
+        pass
+    except Exception as error:  # noqa: BLE001 - whatever a user wrote into it: a card ends no run
+        logging.getLogger("stillhouse").warning("README.md is left as it is: %s", inert(str(error))[:300])
+    return time.monotonic() - started

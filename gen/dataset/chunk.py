@@ -1,0 +1,141 @@
+"""A chunk's prompts, read back from the sources as the index froze them.
+
+Every prompt must have the key that the index recorded; a source that says something else now is refused, never asked.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stillhouse.gen.dataset.index import read_part
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
+from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A source row whose prompt is asked under another id."""
+
+    prompt: Prompt
+    duplicate_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A source row that is no prompt."""
+
+    file: str
+    line: int
+    prompt_id: str | None
+    """Where it has one that can be read."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What a retry generation asks of a prompt."""
+
+    kinds: Mapping[int, str]
+    """The samples to be asked, each with the kind of Failure it was; no other is."""
+    earlier: tuple[ChunkId, ...]
+    """The chunks that hold the prompt's samples so far, in order."""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        """What a row of a retry generation's index says."""
+        return cls(
+            {again["sample"]: again["kind"] for again in entry["again"]},
+            tuple(ChunkId(place["generation"], place["chunk"]) for place in entry["earlier"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one chunk holds, in source order."""
+
+    id: ChunkId
+    prompts: list[Prompt]
+    """To be asked."""
+    duplicates: list[Duplicate]
+    bad: list[BadRow]
+    kept: list[pa.Field]
+    """The kept columns' types."""
+    retried: dict[int, Retried] = field(default_factory=dict)
+    """Of a retry generation, by the prompt's place in `prompts`; empty where all samples of all prompts are asked."""
+
+
+class ChunkReader:
+    """Reads chunks of one dataset; best in order, for then a compressed source is decompressed once."""
+
+    def __init__(self, store: ReadableStore, recipe: Recipe, plans: list[Plan]) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._plans = plans
+        # Every generation has the same kept columns.
+        self._maker = PromptMaker(recipe.source, recipe.ask, kept=plans[0].kept_fields)
+        self._part: tuple[tuple[int, int], pa.Table] | None = None
+        self._rows: tuple[str, Iterator[Row], int] | None = None
+        """(url, its rows, the next one's number)."""
+
+    def read(self, chunk: ChunkId) -> Chunk:
+        """The chunk.
+
+        Raises:
+            SourceError: a source file is gone, or its rows are not those that were planned.
+        """
+        plan = self._plans[chunk.generation]
+        part = self._part_of(chunk)
+        index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
+        read = Chunk(chunk, [], [], [], plan.kept_fields)
+        for entry in index:
+            file = plan.files[entry["file"]]
+            if entry["fate"] == "bad":
+                read.bad.append(BadRow(file.url, entry["line"], entry["prompt_id"], entry["detail"]))
+                continue
+            prompt = self._prompt(SourceFile(file.url, file.size, file.etag), entry)
+            if entry["fate"] == "ask":
+                if entry["again"] is not None:
+                    read.retried[len(read.prompts)] = Retried.of(entry)
+                read.prompts.append(prompt)
+            else:
+                read.duplicates.append(Duplicate(prompt, entry["detail"]))
+        return read
+
+    def _part_of(self, chunk: ChunkId) -> pa.Table:
+        name = (chunk.generation, chunk.number // CHUNKS_PER_PART)
+        if self._part is None or self._part[0] != name:
+            self._part = (name, read_part(self._store, *name))
+        return self._part[1]
+
+    def _prompt(self, file: SourceFile, entry: dict[str, Any]) -> Prompt:
+        row = self._row(file, Position(entry["row"], entry["offset"], entry["line"]))
+        prompt = self._maker.make(row.values) if row is not None and row.values is not None else "no such row"
+        if isinstance(prompt, str) or prompt.key != entry["key"]:
+            self._rows = None
+            raise SourceError(
+                f"{file.url}:{entry['line']}: is not the prompt that was planned: the file changed meanwhile; "
+                "restore it, or use another dataset.path"
+            )
+        return prompt
+
+    def _row(self, file: SourceFile, at: Position) -> Row | None:
+        """The row at a position: the next of the open reader, or some rows on, where it can be had so."""
+        if self._rows is None or self._rows[0] != file.url or not 0 <= at.row - self._rows[2] <= 10_000:
+            rows = read_rows(file, columns=self._maker.columns, start=at, source=self._recipe.source)
+        else:
+            rows = self._rows[1]
+        self._rows = None  # also where reading fails
+        for row in rows:
+            if row.at.row >= at.row:
+                self._rows = (file.url, rows, row.at.row + 1)
+                return row if row.at.row == at.row else None
+        return None

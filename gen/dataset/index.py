@@ -1,0 +1,82 @@
+"""The index: what a chunk is, frozen before it is leased.
+
+The sources are read once, in order, by one reader: that makes the result of exact dedup the same for any number of
+workers. A row per source row says which chunk it belongs to and what becomes of it. A chunk never changes its meaning
+once its part of the index exists, whatever happens to the source, the settings or the software.
+"""
+
+import io
+from typing import TypeAlias
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from stillhouse.gen.dataset.layout import index_key
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.arrow import INDEX
+
+ROWS_PER_PROMPT = 20
+"""A chunk holds at most this many times prompts_per_shard source rows, however many of them are duplicates."""
+
+End: TypeAlias = tuple[int, int, int] | None
+"""How far a file was read: (row, offset, line) of its next row, or None when it was read to its end."""
+
+META = b"stillhouse"
+
+
+class PartInfo(BaseModel):
+    """The counts of one part of the index, kept in its metadata."""
+
+    model_config = ConfigDict(frozen=True)
+
+    first_chunk: int
+    asks: tuple[int, ...]
+    """Prompts to ask, by chunk."""
+    rows: int
+    """Source rows, like `duplicates` and `bad`: a retry generation has none."""
+    duplicates: int
+    bad: int
+    last: bool
+    """Whether the generation ends here."""
+    ends: tuple[End, ...]
+    """How far each of the plan's files was read."""
+
+
+def read_parts(store: ReadableStore, plan: Plan) -> list[PartInfo]:
+    """The counts of the parts that a generation's index has so far."""
+    parts: list[PartInfo] = []
+    while (info := read_part_info(store, plan.generation, len(parts))) is not None:
+        parts.append(info)
+    return parts
+
+
+def read_part_info(store: ReadableStore, generation: int, number: int) -> PartInfo | None:
+    """One part's counts, or None where it is not written yet."""
+    try:
+        with store.open(index_key(generation, number)) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return PartInfo.model_validate(orjson.loads(metadata[META]))
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        raise _damaged(store, generation, number) from None
+
+
+def read_part(store: ReadableStore, generation: int, number: int) -> pa.Table:
+    """One part's rows."""
+    data = store.get(index_key(generation, number))
+    try:
+        table = pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True).read()
+        # Parts written before there were retry generations lack their columns.
+        return pa.concat_tables([INDEX.empty_table(), table], promote_options="default")
+    except (pa.ArrowException, OSError):
+        raise _damaged(store, generation, number) from None
+
+
+def _damaged(store: ReadableStore, generation: int, number: int) -> DatasetError:
+    key = index_key(generation, number)
+    return DatasetError(f"{store.url}/{key}: is missing or damaged; restore it, or use another dataset.path")

@@ -1,0 +1,153 @@
+"""Writes the index: the sources are read once, in order, by one reader."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stillhouse.gen.dataset.index import META, ROWS_PER_PROMPT, End, PartInfo, read_part_info
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, index_key
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
+from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.store.base import Store
+from stillhouse.schemas.arrow import INDEX
+from stillhouse.schemas.recipe import Recipe
+
+Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
+"""(fate, key, prompt id, detail), as the index's columns."""
+_Structs: TypeAlias = list[dict[str, Any]] | None
+
+
+@dataclass(slots=True)
+class Draft:
+    """A part of the index being built, column by column."""
+
+    first_chunk: int
+    columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
+    asks: list[int] = field(default_factory=lambda: [0])
+    rows_in_chunk: int = 0
+
+    def add(self, file: int, at: Position, fate: Fate, *, again: _Structs = None, earlier: _Structs = None) -> None:
+        """Append a row, as the index's columns say, to the last chunk."""
+        chunk = self.first_chunk + len(self.asks) - 1
+        values = (file, at.row, at.line, at.offset, chunk, *fate, again, earlier)
+        for column, value in zip(self.columns, values, strict=True):
+            column.append(value)
+        self.rows_in_chunk += 1
+        self.asks[-1] += fate[0] == "ask"
+
+    def is_full(self, *, prompts_per_shard: int) -> bool:
+        """Whether the next row begins a new part; where it only begins a new chunk, begins that."""
+        if self.asks[-1] < prompts_per_shard and self.rows_in_chunk < prompts_per_shard * ROWS_PER_PROMPT:
+            return False
+        if len(self.asks) == CHUNKS_PER_PART:
+            return True
+        self.asks.append(0)
+        self.rows_in_chunk = 0
+        return False
+
+    def next(self) -> "Draft":
+        """The part after this one."""
+        return Draft(first_chunk=self.first_chunk + CHUNKS_PER_PART)
+
+    def write(self, store: Store, plan: Plan, *, last: bool, ends: Sequence[End]) -> PartInfo:
+        """Store it as a part of the plan's index.
+
+        Raises:
+            DatasetError: another part is there.
+        """
+        fates = self.columns[INDEX.get_field_index("fate")]
+        info = PartInfo(
+            first_chunk=self.first_chunk,
+            asks=tuple(self.asks),
+            rows=len(fates) if plan.retry is None else 0,
+            duplicates=fates.count("duplicate"),
+            bad=fates.count("bad"),
+            last=last,
+            ends=tuple(ends),
+        )
+        arrays = [pa.array(v, f.type) for v, f in zip(self.columns, INDEX, strict=True)]
+        schema = INDEX.with_metadata({META: info.model_dump_json()})
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", write_page_checksum=True)
+        number = self.first_chunk // CHUNKS_PER_PART
+        key = index_key(plan.generation, number)
+        if not store.put_new(key, sink.getvalue()):
+            # An earlier run of ours wrote it just before it died: the sources being the same, it says the same.
+            stored = read_part_info(store, plan.generation, number)
+            if stored is None or stored.asks != info.asks or stored.rows != info.rows:
+                raise DatasetError(f"{store.url}/{key}: another run wrote another index; only one may run at a time")
+        return info
+
+
+class Indexer:
+    """Reads a generation's sources, drops exact duplicates and writes the index part by part."""
+
+    def __init__(self, store: Store, recipe: Recipe, plan: Plan) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._plan = plan
+        self._maker = PromptMaker(recipe.source, recipe.ask, kept=plan.kept_fields)
+        self._seen: dict[bytes, str | None] = {}
+        """The prompts asked so far: key to prompt id, None where the id is the key's own text."""
+        self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
+
+    def remember(self, table: pa.Table) -> None:
+        """Take in the keys of an index part written before, of this or of an earlier generation."""
+        asked = table.filter(pc.equal(table["fate"].cast(pa.string()), "ask"))
+        ids = asked["prompt_id"].to_pylist() if self._recipe.source.id else [None] * len(asked)
+        self._seen.update(zip(asked["key"].to_pylist(), ids, strict=True))
+
+    def parts(self, done: list[PartInfo]) -> Iterator[PartInfo]:
+        """Write the parts that are still missing, yielding each once it is stored.
+
+        Raises:
+            SourceError: a source file can't be read, or is not what the plan recorded.
+        """
+        if done and done[-1].last:
+            return
+        if done:
+            self._ends = list(done[-1].ends)
+        part = Draft(first_chunk=len(done) * CHUNKS_PER_PART)
+        for file, row in self._source_rows(before=sum(info.rows for info in done)):
+            if part.is_full(prompts_per_shard=self._recipe.dataset.prompts_per_shard):
+                self._ends[file] = (row.at.row, row.at.offset, row.at.line)
+                yield part.write(self._store, self._plan, last=False, ends=self._ends)
+                part = part.next()
+            part.add(file, row.at, self._fate(row))
+        yield part.write(self._store, self._plan, last=True, ends=self._ends)
+
+    def _source_rows(self, *, before: int) -> Iterator[tuple[int, Row]]:
+        """(file, row) from where the last part ended to the plan's limit; leaves `_ends` true."""
+        left = self._plan.limit - before if self._plan.limit is not None else None
+        for number, planned in enumerate(self._plan.files):
+            end = self._ends[number]
+            if end is None:
+                continue
+            file = SourceFile(planned.url, planned.size, planned.etag)
+            start = Position(*end)
+            for row in read_rows(file, columns=self._maker.columns, start=start, source=self._recipe.source):
+                if left == 0:
+                    self._ends[number] = (row.at.row, row.at.offset, row.at.line)
+                    return
+                yield number, row
+                left = left - 1 if left is not None else None
+            self._ends[number] = None
+
+    def _fate(self, row: Row) -> Fate:
+        if row.values is None:
+            return "bad", None, None, row.bad
+        prompt = self._maker.make(row.values)
+        if isinstance(prompt, str):
+            return "bad", None, self._maker.id_of(row.values), prompt
+        if prompt.key in self._seen:
+            first = self._seen[prompt.key]
+            return "duplicate", prompt.key, prompt.id, prompt.key.hex() if first is None else first
+        self._seen[prompt.key] = prompt.id if self._recipe.source.id else None
+        return "ask", prompt.key, prompt.id, None

@@ -1,0 +1,94 @@
+"""The layout of a dataset and its state, which is what a listing and the index say.
+
+Names are built only from numbers and our own hex digits. Everything a run needs to go on is read from here; nothing is
+remembered elsewhere.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.recipe import Recipe
+
+CHUNKS_PER_PART = 100
+"""Chunks in one part of the index."""
+
+RECIPE_KEY = "_stillhouse/recipe.yaml"
+LAST_RUN_KEY = "_stillhouse/last_run.yaml"
+RUN_KEY = "_stillhouse/run.json"
+JOURNAL_PREFIX = "_stillhouse/journal/"
+_SHARD = re.compile(r"data/part-(\d{3,})-(\d{6,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChunkId:
+    """A chunk: its generation and its number in it."""
+
+    generation: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.generation:03d}-{self.number:06d}"
+
+    @property
+    def data_key(self) -> str:
+        """Its shard, whose existence is its commit."""
+        return f"data/part-{self}.parquet"
+
+    @property
+    def journal_prefix(self) -> str:
+        """Its shipped journals."""
+        return f"{JOURNAL_PREFIX}{self}/"
+
+    def side_key(self, kind: str, seal: str) -> str:
+        """A file beside its shard: kind is rejected, failed or raw."""
+        folder = "_stillhouse/raw" if kind == "raw" else kind
+        return f"{folder}/part-{self}-{seal}.parquet"
+
+
+def plan_key(generation: int) -> str:
+    """Where a generation's plan is."""
+    return f"_stillhouse/plan-{generation:03d}.json"
+
+
+def index_key(generation: int, part: int) -> str:
+    """Where a part of a generation's index is."""
+    return f"_stillhouse/index-{generation:03d}-{part:06d}.parquet"
+
+
+def open_dataset(recipe: Recipe, *, path: str | None = None) -> Store:
+    """The store of the recipe's dataset."""
+    where = recipe.dataset
+    return open_store(
+        path or where.path, endpoint_url=where.endpoint_url, region=where.region, path_style=where.path_style
+    )
+
+
+@contextmanager
+def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
+    """Have what goes wrong with a stored file's content said.
+
+    Raises:
+        DatasetError: it is missing, damaged, or holds what no run writes.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{store.url}/{key}: is missing or damaged ({type(error).__name__}); "
+            "`stillhouse verify` says what can be done"
+        ) from None
+
+
+def sealed_chunks(store: ReadableStore) -> Iterator[ChunkId]:
+    """The chunks whose shard exists, in order."""
+    for stat in store.list("data/"):
+        if match := _SHARD.fullmatch(stat.key):
+            yield ChunkId(int(match[1]), int(match[2]))

@@ -1,0 +1,181 @@
+"""The Failures of a dataset, planned to be asked again as a generation of their own.
+
+What such a generation asks follows from its plan and the shards before it, which never change: whoever finds the plan
+with no index, or with a part of it, writes the rest as the first would have. Memory grows with the Failures alone.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stillhouse.gen.dataset.chunk import Retried
+from stillhouse.gen.dataset.index import PartInfo, read_part
+from stillhouse.gen.dataset.indexer import Draft
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
+from stillhouse.gen.dataset.planning import is_sealed
+from stillhouse.gen.dataset.plans import Plan, PlannedFile, read_plans, store_plan
+from stillhouse.gen.dataset.shard_meta import read_meta
+from stillhouse.gen.errors import DatasetError, UsageError
+from stillhouse.gen.source.files import Position, SourceFile, check_file
+from stillhouse.gen.store.base import Store
+from stillhouse.schemas.recipe import Recipe
+
+_READERS = 16
+
+_Failure: TypeAlias = tuple[bytes, int, str]
+"""(prompt key, sample, kind)."""
+
+
+@dataclass(slots=True)
+class _Failed:
+    """A prompt of which samples are Failures."""
+
+    chunks: tuple[ChunkId, ...]
+    """Those that hold its samples, in order; the first is of a generation of source rows."""
+    kinds: dict[int, str] = field(default_factory=dict)
+    """By sample."""
+
+
+def retry_generations(store: Store, recipe: Recipe, *, kinds: Sequence[str]) -> Iterator[Plan]:
+    """A retry generation that is not sealed yet, else a new one where there are Failures of these kinds.
+
+    It is to be sealed before the next is asked for. One that is resumed is finished; what fails in it again waits for
+    the next call, but for kinds that it did not ask.
+
+    Raises:
+        UsageError: a generation of source rows is not sealed: the run comes first.
+        SourceError, DatasetError: see `retry_plan`, `store_plan` and `read_plans`.
+    """
+    plans = read_plans(store)
+    unsealed = [plan for plan in plans if not is_sealed(store, plan)]
+    if not plans or any(plan.retry is None for plan in unsealed):
+        raise UsageError(
+            f"{store.url}: not all of its prompts are asked yet; finish the run first: stillhouse run RECIPE"
+        )
+    yield from unsealed
+    if any(plan.retry == tuple(kinds) for plan in unsealed):
+        return
+    fresh = retry_plan(store, recipe, plans, kinds=kinds)
+    if fresh is not None:
+        store_plan(store, fresh)
+        yield fresh
+
+
+def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Sequence[str]) -> Plan | None:
+    """A generation of what failed, and was not resolved since, in `plans`, all of which are sealed; None: nothing did.
+
+    Raises:
+        SourceError: a source file that holds such a prompt is gone or changed.
+        DatasetError: a shard, a side file or the index is missing or damaged.
+    """
+    failures = _failures(store, plans, kinds)
+    files: dict[str, PlannedFile] = {}
+    for planned, _ in _index_rows(store, plans, failures):
+        files.setdefault(planned.url, PlannedFile(url=planned.url, size=planned.size, etag=planned.etag))
+    for file in files.values():
+        check_file(SourceFile(file.url, file.size, file.etag), source=recipe.source)
+    if not failures:
+        return None
+    return Plan(generation=len(plans), files=tuple(files.values()), retry=tuple(kinds), kept=plans[0].kept)
+
+
+def retry_parts(
+    store: Store, plan: Plan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
+) -> Iterator[PartInfo]:
+    """Write those parts of a retry generation's index that are not `done`, yielding each once it is stored.
+
+    Raises:
+        DatasetError: see `retry_plan`; or another index is there.
+    """
+    assert plan.retry is not None
+    failures = _failures(store, earlier, plan.retry)
+    numbers = {file.url: number for number, file in enumerate(plan.files)}
+    ends = [None] * len(numbers)
+    draft = Draft(first_chunk=0)
+    for file, row in _index_rows(store, earlier, failures):
+        if draft.is_full(prompts_per_shard=prompts_per_shard):
+            if draft.first_chunk >= len(done) * CHUNKS_PER_PART:
+                yield draft.write(store, plan, last=False, ends=ends)
+            draft = draft.next()
+        failed = failures[row["key"]]
+        draft.add(
+            numbers[file.url],
+            Position(row["row"], row["offset"], row["line"]),
+            ("ask", row["key"], row["prompt_id"], None),
+            again=[{"sample": sample, "kind": failed.kinds[sample]} for sample in sorted(failed.kinds)],
+            earlier=[{"generation": chunk.generation, "chunk": chunk.number} for chunk in failed.chunks],
+        )
+    yield draft.write(store, plan, last=True, ends=ends)
+
+
+def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> dict[bytes, _Failed]:
+    """By prompt key: what failed in these generations and was not asked again since."""
+    found: dict[bytes, _Failed] = {}
+    for generation, chunks in itertools.groupby(sorted(sealed_chunks(store)), key=lambda chunk: chunk.generation):
+        if generation == len(plans):
+            break
+        with ThreadPoolExecutor(_READERS) as pool:
+            for chunk, failures in pool.map(lambda chunk: (chunk, _read_failures(store, chunk, kinds)), chunks):
+                asked = _asked_again(store, chunk) if plans[generation].retry is not None else {}
+                for key, retried in asked.items():
+                    _drop(found, key, retried, (*retried.earlier, chunk))
+                for key, sample, kind in failures:
+                    places = (*asked[key].earlier, chunk) if key in asked else (chunk,)
+                    found.setdefault(key, _Failed(places)).kinds[sample] = kind
+    return found
+
+
+def _drop(found: dict[bytes, _Failed], key: bytes, retried: Retried, chunks: tuple[ChunkId, ...]) -> None:
+    """Take out what was asked again."""
+    if (failed := found.get(key)) is not None:
+        failed.chunks = chunks
+        for sample in retried.kinds:
+            failed.kinds.pop(sample, None)
+        if not failed.kinds:
+            del found[key]
+
+
+def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str]) -> list[_Failure]:
+    """The Failures of these kinds that a shard names."""
+    meta = read_meta(store, chunk)
+    if not meta.counts.failed.keys() & set(kinds):
+        return []
+    key = meta.side["failed"].key
+    try:
+        with store.open(key) as file:
+            table = pq.read_table(file, columns=["prompt_key", "sample", "kind"])
+    except (pa.ArrowException, OSError):
+        raise DatasetError(
+            f"{store.url}/{key}: is missing or damaged; `stillhouse verify` says what can be done"
+        ) from None
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return [(bytes.fromhex(key), sample, kind) for key, sample, kind in rows if kind in kinds]
+
+
+def _asked_again(store: Store, chunk: ChunkId) -> dict[bytes, Retried]:
+    """What a chunk of a retry generation asked, by prompt key."""
+    table = read_part(store, chunk.generation, chunk.number // CHUNKS_PER_PART)
+    rows = table.filter(pc.equal(table["chunk"], chunk.number)).to_pylist()
+    return {row["key"]: Retried.of(row) for row in rows}
+
+
+def _index_rows(
+    store: Store, plans: Sequence[Plan], failures: Mapping[bytes, _Failed]
+) -> Iterator[tuple[PlannedFile, dict[str, Any]]]:
+    """The rows of the index that first named these prompts, each with its source file, in the source's order."""
+    parts: defaultdict[tuple[int, int], list[bytes]] = defaultdict(list)
+    for key, failed in failures.items():
+        parts[failed.chunks[0].generation, failed.chunks[0].number // CHUNKS_PER_PART].append(key)
+    for (generation, number), keys in sorted(parts.items()):
+        table = read_part(store, generation, number)
+        asked = pc.equal(table["fate"].cast(pa.string()), "ask")
+        wanted = pc.is_in(table["key"], value_set=pa.array(keys, pa.binary(16)))
+        for row in table.filter(pc.and_(asked, wanted)).to_pylist():
+            yield plans[generation].files[row["file"]], row

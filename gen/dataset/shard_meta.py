@@ -1,0 +1,109 @@
+"""What a shard says of itself: the metadata in its footer, with its counts and the files beside it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from stillhouse.gen.dataset.layout import ChunkId, damage_said
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.arrow import SCHEMA_VERSION
+
+META_KEY = "stillhouse"
+"""The key of our metadata in a shard's footer: JSON of ShardMeta."""
+
+SIDES = ("rejected", "failed", "raw")
+"""The files beside a shard, in the order they are written."""
+
+
+MOST_MODELS = 20
+"""Models of a teacher's answers that are told apart; an answer can name its model as it likes."""
+
+
+class SideFile(BaseModel):
+    """A file beside a shard."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    rows: int
+    sha256: str
+
+
+class ShardCounts(BaseModel):
+    """What a shard and its side files hold, in samples; duplicate prompts and bad rows are the index's to count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    records: int = 0
+    rejected: dict[str, int] = {}
+    failed: dict[str, int] = {}
+    retried: dict[str, int] = {}
+    """Of a retry generation: the kinds of Failure that its samples were; they count in an earlier `failed`."""
+    maybe_billed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = None
+
+    def __add__(self, other: "ShardCounts") -> "ShardCounts":
+        known = [usd for usd in (self.usd, other.usd) if usd is not None]
+        return ShardCounts(
+            records=self.records + other.records,
+            rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
+            failed=dict(Counter(self.failed) + Counter(other.failed)),
+            retried=dict(Counter(self.retried) + Counter(other.retried)),
+            maybe_billed=self.maybe_billed + other.maybe_billed,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            usd=sum(known) if known else None,
+        )
+
+
+class ShardMeta(BaseModel):
+    """What a data shard says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    stillhouse: str
+    """The product's version."""
+    seal: str
+    generation: int
+    chunk: int
+    identity: dict[str, Any]
+    teachers: list[dict[str, Any]]
+    """Name, model and terms of each."""
+    answered_as: dict[str, list[str]] = {}
+    """By teacher, the models that its answers named, of which there may be more than `MOST_MODELS`."""
+    side: dict[str, SideFile]
+    """rejected, failed and raw, those that there are."""
+    counts: ShardCounts
+
+
+_READERS = 16
+
+
+def read_metas(store: ReadableStore, chunks: Iterable[ChunkId]) -> Iterator[tuple[ChunkId, ShardMeta]]:
+    """What each chunk's shard says of itself.
+
+    Raises:
+        DatasetError: a shard is damaged.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(lambda chunk: (chunk, read_meta(store, chunk)), chunks)
+
+
+def read_meta(store: ReadableStore, chunk: ChunkId) -> ShardMeta:
+    """What a chunk's shard says of itself.
+
+    Raises:
+        DatasetError: the shard is missing or damaged.
+    """
+    with damage_said(store, chunk.data_key):
+        with store.open(chunk.data_key) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return ShardMeta.model_validate(orjson.loads(metadata[META_KEY.encode()]))

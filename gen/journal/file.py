@@ -1,0 +1,194 @@
+"""The Journal: what was sent and what came back, on disk before anyone looks at it.
+
+A chunk's journal is one file, written by one live process, which holds a lock on it: whoever can lock it knows that
+the writer is dead. Frames are appended in one write each and are checked by length and CRC, so that a torn tail or a
+flipped bit costs the frames it hit and no others. What a later owner finds, it copies into its own journal first; so
+all that is known of a chunk is always in the newest file, and sealing reads only that.
+
+A frame: length u32, crc32 u32, kind u8, ordinal u32, at f64, then for an answer latency f32, status u16, the endpoint's
+name (u8 length and UTF-8) and the body. `ordinal` numbers a chunk's samples: prompt x samples + sample.
+"""
+
+import fcntl
+import os
+import shutil
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.journal.frames import FRAME_HEAD, MAGIC, Frame, decode, encode
+
+
+class JournalFile:
+    """A chunk's journal in the hands of its one writer."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self.size = len(MAGIC)
+        """Bytes written; a frame's place is its offset in the file."""
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Create the file; nobody sees it before it is locked.
+
+        Raises:
+            StoreAway: the disk is full or not writable.
+        """
+        fresh = path.with_suffix(".new")
+        fd = _new_file(fresh)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            _write(fd, [MAGIC])
+            fresh.rename(path)
+        except OSError as error:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise _away(path, error) from error
+        return cls(path, fd)
+
+    def append(self, frame: Frame) -> tuple[int, int]:
+        """Write a frame; returns its (offset, length) for `read`.
+
+        Raises:
+            StoreAway: it could not be written whole; the file is cut back to its last whole frame.
+        """
+        buffers = encode(frame)
+        length = sum(map(len, buffers))
+        try:
+            _write(self._fd, buffers)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._fd, self.size)
+            raise _away(self.path, error) from error
+        offset = self.size
+        self.size += length
+        return offset, length
+
+    def read(self, offset: int, length: int) -> Frame:
+        """The frame that `append` put there.
+
+        Raises:
+            StoreAway: the disk does not give it back as it was.
+        """
+        data = self._read(offset, length)
+        payload = memoryview(data)[FRAME_HEAD.size :]
+        if len(data) != length or zlib.crc32(payload) != FRAME_HEAD.unpack_from(data)[1]:
+            raise StoreAway(f"{self.path}: a frame changed on disk; check the disk, then run the same command again")
+        return decode(payload)
+
+    def tail(self, start: int) -> bytes:
+        """All bytes from an offset on: what a segment ships.
+
+        Raises:
+            StoreAway: the disk does not give them back.
+        """
+        return self._read(start, self.size - start)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise _away(self.path, error, "read") from error
+
+    def sync(self) -> None:
+        """Have the disk hold what was written (against the loss of power, not of the process).
+
+        Raises:
+            StoreAway: the disk does not.
+        """
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise _away(self.path, error) from error
+
+    def close(self) -> None:
+        """Give up the lock and leave the file; once is enough."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the lock is given up."""
+        return self._fd < 0
+
+    def remove(self) -> None:
+        """Close and delete: the chunk is sealed."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+
+def check_room(root: Path, *, wanted_bytes: int) -> None:
+    """Whether what may still come fits on the journals' disk: asking stops while there is room for what is under way.
+
+    Raises:
+        StoreAway: it may not fit.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(root).free
+    except OSError as error:
+        raise _away(root, error) from error
+    if free_bytes < wanted_bytes:
+        raise StoreAway(
+            f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of what is under way may need "
+            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free the disk, or set run.journal_dir, then run "
+            "the same command again"
+        )
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """The journal files in a chunk's folder, in the order they were begun."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".journal")
+    except FileNotFoundError:
+        return []
+
+
+def is_dead(path: Path) -> bool:
+    """Whether the file's writer is gone.
+
+    Raises:
+        StoreAway: the file can't be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks only what is open for writing
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise _away(path, error, "read") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _new_file(path: Path) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # someone took the folder away as empty
+        except OSError as error:
+            raise _away(path, error) from error
+
+
+def _write(fd: int, buffers: list[bytes]) -> None:
+    length = sum(map(len, buffers))
+    written = os.writev(fd, buffers)
+    while written < length:  # a large frame, or a disk about to be full
+        written += os.write(fd, b"".join(buffers)[written:])
+
+
+def _away(path: Path, error: OSError, verb: str = "written") -> StoreAway:
+    return StoreAway(
+        f"{path}: the journal can't be {verb} ({error.strerror}); nothing is asked without it. "
+        "Free or mend the disk, or set run.journal_dir, then run the same command again"
+    )

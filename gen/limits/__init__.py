@@ -1,0 +1,1 @@
+"""Limits that all workers of a cluster share."""

@@ -1,0 +1,356 @@
+"""Limits shared by many workers: rates and slots, leased for a second or two, spent locally, paid back as debt.
+
+The `Ledger` (one an account) leases each worker a share of every rate and of the slots in flight; the shares that are
+out never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share: it
+reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
+
+Shares follow demand (requests under way and waiting), max-min fair: who wants little gets it, the others get as much as
+each other. Where there are fewer slots than workers they go round in turn.
+What nobody declared is found out, see `gen.limits.concurrency`.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from stillhouse.gen.limits.concurrency import Adaptive, Replies
+from stillhouse.schemas.teacher import Limits
+
+LEASE_S = 2.0
+"""How long a share is good for."""
+
+SHARE_RENEW_S = 1.6
+"""How often a worker renews its share: with its chunks' renewals that is less than a call a second."""
+
+BURST_S = 0.25
+"""A worker's bucket holds so many seconds of its rate, at least one reservation."""
+
+EPISODE_S = 5.0
+"""That we grow too fast is said of many requests at once: once in so long it counts."""
+
+RAMP_S = 900.0
+"""After the teacher said that we grow too fast, half as much again in each such time (OpenAI's `slow_down`)."""
+
+Resource: TypeAlias = Literal["requests", "input", "output", "total"]
+
+
+def rates_of(limits: Limits) -> dict[Resource, float]:
+    """The declared limits, a second."""
+    stated: dict[Resource, int | None] = {
+        "requests": limits.requests_per_minute,
+        "input": limits.input_tokens_per_minute,
+        "output": limits.output_tokens_per_minute,
+        "total": limits.tokens_per_minute,
+    }
+    return {name: value / 60 for name, value in stated.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most of a resource that a teacher's headers leave to the account for a while, whoever else uses it."""
+
+    rate: float
+    """Units a second."""
+    for_s: float
+    """How long it holds."""
+    age_s: float
+    """How long ago it was said."""
+
+
+@dataclass(slots=True)
+class Ceilings:
+    """What was said last of each resource."""
+
+    _last: dict[Resource, tuple[float, Ceiling]] = field(default_factory=dict)
+    """(when it was said, what)."""
+
+    def take(self, said: Mapping[Resource, Ceiling], *, now: float) -> None:
+        """Take in what was said; what is older than what is known changes nothing."""
+        for name, ceiling in said.items():
+            at = now - ceiling.age_s
+            if name not in self._last or at >= self._last[name][0]:
+                self._last[name] = at, ceiling
+
+    def standing(self, *, now: float) -> dict[Resource, Ceiling]:
+        """Those that hold now."""
+        return {
+            name: replace(ceiling, age_s=now - at)
+            for name, (at, ceiling) in self._last.items()
+            if now < at + ceiling.for_s
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker tells the ledger when it renews; counts since its last report."""
+
+    in_flight: int
+    """The most under way at once."""
+    waiting: int
+    """Requests it could send at once if it were let."""
+    replies: Replies
+    pause_s: float = 0.0
+    """How long the teacher asked the account to wait, from now."""
+    ramped: bool = False
+    """The teacher said that we grow too fast."""
+    ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
+    """What the teacher's headers left at last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a worker may use until `ttl_s` from now."""
+
+    rates: Mapping[Resource, float]
+    """Units a second; a resource that is not here is not limited."""
+    slots: int
+    ttl_s: float
+    pause_s: float
+    """Send nothing for so long."""
+
+
+@dataclass(slots=True)
+class _Ramp:
+    """A ceiling under everything after a `slow_down`: half of what was in use, then growing slowly."""
+
+    rate_part: float = 1.0
+    slots: float = math.inf
+    cut_at: float = -math.inf
+
+    def cut(self, *, slots: int, now: float) -> None:
+        """Halve, once an episode."""
+        if now >= self.cut_at + EPISODE_S:
+            self.rate_part = self.rates(now) / 2
+            self.slots = slots / 2
+            self.cut_at = now
+
+    def rates(self, now: float) -> float:
+        """The part of each rate that may be used."""
+        return min(1.0, self.rate_part * self._growth(now))
+
+    def most_slots(self, now: float) -> float:
+        """The slots that may be used."""
+        return max(1.0, self.slots * self._growth(now))
+
+    def _growth(self, now: float) -> float:
+        return math.pow(1.5, min((now - self.cut_at) / RAMP_S, 100.0))
+
+
+@dataclass(slots=True)
+class _Share:
+    rates: Mapping[Resource, float]
+    slots: int
+    held: int
+    """Slots that are not free: a share that shrinks is free again when its requests have come home."""
+    demand: int
+    until: float
+    had_slots_at: float
+
+
+class Ledger:
+    """Leases an account's capacity; the sum of what is out never exceeds it."""
+
+    def __init__(self, limits: Limits, *, now: float) -> None:
+        self._rates = rates_of(limits)
+        self._declared_slots = limits.in_flight
+        self._adaptive = Adaptive()
+        self._ramp = _Ramp()
+        self._ceilings = Ceilings()
+        self._shares: dict[str, _Share] = {}
+        self._level = math.inf
+        """What of a worker's demand counts at most."""
+        self._paused_until = now
+
+    def slots(self, *, now: float) -> int:
+        """Requests that may be under way at once, over all workers."""
+        return int(min(self._declared_slots or self._adaptive.slots, self._ramp.most_slots(now)))
+
+    def renew(self, worker: str, report: Report, *, now: float) -> Lease:
+        """Take in a worker's report and lease it its share."""
+        mine = self._shares.pop(worker, None)
+        self._forget(now)
+        others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
+        self._observe(report, mine, now=now)
+        demand = report.in_flight + report.waiting
+        if mine is None:  # it has nothing to do yet, and will want as much as any
+            demand = max([demand, *[share.demand for share in others]])
+        part = self._part(demand, [share.demand for share in others], now=now)
+        rates = {
+            name: max(0.0, min(rate * part, rate - sum([share.rates.get(name, 0.0) for share in others])))
+            for name, rate in self._rates_now(now).items()
+        }
+        had_slots_at = -math.inf if mine is None else mine.had_slots_at
+        starving = [share.had_slots_at for share in others if share.held == 0 and share.demand > 0]
+        first = all(had_slots_at <= at for at in starving)
+        fair = self.slots(now=now) * part
+        spare = self.slots(now=now) - sum([share.held for share in others])
+        slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
+        # It used the lease before until this one came: its next report tells of that.
+        held = max(slots, 0 if mine is None else mine.slots, report.in_flight)
+        had_slots_at = now if max(slots, report.in_flight) else had_slots_at
+        self._shares[worker] = _Share(rates, slots, held, demand, now + LEASE_S, had_slots_at)
+        return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
+
+    def _part(self, demand: int, others: list[int], *, now: float) -> float:
+        """A worker's part of what there is; the level comes a step nearer to where demands up to it fill the slots."""
+        level = self._level
+        below = [each for each in (*others, demand) if each < level]
+        above = len(others) + 1 - len(below)
+        wanted = sum(below) + (above * level if above else 0)
+        self._level = max(1.0, (self.slots(now=now) - sum(below)) / above) if above else max(demand, *others, 1)
+        return min(demand, level) / wanted if wanted else 1.0
+
+    def _forget(self, now: float) -> None:
+        """Drop the shares that are over; they lie in the order of their renewals."""
+        over = [name for name, share in itertools.takewhile(lambda item: item[1].until <= now, self._shares.items())]
+        for name in over:
+            del self._shares[name]
+
+    def _rates_now(self, now: float) -> dict[Resource, float]:
+        """What may be used: the declared rates, or what the ramp and the teacher's headers leave of them."""
+        ramp = self._ramp.rates(now)
+        rates = {name: ramp * rate for name, rate in self._rates.items()}
+        for name, ceiling in self._ceilings.standing(now=now).items():
+            rates[name] = min(rates.get(name, math.inf), ceiling.rate)
+        return rates
+
+    def _observe(self, report: Report, mine: _Share | None, *, now: float) -> None:
+        self._paused_until = max(self._paused_until, now + report.pause_s)
+        self._ceilings.take(report.ceilings, now=now)
+        if report.ramped:
+            self._ramp.cut(slots=self.slots(now=now), now=now)
+        saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
+        self._adaptive.observe(report.replies, saturated=saturated, now=now)
+
+    def leave(self, worker: str) -> None:
+        """Give a worker's share back."""
+        self._shares.pop(worker, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one request uses up."""
+
+    input: float
+    output: float
+
+    def of(self, resource: Resource) -> float:
+        """Its part of one resource."""
+        match resource:
+            case "requests":
+                return 1.0
+            case "input":
+                return self.input
+            case "output":
+                return self.output
+            case "total":
+                return self.input + self.output
+
+
+@dataclass(slots=True)
+class _Bucket:
+    rate: float
+    level: float
+    at: float
+    need: float = 0.0
+    """What the last reservation was for: it has to fit, however small the rate."""
+
+    @property
+    def most(self) -> float:
+        return max(self.rate * BURST_S, self.need)
+
+    def fill(self, now: float) -> None:
+        """Let in what the rate gave since the last time, up to the bucket's size."""
+        self.level = max(self.level, min(self.level + self.rate * max(0.0, now - self.at), self.most))
+        self.at = max(self.at, now)
+
+    def settle(self, over: float) -> None:
+        """Give back what was reserved and not used, for nobody else had it; or take out, down to any debt."""
+        self.level = min(self.level + over, max(self.level, self.most + LEASE_S * self.rate))
+
+
+@dataclass(slots=True)
+class Allowance:
+    """A worker's share of an account: spends what is leased, and nothing once the lease is over."""
+
+    in_flight: int = 0
+    peak: int = 0
+    slots: int = 0
+    _until: float = -math.inf
+    _paused_until: float = -math.inf
+    _buckets: dict[Resource, _Bucket] = field(default_factory=dict)
+
+    def accept(self, lease: Lease, *, asked_at: float, now: float) -> None:
+        """Take over a lease, good from when it was asked for; debts stay."""
+        buckets = {}
+        for name, rate in lease.rates.items():
+            bucket = buckets[name] = self._buckets.get(name) or _Bucket(rate, 0.0, now)
+            bucket.fill(min(now, self._until))
+            bucket.at, bucket.rate = now, rate
+        self._buckets = buckets
+        self.slots = lease.slots
+        self._until = asked_at + lease.ttl_s
+        self.pause(lease.pause_s, now=now)
+
+    def pause(self, seconds: float, *, now: float) -> None:
+        """Send nothing for so long."""
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def rate(self, resource: Resource) -> float:
+        """Units a second that may be used."""
+        bucket = self._buckets.get(resource)
+        return math.inf if bucket is None else bucket.rate
+
+    def is_paused(self, *, now: float) -> bool:
+        """Whether nothing may be sent now, reserved or not."""
+        return now < self._paused_until
+
+    def reserve(self, cost: Cost, *, now: float) -> float:
+        """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again."""
+        if self.is_paused(now=now):
+            return self._paused_until - now
+        if now >= self._until or self.in_flight >= self.slots:
+            return math.inf  # a renewal or a release will tell
+        wait = 0.0
+        for name, bucket in self._buckets.items():
+            bucket.need = cost.of(name)
+            bucket.fill(now)
+            if bucket.level < bucket.need:
+                wait = max(wait, (bucket.need - bucket.level) / bucket.rate if bucket.rate > 0 else math.inf)
+        if wait > 0:
+            return max(wait, 0.001)
+        for bucket in self._buckets.values():
+            bucket.level -= bucket.need
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        return 0.0
+
+    def settle(self, reserved: Cost, used: Cost | None, *, now: float) -> None:
+        """A request ended: put its real usage in the estimate's place (None: not known, the estimate stands)."""
+        self.in_flight -= 1
+        if used is not None:
+            for name, bucket in self._buckets.items():
+                bucket.fill(min(now, self._until))  # before it may overflow
+                bucket.settle(reserved.of(name) - used.of(name))
+
+
+@dataclass(slots=True)
+class Estimator:
+    """Learns what a request of a teacher costs: tokens a character of input, tokens of output."""
+
+    max_output: int | None
+    _per_char: float = 0.25
+    _output: float | None = None
+
+    def estimate(self, chars: int) -> Cost:
+        """The expected cost of a prompt of so many characters; the output by the learned mean."""
+        output = self._output if self._output is not None else float(min(self.max_output or 1000, 1000))
+        return Cost(chars * self._per_char + 8, min(output, self.max_output or math.inf))
+
+    def learn(self, chars: int, used: Cost) -> None:
+        """Take in a real usage."""
+        if chars:
+            self._per_char += 0.05 * (used.input / chars - self._per_char)
+        self._output = used.output if self._output is None else self._output + 0.05 * (used.output - self._output)

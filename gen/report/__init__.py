@@ -1,5 +1,0 @@
-"""`stillhouse report`: a dataset as one HTML page that needs no network and runs no script."""
-
-from stillhouse.gen.report.page import report
-
-__all__ = ["report"]

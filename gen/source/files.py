@@ -1,0 +1,247 @@
+"""The source: which files hold the prompts, and their rows.
+
+The files come in one order, that of the recipe's paths and of the names below each, and the rows in the files' order;
+so whoever reads the same source sees the same sequence. A file that can't be read is a SourceError that names it; a row
+that can't be read is a bad Row.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, TypeAlias
+
+import pyarrow as pa
+
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.formats.arrow_ipc import arrow_schema, read_arrow
+from stillhouse.gen.source.formats.columnar import check_columns
+from stillhouse.gen.source.formats.delimited import read_delimited
+from stillhouse.gen.source.formats.jsonl import read_jsonl
+from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
+from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
+from stillhouse.gen.source.formats.text import Codec
+from stillhouse.gen.source.kept_columns import kept_field
+from stillhouse.gen.store import open_store, split_url
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.store.readable import Stat
+from stillhouse.schemas.recipe import Source
+
+__all__ = ["MAX_ROW_BYTES", "Position", "Row", "SourceFile", "check_file", "find_files", "kept_fields", "read_rows"]
+
+SUPPORTED = ".jsonl or .ndjson and .csv (also with .gz or .zst), .parquet, .arrow"
+
+_CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
+_TEXT_KINDS = {".jsonl", ".ndjson", ".csv"}
+_SCHEMAS: dict[str, Callable[[BinaryIO], pa.Schema]] = {".parquet": parquet_schema, ".arrow": arrow_schema}
+
+_Format: TypeAlias = tuple[str, Codec | None]
+"""The kind, such as '.jsonl', and its compression."""
+
+
+START = Position()
+"""The start of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the source, as it was found."""
+
+    url: str
+    """An absolute path, or s3://bucket/key."""
+    size: int
+    """In bytes."""
+    etag: str
+    """Changes with the content."""
+
+
+def find_files(source: Source) -> list[SourceFile]:
+    """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
+
+    Folders are searched to any depth; names that begin with '.' or '_' and files of other kinds are passed over.
+
+    Raises:
+        SourceError: a path leads to no file that can be read.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    found: dict[str, SourceFile] = {}
+    for path in source.paths:
+        for file in _below(path, source):
+            found.setdefault(file.url, file)
+    return list(found.values())
+
+
+def read_rows(
+    file: SourceFile, *, source: Source, columns: Collection[str] | None = None, start: Position = START
+) -> Iterator[Row]:
+    """The file's rows from `start` on, with the wanted columns (None: all); memory does not grow with the file.
+
+    A JSONL row may lack columns. The rows before a fault of the file are yielded, but for those in its last megabyte.
+
+    Raises:
+        SourceError: the file is gone, is not what `file` says, is corrupt or cut off, or lacks a wanted column.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    kind, codec = _known_format(file.url)
+    with _opened(file, source) as stream:
+        match kind:
+            case ".jsonl" | ".ndjson":
+                yield from read_jsonl(stream, codec=codec, start=start)
+            case ".csv":
+                yield from read_delimited(stream, codec=codec, columns=columns, start=start)
+            case ".parquet":
+                yield from read_parquet(stream, columns=columns, start=start)
+            case _:
+                yield from read_arrow(stream, columns=columns, start=start)
+
+
+def kept_fields(file: SourceFile, *, source: Source) -> tuple[pa.Field, ...]:
+    """The kept columns as the plan freezes them: the declared types, else a Parquet or Arrow column's own, else string.
+
+    Raises:
+        SourceError: the file is gone, changed or unreadable, or lacks a kept column.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    kind, _ = _known_format(file.url)
+    own: dict[str, pa.DataType] = {}
+    if kind in _SCHEMAS and source.keep:
+        with _opened(file, source) as stream:
+            schema = _SCHEMAS[kind](stream)
+            names = check_columns(schema, [keep.name for keep in source.keep])
+            own = {name: schema.field(name).type for name in names}
+    return tuple(kept_field(keep, own.get(keep.name)) for keep in source.keep)
+
+
+def _below(path: str, source: Source) -> list[SourceFile]:
+    root, key = split_url(path)
+    store = _store(root, source)
+    named = store.stat(key) if key and not key.endswith("/") else None
+    if named is not None:
+        _known_format(path)
+        return [_source_file(store, named)]
+    if wildcard := re.search(r"[*?\[]", key):
+        folder = key[: wildcard.start()].rpartition("/")
+        prefix = folder[0] + folder[1]
+        matches = _matcher(key)
+        stats: Iterator[Stat] = (stat for stat in store.list(prefix) if matches(stat.key))
+    else:
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        stats = store.list(prefix)
+    seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :])]
+    files = [_source_file(store, stat) for stat in seen if _format(stat.key)]
+    if not files:
+        place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
+        others = f"only {len(seen)} files of other kinds" if seen else "none"
+        raise SourceError(
+            f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
+            "files (names that begin with '.' or '_' are passed over)"
+        )
+    return files
+
+
+def _source_file(store: Store, stat: Stat) -> SourceFile:
+    url = f"{store.url.rstrip('/')}/{stat.key}"
+    if not url.isascii():
+        try:
+            url.encode()
+        except UnicodeEncodeError as error:
+            raise SourceError(f"source.path: the name of {url!a} is not UTF-8: rename the file") from error
+    return SourceFile(url, stat.size, stat.etag)
+
+
+def _is_hidden(key: str) -> bool:
+    return any(name.startswith((".", "_")) for name in key.split("/"))
+
+
+def _matcher(glob: str) -> Callable[[str], object]:
+    """As in the shell: `*` and `?` stay within a folder, `**/` is any number of folders, `[…]` is one character."""
+    parts = []
+    for piece in re.findall(r"\*\*/|\*+|\[!?\]?[^\]]*\]|.", glob, re.DOTALL):
+        match piece:
+            case "**/":
+                parts.append("(?:.*/)?")
+            case "?":
+                parts.append("[^/]")
+            case _ if piece.startswith("*"):
+                parts.append("[^/]*" if piece == "*" else ".*")
+            case _ if len(piece) > 1:
+                inside = piece[1:-1].replace("\\", r"\\").replace("[", r"\[")
+                parts.append(
+                    "[^" + inside[1:] + "]" if inside.startswith("!") else "[" + inside.replace("^", r"\^") + "]"
+                )
+            case _:
+                parts.append(re.escape(piece))
+    try:
+        return re.compile("".join(parts), re.DOTALL).fullmatch
+    except re.error as error:
+        raise SourceError(f"source.path: {glob} is no glob: {error}") from error
+
+
+def _format(name: str) -> _Format | None:
+    *_, inner, outer = ["", "", *(suffix.lower() for suffix in PurePosixPath(name).suffixes)]
+    if outer in _CODECS and inner in _TEXT_KINDS:
+        return inner, _CODECS[outer]
+    return (outer, None) if outer in _TEXT_KINDS or outer in _SCHEMAS else None
+
+
+def _known_format(url: str) -> _Format:
+    found = _format(url)
+    if found is None:
+        raise SourceError(
+            f"source.path: {url} is of a kind that can't be read: expected {SUPPORTED}; convert or rename it"
+        )
+    return found
+
+
+def _store(root: str, source: Source) -> Store:
+    return _opened_store(root, source.endpoint_url, source.region, source.path_style)
+
+
+@functools.lru_cache(maxsize=16)  # a client for S3 takes long to make, and each chunk opens its files anew
+def _opened_store(root: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> Store:
+    return open_store(root, endpoint_url=endpoint_url, region=region, path_style=path_style)
+
+
+def check_file(file: SourceFile, *, source: Source) -> None:
+    """Raise SourceError where the file is gone, or is not what `file` says."""
+    _located(file, source)
+
+
+def _located(file: SourceFile, source: Source) -> tuple[Store, str]:
+    """The store and the key of the file, if it is the one that was found."""
+    if file.url.startswith("s3://"):
+        bucket, _, key = file.url.removeprefix("s3://").partition("/")
+        root = f"s3://{bucket}"
+    else:
+        root, _, key = file.url.rpartition("/")
+    store = _store(root or "/", source)
+    now = store.stat(key)
+    if now is None:
+        raise SourceError(f"{file.url} is gone: put it back, or use another dataset.path")
+    if (now.size, now.etag) != (file.size, file.etag):
+        raise SourceError(
+            f"{file.url} changed since it was planned ({file.size} bytes then, {now.size} now): put the old file back, "
+            "or use another dataset.path; new prompts belong in new files beside it"
+        )
+    return store, key
+
+
+@contextmanager
+def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
+    """The file's bytes, if it is the one that was found; what goes wrong with it is a SourceError."""
+    store, key = _located(file, source)
+    if file.size == 0 and PurePosixPath(file.url).suffix in _CODECS:
+        raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
+    try:
+        with store.open(key) as stream:
+            yield stream
+    except FormatError as error:
+        raise SourceError(f"{file.url}: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SourceError(
+            f"{file.url} can't be read as what its name says: {reason}; it is cut off, corrupt, encrypted or "
+            "of another kind: write it again"
+        ) from error

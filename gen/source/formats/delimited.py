@@ -1,0 +1,123 @@
+"""CSV with a header line: every value is text, and a record is a row or a bad row.
+
+Commas, quotes doubled inside quotes, line breaks inside quotes (RFC 4180). After a row over MAX_ROW_BYTES reading goes
+on behind its last quote: one that is never closed makes the rest of the file one bad row.
+"""
+
+import csv
+from collections.abc import Collection, Iterator
+from itertools import chain
+from typing import BinaryIO
+
+from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
+from stillhouse.gen.source.formats.text import Codec, Line, open_lines
+
+_MAX_RECORD_BYTES = MAX_ROW_BYTES + 1
+"""With the newline at its end."""
+
+# The parser's limit of 131,072 characters a field holds for the whole process and would refuse long prompts; ours is
+# checked in bytes before a field reaches the parser.
+csv.field_size_limit(_MAX_RECORD_BYTES)
+
+
+def read_delimited(
+    file: BinaryIO, *, codec: Codec | None, columns: Collection[str] | None, start: Position
+) -> Iterator[Row]:
+    """The rows from `start` on, with the wanted columns; none where there is nothing, not even a header.
+
+    Raises:
+        FormatError: no header before the rows, or a wanted column is missing from it or in it twice.
+        OSError: compressed data is corrupt or cut off.
+    """
+    head = _Records(file, codec=codec, at=Position())
+    header = _header(head)
+    if header is None:
+        return
+    wanted = _wanted(header, columns)
+    # `head` stays until the end: a decompressor that goes closes the file.
+    records = _Records(file, codec=codec, at=start) if start.offset else head
+    while (fields := records.next()) is not None:
+        at, row = fields
+        if isinstance(row, str):
+            yield Row(at, None, row)
+        elif len(row) != len(header):
+            yield Row(at, None, f"expected {len(header)} fields as in the header, got {len(row)}")
+        else:
+            yield Row(at, {name: row[index] for name, index in wanted}, None)
+
+
+class _Records:
+    """The file's records, and the lines that the CSV parser pulls for each."""
+
+    def __init__(self, file: BinaryIO, *, codec: Codec | None, at: Position) -> None:
+        self._offset, blocks = open_lines(file, codec=codec, offset=at.offset)
+        self._lines: Iterator[Line] = chain.from_iterable(blocks)
+        self._row = at.row
+        self._line = at.line
+        self._bytes = self._quotes = 0
+        self._is_utf8 = True
+        self._parser = csv.reader(iter(self._text, None), strict=True)
+
+    def next(self) -> tuple[Position, list[str] | str] | None:
+        """The next record's position and its fields, or why it is bad; None at the end. Blank lines are passed over."""
+        while True:
+            at = Position(self._row, self._offset, self._line)
+            self._bytes = self._quotes = 0
+            self._is_utf8 = True
+            fields: list[str] | str | None
+            try:
+                fields = next(self._parser, None)
+            except csv.Error as error:
+                fields = f"no valid CSV: {error}"
+            if fields is None:
+                return None
+            if fields:
+                self._row += 1
+                return at, fields if self._is_utf8 else "not UTF-8"
+
+    def count_header(self) -> None:
+        """The header is no row."""
+        self._row = 0
+
+    def _text(self) -> str | None:
+        """The next line as text with its newline; None at the end."""
+        line = self._take()
+        if line is None:
+            return None
+        if self._bytes > _MAX_RECORD_BYTES:
+            while self._quotes % 2 and self._take() is not None:
+                pass
+            raise csv.Error(TOO_LARGE)
+        assert isinstance(line, bytes)
+        try:
+            return line.decode() + "\n"
+        except UnicodeDecodeError:
+            self._is_utf8 = False
+            return line.decode(errors="replace") + "\n"
+
+    def _take(self) -> Line | None:
+        line = next(self._lines, None)
+        if line is not None:
+            self._offset += len(line) + 1
+            self._line += 1
+            self._bytes += len(line) + 1
+            self._quotes += line.count(b'"') if isinstance(line, bytes) else line.quotes
+        return line
+
+
+def _header(records: _Records) -> list[str] | None:
+    first = records.next()
+    records.count_header()
+    if first is None:
+        return None
+    if isinstance(first[1], str):
+        raise FormatError(f"expected a header line with the columns' names: {first[1]}")
+    return first[1]
+
+
+def _wanted(header: list[str], columns: Collection[str] | None) -> list[tuple[str, int]]:
+    for name in header if columns is None else sorted(columns):
+        if header.count(name) != 1:
+            there = "twice in" if name in header else "missing from"
+            raise FormatError(f"the column {name!r} is {there} the header, which has {', '.join(map(repr, header))}")
+    return [(name, index) for index, name in enumerate(header) if columns is None or name in columns]

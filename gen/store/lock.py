@@ -1,0 +1,187 @@
+"""A lock on a key of a store: one process holds it at a time, and it outlives no holder.
+
+The object of that key says who holds it. On a local disk the system's file lock counts, which ends with its process. On
+S3 the holder renews its claim by compare-and-set; a claim that has not changed for `STALE_S` by the waiting process's
+own clock is free, and a holder that finds another's claim in place of its own has lost the lock.
+"""
+
+import fcntl
+import math
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stillhouse.gen.errors import DatasetError, StillhouseError, StoreAway
+
+if TYPE_CHECKING:
+    from stillhouse.gen.store.base import Store
+
+BEAT_S = 5.0
+"""How often a claim is renewed."""
+STALE_S = 15.0
+"""A claim not renewed for so long is free: three beats, so that one lost write costs nothing."""
+
+
+class Holder(BaseModel):
+    """Who holds a lock, as its object says."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run: str = ""
+    host: str = ""
+    pid: int = 0
+    beat: float = 0.0
+    """UTC seconds since 1970 when this was written."""
+    ended: bool = False
+
+
+class Lock(Protocol):
+    """See the module."""
+
+    @property
+    def beat_s(self) -> float | None:
+        """How often `renew` has to be called; None: never."""
+        ...
+
+    @property
+    def stale_s(self) -> float:
+        """Not renewed for so long, it is free."""
+        ...
+
+    def take(self, holder: Holder) -> Holder | None:
+        """Try once. None: it is ours; else who holds it, with an empty `run` where that is not known yet."""
+        ...
+
+    def renew(self, holder: Holder) -> bool:
+        """Claim it anew; False where another holds it."""
+        ...
+
+    def release(self, holder: Holder) -> None:
+        """Let others have it at once; `holder` says that it ended."""
+        ...
+
+
+class FileLock:
+    """On a local disk: the system's lock of the file."""
+
+    beat_s = None
+    stale_s = math.inf
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def take(self, holder: Holder) -> Holder | None:
+        """See `Lock`."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreAway(f"{self._path}: can't be written ({error.strerror}); mend that, then run again") from None
+        if not _locked(self._fd, fcntl.LOCK_EX):
+            return Holder()
+        self.renew(holder)
+        return None
+
+    def renew(self, holder: Holder) -> bool:
+        """For whoever looks: the lock itself is what counts, so that a disk that is full changes nothing."""
+        assert self._fd is not None
+        with suppress(OSError):
+            os.ftruncate(self._fd, os.pwrite(self._fd, _document(holder), 0))
+        return True
+
+    def release(self, holder: Holder) -> None:
+        """See `Lock`."""
+        if self._fd is not None:
+            self.renew(holder)
+            os.close(self._fd)
+            self._fd = None
+
+    def is_held(self) -> bool:
+        """True if another process holds it."""
+        if not self._path.exists():
+            return False
+        try:
+            with self._path.open("rb") as file:
+                return not _locked(file.fileno(), fcntl.LOCK_SH)
+        except OSError as error:
+            raise DatasetError(
+                f"{self._path}: expected a file that can be read ({error.strerror}); move it away"
+            ) from None
+
+
+class ClaimLock:
+    """On S3: a claim that is renewed."""
+
+    def __init__(self, store: "Store", key: str) -> None:
+        self.beat_s: float | None = BEAT_S
+        self.stale_s = STALE_S
+        self._store = store
+        self._key = key
+        self._etag: str | None = None
+        self._seen: str | None = None
+        self._since = time.monotonic()
+
+    def take(self, holder: Holder) -> Holder | None:
+        """See `Lock`."""
+        found = self._store.get_with_etag(self._key)
+        body, etag = found if found is not None else (b"{}", None)
+        if etag != self._seen:
+            self._seen, self._since = etag, time.monotonic()
+        theirs = self._parsed(body)
+        if etag is None or theirs.ended or time.monotonic() - self._since > self.stale_s:
+            self._etag = etag
+            if self.renew(holder):
+                return None
+        return theirs
+
+    def renew(self, holder: Holder) -> bool:
+        """See `Lock`."""
+        etag = self._store.swap(self._key, _document(holder), etag=self._etag)
+        if etag is None:
+            # A write of ours whose outcome we never heard may be what is there.
+            found = self._store.get_with_etag(self._key)
+            if found is None or self._parsed(found[0]).run != holder.run:
+                return False
+            etag = found[1]
+        self._etag = etag
+        return True
+
+    def release(self, holder: Holder) -> None:
+        """See `Lock`."""
+        with suppress(StillhouseError):  # the next one waits until we are stale
+            self.renew(holder)
+
+    def is_held(self) -> bool:
+        """True if a claim is there that was renewed lately, by its own clock."""
+        body = self._store.get(self._key)
+        if body is None:
+            return False
+        holder = self._parsed(body)
+        return not holder.ended and time.time() - holder.beat < self.stale_s
+
+    def _parsed(self, body: bytes) -> Holder:
+        try:
+            return Holder.model_validate(orjson.loads(body))
+        except (orjson.JSONDecodeError, ValidationError):
+            raise DatasetError(
+                f"{self._store.url}/{self._key}: is damaged; if no run works on this dataset, delete that file"
+            ) from None
+
+
+def _document(holder: Holder) -> bytes:
+    return orjson.dumps(holder.model_dump())
+
+
+def _locked(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

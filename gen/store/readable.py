@@ -1,0 +1,56 @@
+"""The half of a store that reads: what only looks at a dataset asks for no more, so that it can't write."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One object: its key relative to the store's root, its size in bytes, and a tag that changes with its content."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class ReadableStore(Protocol):
+    """Objects by key; keys are relative to the root and separated by '/'. Safe to share between threads.
+
+    Every method raises `StoreAway` when the store does not answer (or its disk is failing), and `StoreRefused` when it
+    will not serve us until a person changes something.
+    """
+
+    url: str
+    """Canonical and without credentials: 's3://bucket/prefix', or an absolute local path."""
+    is_local: bool
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, or None where there is none."""
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
+        """The whole object and the etag of just these bytes, for `Store.swap`."""
+
+    def stat(self, key: str) -> Stat | None:
+        """Size and etag, or None where there is no such object."""
+
+    def seal_of(self, key: str) -> str | None:
+        """The seal that the object was created with. Always None on a local disk: shards hold theirs in the file."""
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable reader that fetches ranges as they are read.
+
+        Raises `FileNotFoundError` when absent, and from its reads `SourceError` when an S3 object changes meanwhile.
+        """
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """Every object whose key starts with `prefix`, ordered by the keys' UTF-8 bytes. A missing folder is empty."""
+
+    def leftovers(self) -> Sequence[str]:
+        """Keys of files that processes were writing when they died; `list` passes them over."""
+
+    def is_locked(self, key: str) -> bool:
+        """True if somebody holds `Store.lock(key)` now, as far as can be told without taking it."""
+
+    def check_writable(self) -> None:
+        """Raise what a first write would, as far as that can be told without writing."""

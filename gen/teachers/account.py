@@ -1,0 +1,152 @@
+"""A worker's side of an account: requests wait here, in turn, for their share of the limits."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.shares import Allowance, Ceiling, Ceilings, Cost, Lease, Report, Resource
+
+LEAST_PAUSE_S = 0.05
+MOST_LEAST_PAUSE_S = 1.0
+"""A 429 that orders no wait to speak of is a pause all the same; the next one, with no answer since, a longer one."""
+MOST_HELD_S = 2.0
+"""A refused request keeps its slot for as long as an answer takes, at most this."""
+UNUSED = Cost(0, 0)
+"""What a request used that was never sent, or refused unserved."""
+
+
+class Account:
+    """A worker's side of an account: requests wait here, in turn, for their share of the limits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._allowance = Allowance()
+        self._waiting: deque[tuple[Cost, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._reported_at = clock.monotonic()
+        self._served = 0
+        self._refused = 0
+        self._busy_s = 0.0
+        self._tokens = 0
+        self._answer_s = 0.0
+        """How long answers take lately."""
+        self._ramped = False
+        self._least_pause_s = LEAST_PAUSE_S
+        self._told_to_wait_until = 0.0
+        self._ceilings = Ceilings()
+        self.urgent = asyncio.Event()
+        """Set when the ledger should hear of us at once."""
+
+    async def reserve(self, cost: Cost) -> None:
+        """Wait for the right to send a request of this cost; `settle` gives the slot back."""
+        if not self._waiting and self._allowance.reserve(cost, now=self._clock.monotonic()) == 0.0:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((cost, turn))
+        self._pump()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._pump()  # those behind may be let now
+            else:
+                self.settle(cost, UNUSED)
+            raise
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the teacher told the account to wait, which holds for what is reserved too."""
+        return self._allowance.is_paused(now=self._clock.monotonic())
+
+    def settle(self, reserved: Cost, used: Cost | None) -> None:
+        """The request ended; see `Allowance.settle`."""
+        self._allowance.settle(reserved, used, now=self._clock.monotonic())
+        self._pump()
+
+    def settle_refused(self, reserved: Cost) -> None:
+        """The request was refused as too much: its slot is free when an answer would have come.
+
+        Freed at once, a handful above the limit would be sent again every few milliseconds, and refused.
+        """
+        hold_s = min(self._answer_s, MOST_HELD_S)
+        asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED)
+
+    def served(self, *, latency_s: float, tokens: int) -> None:
+        """An answer came, after so long, with so many tokens of output."""
+        self._served += 1
+        self._busy_s += latency_s
+        self._answer_s += 0.1 * (latency_s - self._answer_s)
+        self._tokens += tokens
+        self._least_pause_s = LEAST_PAUSE_S
+
+    def refused(self, *, pause_s: float | None = None, ramped: bool = False) -> None:
+        """A request was refused as too much, or got no whole answer; perhaps with a wait for the whole account.
+
+        `ramped`: as growing too fast.
+        """
+        self._refused += 1
+        self._ramped = self._ramped or ramped
+        if pause_s is not None:
+            now = self._clock.monotonic()
+            if not self.is_paused:
+                pause_s = max(pause_s, self._least_pause_s)
+                self._least_pause_s = min(2 * self._least_pause_s, MOST_LEAST_PAUSE_S)
+            self._allowance.pause(pause_s, now=now)
+            self._told_to_wait_until = max(self._told_to_wait_until, now + pause_s)
+            self.urgent.set()
+
+    def told(self, ceilings: Mapping[Resource, Ceiling]) -> None:
+        """A reply says what is left of the account's limits."""
+        self._ceilings.take(ceilings, now=self._clock.monotonic())
+        # Half of what we may use alone: too much to wait for the next renewal, and no reason to renew at every reply.
+        if any(ceiling.rate < self._allowance.rate(name) / 2 for name, ceiling in ceilings.items()):
+            self.urgent.set()
+
+    def report(self, *, backlog: int) -> Report:
+        """What happened since the last report; `backlog`: requests beside those that wait here.
+
+        A wait that the teacher ordered is told until it is over, for a report may get lost.
+        """
+        now = self._reported_at = self._clock.monotonic()
+        report = Report(
+            in_flight=self._allowance.peak,
+            waiting=backlog + len(self._waiting),
+            replies=Replies(self._served, self._refused, self._busy_s, self._tokens),
+            pause_s=max(0.0, self._told_to_wait_until - now),
+            ramped=self._ramped,
+            ceilings=self._ceilings.standing(now=now),
+        )
+        self._allowance.peak = self._allowance.in_flight
+        self._served = self._refused = self._tokens = 0
+        self._busy_s = 0.0
+        self._ramped = False
+        self.urgent.clear()
+        return report
+
+    def accept(self, lease: Lease) -> None:
+        """Take over the lease that came for the last report."""
+        self._allowance.accept(lease, asked_at=self._reported_at, now=self._clock.monotonic())
+        self._pump()
+
+    @property
+    def slots(self) -> int:
+        """Requests that may be under way at once here."""
+        return self._allowance.slots
+
+    def _pump(self) -> None:
+        """Let those in front go, as far as the share reaches, and come back when it reaches further."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            cost, turn = self._waiting[0]
+            wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=self._clock.monotonic())
+            if wait > 0.0:
+                if wait < 3600.0:
+                    self._timer = asyncio.get_running_loop().call_later(wait, self._pump)
+                return
+            self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)

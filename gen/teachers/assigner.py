@@ -1,0 +1,26 @@
+"""Which teacher a sample is asked of."""
+
+import hashlib
+from collections.abc import Sequence
+
+from stillhouse.gen.teachers.interpreter import Interpreter
+
+
+class Assigner:
+    """Says which teacher a sample is asked of: by weight, and for ever the same for the same sample."""
+
+    def __init__(self, teachers: Sequence[Interpreter]) -> None:
+        self._teachers = list(teachers)
+        self._total = sum(each.teacher.weight for each in teachers)
+
+    def __call__(self, key: bytes, sample: int) -> Interpreter:
+        """The teacher for the sample of the prompt with this key."""
+        if len(self._teachers) == 1:
+            return self._teachers[0]
+        drawn = hashlib.blake2b(key + sample.to_bytes(4, "big"), digest_size=8, person=b"stillhouse-who").digest()
+        point = int.from_bytes(drawn, "big") / 2**64 * self._total
+        for each in self._teachers:
+            point -= each.teacher.weight
+            if point < 0:
+                return each
+        return self._teachers[-1]

@@ -1,0 +1,161 @@
+"""The one module that speaks HTTP: a `Transport` with httpx's interface over aiohttp's connections.
+
+Redirects are not followed: a 3xx is a reply. TLS is always verified.
+"""
+
+import asyncio
+import os
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDict
+
+from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+
+MAX_REPLY_BYTES = 64 * 2**20
+"""The largest body that is read; more is `Lost`."""
+
+CONNECT_TIMEOUT_S = 10.0
+"""For the name, the connection and its TLS together."""
+
+KEEP_ALIVE_S = 4.0
+"""Idle connections are closed before the other side does, mostly after 5 s (uvicorn, Node): a POST that is written
+while the other side closes is lost, and nobody can say whether it was served."""
+
+_ENCODINGS = ("gzip", "deflate")
+"""What is decoded though nobody asked for it; a piece that was read inflates to at most a thousand times its size."""
+
+
+class HttpTransport:
+    """Keeps connections to any number of hosts; one per event loop.
+
+    The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
+    of slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies,
+    auth), which would cost as much again as the request itself. The environment's proxies are honoured and looked up
+    once a URL: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
+    """
+
+    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._transports: dict[str | None, AiohttpTransport] = {}
+        self._routes: dict[str, _Route] = {}
+
+    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        """Send one POST and read its whole reply within `timeout_s` seconds in all.
+
+        Raises:
+            NotSent: no connection could be made.
+            Lost: timed out, cut, too large or not decodable after it was sent.
+        """
+        route = self._routes.get(url)
+        if route is None or route.given is not headers:
+            route = self._routes[url] = self._route(url, headers)
+        extensions = {"timeout": {"pool": min(self._connect_timeout_s, timeout_s / 2)}}
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await _exchange(route.transport, _Post(route, body, extensions))
+        except TimeoutError:
+            raise Lost(f"no whole reply within {timeout_s:g} s") from None
+        except httpx.TransportError as error:
+            raise _translated(error, error.__cause__) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _translated(error, error) from None
+
+    def _route(self, url: str, headers: Mapping[str, str]) -> "_Route":
+        target = httpx.URL(url)
+        proxy = None
+        if not urllib.request.proxy_bypass(target.netloc.decode()):
+            proxy = urllib.request.getproxies().get(target.scheme)
+        if proxy not in self._transports:
+            self._transports[proxy] = AiohttpTransport(
+                client=_session, proxy=None if proxy is None else httpx.Proxy(proxy)
+            )
+        return _Route(str(target), self._transports[proxy], headers, CIMultiDict(headers))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """How to reach a URL with some headers: what requests to it have in common."""
+
+    url: str
+    transport: AiohttpTransport
+    given: Mapping[str, str]
+    headers: CIMultiDict[str]
+
+
+class _Post(httpx.Request):
+    """A POST of a route, without parsing again what its requests have in common: that is half of httpx's own cost."""
+
+    def __init__(self, route: _Route, body: bytes, extensions: dict[str, Any]) -> None:
+        shared: Any = route  # aiohttp takes its own kind of headers, and any URL, as they are
+        self.method = "POST"
+        self.url, self.headers = shared.url, shared.headers
+        self.extensions = extensions
+        self._content = body
+
+
+async def _exchange(transport: AiohttpTransport, request: httpx.Request) -> Reply:
+    response = await transport.handle_async_request(request)
+    try:
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers.raw}
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and encoding not in _ENCODINGS:
+            raise Lost(f"the reply is encoded as {encoding[:40]!r}, though identity was asked for")
+        pieces = response.stream if encoding == "identity" else response.aiter_bytes()
+        parts: list[bytes] = []
+        size = 0
+        async for part in pieces:  # type: ignore[union-attr]
+            parts.append(part)
+            size += len(part)
+            if size > MAX_REPLY_BYTES:
+                raise Lost(f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
+        return Reply(response.status_code, headers, parts[0] if len(parts) == 1 else b"".join(parts))
+    except httpx.DecodingError as error:
+        raise Lost(f"the reply can't be decoded: {error}") from None
+    finally:
+        await response.aclose()
+
+
+def _session() -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=0, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S, ssl=httpx.create_ssl_context()
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=2**16,
+        max_field_size=2**16,
+    )
+
+
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+
+def _translated(error: Exception, cause: BaseException | None) -> NotSent | Lost:
+    """httpx-aiohttp names a cut connection ConnectTimeout, so what happened is read from aiohttp's own error."""
+    words = f"{type(cause or error).__name__}: {error}"
+    if isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientConnectorSSLError):
+        words = f"can't connect to {cause.host}:{cause.port} ({_system_words(cause.os_error)})"
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        return NotSent(words, certificate=True)
+    if isinstance(cause, _NO_CONNECTION):
+        return NotSent(words)
+    if cause is not None and isinstance(cause.__cause__, aiohttp.ClientConnectionResetError):
+        # Raised before the first write to a connection that the other side has closed since its last use.
+        return NotSent(f"{words}: the connection was closed before")
+    return Lost(words)
+
+
+def _system_words(error: OSError) -> str:
+    """Those for its number; asyncio puts the address in their place."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)

@@ -1,0 +1,42 @@
+"""One teacher without a network: what its replies mean, what they cost, and the ids of its records."""
+
+from dataclasses import replace
+
+from stillhouse.gen.teachers.keys import redacted
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.protocols import api_of
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.record import RecordIds
+from stillhouse.schemas.teacher import Teacher
+
+
+class Interpreter:
+    """Reads the replies of one teacher, live ones and those that a journal kept, in the same way."""
+
+    def __init__(self, teacher: Teacher, ask: Ask) -> None:
+        self.teacher = teacher
+        self.api = api_of(teacher, ask)
+        self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
+        self.keys: tuple[str | None, ...] = ()
+        """Every key that was in use, the current one last; none of them is in any text that is returned here."""
+
+    def read(self, reply: Reply) -> Outcome:
+        """What the reply says, with no key in its words."""
+        outcome = self.api.read(reply)
+        return outcome if isinstance(outcome, Completion) else replace(outcome, message=self.redact(outcome.message))
+
+    def redact(self, text: str) -> str:
+        """The text without this teacher's keys."""
+        return redacted(text, keys=self.keys)
+
+    def cost_usd(self, completion: Completion) -> float | None:
+        """The answer's price by the recipe."""
+        price, usage = self.teacher.price, completion.usage
+        if price is None or usage.input_tokens is None or usage.output_tokens is None:
+            return None
+        cached = usage.cached_tokens or 0
+        cached_price = price.input if price.cached_input is None else price.cached_input
+        fresh = max(0, usage.input_tokens - cached)
+        return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / 1e6

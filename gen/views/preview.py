@@ -1,0 +1,300 @@
+"""What a recipe would ask, and what that would take: nothing is sent, and nothing is written or made.
+
+The source is read once, as the index does it: the counts are those that a run of the whole source (or of its first
+`limit` rows) comes to. What can't be known before asking is null, never a guess; the estimates say by what rule.
+"""
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from stillhouse.gen.dataset.binding import is_bound
+from stillhouse.gen.dataset.index import ROWS_PER_PROMPT, read_parts
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
+from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
+from stillhouse.gen.dataset.plans import read_plans
+from stillhouse.gen.inert import inert
+from stillhouse.gen.source.files import Row, SourceFile, find_files, read_rows
+from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+
+EXAMPLES = 3
+"""Prompts shown as they would be asked,"""
+EXAMPLE_CHARS = 1000
+"""each message up to so many characters."""
+BAD_ROWS = 5
+"""Bad rows named."""
+SHARDS_PER_WORKER = 4
+"""With fewer, the last shards leave workers idle."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PreviewFile(_Frozen):
+    """A source file."""
+
+    url: str
+    bytes: int
+
+
+class Example(_Frozen):
+    """A prompt as it would be asked."""
+
+    prompt_id: str
+    messages: tuple[tuple[str, str], ...]
+    """(role, content), the content cut after `EXAMPLE_CHARS`."""
+
+
+class Preview(_Frozen):
+    """What `stillhouse plan` says. Null: not to be known before asking."""
+
+    dataset: str
+    files: tuple[PreviewFile, ...]
+    prompts: int = 0
+    """Source rows."""
+    duplicates: int = 0
+    bad: int = 0
+    bad_rows: tuple[str, ...] = ()
+    """The first `BAD_ROWS`: file:line and why."""
+    samples: int
+    """Of each prompt."""
+    to_ask: int = 0
+    """Samples: (prompts - duplicates - bad) x samples, less those of sealed chunks; what is below is of these."""
+    examples: tuple[Example, ...] = ()
+    input_tokens: int = 0
+    """All characters of what is asked / 4."""
+    output_tokens: int | None = None
+    """At most: ask.max_tokens for every sample; null where it is not set."""
+    usd: float | None = None
+    """At most, by the teachers' prices and the tokens above; null where a price or max_tokens is not set."""
+    unpriced: tuple[str, ...] = ()
+    """The fields of the recipe without which `usd` is not known."""
+    seconds: float | None = None
+    """At the declared limits, with answers of max_tokens; null where no declared limit decides it."""
+    bound_by: str
+    """The limit that decides `seconds`, or why there is none."""
+    teachers: tuple[TeacherShare, ...]
+    shards: int = 0
+    prompts_per_shard: int
+    workers: int | None = None
+    """Null: `auto`, which the cluster's CPUs decide."""
+    shards_per_worker: float | None = None
+    sealed: int = 0
+    """Chunks that the dataset holds already,"""
+    settled: int = 0
+    """and the samples in them."""
+    warnings: tuple[str, ...] = ()
+
+
+def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = None) -> Preview:
+    """Read the source and say what asking it would take; memory grows by a key a prompt.
+
+    Args:
+        recipe: what would be run.
+        workers: how many there would be; by default as the recipe says.
+        limit: no more than the next so many source rows; a pilot that is not sealed yet does not grow.
+
+    Raises:
+        SourceError: a source file is missing or can't be read, or there is no row, or none with a named column.
+        DatasetError: the dataset is another recipe's, or damaged.
+        UsageError: the template can't be compiled, or a kept column has a name of ours.
+        StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
+    """
+    store = open_dataset(recipe)
+    store.check_writable()
+    is_bound(store, recipe)
+    there = _There(store)
+    if limit is not None:
+        limit = there.rows + (limit if there.is_sealed else 0)
+    files = find_files(recipe.source)
+    check_first_rows(files, recipe)
+    counted = _Count(recipe, files)
+    for file, row in _rows(recipe, files, counted.maker, limit):
+        counted.add(file, row)
+    left = max(0, counted.asked - there.prompts)
+    load = Workload(recipe, prompts=left, input_chars=counted.chars * left // max(1, counted.asked))
+    workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
+    warnings = []
+    if workers is not None and left > 0 and counted.shards < workers * SHARDS_PER_WORKER:
+        warnings.append(_too_few(counted, workers=workers))
+    seconds, bound_by = load.seconds()
+    return Preview(
+        dataset=store.url,
+        files=tuple(PreviewFile(url=file.url, bytes=file.size) for file in files),
+        prompts=counted.rows,
+        duplicates=counted.duplicates,
+        bad=counted.bad,
+        bad_rows=tuple(counted.bad_rows),
+        samples=recipe.ask.samples,
+        to_ask=load.samples,
+        examples=tuple(counted.examples),
+        input_tokens=load.input_tokens,
+        output_tokens=load.output_tokens,
+        usd=load.usd(),
+        unpriced=load.unpriced(),
+        seconds=seconds,
+        bound_by=bound_by,
+        teachers=shares_of(recipe),
+        shards=counted.shards,
+        prompts_per_shard=recipe.dataset.prompts_per_shard,
+        workers=workers,
+        shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
+        sealed=there.chunks,
+        settled=min(there.prompts, counted.asked) * recipe.ask.samples,
+        warnings=tuple(warnings),
+    )
+
+
+def _rows(
+    recipe: Recipe, files: list[SourceFile], maker: PromptMaker, limit: int | None
+) -> Iterator[tuple[SourceFile, Row]]:
+    left = limit
+    for file in files:
+        for row in read_rows(file, source=recipe.source, columns=maker.columns):
+            if left == 0:
+                return
+            yield file, row
+            left = left - 1 if left is not None else None
+
+
+class _Count:
+    """What the rows come to."""
+
+    def __init__(self, recipe: Recipe, files: list[SourceFile]) -> None:
+        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
+        self._per_shard = recipe.dataset.prompts_per_shard
+        self._seen: set[bytes] = set()
+        self.rows = self.duplicates = self.bad = self.chars = 0
+        self.bad_rows: list[str] = []
+        self.examples: list[Example] = []
+        self.shards = 1
+        """A generation has at least one chunk, as in `gen.dataset.index`."""
+        self._in_shard = (0, 0)
+        """Rows and prompts of the last shard."""
+
+    @property
+    def asked(self) -> int:
+        """Prompts."""
+        return len(self._seen)
+
+    def add(self, file: SourceFile, row: Row) -> None:
+        """Take in the next row."""
+        rows, asks = self._in_shard
+        if asks >= self._per_shard or rows >= self._per_shard * ROWS_PER_PROMPT:
+            self.shards += 1
+            rows = asks = 0
+        before = self.asked
+        self._judge(file, row)
+        self.rows += 1
+        self._in_shard = (rows + 1, asks + self.asked - before)
+
+    def _judge(self, file: SourceFile, row: Row) -> None:
+        prompt = row.bad if row.values is None else self.maker.make(row.values)
+        if not isinstance(prompt, Prompt):
+            self.bad += 1
+            if len(self.bad_rows) < BAD_ROWS:
+                self.bad_rows.append(f"{file.url}:{row.at.line}: {prompt}")
+        elif prompt.key in self._seen:
+            self.duplicates += 1
+        else:
+            self._seen.add(prompt.key)
+            self.chars += sum(len(content) for _, content in prompt.messages)
+            if len(self.examples) < EXAMPLES:
+                messages = tuple((role, _cut(content)) for role, content in prompt.messages)
+                self.examples.append(Example(prompt_id=_cut(prompt.id), messages=messages))
+
+
+def _cut(text: str) -> str:
+    more = len(text) - EXAMPLE_CHARS
+    return text if more <= 0 else f"{text[:EXAMPLE_CHARS]}… ({more:,} more characters)"
+
+
+class _There:
+    """What the dataset holds already of source rows."""
+
+    def __init__(self, store: ReadableStore) -> None:
+        sealed = set(sealed_chunks(store))
+        self.chunks = len(sealed)
+        self.rows = self.prompts = 0
+        """Rows that are planned, and prompts in sealed chunks."""
+        self.is_sealed = True
+        for plan in (plan for plan in read_plans(store) if plan.retry is None):
+            parts = read_parts(store, plan)
+            self.is_sealed &= bool(parts) and parts[-1].last
+            for part in parts:
+                self.rows += part.rows
+                for number, asks in enumerate(part.asks, part.first_chunk):
+                    is_sealed = ChunkId(plan.generation, number) in sealed
+                    self.is_sealed &= is_sealed
+                    self.prompts += asks * is_sealed
+
+
+def _too_few(counted: _Count, *, workers: int) -> str:
+    wanted = counted.asked // (workers * SHARDS_PER_WORKER)
+    advice = (
+        f"set dataset.prompts_per_shard to {wanted} or less, or use fewer workers" if wanted else "use fewer workers"
+    )
+    return (
+        f"{counted.shards} shards for {workers} workers: with fewer than {SHARDS_PER_WORKER} a worker "
+        f"some will be idle; {advice}"
+    )
+
+
+def render(preview: Preview) -> str:
+    """For people: plain text, in which nothing of what the source holds can act on a terminal."""
+    files = f"{len(preview.files):,} file{'s' if len(preview.files) != 1 else ''}"
+    lines = [f"source: {files}, {sum(file.bytes for file in preview.files):,} bytes"]
+    lines += [f"  {inert(file.url)}  {file.bytes:,}" for file in preview.files[:10]]
+    if (more := len(preview.files) - 10) > 0:
+        lines.append(f"  and {more:,} more")
+    lines += [
+        f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
+        *(f"  bad: {inert(row)}" for row in preview.bad_rows),
+        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} a prompt{_besides(preview)}",
+        f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
+        f"output tokens {_at_most(preview.output_tokens, 'ask.max_tokens is not set')}",
+        f"cost          {_cost(preview)}",
+        f"time          {_time(preview)}",
+        f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
+        *(f"teacher       {t.name}: {t.model}, {t.share:.1%} of the samples" for t in preview.teachers),
+        f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
+    ]
+    for number, example in enumerate(preview.examples, 1):
+        lines.append(f"example {number}: {inert(example.prompt_id)}")
+        for role, content in example.messages:
+            lines += [f"  [{inert(role)}]", *(f"    {inert(line)}" for line in content.split("\n"))]
+    lines += [f"warning: {inert(warning)}" for warning in preview.warnings]
+    return "\n".join(lines)
+
+
+def _besides(preview: Preview) -> str:
+    return f" (beside {preview.settled:,} that are sealed)" if preview.settled else ""
+
+
+def _at_most(count: int | None, why: str) -> str:
+    return f"unknown: {why}" if count is None else f"at most {count:,}"
+
+
+def _cost(preview: Preview) -> str:
+    return (
+        f"unknown without {' and '.join(preview.unpriced)}" if preview.usd is None else f"at most ${preview.usd:,.2f}"
+    )
+
+
+def _time(preview: Preview) -> str:
+    if preview.seconds is None:
+        return f"unknown: {preview.bound_by}"
+    minutes, seconds = divmod(round(preview.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"about {hours:,} h {minutes:02d} min {seconds:02d} s at the limits (by {preview.bound_by})"
+
+
+def _workers(preview: Preview) -> str:
+    return (
+        "workers: auto" if preview.workers is None else f"{preview.shards_per_worker:g} a worker of {preview.workers:,}"
+    )

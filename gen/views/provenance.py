@@ -1,0 +1,135 @@
+"""Where a dataset comes from, as its shards say: teachers with their terms, versions, and the recipe it is bound to.
+
+A dataset takes the union of its teachers' obligations; terms that a later run declared otherwise stand beside the
+earlier ones.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stillhouse.gen.dataset.binding import read_identity
+from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId
+from stillhouse.gen.dataset.shard_meta import MOST_MODELS, ShardMeta
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Terms
+
+
+class StoredTeacher(BaseModel):
+    """A teacher as a shard names it; only a simulator has no terms."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    model: str
+    terms: Terms | None = None
+
+
+@dataclass(slots=True)
+class Provenance:
+    """What is known of a dataset's making."""
+
+    name: str
+    identity: dict[str, Any]
+    """The recipe, as far as a dataset is bound to it."""
+    teachers: list[StoredTeacher] = field(default_factory=list)
+    """Each with each of the terms it had."""
+    versions: set[str] = field(default_factory=set)
+    """Of this program."""
+    answered_as: dict[str, set[str]] = field(default_factory=dict)
+    """By teacher, the models that its answers named."""
+    _seen: set[bytes] = field(default_factory=set)
+
+    def add(self, meta: ShardMeta) -> None:
+        """Take in a shard.
+
+        Raises:
+            DatasetError: its teachers can't be read.
+        """
+        self.versions.add(meta.stillhouse)
+        for teacher, models in meta.answered_as.items():
+            self.answered_as.setdefault(teacher, set()).update(models)
+        if (text := orjson.dumps(meta.teachers, option=orjson.OPT_SORT_KEYS)) in self._seen:
+            return
+        self._seen.add(text)
+        try:
+            self._add_teachers([StoredTeacher.model_validate(teacher) for teacher in meta.teachers])
+        except ValidationError:
+            chunk = ChunkId(meta.generation, meta.chunk)
+            raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
+
+    def add_recipe(self, recipe: Recipe) -> None:
+        """Take in the teachers of a run whose first shard is still to come."""
+        self._add_teachers(
+            [StoredTeacher(name=each.name, model=each.model_name, terms=each.terms) for each in recipe.teachers]
+        )
+
+    def _add_teachers(self, teachers: list[StoredTeacher]) -> None:
+        self.teachers += [teacher for teacher in teachers if teacher not in self.teachers]
+
+    def strangers(self, teacher: StoredTeacher) -> list[str]:
+        """Models that answered as this teacher under a name that is not its own, the first few of them.
+
+        A name with a version or without its organisation is its own; any other may be bound to other terms.
+        """
+        own = _plain(teacher.model)
+        named = {model: _plain(model) for model in self.answered_as.get(teacher.name, ())}
+        return sorted(model for model, plain in named.items() if own not in plain and plain not in own)[:MOST_MODELS]
+
+    @property
+    def obligations(self) -> list[str]:
+        """What whoever trains on the records has to do, each once."""
+        terms = [teacher.terms for teacher in self.teachers if teacher.terms is not None]
+        return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
+
+
+def _plain(model: str) -> str:
+    return model.rpartition("/")[2].lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A dataset as its footers show it."""
+
+    summary: Summary
+    provenance: Provenance
+    shards: int
+    files: tuple[tuple[str, str], ...]
+    """(key, kind) of all that hold rows, in the chunks' order; kind is data, rejected or failed."""
+
+
+def survey(store: ReadableStore, *, state: str | None = None) -> Survey:
+    """Read every footer once.
+
+    Raises:
+        DatasetError: there is no dataset at the store's root, or it is damaged.
+    """
+    provenance = _bound(store)
+    files: list[tuple[str, str]] = []
+    shards = 0
+
+    def visit(chunk: ChunkId, meta: ShardMeta) -> None:
+        nonlocal shards
+        shards += 1
+        provenance.add(meta)
+        if meta.counts.records:
+            files.append((chunk.data_key, "data"))
+        files.extend((side.key, kind) for kind, side in meta.side.items() if kind != "raw")
+
+    summary = summarise(store, state=state, visit=visit)
+    return Survey(summary, provenance, shards, tuple(files))
+
+
+def _bound(store: ReadableStore) -> Provenance:
+    """What the dataset is bound to, before any shard is read."""
+    stored = store.get(RECIPE_KEY)
+    if stored is None:
+        raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
+    identity = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
+    return Provenance(name=str(yaml.safe_load(stored).get("name", "")), identity=identity)

@@ -1,0 +1,175 @@
+"""The page: what was seen of a dataset, put into the template. Jinja escapes every text, and no script may run."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from stillhouse.gen.dataset.last_run import read_last_run
+from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.provenance import Survey, survey
+from stillhouse.gen.views.report import charts
+from stillhouse.gen.views.report.answers import Answers, read_answers
+from stillhouse.gen.views.report.histogram import Histogram
+from stillhouse.gen.views.report.samples import Samples, read_samples
+from stillhouse.gen.views.report.shown import TEXT_CHARS, shown
+from stillhouse.gen.views.report.timeline import Timeline
+from stillhouse.schemas import __version__
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing with what is said of it."""
+
+    title: str
+    svg: Markup
+    words: str
+    """What the drawing shows, for those who can't see it."""
+    caption: str
+
+
+def report(store: ReadableStore) -> str:
+    """The HTML page of the dataset at the store's root, whole or partial.
+
+    Raises:
+        DatasetError: there is none, or it is damaged.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    surveyed = survey(store)
+    if surveyed.summary.state != "done" and is_running(store):
+        surveyed.summary.state = "running"
+    answers = read_answers(store, surveyed.files)
+    samples = read_samples(store, answers)
+    return _render(surveyed, answers, samples, limits=_limits(store))
+
+
+def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Mapping[str, float]) -> str:
+    environment = Environment(
+        loader=PackageLoader("stillhouse.gen.views.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {"number": _number, "shown": shown, "long": lambda text: shown(text, most=TEXT_CHARS)}
+    style = files("stillhouse.gen.views.report").joinpath("page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html.j2").render(
+        style=Markup(style),  # noqa: S704 - our own file
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        version=__version__,
+        now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        summary=surveyed.summary,
+        provenance=surveyed.provenance,
+        recipe=yaml.safe_dump(surveyed.provenance.identity, sort_keys=False, allow_unicode=True),
+        shards=surveyed.shards,
+        answers=answers,
+        span=_span(answers.timeline),
+        throughput=_throughput(answers.timeline, limits) if answers.count else [],
+        distributions=_distributions(answers),
+        counts=_counts(surveyed, answers),
+        samples=samples,
+    )
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _span(timeline: Timeline) -> str:
+    if (span := timeline.span) is None:
+        return ""
+    first, last = (datetime.fromtimestamp(at, UTC) for at in span)
+    end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    return f"{first:%Y-%m-%d %H:%M} to {end} UTC"
+
+
+_RATES = (
+    ("Answers per minute", "answers_per_minute", "requests_per_minute", True),
+    ("Output tokens per minute", "output_tokens_per_minute", "output_tokens_per_minute", True),
+    ("Requests in flight", "in_flight", "in_flight", True),
+    ("Input tokens per minute", "input_tokens_per_minute", "input_tokens_per_minute", False),
+    ("Tokens per minute", "tokens_per_minute", "tokens_per_minute", False),
+)
+"""(title, what is drawn, the limit beside it, whether it is drawn without one)."""
+
+
+def _throughput(timeline: Timeline, limits: Mapping[str, float]) -> list[Plot]:
+    plots = []
+    for title, value, name, always in _RATES:
+        limit = limits.get(name)
+        if limit is None and not always:
+            continue
+        rates = [(getattr(point, value), point.length_s) for point in timeline.points()]
+        mean = sum(rate * length for rate, length in rates) / sum(length for _, length in rates)
+        most = max(rate for rate, _ in rates)
+        caption = f"mean {_short(mean)}, at most {_short(most)}"
+        caption += f"; limit {_short(limit)}, of which {mean / limit:.0%} used" if limit else "; no limit declared"
+        svg = charts.over_time(timeline, value=value, limit=limit)
+        plots.append(Plot(title, svg, f"{title} over the time of work: {caption}", caption))
+    return plots
+
+
+def _distributions(answers: Answers) -> list[Plot]:
+    drawn: list[tuple[str, str, Histogram]] = [
+        ("Latency", "seconds", answers.latency),
+        ("Output length", "tokens, reasoning included", answers.output),
+        ("Reasoning length", "tokens", answers.reasoning),
+        ("Input length", "tokens", answers.input),
+    ]
+    return [
+        Plot(
+            title,
+            charts.distribution(histogram, title=unit),
+            f"Histogram of {unit}",
+            _quantiles(histogram, whole="tokens" in unit),
+        )
+        for title, unit, histogram in drawn
+        if histogram.count
+    ]
+
+
+def _quantiles(histogram: Histogram, *, whole: bool) -> str:
+    """In words; `whole`: of numbers that are."""
+    names = (("median", 0.5), ("95 % up to", 0.95), ("99 % up to", 0.99))
+    values = ((name, histogram.quantile(share)) for name, share in names)
+    quantiles = ", ".join(f"{name} {_short(round(found) if whole else found)}" for name, found in values)
+    return f"mean {_short(histogram.mean)}, {quantiles}"
+
+
+def _counts(surveyed: Survey, answers: Answers) -> list[Plot]:
+    summary = surveyed.summary
+    drawn: list[tuple[str, Mapping[str, int], str]] = [
+        ("Finish reasons", answers.finish, "of all answers, rejected ones included"),
+        ("Rejections by reason", summary.rejected_by_reason, "seen and not in the dataset; they are in rejected/"),
+        ("Failures by kind", summary.failed_by_kind, "given up on; stillhouse retry asks them again"),
+    ]
+    return [Plot(title, charts.bars(counts), _words(counts), caption) for title, counts, caption in drawn if counts]
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{shown(name)} {count:,}" for name, count in counts.items())
+
+
+def _short(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _limits(store: ReadableStore) -> dict[str, float]:
+    """The limits of the last run's recipe; over several accounts their sum, where each has one."""
+    try:
+        recipe: Recipe = read_last_run(store)
+    except (DatasetError, RecipeError):  # nothing else in the page hangs on it
+        return {}
+    stated = [limits.model_dump(exclude_none=True) for limits in recipe.accounts.values()]
+    names = set.intersection(*map(set, stated))
+    return {name: float(sum(limits[name] for limits in stated)) for name in names}

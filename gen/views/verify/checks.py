@@ -1,0 +1,271 @@
+"""All promises checked on what is stored, from storage alone.
+
+Nothing is written. What can't be read is a finding, never a guess: rows are compared only with an
+index and an identity that are themselves sound. Memory: a part of the index, a row group a reader, and some 30 bytes a
+record id.
+"""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+from stillhouse.gen.dataset.binding import read_identity
+from stillhouse.gen.dataset.layout import (
+    CHUNKS_PER_PART,
+    JOURNAL_PREFIX,
+    RECIPE_KEY,
+    ChunkId,
+    index_key,
+    plan_key,
+    sealed_chunks,
+)
+from stillhouse.gen.dataset.plans import Plan, read_plan
+from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.verify.expected import Identity, Part, read_checked_part
+from stillhouse.gen.views.verify.findings import Checked, Finding, FindingKind, Report
+from stillhouse.gen.views.verify.seen_ids import SeenIds
+from stillhouse.gen.views.verify.shard_check import ShardCheck, check_shard
+
+_READERS = 8
+_INDEX = re.compile(r"_stillhouse/index-(\d{3,})-(\d{6,})\.parquet")
+_PLAN = re.compile(r"_stillhouse/plan-(\d{3,})\.json")
+_SIDE = re.compile(r"(?:rejected|failed|_stillhouse/raw)/part-(\d{3,})-(\d{6,})-[0-9a-f]+\.parquet")
+_JOURNAL = re.compile(JOURNAL_PREFIX + r"(\d{3,})-(\d{6,})/.+")
+_SIDE_FOLDERS = ("rejected/", "failed/", "_stillhouse/raw/")
+
+
+def verify(store: ReadableStore) -> Report:
+    """Check the dataset at the store's root.
+
+    Raises:
+        DatasetError: there is no dataset at the store's root.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    return Verification(store, running=is_running(store)).run()
+
+
+class Verification:
+    """One pass over a dataset."""
+
+    def __init__(self, store: ReadableStore, *, running: bool) -> None:
+        self._store = store
+        self._running = running
+        self._findings: list[Finding] = []
+        self._checked = Checked()
+        self._ids = SeenIds()
+        self._plans: dict[int, Plan] = {}
+        self._parts: set[tuple[int, int]] = set()
+        """Parts of the index that are sound."""
+        self.seals: dict[ChunkId, str | None] = {}
+        """Of every shard; None where it is not sound."""
+        self._shards: list[ChunkId] = []
+        self.retried: dict[str, int] = {}
+        """By prompt key: the last generation that asked its Failures again."""
+        self.identity: Identity | None = None
+        self.damaged: list[ShardCheck] = []
+        """Of the shards in which something was found."""
+        self.gone: list[ChunkId] = []
+        """Chunks whose answers are in raw/ alone."""
+        self.sweepable: list[str] = []
+        """Keys of what crashes left."""
+
+    def run(self) -> Report:
+        """Check everything."""
+        self._shards = sorted(set(sealed_chunks(self._store)))
+        generations = self._generations()
+        self._read_recipe(any_left=bool(generations))
+        for generation in range(generations):
+            self._generation(generation)
+        for (first, second), count in sorted(self._ids.twice().items()):
+            where = f"also in {self._shards[first].data_key} or its rejected file"
+            self._found("twice", self._shards[second].data_key, f"{count} of its records are {where}")
+        self._foreign()
+        self._gone_shards()
+        self._leftover_side_files()
+        self._leftover_journals()
+        self._leftover_scratch()
+        return Report(dataset=self._store.url, checked=self._checked, findings=tuple(self._findings))
+
+    def part_of(self, chunk: ChunkId) -> Part | None:
+        """The part of the index that names the chunk, where it is sound."""
+        number = chunk.number // CHUNKS_PER_PART
+        if (chunk.generation, number) not in self._parts:
+            return None
+        return read_checked_part(self._store, self._plans[chunk.generation], number)
+
+    def _found(self, kind: FindingKind, key: str, message: str) -> None:
+        # Errors name the file themselves, and a finding is shown with its key.
+        self._findings.append(Finding(kind=kind, key=key, message=message.partition(f"{key}: ")[2] or message))
+
+    def _count(self, **counts: int) -> None:
+        now = self._checked.model_dump()
+        self._checked = Checked(**{name: value + counts.get(name, 0) for name, value in now.items()})
+
+    # --- what the dataset is
+
+    def _generations(self) -> int:
+        """How many there are, by whatever is left of them."""
+        numbers = [chunk.generation for chunk in self._shards[-1:]]
+        for stat in self._store.list("_stillhouse/"):
+            if match := _PLAN.fullmatch(stat.key) or _INDEX.fullmatch(stat.key):
+                numbers.append(int(match[1]))
+        return max(numbers, default=-1) + 1
+
+    def _read_recipe(self, *, any_left: bool) -> None:
+        stored = self._store.get(RECIPE_KEY)
+        if stored is None and not any_left:
+            raise DatasetError(
+                f"{self._store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path"
+            )
+        try:
+            self.identity = Identity.of(read_identity(stored or b"", origin=RECIPE_KEY))
+        except (DatasetError, ValueError) as error:
+            self._found("recipe", RECIPE_KEY, f"{error}. What the rows must be can't be told without it")
+
+    def _generation(self, generation: int) -> None:
+        self._count(generations=1)
+        plan = self._plan(generation)
+        chunks = [chunk for chunk in self._shards if chunk.generation == generation]
+        matches = (_INDEX.fullmatch(s.key) for s in self._store.list(f"_stillhouse/index-{generation:03d}-"))
+        present = {int(match[2]) for match in matches if match}
+        known, ended = 0, False
+        for number in range(max([*present, *(c.number // CHUNKS_PER_PART for c in chunks)], default=-1) + 1):
+            part = self._part(plan, generation, number, present=number in present, ended=ended)
+            known += len(part.info.asks) if part is not None else 0
+            ended = ended or (part is not None and part.info.last)
+            sealed = [chunk for chunk in chunks if chunk.number // CHUNKS_PER_PART == number]
+            self._check_chunks(plan, part, sealed, ended=ended)
+        self._count(chunks=known)
+        if not ended or known > len(chunks):
+            words = f"{max(0, known - len(chunks)):,} chunks are not sealed yet"
+            self._found("unfinished", plan_key(generation), words + ("" if ended else "; its index is not complete"))
+
+    def _plan(self, generation: int) -> Plan | None:
+        try:
+            plan = read_plan(self._store, generation)
+            _ = plan.kept_fields if plan is not None else None
+        except (DatasetError, ValueError, OSError) as error:
+            self._found("plan", plan_key(generation), str(error))
+            return None
+        if plan is None:
+            self._found("plan", plan_key(generation), "is gone, but its shards or its index are there; restore it")
+        else:
+            self._plans[generation] = plan
+        return plan
+
+    def _part(self, plan: Plan | None, generation: int, number: int, *, present: bool, ended: bool) -> Part | None:
+        key = index_key(generation, number)
+        if not present:
+            if not ended:
+                self._found("index", key, "is gone; restore it: without it, it can't be told what its chunks are")
+            return None
+        self._count(index_parts=1)
+        if ended:
+            self._found("index", key, "is there although the part before it is the last of its generation")
+        if plan is None:
+            return None
+        try:
+            part = read_checked_part(self._store, plan, number)
+        except DatasetError as error:
+            self._found("index", key, f"{error}. Its chunks were not compared with it; restore it")
+            return None
+        self._parts.add((generation, number))
+        if plan.retry is not None:
+            self.retried |= dict.fromkeys((key.hex() for key in part.rows["key"].to_pylist()), generation)
+        self._count(source_rows=part.info.rows)
+        return part
+
+    # --- shards
+
+    def _check_chunks(self, plan: Plan | None, part: Part | None, chunks: list[ChunkId], *, ended: bool) -> None:
+        """Check the shards of one part of the index."""
+
+        def check(chunk: ChunkId) -> ShardCheck:
+            expected = part.expects(chunk.number) if part is not None else None
+            kept = plan.kept_fields if plan is not None else None
+            result = check_shard(self._store, chunk, identity=self.identity, kept=kept, expected=expected)
+            if expected is None and (ended or part is not None):
+                words = "is of a chunk that the index does not name"
+                result.findings.append(Finding(kind="unknown_chunk", key=chunk.data_key, message=words))
+            return result
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            for result in pool.map(check, chunks):
+                self._take_in(result)
+
+    def _take_in(self, result: ShardCheck) -> None:
+        self._ids.add(result.ids, owner=len(self.seals))
+        self.seals[result.chunk] = result.meta.seal if result.meta and not result.findings else None
+        self._findings += result.findings
+        if result.findings:
+            self.damaged.append(result)
+        rows, meta = result.rows, result.meta
+        self._count(
+            shards=1,
+            side_files=len(meta.side) if meta else 0,
+            records=rows["data"],
+            rejected=rows["rejected"],
+            failed=rows["failed"],
+        )
+
+    # --- what does not belong there
+
+    def _foreign(self) -> None:
+        """Files in data/ that are no shards: a reader's glob takes them for the dataset."""
+        shards = {chunk.data_key for chunk in self._shards}
+        for stat in self._store.list("data/"):
+            if stat.key not in shards and not self._running:
+                self._found(
+                    "foreign", stat.key, "is no shard of this dataset, but readers of data/ meet it; move it away"
+                )
+
+    def _gone_shards(self) -> None:
+        """Chunks with answers in raw/ and no shard: a crash in a sealing leaves a journal, a lost shard none.
+
+        Of a dataset on S3 the journal may also be on a node that was lost before it was shipped.
+        """
+        if self._running:
+            return
+        named = (_SIDE.fullmatch(stat.key) for stat in self._store.list("_stillhouse/raw/"))
+        raw = {ChunkId(int(match[1]), int(match[2])) for match in named if match}
+        journals = (_JOURNAL.fullmatch(stat.key) for stat in self._store.list(JOURNAL_PREFIX))
+        raw -= {ChunkId(int(match[1]), int(match[2])) for match in journals if match}
+        self.gone = sorted(raw - self.seals.keys())
+        for chunk in self.gone:
+            words = "is gone, and so is its journal, but raw/ has answers of it: `--repair` takes them from there"
+            self._found("gone" if self._store.is_local else "leftover", chunk.data_key, words)
+
+    def _leftover_side_files(self) -> None:
+        for folder in _SIDE_FOLDERS:
+            for stat in self._store.list(folder):
+                match = _SIDE.fullmatch(stat.key)
+                if match is None:
+                    self._found("foreign", stat.key, "is no file of this dataset; move it away")
+                    continue
+                self._side_file(stat.key, ChunkId(int(match[1]), int(match[2])))
+
+    def _side_file(self, key: str, chunk: ChunkId) -> None:
+        if chunk not in self.seals:
+            if not self._running:
+                self._found(
+                    "leftover", key, "a crash left it before its shard was written; goes once the chunk is sealed"
+                )
+        elif (seal := self.seals[chunk]) is not None and not key.endswith(f"-{seal}.parquet"):
+            self._sweep(key, "its shard is of another seal")
+
+    def _leftover_journals(self) -> None:
+        for stat in self._store.list(JOURNAL_PREFIX):
+            match = _JOURNAL.fullmatch(stat.key)
+            if match and self.seals.get(ChunkId(int(match[1]), int(match[2]))) is not None:
+                self._sweep(stat.key, "a journal of a chunk that is sealed")
+
+    def _leftover_scratch(self) -> None:
+        for key in self._store.leftovers():
+            self._sweep(key, "a file that was being written when its process died")
+
+    def _sweep(self, key: str, message: str) -> None:
+        """A live run may be about to do it itself."""
+        if not self._running:
+            self._found("leftover", key, message)
+            self.sweepable.append(key)

@@ -1,0 +1,144 @@
+"""What a chunk must hold: its samples by the dataset's identity, its rows by the index."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.record import RecordIds
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the dataset is bound to, as far as it decides what its rows must be."""
+
+    document: Mapping[str, Any]
+    samples: int
+    ids: Mapping[str, RecordIds]
+    """By the teacher's name."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Read it.
+
+        Raises:
+            ValueError: it is no identity.
+        """
+        try:
+            ask = Ask.model_validate(document["ask"])
+            parameters = ask.parameters()
+            ids = {
+                t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters=parameters)
+                for t in document["teachers"]
+            }
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{error} is not as it should be") from None
+        return cls(document, ask.samples, ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a generation's index that says the same in its rows as in its metadata."""
+
+    plan: Plan
+    info: PartInfo
+    rows: pa.Table
+
+    def expects(self, chunk: int) -> "Expected | None":
+        """What the chunk must hold, or None where this part has no such chunk."""
+        if not 0 <= chunk - self.info.first_chunk < len(self.info.asks):
+            return None
+        table = self.rows.filter(pc.equal(self.rows["chunk"], chunk))
+        asks: dict[str, tuple[int, str]] = {}
+        duplicates: Counter[tuple[str, str, str]] = Counter()
+        bad: Counter[tuple[str, int, str]] = Counter()
+        again: dict[str, dict[int, str]] = {}
+        names = ("file", "line", "fate", "key", "prompt_id", "detail", "again")
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        for file, line, fate, key, prompt_id, detail, samples in rows:
+            if fate == "ask":
+                asks[key.hex()] = (len(asks), prompt_id)
+                if samples is not None:
+                    again[key.hex()] = {sample["sample"]: sample["kind"] for sample in samples}
+            elif fate == "duplicate":
+                duplicates[prompt_id, key.hex(), detail] += 1
+            else:
+                bad[self.plan.files[file].url, line, detail] += 1
+        return Expected(asks, duplicates, bad, again)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the index says a chunk holds."""
+
+    asks: Mapping[str, tuple[int, str]]
+    """The prompt key's hex digits: its place in the chunk, and the prompt's id."""
+    duplicates: Counter[tuple[str, str, str]]
+    """(prompt id, key, duplicate_of)."""
+    bad: Counter[tuple[str, int, str]]
+    """(file, line, message)."""
+    again: Mapping[str, Mapping[int, str]]
+    """Of a retry generation, by prompt key: the samples that are asked, with the kind of Failure each was."""
+
+    @property
+    def retried(self) -> Counter[str]:
+        """How many samples of each kind of Failure are asked again."""
+        return Counter(kind for kinds in self.again.values() for kind in kinds.values())
+
+    def samples_of(self, key: str, samples: int) -> Collection[int]:
+        """The samples that are asked of a prompt of the chunk."""
+        return self.again[key].keys() if key in self.again else range(samples)
+
+    def ordinals(self, identity: Identity) -> dict[str, int]:
+        """The chunk's possible record ids: prompt x samples + sample of each."""
+        return {
+            ids.of(bytes.fromhex(key), sample): place * identity.samples + sample
+            for key, (place, _) in self.asks.items()
+            for sample in self.samples_of(key, identity.samples)
+            for ids in identity.ids.values()
+        }
+
+
+def read_checked_part(store: ReadableStore, plan: Plan, number: int) -> Part:
+    """One part of the index.
+
+    Raises:
+        DatasetError: it is missing or damaged, or its rows are not what its metadata counts.
+    """
+    info = read_part_info(store, plan.generation, number)
+    rows = read_part(store, plan.generation, number)
+    if info is None or (why := _contradiction(plan, number, info, rows)):
+        raise DatasetError(
+            f"its rows and its metadata contradict each other: {'it is missing' if info is None else why}"
+        )
+    return Part(plan, info, rows)
+
+
+def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> str | None:
+    fates = Counter(rows["fate"].to_pylist())
+    chunks = rows["chunk"].to_pylist()
+    asks = Counter(rows.filter(pc.equal(rows["fate"].cast(pa.string()), "ask"))["chunk"].to_pylist())
+    known = range(info.first_chunk, info.first_chunk + len(info.asks))
+    expected = {
+        "first chunk": (number * CHUNKS_PER_PART, info.first_chunk),
+        "rows": (info.rows, len(rows) if plan.retry is None else 0),
+        "samples asked again": (plan.retry is None, rows["again"].null_count == len(rows)),
+        "duplicates": (info.duplicates, fates["duplicate"]),
+        "bad rows": (info.bad, fates["bad"]),
+        "prompts by chunk": (list(info.asks), [asks[chunk] for chunk in known]),
+        "order of chunks": (sorted(chunks), chunks),
+        "chunks beyond its own": (0, sum(chunk not in known for chunk in chunks)),
+        "files beyond the plan's": (0, sum(file >= len(plan.files) for file in rows["file"].to_pylist())),
+        "files": (len(plan.files), len(info.ends)),
+        "chunks of a full part": (info.last or CHUNKS_PER_PART, info.last or len(info.asks)),
+    }
+    return next((what for what, (wanted, found) in expected.items() if wanted != found), None)

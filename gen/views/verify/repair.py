@@ -1,0 +1,191 @@
+"""Repair: a damaged shard goes only where nothing is lost with it.
+
+The answers of its chunk are read from raw/ and written to the chunk's journal, then the shard is removed: the next run
+finds the chunk unsealed, its answers received, and asks only what raw/ did not hold. A shard with answers that raw/ has
+not stays where it is, and so does one whose Failures a later generation asked again: they would be asked twice. One
+that does not say any more what it holds is moved aside. The journal comes first, so a crash in between costs nothing.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import pyarrow.parquet as pq
+
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.run_lock import RunLock, is_running
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.journal.shipping import SHIP_BYTES, Shipper, journal_root
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.views.verify.checks import Verification
+from stillhouse.gen.views.verify.expected import Identity, Part
+from stillhouse.gen.views.verify.findings import FindingKind, Report
+from stillhouse.gen.views.verify.shard_check import UNREADABLE, ShardCheck
+from stillhouse.schemas.recipe import RunSettings
+
+ASIDE = "_stillhouse/damaged/"
+"""Where shards go that can't be read."""
+
+_BROUGHT_BACK = "{} answers went from raw/ to its journal; the next run goes on there"
+
+_MENDABLE: frozenset[FindingKind] = frozenset(("unreadable", "metadata", "counts", "samples", "side_file"))
+_NOT_THE_SHARD: frozenset[FindingKind] = frozenset(("version", "schema", "identity", "record_ids"))
+"""Where one of these is found, the fault may lie in the recipe, the plan or the index: nothing is removed."""
+
+
+def verify_and_repair(store: Store) -> Report:
+    """Check the dataset at the store's root, and put right what can be; no run may work on it.
+
+    What crashes left is swept, and the answers of a damaged shard go from raw/ back to its chunk's journal, from which
+    the next run seals it again; what is still damaged afterwards is found again.
+
+    Raises:
+        DatasetError: there is no dataset at the store's root.
+        UsageError: a run works on the dataset.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    with _alone(store):
+        first = Verification(store, running=False)
+        before = first.run()
+        repairer = Repairer(
+            store, identity=first.identity, part_of=first.part_of, seals=first.seals, retried=first.retried
+        )
+        done = repairer.repair(first.damaged, sweep=first.sweepable, gone=first.gone)
+        if not done:
+            return before
+        after = Verification(store, running=False).run()
+    still = set(after.findings)
+    repaired = [
+        finding.model_copy(update={"repaired": True, "message": f"{finding.message}; {done[finding.key]}"})
+        if finding.key in done
+        else finding.model_copy(update={"repaired": True})
+        for finding in before.findings
+        if finding not in still and finding.kind != "unfinished"
+    ]
+    return after.model_copy(update={"findings": (*repaired, *after.findings)})
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """No run begins meanwhile."""
+    if is_running(store):
+        raise UsageError(f"{store.url}: a run works on it; `verify --repair` only when that has ended")
+    lost = threading.Event()
+    with RunLock(store, run=f"repair-{secrets.token_hex(4)}", waiting=lambda _: None, lost=lost.set):
+        yield
+    if lost.is_set():
+        raise UsageError(f"{store.url}: a run took it over during the repair; run `verify` again when that has ended")
+
+
+class Repairer:
+    """Repairs what a verification found.
+
+    `seals` are those of the shards that are sound; `retried` says by prompt key which generation last asked it again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        identity: Identity | None,
+        part_of: Callable[[ChunkId], Part | None],
+        seals: Mapping[ChunkId, str | None],
+        retried: Mapping[str, int],
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._part_of = part_of
+        self._seals = seals
+        self._retried = retried
+
+    def repair(self, checks: Iterable[ShardCheck], *, sweep: Sequence[str], gone: Sequence[ChunkId]) -> dict[str, str]:
+        """Do what can be done; the keys of what was amiss and what became of it. No run may work on the dataset.
+
+        `gone`: chunks of which raw/ has answers, and neither a shard nor a journal is left.
+        """
+        done = {}
+        for key in sweep:
+            self._store.delete(key)
+            done[key] = "removed"
+        # All are judged before one goes: two shards in each other's place are covered by each other's raw files.
+        for check in [check for check in checks if self._may_go(check)]:
+            answers = self._replay(check.chunk)
+            became = "removed" if check.meta is not None else f"moved to {self._move_aside(check.chunk.data_key)}"
+            self._store.delete(check.chunk.data_key)
+            words = f"its shard was {became}, {_BROUGHT_BACK.format(answers)}"
+            done |= {finding.key: words for finding in check.findings}
+        for chunk in gone:
+            if self._holds(chunk, 1):
+                done[chunk.data_key] = _BROUGHT_BACK.format(self._replay(chunk))
+        return done
+
+    def _move_aside(self, key: str) -> str:
+        """Copy an object to where no reader of the dataset looks; its new key."""
+        aside = f"{ASIDE}{key.rpartition('/')[2]}"
+        self._store.put(aside, self._store.get(key) or b"")
+        return aside
+
+    def _may_go(self, check: ShardCheck) -> bool:
+        """Whether the fault is the shard's, and all the answers that can be read in it are elsewhere too."""
+        kinds = {finding.kind for finding in check.findings}
+        copy = check.meta is not None and self._seals.get(check.owner) == check.meta.seal
+        if not kinds & _MENDABLE or kinds & _NOT_THE_SHARD or ("unknown_chunk" in kinds and not copy):
+            return False
+        if "unknown_chunk" not in kinds and not self._holds(check.chunk, check.answers):
+            return False
+        if self._is_retried(check.chunk):
+            return False
+        if check.meta is None or copy or check.owner == check.chunk:
+            return True
+        return self._holds(check.owner, check.meta.counts.records + sum(check.meta.counts.rejected.values()))
+
+    def _holds(self, chunk: ChunkId, answers: int) -> bool:
+        """Whether raw/ has answers of so many of the chunk's samples; False where that can't be told."""
+        frames = self._frames(chunk)
+        return frames is not None and len({frame.ordinal for frame in frames}) >= answers
+
+    def _is_retried(self, chunk: ChunkId) -> bool:
+        """Whether a later generation asked again what this one was asked."""
+        part = self._part_of(chunk)
+        expected = part.expects(chunk.number) if part is not None else None
+        return expected is not None and any(self._retried.get(key, 0) > chunk.generation for key in expected.asks)
+
+    def _frames(self, chunk: ChunkId) -> Iterator[Frame] | None:
+        """The answers in raw/, of whichever seal: all seals of a chunk were made from one journal."""
+        part = self._part_of(chunk)
+        expected = part.expects(chunk.number) if part is not None else None
+        if expected is None or self._identity is None:
+            return None
+        return self._read_raw(chunk, expected.ordinals(self._identity))
+
+    def _read_raw(self, chunk: ChunkId, ordinals: Mapping[str, int]) -> Iterator[Frame]:
+        for stat in self._store.list(f"_stillhouse/raw/part-{chunk}-"):
+            # What comes before a damaged page is as good as in any other file.
+            with suppress(*UNREADABLE), self._store.open(stat.key) as file:
+                for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(64):
+                    for row in batch.to_pylist():
+                        if (ordinal := ordinals.get(row["record_id"])) is not None:
+                            at = row["received_at"].timestamp()
+                            yield Frame(Kind.ANSWERED, ordinal, at, 0.0, row["status"], row["endpoint"], row["body"])
+
+    def _replay(self, chunk: ChunkId) -> int:
+        """Write the answers to the chunk's journal, where its next owner looks; how many."""
+        store = self._store
+        folder = journal_root(store, RunSettings()) / str(chunk) if store.is_local else store.scratch()
+        journal = JournalFile.create(folder / f"{time.time():017.6f}-repair.journal")
+        shipper = Shipper(store, chunk, journal)
+        seen: set[int] = set()
+        for frame in self._frames(chunk) or ():
+            if frame.ordinal not in seen:
+                seen.add(frame.ordinal)
+                journal.append(Frame(Kind.SENT, frame.ordinal, frame.at))
+                journal.append(frame)
+                if shipper.behind_bytes >= SHIP_BYTES:
+                    shipper.ship()
+        shipper.ship()
+        journal.close() if store.is_local else journal.remove()
+        return len(seen)

@@ -1,0 +1,231 @@
+"""One chunk's files against what its metadata and the index say of them.
+
+Every page of a shard is read with its checksum, every side file with its hash; rows pass by in batches, so memory holds
+one row group and a byte a sample.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.shard_meta import META_KEY, SIDES, ShardMeta, SideFile
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.verify.expected import Expected, Identity
+from stillhouse.gen.views.verify.findings import Finding, FindingKind
+from stillhouse.gen.views.verify.tally import Tally
+from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a damaged Parquet file raises."""
+
+_BATCH_ROWS = 1024
+_SAMPLE = ("record_id", "prompt_id", "prompt_key", "sample", "teacher")
+_USED = ("input_tokens", "output_tokens", "cost_usd")
+_COLUMNS = {
+    "data": (*_SAMPLE, *_USED),
+    "rejected": (*_SAMPLE, *_USED, "reject_reason", "duplicate_of"),
+    "failed": (*_SAMPLE, "kind", "file", "line", "message"),
+}
+_SCHEMAS = {"data": RECORD, "rejected": REJECTED, "failed": FAILED}
+
+
+@dataclass(slots=True)
+class ShardCheck:
+    """What was found of one chunk."""
+
+    chunk: ChunkId
+    findings: list[Finding] = field(default_factory=list)
+    meta: ShardMeta | None = None
+    ids: bytearray = field(default_factory=bytearray)
+    """The record ids in data/ and rejected/, 16 bytes each."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """By file: data, rejected, failed, raw."""
+    answers: int = 0
+    """Samples in data/ and rejected/ that are the chunk's."""
+
+    @property
+    def owner(self) -> ChunkId:
+        """The chunk it says it is of."""
+        return ChunkId(self.meta.generation, self.meta.chunk) if self.meta else self.chunk
+
+
+def check_shard(
+    store: ReadableStore,
+    chunk: ChunkId,
+    *,
+    identity: Identity | None,
+    kept: Sequence[pa.Field] | None,
+    expected: Expected | None,
+) -> ShardCheck:
+    """Check a chunk's shard and its side files; what is None is not known, and not checked.
+
+    Raises:
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    check = _Checking(store, chunk, identity, kept, expected)
+    check.shard()
+    check.side_files()
+    check.compare()
+    return check.result
+
+
+class _Checking:
+    def __init__(
+        self,
+        store: ReadableStore,
+        chunk: ChunkId,
+        identity: Identity | None,
+        kept: Sequence[pa.Field] | None,
+        expected: Expected | None,
+    ) -> None:
+        self.result = ShardCheck(chunk)
+        self._store = store
+        self._chunk = chunk
+        self._identity = identity
+        self._kept = kept
+        self._expected = expected
+        self._whole = True
+        """Whether all rows of all files were seen."""
+        self._tally = Tally(identity, expected)
+
+    def _found(self, kind: FindingKind, message: str, *, key: str | None = None) -> None:
+        self.result.findings.append(Finding(kind=kind, key=key or self._chunk.data_key, message=message))
+
+    # --- reading
+
+    def shard(self) -> None:
+        """Read the data file and its metadata."""
+        try:
+            with self._store.open(self._chunk.data_key) as file:
+                shard = pq.ParquetFile(file, page_checksum_verification=True)
+                self._take_meta(shard.metadata.metadata or {})
+                self._read(shard, "data", self._chunk.data_key)
+        except UNREADABLE as error:
+            self._whole = False
+            # An error of the system's says nothing of the shard: it may be read another time.
+            at_fault: FindingKind = "disk" if isinstance(error, OSError) and error.errno is not None else "unreadable"
+            self._found(at_fault, f"can't be read: {_reason(error)}")
+
+    def _take_meta(self, footer: dict[bytes, bytes]) -> None:
+        try:
+            self.result.meta = meta = ShardMeta.model_validate(orjson.loads(footer[META_KEY.encode()]))
+        except (KeyError, ValueError):
+            self._found("metadata", "has no metadata of ours: another program wrote it, or wrote it anew")
+            return
+        if meta.schema_version > SCHEMA_VERSION:
+            self._found("version", "was written by a newer version of Stillhouse; use that version")
+        if self.result.owner != self._chunk:
+            self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
+        if self._identity is not None and meta.identity != self._identity.document:
+            self._found("identity", "was made by another recipe than _stillhouse/recipe.yaml")
+
+    def side_files(self) -> None:
+        """Read the files that the shard names."""
+        meta = self.result.meta
+        if meta is None or self.result.owner != self._chunk:
+            self._whole = False
+            return
+        for kind in SIDES:
+            if (side := meta.side.get(kind)) is not None:
+                try:
+                    self._side_file(kind, side, seal=meta.seal)
+                except FileNotFoundError:
+                    self._side_damaged(kind, side, "is gone")
+                except UNREADABLE as error:
+                    self._side_damaged(kind, side, f"can't be read: {_reason(error)}")
+
+    def _side_file(self, kind: str, side: SideFile, *, seal: str) -> None:
+        if side.key != self._chunk.side_key(kind, seal):
+            self._found("metadata", f"names {side.key}, which is no {kind} file of this seal")
+            self._whole = False
+            return
+        with self._store.open(side.key) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != side.sha256:  # type: ignore[arg-type]
+                self._side_damaged(kind, side, "is not what was written: its SHA-256 is another")
+                return
+            file.seek(0)
+            parquet = pq.ParquetFile(file)
+            if kind == "raw":
+                self.result.rows["raw"] = parquet.metadata.num_rows
+            else:
+                self._read(parquet, kind, side.key)
+        if self.result.rows[kind] != side.rows:
+            self._side_damaged(kind, side, f"has {self.result.rows[kind]} rows, expected {side.rows}")
+
+    def _side_damaged(self, kind: str, side: SideFile, message: str) -> None:
+        self._whole = self._whole and kind == "raw"
+        self._found("raw_file" if kind == "raw" else "side_file", message, key=side.key)
+
+    def _read(self, parquet: pq.ParquetFile, kind: str, key: str) -> None:
+        wanted = None if self._kept is None else with_kept(_SCHEMAS[kind], self._kept)
+        schema = parquet.schema_arrow
+        if wanted is not None and not schema.equals(wanted):
+            self._found("schema", f"has other columns than expected{_difference(schema, wanted)}", key=key)
+        fields = [(schema.get_field_index(name), _SCHEMAS[kind].field(name)) for name in _COLUMNS[kind]]
+        readable = all(at >= 0 and schema.field(at).type == field.type for at, field in fields)
+        self._whole = self._whole and readable
+        for batch in parquet.iter_batches(_BATCH_ROWS):
+            self.result.rows[kind] += len(batch)
+            if readable:
+                self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
+
+    # --- comparing
+
+    def compare(self) -> None:
+        """What was seen with what the metadata and the index say."""
+        result, tally, meta = self.result, self._tally, self.result.meta
+        result.ids = tally.ids
+        result.answers = tally.answers
+        if meta is not None and result.owner == self._chunk:
+            result.answers = max(result.answers, meta.counts.records + sum(meta.counts.rejected.values()))
+        if not self._whole:
+            return
+        assert meta is not None
+        self._compare_counts(meta)
+        if self._expected is not None:
+            if meta.counts.retried != self._expected.retried:
+                words = f"its metadata says {meta.counts.retried}, the index {dict(self._expected.retried)}"
+                self._found("counts", f"retried: {words}")
+            for message in tally.against(self._expected):
+                self._found("samples", message)
+        if tally.wrong_ids:
+            self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids are not those of their prompts")
+
+    def _compare_counts(self, meta: ShardMeta) -> None:
+        rows, tally, counts = self.result.rows, self._tally, meta.counts
+        answers = counts.records + sum(counts.rejected.values())
+        compared: dict[str, tuple[Any, Any]] = {
+            "records": (counts.records, rows["data"]),
+            "rejected": (counts.rejected, dict(tally.reasons)),
+            "failed": (counts.failed, dict(tally.kinds)),
+            "input_tokens": (counts.input_tokens, tally.input),
+            "output_tokens": (counts.output_tokens, tally.output),
+            "raw answers": (answers if rows["raw"] else 0, rows["raw"]),
+        }
+        for name, (said, seen) in compared.items():
+            if said != seen:
+                self._found("counts", f"{name}: its metadata says {said}, its files hold {seen}")
+        if (counts.usd is None) != (tally.usd is None) or not math.isclose(
+            counts.usd or 0.0, tally.usd or 0.0, rel_tol=1e-6, abs_tol=1e-9
+        ):
+            self._found("counts", f"usd: its metadata says {counts.usd}, its files hold {tally.usd}")
+
+
+def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
+    for field_ in wanted:
+        found = schema.field(field_.name) if field_.name in schema.names else None
+        if found is None or not found.equals(field_):
+            return f": {field_} is {'missing' if found is None else found.type}"
+    return ": more of them, or in another order"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,95 @@
+"""What the rows of a chunk's files come to: each sample as often as it is there, and what is not the chunk's."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from stillhouse.gen.views.verify.expected import Expected, Identity
+from stillhouse.gen.views.verify.seen_ids import ID_BYTES
+
+
+class Tally:
+    """Takes in rows; `against` the index at the end."""
+
+    def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
+        self._identity = identity
+        self._expected = expected
+        samples = identity.samples if identity is not None else 0
+        self._seen = bytearray(len(expected.asks) * samples if expected is not None else 0)
+        """How often each sample was seen, up to 255."""
+        self._strange = 0
+        self.answers = self.wrong_ids = self.input = self.output = 0
+        self.usd: float | None = None
+        self.reasons: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self._duplicates: Counter[tuple[str, str, str]] = Counter()
+        self._bad: Counter[tuple[str, int, str]] = Counter()
+        self.ids = bytearray()
+
+    def take(self, kind: str, rows: Iterator[tuple[Any, ...]]) -> None:
+        """Take in a batch of rows, of the columns that `kind` has."""
+        for record_id, prompt_id, key, sample, teacher, *rest in rows:
+            if kind == "failed":
+                failure, file, line, message = rest
+                if failure == "bad_row":
+                    self._bad[file, line, message] += 1
+                    continue
+                self.kinds[failure] += 1
+            elif record_id is None:
+                self._duplicates[prompt_id, key, rest[-1]] += 1
+                continue
+            else:
+                self._used(*rest[:3])
+                if kind == "rejected":
+                    self.reasons[rest[3]] += 1
+                self.ids += _digest(record_id)
+            self._sample(record_id, prompt_id, key, sample, teacher, answered=kind != "failed")
+
+    def _used(self, input_tokens: int | None, output_tokens: int | None, usd: float | None) -> None:
+        self.input += input_tokens or 0
+        self.output += output_tokens or 0
+        if usd is not None:
+            self.usd = (self.usd or 0.0) + usd
+
+    def _sample(self, record_id: str, prompt_id: str, key: str, sample: int, teacher: str, *, answered: bool) -> None:
+        if self._identity is None or self._expected is None:
+            return
+        place, own_id = self._expected.asks.get(key, (-1, ""))
+        if place < 0 or sample not in self._expected.samples_of(key, self._identity.samples):
+            self._strange += 1
+            return
+        ordinal = place * self._identity.samples + sample
+        self.answers += answered and not self._seen[ordinal]
+        self._seen[ordinal] = min(255, self._seen[ordinal] + 1)
+        ids = self._identity.ids.get(teacher)
+        self.wrong_ids += prompt_id != own_id or ids is None or ids.of(bytes.fromhex(key), sample) != record_id
+
+    def against(self, expected: Expected) -> Iterator[str]:
+        """Where the rows are not what the index says."""
+        if self._identity is not None:
+            asked = sum(len(expected.samples_of(key, self._identity.samples)) for key in expected.asks)
+            seen = len(self._seen) - self._seen.count(0)
+            if missing := asked - seen:
+                yield f"{missing} of {asked} samples are neither a record nor rejected nor failed"
+            if twice := seen - self._seen.count(1):
+                yield f"{twice} samples are there more than once"
+            if self._strange:
+                yield f"{self._strange} rows are of no sample of this chunk"
+        if self._duplicates != expected.duplicates:
+            yield _rows_differ("duplicate prompts in rejected/", self._duplicates, expected.duplicates)
+        if self._bad != expected.bad:
+            yield _rows_differ("bad rows in failed/", self._bad, expected.bad)
+
+
+def _rows_differ(what: str, seen: Counter[Any], expected: Counter[Any]) -> str:
+    missing, strange = (expected - seen).total(), (seen - expected).total()
+    return f"{what}: {missing} that the index names are missing, {strange} are there that it does not name"
+
+
+def _digest(record_id: str) -> bytes:
+    """The id's bytes; nothing where it is none, which is counted as wrong elsewhere."""
+    try:
+        digest = bytes.fromhex(record_id)
+    except ValueError:
+        return b""
+    return digest if len(digest) == ID_BYTES else b""

@@ -1,0 +1,1 @@
+"""A worker: leases chunks, has their samples asked, seals them."""

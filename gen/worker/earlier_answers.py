@@ -1,0 +1,73 @@
+"""The answers that a prompt's earlier chunks keep: what a sample that is asked again must not repeat.
+
+Equal answers to one prompt are kept once over all generations, so a retry chunk is sealed against what the shards
+before it hold. They are immutable, so every seal of the chunk finds the same.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stillhouse.gen.dataset.chunk import Chunk
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.base import Store
+
+_READERS = 8
+_BATCH_ROWS = 1024
+_COLUMNS = ["record_id", "prompt_key", "completion", "tool_calls", "reasoning_source"]
+_THOUGHT_END = "\n</think>\n\n"
+"""What `gen.worker.rows` puts between an inline reasoning and the text."""
+
+
+def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
+    """16 bytes that are the same for equal answers, reasoning aside."""
+    said = f"{tool_calls or ''}\0{text or ''}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(said, digest_size=16).digest()
+
+
+def kept_answers(store: Store, chunk: Chunk, *, inline: bool) -> dict[bytes, dict[bytes, str]]:
+    """By prompt key: the fingerprints of the answers kept so far, with their record ids. `inline`: dataset.reasoning.
+
+    Raises:
+        DatasetError: an earlier shard is missing or damaged.
+    """
+    keys: defaultdict[ChunkId, set[str]] = defaultdict(set)
+    for number, retried in chunk.retried.items():
+        for earlier in retried.earlier:
+            keys[earlier].add(chunk.prompts[number].key.hex())
+    kept: defaultdict[bytes, dict[bytes, str]] = defaultdict(dict)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for answers in pool.map(lambda earlier: _answers(store, earlier, keys[earlier], inline=inline), sorted(keys)):
+            for key, answer, record_id in answers:
+                kept[key][answer] = record_id
+    return kept
+
+
+def _answers(store: Store, chunk: ChunkId, keys: Collection[str], *, inline: bool) -> list[tuple[bytes, bytes, str]]:
+    """(prompt key, fingerprint, record id) of the chunk's records of these prompts."""
+    wanted = pa.array(sorted(keys), pa.string())
+    found = []
+    try:
+        with store.open(chunk.data_key) as file:
+            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS):
+                for row in batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist():
+                    answer = fingerprint(_text(row, inline=inline), row["tool_calls"])
+                    found.append((bytes.fromhex(row["prompt_key"]), answer, row["record_id"]))
+    except (pa.ArrowException, OSError):
+        raise DatasetError(
+            f"{store.url}/{chunk.data_key}: is missing or damaged; `stillhouse verify` says what can be done"
+        ) from None
+    return found
+
+
+def _text(row: dict[str, Any], *, inline: bool) -> str:
+    """A record's text without its reasoning."""
+    text: str = row["completion"][0]["content"]
+    return text.partition(_THOUGHT_END)[2] if inline and row["reasoning_source"] is not None else text

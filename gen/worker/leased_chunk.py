@@ -1,0 +1,106 @@
+"""A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
+from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.worker.open_chunk import OpenChunk, TeacherOf
+from stillhouse.gen.worker.sealing import Sealer
+from stillhouse.schemas.recipe import Recipe
+
+ROOM_BYTES = 32 * 2**20
+"""Asking stops when the journals' disk has no more room than this, beside that for replies as large as the largest."""
+
+
+@dataclass(slots=True)
+class Held:
+    """One chunk."""
+
+    open: OpenChunk
+    shipper: Shipper
+    folder: Path
+    under_way: int = 0
+    """Requests sent for it and not ended."""
+    abandoned: bool = False
+    """Another worker may have it now: nothing more is sent for it."""
+
+    def abandon(self) -> None:
+        """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
+        self.abandoned = True
+        self._release()
+
+    def ended(self) -> None:
+        """A request for it ended."""
+        self.under_way -= 1
+        if self.abandoned:
+            self._release()
+
+    def _release(self) -> None:
+        if self.under_way == 0 and self.open.left:  # with none left it is being sealed, and then removed
+            self.open.journal.close()
+
+
+class Hands:
+    """Opens and seals chunks on this node. Its methods block: they are called in threads."""
+
+    def __init__(
+        self, name: str, *, recipe: Recipe, store: Store, plans: list[Plan], teacher_of: TeacherOf, clock: Clock
+    ) -> None:
+        self._name = name
+        self._recipe = recipe
+        self._store = store
+        self._teacher_of = teacher_of
+        self._clock = clock
+        self._reader = ChunkReader(store, recipe, plans)
+        self._root = journal_root(store, recipe.run)
+
+    def is_free(self, chunk: ChunkId) -> bool:
+        """Whether all who wrote the chunk's journals on this node are gone."""
+        return all(map(is_dead, leftovers(self._root / str(chunk))))
+
+    def check_room(self, *, under_way_bytes: int) -> None:
+        """Raise StoreAway where the journals' disk may not hold what is under way."""
+        check_room(self._root, wanted_bytes=ROOM_BYTES + under_way_bytes)
+
+    def open(self, grant: Grant) -> Held | None:
+        """Read the chunk and what earlier owners left of it; None where one of them sealed it.
+
+        Raises:
+            SourceError: the source is not what was planned.
+            StoreAway: the store or the journal's disk fails.
+        """
+        if self._store.stat(grant.chunk.data_key) is not None:
+            return None
+        folder = self._root / str(grant.chunk)
+        chunk = self._reader.read(grant.chunk)
+        old = leftovers(folder)
+        journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
+        opened = OpenChunk(chunk, journal, samples=self._recipe.ask.samples, teacher_of=self._teacher_of)
+        opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
+        for path in old:
+            path.unlink(missing_ok=True)
+        return Held(opened, Shipper(self._store, grant.chunk, journal), folder)
+
+    def seal(self, held: Held) -> ShardCounts | None:
+        """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does."""
+        counts = Sealer(self._store, self._recipe, held.open).seal()
+        held.shipper.end()
+        held.open.journal.remove()
+        forget(self._store, held.open.chunk.id, held.folder)
+        return counts
+
+    def sweep(self) -> list[ChunkId]:
+        """Ship what dead workers left on this node; the chunks it was of."""
+        return sweep(self._store, self._root)
+
+    def any_sealed(self) -> bool:
+        """Whether the dataset has a shard."""
+        return next(sealed_chunks(self._store), None) is not None

@@ -1,0 +1,148 @@
+"""Rows of the stored files as tuples in their schemas' order, and the rule that says which file an answer goes to."""
+
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from stillhouse.gen.dataset.chunk import BadRow, Duplicate
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Policy
+from stillhouse.gen.teachers.retry import GiveUp, Tries
+from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.failure import BODY_HEAD_CHARS
+from stillhouse.schemas.prompt import Message, Prompt
+from stillhouse.schemas.record import RejectReason
+
+Row: TypeAlias = tuple[Any, ...]
+
+TRUNCATION_WORDS = 1000
+"""Shorter prompts are not checked for silent truncation."""
+
+_MOST = 2**15 - 1
+"""The columns of attempts are int16; what waits for limits for days may have more."""
+
+_REJECTED_FINISH: dict[str, RejectReason] = {
+    "length": "length",
+    "content_filter": "content_filter",
+    "refused": "refused",
+    "unknown": "unknown_finish",
+}
+
+
+def reject_reason(completion: Completion, prompt: Prompt) -> RejectReason | None:
+    """Why the answer is not training data by itself, or None."""
+    if (reason := _REJECTED_FINISH.get(completion.finish_reason)) is not None:
+        return reason
+    if _truncated(prompt, completion.usage):
+        return "prompt_truncated"
+    if not (completion.text and completion.text.strip()) and not completion.tool_calls:
+        return "empty"
+    return None
+
+
+def _truncated(prompt: Prompt, usage: Usage) -> bool:
+    """Whether the teacher read far less than it was sent (Ollama cuts long prompts without a word).
+
+    No tokenizer in use makes fewer tokens than half the words of a long text.
+    """
+    if usage.input_tokens is None or sum(len(content) for _, content in prompt.messages) < 2 * TRUNCATION_WORDS:
+        return False
+    words = sum(len(content.split()) for _, content in prompt.messages)
+    return words >= TRUNCATION_WORDS and usage.input_tokens < words / 2
+
+
+class SampleRows:
+    """Makes the rows of one sample."""
+
+    def __init__(self, prompt: Prompt, sample: int, teacher: Interpreter, tries: Tries) -> None:
+        self._prompt = prompt
+        self._teacher = teacher
+        self._attempts = min(tries.attempts, _MOST)
+        self._maybe_billed = min(tries.maybe_billed, _MOST)
+        self.record_id = teacher.ids.of(prompt.key, sample)
+        self._head = (self.record_id, prompt.id, prompt.key.hex(), sample, prompt.messages)
+
+    def record(self, frame: Frame, completion: Completion, *, inline: bool) -> Row:
+        """The row of data/."""
+        return (*self._answer(frame, completion, inline=inline), *self._prompt.kept)
+
+    def rejected(
+        self, frame: Frame, outcome: Completion | Policy, reason: RejectReason, *, inline: bool, of: str | None = None
+    ) -> Row:
+        """The row of rejected/; a refusal by error has no completion."""
+        if isinstance(outcome, Policy):
+            outcome = Completion(None, "refused", None, refusal=outcome.message)
+        return (*self._answer(frame, outcome, inline=inline), reason, of, *self._prompt.kept)
+
+    def _answer(self, frame: Frame, completion: Completion, *, inline: bool) -> Row:
+        usage = completion.usage
+        text, reasoning = completion.text, completion.reasoning
+        if inline and reasoning is not None:
+            text, reasoning = f"<think>\n{reasoning}\n</think>\n\n{text or ''}", None
+        message: tuple[Message, ...] | None = (("assistant", text or ""),)
+        if text is None and not completion.tool_calls:
+            message = None
+        return (
+            *self._head,
+            message,
+            reasoning,
+            completion.reasoning_source,
+            completion.finish_reason,
+            completion.finish_reason_raw,
+            completion.tool_calls,
+            completion.refusal,
+            completion.logprobs,
+            self._teacher.teacher.name,
+            completion.model,
+            frame.endpoint,
+            completion.response_id,
+            usage.input_tokens,
+            usage.cached_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+            self._teacher.cost_usd(completion),
+            int(frame.at * 1e6),
+            frame.latency_s,
+            self._attempts,
+        )
+
+    def failed(self, frame: Frame | None, reason: GiveUp) -> Row:
+        """The row of failed/."""
+        body = frame.body[: 4 * BODY_HEAD_CHARS].decode("utf-8", "replace")[:BODY_HEAD_CHARS] if frame else None
+        return (
+            *self._head,
+            self._teacher.teacher.name,
+            frame.endpoint if frame else None,
+            reason.kind,
+            reason.status,
+            reason.message,
+            self._teacher.redact(body) if body is not None else None,
+            self._attempts,
+            self._maybe_billed,
+            datetime.fromtimestamp(frame.at, UTC) if frame else None,
+            None,
+            None,
+            *self._prompt.kept,
+        )
+
+    def raw(self, frame: Frame) -> Row:
+        """The row of raw/."""
+        received = int((frame.at + frame.latency_s) * 1e6)
+        return (self.record_id, self._attempts, frame.status, frame.endpoint, received, frame.body)
+
+
+_NO_ANSWER = (None,) * 20
+"""The columns of a record from `completion` on."""
+
+
+def duplicate_prompt(duplicate: Duplicate) -> Row:
+    """The row in rejected/ of a source row whose prompt is asked under another id."""
+    prompt = duplicate.prompt
+    head = (None, prompt.id, prompt.key.hex(), None, prompt.messages)
+    return (*head, *_NO_ANSWER, "duplicate_prompt", duplicate.duplicate_of, *prompt.kept)
+
+
+def bad_row(bad: BadRow, *, kept: int) -> Row:
+    """The row in failed/ of a source row that is no prompt."""
+    place = (None, bad.file, bad.line)
+    return (None, bad.prompt_id, *(None,) * 5, "bad_row", None, bad.message, None, 0, 0, *place, *(None,) * kept)

@@ -1,0 +1,190 @@
+"""Sealing: a chunk becomes one shard by one conditional write.
+
+The side files (rejected, failed, raw) are written first and named by the seal; the data shard is the commit, and its
+metadata names them. A seal that finds another's shard in place removes its own side files and has lost nothing: what is
+stored came from the same journal. Memory is bounded by a row group, for answers are read back one by one.
+"""
+
+import secrets
+from collections import Counter
+
+from stillhouse.gen.dataset.shard_meta import META_KEY, MOST_MODELS, SIDES, ShardCounts, ShardMeta, SideFile
+from stillhouse.gen.dataset.tidying import remove_orphans
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Policy
+from stillhouse.gen.worker import rows
+from stillhouse.gen.worker.earlier_answers import fingerprint, kept_answers
+from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.gen.worker.parquet_writer import Sheet
+from stillhouse.schemas import __version__
+from stillhouse.schemas.arrow import FAILED, RAW, RECORD, REJECTED, with_kept
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.record import RejectReason
+
+
+class Sealer:
+    """Writes the files of one open chunk, all of whose samples are settled."""
+
+    def __init__(self, store: Store, recipe: Recipe, open_chunk: OpenChunk) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._open = open_chunk
+        self._id = open_chunk.chunk.id
+        self._seal = secrets.token_hex(8)
+        kept = open_chunk.chunk.kept
+        schemas = {"data": with_kept(RECORD, kept), "rejected": with_kept(REJECTED, kept), "raw": RAW}
+        self._schemas = schemas | {"failed": with_kept(FAILED, kept)}
+        self._sheets: dict[str, Sheet] = {}
+        self._rejected: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self._kept: dict[bytes, dict[bytes, str]] = {}
+        """By prompt key, the answers that are in earlier shards: fingerprint to record id."""
+        self._models: dict[str, set[str]] = {}
+        """By teacher, as its answers name them."""
+        self._maybe_billed = self._input = self._output = 0
+        self._usd: float | None = None
+
+    def seal(self) -> ShardCounts | None:
+        """Write all; what was sealed, or None when another's shard was there already.
+
+        Raises:
+            StoreAway: the store or the local disk failed; the journal still has everything.
+        """
+        try:
+            self._write_rows()
+            meta = self._meta(self._put_side_files())
+            data = self._sheet("data")
+            data.finish({META_KEY: meta.model_dump_json()})
+            if self._store.put_new(self._id.data_key, data.path, seal=self._seal):
+                if self._open.had_owners:
+                    remove_orphans(self._store, self._id, seal=self._seal)
+                return meta.counts
+            for side in meta.side.values():
+                self._store.delete(side.key)
+            return None
+        finally:
+            for sheet in self._sheets.values():
+                sheet.remove()
+
+    def _sheet(self, kind: str) -> Sheet:
+        if kind not in self._sheets:
+            path = self._store.scratch() / f"{self._id}-{self._seal}-{kind}.parquet"
+            self._sheets[kind] = Sheet(path, self._schemas[kind])
+        return self._sheets[kind]
+
+    def _write_rows(self) -> None:
+        chunk = self._open.chunk
+        if chunk.retried and self._recipe.dedup.answers and self._open.samples > 1:
+            self._kept = kept_answers(self._store, chunk, inline=self._recipe.dataset.reasoning == "inline")
+        for bad in chunk.bad:
+            self._sheet("failed").add(rows.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
+        for duplicate in chunk.duplicates:
+            self._sheet("rejected").add(rows.duplicate_prompt(duplicate), size=_size(duplicate.prompt))
+        for number, prompt in enumerate(chunk.prompts):
+            self._write_prompt(number, prompt)
+
+    def _write_prompt(self, number: int, prompt: Prompt) -> None:
+        seen = dict(self._kept.get(prompt.key, {}))
+        """Answers kept to this prompt: fingerprint to record id."""
+        prompt_size = _size(prompt)
+        for sample in self._open.samples_of(number):
+            ordinal = number * self._open.samples + sample
+            tries = self._open.tries(ordinal)
+            self._maybe_billed += tries.maybe_billed
+            teacher = self._open.teacher(ordinal)
+            sample_rows = rows.SampleRows(prompt, sample, teacher, tries)
+            place = self._open.answers[ordinal]
+            frame = self._open.journal.read(*place) if place is not None else None
+            size = prompt_size + (len(frame.body) if frame else 0)
+            if (reason := self._open.given_up.get(ordinal)) is not None:
+                self._failed[reason.kind] += 1
+                self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
+                continue
+            assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
+            self._write_answer(sample_rows, teacher, frame, prompt, seen, size)
+            if self._recipe.dataset.keep_raw:
+                self._sheet("raw").add(sample_rows.raw(frame), size=size)
+
+    def _write_answer(
+        self,
+        sample_rows: rows.SampleRows,
+        teacher: Interpreter,
+        frame: Frame,
+        prompt: Prompt,
+        seen: dict[bytes, str],
+        size: int,
+    ) -> None:
+        outcome = self._open.outcome(frame.ordinal, frame)
+        assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
+        reason: RejectReason | None = "refused"
+        same = None
+        if isinstance(outcome, Completion):
+            self._count(teacher.cost_usd(outcome), outcome)
+            self._note_model(teacher.teacher.name, outcome.model)
+            reason = rows.reject_reason(outcome, prompt)
+            answer = fingerprint(outcome.text, outcome.tool_calls)
+            if reason is None and self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
+                reason = "duplicate_answer"
+            if reason is None:
+                seen[answer] = sample_rows.record_id
+        inline = self._recipe.dataset.reasoning == "inline"
+        if reason is None:
+            assert isinstance(outcome, Completion)
+            self._sheet("data").add(sample_rows.record(frame, outcome, inline=inline), size=size)
+        else:
+            self._rejected[reason] += 1
+            row = sample_rows.rejected(frame, outcome, reason, inline=inline, of=same)
+            self._sheet("rejected").add(row, size=size)
+
+    def _count(self, usd: float | None, completion: Completion) -> None:
+        self._input += completion.usage.input_tokens or 0
+        self._output += completion.usage.output_tokens or 0
+        if usd is not None:
+            self._usd = (self._usd or 0.0) + usd
+
+    def _note_model(self, teacher: str, model: str | None) -> None:
+        known = self._models.setdefault(teacher, set())
+        if model is not None and len(known) < MOST_MODELS:
+            known.add(model)
+
+    def _put_side_files(self) -> dict[str, SideFile]:
+        side = {}
+        for kind in SIDES:
+            if (sheet := self._sheets.get(kind)) is not None:
+                sheet.finish({META_KEY: f'{{"seal": "{self._seal}"}}'})
+                side[kind] = SideFile(key=self._id.side_key(kind, self._seal), rows=sheet.rows, sha256=sheet.sha256())
+                self._store.put(side[kind].key, sheet.path)
+        return side
+
+    def _meta(self, side: dict[str, SideFile]) -> ShardMeta:
+        return ShardMeta(
+            stillhouse=__version__,
+            seal=self._seal,
+            generation=self._id.generation,
+            chunk=self._id.number,
+            identity=self._recipe.identity(),
+            teachers=[
+                {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
+                for t in self._recipe.teachers
+            ],
+            answered_as={teacher: sorted(models) for teacher, models in self._models.items() if models},
+            side=side,
+            counts=ShardCounts(
+                records=self._sheet("data").rows,
+                rejected=dict(self._rejected),
+                failed=dict(self._failed),
+                retried=dict(Counter(kind for r in self._open.chunk.retried.values() for kind in r.kinds.values())),
+                maybe_billed=self._maybe_billed,
+                input_tokens=self._input,
+                output_tokens=self._output,
+                usd=self._usd,
+            ),
+        )
+
+
+def _size(prompt: Prompt) -> int:
+    return sum(len(content) for _, content in prompt.messages)

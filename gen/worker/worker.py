@@ -1,0 +1,318 @@
+"""The worker: leases chunks, has their samples asked, seals them. A leased chunk ends sealed, or goes back.
+
+The feeder keeps the asker's queue filled by opening chunks. A chunk whose last sample is settled is sealed in a thread.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
+from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused
+from stillhouse.gen.journal.shipping import SHIP_BYTES
+from stillhouse.gen.limits.shares import SHARE_RENEW_S
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.assigner import Assigner
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.transport import Transport
+from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.leased_chunk import Hands, Held
+from stillhouse.schemas.recipe import Recipe
+
+DRAIN_S = 20.0
+"""How long a stopping worker waits for what is under way."""
+
+
+class Worker:
+    """One process's share of a run."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        recipe: Recipe,
+        store: Store,
+        plans: list[Plan],
+        queue: Queue,
+        ledgers: Mapping[str, LimitLedger],
+        transport: Transport,
+        clock: Clock,
+    ) -> None:
+        self.name = name
+        self._recipe = recipe
+        self._queue = queue
+        self._ledgers = ledgers
+        self._clock = clock
+        self._accounts = {key: Account(clock) for key in ledgers}
+        self._clients = [
+            TeacherClient(
+                Interpreter(teacher, recipe.ask),
+                max_tokens=recipe.ask.max_tokens,
+                transport=transport,
+                account=self._accounts[teacher.limits_key],
+                clock=clock,
+            )
+            for teacher in recipe.teachers
+        ]
+        self._hands = Hands(
+            name,
+            recipe=recipe,
+            store=store,
+            plans=plans,
+            teacher_of=Assigner([client.interpreter for client in self._clients]),
+            clock=clock,
+        )
+        self._asker = Asker(self, clients=self._clients, clock=clock)
+        self._held: dict[ChunkId, Held] = {}
+        self._opening: ChunkId | None = None
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._error: StillhouseError | None = None
+
+    @property
+    def counters(self) -> Counters:
+        """Totals so far."""
+        return self._asker.counters
+
+    async def run(self) -> End:
+        """Work until there is no more, until told to stop, or until something makes going on pointless."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                background = [self.spawn(self._renew_leases), self.spawn(self._ship)]
+                background += [self.spawn(self._renew_share, key) for key in self._accounts]
+                await self._guarded(self._feed)
+                if self._stopping:
+                    await self._drain()
+                for task in background:
+                    task.cancel()
+                self._asker.cancel()
+            return await self._end()
+        finally:
+            for held in self._held.values():
+                held.open.journal.close()  # whoever goes on must not take it for a live writer's
+
+    def stop(self) -> None:
+        """Send nothing new, finish what is under way, give the rest back."""
+        self._stopping = True
+        self._asker.stop()
+        self._changed.set()
+
+    # --- what its asker needs, see `gen.worker.asker.Host`
+
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> asyncio.Task[None]:
+        """Run a task that ends with the worker."""
+        return self._group.create_task(self._guarded(work, *args))
+
+    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Do it; an error of ours stops the worker in good order, for what is under way is paid."""
+        try:
+            await work(*args)
+        except StillhouseError as error:
+            self.fail(error)
+
+    def fail(self, error: StillhouseError) -> None:
+        """Stop in good order because of this error."""
+        if isinstance(error, StoreRefused):  # the driver could write: what is refused now is for a person to mend
+            error = StoreAway(f"{error}; then run the same command again")
+        self._error = self._error or error
+        self.stop()
+
+    def taken(self) -> None:
+        """A sample left the queue: more may be wanted."""
+        if self._hungry():
+            self._changed.set()
+
+    def settled(self, held: Held) -> None:
+        """The chunk's last sample is settled."""
+        self.spawn(self._seal, held)
+
+    # --- chunks
+
+    async def _feed(self) -> None:
+        """Keep the queue filled until there is no more to do; then everything is sealed or given back."""
+        self._hands.check_room(under_way_bytes=0)
+        await self._sweep()
+        no_more = False
+        while not self._stopping and not (no_more and not self._held):
+            self._changed.clear()
+            pause_s = RENEW_S
+            if not no_more and self._hungry():
+                match await self._asked_for_chunk():
+                    case Grant() as grant:
+                        await self._open(grant)
+                        continue
+                    case Wait(seconds):
+                        pause_s = seconds
+                    case NoMore():
+                        no_more = True
+                        continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):  # wait_for loses a cancellation that comes with the event
+                    await self._changed.wait()
+
+    async def _asked_for_chunk(self) -> Grant | Wait | NoMore:
+        try:
+            return await self._queue.lease(self.name)
+        except Unreachable:
+            return Wait(1.0)
+
+    def _hungry(self) -> bool:
+        chunk_size = max(1, self._recipe.dataset.prompts_per_shard * self._recipe.ask.samples)
+        return self._asker.runs_dry and len(self._held) < 8 + 4 * self._asker.slots // chunk_size
+
+    async def _open(self, grant: Grant) -> None:
+        """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
+        self._opening = grant.chunk
+        await self._journals_free(grant.chunk)
+        opening = asyncio.create_task(asyncio.to_thread(self._hands.open, grant))
+        try:
+            held = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StillhouseError):
+                if (late := await opening) is not None:
+                    late.open.journal.close()
+            raise
+        is_mine, self._opening = self._opening is not None, None
+        if held is None:
+            await self._tell_sealed(grant.chunk, None)
+        elif is_mine:
+            self._take(held)
+        else:
+            held.abandon()
+
+    def _take(self, held: Held) -> None:
+        self._held[held.open.chunk.id] = held
+        self._asker.take(held)
+        if held.open.left == 0:
+            self.settled(held)
+
+    async def _journals_free(self, chunk: ChunkId) -> None:
+        """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
+        until = self._clock.monotonic() + TERM_S
+        while self._clock.monotonic() < until and not self._stopping:
+            if self._hands.is_free(chunk):
+                return
+            await asyncio.sleep(0.25)
+
+    # --- sealing
+
+    async def _seal(self, held: Held) -> None:
+        chunk = held.open.chunk.id
+        reason = None if self._asker.any_answer else held.open.alike_failure()
+        if reason is not None and not await asyncio.to_thread(self._hands.any_sealed):
+            held.open.journal.remove()
+            del self._held[chunk]
+            raise StillhouseError(
+                f"all samples of the first chunk failed alike ({reason.kind}, HTTP {reason.status}: {reason.message}): "
+                "that is the recipe or the teacher, not the data. Nothing was sealed; mend it and run again"
+            )
+        counts = await asyncio.to_thread(self._hands.seal, held)
+        self._held.pop(chunk, None)
+        self._changed.set()
+        await self._tell_sealed(chunk, counts)
+
+    async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
+        self._count_open()
+        while True:
+            try:
+                return await self._queue.sealed(self.name, chunk, counts, self.counters)
+            except Unreachable:
+                await asyncio.sleep(1.0)
+
+    # --- what goes on beside
+
+    def _count_open(self) -> None:
+        self.counters.open_chunks = len(self._held) + (self._opening is not None)
+        self.counters.open_settled = sum(held.open.asked - held.open.left for held in self._held.values())
+        self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
+
+    async def _renew_leases(self) -> None:
+        while True:
+            asked_at = self._clock.monotonic()
+            try:
+                chunks = [*self._held, *filter(None, [self._opening])]
+                self._count_open()
+                renewal = await self._queue.renew(self.name, chunks, self.counters)
+            except Unreachable:
+                await asyncio.sleep(0.5)
+                continue
+            self._asker.renewed(asked_at=asked_at)
+            for chunk in renewal.lost:
+                if (held := self._held.pop(chunk, None)) is not None:
+                    held.abandon()
+                elif chunk == self._opening:
+                    self._opening = None
+            if renewal.stop:
+                self.stop()
+            if renewal.sweep:
+                await self._sweep()
+            await asyncio.sleep(RENEW_S)
+
+    async def _renew_share(self, key: str) -> None:
+        account, ledger = self._accounts[key], self._ledgers[key]
+        while True:
+            try:
+                lease = await ledger.renew(self.name, account.report(backlog=self._asker.waiting(account)))
+                account.accept(lease)
+                self._asker.fill_slots()
+            except Unreachable:
+                await asyncio.sleep(0.25)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHARE_RENEW_S):
+                    await account.urgent.wait()
+
+    async def _ship(self) -> None:
+        last = self._clock.monotonic()
+        while True:
+            await asyncio.sleep(min(0.25, self._recipe.run.ship_every_s))
+            now = self._clock.monotonic()
+            due = now - last >= self._recipe.run.ship_every_s
+            last = now if due else last
+            self._hands.check_room(under_way_bytes=self.counters.in_flight * self._asker.largest_reply_bytes)
+            for held in list(self._held.values()):
+                if due or held.shipper.behind_bytes >= SHIP_BYTES:
+                    await asyncio.to_thread(held.shipper.ship)
+
+    async def _sweep(self) -> None:
+        chunks = await asyncio.to_thread(self._hands.sweep)
+        with contextlib.suppress(Unreachable):
+            await self._queue.shipped(self.name, chunks)
+
+    # --- the end
+
+    async def _drain(self) -> None:
+        """Ship what there is, for the grace may be short; then let what is under way come home, at most `DRAIN_S`."""
+        for held in list(self._held.values()):
+            with contextlib.suppress(StillhouseError):
+                await asyncio.to_thread(held.shipper.ship)
+        until = self._clock.monotonic() + DRAIN_S
+        while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most
+            await asyncio.sleep(0.05)
+
+    async def _end(self) -> End:
+        """Ship and give back what is held."""
+        for chunk, held in list(self._held.items()):
+            with contextlib.suppress(StillhouseError, Unreachable, OSError):
+                await asyncio.to_thread(held.shipper.ship)
+                held.open.journal.close()
+                await self._queue.give_back(self.name, chunk)
+        self.counters.ended()
+        with contextlib.suppress(Unreachable):
+            await self._queue.renew(self.name, [], self.counters)  # the last counts
+        if self._error is None:
+            return End("stopped" if self._stopping else "done")
+        return End(_ENDS[self._error.exit_code], str(self._error))
+
+
+_ENDS: dict[int, Literal["failed", "unusable", "paused"]] = {1: "failed", 2: "unusable", 3: "paused"}
