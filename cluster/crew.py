@@ -1,6 +1,7 @@
-"""The actors of one generation: its PromptQueue and its TeacherWorkers. Owned by the driver; they end with it."""
+"""The actors of one run: its PromptQueue and its TeacherWorkers. Owned by the driver; they end with it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stillhouse.cluster.actors.handles import start_limiter, start_queue, unique
+from stillhouse.cluster.actors.plain import pack_recipe, unpack
 from stillhouse.cluster.actors.teacher_worker import TeacherWorker
 from stillhouse.cluster.progress.display import Display
 from stillhouse.cluster.progress.job_message import JobMessage
@@ -51,12 +53,14 @@ class _Hand:
 class Crew:
     """Starts the actors, replaces workers that die, and says how the work ended."""
 
-    def __init__(self, recipe: Recipe, generation: int, *, workers: int, node: str | None) -> None:
+    def __init__(self, recipe: Recipe, *, opened: Sequence[int], known: int, workers: int, node: str | None) -> None:
+        """`opened` and `known`: see `PromptQueue`; `node`: the one that all workers have to be on."""
         self._recipe = recipe
+        self._shared = pack_recipe(recipe)
         self._node = node
         self._metrics = RunMetrics(recipe)
         self._message = JobMessage(recipe)
-        self._queue = start_queue(recipe, generation, workers=workers)
+        self._queue = start_queue(recipe, opened=opened, known=known, workers=workers)
         self._started = time.monotonic()
         self._number = 0
         self._deaths = 0
@@ -89,14 +93,14 @@ class Crew:
             max_concurrency=64,
             scheduling_strategy=strategy,
         )
-        actor: Any = options.remote(self._recipe, self._queue, number=self._number)
+        actor: Any = options.remote(self._shared, self._queue, number=self._number)
         self._number += 1
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
     def stats(self) -> QueueStats | None:
         """How far it is, told to the Ray dashboard as well; None while the queue can't be asked."""
         try:
-            stats: QueueStats = ray.get(self._queue.stats.remote(), timeout=CALL_TIMEOUT_S)
+            stats = unpack(ray.get(self._queue.stats.remote(), timeout=CALL_TIMEOUT_S), QueueStats)
         except (RayActorError, GetTimeoutError):
             return None
         if stats.sealed > self._sealed:
@@ -105,6 +109,10 @@ class Crew:
         self._message.update(stats)
         self._stats = stats
         return stats
+
+    def planned(self, *, last: bool) -> None:
+        """Tell the queue that a generation was planned, or that none will follow the `last` one."""
+        self._queue.planned.remote(last)
 
     def tend(self, display: Display) -> None:
         """Note who ended; replace who died.
@@ -214,7 +222,7 @@ class Crew:
             hand.actor.stop.remote()
 
     def dismiss(self) -> None:
-        """End all actors of the generation."""
+        """End all actors of the run."""
         for actor in [*(hand.actor for hand in self._hands), self._queue]:
             ray.kill(actor)
 

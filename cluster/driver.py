@@ -1,7 +1,8 @@
 """The driver: one run of a recipe, from the plan to the last seal. What it holds can be lost; what is stored goes on.
 
-A generation is planned only when all before it is sealed. The driver starts the actors of a generation, replaces
-workers that die, and ends when everything is sealed, or when something calls for a person.
+One crew of actors lives for the whole run and works on all open generations; new ones are planned as soon as they can
+be (`gen.dataset.planning`). The driver replaces workers that die, and ends when everything is sealed, or when something
+calls for a person.
 """
 
 import math
@@ -17,15 +18,16 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from stillhouse.cluster.progress.display import Display, Quiet
+from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.card_file import kept_card
+from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import generations
-from stillhouse.gen.dataset.plans import Plan
-from stillhouse.gen.dataset.retry_planning import retry_generations
+from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner, Wait
+from stillhouse.gen.dataset.plans import Plan, read_plans
 from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
@@ -85,9 +87,12 @@ class Driver:
         self._store = open_dataset(recipe)
         self._stop = threading.Event()
         self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command goes on")
-        self._before = (0, 0)
-        """Requests and retries of the generations that this call finished."""
-        self._now = (0, 0)
+        self._sent = (0, 0)
+        """Requests and retries."""
+        self._known = 0
+        """Generations planned so far."""
+        self._waits_for: Wait | None = None
+        """What has to happen before more can be planned; None: nothing will be."""
         self._started = time.monotonic()
 
     def run(self) -> Summary:
@@ -97,28 +102,26 @@ class Driver:
             stack.enter_context(
                 RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             )
-            bind(self._store, self._recipe)
+            self._recipe = bind(self._store, self._recipe)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
             stack.enter_context(kept_card(self._store, self._card))
-            recruit: Callable[[Plan], Crew] | None = None
-            for plan in self._generations():
-                if recruit is None:
-                    recruit = stack.enter_context(self._cluster())
-                    stack.enter_context(_signals(self._on_signal))
-                crew = recruit(plan)
+            planner = self._planner()
+            self._plan_on(planner)
+            opened = [each.plan.generation for each in read_generations(self._store) if not each.is_sealed]
+            if opened:
+                crew = stack.enter_context(self._crew(opened))
+                stack.enter_context(_signals(self._on_signal))
                 try:
-                    self._watch(crew)
+                    self._watch(crew, planner)
                 finally:
                     crew.dismiss()
-                    self._before = (self._before[0] + self._now[0], self._before[1] + self._now[1])
-                    self._now = (0, 0)
             tidy(self._store)
             return self.summary()
 
     def summary(self, *, state: str | None = None) -> Summary:
         """The dataset's counts with this call's."""
-        requests, retries = self._before[0] + self._now[0], self._before[1] + self._now[1]
+        requests, retries = self._sent
         seconds = round(time.monotonic() - self._started, 3)
         update = {"requests": requests, "retries": retries, "seconds": seconds}
         return summarise(self._store, state=state).model_copy(update=update)
@@ -139,14 +142,21 @@ class Driver:
         self._display.note("stopping: what is under way is brought home (once more: stop at once)")
         self._stop.set()
 
-    def _generations(self) -> Iterator[Plan]:
+    def _planner(self) -> Planner:
         if self._retry is not None:
-            return retry_generations(self._store, self._recipe, kinds=self._retry)
-        return generations(self._store, self._recipe, limit=self._limit)
+            return RetryPlanner(self._store, self._recipe, kinds=self._retry)
+        return SourcePlanner(self._store, self._recipe, limit=self._limit)
+
+    def _plan_on(self, planner: Planner) -> None:
+        """Plan what can be planned now."""
+        while isinstance(step := planner.step(), Plan):
+            pass
+        self._waits_for = step
+        self._known = len(read_plans(self._store))
 
     @contextmanager
-    def _cluster(self) -> Iterator[Callable[[Plan], "Crew"]]:
-        """Ray and the simulators, and what recruits a generation's crew on them."""
+    def _crew(self, opened: Sequence[int]) -> Iterator["Crew"]:
+        """Ray, the simulators, and a crew that works on the opened generations."""
         # Ray takes a second to import, and a finished run needs none.
         from stillhouse.cluster.runtime import connected, cpus, this_node
 
@@ -170,21 +180,17 @@ class Driver:
             simulated = any(teacher.api == "simulator" for teacher in recipe.teachers)
             node = this_node() if simulated else None
 
-            def recruit(plan: Plan) -> Crew:
-                return Crew(recipe, plan.generation, workers=_workers(recipe, cpus=cpus()), node=node)
+            workers = _workers(recipe, cpus=cpus())
+            yield Crew(recipe, opened=opened, known=self._known, workers=workers, node=node)
 
-            yield recruit
-
-    def _watch(self, crew: "Crew") -> None:
+    def _watch(self, crew: "Crew", planner: Planner) -> None:
         """Until every worker has ended; then raise what stopped them, if anything did."""
         stopped_at: float | None = None
         while crew.working:
             stats = crew.stats()
             if stats is not None:
-                self._display.update(stats)
-                self._now = (stats.requests, stats.retries)
-                if stats.error is not None:
-                    self._stop_for(_ERRORS[stats.exit_code](stats.error))
+                self._take_in(stats)
+                self._plan_with(crew, planner, stats)
             crew.tend(self._display)
             for end in crew.ends:
                 if end.kind not in ("done", "stopped"):
@@ -199,10 +205,26 @@ class Driver:
             else:
                 time.sleep(0.1)
         if (stats := crew.stats()) is not None:
-            self._display.update(stats)
-            self._now = (stats.requests, stats.retries)
+            self._take_in(stats)
         if self._stop.is_set() and (stats is None or not stats.finished):
             raise self._stop_reason
+
+    def _take_in(self, stats: QueueStats) -> None:
+        self._display.update(stats)
+        self._sent = (stats.requests, stats.retries)
+        if stats.error is not None:
+            self._stop_for(_ERRORS[stats.exit_code](stats.error))
+
+    def _plan_with(self, crew: "Crew", planner: Planner, stats: QueueStats) -> None:
+        """Plan on once what has to happen first did; and tell the queue what it does not know yet."""
+        if stats.known < self._known or self._waits_for is None:
+            if (stats.known, stats.last) != (self._known, self._waits_for is None):
+                crew.planned(last=self._waits_for is None)
+        elif stats.planned and (self._waits_for.until == "indexed" or stats.all_sealed) and not self._stop.is_set():
+            try:
+                self._plan_on(planner)
+            except StillhouseError as error:
+                self._stop_for(error)
 
     def _stop_for(self, reason: StillhouseError) -> None:
         if not self._stop.is_set():

@@ -1,13 +1,15 @@
 """The Arrow schemas of what is stored: data/, rejected/, failed/, raw/ and the index.
 
-`SCHEMA_VERSION` grows with every change a reader could notice; a dataset written by a newer version is refused.
+`SCHEMA_VERSION` grows with every change a reader could notice; a dataset written by a newer version is refused. A
+dataset keeps the columns of the version it was bound at; a column that a recipe has no use for is absent.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -116,16 +118,37 @@ In a retry generation a row per prompt: only the samples in `again` are asked, e
 """
 
 
-def with_kept(schema: pa.Schema, kept: Sequence[pa.Field]) -> pa.Schema:
-    """The schema with the recipe's `keep` columns at its end.
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The stored columns of one schema version, less the `keep` columns."""
 
-    Raises:
-        ValueError: a kept column has a name of ours.
-    """
-    for field in kept:
-        if field.name in schema.names or field.name in REJECTED.names or field.name in FAILED.names:
-            raise ValueError(
-                f"keep: the column {field.name!r} has the name of a column of the dataset; rename it in the source"
-            )
-        schema = schema.append(field.with_nullable(True))
-    return schema
+    data: pa.Schema
+    rejected: pa.Schema
+    failed: pa.Schema
+    raw: pa.Schema
+
+    def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
+        """The same with the recipe's `keep` columns at the end of each but raw.
+
+        Raises:
+            ValueError: a kept column has a name of ours.
+        """
+        for field in kept:
+            if any(field.name in schema.names for schema in (self.data, self.rejected, self.failed)):
+                raise ValueError(
+                    f"keep: the column {field.name!r} has the name of a column of the dataset; rename it: "
+                    f"{{name: {field.name}, as: source_{field.name}}}"
+                )
+        nullable = [field.with_nullable(True) for field in kept]
+        data, rejected, failed = (pa.schema([*schema, *nullable]) for schema in (self.data, self.rejected, self.failed))
+        return Columns(data, rejected, failed, self.raw)
+
+
+_FIRST = Columns(RECORD, REJECTED, FAILED, RAW)
+_BY_VERSION = {1: _FIRST, 2: _FIRST}
+"""Version 2 has the columns of version 1: plans, journals and recipe.yaml changed."""
+
+
+def columns_of(version: int) -> Columns:
+    """The columns of a dataset that was bound at this schema version."""
+    return _BY_VERSION[version]

@@ -6,4 +6,6 @@ from pydantic import BaseModel, ConfigDict
 class Strict(BaseModel):
     """A frozen model that refuses unknown keys; field docstrings become the JSON Schema's descriptions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, serialize_by_alias=True
+    )

@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
 KEEP_TYPES = ("string", "int64", "float64", "bool")
 """The types a kept column of a text source may be given."""
+
+PROMPTS_PER_SHARD = 1000
+"""Of a new dataset whose recipe leaves it out."""
 
 _RESERVED = {"model", "messages", "n", "stream", "stream_options"}
 
@@ -40,6 +44,13 @@ class Keep(Strict):
     """The column."""
     type: Literal["string", "int64", "float64", "bool"] | None = None
     """Its type; by default a Parquet or Arrow column's own, and string in JSONL and CSV."""
+    rename: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="as")
+    """The column's name in the records, where its own is taken: `{name: messages, as: theirs}`."""
+
+    @property
+    def column(self) -> str:
+        """The column's name in the records."""
+        return self.rename or self.name
 
 
 class Source(Strict):
@@ -54,7 +65,8 @@ class Source(Strict):
     id: str | None = None
     """The column with the user's own id; by default the prompt's key."""
     keep: tuple[Keep, ...] = ()
-    """Columns carried into every record: `answer`, or `answer: int64` to give a text source's column a type."""
+    """Columns carried into every record: `answer`, `answer: int64` to give a text source's column a type, or
+    `{name: answer, type: int64, as: known}` to rename it as well."""
     endpoint_url: EndpointUrl | None = None
     """The S3-compatible store the prompts are in; by default the standard AWS settings."""
     region: str | None = None
@@ -75,9 +87,9 @@ class Source(Strict):
             raise ValueError(
                 "expected one of `prompt` (a text column) and `messages` (a column that holds a conversation)"
             )
-        names = [keep.name for keep in self.keep]
+        names = [keep.column for keep in self.keep]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"keep names {', '.join(sorted(twice))} twice")
+            raise ValueError(f"keep makes the column {', '.join(sorted(twice))} twice; rename one with `as`")
         return self
 
     @property
@@ -148,8 +160,8 @@ class Dataset(Strict):
 
     path: Location
     """A local folder or s3://bucket/prefix."""
-    prompts_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Prompts in a chunk: the unit of lease, of work and of commit."""
+    prompts_per_shard: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Prompts in a chunk: the unit of lease, of work and of commit. By default the dataset's own, 1000 in a new one."""
     reasoning: Literal["column", "inline"] = "column"
     """`column` of its own, or `inline` as <think>…</think> at the head of the completion."""
     keep_raw: bool = True
@@ -204,18 +216,11 @@ class Recipe(Strict):
             known |= {name: min(value, known.get(name, value)) for name, value in stated.items()}
         return {key: Limits(**known) for key, known in accounts.items()}
 
-    def identity(self) -> dict[str, JsonValue]:
-        """What a dataset is bound to, as plain JSON: two recipes may share a dataset only if these are equal."""
-        source = self.source.model_dump(mode="json", include={"prompt", "messages", "id", "keep"})
-        teachers: list[JsonValue] = [
-            {"name": t.name, "model": t.model_name} | ({"weight": t.weight} if len(self.teachers) > 1 else {})
-            for t in self.teachers
-        ]
-        return {
-            "source": source,
-            "ask": self.ask.model_dump(mode="json"),
-            "teachers": teachers,
-            "dedup": self.dedup.model_dump(mode="json"),
-            "prompts_per_shard": self.dataset.prompts_per_shard,
-            "reasoning": self.dataset.reasoning,
-        }
+    @property
+    def prompts_per_shard(self) -> int:
+        """Prompts in a chunk; a recipe that leaves it out is resolved when it is bound (`gen.dataset.binding`)."""
+        return self.dataset.prompts_per_shard or PROMPTS_PER_SHARD
+
+    def identity(self) -> dict[str, Any]:
+        """What a dataset is bound to; see `schemas.identity`."""
+        return identity_of(self)

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
-from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
+from stillhouse.gen.dataset.generations import read_generations
+from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import next_plan
-from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
+from stillhouse.gen.dataset.plans import Plan, store_plan
 from stillhouse.gen.dataset.shard_meta import META_KEY, ShardCounts, ShardMeta
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.shipping import journal_root
@@ -64,15 +65,15 @@ def index(recipe: Recipe, *, limit: int | None = None) -> tuple[Plan, list[PartI
     """Plan and index the next generation; None where there is nothing new."""
     store = open_dataset(recipe)
     bind(store, recipe)
-    plans = read_plans(store)
-    plan = next_plan(recipe, plans, [read_parts(store, plan)[-1] for plan in plans], limit=limit)
+    generations = read_generations(store)
+    plan = next_plan(recipe, generations, limit=limit)
     if plan is None:
         return None
     store_plan(store, plan)
     indexer = Indexer(store, recipe, plan)
-    for earlier in plans:
-        for number in range(len(read_parts(store, earlier))):
-            indexer.remember(read_part(store, earlier.generation, number))
+    for earlier in generations:
+        for number in range(len(earlier.parts)):
+            indexer.remember(read_part(store, earlier.plan.generation, number))
     return plan, list(indexer.parts([]))
 
 
@@ -84,9 +85,9 @@ def teachers_of(recipe: Recipe) -> Assigner:
 def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") -> OpenChunk:
     """An indexed chunk with a new journal, as a worker opens it."""
     store = open_dataset(recipe)
-    read = ChunkReader(store, recipe, read_plans(store)).read(chunk)
+    read = ChunkReader(store, recipe).read(chunk)
     journal = JournalFile.create(journal_root(store, recipe.run) / str(chunk) / f"{worker}.journal")
-    return OpenChunk(read, journal, samples=recipe.ask.samples, teacher_of=teachers_of(recipe))
+    return OpenChunk(read, journal, samples=read.samples, teacher_of=teachers_of(recipe))
 
 
 def body_of(text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any) -> bytes:
@@ -143,5 +144,6 @@ def queue_stats(**changes: Any) -> QueueStats:
     """A queue of 1,000 prompts that has nothing yet, but for the changes."""
     nothing = dict.fromkeys(QueueStats.model_fields, 0)
     rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
+    rows |= {"samples": 1000, "samples_left": 1000, "all_sealed": False, "last": True}
     empty: dict[str, Any] = {"counts": ShardCounts(), "troubles": {}, "teachers": {}, "last_trouble": "", "error": None}
     return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)

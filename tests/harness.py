@@ -16,10 +16,10 @@ from stillhouse.gen import simulator
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner, Wait
 from stillhouse.gen.dataset.plans import Plan, read_plans
-from stillhouse.gen.dataset.retry_planning import retry_generations
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
@@ -43,7 +43,7 @@ async def run_in_process(
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
 
     Simulators without `endpoints` are served in this loop (give `endpoints` by model_copy to keep one over several
-    runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does. `crew` is called with each generation's
+    runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does. `crew` is called with the
     workers before they start, for tests that stop them.
 
     Raises:
@@ -52,39 +52,59 @@ async def run_in_process(
     started = time.monotonic()
     store = open_dataset(recipe)
     store.probe()
-    bind(store, recipe)
+    recipe = bind(store, recipe)
     requests = retries = 0
     with _threads():
         async with AsyncExitStack() as stack:
-            ready: Recipe | None = None
-            plans = generations(store, recipe, limit=limit)
+            planner: Planner = SourcePlanner(store, recipe, limit=limit)
             if retry is not None:
-                plans = retry_generations(store, recipe, kinds=retry)
-            for plan in plans:
-                ready = ready or await _with_simulators(recipe, stack)
-                crew_now = await _Crew.start(store, ready, plan, workers=workers, stack=stack)
+                planner = RetryPlanner(store, recipe, kinds=retry)
+            waits = plan_on(planner)
+            if any(not each.is_sealed for each in read_generations(store)):
+                ready = await _with_simulators(recipe, stack)
+                crew_now = await _Crew.start(store, ready, planner, waits, workers=workers, stack=stack)
                 if crew is not None:
                     crew(crew_now.workers)
                 try:
                     await crew_now.work()
                 finally:
-                    requests += sum(worker.counters.requests for worker in crew_now.workers)
-                    retries += sum(worker.counters.retries for worker in crew_now.workers)
+                    requests = sum(worker.counters.requests for worker in crew_now.workers)
+                    retries = sum(worker.counters.retries for worker in crew_now.workers)
     tidy(store)
     update = {"requests": requests, "retries": retries, "seconds": round(time.monotonic() - started, 3)}
     return summarise(store).model_copy(update=update)
 
 
-class _Crew:
-    """One generation's queue and workers."""
+def plan_on(planner: Planner) -> Wait | None:
+    """Plan what can be planned now; what to wait for, None where nothing will follow."""
+    while isinstance(step := planner.step(), Plan):
+        pass
+    return step
 
-    def __init__(self, queue: PromptQueue, workers: list[Worker]) -> None:
-        self.queue = queue
+
+class _Crew:
+    """A run's queue and workers."""
+
+    queue: PromptQueue
+
+    def __init__(self, store: Store, planner: Planner, waits: Wait | None, workers: list[Worker]) -> None:
+        self._store = store
+        self._planner = planner
+        self._waits = waits
         self.workers = workers
 
     @classmethod
-    async def start(cls, store: Store, recipe: Recipe, plan: Plan, *, workers: int, stack: AsyncExitStack) -> "_Crew":
-        queue = await asyncio.to_thread(PromptQueue, recipe, plan.generation, workers=workers)
+    async def start(
+        cls,
+        store: Store,
+        recipe: Recipe,
+        planner: Planner,
+        waits: Wait | None,
+        *,
+        workers: int,
+        stack: AsyncExitStack,
+    ) -> "_Crew":
+        queue = await asyncio.to_thread(PromptQueue, recipe, workers=workers)
         ledgers = {teacher.limits_key: RateLimiter(teacher.limits) for teacher in recipe.teachers}
         transport = HttpTransport()
         stack.push_async_callback(transport.close)
@@ -93,7 +113,6 @@ class _Crew:
                 f"worker-{number}-{secrets.token_hex(3)}",
                 recipe=recipe,
                 store=store,
-                plans=read_plans(store),
                 queue=queue,
                 ledgers=ledgers,
                 transport=transport,
@@ -101,7 +120,9 @@ class _Crew:
             )
             for number in range(workers)
         ]
-        return cls(queue, hands)
+        crew = cls(store, planner, waits, hands)
+        crew.queue = queue
+        return crew
 
     async def work(self) -> None:
         """Until all workers have ended; then raise what stopped them, if anything did."""
@@ -123,12 +144,21 @@ class _Crew:
         """Stop all workers when one has failed or the source can't be read on, as the driver does."""
         while True:
             await asyncio.sleep(0.05)
+            await self._plan_on()
             failed = any(run.done() and not run.cancelled() and run.result().kind != "done" for run in runs)
             if failed or (await self.queue.stats()).error is not None:
                 await self.queue.stop()
                 for worker in self.workers:
                     worker.stop()
                 return
+
+    async def _plan_on(self) -> None:
+        """Plan on once what has to happen first did, as the driver does."""
+        stats, known = await self.queue.stats(), len(read_plans(self._store))
+        if stats.known < known or (self._waits is None and not stats.last):
+            await self.queue.planned(last=self._waits is None)
+        elif self._waits is not None and stats.planned and (self._waits.until == "indexed" or stats.all_sealed):
+            self._waits = plan_on(self._planner)
 
 
 async def _with_simulators(recipe: Recipe, stack: AsyncExitStack) -> Recipe:

@@ -6,12 +6,13 @@ A call that fails because an actor is gone, restarting or slow is `Unreachable`;
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from stillhouse.cluster.actors.plain import pack, pack_recipe, unpack, unpack_any
 from stillhouse.cluster.actors.prompt_queue import PromptQueueActor
 from stillhouse.cluster.actors.rate_limiter import RateLimiterActor
 from stillhouse.gen.coordination.counters import Counters
@@ -19,6 +20,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.errors import Paused
 from stillhouse.gen.limits.shares import Lease, Report
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Limits
@@ -36,12 +38,12 @@ def unique(name: str) -> str:
     return f"{name} {secrets.token_hex(3)}"
 
 
-def start_queue(recipe: Recipe, generation: int, *, workers: int) -> Any:
-    """A PromptQueue that Ray restarts when it dies."""
+def start_queue(recipe: Recipe, *, opened: Sequence[int], known: int, workers: int) -> Any:
+    """A PromptQueue that Ray restarts when it dies; see there."""
     actor = ray.remote(PromptQueueActor).options(
         name=unique(f"prompt-queue {recipe.name}"), num_cpus=0, max_restarts=-1, max_task_retries=0
     )
-    return actor.remote(recipe, generation, workers)
+    return actor.remote(pack_recipe(recipe), list(opened), known, workers)
 
 
 def start_limiter(account: str, limits: Limits) -> Any:
@@ -50,7 +52,7 @@ def start_limiter(account: str, limits: Limits) -> Any:
     actor = ray.remote(RateLimiterActor).options(
         name=name, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=0
     )
-    return actor.remote(account, limits)
+    return actor.remote(account, pack(limits))
 
 
 async def reached(call: Awaitable[_T]) -> _T:
@@ -74,23 +76,26 @@ class QueueHandle:
 
     async def lease(self, worker: str) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
-        return await reached(self._actor.lease.remote(worker))
+        answer: Grant | Wait | NoMore = unpack_any(await reached(self._actor.lease.remote(worker)), Grant, Wait, NoMore)
+        return answer
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
         """See `gen.coordination.messages.Queue`."""
-        return await reached(self._actor.renew.remote(worker, held, counters))
+        sent = [pack(chunk) for chunk in held]
+        return unpack(await reached(self._actor.renew.remote(worker, sent, pack(counters))), Renewal)
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await reached(self._actor.sealed.remote(worker, chunk, counts, counters))
+        sent = None if counts is None else pack(counts)
+        await reached(self._actor.sealed.remote(worker, pack(chunk), sent, pack(counters)))
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await reached(self._actor.give_back.remote(worker, chunk))
+        await reached(self._actor.give_back.remote(worker, pack(chunk)))
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await reached(self._actor.shipped.remote(worker, chunks))
+        await reached(self._actor.shipped.remote(worker, [pack(chunk) for chunk in chunks]))
 
 
 class LedgerHandle:
@@ -104,7 +109,13 @@ class LedgerHandle:
     async def renew(self, worker: str, report: Report) -> Lease:
         """See `gen.coordination.messages.LimitLedger`."""
         try:
-            return await reached(self._actor.renew.remote(worker, report))
+            return unpack(await reached(self._actor.renew.remote(worker, pack(report))), Lease)
         except Unreachable:
             self._actor = start_limiter(self._account, self._limits)
             raise
+        except (RayTaskError, Paused):
+            # The job that started it runs another version of this program, whose data we can't read, nor it ours.
+            raise Paused(
+                f"the RateLimiter of account {self._account} on this cluster is of another version of Stillhouse, and "
+                "the limits can't be shared with it: wait until the jobs that use it have ended, or run their version"
+            ) from None

@@ -1,24 +1,28 @@
 """The PromptQueue: one actor that indexes the sources and leases chunks. Called once per chunk and once per renewal.
 
-Its state is the index, a listing of the shards, and what its workers tell it; so it can die at any time, and a
-restarted one first listens for a lease's term to what the workers still hold.
+It serves the chunks of all open generations, oldest first. Its state is the index, a listing of the shards, and what
+workers report; so it can die at any time, and a restarted one first listens for a lease's term to what they still hold.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import ray
 
 from stillhouse.cluster.actors.events import event, trouble
+from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait, node_of
+from stillhouse.gen.dataset.generations import Generation, read_generations
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
-from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.more_planning import more_parts
+from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.retry_planning import retry_parts
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError
@@ -31,29 +35,58 @@ def _in_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
+@dataclass(slots=True)
+class _Open:
+    """A generation that this run works on."""
+
+    plan: Plan
+    parts: list[PartInfo] = field(default_factory=list)
+
+    @property
+    def is_indexed(self) -> bool:
+        return bool(self.parts) and self.parts[-1].last
+
+    def chunks(self) -> Iterator[tuple[ChunkId, int, int]]:
+        """(chunk, its prompts, its samples), as far as they are known."""
+        for part in self.parts:
+            for number, asks in enumerate(part.asks, part.first_chunk):
+                yield ChunkId(self.plan.generation, number), asks, part.samples_in(number, each=self.plan.samples)
+
+
 class PromptQueue:
-    """Leases the chunks of one generation."""
+    """Leases the chunks of a run's open generations."""
 
     def __init__(
         self,
         recipe: Recipe,
-        generation: int,
         *,
+        opened: Sequence[int] | None = None,
+        known: int | None = None,
         workers: int,
         listen_s: float = 0.0,
         store: Store | None = None,
         clock: Clock = SYSTEM,
         background: Callable[[Callable[[], None]], None] = _in_thread,
     ) -> None:
+        """`opened`: the generations that were open when the run began; `known`: how many there were then.
+
+        By default those that are open now. A queue that is restarted is given what the first one was, and so goes on
+        counting the generations that were sealed meanwhile.
+        """
         self._recipe = recipe
         self._store = store or open_dataset(recipe)
         self._clock = clock
-        plans = read_plans(self._store)
-        self._plan = plans[generation]
+        self._background = background
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._leases = Leases()
-        self._parts: list[PartInfo] = []
-        self._sealed = {c for c in sealed_chunks(self._store) if c.generation == generation}
+        self._open: list[_Open] = []
+        self._plans: list[Plan] = []
+        self._sealed: set[ChunkId] = set()
+        self._last = False
+        """Whether no generation will follow."""
+        self._looks = False
+        """Whether a thread is about to look for new plans."""
         self._counts = ShardCounts()
         self._shards = 0
         self._lease_waits = 0
@@ -67,45 +100,90 @@ class PromptQueue:
         self._heard: set[str] = set()
         self._dead_left: dict[str, list[ChunkId]] = {}
         """By node: chunks whose dead owners' journals may not be shipped yet."""
-        done = read_parts(self._store, self._plan)
-        for part in done:
-            self._take_in(part)
-        self._resumed = bool(done) and not listen_s
+        sealed = set(sealed_chunks(self._store))
+        generations = read_generations(self._store, sealed=sealed)
+        if opened is None:
+            opened = [each.plan.generation for each in generations if not each.is_sealed]
+        known = len(generations) if known is None else known
+        mine = [each for each in generations if each.plan.generation in opened or each.plan.generation >= known]
+        self._begin(generations, mine, sealed)
+        self._resumed = any(each.parts for each in mine) and not listen_s
         """Whether earlier runs may have left journals on the nodes; a queue that is restarted finds them shipped."""
-        background(lambda: self._index(done, plans[:generation]))
+        background(self._index)
 
-    # --- the index
+    # --- the generations and their indexes
 
-    def _index(self, done: list[PartInfo], earlier: list[Plan]) -> None:
-        """Write the parts that are missing; runs in a thread of its own."""
-        if done and done[-1].last:
-            return
+    def _begin(self, generations: Sequence[Generation], new: Sequence[Generation], sealed: set[ChunkId]) -> None:
+        """Serve new generations too."""
+        numbers = {each.plan.generation for each in new}
+        with self._lock:
+            self._plans = [each.plan for each in generations]
+            self._sealed |= {chunk for chunk in sealed if chunk.generation in numbers}
+            for each in new:
+                opened = _Open(each.plan)
+                self._open.append(opened)
+                for part in each.parts:
+                    self._take_in(opened, part)
+
+    def _take_in(self, opened: _Open, part: PartInfo) -> None:
+        opened.parts.append(part)
+        for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
+            chunk = ChunkId(opened.plan.generation, number)
+            if chunk not in self._sealed:
+                self._leases.add(chunk)
+
+    async def planned(self, *, last: bool) -> None:
+        """The driver planned a generation, or knows that none will follow the `last` one; may be repeated."""
+        if self._looks:
+            return  # the driver says it until it sees that it was heard
+        self._looks = True
+
+        def look() -> None:
+            try:
+                with self._reading:
+                    generations = read_generations(self._store)
+                    self._begin(generations, generations[len(self._plans) :], set())
+                    self._last = last
+            finally:
+                self._looks = False
+            self._index_all()
+
+        self._background(lambda: self._guarded(look))
+
+    def _index(self) -> None:
+        """Write the parts that open generations lack, oldest first."""
+        self._guarded(self._index_all)
+
+    def _index_all(self) -> None:
+        with self._reading:
+            for opened in self._open:
+                if not opened.is_indexed:
+                    for part in self._missing_parts(opened):
+                        with self._lock:
+                            self._take_in(opened, part)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do it in a thread that nobody waits for: what goes wrong ends the run."""
         try:
-            for part in self._missing_parts(done, earlier):
-                self._take_in(part)
+            work()
         except StillhouseError as error:
             self._error = error
-        except Exception as error:  # a bug of ours, in a thread that nobody waits for: the run must end, not hang
+        except Exception as error:  # a bug of ours: the run must end, not hang
             self._error = StillhouseError(f"the source can't be indexed: {type(error).__name__}: {error}")
             raise
 
-    def _missing_parts(self, done: list[PartInfo], earlier: list[Plan]) -> Iterator[PartInfo]:
-        if self._plan.retry is not None:
-            per_shard = self._recipe.dataset.prompts_per_shard
-            return retry_parts(self._store, self._plan, earlier, done=done, prompts_per_shard=per_shard)
-        indexer = Indexer(self._store, self._recipe, self._plan)
-        for plan in [*earlier, self._plan]:
-            for number in range(len(read_parts(self._store, plan))):
-                indexer.remember(read_part(self._store, plan.generation, number))
+    def _missing_parts(self, opened: _Open) -> Iterator[PartInfo]:
+        plan, done, per_shard = opened.plan, list(opened.parts), self._recipe.prompts_per_shard
+        earlier = self._plans[: plan.generation]
+        if plan.retry is not None:
+            return retry_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
+        if plan.more:
+            return more_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
+        indexer = Indexer(self._store, self._recipe, plan)
+        for each in [each for each in earlier if each.is_source] + [plan]:
+            for number in range(len(read_parts(self._store, each))):
+                indexer.remember(read_part(self._store, each.generation, number))
         return indexer.parts(done)
-
-    def _take_in(self, part: PartInfo) -> None:
-        with self._lock:
-            self._parts.append(part)
-            for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
-                chunk = ChunkId(self._plan.generation, number)
-                if chunk not in self._sealed:
-                    self._leases.add(chunk)
 
     # --- what workers ask
 
@@ -178,30 +256,39 @@ class PromptQueue:
         self._stopping = True
 
     def _finished(self) -> bool:
-        return self._planned() and self._leases.open == 0
+        return self._last and self._all_sealed()
 
-    def _planned(self) -> bool:
-        return bool(self._parts) and self._parts[-1].last
+    def _all_sealed(self) -> bool:
+        return self._indexed() and self._leases.open == 0
+
+    def _indexed(self) -> bool:
+        return all(opened.is_indexed for opened in self._open)
 
     async def stats(self) -> QueueStats:
         """How far it is."""
         with self._lock:
-            asks = [ask for part in self._parts for ask in part.asks]
-            left = sum(ask for n, ask in enumerate(asks) if ChunkId(self._plan.generation, n) not in self._sealed)
+            chunks = [found for opened in self._open for found in opened.chunks()]
+            left = [(asks, samples) for chunk, asks, samples in chunks if chunk not in self._sealed]
+            parts = [part for opened in self._open if opened.plan.is_source for part in opened.parts]
             workers = self._counters.values()
             names = sorted({name for counters in workers for name in counters.teachers})
             teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
             total = sum(teachers.values(), Tally())
             return QueueStats(
-                planned=self._planned(),
-                again=self._plan.retry is not None,
-                rows=sum(part.rows for part in self._parts),
-                duplicates=sum(part.duplicates for part in self._parts),
-                bad=sum(part.bad for part in self._parts),
-                asks=sum(asks),
-                chunks=len(asks),
+                planned=self._indexed(),
+                all_sealed=self._all_sealed(),
+                known=len(self._plans),
+                last=self._last,
+                again=bool(self._open) and not any(opened.plan.is_source for opened in self._open),
+                rows=sum(part.rows for part in parts),
+                duplicates=sum(part.duplicates for part in parts),
+                bad=sum(part.bad for part in parts),
+                asks=sum(asks for _, asks, _ in chunks),
+                samples=sum(samples for _, _, samples in chunks),
+                chunks=len(chunks),
                 sealed=len(self._sealed),
-                prompts_left=left,
+                prompts_left=sum(asks for asks, _ in left),
+                samples_left=sum(samples for _, samples in left),
                 counts=self._counts,
                 shards=self._shards,
                 teachers=teachers,
@@ -224,21 +311,57 @@ class PromptQueue:
             )
 
 
-class PromptQueueActor(PromptQueue):
-    """A PromptQueue that, restarted, listens before it leases."""
+class PromptQueueActor:
+    """A PromptQueue as an actor: it is sent plain data, and one that was restarted listens before it leases."""
 
-    def __init__(self, recipe: Recipe, generation: int, workers: int) -> None:
+    def __init__(self, recipe: Plain, opened: Sequence[int], known: int, workers: int) -> None:
         without_pandas()
         again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(recipe, generation, workers=workers, listen_s=TERM_S if again else 0.0)
-        self._name = f"PromptQueue({recipe.name}, generation {generation})"
-        event("queue restarted" if again else "queue started", generation=generation)
+        self._queue = PromptQueue(
+            unpack_recipe(recipe), opened=opened, known=known, workers=workers, listen_s=TERM_S if again else 0.0
+        )
+        self._name = f"PromptQueue({unpack_recipe(recipe).name})"
+        event("queue restarted" if again else "queue started", generations=str(list(opened)))
 
     def __repr__(self) -> str:
         """What it is the queue of, for the Ray dashboard."""
         return self._name
 
+    async def lease(self, worker: str) -> Plain:
+        """See `PromptQueue`."""
+        return pack(await self._queue.lease(worker))
+
+    async def renew(self, worker: str, held: list[Plain], counters: Plain) -> Plain:
+        """See `PromptQueue`."""
+        chunks = [unpack(chunk, ChunkId) for chunk in held]
+        return pack(await self._queue.renew(worker, chunks, unpack(counters, Counters)))
+
+    async def sealed(self, worker: str, chunk: Plain, counts: Plain | None, counters: Plain) -> None:
+        """See `PromptQueue`."""
+        found = None if counts is None else unpack(counts, ShardCounts)
+        await self._queue.sealed(worker, unpack(chunk, ChunkId), found, unpack(counters, Counters))
+
+    async def give_back(self, worker: str, chunk: Plain) -> None:
+        """See `PromptQueue`."""
+        await self._queue.give_back(worker, unpack(chunk, ChunkId))
+
+    async def shipped(self, worker: str, chunks: list[Plain]) -> None:
+        """See `PromptQueue`."""
+        await self._queue.shipped(worker, [unpack(chunk, ChunkId) for chunk in chunks])
+
+    async def planned(self, last: bool) -> None:
+        """See `PromptQueue`."""
+        await self._queue.planned(last=last)
+
     async def worker_died(self, worker: str) -> None:
         """See `PromptQueue`."""
         trouble("worker died", worker=worker)
-        await super().worker_died(worker)
+        await self._queue.worker_died(worker)
+
+    async def stop(self) -> None:
+        """See `PromptQueue`."""
+        await self._queue.stop()
+
+    async def stats(self) -> Plain:
+        """See `PromptQueue`."""
+        return pack(await self._queue.stats())

@@ -2,6 +2,7 @@
 
 import ray
 
+from stillhouse.cluster.actors.plain import Plain, pack, unpack
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.limits.shares import LEASE_S, Lease, Ledger, Report
 from stillhouse.schemas.teacher import Limits
@@ -31,13 +32,21 @@ class RateLimiter:
         self._ledger.leave(worker)
 
 
-class RateLimiterActor(RateLimiter):
-    """A RateLimiter that, restarted, waits until the leases of the one before it are over."""
+class RateLimiterActor:
+    """A RateLimiter as an actor: it is sent plain data, and restarted waits until leases of the one before are over."""
 
-    def __init__(self, account: str, limits: Limits) -> None:
+    def __init__(self, account: str, limits: Plain) -> None:
         again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(limits, listen_s=LEASE_S if again else 0.0)
+        self._limiter = RateLimiter(unpack(limits, Limits), listen_s=LEASE_S if again else 0.0)
         self._account = account
+
+    async def renew(self, worker: str, report: Plain) -> Plain:
+        """See `RateLimiter`."""
+        return pack(await self._limiter.renew(worker, unpack(report, Report)))
+
+    async def leave(self, worker: str) -> None:
+        """See `RateLimiter`."""
+        await self._limiter.leave(worker)
 
     def __repr__(self) -> str:
         """Whose limits it leases, for the Ray dashboard."""

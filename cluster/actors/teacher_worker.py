@@ -1,6 +1,5 @@
 """The TeacherWorker: one actor that runs a `Worker`, with its connections and handles to shared actors."""
 
-import asyncio
 import gc
 import os
 import secrets
@@ -11,24 +10,23 @@ import ray
 from stillhouse.cluster.actors.events import event
 from stillhouse.cluster.actors.handles import LedgerHandle, QueueHandle
 from stillhouse.cluster.actors.logged_queue import LoggedQueue
+from stillhouse.cluster.actors.plain import Plain, unpack_recipe
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.plans import read_plans
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.gen.worker.worker import Worker
-from stillhouse.schemas.recipe import Recipe
 
 
 class TeacherWorker:
     """Asks, journals, checks and seals, chunk by chunk."""
 
-    def __init__(self, recipe: Recipe, queue: Any, *, number: int) -> None:
+    def __init__(self, recipe: Plain, queue: Any, *, number: int) -> None:
         without_pandas()
-        self._recipe = recipe
-        self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in recipe.teachers])
+        self._recipe = unpack_recipe(recipe)
+        self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in self._recipe.teachers])
         node = ray.get_runtime_context().get_node_id()[:8]
         self.name = f"{node}.worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
         self._worker: Worker | None = None
@@ -64,7 +62,6 @@ class TeacherWorker:
                 self.name,
                 recipe=self._recipe,
                 store=store,
-                plans=await asyncio.to_thread(read_plans, store),
                 queue=self._queue,
                 ledgers={key: LedgerHandle(key, limits) for key, limits in self._recipe.accounts.items()},
                 transport=transport,

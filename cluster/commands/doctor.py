@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.dataset.binding import is_bound
+from stillhouse.gen.dataset.binding import binding_for
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.run_lock import is_running
 from stillhouse.gen.errors import StillhouseError
@@ -129,7 +129,7 @@ def _dataset(recipe: Recipe) -> Finding:
     store = open_dataset(recipe)
     store.probe()
     said = f"{store.url} can be written, and a second writer of a key is refused"
-    if not is_bound(store, recipe):
+    if binding_for(store, recipe) is None:
         return Finding(name="dataset", state="ok", said=f"{said}; new")
     if is_running(store):
         return Finding(

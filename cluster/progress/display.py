@@ -52,7 +52,6 @@ class Progress:
     """The figures of one moment, as words."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._samples = recipe.ask.samples
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
         self._priced = any(t.price is not None for t in recipe.teachers)
@@ -89,8 +88,7 @@ class Progress:
 
     def answered(self, stats: QueueStats) -> tuple[int, int]:
         """Samples that need not be asked any more, of those known so far."""
-        total = stats.asks * self._samples
-        return total - stats.prompts_left * self._samples + unsealed(stats), total
+        return stats.samples - stats.samples_left + unsealed(stats), stats.samples
 
 
 _LIMITS = {"requests": "requests", "input": "input", "output": "output", "total": "tokens", "in_flight": "in flight"}

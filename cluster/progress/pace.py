@@ -31,7 +31,6 @@ class Pace:
     """Is told how far it is, and says how fast it goes; `add` comes first."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._samples = recipe.ask.samples
         self._account_of = {teacher.name: teacher.limits_key for teacher in recipe.teachers}
         self._limits = recipe.accounts
         self._seen: deque[_Moment] = deque()
@@ -95,7 +94,7 @@ class Pace:
         more = self._seen[-1].settled - self._seen[0].settled
         if not stats.planned or more <= 0:
             return None
-        left = max(0, stats.prompts_left * self._samples - unsealed(stats))
+        left = max(0, stats.samples_left - unsealed(stats))
         return left * self._span_s / more
 
 

@@ -1,4 +1,4 @@
-"""How far a generation is, as its queue tells the driver and the driver all who want to know."""
+"""How far a run is, as its queue reports it to the driver, and the driver to whoever wants to know."""
 
 from pydantic import BaseModel
 
@@ -7,22 +7,32 @@ from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 
 class QueueStats(BaseModel):
-    """How far a generation is."""
+    """How far a run is with the generations that it found open or planned itself."""
 
     planned: bool
-    """Whether all there is to ask is known."""
+    """Whether all that these generations ask is known."""
+    all_sealed: bool
+    """Whether it is known and sealed."""
+    known: int
+    """Generations of the dataset, as far as the queue knows."""
+    last: bool
+    """Whether the queue was told that none will follow."""
     again: bool
-    """Whether it asks Failures again; it has no source rows then."""
+    """Whether all of them ask prompts of earlier ones again; they have no source rows then."""
     rows: int
     duplicates: int
     bad: int
     asks: int
     """Prompts to be asked, known so far."""
+    samples: int
+    """Samples of these that are to be asked."""
     chunks: int
     """Known so far."""
     sealed: int
     prompts_left: int
     """To be asked in chunks that are not sealed, known so far."""
+    samples_left: int
+    """Samples of these that are to be asked, answered ones among them."""
     counts: ShardCounts
     """Sealed by this run."""
     shards: int

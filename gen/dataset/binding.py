@@ -1,6 +1,11 @@
-"""A dataset is bound to one identity: what decides what its records are."""
+"""A dataset is bound to one identity: what decides what its records are.
+
+`_stillhouse/recipe.yaml` holds it, with the schema version whose columns the dataset keeps to its end, and how many
+samples are wanted for each prompt, which alone may grow.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -10,73 +15,135 @@ from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION
+from stillhouse.schemas.identity import reduced
 from stillhouse.schemas.recipe import Recipe
 
 
-def bind(store: Store, recipe: Recipe) -> None:
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a dataset is bound to."""
+
+    version: int
+    """The schema version whose columns it has."""
+    name: str
+    identity: dict[str, Any]
+    """Less what equals its default; see `schemas.identity`."""
+    samples: int
+    """Answers wanted for each prompt, as of the last run."""
+
+    def encoded(self) -> bytes:
+        """As recipe.yaml holds it."""
+        document = {
+            "stillhouse": self.version,
+            "name": self.name,
+            "samples": self.samples,
+            "identity": self.identity,
+        }
+        # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
+        return yaml.safe_dump(document, sort_keys=False).encode()
+
+
+def bind(store: Store, recipe: Recipe) -> Recipe:
     """Bind a new dataset to the recipe's identity, or check that it is bound to it.
 
-    Raises:
-        DatasetError: see `is_bound`.
-    """
-    if is_bound(store, recipe):
-        return
-    document = {"stillhouse": SCHEMA_VERSION, "name": recipe.name, "identity": recipe.identity()}
-    # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
-    text = yaml.safe_dump(document, sort_keys=False)
-    if yaml.safe_load(text) != document:  # PyYAML folds some line separators that it leaves unescaped
-        text = yaml.safe_dump(document, sort_keys=False)
-    if not store.put_new(RECIPE_KEY, text.encode()) and not is_bound(store, recipe):
-        store.put(RECIPE_KEY, text.encode())
-
-
-def is_bound(store: ReadableStore, recipe: Recipe) -> bool:
-    """Whether the dataset is bound to the recipe's identity; False where nothing was planned yet. Writes nothing.
+    Returns:
+        The recipe with what it leaves to the dataset filled in.
 
     Raises:
-        DatasetError: it is bound to another identity, or its recipe.yaml is damaged, or gone while shards are there.
+        DatasetError: see `binding_for`.
     """
-    stored = store.get(RECIPE_KEY)
-    if stored is None:
+    bound = binding_for(store, recipe)
+    resolved = resolved_by(recipe, bound)
+    wanted = Binding(
+        version=bound.version if bound else SCHEMA_VERSION,
+        name=bound.name if bound else recipe.name,
+        identity=bound.identity if bound else resolved.identity(),
+        samples=recipe.ask.samples,
+    )
+    if bound is None:
+        if not store.put_new(RECIPE_KEY, wanted.encoded()) and binding_for(store, recipe) is None:
+            store.put(RECIPE_KEY, wanted.encoded())
+    elif bound.samples != wanted.samples:
+        store.put(RECIPE_KEY, wanted.encoded())
+    return resolved
+
+
+def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
+    """The recipe with what it leaves to its dataset taken from there, or as it is in a new one."""
+    per_shard = bound.identity["prompts_per_shard"] if bound else recipe.prompts_per_shard
+    if recipe.dataset.prompts_per_shard is not None:
+        return recipe
+    dataset = recipe.dataset.model_copy(update={"prompts_per_shard": per_shard})
+    return recipe.model_copy(update={"dataset": dataset})
+
+
+def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
+    """What the dataset is bound to, which the recipe agrees with; None where nothing was planned yet. Writes nothing.
+
+    Raises:
+        DatasetError: it is bound to another identity or has more samples, or its recipe.yaml is damaged, or gone while
+            shards are there.
+    """
+    bound = read_binding(store)
+    if bound is None:
         if next(iter(sealed_chunks(store)), None) is not None:
             raise DatasetError(
                 f"{store.url}: holds shards but no {RECIPE_KEY}, so it can't be told what they are; "
                 "restore that file, or use another dataset.path"
             )
-        return False
-    bound = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
-    if different := sorted(_differences(bound, recipe.identity())):
-        if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
-            return False  # a run with a mistake in its recipe got no further than this file
+        return None
+    different = sorted(_differences(bound.identity, resolved_by(recipe, bound).identity()))
+    if not different and recipe.ask.samples >= bound.samples:
+        return bound
+    if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
+        return None  # a run with a mistake in its recipe got no further than this file
+    if different:
         raise DatasetError(
             f"{store.url}: was made by another recipe; it differs in {', '.join(different)}. "
             "Use another dataset.path, or the recipe it was made with"
         )
-    return True
+    raise DatasetError(
+        f"{store.url}: ask.samples: expected at least {bound.samples}, for so many answers to each prompt are planned "
+        f"or there, got {recipe.ask.samples}; it may only grow. Use another dataset.path for fewer"
+    )
 
 
-def read_identity(stored: bytes, *, origin: str) -> dict[str, Any]:
-    """The identity a dataset is bound to.
+def read_binding(store: ReadableStore) -> Binding | None:
+    """What the dataset is bound to; None where it is not bound yet.
+
+    Raises:
+        DatasetError: the file is damaged or from a newer version.
+    """
+    stored = store.get(RECIPE_KEY)
+    return None if stored is None else parse_binding(stored, origin=f"{store.url}/{RECIPE_KEY}")
+
+
+def parse_binding(stored: bytes, *, origin: str) -> Binding:
+    """What a recipe.yaml says.
 
     Raises:
         DatasetError: the file is damaged or from a newer version.
     """
     try:
         document = yaml.safe_load(stored)
-        is_newer, identity = document["stillhouse"] > SCHEMA_VERSION, dict(document["identity"])
-        is_sound = is_newer or isinstance(identity["ask"]["samples"], int)
-    except (yaml.YAMLError, TypeError, KeyError, ValueError):
-        is_newer = is_sound = False
-    if not is_sound:
-        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path")
+        version, identity = document["stillhouse"], document["identity"]
+        is_newer = version > SCHEMA_VERSION
+        if not is_newer:
+            # Version 1 has the samples in its identity, where nothing may grow.
+            samples = document["samples"] if "samples" in document else identity["ask"]["samples"]
+            bound = Binding(int(version), str(document.get("name", "")), reduced(identity), int(samples))
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
+        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
     if is_newer:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
-    return identity
+    return bound
 
 
 def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
     """The dotted paths of the leaves in which two identities differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
+    if ours != theirs and (isinstance(ours, dict) or isinstance(theirs, dict)):
+        # One of them may leave a whole section at its defaults.
+        ours, theirs = (each if isinstance(each, dict) else {} for each in (ours, theirs))
         for name in ours.keys() | theirs.keys():
             yield from _differences(ours.get(name), theirs.get(name), f"{path}.{name}".lstrip("."))
     elif ours != theirs:

@@ -3,17 +3,19 @@
 Every prompt must have the key that the index recorded; a source that says something else now is refused, never asked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stillhouse.gen.dataset.binding import Binding, read_binding
 from stillhouse.gen.dataset.index import read_part
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId
-from stillhouse.gen.dataset.plans import Plan
-from stillhouse.gen.errors import SourceError
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, RECIPE_KEY, ChunkId, plan_key
+from stillhouse.gen.dataset.planned_files import PlannedFiles
+from stillhouse.gen.dataset.plans import Plan, read_plan
+from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.readable import ReadableStore
@@ -42,16 +44,16 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What a retry generation asks of a prompt."""
+    """What a generation asks of a prompt that an earlier one holds."""
 
-    kinds: Mapping[int, str]
-    """The samples to be asked, each with the kind of Failure it was; no other is."""
+    kinds: Mapping[int, str | None]
+    """The samples to be asked, each with the kind of Failure it was, or None where it is new; no other is asked."""
     earlier: tuple[ChunkId, ...]
     """The chunks that hold the prompt's samples so far, in order."""
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """What a row of a retry generation's index says."""
+        """What a row of such a generation's index says."""
         return cls(
             {again["sample"]: again["kind"] for again in entry["again"]},
             tuple(ChunkId(place["generation"], place["chunk"]) for place in entry["earlier"]),
@@ -69,19 +71,23 @@ class Chunk:
     bad: list[BadRow]
     kept: list[pa.Field]
     """The kept columns' types."""
+    samples: int
+    """Answers to each prompt, as its generation was planned: they number its samples."""
+    version: int
+    """The schema version whose columns its dataset has."""
     retried: dict[int, Retried] = field(default_factory=dict)
-    """Of a retry generation, by the prompt's place in `prompts`; empty where all samples of all prompts are asked."""
+    """By the prompt's place in `prompts`; empty where all samples of all prompts are asked."""
 
 
 class ChunkReader:
     """Reads chunks of one dataset; best in order, for then a compressed source is decompressed once."""
 
-    def __init__(self, store: ReadableStore, recipe: Recipe, plans: list[Plan]) -> None:
+    def __init__(self, store: ReadableStore, recipe: Recipe) -> None:
         self._store = store
         self._recipe = recipe
-        self._plans = plans
-        # Every generation has the same kept columns.
-        self._maker = PromptMaker(recipe.source, recipe.ask, kept=plans[0].kept_fields)
+        self._files = PlannedFiles(recipe.source)
+        self._bound: Binding | None = None
+        self._plans: dict[int, tuple[Plan, PromptMaker]] = {}
         self._part: tuple[tuple[int, int], pa.Table] | None = None
         self._rows: tuple[str, Iterator[Row], int] | None = None
         """(url, its rows, the next one's number)."""
@@ -91,17 +97,19 @@ class ChunkReader:
 
         Raises:
             SourceError: a source file is gone, or its rows are not those that were planned.
+            DatasetError: its plan, its index or the dataset's binding is gone or damaged.
         """
-        plan = self._plans[chunk.generation]
+        plan, maker = self._planned(chunk.generation)
         part = self._part_of(chunk)
         index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
-        read = Chunk(chunk, [], [], [], plan.kept_fields)
+        version = self._binding().version
+        read = Chunk(chunk, [], [], [], plan.kept_fields, samples=plan.samples, version=version)
         for entry in index:
             file = plan.files[entry["file"]]
             if entry["fate"] == "bad":
                 read.bad.append(BadRow(file.url, entry["line"], entry["prompt_id"], entry["detail"]))
                 continue
-            prompt = self._prompt(SourceFile(file.url, file.size, file.etag), entry)
+            prompt = self._prompt(self._files.locate(file), maker, entry)
             if entry["fate"] == "ask":
                 if entry["again"] is not None:
                     read.retried[len(read.prompts)] = Retried.of(entry)
@@ -110,15 +118,33 @@ class ChunkReader:
                 read.duplicates.append(Duplicate(prompt, entry["detail"]))
         return read
 
+    def _planned(self, generation: int) -> tuple[Plan, PromptMaker]:
+        """A generation's plan, read when its first chunk is: it may be younger than this reader."""
+        if generation not in self._plans:
+            plan = read_plan(self._store, generation)
+            if plan is None:
+                raise DatasetError(f"{self._store.url}/{plan_key(generation)}: is gone; restore it")
+            plan = plan.with_samples(self._binding().samples)
+            maker = PromptMaker(self._recipe.source, self._recipe.ask, kept=plan.kept_fields)
+            self._plans[generation] = plan, maker
+        return self._plans[generation]
+
+    def _binding(self) -> Binding:
+        if self._bound is None:
+            self._bound = read_binding(self._store)
+        if self._bound is None:
+            raise DatasetError(f"{self._store.url}: holds no {RECIPE_KEY}; restore it")
+        return self._bound
+
     def _part_of(self, chunk: ChunkId) -> pa.Table:
         name = (chunk.generation, chunk.number // CHUNKS_PER_PART)
         if self._part is None or self._part[0] != name:
             self._part = (name, read_part(self._store, *name))
         return self._part[1]
 
-    def _prompt(self, file: SourceFile, entry: dict[str, Any]) -> Prompt:
-        row = self._row(file, Position(entry["row"], entry["offset"], entry["line"]))
-        prompt = self._maker.make(row.values) if row is not None and row.values is not None else "no such row"
+    def _prompt(self, file: SourceFile, maker: PromptMaker, entry: dict[str, Any]) -> Prompt:
+        row = self._row(file, Position(entry["row"], entry["offset"], entry["line"]), columns=maker.columns)
+        prompt = maker.make(row.values) if row is not None and row.values is not None else "no such row"
         if isinstance(prompt, str) or prompt.key != entry["key"]:
             self._rows = None
             raise SourceError(
@@ -127,10 +153,10 @@ class ChunkReader:
             )
         return prompt
 
-    def _row(self, file: SourceFile, at: Position) -> Row | None:
+    def _row(self, file: SourceFile, at: Position, *, columns: Collection[str]) -> Row | None:
         """The row at a position: the next of the open reader, or some rows on, where it can be had so."""
         if self._rows is None or self._rows[0] != file.url or not 0 <= at.row - self._rows[2] <= 10_000:
-            rows = read_rows(file, columns=self._maker.columns, start=at, source=self._recipe.source)
+            rows = read_rows(file, columns=columns, start=at, source=self._recipe.source)
         else:
             rows = self._rows[1]
         self._rows = None  # also where reading fails

@@ -36,14 +36,21 @@ class PartInfo(BaseModel):
     first_chunk: int
     asks: tuple[int, ...]
     """Prompts to ask, by chunk."""
+    samples: tuple[int, ...] = ()
+    """Samples to ask, by chunk; empty in parts of schema version 1."""
     rows: int
-    """Source rows, like `duplicates` and `bad`: a retry generation has none."""
+    """Source rows, like `duplicates` and `bad`: generations that are not of source rows have none."""
     duplicates: int
     bad: int
     last: bool
     """Whether the generation ends here."""
     ends: tuple[End, ...]
     """How far each of the plan's files was read."""
+
+    def samples_in(self, chunk: int, *, each: int) -> int:
+        """Samples that a chunk asks; `each`: of every prompt, where the part does not say."""
+        place = chunk - self.first_chunk
+        return self.samples[place] if self.samples else self.asks[place] * each
 
 
 def read_parts(store: ReadableStore, plan: Plan) -> list[PartInfo]:

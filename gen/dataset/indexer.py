@@ -1,7 +1,7 @@
 """Writes the index: the sources are read once, in order, by one reader."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.index import META, ROWS_PER_PROMPT, End, PartInfo, read_part_info
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, index_key
+from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key
+from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
+from stillhouse.gen.source.files import Position, Row, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import INDEX
@@ -66,7 +67,8 @@ class Draft:
         info = PartInfo(
             first_chunk=self.first_chunk,
             asks=tuple(self.asks),
-            rows=len(fates) if plan.retry is None else 0,
+            samples=self._samples(plan),
+            rows=len(fates) if plan.is_source else 0,
             duplicates=fates.count("duplicate"),
             bad=fates.count("bad"),
             last=last,
@@ -85,6 +87,56 @@ class Draft:
                 raise DatasetError(f"{store.url}/{key}: another run wrote another index; only one may run at a time")
         return info
 
+    def _samples(self, plan: Plan) -> tuple[int, ...]:
+        """The samples that each chunk asks."""
+        if plan.is_source:
+            return tuple(asks * plan.samples for asks in self.asks)
+        counts = [0] * len(self.asks)
+        chunks, again = (self.columns[INDEX.get_field_index(name)] for name in ("chunk", "again"))
+        for chunk, samples in zip(chunks, again, strict=True):
+            counts[chunk - self.first_chunk] += len(samples)
+        return tuple(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """A prompt of earlier generations of which some samples are asked."""
+
+    file: int
+    """Its file's place in the plan."""
+    row: Mapping[str, Any]
+    """Its row in the index of the generation that it is a source row of."""
+    samples: Mapping[int, str | None]
+    """Those that are asked, each with the kind of Failure it was; None where it is asked for the first time."""
+    earlier: Sequence[ChunkId]
+    """The chunks that hold its samples so far, in order."""
+
+
+def write_again(
+    store: Store, plan: Plan, prompts: Iterable[AskedAgain], *, done: Sequence[PartInfo], prompts_per_shard: int
+) -> Iterator[PartInfo]:
+    """Write those parts of the index of a plan that is not of source rows that are not `done`, yielding each.
+
+    Raises:
+        DatasetError: another part is there.
+    """
+    ends = [None] * len(plan.files)
+    draft = Draft(first_chunk=0)
+    for prompt in prompts:
+        if draft.is_full(prompts_per_shard=prompts_per_shard):
+            if draft.first_chunk >= len(done) * CHUNKS_PER_PART:
+                yield draft.write(store, plan, last=False, ends=ends)
+            draft = draft.next()
+        row = prompt.row
+        draft.add(
+            prompt.file,
+            Position(row["row"], row["offset"], row["line"]),
+            ("ask", row["key"], row["prompt_id"], None),
+            again=[{"sample": sample, "kind": prompt.samples[sample]} for sample in sorted(prompt.samples)],
+            earlier=[{"generation": chunk.generation, "chunk": chunk.number} for chunk in prompt.earlier],
+        )
+    yield draft.write(store, plan, last=True, ends=ends)
+
 
 class Indexer:
     """Reads a generation's sources, drops exact duplicates and writes the index part by part."""
@@ -93,6 +145,7 @@ class Indexer:
         self._store = store
         self._recipe = recipe
         self._plan = plan
+        self._files = PlannedFiles(recipe.source)
         self._maker = PromptMaker(recipe.source, recipe.ask, kept=plan.kept_fields)
         self._seen: dict[bytes, str | None] = {}
         """The prompts asked so far: key to prompt id, None where the id is the key's own text."""
@@ -116,7 +169,7 @@ class Indexer:
             self._ends = list(done[-1].ends)
         part = Draft(first_chunk=len(done) * CHUNKS_PER_PART)
         for file, row in self._source_rows(before=sum(info.rows for info in done)):
-            if part.is_full(prompts_per_shard=self._recipe.dataset.prompts_per_shard):
+            if part.is_full(prompts_per_shard=self._recipe.prompts_per_shard):
                 self._ends[file] = (row.at.row, row.at.offset, row.at.line)
                 yield part.write(self._store, self._plan, last=False, ends=self._ends)
                 part = part.next()
@@ -130,7 +183,7 @@ class Indexer:
             end = self._ends[number]
             if end is None:
                 continue
-            file = SourceFile(planned.url, planned.size, planned.etag)
+            file = self._files.locate(planned)
             start = Position(*end)
             for row in read_rows(file, columns=self._maker.columns, start=start, source=self._recipe.source):
                 if left == 0:

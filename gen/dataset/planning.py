@@ -1,93 +1,189 @@
-"""What the next generation is: source rows that no generation has planned yet."""
+"""What the next generation is, and when it may be planned."""
 
 import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.index import PartInfo, read_parts
-from stillhouse.gen.dataset.layout import sealed_chunks
-from stillhouse.gen.dataset.plans import Plan, PlannedFile, read_plans, store_plan
+from stillhouse.gen.dataset.binding import read_binding
+from stillhouse.gen.dataset.generations import Generation, read_generations
+from stillhouse.gen.dataset.index import End
+from stillhouse.gen.dataset.more_planning import more_plan
+from stillhouse.gen.dataset.planned_files import PlannedFiles
+from stillhouse.gen.dataset.plans import Plan, PlannedFile, store_plan
+from stillhouse.gen.dataset.retry_planning import retry_plan
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.source.files import Row, SourceFile, find_files, kept_fields, read_rows
+from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
-from stillhouse.schemas.arrow import RECORD, with_kept
+from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 _FIRST_ROWS = 300
 
 
-def generations(store: Store, recipe: Recipe, *, limit: int | None = None) -> Iterator[Plan]:
-    """Those that are not sealed, then a new one where there are source rows that none has planned.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be planned before all open generations are wholly indexed, or have all their shards."""
 
-    Each is to be sealed before the next is asked for. A pilot that is resumed is finished and does not grow; a retry
-    generation that is resumed does not stand in a pilot's way.
+    until: Literal["indexed", "sealed"]
 
-    Raises:
-        SourceError, DatasetError: see `next_plan`, `store_plan` and `read_plans`.
+
+Step: TypeAlias = Plan | Wait | None
+"""A plan that was stored just now; what to wait for; or None: nothing will be planned any more."""
+
+
+class Planner(Protocol):
+    """Plans a run's generations, one step at a time; open generations are worked on meanwhile."""
+
+    def step(self) -> Step:
+        """Plan what can be planned now.
+
+        Raises:
+            StillhouseError: the source or the dataset is not what it has to be; see the classes.
+        """
+        ...
+
+
+class SourcePlanner:
+    """Of `run`: open generations are finished, new source rows are planned, then samples that are wanted in addition.
+
+    New rows need the generations before them indexed, for what was asked there is a duplicate here. A pilot that is
+    resumed is finished and does not grow; a retry generation that is resumed does not stand in a pilot's way.
     """
-    plans = read_plans(store)
-    resumed = False
-    for plan in plans:
-        if not is_sealed(store, plan):
-            resumed = resumed or plan.retry is None
-            yield plan
-    if resumed and limit is not None:
-        return
-    ends = [read_parts(store, plan)[-1] for plan in plans]
-    fresh = next_plan(recipe, plans, ends, limit=limit)
-    if fresh is not None:
-        store_plan(store, fresh)
-        yield fresh
+
+    def __init__(self, store: Store, recipe: Recipe, *, limit: int | None = None) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._limit = limit
+        self._resumed: bool | None = None
+        """True if a generation of source rows was open at the start."""
+        self._rows_planned = False
+
+    def step(self) -> Step:
+        """See `Planner`.
+
+        Raises:
+            SourceError, DatasetError: see `next_plan`, `store_plan` and `read_generations`.
+        """
+        generations = read_generations(self._store)
+        sources = [each for each in generations if each.plan.is_source]
+        if self._resumed is None:
+            self._resumed = any(not each.is_sealed for each in sources)
+        if not self._rows_planned:
+            if not all(each.is_indexed for each in sources):
+                return Wait("indexed")
+            self._rows_planned = True
+            if not (self._resumed and self._limit is not None):
+                fresh = next_plan(self._recipe, generations, limit=self._limit, version=self._version())
+                if fresh is not None:
+                    store_plan(self._store, fresh)
+                    return fresh
+        if not all(each.is_sealed for each in generations):
+            return Wait("sealed")
+        more = more_plan([each.plan for each in generations], samples=self._recipe.ask.samples)
+        if more is not None:
+            store_plan(self._store, more)
+        return more
+
+    def _version(self) -> int:
+        bound = read_binding(self._store)
+        return SCHEMA_VERSION if bound is None else bound.version
 
 
-def is_sealed(store: Store, plan: Plan) -> bool:
-    """Whether the generation is wholly indexed and all its chunks have their shards."""
-    parts = read_parts(store, plan)
-    sealed = sum(chunk.generation == plan.generation for chunk in sealed_chunks(store))
-    return bool(parts) and parts[-1].last and sealed == sum(len(part.asks) for part in parts)
+class RetryPlanner:
+    """Of `retry`: a retry generation that is open is finished, then one of the Failures of these kinds is planned.
+
+    What fails in a generation that was resumed waits for the next call, but for kinds that it did not ask.
+    """
+
+    def __init__(self, store: Store, recipe: Recipe, *, kinds: Sequence[str]) -> None:
+        self._store = store
+        self._recipe = recipe
+        self._kinds = tuple(kinds)
+        self._is_done = False
+
+    def step(self) -> Step:
+        """See `Planner`.
+
+        Raises:
+            UsageError: a generation of source rows is not sealed: the run comes first.
+            SourceError, DatasetError: see `retry_plan`, `store_plan` and `read_generations`.
+        """
+        generations = read_generations(self._store)
+        unsealed = [each.plan for each in generations if not each.is_sealed]
+        if not generations or any(plan.retry is None for plan in unsealed):
+            raise UsageError(
+                f"{self._store.url}: not all of its prompts are asked yet; finish the run first: stillhouse run RECIPE"
+            )
+        self._is_done = self._is_done or any(plan.retry == self._kinds for plan in unsealed)
+        if unsealed:
+            return Wait("sealed")
+        if self._is_done:
+            return None
+        self._is_done = True
+        fresh = retry_plan(self._store, self._recipe, [each.plan for each in generations], kinds=self._kinds)
+        if fresh is not None:
+            store_plan(self._store, fresh)
+        return fresh
 
 
-def next_plan(recipe: Recipe, plans: list[Plan], ends: list[PartInfo], *, limit: int | None = None) -> Plan | None:
-    """The next generation, or None where every source row is planned. `ends`: each earlier generation's last part.
+def next_plan(
+    recipe: Recipe, generations: Sequence[Generation], *, limit: int | None = None, version: int = SCHEMA_VERSION
+) -> Plan | None:
+    """The next generation of source rows, or None where every row is planned; all generations are indexed.
 
     Raises:
         SourceError: there is no source file, or one that was planned is not what it was; or see `check_first_rows`.
     """
-    known: dict[str, tuple[PlannedFile, tuple[int, int, int] | None]] = {}
-    for plan, end in zip(plans, ends, strict=True):
-        if plan.retry is not None:
-            continue  # it asks rows that others planned
-        for planned, stop in zip(plan.files, end.ends, strict=True):
-            known[planned.url] = (planned, stop)
-    files = []
-    found = find_files(recipe.source)
-    for source in found:
-        if source.url not in known:
-            files.append(_planned(source, 0, 0, 1))
-            continue
-        file, place = known[source.url]
-        check_unchanged(file, source)
-        if place is not None:
-            files.append(_planned(source, *place))
-    if not files and plans:
+    ends = _ends(generations)
+    files = PlannedFiles(recipe.source)
+    known = files.matched(list(ends))
+    places = {file: ends[known[file]] if file in known else START_OF_FILE for file in files.found()}
+    fresh = [(file, place) for file, place in places.items() if place is not None]
+    if not fresh and generations:
         return None
-    fresh = [SourceFile(file.url, file.size, file.etag) for file in files]
-    if plans and not _first_rows(fresh, recipe, most=1, columns=None):
+    begun = bool(generations)
+    sources = [file for file, _ in fresh]
+    if begun and not _first_rows(sources, recipe, most=1, columns=None):
         return None
-    check_first_rows(fresh, recipe, proven=bool(plans))
-    kept = kept_columns(found[0], recipe)
-    if plans and kept != plans[0].kept_fields:
+    check_first_rows(sources, recipe, proven=begun)
+    first = files.found()[0]
+    kept = kept_columns(first, recipe, version=version)
+    if begun and kept != generations[0].plan.kept_fields:
         raise SourceError(
-            f"{found[0].url}: the kept columns have other types than when the dataset was begun; write the file with "
+            f"{first.url}: the kept columns have other types than when the dataset was begun; write the file with "
             "those, or use another dataset.path"
         )
-    return Plan(generation=len(plans), files=tuple(files), limit=limit, kept=Plan.freeze(kept))
+    return Plan(
+        generation=len(generations),
+        files=files.plan(fresh),
+        limit=limit,
+        samples=recipe.ask.samples,
+        kept=Plan.freeze(kept),
+    )
+
+
+def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
+    """How far each file was planned, by what the last generation that names it says; the latest come first."""
+    ends: dict[PlannedFile, End] = {}
+    named: set[tuple[str, int, str | None]] = set()
+    for generation in reversed(generations):
+        if generation.plan.is_source:
+            for planned, end in zip(generation.plan.files, generation.parts[-1].ends, strict=True):
+                name = (planned.url, planned.size, planned.digest)
+                # Without a digest it is whichever file of that url and size a later generation names.
+                known = name in named if planned.digest else any(name[:2] == other[:2] for other in named)
+                if not known:
+                    ends[planned] = end
+                    named.add(name)
+    return ends
 
 
 def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: bool = False) -> None:
@@ -142,7 +238,7 @@ def _named_columns(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("keep", keep.name) for keep in source.keep)
 
 
-def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:
+def kept_columns(file: SourceFile, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> list[pa.Field]:
     """The kept columns as the plan freezes them.
 
     Raises:
@@ -151,7 +247,7 @@ def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:
     """
     fields = list(kept_fields(file, source=recipe.source))
     try:
-        schema = with_kept(RECORD, fields)
+        schema = columns_of(version).with_kept(fields).data
     except ValueError as error:
         raise UsageError(f"source.{error}") from None
     try:
@@ -159,16 +255,3 @@ def kept_columns(file: SourceFile, recipe: Recipe) -> list[pa.Field]:
     except (pa.ArrowException, NotImplementedError) as error:
         raise UsageError(f"source.keep: {file.url} has a column of a type that can't be stored: {error}") from None
     return fields
-
-
-def _planned(file: SourceFile, row: int, offset: int, line: int) -> PlannedFile:
-    return PlannedFile(url=file.url, size=file.size, etag=file.etag, row=row, offset=offset, line=line)
-
-
-def check_unchanged(planned: PlannedFile, now: SourceFile) -> None:
-    """Raise SourceError where a planned file is not what it was."""
-    if (planned.size, planned.etag) != (now.size, now.etag):
-        raise SourceError(
-            f"{now.url}: changed after it was planned (it was {planned.size} bytes, it is {now.size}); "
-            "restore it, put new prompts into a new file beside it, or use another dataset.path"
-        )

@@ -1,16 +1,20 @@
 """The plans: what each generation is made of. Immutable once written."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from stillhouse.gen.dataset.binding import read_binding
 from stillhouse.gen.dataset.layout import plan_key
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION
+
+_READERS = 16
 
 
 class _Stored(BaseModel):
@@ -23,6 +27,8 @@ class PlannedFile(_Stored):
     url: str
     size: int
     etag: str
+    digest: str | None = None
+    """See `gen.source.files.digest_of`; null in plans of schema version 1."""
     row: int = 0
     offset: int = 0
     line: int = 1
@@ -36,8 +42,12 @@ class Plan(_Stored):
     files: tuple[PlannedFile, ...]
     limit: int | None = None
     """At most so many source rows; null: all there are."""
+    samples: int = 0
+    """Answers wanted for each prompt when it was planned; 0 in plans of schema version 1, and as bound once read."""
     retry: tuple[str, ...] | None = None
-    """The kinds of the Failures of earlier generations that are asked again; null: a generation of source rows."""
+    """The kinds of the Failures of earlier generations that are asked again; null: it asks something else."""
+    more: bool = False
+    """Whether it asks samples that earlier generations of source rows were not planned with."""
     kept: str
     """The types of the kept columns: a serialised Arrow schema in base64."""
 
@@ -51,9 +61,18 @@ class Plan(_Stored):
         return kept
 
     @property
+    def is_source(self) -> bool:
+        """True for a generation of source rows; the others ask prompts that those hold."""
+        return self.retry is None and not self.more
+
+    @property
     def kept_fields(self) -> list[pa.Field]:
         """The kept columns."""
         return list(_thawed(self.kept))
+
+    def with_samples(self, samples: int) -> "Plan":
+        """The plan with the samples that its dataset was bound with, where it does not say them itself."""
+        return self if self.samples else self.model_copy(update={"samples": samples})
 
     @staticmethod
     def freeze(kept: list[pa.Field]) -> str:
@@ -71,19 +90,22 @@ def read_plans(store: ReadableStore) -> list[Plan]:
     Raises:
         DatasetError: a plan is damaged, or missing beside shards of its generation.
     """
-    plans: list[Plan] = []
-    while (plan := read_plan(store, len(plans))) is not None:
-        plans.append(plan)
+    names = {stat.key for stat in store.list("_stillhouse/plan-")}
+    count = next(number for number in range(len(names) + 1) if plan_key(number) not in names)
+    with ThreadPoolExecutor(_READERS) as pool:
+        plans = [plan for plan in pool.map(lambda n: read_plan(store, n), range(count)) if plan is not None]
     if next(iter(store.list(f"data/part-{len(plans):03d}-")), None) is not None:
         raise DatasetError(
             f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
             "restore that file, or use another dataset.path"
         )
+    if not all(plan.samples for plan in plans) and (bound := read_binding(store)) is not None:
+        return [plan.with_samples(bound.samples) for plan in plans]
     return plans
 
 
 def read_plan(store: ReadableStore, generation: int) -> Plan | None:
-    """One generation's plan, or None where there is none.
+    """One generation's plan as it is stored, or None where there is none.
 
     Raises:
         DatasetError: it is damaged or from a newer version.

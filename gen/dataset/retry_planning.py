@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Retried
 from stillhouse.gen.dataset.index import PartInfo, read_part
-from stillhouse.gen.dataset.indexer import Draft
+from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
-from stillhouse.gen.dataset.planning import is_sealed
-from stillhouse.gen.dataset.plans import Plan, PlannedFile, read_plans, store_plan
+from stillhouse.gen.dataset.planned_files import PlannedFiles
+from stillhouse.gen.dataset.plans import Plan, PlannedFile
 from stillhouse.gen.dataset.shard_meta import read_meta
-from stillhouse.gen.errors import DatasetError, UsageError
-from stillhouse.gen.source.files import Position, SourceFile, check_file
+from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
 
@@ -43,31 +42,6 @@ class _Failed:
     """By sample."""
 
 
-def retry_generations(store: Store, recipe: Recipe, *, kinds: Sequence[str]) -> Iterator[Plan]:
-    """A retry generation that is not sealed yet, else a new one where there are Failures of these kinds.
-
-    It is to be sealed before the next is asked for. One that is resumed is finished; what fails in it again waits for
-    the next call, but for kinds that it did not ask.
-
-    Raises:
-        UsageError: a generation of source rows is not sealed: the run comes first.
-        SourceError, DatasetError: see `retry_plan`, `store_plan` and `read_plans`.
-    """
-    plans = read_plans(store)
-    unsealed = [plan for plan in plans if not is_sealed(store, plan)]
-    if not plans or any(plan.retry is None for plan in unsealed):
-        raise UsageError(
-            f"{store.url}: not all of its prompts are asked yet; finish the run first: stillhouse run RECIPE"
-        )
-    yield from unsealed
-    if any(plan.retry == tuple(kinds) for plan in unsealed):
-        return
-    fresh = retry_plan(store, recipe, plans, kinds=kinds)
-    if fresh is not None:
-        store_plan(store, fresh)
-        yield fresh
-
-
 def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Sequence[str]) -> Plan | None:
     """A generation of what failed, and was not resolved since, in `plans`, all of which are sealed; None: nothing did.
 
@@ -78,12 +52,15 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
     failures = _failures(store, plans, kinds)
     files: dict[str, PlannedFile] = {}
     for planned, _ in _index_rows(store, plans, failures):
-        files.setdefault(planned.url, PlannedFile(url=planned.url, size=planned.size, etag=planned.etag))
+        files.setdefault(planned.url, planned.model_copy(update={"row": 0, "offset": 0, "line": 1}))
+    there = PlannedFiles(recipe.source)
     for file in files.values():
-        check_file(SourceFile(file.url, file.size, file.etag), source=recipe.source)
+        there.locate(file)
     if not failures:
         return None
-    return Plan(generation=len(plans), files=tuple(files.values()), retry=tuple(kinds), kept=plans[0].kept)
+    samples = max(plan.samples for plan in plans)
+    kept = plans[0].kept
+    return Plan(generation=len(plans), files=tuple(files.values()), samples=samples, retry=tuple(kinds), kept=kept)
 
 
 def retry_parts(
@@ -97,22 +74,11 @@ def retry_parts(
     assert plan.retry is not None
     failures = _failures(store, earlier, plan.retry)
     numbers = {file.url: number for number, file in enumerate(plan.files)}
-    ends = [None] * len(numbers)
-    draft = Draft(first_chunk=0)
-    for file, row in _index_rows(store, earlier, failures):
-        if draft.is_full(prompts_per_shard=prompts_per_shard):
-            if draft.first_chunk >= len(done) * CHUNKS_PER_PART:
-                yield draft.write(store, plan, last=False, ends=ends)
-            draft = draft.next()
-        failed = failures[row["key"]]
-        draft.add(
-            numbers[file.url],
-            Position(row["row"], row["offset"], row["line"]),
-            ("ask", row["key"], row["prompt_id"], None),
-            again=[{"sample": sample, "kind": failed.kinds[sample]} for sample in sorted(failed.kinds)],
-            earlier=[{"generation": chunk.generation, "chunk": chunk.number} for chunk in failed.chunks],
-        )
-    yield draft.write(store, plan, last=True, ends=ends)
+    prompts = (
+        AskedAgain(numbers[file.url], row, failures[row["key"]].kinds, failures[row["key"]].chunks)
+        for file, row in _index_rows(store, earlier, failures)
+    )
+    return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)
 
 
 def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> dict[bytes, _Failed]:
@@ -123,7 +89,7 @@ def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> di
             break
         with ThreadPoolExecutor(_READERS) as pool:
             for chunk, failures in pool.map(lambda chunk: (chunk, _read_failures(store, chunk, kinds)), chunks):
-                asked = _asked_again(store, chunk) if plans[generation].retry is not None else {}
+                asked = {} if plans[generation].is_source else _asked_again(store, chunk)
                 for key, retried in asked.items():
                     _drop(found, key, retried, (*retried.earlier, chunk))
                 for key, sample, kind in failures:

@@ -6,6 +6,7 @@ that can't be read is a bad Row.
 """
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,18 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
 from stillhouse.schemas.recipe import Source
 
-__all__ = ["MAX_ROW_BYTES", "Position", "Row", "SourceFile", "check_file", "find_files", "kept_fields", "read_rows"]
+__all__ = [
+    "MAX_ROW_BYTES",
+    "START_OF_FILE",
+    "Position",
+    "Row",
+    "SourceFile",
+    "digest_of",
+    "find_files",
+    "kept_fields",
+    "read_rows",
+    "stat_file",
+]
 
 SUPPORTED = ".jsonl or .ndjson and .csv (also with .gz or .zst), .parquet, .arrow"
 
@@ -41,8 +53,13 @@ _Format: TypeAlias = tuple[str, Codec | None]
 """The kind, such as '.jsonl', and its compression."""
 
 
+DIGESTED_BYTES = 2**20
+"""Of a file's head and of its tail: what people append, cut or rewrite shows in one of them, or in the size."""
+
 START = Position()
 """The start of a file."""
+START_OF_FILE = (START.row, START.offset, START.line)
+"""The same as the index keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +102,8 @@ def read_rows(
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     kind, codec = _known_format(file.url)
+    if file.size == 0 and codec is not None:
+        raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
     with _opened(file, source) as stream:
         match kind:
             case ".jsonl" | ".ndjson":
@@ -204,19 +223,41 @@ def _opened_store(root: str, endpoint_url: str | None, region: str | None, path_
     return open_store(root, endpoint_url=endpoint_url, region=region, path_style=path_style)
 
 
-def check_file(file: SourceFile, *, source: Source) -> None:
-    """Raise SourceError where the file is gone, or is not what `file` says."""
-    _located(file, source)
+def stat_file(url: str, source: Source) -> SourceFile | None:
+    """The file of that url as it is now, or None where there is none."""
+    store, key = _placed(url, source)
+    found = store.stat(key)
+    return None if found is None else SourceFile(url, found.size, found.etag)
+
+
+def digest_of(file: SourceFile, *, source: Source) -> str:
+    """32 hex digits that tell the file's content from any other that people have: of its size, head and tail.
+
+    Raises:
+        SourceError: the file is gone or changed.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    digest = hashlib.blake2b(b"%d\0" % file.size, digest_size=16, person=b"stillhouse-file")
+    with _opened(file, source) as stream:
+        digest.update(stream.read(DIGESTED_BYTES))
+        if file.size > DIGESTED_BYTES:
+            stream.seek(max(DIGESTED_BYTES, file.size - DIGESTED_BYTES))
+            digest.update(stream.read(DIGESTED_BYTES))
+    return digest.hexdigest()
+
+
+def _placed(url: str, source: Source) -> tuple[Store, str]:
+    """The store and the key of a url."""
+    if url.startswith("s3://"):
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        return _store(f"s3://{bucket}", source), key
+    root, _, key = url.rpartition("/")
+    return _store(root or "/", source), key
 
 
 def _located(file: SourceFile, source: Source) -> tuple[Store, str]:
     """The store and the key of the file, if it is the one that was found."""
-    if file.url.startswith("s3://"):
-        bucket, _, key = file.url.removeprefix("s3://").partition("/")
-        root = f"s3://{bucket}"
-    else:
-        root, _, key = file.url.rpartition("/")
-    store = _store(root or "/", source)
+    store, key = _placed(file.url, source)
     now = store.stat(key)
     if now is None:
         raise SourceError(f"{file.url} is gone: put it back, or use another dataset.path")
@@ -232,8 +273,6 @@ def _located(file: SourceFile, source: Source) -> tuple[Store, str]:
 def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
     """The file's bytes, if it is the one that was found; what goes wrong with it is a SourceError."""
     store, key = _located(file, source)
-    if file.size == 0 and PurePosixPath(file.url).suffix in _CODECS:
-        raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
     try:
         with store.open(key) as stream:
             yield stream

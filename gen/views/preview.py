@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.dataset.binding import is_bound
-from stillhouse.gen.dataset.index import ROWS_PER_PROMPT, read_parts
+from stillhouse.gen.dataset.binding import binding_for, resolved_by
+from stillhouse.gen.dataset.generations import read_generations
+from stillhouse.gen.dataset.index import ROWS_PER_PROMPT
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
-from stillhouse.gen.dataset.plans import read_plans
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import Row, SourceFile, find_files, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -107,7 +107,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     """
     store = open_dataset(recipe)
     store.check_writable()
-    is_bound(store, recipe)
+    recipe = resolved_by(recipe, binding_for(store, recipe))
     there = _There(store)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
@@ -116,8 +116,9 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     counted = _Count(recipe, files)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
-    left = max(0, counted.asked - there.prompts)
-    load = Workload(recipe, prompts=left, input_chars=counted.chars * left // max(1, counted.asked))
+    wanted = counted.asked * recipe.ask.samples
+    left = max(0, wanted - there.samples)
+    load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
     warnings = []
     if workers is not None and left > 0 and counted.shards < workers * SHARDS_PER_WORKER:
@@ -141,11 +142,11 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         bound_by=bound_by,
         teachers=shares_of(recipe),
         shards=counted.shards,
-        prompts_per_shard=recipe.dataset.prompts_per_shard,
+        prompts_per_shard=recipe.prompts_per_shard,
         workers=workers,
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
         sealed=there.chunks,
-        settled=min(there.prompts, counted.asked) * recipe.ask.samples,
+        settled=wanted - left,
         warnings=tuple(warnings),
     )
 
@@ -167,7 +168,7 @@ class _Count:
 
     def __init__(self, recipe: Recipe, files: list[SourceFile]) -> None:
         self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
-        self._per_shard = recipe.dataset.prompts_per_shard
+        self._per_shard = recipe.prompts_per_shard
         self._seen: set[bytes] = set()
         self.rows = self.duplicates = self.bad = self.chars = 0
         self.bad_rows: list[str] = []
@@ -220,18 +221,19 @@ class _There:
     def __init__(self, store: ReadableStore) -> None:
         sealed = set(sealed_chunks(store))
         self.chunks = len(sealed)
-        self.rows = self.prompts = 0
-        """Rows that are planned, and prompts in sealed chunks."""
+        self.rows = self.samples = 0
+        """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
-        for plan in (plan for plan in read_plans(store) if plan.retry is None):
-            parts = read_parts(store, plan)
-            self.is_sealed &= bool(parts) and parts[-1].last
-            for part in parts:
+        for generation in read_generations(store, sealed=sealed):
+            plan = generation.plan
+            if plan.retry is not None:
+                continue
+            self.is_sealed &= generation.is_sealed
+            for part in generation.parts:
                 self.rows += part.rows
-                for number, asks in enumerate(part.asks, part.first_chunk):
-                    is_sealed = ChunkId(plan.generation, number) in sealed
-                    self.is_sealed &= is_sealed
-                    self.prompts += asks * is_sealed
+                for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
+                    if ChunkId(plan.generation, number) in sealed:
+                        self.samples += part.samples_in(number, each=plan.samples)
 
 
 def _too_few(counted: _Count, *, workers: int) -> str:

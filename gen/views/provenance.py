@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stillhouse.gen.dataset.binding import read_identity
+from stillhouse.gen.dataset.binding import read_binding
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId
 from stillhouse.gen.dataset.shard_meta import MOST_MODELS, ShardMeta
 from stillhouse.gen.errors import DatasetError
@@ -128,8 +127,7 @@ def survey(store: ReadableStore, *, state: str | None = None) -> Survey:
 
 def _bound(store: ReadableStore) -> Provenance:
     """What the dataset is bound to, before any shard is read."""
-    stored = store.get(RECIPE_KEY)
-    if stored is None:
+    bound = read_binding(store)
+    if bound is None:
         raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
-    identity = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
-    return Provenance(name=str(yaml.safe_load(stored).get("name", "")), identity=identity)
+    return Provenance(name=bound.name, identity=bound.identity | {"samples": bound.samples})

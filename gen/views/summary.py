@@ -1,14 +1,14 @@
 """What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import BaseModel
 
-from stillhouse.gen.dataset.binding import read_identity
-from stillhouse.gen.dataset.index import PartInfo, read_parts
+from stillhouse.gen.dataset.binding import read_binding
+from stillhouse.gen.dataset.generations import Generation, read_generations
+from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, sealed_chunks
-from stillhouse.gen.dataset.plans import Plan, read_plans
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta, read_metas
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
@@ -91,25 +91,23 @@ def summarise(
     Raises:
         DatasetError: there is no dataset at the store's root, or it is damaged.
     """
-    stored = store.get(RECIPE_KEY)
-    if stored is None:
+    bound = read_binding(store)
+    if bound is None:
         raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
-    identity = read_identity(stored, origin=f"{store.url}/{RECIPE_KEY}")
-    samples = int(identity["ask"]["samples"])
-    plans = read_plans(store)
-    parts = {plan.generation: read_parts(store, plan) for plan in plans}
+    samples = bound.samples
     sealed = list(sealed_chunks(store))
+    generations = read_generations(store, sealed=sealed)
+    sources = [each for each in generations if each.plan.is_source]
     counts = ShardCounts()
     for chunk, meta in read_metas(store, sealed):
         visit(chunk, meta)
         counts += meta.counts
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
-    planned = bool(plans) and all(_is_whole(parts[plan.generation]) for plan in plans if plan.retry is None)
-    rows, duplicates, bad = _rows(part for each in parts.values() for part in each)
+    planned = bool(sources) and all(each.is_indexed for each in sources)
+    rows, duplicates, bad = _rows(part for each in sources for part in each.parts)
     settled = counts.records + sum(counts.rejected.values()) + sum(failed.values())
     remaining = (rows - duplicates - bad) * samples - settled if planned else None
-    chunks = sum(len(part.asks) for each in parts.values() for part in each)
-    done = remaining == 0 and all(map(_is_whole, parts.values())) and chunks <= len(sealed)
+    done = remaining == 0 and all(each.is_sealed for each in generations)
     return Summary(
         state=state or ("done" if done else "unfinished"),
         dataset=store.url,
@@ -124,23 +122,17 @@ def summarise(
         input_tokens=counts.input_tokens,
         output_tokens=counts.output_tokens,
         usd=counts.usd,
-        pilot=_is_pilot(plans, parts),
+        pilot=_is_pilot(sources),
         rejected_by_reason=counts.rejected,
         failed_by_kind=failed,
     )
 
 
-def _is_whole(parts: Sequence[PartInfo]) -> bool:
-    """Whether a generation is indexed to its end."""
-    return bool(parts) and parts[-1].last
-
-
-def _is_pilot(plans: Sequence[Plan], parts: Mapping[int, Sequence[PartInfo]]) -> bool:
-    """Whether the last rows planned were so many by a limit, and their files were not read to their ends."""
-    last = next((plan for plan in reversed(plans) if plan.retry is None), None)
-    if last is None or last.limit is None or not _is_whole(parts[last.generation]):
+def _is_pilot(sources: Sequence[Generation]) -> bool:
+    """True if the last rows planned were so many by a limit, and their files were not read to their ends."""
+    if not sources or sources[-1].plan.limit is None or not sources[-1].is_indexed:
         return False
-    return any(end is not None for end in parts[last.generation][-1].ends)
+    return any(end is not None for end in sources[-1].parts[-1].ends)
 
 
 def _rows(parts: Iterable[PartInfo]) -> tuple[int, int, int]:

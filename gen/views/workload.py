@@ -46,21 +46,16 @@ def shares_of(recipe: Recipe) -> tuple[TeacherShare, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A recipe over so many different prompts, of so many characters in all."""
+    """So many samples of a recipe, of prompts that have so many characters each on average."""
 
     recipe: Recipe
-    prompts: int
-    input_chars: int
-
-    @property
-    def samples(self) -> int:
-        """Samples to be asked."""
-        return self.prompts * self.recipe.ask.samples
+    samples: int
+    chars_per_prompt: float
 
     @property
     def input_tokens(self) -> int:
         """By `CHARS_PER_TOKEN`."""
-        return math.ceil(self.input_chars / CHARS_PER_TOKEN) * self.recipe.ask.samples
+        return math.ceil(self.chars_per_prompt * self.samples / CHARS_PER_TOKEN)
 
     @property
     def output_tokens(self) -> int | None:

@@ -7,7 +7,6 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
-from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
 from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
@@ -51,15 +50,13 @@ class Held:
 class Hands:
     """Opens and seals chunks on this node. Its methods block: they are called in threads."""
 
-    def __init__(
-        self, name: str, *, recipe: Recipe, store: Store, plans: list[Plan], teacher_of: TeacherOf, clock: Clock
-    ) -> None:
+    def __init__(self, name: str, *, recipe: Recipe, store: Store, teacher_of: TeacherOf, clock: Clock) -> None:
         self._name = name
         self._recipe = recipe
         self._store = store
         self._teacher_of = teacher_of
         self._clock = clock
-        self._reader = ChunkReader(store, recipe, plans)
+        self._reader = ChunkReader(store, recipe)
         self._root = journal_root(store, recipe.run)
 
     def is_free(self, chunk: ChunkId) -> bool:
@@ -83,7 +80,7 @@ class Hands:
         chunk = self._reader.read(grant.chunk)
         old = leftovers(folder)
         journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
-        opened = OpenChunk(chunk, journal, samples=self._recipe.ask.samples, teacher_of=self._teacher_of)
+        opened = OpenChunk(chunk, journal, samples=chunk.samples, teacher_of=self._teacher_of)
         opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)

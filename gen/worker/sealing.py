@@ -7,6 +7,7 @@ stored came from the same journal. Memory is bounded by a row group, for answers
 
 import secrets
 from collections import Counter
+from collections.abc import Iterator
 
 from stillhouse.gen.dataset.shard_meta import META_KEY, MOST_MODELS, SIDES, ShardCounts, ShardMeta, SideFile
 from stillhouse.gen.dataset.tidying import remove_orphans
@@ -19,7 +20,7 @@ from stillhouse.gen.worker.earlier_answers import fingerprint, kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.parquet_writer import Sheet
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import FAILED, RAW, RECORD, REJECTED, with_kept
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -35,9 +36,13 @@ class Sealer:
         self._open = open_chunk
         self._id = open_chunk.chunk.id
         self._seal = secrets.token_hex(8)
-        kept = open_chunk.chunk.kept
-        schemas = {"data": with_kept(RECORD, kept), "rejected": with_kept(REJECTED, kept), "raw": RAW}
-        self._schemas = schemas | {"failed": with_kept(FAILED, kept)}
+        columns = columns_of(open_chunk.chunk.version).with_kept(open_chunk.chunk.kept)
+        self._schemas = {
+            "data": columns.data,
+            "rejected": columns.rejected,
+            "failed": columns.failed,
+            "raw": columns.raw,
+        }
         self._sheets: dict[str, Sheet] = {}
         self._rejected: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
@@ -140,6 +145,11 @@ class Sealer:
             row = sample_rows.rejected(frame, outcome, reason, inline=inline, of=same)
             self._sheet("rejected").add(row, size=size)
 
+    def _retried_kinds(self) -> Iterator[str]:
+        """The kind of Failure that each sample was that is asked again."""
+        for retried in self._open.chunk.retried.values():
+            yield from (kind for kind in retried.kinds.values() if kind is not None)
+
     def _count(self, usd: float | None, completion: Completion) -> None:
         self._input += completion.usage.input_tokens or 0
         self._output += completion.usage.output_tokens or 0
@@ -162,6 +172,7 @@ class Sealer:
 
     def _meta(self, side: dict[str, SideFile]) -> ShardMeta:
         return ShardMeta(
+            schema_version=self._open.chunk.version,
             stillhouse=__version__,
             seal=self._seal,
             generation=self._id.generation,
@@ -177,7 +188,7 @@ class Sealer:
                 records=self._sheet("data").rows,
                 rejected=dict(self._rejected),
                 failed=dict(self._failed),
-                retried=dict(Counter(kind for r in self._open.chunk.retried.values() for kind in r.kinds.values())),
+                retried=dict(Counter(self._retried_kinds())),
                 maybe_billed=self._maybe_billed,
                 input_tokens=self._input,
                 output_tokens=self._output,

@@ -13,7 +13,6 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused
 from stillhouse.gen.journal.shipping import SHIP_BYTES
@@ -41,7 +40,6 @@ class Worker:
         *,
         recipe: Recipe,
         store: Store,
-        plans: list[Plan],
         queue: Queue,
         ledgers: Mapping[str, LimitLedger],
         transport: Transport,
@@ -67,7 +65,6 @@ class Worker:
             name,
             recipe=recipe,
             store=store,
-            plans=plans,
             teacher_of=Assigner([client.interpreter for client in self._clients]),
             clock=clock,
         )
@@ -167,7 +164,7 @@ class Worker:
             return Wait(1.0)
 
     def _hungry(self) -> bool:
-        chunk_size = max(1, self._recipe.dataset.prompts_per_shard * self._recipe.ask.samples)
+        chunk_size = max(1, self._recipe.prompts_per_shard * self._recipe.ask.samples)
         return self._asker.runs_dry and len(self._held) < 8 + 4 * self._asker.slots // chunk_size
 
     async def _open(self, grant: Grant) -> None:

@@ -14,13 +14,15 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from stillhouse.cluster.actors.handles import start_limiter, start_queue
+from stillhouse.cluster.actors.handles import QueueHandle, start_limiter, start_queue
+from stillhouse.cluster.actors.plain import pack, unpack
+from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.cluster.runtime import connected
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, Grant
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.planning import SourcePlanner
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Report
@@ -41,8 +43,8 @@ def main() -> None:
         recipe = _recipe(Path(folder), chunks=3 * workers)
         store = open_dataset(recipe)
         bind(store, recipe)
-        plan = next(iter(generations(store, recipe, limit=None)))
-        queue = start_queue(recipe, plan.generation, workers=workers)
+        SourcePlanner(store, recipe).step()
+        queue = start_queue(recipe, opened=[0], known=1, workers=workers)
         limits = Limits(requests_per_minute=3_000_000, output_tokens_per_minute=10**9, in_flight=100_000)
         limiter = start_limiter("account", limits)
         print(json.dumps({"workers": workers} | asyncio.run(_measured(queue, limiter, workers=workers))))
@@ -62,7 +64,7 @@ def _recipe(folder: Path, *, chunks: int) -> Recipe:
 
 
 async def _measured(queue: Any, limiter: Any, *, workers: int) -> dict[str, float]:
-    while not (await queue.stats.remote()).planned:  # noqa: ASYNC110 - an actor has no event to wait for
+    while not unpack(await queue.stats.remote(), QueueStats).planned:  # noqa: ASYNC110 - an actor has no event to wait for
         await asyncio.sleep(0.5)
     pids = {"queue": await _pid(queue), "limiter": await _pid(limiter)}
     took: list[float] = []
@@ -85,26 +87,26 @@ async def _share(limiter: Any, worker: str, *, until: float, took: list[float]) 
     await asyncio.sleep(hash(worker) % 1000 / 1000 * SHARE_RENEW_S)
     while time.monotonic() < until:
         began = time.monotonic()
-        await limiter.renew.remote(worker, Report(50, 1000, Replies(50, 0, 50.0, 5000)))
+        await limiter.renew.remote(worker, pack(Report(50, 1000, Replies(50, 0, 50.0, 5000))))
         took.append(time.monotonic() - began)
         await asyncio.sleep(max(0.0, SHARE_RENEW_S - took[-1]))
 
 
 async def _chunks(queue: Any, worker: str, *, until: float, took: list[float]) -> None:
     """Leases, renews and seals one chunk after the other."""
-    counters = Counters()
+    counters, handle = Counters(), QueueHandle(queue)
     await asyncio.sleep(hash(worker) % 1000 / 1000 * RENEW_S)
     held: list[Any] = []
     seal_at = time.monotonic() + hash(worker) % 997 / 997 * CHUNK_S
     while time.monotonic() < until:
         began = time.monotonic()
         if held and began >= seal_at:
-            await queue.sealed.remote(worker, held.pop(), ShardCounts(records=PER_SHARD))
+            await handle.sealed(worker, held.pop(), ShardCounts(records=PER_SHARD), counters)
             seal_at = began + CHUNK_S
         if not held:
-            grant = await queue.lease.remote(worker)
+            grant = await handle.lease(worker)
             held = [grant.chunk] if isinstance(grant, Grant) else []
-        await queue.renew.remote(worker, held, counters)
+        await handle.renew(worker, held, counters)
         took.append(time.monotonic() - began)
         await asyncio.sleep(RENEW_S)
 

@@ -21,7 +21,8 @@ from benchmark.trial import write_prompts
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import generations
+from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.plans import Plan
 from stillhouse.schemas.recipe_file import load_recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -62,7 +63,8 @@ def _indexed(path: Path) -> int:
     recipe = load_recipe(path.read_text(), origin=str(path))
     store = open_dataset(recipe)
     bind(store, recipe)
-    plan = next(iter(generations(store, recipe)))
+    plan = SourcePlanner(store, recipe).step()
+    assert isinstance(plan, Plan)
     return sum(len(part.asks) for part in Indexer(store, recipe, plan).parts([]))
 
 

@@ -59,7 +59,6 @@ def test_it_is_sound(recipe: Recipe) -> None:
     assert report.ok, report
 
 
-@pytest.mark.xfail(strict=True, reason="plans know a file by its path, and this one has moved")
 async def test_it_is_resumed_and_retried(recipe: Recipe) -> None:
     """Answers in its journals are not asked again; what is left is; its Failures are retried."""
     asked = with_log(recipe)

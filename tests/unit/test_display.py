@@ -26,7 +26,7 @@ from stillhouse.cluster.actors.prompt_queue import PromptQueue
 recipe = recipe_of(Path(sys.argv[1]))
 write_source(Path(sys.argv[1]), questions(3))
 index(recipe)
-stats = asyncio.run(PromptQueue(recipe, 0, workers=1).stats())
+stats = asyncio.run(PromptQueue(recipe, workers=1).stats())
 with Screen(recipe) as screen:
     screen.note("a note")
     screen.update(stats)
@@ -37,7 +37,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     """A chunk of a thousand long answers is no standstill; what an earlier run sealed counts as well."""
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
-    stats = queue_stats(answers=250, counts=counts, prompts_left=800)
+    stats = queue_stats(answers=250, counts=counts, samples=2000, samples_left=1600)
     assert progress.figures(stats)["samples"] == "450 of 2,000 answered, 400 sealed"
     assert progress.figures(stats)["new records"] == "190 (rejected 7, failed 3)"
 

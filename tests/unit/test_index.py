@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import stillhouse.gen.dataset.index
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
@@ -37,7 +38,7 @@ def texts_of(recipe: Recipe, *, workers: int = 1) -> list[list[str]]:
     """The messages of each chunk of generation 0, read by so many readers in turn."""
     store = open_dataset(recipe)
     plans = read_plans(store)
-    readers = [ChunkReader(store, recipe, plans) for _ in range(workers)]
+    readers = [ChunkReader(store, recipe) for _ in range(workers)]
     chunks = sum(len(part.asks) for part in read_parts(store, plans[0]))
     read = [readers[k % workers].read(ChunkId(0, k)) for k in range(chunks)]
     return [[prompt.messages[-1][1] for prompt in chunk.prompts] for chunk in read]
@@ -65,7 +66,7 @@ def test_chunks_are_cut_by_prompts_asked(tmp_path: Path) -> None:
         (1, "duplicate", "q1"),
     ]
     assert made[1] == [
-        PartInfo(first_chunk=0, asks=(2, 1), rows=7, duplicates=3, bad=1, last=True, ends=(None,)),
+        PartInfo(first_chunk=0, asks=(2, 1), samples=(2, 1), rows=7, duplicates=3, bad=1, last=True, ends=(None,)),
     ]
 
 
@@ -119,7 +120,7 @@ def test_a_source_without_much_in_it(tmp_path: Path, rows: list[Any], counts: tu
     assert part.last
     assert part.ends == (None,)
     store = open_dataset(recipe)
-    chunk = ChunkReader(store, recipe, read_plans(store)).read(ChunkId(0, 0))
+    chunk = ChunkReader(store, recipe).read(ChunkId(0, 0))
     assert (len(chunk.prompts) + counts[1] + counts[2], len(chunk.duplicates), len(chunk.bad)) == counts
 
 
@@ -185,7 +186,7 @@ def index_in_pieces(recipe: Recipe, limit: int | None, cuts: list[int]) -> list[
     store = open_dataset(recipe)
     bind(store, recipe)
     earlier = read_plans(store)
-    plan = next_plan(recipe, earlier, [read_parts(store, each)[-1] for each in earlier], limit=limit)
+    plan = next_plan(recipe, read_generations(store), limit=limit)
     assert plan is not None
     store_plan(store, plan)
     for cut in [*cuts, None]:
@@ -265,7 +266,7 @@ def test_chunks_read_back_in_any_order_by_any_reader(tmp_path: Path, kind: str) 
     assert [text for chunk in in_order for text in chunk] == wanted
     assert texts_of(recipe, workers=3) == in_order
     store = open_dataset(recipe)
-    reader = ChunkReader(store, recipe, read_plans(store))
+    reader = ChunkReader(store, recipe)
     for number in (3, 1, 1, 5, 0, 4, 0):
         chunk = reader.read(ChunkId(0, number))
         assert [prompt.messages[-1][1] for prompt in chunk.prompts] == in_order[number]
@@ -278,7 +279,7 @@ def test_bad_rows_are_read_back_with_their_line(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     index(recipe)
     store = open_dataset(recipe)
-    (bad,) = ChunkReader(store, recipe, read_plans(store)).read(ChunkId(0, 0)).bad
+    (bad,) = ChunkReader(store, recipe).read(ChunkId(0, 0)).bad
     assert (bad.file, bad.line) == (str(path), 3)
     assert "no valid JSON" in bad.message
 
@@ -292,7 +293,7 @@ def test_a_source_that_says_something_else_now_is_refused(tmp_path: Path) -> Non
     path.write_text(path.read_text().replace("what is 3", "what is 7"))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     store = open_dataset(recipe)
-    reader = ChunkReader(store, recipe, read_plans(store))
+    reader = ChunkReader(store, recipe)
     for _ in range(2):
         with pytest.raises(SourceError, match=r"a\.jsonl:4: is not the prompt that was planned"):
             reader.read(ChunkId(0, 0))

@@ -53,7 +53,15 @@ def recipe() -> Recipe:
 def chunk_of(count: int = PROMPTS) -> Chunk:
     """A chunk of so many prompts."""
     texts = [(("user", f"what is {n}?"),) for n in range(count)]
-    return Chunk(FIRST, [Prompt(f"q{n}", prompt_key(text), text, ()) for n, text in enumerate(texts)], [], [], [])
+    return Chunk(
+        FIRST,
+        [Prompt(f"q{n}", prompt_key(text), text, ()) for n, text in enumerate(texts)],
+        [],
+        [],
+        [],
+        samples=SAMPLES,
+        version=1,
+    )
 
 
 def opened(path: Path) -> OpenChunk:

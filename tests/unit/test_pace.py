@@ -30,7 +30,7 @@ def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> No
     pace = Pace(recipe_of(tmp_path))
     pace.add(queue_stats(), now=0.0)
     assert pace.time_left_s(queue_stats()) is None
-    later = queue_stats(answers=300, counts=ShardCounts(records=200), prompts_left=800)
+    later = queue_stats(answers=300, counts=ShardCounts(records=200), samples_left=800)
     pace.add(later, now=10.0)
     assert pace.time_left_s(later) == pytest.approx(700 / 30)
     assert pace.time_left_s(queue_stats(finished=True)) == 0.0

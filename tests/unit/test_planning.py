@@ -1,6 +1,5 @@
 """Planning: a generation is what no earlier one has planned; what was planned may not change."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,14 @@ import pytest
 from builders import index, questions, recipe_of, write_source
 
 from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.generations import read_generations
+from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import generations, is_sealed, next_plan
+from stillhouse.gen.dataset.planning import SourcePlanner, Wait, next_plan
 from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
 from stillhouse.gen.errors import DatasetError, SourceError, UsageError
+from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
 
 
@@ -23,12 +25,22 @@ def planned(plan: Plan) -> list[tuple[str, int, int]]:
     return [(Path(file.url).name, file.row, file.line) for file in plan.files]
 
 
+def write_index(recipe: Recipe, plan: Plan) -> list[PartInfo]:
+    """Write the generation's index."""
+    return list(Indexer(open_dataset(recipe), recipe, plan).parts([]))
+
+
 def seal(recipe: Recipe, plan: Plan) -> None:
     """Write the generation's index, and a shard for each of its chunks."""
     store = open_dataset(recipe)
-    for part in Indexer(store, recipe, plan).parts([]):
+    for part in write_index(recipe, plan):
         for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
             store.put(ChunkId(plan.generation, number).data_key, b"shard")
+
+
+def is_sealed(store: Store, plan: Plan) -> bool:
+    """True if all of the generation's chunks have their shards."""
+    return read_generations(store)[plan.generation].is_sealed
 
 
 def test_a_limit_is_gone_on_from(tmp_path: Path) -> None:
@@ -76,23 +88,28 @@ def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
         index(recipe_of(tmp_path))
 
 
-def test_generations_wait_for_each_other(tmp_path: Path) -> None:
-    """The unfinished one first; a new one only once it is sealed; then nothing."""
+def test_source_generations_wait_for_the_index_alone(tmp_path: Path) -> None:
+    """A new one is planned once those before it are indexed, whether or not they are sealed; then nothing."""
     write_source(tmp_path, questions(25))
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
     bind(store, recipe)
-    assert [plan.generation for plan in itertools.islice(generations(store, recipe, limit=12), 1)] == [0]
-    plans = generations(store, recipe)
-    first = next(plans)
+    first = SourcePlanner(store, recipe, limit=12).step()
+    assert isinstance(first, Plan)
     assert (first.generation, first.limit, is_sealed(store, first)) == (0, 12, False)
+    planner = SourcePlanner(store, recipe)
+    assert planner.step() == Wait("indexed")
+    write_index(recipe, first)
+    second = planner.step()
+    assert isinstance(second, Plan)
+    assert (second.generation, second.limit) == (1, None)
+    assert planner.step() == Wait("sealed")
     seal(recipe, first)
     assert is_sealed(store, first)
-    second = next(plans)
-    assert (second.generation, second.limit) == (1, None)
+    assert planner.step() == Wait("sealed")
     seal(recipe, second)
-    assert next(plans, None) is None
-    assert list(generations(store, recipe)) == []
+    assert planner.step() is None
+    assert SourcePlanner(store, recipe).step() is None
 
 
 def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
@@ -101,11 +118,16 @@ def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
     bind(store, recipe)
-    next(generations(store, recipe, limit=10))
-    plans = generations(store, recipe, limit=10)
-    seal(recipe, next(plans))
-    assert next(plans, None) is None
-    assert [plan.generation for plan in generations(store, recipe, limit=10)] == [1]
+    first = SourcePlanner(store, recipe, limit=10).step()
+    assert isinstance(first, Plan)
+    write_index(recipe, first)
+    planner = SourcePlanner(store, recipe, limit=10)
+    assert planner.step() == Wait("sealed")
+    seal(recipe, first)
+    assert planner.step() is None
+    second = SourcePlanner(store, recipe, limit=10).step()
+    assert isinstance(second, Plan)
+    assert second.generation == 1
 
 
 def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
@@ -113,7 +135,7 @@ def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
-    plan = next_plan(recipe, [], [])
+    plan = next_plan(recipe, [])
     assert plan is not None
     store_plan(store, plan)
     with pytest.raises(DatasetError, match=r"plan-000\.json: another run planned it just now"):

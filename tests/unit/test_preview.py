@@ -59,9 +59,11 @@ async def test_a_run_does_what_the_preview_said(tmp_path: Path) -> None:
 
 async def test_a_dataset_of_another_recipe_is_refused(tmp_path: Path) -> None:
     """As a run would refuse it: it says in what they differ."""
-    await run_in_process(recipe_over(tmp_path, questions(3)))
-    with pytest.raises(DatasetError, match=r"ask\.samples"):
-        preview(recipe_over(tmp_path, questions(3), ask={"samples": 3}))
+    await run_in_process(recipe_over(tmp_path, questions(3), ask={"samples": 2}))
+    with pytest.raises(DatasetError, match=r"ask\.samples: expected at least 2"):
+        preview(recipe_over(tmp_path, questions(3), ask={"samples": 1}))
+    with pytest.raises(DatasetError, match=r"differs in ask\.temperature"):
+        preview(recipe_over(tmp_path, questions(3), ask={"samples": 2, "temperature": 1}))
 
 
 async def test_what_is_sealed_is_not_to_be_asked(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ async def test_nothing_is_planned_over_a_source_that_is_gone(tmp_path: Path) -> 
     other = write_source(tmp_path, questions(5, start=100), name="b.jsonl")
     await asked(recipe, BREAKING)
     (tmp_path / "source" / "a.jsonl").rename(tmp_path / "aside")
-    with pytest.raises(SourceError, match="is gone: put it back"):
+    with pytest.raises(SourceError, match="is gone, and no other file of the source holds the same: put it back"):
         await asked(recipe, retry=RETRYABLE)
     assert len(read_plans(open_dataset(recipe))) == 1
     (tmp_path / "aside").rename(tmp_path / "source" / "a.jsonl")
@@ -272,7 +272,7 @@ def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
     texts = [(("user", f"question {n}"),) for n in range(3)]
     prompts = [Prompt(f"q{n}", prompt_key(text), text, ()) for n, text in enumerate(texts)]
     retried = {n: Retried({n: "overload", 3: "poison"}, (ChunkId(0, 0),)) for n in range(3)}
-    chunk = Chunk(ChunkId(1, 0), prompts, [], [], [], retried)
+    chunk = Chunk(ChunkId(1, 0), prompts, [], [], [], samples=4, version=1, retried=retried)
     journal = JournalFile.create(tmp_path / "j")
     teacher_of = teachers_of(recipe_of(tmp_path))
     held = OpenChunk(chunk, journal, samples=4, teacher_of=teacher_of)
@@ -323,7 +323,7 @@ async def test_a_plan_says_what_it_retries(tmp_path: Path) -> None:
     store = open_dataset(recipe)
     assert [stored.retry for stored in read_plans(store)] == [None, RETRYABLE]
     list(retry_parts(store, plan, read_plans(store)[:1], done=[], prompts_per_shard=5))
-    chunk = ChunkReader(store, recipe, read_plans(store)).read(ChunkId(1, 0))
+    chunk = ChunkReader(store, recipe).read(ChunkId(1, 0))
     assert len(chunk.prompts) == len(chunk.retried) == 5
     assert {kind for retried in chunk.retried.values() for kind in retried.kinds.values()} == {"bad_request"}
     assert store.stat(plan_key(1)) is not None

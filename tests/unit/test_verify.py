@@ -266,7 +266,7 @@ def delete_recipe(dataset: Path) -> None:
 def other_identity(dataset: Path) -> None:
     """Edit recipe.yaml."""
     path = dataset / "_stillhouse" / "recipe.yaml"
-    path.write_text(path.read_text().replace("reasoning: column", "reasoning: inline"))
+    path.write_text(path.read_text().replace("identity:", "identity:\n  reasoning: inline"))
 
 
 def foreign(dataset: Path) -> None:

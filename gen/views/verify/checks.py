@@ -8,7 +8,7 @@ record id.
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from stillhouse.gen.dataset.binding import read_identity
+from stillhouse.gen.dataset.binding import parse_binding
 from stillhouse.gen.dataset.layout import (
     CHUNKS_PER_PART,
     JOURNAL_PREFIX,
@@ -87,6 +87,11 @@ class Verification:
         self._leftover_scratch()
         return Report(dataset=self._store.url, checked=self._checked, findings=tuple(self._findings))
 
+    @property
+    def bound_samples(self) -> int:
+        """The samples that the dataset is bound with; 0 where that can't be told."""
+        return self.identity.bound.samples if self.identity is not None else 0
+
     def part_of(self, chunk: ChunkId) -> Part | None:
         """The part of the index that names the chunk, where it is sound."""
         number = chunk.number // CHUNKS_PER_PART
@@ -119,7 +124,7 @@ class Verification:
                 f"{self._store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path"
             )
         try:
-            self.identity = Identity.of(read_identity(stored or b"", origin=RECIPE_KEY))
+            self.identity = Identity.of(parse_binding(stored or b"", origin=RECIPE_KEY))
         except (DatasetError, ValueError) as error:
             self._found("recipe", RECIPE_KEY, f"{error}. What the rows must be can't be told without it")
 
@@ -182,7 +187,7 @@ class Verification:
         """Check the shards of one part of the index."""
 
         def check(chunk: ChunkId) -> ShardCheck:
-            expected = part.expects(chunk.number) if part is not None else None
+            expected = part.expects(chunk.number, bound_samples=self.bound_samples) if part is not None else None
             kept = plan.kept_fields if plan is not None else None
             result = check_shard(self._store, chunk, identity=self.identity, kept=kept, expected=expected)
             if expected is None and (ended or part is not None):

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stillhouse.gen.dataset.binding import Binding
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART
 from stillhouse.gen.dataset.plans import Plan
@@ -21,28 +22,26 @@ from stillhouse.schemas.record import RecordIds
 class Identity:
     """What the dataset is bound to, as far as it decides what its rows must be."""
 
-    document: Mapping[str, Any]
-    samples: int
+    bound: Binding
     ids: Mapping[str, RecordIds]
     """By the teacher's name."""
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Self:
+    def of(cls, bound: Binding) -> Self:
         """Read it.
 
         Raises:
             ValueError: it is no identity.
         """
         try:
-            ask = Ask.model_validate(document["ask"])
-            parameters = ask.parameters()
+            parameters = Ask.model_validate(bound.identity.get("ask", {})).parameters()
             ids = {
                 t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters=parameters)
-                for t in document["teachers"]
+                for t in bound.identity["teachers"]
             }
         except (KeyError, TypeError) as error:
             raise ValueError(f"{error} is not as it should be") from None
-        return cls(document, ask.samples, ids)
+        return cls(bound, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +52,31 @@ class Part:
     info: PartInfo
     rows: pa.Table
 
-    def expects(self, chunk: int) -> "Expected | None":
-        """What the chunk must hold, or None where this part has no such chunk."""
+    def expects(self, chunk: int, *, bound_samples: int) -> "Expected | None":
+        """What the chunk must hold, or None where this part has no such chunk.
+
+        `bound_samples`: those of plans of schema version 1, which do not say theirs.
+        """
         if not 0 <= chunk - self.info.first_chunk < len(self.info.asks):
             return None
+        samples = self.plan.samples or bound_samples
         table = self.rows.filter(pc.equal(self.rows["chunk"], chunk))
         asks: dict[str, tuple[int, str]] = {}
         duplicates: Counter[tuple[str, str, str]] = Counter()
         bad: Counter[tuple[str, int, str]] = Counter()
-        again: dict[str, dict[int, str]] = {}
+        again: dict[str, dict[int, str | None]] = {}
         names = ("file", "line", "fate", "key", "prompt_id", "detail", "again")
         rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-        for file, line, fate, key, prompt_id, detail, samples in rows:
+        for file, line, fate, key, prompt_id, detail, again_now in rows:
             if fate == "ask":
                 asks[key.hex()] = (len(asks), prompt_id)
-                if samples is not None:
-                    again[key.hex()] = {sample["sample"]: sample["kind"] for sample in samples}
+                if again_now is not None:
+                    again[key.hex()] = {sample["sample"]: sample["kind"] for sample in again_now}
             elif fate == "duplicate":
                 duplicates[prompt_id, key.hex(), detail] += 1
             else:
                 bad[self.plan.files[file].url, line, detail] += 1
-        return Expected(asks, duplicates, bad, again)
+        return Expected(asks, duplicates, bad, again, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +89,27 @@ class Expected:
     """(prompt id, key, duplicate_of)."""
     bad: Counter[tuple[str, int, str]]
     """(file, line, message)."""
-    again: Mapping[str, Mapping[int, str]]
-    """Of a retry generation, by prompt key: the samples that are asked, with the kind of Failure each was."""
+    again: Mapping[str, Mapping[int, str | None]]
+    """In a generation that is not of source rows, by prompt key: the samples asked, and what Failure each was."""
+    samples: int
+    """Answers to each prompt, by which its samples are numbered."""
 
     @property
     def retried(self) -> Counter[str]:
         """How many samples of each kind of Failure are asked again."""
-        return Counter(kind for kinds in self.again.values() for kind in kinds.values())
+        kinds = (kind for kinds in self.again.values() for kind in kinds.values())
+        return Counter(kind for kind in kinds if kind is not None)
 
-    def samples_of(self, key: str, samples: int) -> Collection[int]:
+    def samples_of(self, key: str) -> Collection[int]:
         """The samples that are asked of a prompt of the chunk."""
-        return self.again[key].keys() if key in self.again else range(samples)
+        return self.again[key].keys() if key in self.again else range(self.samples)
 
     def ordinals(self, identity: Identity) -> dict[str, int]:
         """The chunk's possible record ids: prompt x samples + sample of each."""
         return {
-            ids.of(bytes.fromhex(key), sample): place * identity.samples + sample
+            ids.of(bytes.fromhex(key), sample): place * self.samples + sample
             for key, (place, _) in self.asks.items()
-            for sample in self.samples_of(key, identity.samples)
+            for sample in self.samples_of(key)
             for ids in identity.ids.values()
         }
 
@@ -130,8 +136,8 @@ def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> s
     known = range(info.first_chunk, info.first_chunk + len(info.asks))
     expected = {
         "first chunk": (number * CHUNKS_PER_PART, info.first_chunk),
-        "rows": (info.rows, len(rows) if plan.retry is None else 0),
-        "samples asked again": (plan.retry is None, rows["again"].null_count == len(rows)),
+        "rows": (info.rows, len(rows) if plan.is_source else 0),
+        "samples asked again": (plan.is_source, rows["again"].null_count == len(rows)),
         "duplicates": (info.duplicates, fates["duplicate"]),
         "bad rows": (info.bad, fates["bad"]),
         "prompts by chunk": (list(info.asks), [asks[chunk] for chunk in known]),

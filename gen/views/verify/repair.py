@@ -22,7 +22,7 @@ from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.journal.shipping import SHIP_BYTES, Shipper, journal_root
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.views.verify.checks import Verification
-from stillhouse.gen.views.verify.expected import Identity, Part
+from stillhouse.gen.views.verify.expected import Expected, Identity, Part
 from stillhouse.gen.views.verify.findings import FindingKind, Report
 from stillhouse.gen.views.verify.shard_check import UNREADABLE, ShardCheck
 from stillhouse.schemas.recipe import RunSettings
@@ -150,14 +150,18 @@ class Repairer:
 
     def _is_retried(self, chunk: ChunkId) -> bool:
         """Whether a later generation asked again what this one was asked."""
-        part = self._part_of(chunk)
-        expected = part.expects(chunk.number) if part is not None else None
+        expected = self._expected(chunk)
         return expected is not None and any(self._retried.get(key, 0) > chunk.generation for key in expected.asks)
+
+    def _expected(self, chunk: ChunkId) -> Expected | None:
+        part = self._part_of(chunk)
+        if part is None or self._identity is None:
+            return None
+        return part.expects(chunk.number, bound_samples=self._identity.bound.samples)
 
     def _frames(self, chunk: ChunkId) -> Iterator[Frame] | None:
         """The answers in raw/, of whichever seal: all seals of a chunk were made from one journal."""
-        part = self._part_of(chunk)
-        expected = part.expects(chunk.number) if part is not None else None
+        expected = self._expected(chunk)
         if expected is None or self._identity is None:
             return None
         return self._read_raw(chunk, expected.ordinals(self._identity))

@@ -21,7 +21,8 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.findings import Finding, FindingKind
 from stillhouse.gen.views.verify.tally import Tally
-from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, with_kept
+from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
+from stillhouse.schemas.identity import reduced
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
@@ -34,7 +35,6 @@ _COLUMNS = {
     "rejected": (*_SAMPLE, *_USED, "reject_reason", "duplicate_of"),
     "failed": (*_SAMPLE, "kind", "file", "line", "message"),
 }
-_SCHEMAS = {"data": RECORD, "rejected": REJECTED, "failed": FAILED}
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class _Checking:
             self._found("version", "was written by a newer version of Stillhouse; use that version")
         if self.result.owner != self._chunk:
             self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
-        if self._identity is not None and meta.identity != self._identity.document:
+        if self._identity is not None and _reduced(meta.identity) != self._identity.bound.identity:
             self._found("identity", "was made by another recipe than _stillhouse/recipe.yaml")
 
     def side_files(self) -> None:
@@ -165,17 +165,22 @@ class _Checking:
         self._found("raw_file" if kind == "raw" else "side_file", message, key=side.key)
 
     def _read(self, parquet: pq.ParquetFile, kind: str, key: str) -> None:
-        wanted = None if self._kept is None else with_kept(_SCHEMAS[kind], self._kept)
+        ours = _schema(self._columns(), kind)
+        wanted = None if self._kept is None else _schema(self._columns().with_kept(self._kept), kind)
         schema = parquet.schema_arrow
         if wanted is not None and not schema.equals(wanted):
             self._found("schema", f"has other columns than expected{_difference(schema, wanted)}", key=key)
-        fields = [(schema.get_field_index(name), _SCHEMAS[kind].field(name)) for name in _COLUMNS[kind]]
+        fields = [(schema.get_field_index(name), ours.field(name)) for name in _COLUMNS[kind]]
         readable = all(at >= 0 and schema.field(at).type == field.type for at, field in fields)
         self._whole = self._whole and readable
         for batch in parquet.iter_batches(_BATCH_ROWS):
             self.result.rows[kind] += len(batch)
             if readable:
                 self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
+
+    def _columns(self) -> Columns:
+        """Those of the version that the dataset was bound at; of ours where that is not known."""
+        return columns_of(SCHEMA_VERSION if self._identity is None else self._identity.bound.version)
 
     # --- comparing
 
@@ -217,6 +222,18 @@ class _Checking:
             counts.usd or 0.0, tally.usd or 0.0, rel_tol=1e-6, abs_tol=1e-9
         ):
             self._found("counts", f"usd: its metadata says {counts.usd}, its files hold {tally.usd}")
+
+
+def _schema(columns: Columns, kind: str) -> pa.Schema:
+    return {"data": columns.data, "rejected": columns.rejected, "failed": columns.failed}[kind]
+
+
+def _reduced(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity in today's form; as it is where it is none."""
+    try:
+        return reduced(identity)
+    except (KeyError, TypeError, AttributeError):
+        return identity
 
 
 def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:

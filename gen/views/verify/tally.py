@@ -14,8 +14,7 @@ class Tally:
     def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
         self._identity = identity
         self._expected = expected
-        samples = identity.samples if identity is not None else 0
-        self._seen = bytearray(len(expected.asks) * samples if expected is not None else 0)
+        self._seen = bytearray(len(expected.asks) * expected.samples if expected is not None else 0)
         """How often each sample was seen, up to 255."""
         self._strange = 0
         self.answers = self.wrong_ids = self.input = self.output = 0
@@ -55,10 +54,10 @@ class Tally:
         if self._identity is None or self._expected is None:
             return
         place, own_id = self._expected.asks.get(key, (-1, ""))
-        if place < 0 or sample not in self._expected.samples_of(key, self._identity.samples):
+        if place < 0 or sample not in self._expected.samples_of(key):
             self._strange += 1
             return
-        ordinal = place * self._identity.samples + sample
+        ordinal = place * self._expected.samples + sample
         self.answers += answered and not self._seen[ordinal]
         self._seen[ordinal] = min(255, self._seen[ordinal] + 1)
         ids = self._identity.ids.get(teacher)
@@ -67,7 +66,7 @@ class Tally:
     def against(self, expected: Expected) -> Iterator[str]:
         """Where the rows are not what the index says."""
         if self._identity is not None:
-            asked = sum(len(expected.samples_of(key, self._identity.samples)) for key in expected.asks)
+            asked = sum(len(expected.samples_of(key)) for key in expected.asks)
             seen = len(self._seen) - self._seen.count(0)
             if missing := asked - seen:
                 yield f"{missing} of {asked} samples are neither a record nor rejected nor failed"

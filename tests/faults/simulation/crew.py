@@ -12,9 +12,12 @@ from typing import Any
 
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
+from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, NoMore, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset import planning
+from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.plans import Plan, read_plans
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -27,6 +30,13 @@ from .services import Services
 
 STOP_GRACE_S = 30.0
 CALL_TIMEOUT_S = 10.0
+
+
+def plan_on(planner: planning.Planner) -> planning.Wait | None:
+    """Plan what can be planned now; what to wait for, None where nothing will follow."""
+    while isinstance(step := planner.step(), Plan):
+        pass
+    return step
 
 
 class Line:
@@ -122,14 +132,18 @@ class _Hand:
 
 
 class Crew:
-    """One generation's actors."""
+    """A run's actors, and its driver's part in planning."""
 
     queue: Actor
     limiter: Actor
 
-    def __init__(self, services: Services, plan: Plan) -> None:
+    def __init__(self, services: Services, planner: planning.Planner) -> None:
         self._services = services
-        self._plan = plan
+        self._planner = planner
+        self._waits = plan_on(planner)
+        generations = read_generations(services.store)
+        self._opened = [each.plan.generation for each in generations if not each.is_sealed]
+        self._known_at_start = self._known = len(generations)
         self._error: StillhouseError | None = None
         self._hands: list[_Hand] = []
         self._ends: list[End] = []
@@ -142,6 +156,8 @@ class Crew:
             StillhouseError: what stopped a worker, or the queue.
         """
         services = self._services
+        if not self._opened:
+            return
         try:
             self._start_queue(listen_s=0.0)
             self._start_limiter(listen_s=0.0)
@@ -172,8 +188,11 @@ class Crew:
         queue = self.queue
         if queue.process.dead_at is not None:
             self._start_queue(listen_s=TERM_S)
-        elif queue.value is not None and (error := (await queue.value.stats()).error) is not None:
-            self._error = self._error or Paused(error)
+        elif queue.value is not None:
+            stats = await queue.value.stats()
+            if stats.error is not None:
+                self._error = self._error or Paused(stats.error)
+            await self._plan_with(queue.value, stats)
         if self.limiter.process.dead_at is not None:
             self._start_limiter(listen_s=LEASE_S)
         for hand in [hand for hand in self._hands if hand.task.done()]:
@@ -183,6 +202,18 @@ class Crew:
                 self._services.processes.retire(hand.process)
             else:
                 await self._replace(hand)
+
+    async def _plan_with(self, queue: PromptQueue, stats: QueueStats) -> None:
+        """As `cluster.driver` does."""
+        if stats.known < self._known or self._waits is None:
+            if (stats.known, stats.last) != (self._known, self._waits is None):
+                await queue.planned(last=self._waits is None)
+        elif stats.planned and (self._waits.until == "indexed" or stats.all_sealed) and not self._stopping:
+            try:
+                self._waits = plan_on(self._planner)
+                self._known = len(read_plans(self._services.store))
+            except StillhouseError as error:
+                self._error = self._error or error
 
     async def _replace(self, hand: _Hand) -> None:
         for _ in range(10):
@@ -203,7 +234,8 @@ class Crew:
             try:
                 actor.value = PromptQueue(
                     services.recipe,
-                    self._plan.generation,
+                    opened=self._opened,
+                    known=self._known_at_start,
                     workers=services.workers,
                     listen_s=listen_s,
                     store=services.store,
@@ -236,7 +268,6 @@ class Crew:
                     process.name,
                     recipe=services.recipe_on(process.node),
                     store=services.store,
-                    plans=read_plans(services.store),
                     queue=QueueLine(line, self, process, services.loop.time),
                     ledgers={services.teacher.limits_key: LedgerLine(line, self)},
                     transport=services.transport,

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import stillhouse.cluster.actors.prompt_queue
 import stillhouse.gen.journal.shipping
 import stillhouse.gen.worker.leased_chunk
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
-from stillhouse.gen.dataset.planning import generations
-from stillhouse.gen.dataset.plans import Plan
-from stillhouse.gen.dataset.retry_planning import retry_generations
+from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError
 
@@ -137,29 +136,29 @@ class World:
     async def _live(self) -> None:
         spec, rng = self.spec, self._rng
         prompts = spec.write_source(rng, self._root, name="a.jsonl", start=0, count=spec.prompts)
-        await self._until_done(self._run_generations)
+        await self._until_done(self._run_planner)
         if spec.later_prompts:
             prompts |= spec.write_source(
                 rng, self._root, name="b.jsonl", start=spec.prompts - 1, count=spec.later_prompts
             )
-            await self._until_done(self._run_generations)
+            await self._until_done(self._run_planner)
         if spec.retries:
-            await self._until_done(self._retry_generations)
+            await self._until_done(self._retry_planner)
         self._rest()
-        await self._until_done(self._run_generations)
+        await self._until_done(self._run_planner)
         check_stored(self.services, prompts, samples=spec.samples)
         sent = len(self.services.history.requests)
-        await self._until_done(self._run_generations)
+        await self._until_done(self._run_planner)
         if len(self.services.history.requests) != sent:
             raise Broken("a finished run sends requests")
 
-    def _run_generations(self) -> Iterator[Plan]:
-        return generations(self.services.store, self.services.recipe)
+    def _run_planner(self) -> Planner:
+        return SourcePlanner(self.services.store, self.services.recipe)
 
-    def _retry_generations(self) -> Iterator[Plan]:
-        return retry_generations(self.services.store, self.services.recipe, kinds=RETRIED)
+    def _retry_planner(self) -> Planner:
+        return RetryPlanner(self.services.store, self.services.recipe, kinds=RETRIED)
 
-    async def _until_done(self, plans: Callable[[], Iterator[Plan]]) -> None:
+    async def _until_done(self, planner: Callable[[], Planner]) -> None:
         """Run until a run says that it is done."""
         while True:
             self._runs += 1
@@ -167,7 +166,7 @@ class World:
                 raise Broken(f"not done after {MOST_RUNS} runs")
             if self._runs > MOST_RUNS // 2:
                 self._rest()
-            process, task = self.services.processes.spawn("driver", self.services.head, lambda _: self._drive(plans))
+            process, task = self.services.processes.spawn("driver", self.services.head, lambda _: self._drive(planner))
             await asyncio.wait([task])
             if process.dead_at is None:
                 self.services.processes.retire(process)
@@ -175,12 +174,10 @@ class World:
                     return
             await asyncio.sleep(self._rng.choice((0.1, 3.0, 20.0)))
 
-    async def _drive(self, plans: Callable[[], Iterator[Plan]]) -> str:
+    async def _drive(self, planner: Callable[[], Planner]) -> str:
         try:
             bind(self.services.store, self.services.recipe)
-            for plan in plans():
-                self._say(f"generation {plan.generation}")
-                await Crew(self.services, plan).work()
+            await Crew(self.services, planner()).work()
             tidy(self.services.store)
         except Paused as error:
             self._say(f"paused: {error}")
@@ -221,6 +218,7 @@ class World:
         with (
             mock.patch.object(stillhouse.gen.worker.leased_chunk, "JournalFile", journal),
             mock.patch.object(stillhouse.gen.journal.shipping, "threading", locks),
+            mock.patch.object(stillhouse.cluster.actors.prompt_queue, "threading", locks),
         ):
             yield
 

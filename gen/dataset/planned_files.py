@@ -1,0 +1,138 @@
+"""Finds a plan's source files again by what they hold, wherever they were moved, copied or renamed to.
+
+A file is the planned one if its size and etag are, or its size and digest. Plans of schema version 1 have no digest:
+there the size and the name must do, and each prompt is compared with its key when it is read.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from stillhouse.gen.dataset.plans import PlannedFile
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.files import SourceFile, digest_of, find_files, stat_file
+from stillhouse.schemas.recipe import Source
+
+_READERS = 16
+
+
+class PlannedFiles:
+    """The source's files as they are now."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._found: list[SourceFile] | None = None
+        self._digests: dict[SourceFile, str] = {}
+        self._located: dict[PlannedFile, SourceFile] = {}
+
+    def found(self) -> list[SourceFile]:
+        """The files below the recipe's paths; see `find_files`."""
+        if self._found is None:
+            self._found = find_files(self._source)
+        return self._found
+
+    def locate(self, planned: PlannedFile) -> SourceFile:
+        """The file as it is now.
+
+        Raises:
+            SourceError: it is gone, or is not what it was.
+        """
+        if planned not in self._located:
+            self._located[planned] = self._searched(planned)
+        return self._located[planned]
+
+    def _searched(self, planned: PlannedFile) -> SourceFile:
+        there = stat_file(planned.url, self._source)
+        if there is not None and self._is_same(planned, there):
+            return there
+        # Moved away from there, perhaps with another file in its place.
+        try:
+            candidates = self.found()
+        except SourceError:
+            candidates = []
+        for file in candidates:
+            if self._is_same(planned, file):
+                return file
+        if there is None:
+            raise SourceError(
+                f"{planned.url} is gone, and no other file of the source holds the same: put it back, or use another "
+                "dataset.path"
+            )
+        raise changed(planned, there)
+
+    def matched(self, known: Sequence[PlannedFile]) -> dict[SourceFile, PlannedFile]:
+        """The found files that are among the `known` (latest first), each at most once.
+
+        Where a file was counts before what it holds.
+
+        Raises:
+            SourceError: a file is where a planned one was, and is neither that nor any other.
+        """
+        matched: dict[SourceFile, PlannedFile] = {}
+        at = {planned.url: planned for planned in reversed(known)}
+        for file in self.found():
+            planned = at.get(file.url)
+            if planned is not None and (planned.size, planned.etag) == (file.size, file.etag):
+                matched[file] = planned
+        there = set(matched.values())
+        left: defaultdict[int, list[PlannedFile]] = defaultdict(list)
+        for planned in known:
+            if planned not in there:
+                left[planned.size].append(planned)
+        rest = [file for file in self.found() if file not in matched]
+        self._digest([file for file in rest if left[file.size]])
+        for file in sorted(rest, key=lambda file: file.url not in at):  # those that only have a new etag come first
+            same = [planned for planned in left[file.size] if self._is_same(planned, file)]
+            planned = at.get(file.url)
+            if same:
+                matched[file] = planned if planned in same else same[0]
+                left[file.size].remove(matched[file])
+            elif planned is not None and planned not in there:
+                raise changed(planned, file)
+        return matched
+
+    def digest(self, file: SourceFile) -> str:
+        """The file's digest; see `digest_of`."""
+        if file not in self._digests:
+            self._digests[file] = digest_of(file, source=self._source)
+        return self._digests[file]
+
+    def plan(self, files: Iterable[tuple[SourceFile, tuple[int, int, int]]]) -> tuple[PlannedFile, ...]:
+        """The files as a plan records them, each from (row, offset, line) on."""
+        files = list(files)
+        self._digest([file for file, _ in files])
+        return tuple(
+            PlannedFile(
+                url=file.url,
+                size=file.size,
+                etag=file.etag,
+                digest=self.digest(file),
+                row=row,
+                offset=offset,
+                line=line,
+            )
+            for file, (row, offset, line) in files
+        )
+
+    def _digest(self, files: Sequence[SourceFile]) -> None:
+        """Read the digests of many files at once."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(self.digest, files))
+
+    def _is_same(self, planned: PlannedFile, file: SourceFile) -> bool:
+        if planned.size != file.size:
+            return False
+        if planned.url == file.url and planned.etag == file.etag:
+            return True
+        if planned.digest is not None:
+            return planned.digest == self.digest(file)
+        return planned.url != file.url and PurePosixPath(planned.url).name == PurePosixPath(file.url).name
+
+
+def changed(planned: PlannedFile, now: SourceFile) -> SourceError:
+    """What to say of a file that is where a planned one was, and is not that."""
+    return SourceError(
+        f"{now.url}: changed after it was planned (it was {planned.size} bytes, it is {now.size}); "
+        "restore it, put new prompts into a new file beside it, or use another dataset.path"
+    )

@@ -1,0 +1,78 @@
+"""A recipe's identity: what decides what a record is, less whatever equals its default.
+
+A dataset is bound to one identity. A setting that recipes gain later leaves every stored identity as it is, for nothing
+of it is in the identity of a recipe that does not use it; so a default never changes within a schema version. Schema
+version 1 wrote identities in full: `reduced` brings those to the same form.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from stillhouse.schemas.recipe import Recipe
+
+_SOURCE = ("prompt", "messages", "id", "keep")
+_GROWS = ("samples",)
+"""Fields of `ask` that may grow: they say how many answers are wanted, not what an answer is."""
+_WHOLE = ("prompts_per_shard",)
+"""Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
+
+
+def identity_of(recipe: "Recipe") -> dict[str, Any]:
+    """What a dataset is bound to, as plain JSON: two recipes may share a dataset only if these are equal."""
+    dump = recipe.model_dump(mode="json")
+    teachers = [
+        {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight} for teacher in recipe.teachers
+    ]
+    return reduced(
+        {
+            "source": {name: dump["source"][name] for name in _SOURCE},
+            "ask": dump["ask"],
+            "teachers": teachers,
+            "dedup": dump["dedup"],
+            "prompts_per_shard": recipe.prompts_per_shard,
+            "reasoning": dump["dataset"]["reasoning"],
+        }
+    )
+
+
+def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity less its defaults, and less what may grow.
+
+    Raises:
+        TypeError, KeyError, AttributeError: the document is not an identity.
+    """
+    from stillhouse.schemas.recipe import Ask, Dataset, Dedup, Keep, Source
+
+    teachers = list(document["teachers"])
+    if len(teachers) == 1:  # a weight is a share among several
+        teachers = [{name: value for name, value in teachers[0].items() if name != "weight"}]
+    ask = {name: value for name, value in document.get("ask", {}).items() if name not in _GROWS}
+    source = dict(document["source"])
+    if "keep" in source:
+        source["keep"] = [_less(keep, _defaults(Keep)) for keep in source["keep"]]
+    sections = {
+        "source": _less(source, _defaults(Source)),
+        "ask": _less(ask, _defaults(Ask)),
+        "teachers": [_less(teacher, {"weight": 1.0}) for teacher in teachers],
+        "dedup": _less(document.get("dedup", {}), _defaults(Dedup)),
+    }
+    rest = {name: value for name, value in document.items() if name not in sections}
+    whole = {name: rest.pop(name) for name in _WHOLE}
+    return {name: value for name, value in sections.items() if value} | whole | _less(rest, _defaults(Dataset))
+
+
+def _less(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a model's fields as JSON has them, by the names that recipes use."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            found[field.alias or name] = list(value) if isinstance(value, tuple) else value
+    return found
