@@ -39,6 +39,13 @@ class Spec:
     """Whether what is ready runs in any order."""
     retries: bool
     """Whether the Failures are asked again."""
+    pilot: int | None = None
+    """The first so many rows are begun alone, by a run whose driver is killed after `pilot_s`."""
+    pilot_s: float = 1.0
+    together: bool = False
+    """Whether the later file and the growth come while the first generation is open."""
+    more_samples: int = 0
+    """How many more are wanted then."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
 
@@ -71,6 +78,10 @@ class Spec:
             loss_share=0.0 if calm else rng.choice((0.0, 0.0, 0.002, 0.05)),
             shuffles=rng.random() < 0.5,
             retries=rng.random() < 0.3,
+            pilot=rng.choice((None, None, 1, 3, 6)),
+            pilot_s=rng.uniform(0.5, 8.0),
+            together=rng.random() < 0.5,
+            more_samples=rng.choice((0, 0, 0, 1, 2)),
             weights=weights,
         )
 

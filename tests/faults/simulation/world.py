@@ -136,21 +136,43 @@ class World:
     async def _live(self) -> None:
         spec, rng = self.spec, self._rng
         prompts = spec.write_source(rng, self._root, name="a.jsonl", start=0, count=spec.prompts)
-        await self._until_done(self._run_planner)
+        if spec.pilot is not None:
+            await self._begin(lambda: SourcePlanner(self.services.store, self.services.recipe, limit=spec.pilot))
+        if not spec.together:
+            await self._until_done(self._run_planner)
         if spec.later_prompts:
             prompts |= spec.write_source(
                 rng, self._root, name="b.jsonl", start=spec.prompts - 1, count=spec.later_prompts
             )
-            await self._until_done(self._run_planner)
+        self._grow()
+        await self._until_done(self._run_planner)
         if spec.retries:
             await self._until_done(self._retry_planner)
         self._rest()
         await self._until_done(self._run_planner)
-        check_stored(self.services, prompts, samples=spec.samples)
+        check_stored(self.services, prompts, samples=spec.samples + spec.more_samples)
         sent = len(self.services.history.requests)
         await self._until_done(self._run_planner)
         if len(self.services.history.requests) != sent:
             raise Broken("a finished run sends requests")
+
+    def _grow(self) -> None:
+        """Want more samples."""
+        recipe = self.services.recipe
+        samples = self.spec.samples + self.spec.more_samples
+        ask = recipe.ask.model_copy(update={"samples": samples})
+        self.services.recipe = recipe.model_copy(update={"ask": ask})
+
+    async def _begin(self, planner: Callable[[], Planner]) -> None:
+        """A run that is killed after a while, if it is not done before."""
+        process, task = self.services.processes.spawn("driver", self.services.head, lambda _: self._drive(planner))
+        done, _ = await asyncio.wait([task], timeout=self.spec.pilot_s)
+        if not done:
+            self.services.history.upheaval = True  # its workers live on for a while, as of any driver that is killed
+            self.services.processes.kill(process)
+            await asyncio.wait([task])
+        elif process.dead_at is None:
+            self.services.processes.retire(process)
 
     def _run_planner(self) -> Planner:
         return SourcePlanner(self.services.store, self.services.recipe)
