@@ -1,0 +1,273 @@
+"""Generations over a dataset's life: grown samples, files that come later, and datasets that were moved in between."""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+
+from stillhouse.cluster.actors.prompt_queue import PromptQueue
+from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.generations import read_generations
+from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.errors import DatasetError, SourceError
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.views.verify import verify
+from stillhouse.gen.worker.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
+
+
+@asynccontextmanager
+async def at_a_teacher(recipe: Recipe, **settings: Any) -> AsyncIterator[Recipe]:
+    """The recipe with its teachers at one simulator; its answers differ from those of another one."""
+    first = 1000 * len(read_plans(open_dataset(recipe)))
+    async with await serve(SimulatorSettings.model_validate({"first_serial": first} | settings)) as server:
+        teachers = tuple(each.model_copy(update={"endpoints": (server.url,)}) for each in recipe.teachers)
+        yield recipe.model_copy(update={"teachers": teachers})
+
+
+async def asked(recipe: Recipe, *, settings: dict[str, Any] | None = None, **how: Any) -> Summary:
+    """A run to its end."""
+    async with at_a_teacher(recipe, **settings or {}) as ready:
+        return await run_in_process(ready, **how)
+
+
+async def cut(recipe: Recipe, *, answers: int) -> int:
+    """A run that falls once so many answers were received; how many were."""
+    workers: list[Worker] = []
+    async with at_a_teacher(recipe, latency_s=0.05, latency_spread=0.5) as ready:
+        running = asyncio.ensure_future(run_in_process(ready, crew=workers.extend))
+        while sum(worker.counters.answers for worker in workers) < answers:  # noqa: ASYNC110 - the workers' own
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+    assert running.cancelled()
+    return sum(worker.counters.answers for worker in workers)
+
+
+def samples(recipe: Recipe) -> Counter[tuple[str, int]]:
+    """How often each (prompt id, sample) is a record."""
+    rows = ds.dataset(Path(recipe.dataset.path) / "data", format="parquet").to_table().to_pylist()
+    return Counter((row["prompt_id"], row["sample"]) for row in rows)
+
+
+def assert_whole(recipe: Recipe, summary: Summary, *, prompts: int, each: int) -> None:
+    """Every sample of every prompt is there once, and so says everything that looks."""
+    assert (summary.state, summary.remaining) == ("done", 0)
+    assert summary.records + summary.rejected + summary.failed == prompts * each
+    assert samples(recipe) == dict.fromkeys(((f"q{n}", k) for n in range(prompts) for k in range(each)), 1)
+    assert summarise(open_dataset(recipe)).records == summary.records
+    report = verify(open_dataset(recipe))
+    assert report.ok, report.findings
+
+
+# --- samples grow
+
+
+def growing(tmp_path: Path, wanted: int, **changes: Any) -> Recipe:
+    """25 prompts, so many samples each."""
+    return recipe_of(tmp_path, ask={"samples": wanted}, **changes)
+
+
+async def test_grown_samples_ask_what_is_new_alone(tmp_path: Path) -> None:
+    """A finished dataset of one answer each, then of four, then of five over another file: nothing is asked again."""
+    write_source(tmp_path, questions(25))
+    first = await asked(growing(tmp_path, 1))
+    assert first.requests == 25
+    second = await asked(growing(tmp_path, 4))
+    assert second.requests == 75
+    assert_whole(growing(tmp_path, 4), second, prompts=25, each=4)
+    write_source(tmp_path, questions(8, start=25), name="b.jsonl")
+    third = await asked(growing(tmp_path, 5))
+    assert third.requests == 25 + 8 * 5
+    assert_whole(growing(tmp_path, 5), third, prompts=33, each=5)
+    plans = read_plans(open_dataset(first_recipe := growing(tmp_path, 5)))
+    assert [(plan.samples, plan.more) for plan in plans] == [(1, False), (4, True), (5, False), (5, True)]
+    assert (await asked(first_recipe)).requests == 0
+
+
+async def test_samples_never_shrink(tmp_path: Path) -> None:
+    """A refusal names the field, what is there, and the way out; so does `ask` besides."""
+    write_source(tmp_path, questions(3))
+    await asked(growing(tmp_path, 3))
+    with pytest.raises(DatasetError, match=r"ask\.samples: expected at least 3, .* got 2; .* another dataset\.path"):
+        await asked(growing(tmp_path, 2))
+    assert (await asked(growing(tmp_path, 3))).requests == 0
+
+
+async def test_growth_is_resumed_after_a_crash(tmp_path: Path) -> None:
+    """Every answer that was received counts, whichever generation it is of."""
+    write_source(tmp_path, questions(25))
+    await asked(growing(tmp_path, 1))
+    received = await cut(growing(tmp_path, 3), answers=20)
+    summary = await asked(growing(tmp_path, 3))
+    assert summary.requests == 50 - received
+    assert_whole(growing(tmp_path, 3), summary, prompts=25, each=3)
+
+
+async def test_samples_that_grow_before_the_first_are_there(tmp_path: Path) -> None:
+    """The open generation keeps its numbers; what is new comes once it is sealed, in the same run."""
+    write_source(tmp_path, questions(25))
+    received = await cut(growing(tmp_path, 2), answers=15)
+    summary = await asked(growing(tmp_path, 3))
+    assert summary.requests == 75 - received
+    assert_whole(growing(tmp_path, 3), summary, prompts=25, each=3)
+
+
+async def test_equal_answers_are_kept_once_over_growth(tmp_path: Path) -> None:
+    """What a new sample must not repeat includes the records of earlier generations."""
+    write_source(tmp_path, questions(10))
+    await asked(growing(tmp_path, 1), settings={"distinct": 1, "first_serial": 0})
+    summary = await asked(growing(tmp_path, 3), settings={"distinct": 1, "first_serial": 0})
+    assert (summary.records, summary.rejected, summary.remaining) == (10, 20, 0)
+    assert summary.rejected_by_reason == {"duplicate_answer": 20}
+    assert verify(open_dataset(growing(tmp_path, 3))).ok
+
+
+async def test_failures_of_grown_samples_are_retried(tmp_path: Path) -> None:
+    """Numbered as they were planned; a retry before a growth and one after it do not meet."""
+    write_source(tmp_path, questions(20))
+    refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.3}], "seed": 3}
+    first = await asked(growing(tmp_path, 1), settings=refusing)
+    assert first.failed > 0
+    await asked(growing(tmp_path, 1), retry=["bad_request"])
+    second = await asked(growing(tmp_path, 3), settings=refusing)
+    assert second.failed > 0
+    last = await asked(growing(tmp_path, 3), retry=["bad_request"])
+    assert last.requests == second.failed
+    assert_whole(growing(tmp_path, 3), last, prompts=20, each=3)
+    more = await asked(growing(tmp_path, 4))
+    assert more.requests == 20
+    assert_whole(growing(tmp_path, 4), more, prompts=20, each=4)
+
+
+# --- several open
+
+
+def test_a_new_file_is_leased_while_the_old_generation_is_open(tmp_path: Path) -> None:
+    """One queue serves all open generations, oldest first."""
+    write_source(tmp_path, questions(20))
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    bind(store, recipe)
+    first = SourcePlanner(store, recipe).step()
+    assert isinstance(first, Plan)
+    list(Indexer(store, recipe, first).parts([]))
+    write_source(tmp_path, questions(10, start=20), name="b.jsonl")
+    assert isinstance(SourcePlanner(store, recipe).step(), Plan)
+    queue = PromptQueue(recipe, workers=1, background=lambda work: work())
+
+    async def leased() -> list[ChunkId]:
+        return [grant.chunk for _ in range(3) if isinstance(grant := await queue.lease("w"), Grant)]
+
+    assert asyncio.run(leased()) == [ChunkId(0, 0), ChunkId(0, 1), ChunkId(1, 0)]
+    stats = asyncio.run(queue.stats())
+    assert (stats.rows, stats.asks, stats.samples, stats.known, stats.planned) == (30, 30, 30, 2, True)
+    assert not stats.finished
+
+
+async def test_a_file_that_comes_during_a_crash_is_asked_in_one_run(tmp_path: Path) -> None:
+    """With duplicates of the old file's prompts dropped as ever."""
+    write_source(tmp_path, questions(25))
+    recipe = recipe_of(tmp_path)
+    received = await cut(recipe, answers=5)
+    write_source(tmp_path, [*questions(3), *questions(10, start=25)], name="b.jsonl")
+    summary = await asked(recipe)
+    assert (summary.prompts, summary.duplicates) == (38, 3)
+    assert summary.requests == 35 - received
+    assert_whole(recipe, summary, prompts=35, each=1)
+
+
+# --- moved, copied, renamed
+
+
+def renamed(root: Path) -> Path:
+    """The source file has another name."""
+    (root / "source" / "a.jsonl").rename(root / "source" / "z.jsonl")
+    return root
+
+
+def moved(root: Path) -> Path:
+    """Source and dataset are elsewhere."""
+    shutil.move(root, root.with_name("elsewhere"))
+    return root.with_name("elsewhere")
+
+
+def copied(root: Path) -> Path:
+    """A copy with other times is gone on with, though the first is still there."""
+    shutil.copytree(root, root.with_name("copy"), copy_function=shutil.copyfile)
+    return root.with_name("copy")
+
+
+def replaced(root: Path) -> Path:
+    """Moved, with another file in its place."""
+    elsewhere = moved(root)
+    write_source(root, questions(3, start=100))
+    return elsewhere
+
+
+def touched(root: Path) -> Path:
+    """The file was written again with what it held."""
+    path = root / "source" / "a.jsonl"
+    path.write_bytes(path.read_bytes())
+    return root
+
+
+@pytest.mark.parametrize("change", [renamed, moved, copied, replaced, touched])
+async def test_a_dataset_that_was_moved_is_the_same(tmp_path: Path, change: Callable[[Path], Path]) -> None:
+    """It resumes, no count doubles, and what was asked is not asked again."""
+    root = tmp_path / "root"
+    write_source(root, questions(24))
+    received = await cut(recipe_of(root), answers=7)
+    recipe = recipe_of(change(root))
+    summary = await asked(recipe)
+    assert (summary.prompts, summary.duplicates) == (24, 0)
+    assert summary.requests == 24 - received
+    assert_whole(recipe, summary, prompts=24, each=1)
+    assert (await asked(recipe)).requests == 0
+    assert len(read_plans(open_dataset(recipe))) == 1
+
+
+async def test_a_copy_of_a_file_beside_it_is_a_file(tmp_path: Path) -> None:
+    """Its rows are duplicates, as they would be of any other."""
+    write_source(tmp_path, questions(5))
+    await asked(recipe_of(tmp_path))
+    shutil.copy(tmp_path / "source" / "a.jsonl", tmp_path / "source" / "b.jsonl")
+    summary = await asked(recipe_of(tmp_path))
+    assert (summary.prompts, summary.duplicates, summary.requests) == (10, 5, 0)
+
+
+async def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> None:
+    """Whether it grew or changed within its size: with the way out."""
+    write_source(tmp_path, questions(5))
+    await asked(recipe_of(tmp_path))
+    for rows in (questions(6), [*questions(4), {"id": "q4", "question": "what is 9 + 1?"}]):
+        write_source(tmp_path, rows)
+        with pytest.raises(SourceError, match=r"a\.jsonl: changed after it was planned .* new file beside it"):
+            await asked(recipe_of(tmp_path))
+
+
+async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
+    """Where its generation ended in the file, wherever that is now."""
+    root = tmp_path / "root"
+    write_source(root, questions(24))
+    await asked(recipe_of(root), limit=10)
+    recipe = recipe_of(moved(root))
+    assert (await asked(recipe, limit=5)).requests == 5
+    summary = await asked(recipe)
+    assert summary.requests == 9
+    assert_whole(recipe, summary, prompts=24, each=1)
+    assert [each.plan.limit for each in read_generations(open_dataset(recipe))] == [10, 5, None]
