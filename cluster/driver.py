@@ -23,11 +23,10 @@ from stillhouse.gen import simulator
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.card_file import kept_card
-from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner, Wait
-from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
@@ -108,7 +107,7 @@ class Driver:
             stack.enter_context(kept_card(self._store, self._card))
             planner = self._planner()
             self._plan_on(planner)
-            opened = [each.plan.generation for each in read_generations(self._store) if not each.is_sealed]
+            opened = [each.plan.generation for each in planner.generations if not each.is_sealed]
             if opened:
                 crew = stack.enter_context(self._crew(opened))
                 stack.enter_context(_signals(self._on_signal))
@@ -152,7 +151,7 @@ class Driver:
         while isinstance(step := planner.step(), Plan):
             pass
         self._waits_for = step
-        self._known = len(read_plans(self._store))
+        self._known = len(planner.generations)
 
     @contextmanager
     def _crew(self, opened: Sequence[int]) -> Iterator["Crew"]:

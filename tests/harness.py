@@ -16,10 +16,9 @@ from stillhouse.gen import simulator
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.binding import bind
-from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner, Wait
-from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
@@ -60,7 +59,7 @@ async def run_in_process(
             if retry is not None:
                 planner = RetryPlanner(store, recipe, kinds=retry)
             waits = plan_on(planner)
-            if any(not each.is_sealed for each in read_generations(store)):
+            if any(not each.is_sealed for each in planner.generations):
                 ready = await _with_simulators(recipe, stack)
                 crew_now = await _Crew.start(store, ready, planner, waits, workers=workers, stack=stack)
                 if crew is not None:
@@ -154,7 +153,7 @@ class _Crew:
 
     async def _plan_on(self) -> None:
         """Plan on once what has to happen first did, as the driver does."""
-        stats, known = await self.queue.stats(), len(read_plans(self._store))
+        stats, known = await self.queue.stats(), len(self._planner.generations)
         if stats.known < known or (self._waits is None and not stats.last):
             await self.queue.planned(last=self._waits is None)
         elif self._waits is not None and stats.planned and (self._waits.until == "indexed" or stats.all_sealed):

@@ -6,7 +6,9 @@ workers report; so it can die at any time, and a restarted one first listens for
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import ray
 
@@ -17,8 +19,8 @@ from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait, node_of
-from stillhouse.gen.dataset.generations import Generation, read_generations
-from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
+from stillhouse.gen.dataset.generations import Generation, GenerationReader
+from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.more_planning import more_parts
@@ -30,9 +32,17 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas.recipe import Recipe
 
+_READERS = 16
+_T = TypeVar("_T")
+
 
 def _in_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
+
+
+def _batched(names: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """The names, so many at a time."""
+    return (names[start : start + size] for start in range(0, len(names), size))
 
 
 @dataclass(slots=True)
@@ -81,7 +91,7 @@ class PromptQueue:
         self._reading = threading.Lock()
         self._leases = Leases()
         self._open: list[_Open] = []
-        self._plans: list[Plan] = []
+        self._generations: list[Generation] = []
         self._sealed: set[ChunkId] = set()
         self._last = False
         """Whether no generation will follow."""
@@ -100,8 +110,9 @@ class PromptQueue:
         self._heard: set[str] = set()
         self._dead_left: dict[str, list[ChunkId]] = {}
         """By node: chunks whose dead owners' journals may not be shipped yet."""
+        self._reader = GenerationReader(self._store)
         sealed = set(sealed_chunks(self._store))
-        generations = read_generations(self._store, sealed=sealed)
+        generations = self._reader.read(sealed=sealed)
         if opened is None:
             opened = [each.plan.generation for each in generations if not each.is_sealed]
         known = len(generations) if known is None else known
@@ -117,7 +128,7 @@ class PromptQueue:
         """Serve new generations too."""
         numbers = {each.plan.generation for each in new}
         with self._lock:
-            self._plans = [each.plan for each in generations]
+            self._generations = list(generations)
             self._sealed |= {chunk for chunk in sealed if chunk.generation in numbers}
             for each in new:
                 opened = _Open(each.plan)
@@ -141,8 +152,8 @@ class PromptQueue:
         def look() -> None:
             try:
                 with self._reading:
-                    generations = read_generations(self._store)
-                    self._begin(generations, generations[len(self._plans) :], set())
+                    generations = self._reader.read()
+                    self._begin(generations, generations[len(self._generations) :], set())
                     self._last = last
             finally:
                 self._looks = False
@@ -174,15 +185,18 @@ class PromptQueue:
 
     def _missing_parts(self, opened: _Open) -> Iterator[PartInfo]:
         plan, done, per_shard = opened.plan, list(opened.parts), self._recipe.prompts_per_shard
-        earlier = self._plans[: plan.generation]
+        earlier = [each.plan for each in self._generations[: plan.generation]]
         if plan.retry is not None:
             return retry_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
         if plan.more:
             return more_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
         indexer = Indexer(self._store, self._recipe, plan)
-        for each in [each for each in earlier if each.is_source] + [plan]:
-            for number in range(len(read_parts(self._store, each))):
-                indexer.remember(read_part(self._store, each.generation, number))
+        before = self._reader.read()[: plan.generation + 1]  # with what this queue itself has indexed since
+        names = [(each.plan.generation, n) for each in before if each.plan.is_source for n in range(len(each.parts))]
+        with ThreadPoolExecutor(_READERS) as pool:
+            for some in _batched(names, _READERS):  # not all at once: a large dataset's index is larger than memory
+                for table in pool.map(lambda name: read_part(self._store, *name), some):
+                    indexer.remember(table)
         return indexer.parts(done)
 
     # --- what workers ask
@@ -277,7 +291,7 @@ class PromptQueue:
             return QueueStats(
                 planned=self._indexed(),
                 all_sealed=self._all_sealed(),
-                known=len(self._plans),
+                known=len(self._generations),
                 last=self._last,
                 again=bool(self._open) and not any(opened.plan.is_source for opened in self._open),
                 rows=sum(part.rows for part in parts),

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -47,18 +47,40 @@ def read_generations(store: ReadableStore, *, sealed: Iterable[ChunkId] | None =
     Raises:
         DatasetError: a plan or a part of an index is damaged.
     """
-    plans = read_plans(store)
-    shards = Counter(chunk.generation for chunk in (sealed_chunks(store) if sealed is None else sealed))
-    matches = (_INDEX.fullmatch(stat.key) for stat in store.list("_stillhouse/index-"))
-    there = {(int(match[1]), int(match[2])) for match in matches if match}
-    names = [(plan.generation, number) for plan in plans for number in _from_zero(plan.generation, there)]
-    with ThreadPoolExecutor(_READERS) as pool:
-        infos = dict(zip(names, pool.map(lambda name: read_part_info(store, *name), names), strict=True))
-    found = []
-    for plan in plans:
-        parts = (infos[plan.generation, number] for number in _from_zero(plan.generation, there))
-        found.append(Generation(plan, tuple(part for part in parts if part is not None), shards[plan.generation]))
-    return found
+    return GenerationReader(store).read(sealed=sealed)
+
+
+class GenerationReader:
+    """Reads them, again and again: plans and parts of an index never change, so each is read once."""
+
+    def __init__(self, store: ReadableStore) -> None:
+        self._store = store
+        self._plans: list[Plan] = []
+        self._parts: dict[tuple[int, int], PartInfo] = {}
+
+    def read(self, *, sealed: Iterable[ChunkId] | None = None) -> list[Generation]:
+        """As `read_generations`."""
+        self._plans = read_plans(self._store, known=self._plans)
+        shards = Counter(chunk.generation for chunk in (sealed_chunks(self._store) if sealed is None else sealed))
+        matches = (_INDEX.fullmatch(stat.key) for stat in self._store.list("_stillhouse/index-"))
+        there = {(int(match[1]), int(match[2])) for match in matches if match}
+        names = {plan.generation: _from_zero(plan.generation, there) for plan in self._plans}
+        self._take(
+            [(g, number) for g, numbers in names.items() for number in numbers if (g, number) not in self._parts]
+        )
+        return [
+            Generation(
+                plan,
+                tuple(self._parts[plan.generation, number] for number in names[plan.generation]),
+                shards[plan.generation],
+            )
+            for plan in self._plans
+        ]
+
+    def _take(self, names: Sequence[tuple[int, int]]) -> None:
+        with ThreadPoolExecutor(_READERS) as pool:
+            infos = pool.map(lambda name: read_part_info(self._store, *name), names)
+            self._parts |= {name: info for name, info in zip(names, infos, strict=True) if info is not None}
 
 
 def _from_zero(generation: int, there: set[tuple[int, int]]) -> range:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.binding import read_binding
-from stillhouse.gen.dataset.generations import Generation, read_generations
+from stillhouse.gen.dataset.generations import Generation, GenerationReader
 from stillhouse.gen.dataset.index import End
 from stillhouse.gen.dataset.more_planning import more_plan
 from stillhouse.gen.dataset.planned_files import PlannedFiles
@@ -42,6 +42,9 @@ Step: TypeAlias = Plan | Wait | None
 class Planner(Protocol):
     """Plans a run's generations, one step at a time; open generations are worked on meanwhile."""
 
+    generations: list[Generation]
+    """All there were at the last step."""
+
     def step(self) -> Step:
         """Plan what can be planned now.
 
@@ -59,6 +62,8 @@ class SourcePlanner:
     """
 
     def __init__(self, store: Store, recipe: Recipe, *, limit: int | None = None) -> None:
+        self.generations: list[Generation] = []
+        self._reader = GenerationReader(store)
         self._store = store
         self._recipe = recipe
         self._limit = limit
@@ -72,7 +77,7 @@ class SourcePlanner:
         Raises:
             SourceError, DatasetError: see `next_plan`, `store_plan` and `read_generations`.
         """
-        generations = read_generations(self._store)
+        self.generations = generations = self._reader.read()
         sources = [each for each in generations if each.plan.is_source]
         if self._resumed is None:
             self._resumed = any(not each.is_sealed for each in sources)
@@ -104,6 +109,8 @@ class RetryPlanner:
     """
 
     def __init__(self, store: Store, recipe: Recipe, *, kinds: Sequence[str]) -> None:
+        self.generations: list[Generation] = []
+        self._reader = GenerationReader(store)
         self._store = store
         self._recipe = recipe
         self._kinds = tuple(kinds)
@@ -116,7 +123,7 @@ class RetryPlanner:
             UsageError: a generation of source rows is not sealed: the run comes first.
             SourceError, DatasetError: see `retry_plan`, `store_plan` and `read_generations`.
         """
-        generations = read_generations(self._store)
+        self.generations = generations = self._reader.read()
         unsealed = [each.plan for each in generations if not each.is_sealed]
         if not generations or any(plan.retry is None for plan in unsealed):
             raise UsageError(

@@ -1,6 +1,7 @@
 """The plans: what each generation is made of. Immutable once written."""
 
 import base64
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
@@ -84,8 +85,8 @@ def _thawed(kept: str) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(kept)))
 
 
-def read_plans(store: ReadableStore) -> list[Plan]:
-    """The generations planned so far.
+def read_plans(store: ReadableStore, *, known: Sequence["Plan"] = ()) -> list[Plan]:
+    """The generations planned so far; those that are `known` are not read again.
 
     Raises:
         DatasetError: a plan is damaged, or missing beside shards of its generation.
@@ -93,7 +94,8 @@ def read_plans(store: ReadableStore) -> list[Plan]:
     names = {stat.key for stat in store.list("_stillhouse/plan-")}
     count = next(number for number in range(len(names) + 1) if plan_key(number) not in names)
     with ThreadPoolExecutor(_READERS) as pool:
-        plans = [plan for plan in pool.map(lambda n: read_plan(store, n), range(count)) if plan is not None]
+        fresh = pool.map(lambda number: read_plan(store, number), range(len(known), count))
+        plans = [*known, *(plan for plan in fresh if plan is not None)]
     if next(iter(store.list(f"data/part-{len(plans):03d}-")), None) is not None:
         raise DatasetError(
             f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
