@@ -25,7 +25,7 @@ def kept_field(keep: Keep, own: pa.DataType | None = None) -> pa.Field:
     kind = _DECLARED[keep.type] if keep.type else own or pa.string()
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
-    return pa.field(keep.name, kind)
+    return pa.field(keep.column, kind)
 
 
 def converter(kind: pa.DataType) -> Converter:

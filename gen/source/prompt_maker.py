@@ -31,7 +31,10 @@ class PromptMaker:
         self._system: tuple[Message, ...] = () if ask.system is None else (("system", ask.system),)
         self._template = None if ask.template is None else Template(ask.template)
         fields = [kept_field(keep) for keep in source.keep] if kept is None else kept
-        self._kept = [(field.name, f"column {field.name!r}", converter(field.type)) for field in fields]
+        self._kept = [
+            (keep.name, f"column {keep.name!r}", converter(field.type))
+            for keep, field in zip(source.keep, fields, strict=True)
+        ]
         named = (source.prompt, source.messages, source.id, *(keep.name for keep in source.keep))
         self.columns = frozenset(name for name in named if name is not None)
         if self._template is not None:

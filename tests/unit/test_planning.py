@@ -9,6 +9,7 @@ import pytest
 from builders import index, questions, recipe_of, write_source
 
 from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.indexer import Indexer
@@ -187,3 +188,21 @@ def test_a_plan_says_what_it_read(tmp_path: Path) -> None:
     (file,) = made[0].files
     assert (file.url, file.size, made[0].limit, made[0].generation) == (str(path), path.stat().st_size, 7, 0)
     assert file.etag
+
+
+def test_a_kept_column_can_be_renamed(tmp_path: Path) -> None:
+    """Where its name is the dataset's own; the values are read by the name that the source has."""
+    write_source(tmp_path, [{"id": "a", "question": "why?", "prompt": 3, "n": 1}])
+    keep = [{"name": "prompt", "as": "theirs", "type": "int64"}, {"name": "n", "as": "twice"}, "n"]
+    recipe = recipe_of(tmp_path, source={"keep": keep})
+    made = index(recipe)
+    assert made is not None
+    assert [field.name for field in made[0].kept_fields] == ["theirs", "twice", "n"]
+    (prompt,) = ChunkReader(open_dataset(recipe), recipe).read(ChunkId(0, 0)).prompts
+    assert prompt.kept == (3, "1", "1")
+
+
+def test_two_kept_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """By whichever names they come to it."""
+    with pytest.raises(ValueError, match=r"keep makes the column a twice; rename one with `as`"):
+        recipe_of(tmp_path, source={"keep": ["a", {"name": "b", "as": "a"}]})

@@ -1,0 +1,122 @@
+"""Identities as they are stored: no later version may make an existing dataset another recipe's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import recipe_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillhouse.gen.dataset.binding import parse_binding
+from stillhouse.schemas.identity import reduced
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import load_recipe, read_recipe
+
+ROOT = Path(__file__).parents[2]
+STORED = Path(__file__).parents[1] / "fixtures" / "identities.json"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "first_format"
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "least": {},
+    "samples": {"ask": {"samples": 4}},
+    "parameters": {
+        "ask": {
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "stop": ["a", "b"],
+            "seed": 3,
+            "max_tokens": 9,
+            "reasoning_effort": "low",
+        }
+    },
+    "soft labels": {"ask": {"top_logprobs": 5}},
+    "extra": {"ask": {"extra": {"a": {"b": [1, None]}}}},
+    "system": {"ask": {"system": "Be\u2028brief.", "template": "{{ question }}!"}},
+    "messages": {"source": {"prompt": None, "messages": "conversation", "id": None}},
+    "keep": {"source": {"keep": ["answer", {"level": "int64"}, {"name": "prompt", "as": "theirs", "type": "string"}]}},
+    "two teachers": {"teachers": [{"name": "a", "api": "simulator"}, {"name": "b", "api": "simulator", "weight": 3}]},
+    "dedup": {"dedup": {"answers": False}},
+    "inline": {"dataset": {"reasoning": "inline", "prompts_per_shard": 50}},
+}
+
+
+def identities() -> dict[str, Any]:
+    """By name, of the recipes above and of those that the repository holds."""
+    found = {name: recipe_of(Path("/data"), **changes).identity() for name, changes in RECIPES.items()}
+    for path in ("cluster/quickstart/recipe.yaml", "tests/fixtures/first_format/recipe.yaml"):
+        found[path] = read_recipe(ROOT / path).identity()
+    config, _ = yaml.safe_load_all((ROOT / "cluster/deploy/rayjob.yaml").read_text())
+    found["cluster/deploy/rayjob.yaml"] = load_recipe(config["data"]["recipe.yaml"], origin="rayjob.yaml").identity()
+    return found
+
+
+def test_identities_are_what_they_were() -> None:
+    """Only new names may be added to the stored copy: what is in it is in users' datasets."""
+    assert identities() == json.loads(STORED.read_text())
+
+
+def test_what_equals_its_default_is_left_out() -> None:
+    """So that a field that is added later changes no identity of a recipe without it."""
+    assert recipe_of(Path("/data"), source={"id": None}).identity() == {
+        "source": {"prompt": "question"},
+        "teachers": [{"name": "sim", "model": "simulator"}],
+        "prompts_per_shard": 10,
+    }
+
+
+def test_an_identity_of_the_first_form_is_reduced_by_the_same_rule() -> None:
+    """The first format's dataset is bound to what its recipe says today, and to the samples it was made with."""
+    bound = parse_binding((FIXTURE / "dataset/_stillhouse/recipe.yaml").read_bytes(), origin="fixture")
+    assert (bound.version, bound.samples) == (1, 3)
+    assert bound.identity == read_recipe(FIXTURE / "recipe.yaml").identity()
+
+
+def in_full(recipe: Recipe) -> dict[str, Any]:
+    """The identity as schema version 1 wrote it."""
+    dump = recipe.model_dump(mode="json")
+    keep = [{"name": each["name"], "type": each["type"]} for each in dump["source"]["keep"]]
+    ask = ("system", "template", "samples", "temperature", "top_p", "stop", "seed", "reasoning_effort")
+    ask += ("top_logprobs", "max_tokens", "extra")
+    teachers = [
+        {"name": t.name, "model": t.model_name} | ({"weight": t.weight} if len(recipe.teachers) > 1 else {})
+        for t in recipe.teachers
+    ]
+    return {
+        "source": {name: dump["source"][name] for name in ("prompt", "messages", "id")} | {"keep": keep},
+        "ask": {name: dump["ask"][name] for name in ask},
+        "teachers": teachers,
+        "dedup": {"answers": dump["dedup"]["answers"]},
+        "prompts_per_shard": recipe.prompts_per_shard,
+        "reasoning": dump["dataset"]["reasoning"],
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "keep"])
+def test_both_forms_are_one_identity(name: str) -> None:
+    """Whatever the recipe says."""
+    recipe = recipe_of(Path("/data"), **RECIPES[name])
+    assert reduced(in_full(recipe)) == recipe.identity() == reduced(recipe.identity())
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "temperature": st.floats(0, 2),
+            "top_p": st.floats(0.01, 1),
+            "seed": st.integers(-9, 9),
+            "max_tokens": st.integers(1, 9),
+            "system": st.text(max_size=9),
+            "stop": st.lists(st.text(max_size=3), max_size=2),
+            "samples": st.integers(1, 9),
+        },
+    )
+)
+def test_any_ask_has_one_identity_in_both_forms(ask: dict[str, Any]) -> None:
+    """And one that does not depend on how many samples are wanted."""
+    recipe = recipe_of(Path("/data"), ask=ask)
+    assert reduced(in_full(recipe)) == recipe.identity()
+    assert recipe_of(Path("/data"), ask=ask | {"samples": 7}).identity() == recipe.identity()
