@@ -79,7 +79,8 @@ def index(recipe: Recipe, *, limit: int | None = None) -> tuple[Plan, list[PartI
 
 def teachers_of(recipe: Recipe) -> Assigner:
     """The recipe's teachers, which nobody serves."""
-    return Assigner([Interpreter(teacher, recipe.ask) for teacher in recipe.teachers])
+    teachers = enumerate(recipe.teachers)
+    return Assigner([Interpreter(teacher, recipe.ask, place=place) for place, teacher in teachers])
 
 
 def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") -> OpenChunk:

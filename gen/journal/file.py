@@ -4,21 +4,17 @@ A chunk's journal is one file, written by one live process, which holds a lock o
 the writer is dead. Frames are appended in one write each and are checked by length and CRC, so that a torn tail or a
 flipped bit costs the frames it hit and no others. What a later owner finds, it copies into its own journal first; so
 all that is known of a chunk is always in the newest file, and sealing reads only that.
-
-A frame: length u32, crc32 u32, kind u8, ordinal u32, at f64, then for an answer latency f32, status u16, the endpoint's
-name (u8 length and UTF-8) and the body. `ordinal` numbers a chunk's samples: prompt x samples + sample.
 """
 
 import fcntl
 import os
 import shutil
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.journal.frames import FRAME_HEAD, MAGIC, Frame, decode, encode
+from stillhouse.gen.journal.frames import MAGIC, Frame, decode, encode
 
 
 class JournalFile:
@@ -41,7 +37,7 @@ class JournalFile:
         fd = _new_file(fresh)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            _write(fd, [MAGIC])
+            _write(fd, [MAGIC], len(MAGIC))
             fresh.rename(path)
         except OSError as error:
             os.close(fd)
@@ -58,7 +54,7 @@ class JournalFile:
         buffers = encode(frame)
         length = sum(map(len, buffers))
         try:
-            _write(self._fd, buffers)
+            _write(self._fd, buffers, length)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._fd, self.size)
@@ -73,11 +69,9 @@ class JournalFile:
         Raises:
             StoreAway: the disk does not give it back as it was.
         """
-        data = self._read(offset, length)
-        payload = memoryview(data)[FRAME_HEAD.size :]
-        if len(data) != length or zlib.crc32(payload) != FRAME_HEAD.unpack_from(data)[1]:
+        if (frame := decode(self._read(offset, length))) is None:
             raise StoreAway(f"{self.path}: a frame changed on disk; check the disk, then run the same command again")
-        return decode(payload)
+        return frame
 
     def tail(self, start: int) -> bytes:
         """All bytes from an offset on: what a segment ships.
@@ -180,8 +174,7 @@ def _new_file(path: Path) -> int:
             raise _away(path, error) from error
 
 
-def _write(fd: int, buffers: list[bytes]) -> None:
-    length = sum(map(len, buffers))
+def _write(fd: int, buffers: list[bytes], length: int) -> None:
     written = os.writev(fd, buffers)
     while written < length:  # a large frame, or a disk about to be full
         written += os.write(fd, b"".join(buffers)[written:])

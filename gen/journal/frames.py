@@ -1,29 +1,74 @@
-"""The journal's format: frames that are checked by length and CRC, so that damage costs the frames it hit alone."""
+"""The journal's format, STILLJ02. Damage costs the frames it hit and no others; whatever is read was written.
 
+A file or a segment is 8 bytes of magic, `STILLJ` and the version in two digits, followed by frames. Numbers are
+little-endian:
+
+    frame    length u32    of the payload
+             crc32 u32     of the file's magic and the payload, so that a frame tells its own version
+             payload
+    payload  kind u8       what happened, see `Kind`
+             flags u8      COMPRESSED 1, EVENT_STREAM 2
+             stage u8      0: the teacher; n: the recipe's n-th check
+             teacher u16   its place in the recipe's `teachers`; 65535: unknown
+             ordinal u32   which of the chunk's samples: prompt x samples + sample
+             at f64        UTC seconds since 1970
+             latency_s f32
+             status u16    HTTP; 0: none
+             name u8       bytes of the endpoint
+             pairs u32     bytes of the header pairs
+             endpoint      UTF-8
+             headers       a JSON array of [name, value], or nothing
+             body          the rest; where COMPRESSED, its length as u32 and one zstd frame
+
+Every kind has this layout. SENT and ANSWERED name the endpoint. ANSWERED has latency, status, headers and the body
+after content decoding. The body of VERDICT, DECIDED, INTENT and SUBMITTED is a JSON object, in which readers ignore the
+keys that they don't know. A later release may add kinds, flags, header names and keys without a new version: a frame
+whose kind or flags a reader doesn't know is skipped, with one warning per file. A higher version is refused.
+
+STILLJ01, which is read and never written, has a crc32 of the payload alone and another payload: kind u8, ordinal u32,
+at f64; then, for ANSWERED only, latency_s f32, status u16, name u8, endpoint, body.
+"""
+
+import logging
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeAlias
+
+import orjson
+import pyarrow as pa
 
 from stillhouse.gen.errors import DatasetError
 
-MAGIC = b"STILLJ01"
+MAGIC = b"STILLJ02"
 """The first bytes of a file or segment; the last two digits are the format's version."""
-FRAME_HEAD = struct.Struct("<II")
-_EVENT = struct.Struct("<BId")
-_ANSWER = struct.Struct("<fHB")
-_HEAD = FRAME_HEAD.size + _EVENT.size
-_MAX_FRAME = 2**27
-"""More than the largest reply that is read."""
-_WINDOW_BYTES = 2**20
+COMPRESSED = 1
+"""Flag: the body is compressed on disk. `Frame.body` never is."""
+EVENT_STREAM = 2
+"""Flag: the body is a raw event stream."""
 ERROR_BODY_BYTES = 2**16
 """How much of the body of a reply that is no 2xx is kept, and read."""
 
+_FRAME = struct.Struct("<II")
+_HEAD = struct.Struct("<BBBHIdfHBI")
+_EVENT_1 = struct.Struct("<BId")
+_ANSWER_1 = struct.Struct("<fHB")
+_SIZE = struct.Struct("<I")
+_SEED = zlib.crc32(MAGIC)
+_FLAGS = COMPRESSED | EVENT_STREAM
+_NO_TEACHER = 2**16 - 1
+_MAX_NAME_BYTES = 2**8 - 1
+_MAX_FRAME = 2**27
+"""More than the largest reply that is read."""
+_WINDOW_BYTES = 2**20
+_ZSTD = pa.Codec("zstd")
+
+_log = logging.getLogger("stillhouse")
+
 
 class Kind(IntEnum):
-    """What a frame says happened to a sample's attempt."""
+    """What a frame says happened."""
 
     SENT = 1
     ANSWERED = 2
@@ -31,42 +76,127 @@ class Kind(IntEnum):
     LOST = 4  # no whole reply: it may have been billed
     DIED = 5  # its worker died alone, the run lived on: it may have been billed, and may have been the cause
     CUT = 6  # its worker is gone with the run: it may have been billed
+    VERDICT = 7  # what a check said of an answer
+    DECIDED = 8  # a decision that rests on more than the sample's own frames
+    INTENT = 9  # a batch is about to be created
+    SUBMITTED = 10  # the provider has the batch
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One event in a sample's life."""
+NOTES = frozenset((Kind.VERDICT, Kind.DECIDED, Kind.INTENT, Kind.SUBMITTED))
+"""Kinds whose body is a JSON object."""
+_KINDS = {kind.value: kind for kind in Kind}
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class Frame(NamedTuple):
+    """One event in a sample's life. A named tuple, for a frozen dataclass takes five times as long to make."""
 
     kind: Kind
     ordinal: int
     at: float
-    """UTC seconds since 1970 when the attempt was sent, which tells it from the sample's others."""
+    """UTC seconds since 1970. Of an attempt: when it was sent, which tells it from the sample's others."""
     latency_s: float = 0.0
     status: int = 0
     endpoint: str = ""
     body: bytes = b""
+    headers: Headers = ()
+    teacher: int | None = None
+    """Its place in the recipe's `teachers`; None where unknown."""
+    stage: int = 0
+    """0: the teacher; n: the recipe's n-th check."""
+    flags: int = 0
 
 
 def encode(frame: Frame) -> list[bytes]:
-    """The frame as buffers for one gathered write; an answer's body is not copied."""
-    event = _EVENT.pack(frame.kind, frame.ordinal, frame.at)
-    if frame.kind is not Kind.ANSWERED:
-        return [FRAME_HEAD.pack(len(event), zlib.crc32(event)) + event]
-    name = frame.endpoint.encode()[:255]
-    event += _ANSWER.pack(frame.latency_s, frame.status, len(name)) + name
-    crc = zlib.crc32(frame.body, zlib.crc32(event))
-    return [FRAME_HEAD.pack(len(event) + len(frame.body), crc) + event, frame.body]
+    """The frame as buffers for one gathered write; the body is not copied."""
+    name = frame.endpoint.encode()[:_MAX_NAME_BYTES]
+    pairs = orjson.dumps(frame.headers) if frame.headers else b""
+    head = _HEAD.pack(
+        frame.kind,
+        frame.flags,
+        frame.stage,
+        _NO_TEACHER if frame.teacher is None else frame.teacher,
+        frame.ordinal,
+        frame.at,
+        frame.latency_s,
+        frame.status,
+        len(name),
+        len(pairs),
+    )
+    head += name + pairs
+    crc = zlib.crc32(head, _SEED)
+    body = frame.body
+    if frame.flags & COMPRESSED:
+        body = _SIZE.pack(len(body)) + _ZSTD.compress(body, asbytes=True)
+    if not body:
+        return [_FRAME.pack(len(head), crc) + head]
+    return [_FRAME.pack(len(head) + len(body), zlib.crc32(body, crc)) + head, body]
 
 
-def decode(payload: bytes | memoryview) -> Frame:
-    """The frame in a payload whose CRC was right."""
-    kind, ordinal, at = _EVENT.unpack_from(payload)
+def decode(data: bytes) -> Frame | None:
+    """The frame that `encode` made these bytes of, or None if they have changed."""
+    if len(data) < _FRAME.size:
+        return None
+    length, crc = _FRAME.unpack_from(data)
+    payload = memoryview(data)[_FRAME.size :]
+    return _payload(payload) if len(payload) == length and _reader(payload, crc) is _payload else None
+
+
+def _payload(payload: memoryview) -> Frame | None:
+    """The frame in a payload whose CRC was right; None: this version can't read it."""
+    kind, flags, stage, teacher, ordinal, at, latency_s, status, name, pairs = _HEAD.unpack_from(payload)
+    if kind not in _KINDS or flags & ~_FLAGS:
+        return None
+    start = _HEAD.size + name
+    endpoint = str(payload[_HEAD.size : start], "utf-8", "replace") if name else ""
+    body = bytes(payload[start + pairs :])
+    headers: Headers = ()
+    try:
+        if pairs:
+            headers = tuple(map(tuple, orjson.loads(payload[start : start + pairs])))
+        if flags & COMPRESSED:
+            body = _decompressed(body)
+    except (ValueError, TypeError, struct.error, OSError, pa.ArrowException):
+        return None
+    return Frame(
+        _KINDS[kind],
+        ordinal,
+        at,
+        latency_s,
+        status,
+        endpoint,
+        body,
+        headers,
+        None if teacher == _NO_TEACHER else teacher,
+        stage,
+        flags,
+    )
+
+
+def _decompressed(body: bytes) -> bytes:
+    (size,) = _SIZE.unpack_from(body)
+    if size > _MAX_FRAME:
+        raise ValueError(size)
+    return bytes(_ZSTD.decompress(body[_SIZE.size :], decompressed_size=size, asbytes=True))
+
+
+def _payload_1(payload: memoryview) -> Frame | None:
+    """The same of STILLJ01."""
+    kind, ordinal, at = _EVENT_1.unpack_from(payload)
     if kind != Kind.ANSWERED:
-        return Frame(Kind(kind), ordinal, at)
-    latency_s, status, length = _ANSWER.unpack_from(payload, _EVENT.size)
-    start = _EVENT.size + _ANSWER.size
-    name = str(payload[start : start + length], "utf-8", "replace")
-    return Frame(Kind.ANSWERED, ordinal, at, latency_s, status, name, bytes(payload[start + length :]))
+        return Frame(_KINDS[kind], ordinal, at) if kind in _KINDS else None
+    latency_s, status, length = _ANSWER_1.unpack_from(payload, _EVENT_1.size)
+    start = _EVENT_1.size + _ANSWER_1.size
+    endpoint = str(payload[start : start + length], "utf-8", "replace")
+    return Frame(Kind.ANSWERED, ordinal, at, latency_s, status, endpoint, bytes(payload[start + length :]))
+
+
+def _reader(payload: memoryview, crc: int) -> Callable[[memoryview], Frame | None] | None:
+    """What reads the payload by the version whose CRC this is, whatever the file's head says; None: damaged."""
+    if len(payload) >= _HEAD.size and zlib.crc32(payload, _SEED) == crc:
+        return _payload
+    return _payload_1 if zlib.crc32(payload) == crc else None
 
 
 class Readable(Protocol):
@@ -87,13 +217,24 @@ def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
     head = bytes(window.at(0, len(MAGIC)))
     if head[:6] == MAGIC[:6] and head[6:] > MAGIC[6:]:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
-    while len(header := window.at(at, FRAME_HEAD.size)) == FRAME_HEAD.size:
-        length, crc = FRAME_HEAD.unpack(header)
-        if _EVENT.size <= length <= _MAX_FRAME:
-            payload = window.at(at, FRAME_HEAD.size + length)[FRAME_HEAD.size :]
-            if len(payload) == length and zlib.crc32(payload) == crc:
-                yield decode(payload)
-                at += FRAME_HEAD.size + length
+    warned = False
+    while len(header := window.at(at, _FRAME.size)) == _FRAME.size:
+        length, crc = _FRAME.unpack(header)
+        if _EVENT_1.size <= length <= _MAX_FRAME:
+            payload = window.at(at, _FRAME.size + length)[_FRAME.size :]
+            if len(payload) == length and (read := _reader(payload, crc)) is not None:
+                if (frame := read(payload)) is not None:
+                    yield frame
+                elif not warned:
+                    warned = True
+                    _log.warning(
+                        "%s: has a frame of kind %d with flags %d, which only a newer version of Stillhouse reads; "
+                        "such frames are skipped",
+                        origin,
+                        payload[0],
+                        payload[1] if read is _payload else 0,
+                    )
+                at += _FRAME.size + length
                 continue
         at += 1  # look for the next frame that checks
 

@@ -10,17 +10,18 @@ class Assigner:
     """Says which teacher a sample is asked of: by weight, and for ever the same for the same sample."""
 
     def __init__(self, teachers: Sequence[Interpreter]) -> None:
-        self._teachers = list(teachers)
+        self.teachers = tuple(teachers)
+        """In the recipe's order."""
         self._total = sum(each.teacher.weight for each in teachers)
 
     def __call__(self, key: bytes, sample: int) -> Interpreter:
         """The teacher for the sample of the prompt with this key."""
-        if len(self._teachers) == 1:
-            return self._teachers[0]
+        if len(self.teachers) == 1:
+            return self.teachers[0]
         drawn = hashlib.blake2b(key + sample.to_bytes(4, "big"), digest_size=8, person=b"stillhouse-who").digest()
         point = int.from_bytes(drawn, "big") / 2**64 * self._total
-        for each in self._teachers:
+        for each in self.teachers:
             point -= each.teacher.weight
             if point < 0:
                 return each
-        return self._teachers[-1]
+        return self.teachers[-1]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-from dataclasses import replace
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.shares import Cost, Estimator
@@ -11,7 +10,7 @@ from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import resolve, without_keys
-from stillhouse.gen.teachers.signals import ceilings_of
+from stillhouse.gen.teachers.signals import KEPT_HEADERS, ceilings_of
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Message
@@ -77,7 +76,7 @@ class TeacherClient:
             self._served.set()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Reply:
-        """Send one attempt.
+        """Send one attempt; of the reply's headers, those in `KEPT_HEADERS` are returned.
 
         Raises:
             NotSent, Lost: see `gen.teachers.http`.
@@ -96,8 +95,17 @@ class TeacherClient:
         # The journal keeps what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
             body = without_keys(reply.body, keys=self.interpreter.keys)
-            return reply if body is reply.body else replace(reply, body=body)
-        return replace(reply, body=self.interpreter.redact(reply.body.decode("utf-8", "replace")).encode())
+        else:
+            body = self.interpreter.redact(reply.body.decode("utf-8", "replace")).encode()
+        return Reply(reply.status, self._kept(reply), body)
+
+    def _kept(self, reply: Reply) -> dict[str, str]:
+        headers = reply.headers
+        kept = {name: value for name in KEPT_HEADERS if (value := headers.get(name)) is not None}
+        said = "\n".join(kept.values())
+        if reply.status < 300 and not any(key and key in said for key in self.interpreter.keys):
+            return kept  # nearly always, and cheaper than looking for parts of keys
+        return {name: self.interpreter.redact(value) for name, value in kept.items()}
 
     def estimate(self, messages: tuple[Message, ...]) -> Cost:
         """What asking this is expected to use."""

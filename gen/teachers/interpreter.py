@@ -15,8 +15,10 @@ from stillhouse.schemas.teacher import Teacher
 class Interpreter:
     """Reads the replies of one teacher, live ones and those that a journal kept, in the same way."""
 
-    def __init__(self, teacher: Teacher, ask: Ask) -> None:
+    def __init__(self, teacher: Teacher, ask: Ask, *, place: int | None = None) -> None:
+        """`place`: in the recipe's `teachers`; None: it is none of a recipe's."""
         self.teacher = teacher
+        self.place = place
         self.api = api_of(teacher, ask)
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str | None, ...] = ()

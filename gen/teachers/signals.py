@@ -29,6 +29,9 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.transport import Reply
 
+KEPT_HEADERS = ("content-type", "date", "retry-after", "retry-after-ms", "x-amzn-errortype", "x-should-retry")
+"""Headers that an outcome may depend on, and all that the journal keeps: a reply means the same to the worker that
+received it and to one that finds it in a journal. `date` is the server's clock, for a `retry-after` that is a date."""
 MAX_WAIT_S = 3600.0
 """The longest wait a teacher can order; after it we look again."""
 

@@ -174,7 +174,8 @@ class Asker:
     ) -> tuple[Outcome, Decision]:
         body = client.interpreter.api.body(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
         at, start = self._clock.time(), self._clock.monotonic()
-        held.open.sent(ordinal, at=at)
+        place = client.interpreter.place
+        held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
         outcome: Overload | Ambiguous
         try:
             reply = await client.post(endpoint, body)
@@ -182,16 +183,22 @@ class Asker:
             if error.certificate:
                 raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None
             outcome = Overload(str(error))
-            return outcome, held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at)
+            return outcome, held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place)
         except Lost as error:
             outcome = Ambiguous(str(error))
-            return outcome, held.open.unanswered(ordinal, Kind.LOST, outcome, at=at)
+            return outcome, held.open.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place)
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
         while True:
             try:
                 return held.open.answered(
-                    ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, read=client.interpreter.read
+                    ordinal,
+                    reply,
+                    at=at,
+                    latency_s=latency_s,
+                    endpoint=endpoint.host,
+                    read=client.interpreter.read,
+                    place=place,
                 )
             except StoreAway as error:  # a full disk may have room again before a stopping worker ends
                 self._host.fail(error)

@@ -4,12 +4,14 @@ Its state is a fold over frames, so that a chunk recovered from the journals of 
 they left it in, less what was under way.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.frames import ERROR_BODY_BYTES, Frame, Kind
+from stillhouse.gen.journal.frames import ERROR_BODY_BYTES, NOTES, Frame, Kind, encode
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, Overload
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Decision, GiveUp, Settled, Tries, decide, note
@@ -59,8 +61,10 @@ class OpenChunk:
         """The sample's prompt."""
         return self.chunk.prompts[ordinal // self.samples]
 
-    def teacher(self, ordinal: int) -> Interpreter:
-        """The teacher the sample is asked of: always the same one."""
+    def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
+        """The teacher with this place in the recipe; without one, the one that the sample is assigned to."""
+        if place is not None:
+            return self._teacher_of.teachers[place]
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.samples)
 
     def tries(self, ordinal: int) -> Tries:
@@ -76,19 +80,22 @@ class OpenChunk:
         """The samples to be asked."""
         return (ordinal for ordinal, settled in enumerate(self._settled) if not settled)
 
-    def sent(self, ordinal: int, *, at: float) -> None:
-        """An attempt is about to be sent.
+    def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
+        """An attempt is about to be sent to the teacher with this place.
 
         Raises:
             StoreAway: the journal can't be written; the attempt must not be sent.
         """
-        self.journal.append(Frame(Kind.SENT, ordinal, at))
+        self.journal.append(Frame(Kind.SENT, ordinal, at, endpoint=endpoint, teacher=place))
         self._tries.setdefault(ordinal, Tries()).attempts += 1
 
-    def unanswered(self, ordinal: int, kind: Kind, outcome: Overload | Ambiguous, *, at: float) -> Decision:
+    def unanswered(
+        self, ordinal: int, kind: Kind, outcome: Overload | Ambiguous, *, at: float, place: int | None = None
+    ) -> Decision:
         """The attempt ended without a reply."""
-        self.journal.append(Frame(kind, ordinal, at))
-        return self._judge(ordinal, outcome, None)
+        frame = Frame(kind, ordinal, at, teacher=place)
+        self.journal.append(frame)
+        return self._judge(frame, outcome, None)
 
     def answered(
         self,
@@ -99,26 +106,35 @@ class OpenChunk:
         latency_s: float,
         endpoint: str,
         read: Callable[[Reply], Outcome],
+        place: int | None = None,
     ) -> tuple[Outcome, Decision]:
         """A reply came: it is in the journal before it is read."""
         if reply.status >= 300:  # cut before it is read, so that whoever reads the journal reads the same
             reply = replace(reply, body=reply.body[:ERROR_BODY_BYTES])
-        place = self.journal.append(Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body))
+        headers = tuple(reply.headers.items())
+        frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body, headers, place)
+        kept_at = self.journal.append(frame)
         outcome = read(reply)
-        decision = self._judge(ordinal, outcome, place)
-        if self.answers[ordinal] is place and self._remembered_bytes + len(reply.body) <= REMEMBERED_BYTES:
+        decision = self._judge(frame, outcome, kept_at)
+        if self.answers[ordinal] is kept_at and self._remembered_bytes + len(reply.body) <= REMEMBERED_BYTES:
             self._outcomes[ordinal] = outcome
             self._remembered_bytes += len(reply.body)
         return outcome, decision
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
         """What the settled answer in this frame said."""
-        return self._outcomes.get(ordinal) or self.teacher(ordinal).read(Reply(frame.status, {}, frame.body))
+        return self._outcomes.get(ordinal) or self._read(frame)
 
-    def _judge(self, ordinal: int, outcome: Outcome, place: Place | None) -> Decision:
+    def _read(self, frame: Frame) -> Outcome:
+        """What the reply in the frame says, to the teacher that the frame names."""
+        reply = Reply(frame.status, dict(frame.headers), frame.body)
+        return self.teacher(frame.ordinal, frame.teacher).read(reply)
+
+    def _judge(self, frame: Frame, outcome: Outcome, place: Place | None) -> Decision:
+        ordinal = frame.ordinal
         tries = self._tries.setdefault(ordinal, Tries())
         note(outcome, tries)
-        decision = decide(outcome, tries, max_attempts=self.teacher(ordinal).teacher.max_attempts)
+        decision = decide(outcome, tries, max_attempts=self.teacher(ordinal, frame.teacher).teacher.max_attempts)
         if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
             self._settle(ordinal, place, decision)
         elif isinstance(decision, Settled) and ordinal in self.given_up:
@@ -139,27 +155,37 @@ class OpenChunk:
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
         """Take in what earlier owners left, copying it into this journal; a frame may come any number of times.
 
+        Notes, and frames of other stages than the teacher's, are copied and say nothing here.
+
         `died`: the last owner's process died alone, so that what it had under way may have killed it.
         """
-        attempts: dict[tuple[int, float], bool] = {}
-        """(ordinal, at) to whether it has ended."""
+        attempts: dict[tuple[int, float], Frame | None] = {}
+        """(ordinal, at) to its SENT frame; None: it has ended."""
+        copied: set[bytes] = set()
         for frame in frames:
             self.had_owners = True
+            if frame.stage or frame.kind in NOTES:
+                digest = hashlib.blake2b(b"".join(encode(frame)), digest_size=16).digest()
+                if digest not in copied:
+                    copied.add(digest)
+                    self.journal.append(frame)
+                continue
+            if frame.teacher is not None and frame.teacher >= len(self._teacher_of.teachers):
+                continue
             if frame.ordinal >= len(self.answers) or (
                 self._settled[frame.ordinal] and frame.ordinal not in self.given_up
             ):
                 continue
             attempt = (frame.ordinal, frame.at)
-            ended = attempts.get(attempt)
-            if ended or (ended is not None and frame.kind is Kind.SENT):
-                continue
-            if ended is None:
+            if attempt not in attempts:
                 self._tries.setdefault(frame.ordinal, Tries()).attempts += 1
-            attempts[attempt] = frame.kind is not Kind.SENT
+            elif attempts[attempt] is None or frame.kind is Kind.SENT:
+                continue
+            attempts[attempt] = frame if frame.kind is Kind.SENT else None
             self._fold(frame, self.journal.append(frame))
-        for (ordinal, at), ended in attempts.items():
-            if not ended:
-                frame = Frame(Kind.DIED if died else Kind.CUT, ordinal, at)
+        for sent in attempts.values():
+            if sent is not None:
+                frame = sent._replace(kind=Kind.DIED if died else Kind.CUT)
                 self._fold(frame, self.journal.append(frame))
         if self.had_owners:
             self.journal.sync()  # before the journals it was copied from go
@@ -171,11 +197,11 @@ class OpenChunk:
             case Kind.SENT:
                 pass
             case Kind.ANSWERED:
-                self._judge(ordinal, self.teacher(ordinal).read(Reply(frame.status, {}, frame.body)), place)
+                self._judge(frame, self._read(frame), place)
             case Kind.NOT_SENT:
-                self._judge(ordinal, Overload("no connection"), None)
+                self._judge(frame, Overload("no connection"), None)
             case Kind.LOST:
-                self._judge(ordinal, Ambiguous("no whole reply"), None)
+                self._judge(frame, Ambiguous("no whole reply"), None)
             case Kind.DIED | Kind.CUT:
                 self._cut(ordinal, died=frame.kind is Kind.DIED)
 
@@ -194,5 +220,14 @@ class OpenChunk:
         return reasons[0] if alike and len(self.chunk.prompts) >= MIN_ALIKE else None
 
 
-TeacherOf = Callable[[bytes, int], Interpreter]
-"""The teacher for (prompt key, sample)."""
+class TeacherOf(Protocol):
+    """Which teacher a sample is asked of."""
+
+    @property
+    def teachers(self) -> Sequence[Interpreter]:
+        """All of the recipe's, in its order."""
+        ...
+
+    def __call__(self, key: bytes, sample: int, /) -> Interpreter:
+        """The teacher for the sample of the prompt with this key; always the same one."""
+        ...

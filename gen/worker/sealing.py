@@ -100,10 +100,10 @@ class Sealer:
             ordinal = number * self._open.samples + sample
             tries = self._open.tries(ordinal)
             self._maybe_billed += tries.maybe_billed
-            teacher = self._open.teacher(ordinal)
-            sample_rows = rows.SampleRows(prompt, sample, teacher, tries)
             place = self._open.answers[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
+            teacher = self._open.teacher(ordinal, frame.teacher if frame else None)
+            sample_rows = rows.SampleRows(prompt, sample, teacher, tries)
             size = prompt_size + (len(frame.body) if frame else 0)
             if (reason := self._open.given_up.get(ordinal)) is not None:
                 self._failed[reason.kind] += 1

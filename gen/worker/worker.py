@@ -53,13 +53,13 @@ class Worker:
         self._accounts = {key: Account(clock) for key in ledgers}
         self._clients = [
             TeacherClient(
-                Interpreter(teacher, recipe.ask),
+                Interpreter(teacher, recipe.ask, place=place),
                 max_tokens=recipe.ask.max_tokens,
                 transport=transport,
                 account=self._accounts[teacher.limits_key],
                 clock=clock,
             )
-            for teacher in recipe.teachers
+            for place, teacher in enumerate(recipe.teachers)
         ]
         self._hands = Hands(
             name,

@@ -2,49 +2,76 @@
 
 import io
 import itertools
+import json
+import logging
 import struct
 import subprocess
 import sys
 import tracemalloc
-from dataclasses import replace
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.errors import DatasetError, StoreAway
 from stillhouse.gen.journal.file import JournalFile, is_dead, leftovers
-from stillhouse.gen.journal.frames import MAGIC, Frame, Kind, encode, frames
+from stillhouse.gen.journal.frames import COMPRESSED, EVENT_STREAM, MAGIC, Frame, Kind, decode, encode, frames
+from tests.first_journals import FIRST_KINDS, FIRST_MAGIC, first_frame, first_of, first_payload
 
-_AT = st.floats(min_value=0, max_value=4e9, allow_nan=False)
-_ORDINALS = st.integers(0, 2**32 - 1)
-_EVENTS = st.builds(Frame, st.sampled_from([kind for kind in Kind if kind is not Kind.ANSWERED]), _ORDINALS, _AT)
-_ANSWERS = st.builds(
-    Frame,
-    st.just(Kind.ANSWERED),
-    _ORDINALS,
-    _AT,
-    st.floats(0, 1e6, width=32),
-    st.integers(0, 2**16 - 1),
-    st.text(st.characters(codec="utf-8"), max_size=60),
-    st.binary(max_size=300),
-)
-_FRAMES = st.lists(st.one_of(_EVENTS, _ANSWERS), max_size=12)
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "first_format" / "dataset" / "_stillhouse" / "journal"
+
+_TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+
+
+def _frames_of(kinds: st.SearchStrategy[Kind]) -> st.SearchStrategy[Frame]:
+    return st.builds(
+        Frame,
+        kind=kinds,
+        ordinal=st.integers(0, 2**32 - 1),
+        at=st.floats(min_value=0, max_value=4e9, allow_nan=False),
+        latency_s=st.floats(0, 1e6, width=32),
+        status=st.integers(0, 2**16 - 1),
+        endpoint=_TEXT,
+        body=st.binary(max_size=300),
+        headers=st.lists(st.tuples(_TEXT, _TEXT), max_size=3).map(tuple),
+        teacher=st.none() | st.integers(0, 2**16 - 2),
+        stage=st.integers(0, 2**8 - 1),
+        flags=st.sampled_from([0, 0, COMPRESSED, EVENT_STREAM, COMPRESSED | EVENT_STREAM]),
+    )
+
+
+_FRAMES = st.lists(_frames_of(st.sampled_from(Kind)), max_size=12)
+_FIRST_FRAMES = st.lists(_frames_of(st.sampled_from(FIRST_KINDS)).map(first_of), max_size=12)
+
+
+class Written:
+    """A journal file in memory: its frames, its bytes, and where each frame ends."""
+
+    def __init__(self, wanted: list[Frame], *, first: bool = False) -> None:
+        self.wanted = wanted
+        self.data = FIRST_MAGIC if first else MAGIC
+        self.ends: list[int] = []
+        for frame in wanted:
+            self.data += first_frame(first_payload(frame)) if first else b"".join(encode(frame))
+            self.ends.append(len(self.data))
+
+    def __repr__(self) -> str:
+        return f"{self.data[:8].decode()} {self.wanted}"
+
+
+_WRITTEN = _FRAMES.map(Written) | _FIRST_FRAMES.map(lambda wanted: Written(wanted, first=True))
+"""Journals of both versions."""
 
 
 def read(data: bytes) -> list[Frame]:
     """The frames in these bytes."""
     return list(frames(io.BytesIO(data), origin="here"))
-
-
-def written(wanted: list[Frame]) -> tuple[bytes, list[int]]:
-    """A file of these frames, and where each ends."""
-    data, ends = MAGIC, []
-    for frame in wanted:
-        data += b"".join(encode(frame))
-        ends.append(len(data))
-    return data, ends
 
 
 def is_subsequence(found: list[Frame], wanted: list[Frame]) -> bool:
@@ -53,10 +80,53 @@ def is_subsequence(found: list[Frame], wanted: list[Frame]) -> bool:
     return all(any(frame == other for other in rest) for frame in found)
 
 
-@given(_FRAMES)
-def test_frames_come_back_as_they_were_written(wanted: list[Frame]) -> None:
-    """Every kind, any body, any order."""
-    assert read(written(wanted)[0]) == wanted
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """What is logged as a warning meanwhile."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("stillhouse")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_a_frame_is_laid_out_as_documented() -> None:
+    """Byte for byte: what is on users' disks is read for ever."""
+    pairs = b'[["content-type","text/event-stream"],["retry-after","7"]]'
+    payload = struct.pack("<BBBHIdfHBI", 2, 2, 3, 4, 5, 6.5, 7.5, 200, 5, len(pairs))
+    payload += "höst".encode() + pairs + b"data: {}"
+    frame = Frame(
+        Kind.ANSWERED,
+        5,
+        6.5,
+        7.5,
+        200,
+        "höst",
+        b"data: {}",
+        (("content-type", "text/event-stream"), ("retry-after", "7")),
+        teacher=4,
+        stage=3,
+        flags=EVENT_STREAM,
+    )
+    data = struct.pack("<II", len(payload), zlib.crc32(b"STILLJ02" + payload)) + payload
+    assert b"".join(encode(frame)) == data
+    assert read(b"STILLJ02" + data) == [frame]
+    bare = struct.pack("<BBBHIdfHBI", 1, 0, 0, 65535, 9, 1.0, 0.0, 0, 0, 0)
+    data = struct.pack("<II", len(bare), zlib.crc32(b"STILLJ02" + bare)) + bare
+    assert encode(Frame(Kind.SENT, 9, 1.0)) == [data]
+    assert [kind.name for kind in sorted(Kind)] == [
+        "SENT", "ANSWERED", "NOT_SENT", "LOST", "DIED", "CUT", "VERDICT", "DECIDED", "INTENT", "SUBMITTED",
+    ]  # fmt: skip
+
+
+@given(_WRITTEN)
+def test_frames_come_back_as_they_were_written(written: Written) -> None:
+    """Every kind, any body, any order, both versions."""
+    assert read(written.data) == written.wanted
 
 
 @given(_FRAMES)
@@ -65,41 +135,129 @@ def test_a_file_reads_as_its_segments_do(tmp_path_factory: pytest.TempPathFactor
     journal = JournalFile.create(tmp_path_factory.mktemp("journal") / "0-w.journal")
     places = [journal.append(frame) for frame in wanted]
     assert [journal.read(*place) for place in places] == wanted
-    assert MAGIC + journal.tail(len(MAGIC)) == journal.path.read_bytes() == written(wanted)[0]
+    assert MAGIC + journal.tail(len(MAGIC)) == journal.path.read_bytes() == Written(wanted).data
     journal.remove()
 
 
-@given(_FRAMES, st.data())
-def test_a_torn_tail_costs_the_torn_frame_alone(wanted: list[Frame], data: st.DataObject) -> None:
+@given(_WRITTEN, st.data())
+def test_a_torn_tail_costs_the_torn_frame_alone(written: Written, data: st.DataObject) -> None:
     """Cut anywhere, filled up with zeros or not: the frames before the cut are there."""
-    whole, ends = written(wanted)
+    whole = written.data
     cut = data.draw(st.integers(len(MAGIC), len(whole)))
     filled = whole[:cut] + bytes(data.draw(st.integers(0, 200)))
     # Zeros may be just what stood there.
     intact = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(whole, filled, strict=False)))
-    assert read(filled) == wanted[: sum(end <= intact for end in ends)]
+    assert read(filled) == written.wanted[: sum(end <= intact for end in written.ends)]
 
 
-@given(_FRAMES, st.data())
-def test_a_flipped_bit_costs_the_frame_it_hit_alone(wanted: list[Frame], data: st.DataObject) -> None:
-    """Whatever bit behind the file's head."""
-    whole, ends = written(wanted)
-    if len(whole) == len(MAGIC):
+@given(_WRITTEN, st.data())
+def test_a_changed_byte_costs_the_frame_it_hit_alone(written: Written, data: st.DataObject) -> None:
+    """Whatever byte, the file's head included: a frame tells its own version."""
+    place = data.draw(st.integers(0, len(written.data) - 1))
+    damaged = bytearray(written.data)
+    damaged[place] ^= data.draw(st.integers(1, 255))
+    if damaged[:6] == MAGIC[:6] and damaged[6:8] > MAGIC[6:]:
+        with pytest.raises(DatasetError):
+            read(bytes(damaged))
         return
-    place = data.draw(st.integers(len(MAGIC), len(whole) - 1))
-    damaged = bytearray(whole)
-    damaged[place] ^= 1 << data.draw(st.integers(0, 7))
-    hit = sum(end <= place for end in ends)
-    assert read(bytes(damaged)) == wanted[:hit] + wanted[hit + 1 :]
+    hit = sum(end <= place for end in written.ends) if place >= len(MAGIC) else len(written.ends)
+    assert read(bytes(damaged)) == written.wanted[:hit] + written.wanted[hit + 1 :]
 
 
-@given(_FRAMES, st.data())
-def test_no_damage_makes_up_a_frame(wanted: list[Frame], data: st.DataObject) -> None:
+@given(_WRITTEN, st.data())
+def test_no_damage_makes_up_a_frame(written: Written, data: st.DataObject) -> None:
     """A stretch of other bytes in the middle, of another length too: only written frames are found."""
-    whole, _ = written(wanted)
+    whole = written.data
     start, end = sorted(data.draw(st.tuples(*[st.integers(len(MAGIC), len(whole))] * 2)))
     damaged = whole[:start] + data.draw(st.binary(max_size=50)) + whole[end:]
-    assert is_subsequence(read(damaged), wanted)
+    assert is_subsequence(read(damaged), written.wanted)
+
+
+@given(_FRAMES, st.data())
+def test_what_a_later_release_adds_is_skipped_with_one_warning(wanted: list[Frame], data: st.DataObject) -> None:
+    """Kinds and flags that nobody knows yet, anywhere in a file: the frames between them are read."""
+    kinds = st.integers(0, 255).filter(lambda kind: kind not in list(Kind)).map(lambda kind: cast("Kind", kind))
+    unknown = _frames_of(kinds) | st.builds(
+        lambda frame, flag: frame._replace(flags=frame.flags & ~COMPRESSED | flag),
+        _frames_of(st.sampled_from(Kind)),
+        st.integers(2, 7).map(lambda bit: 1 << bit),
+    )
+    file, added = MAGIC, 0
+    for frame in [*wanted, None]:
+        for other in data.draw(st.lists(unknown, max_size=2)):
+            added += 1
+            file += b"".join(encode(other))
+        file += b"" if frame is None else b"".join(encode(frame))
+    with warnings() as said:
+        assert read(file) == wanted
+    assert len(said) == min(added, 1)
+    assert all(text.startswith("here: has a frame of kind ") and "newer version" in text for text in said)
+
+
+def test_an_unknown_kind_in_a_first_journal_is_skipped() -> None:
+    """The first format had no more kinds than six, and no flags."""
+    strange = first_frame(struct.pack("<BId", 77, 1, 1.0))
+    frame = first_frame(first_payload(Frame(Kind.SENT, 1, 1.0)))
+    with warnings() as said:
+        assert read(FIRST_MAGIC + strange + frame + strange) == [Frame(Kind.SENT, 1, 1.0)]
+    assert said == [
+        "here: has a frame of kind 77 with flags 0, which only a newer version of Stillhouse reads; "
+        "such frames are skipped"
+    ]
+
+
+@given(st.sampled_from([Kind.VERDICT, Kind.DECIDED, Kind.INTENT, Kind.SUBMITTED]), st.dictionaries(_TEXT, _TEXT))
+def test_a_note_carries_any_object(kind: Kind, said: dict[str, str]) -> None:
+    """Its keys are its readers' business."""
+    frame = Frame(kind, 1, 2.0, body=json.dumps(said).encode(), stage=1)
+    (found,) = read(Written([frame]).data)
+    assert json.loads(found.body) == said
+
+
+def test_a_compressed_body_is_small_on_disk_alone() -> None:
+    """Who reads it sees nothing of that."""
+    frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"data: {}\n\n" * 5000, flags=COMPRESSED | EVENT_STREAM)
+    data = b"".join(encode(frame))
+    assert len(data) < 1000
+    assert decode(data) == frame
+    assert read(MAGIC + data) == [frame]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x01\x00",
+        struct.pack("<I", 4) + b"no zstd",
+        struct.pack("<I", 2**32 - 1) + pa.Codec("zstd").compress(b"bomb", asbytes=True),
+        struct.pack("<I", 5) + pa.Codec("zstd").compress(b"longer than it says", asbytes=True),
+    ],
+)
+def test_a_body_that_can_t_be_decompressed_costs_its_frame_alone(body: bytes) -> None:
+    """Also where its length would fill the memory."""
+    payload = struct.pack("<BBBHIdfHBI", 2, COMPRESSED, 0, 0, 1, 1.0, 0.5, 200, 0, 0) + body
+    strange = struct.pack("<II", len(payload), zlib.crc32(MAGIC + payload)) + payload
+    sent = Frame(Kind.SENT, 7, 1.0)
+    assert decode(strange) is None
+    assert read(MAGIC + strange + b"".join(encode(sent))) == [sent]
+
+
+def test_the_first_release_s_own_journals_are_read_frame_by_frame() -> None:
+    """Real ones: every byte of theirs is in a frame that was found."""
+    paths = sorted(FIXTURE.rglob("*.journal"))
+    assert len(paths) == 5
+    kinds: list[Kind] = []
+    for path in paths:
+        with warnings() as said, path.open("rb") as file:
+            found = list(frames(file, origin=path.name))
+        assert not said
+        assert FIRST_MAGIC + b"".join(first_frame(first_payload(frame)) for frame in found) == path.read_bytes()
+        assert all(frame == first_of(frame) for frame in found)
+        kinds += [frame.kind for frame in found]
+        answers = [frame for frame in found if frame.kind is Kind.ANSWERED]
+        assert all(frame.endpoint and frame.status for frame in answers)
+        assert all(json.loads(frame.body)["choices"] for frame in answers if frame.status == 200)
+    assert kinds.count(Kind.ANSWERED) >= 17
 
 
 def test_frames_behind_a_stretch_larger_than_the_window_are_found() -> None:
@@ -113,18 +271,18 @@ def test_frames_behind_a_stretch_larger_than_the_window_are_found() -> None:
 def test_a_large_body_comes_back() -> None:
     """As large as the largest reply."""
     frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"x" * 2**26)
-    assert read(written([frame, replace(frame, body=b"y")])[0]) == [frame, replace(frame, body=b"y")]
+    assert read(Written([frame, frame._replace(body=b"y")]).data) == [frame, frame._replace(body=b"y")]
 
 
 def test_an_endpoint_s_name_is_cut_to_what_fits() -> None:
     """Also where the cut falls into a character."""
     frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "ä" * 200, b"body")
-    (found,) = read(written([frame])[0])
+    (found,) = read(Written([frame]).data)
     assert found.body == b"body"
     assert found.endpoint.startswith("ä" * 127)
 
 
-@pytest.mark.parametrize("version", [b"02", b"10"])
+@pytest.mark.parametrize("version", [b"03", b"10"])
 def test_a_newer_version_is_refused(version: bytes) -> None:
     """It is told by the file's name what to do."""
     with pytest.raises(DatasetError, match=r"here: written by a newer version .*use that version"):

@@ -130,7 +130,7 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
 
 def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """None is much larger than SEGMENT_BYTES."""
-    monkeypatch.setattr(stillhouse.gen.journal.shipping, "SEGMENT_BYTES", 100)
+    monkeypatch.setattr(stillhouse.gen.journal.shipping, "SEGMENT_BYTES", 150)  # three frames
     begun(tmp_path, frames=10).close()
     sweep(store, tmp_path)
     assert len(keys(store)) == 4

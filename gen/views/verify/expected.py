@@ -24,7 +24,7 @@ class Identity:
 
     bound: Binding
     ids: Mapping[str, RecordIds]
-    """By the teacher's name."""
+    """By the teacher's name, in the recipe's order."""
 
     @classmethod
     def of(cls, bound: Binding) -> Self:
@@ -104,13 +104,13 @@ class Expected:
         """The samples that are asked of a prompt of the chunk."""
         return self.again[key].keys() if key in self.again else range(self.samples)
 
-    def ordinals(self, identity: Identity) -> dict[str, int]:
-        """The chunk's possible record ids: prompt x samples + sample of each."""
+    def ordinals(self, identity: Identity) -> dict[str, tuple[int, int]]:
+        """The chunk's possible record ids: (prompt x samples + sample, the teacher's place) of each."""
         return {
-            ids.of(bytes.fromhex(key), sample): place * self.samples + sample
+            ids.of(bytes.fromhex(key), sample): (place * self.samples + sample, teacher)
             for key, (place, _) in self.asks.items()
             for sample in self.samples_of(key)
-            for ids in identity.ids.values()
+            for teacher, ids in enumerate(identity.ids.values())
         }
 
 

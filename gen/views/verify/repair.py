@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -166,15 +167,14 @@ class Repairer:
             return None
         return self._read_raw(chunk, expected.ordinals(self._identity))
 
-    def _read_raw(self, chunk: ChunkId, ordinals: Mapping[str, int]) -> Iterator[Frame]:
+    def _read_raw(self, chunk: ChunkId, samples: Mapping[str, tuple[int, int]]) -> Iterator[Frame]:
         for stat in self._store.list(f"_stillhouse/raw/part-{chunk}-"):
             # What comes before a damaged page is as good as in any other file.
             with suppress(*UNREADABLE), self._store.open(stat.key) as file:
                 for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(64):
                     for row in batch.to_pylist():
-                        if (ordinal := ordinals.get(row["record_id"])) is not None:
-                            at = row["received_at"].timestamp()
-                            yield Frame(Kind.ANSWERED, ordinal, at, 0.0, row["status"], row["endpoint"], row["body"])
+                        if (sample := samples.get(row["record_id"])) is not None:
+                            yield _answered(row, ordinal=sample[0], teacher=sample[1])
 
     def _replay(self, chunk: ChunkId) -> int:
         """Write the answers to the chunk's journal, where its next owner looks; how many."""
@@ -186,10 +186,17 @@ class Repairer:
         for frame in self._frames(chunk) or ():
             if frame.ordinal not in seen:
                 seen.add(frame.ordinal)
-                journal.append(Frame(Kind.SENT, frame.ordinal, frame.at))
+                sent = Frame(Kind.SENT, frame.ordinal, frame.at, endpoint=frame.endpoint, teacher=frame.teacher)
+                journal.append(sent)
                 journal.append(frame)
                 if shipper.behind_bytes >= SHIP_BYTES:
                     shipper.ship()
         shipper.ship()
         journal.close() if store.is_local else journal.remove()
         return len(seen)
+
+
+def _answered(row: Mapping[str, Any], *, ordinal: int, teacher: int) -> Frame:
+    """A row of raw/ as the frame that it was made of, less what raw/ does not keep."""
+    at = row["received_at"].timestamp()
+    return Frame(Kind.ANSWERED, ordinal, at, 0.0, row["status"], row["endpoint"], row["body"], teacher=teacher)
