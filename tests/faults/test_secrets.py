@@ -79,6 +79,7 @@ def keyed(tmp_path: Path, url: str, reference: str) -> Recipe:
         },
         {"status": 400, "share": 0.5, "body": '{"error": {"message": "no such model for KEY"}}'},
         {"status": 503, "share": 0.2, "body": "<html>KEY</html>", "headers": {"x-echo": "KEY"}},
+        {"status": 401, "body": "", "headers": {"x-amzn-errortype": "KEY", "content-type": "x; key=KEY"}},
         {"status": 307, "share": 0.5, "body": "", "headers": {"location": "http://host/?key=KEY"}},
     ],
     ids=lambda fault: str(fault["status"]),

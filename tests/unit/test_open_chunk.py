@@ -15,15 +15,17 @@ from s3_server import S3Server
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.journal.file import JournalFile, leftovers
-from stillhouse.gen.journal.frames import Frame, Kind, frames
+from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
 from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
-from stillhouse.gen.teachers.outcome import Ambiguous, Money, Overload
+from stillhouse.gen.teachers.outcome import Ambiguous, Money, Outcome, Overload
 from stillhouse.gen.teachers.retry import MAX_DEATHS, GiveUp, Tries
+from stillhouse.gen.teachers.signals import KEPT_HEADERS
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.open_chunk import REMEMBERED_BYTES, OpenChunk
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Recipe
+from tests.first_journals import FIRST_MAGIC, first_journal, first_of, in_first_format
 
 ERROR = '{"error": {"message": "%s", "code": "%s"}}'
 REPLIES = {
@@ -45,8 +47,8 @@ SAMPLES, PROMPTS = 2, 3
 
 
 def recipe() -> Recipe:
-    """Two teachers, few attempts."""
-    teachers = [{"name": name, "api": "simulator", "max_attempts": 3} for name in ("a", "b")]
+    """Two teachers, few attempts, of the one fewer than of the other."""
+    teachers = [{"name": name, "api": "simulator", "max_attempts": most} for name, most in (("a", 3), ("b", 2))]
     return recipe_of(Path("/nowhere"), ask={"samples": SAMPLES}, teachers=teachers)
 
 
@@ -69,16 +71,17 @@ def opened(path: Path) -> OpenChunk:
     return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, teacher_of=teachers_of(recipe()))
 
 
-def end(held: OpenChunk, ordinal: int, how: str, *, at: float) -> None:
-    """The attempt ends so."""
+def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None = None) -> None:
+    """The attempt ends so; `place`: the teacher that was asked, where it is not the one assigned."""
     if how == "lost":
-        held.unanswered(ordinal, Kind.LOST, Ambiguous("lost"), at=at)
+        held.unanswered(ordinal, Kind.LOST, Ambiguous("lost"), at=at, place=place)
     elif how == "not sent":
-        held.unanswered(ordinal, Kind.NOT_SENT, Overload("away"), at=at)
+        held.unanswered(ordinal, Kind.NOT_SENT, Overload("away"), at=at, place=place)
     else:
         status, body = REPLIES[how]
-        read = held.teacher(ordinal).read
-        held.answered(ordinal, Reply(status, {}, body), at=at, latency_s=0.5, endpoint="host", read=read)
+        reply = Reply(status, {"content-type": "application/json", "retry-after": "1"}, body)
+        read = held.teacher(ordinal, place).read
+        held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="host", read=read, place=place)
 
 
 def state(held: OpenChunk) -> list[tuple[bool, Tries, GiveUp | None, Frame | None]]:
@@ -108,8 +111,9 @@ def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> list[obj
     return wanted
 
 
+PLACES = st.sampled_from([None, 0, 1])
 STEPS = st.one_of(
-    st.tuples(st.just("ask"), st.integers(0, SAMPLES * PROMPTS - 1)),
+    st.tuples(st.just("ask"), st.integers(0, SAMPLES * PROMPTS - 1), PLACES),
     st.tuples(st.just("end"), st.integers(0, SAMPLES * PROMPTS - 1), st.sampled_from(ENDS)),
     st.tuples(st.just("crash"), st.booleans(), st.booleans(), st.integers(0, 30)),
 )
@@ -125,14 +129,16 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
     store = open_dataset(recipe_of(folder))
     names = (folder / f"{number:03d}-w.journal" for number in itertools.count())
     held, clock = opened(next(names)), itertools.count(1000)
-    under_way: dict[int, float] = {}
+    under_way: dict[int, tuple[float, int | None]] = {}
     for step in steps:
         match step:
-            case ("ask", int(ordinal)) if ordinal in set(held.todo()) - under_way.keys():
-                under_way[ordinal] = float(next(clock))
-                held.sent(ordinal, at=under_way[ordinal])
+            case ("ask", int(ordinal), int() | None as place) if ordinal in set(held.todo()) - under_way.keys():
+                at = float(next(clock))
+                under_way[ordinal] = at, place
+                held.sent(ordinal, at=at, endpoint="host", place=place)
             case ("end", int(ordinal), str(how)) if ordinal in under_way:
-                end(held, ordinal, how, at=under_way.pop(ordinal))
+                at, place = under_way.pop(ordinal)
+                end(held, ordinal, how, at=at, place=place)
             case ("crash", bool(died), bool(twice), int(copied)):
                 wanted = after_crash(held, set(under_way), died=died)
                 held.journal.close()
@@ -144,6 +150,38 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
                 assert state(held) == wanted
                 for path in old if not twice else ():
                     path.unlink()
+    held.journal.remove()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEPS, max_size=40), st.lists(st.booleans(), min_size=1, max_size=3))
+def test_a_chunk_left_by_an_older_version_is_recovered_alike(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]], olds: list[bool]
+) -> None:
+    """Journals of both formats, a frame in each maybe, one owner after the other: what is known is what was known."""
+    folder = tmp_path_factory.mktemp("journal")
+    store = open_dataset(recipe_of(folder))
+    held, clock = opened(folder / "0.journal"), itertools.count(1000)
+    under_way: dict[int, float] = {}
+    for number, old in enumerate(olds, start=1):
+        for step in steps:
+            match step:
+                case ("ask", int(ordinal), _) if ordinal in set(held.todo()) - under_way.keys():
+                    under_way[ordinal] = float(next(clock))
+                    held.sent(ordinal, at=under_way[ordinal], endpoint="host")
+                case ("end", int(ordinal), str(how)) if ordinal in under_way:
+                    end(held, ordinal, how, at=under_way.pop(ordinal))
+        wanted, under_way = after_crash(held, set(under_way), died=False), {}
+        held.journal.close()
+        path = held.journal.path
+        if old:
+            path.write_bytes(in_first_format(path.read_bytes()))
+            wanted = [(*rest, frame and first_of(frame)) for *rest, frame in wanted]  # type: ignore[misc]
+        held = opened(folder / f"{number}.journal")
+        held.recover(recovered(store, FIRST, folder, mine=held.journal.path), died=False)
+        assert [tuple(each) for each in state(held)] == wanted
+        assert held.journal.path.read_bytes().startswith(MAGIC)
+        path.unlink()
     held.journal.remove()
 
 
@@ -225,6 +263,108 @@ def test_frames_of_another_shape_of_chunk_are_passed_over(tmp_path: Path) -> Non
     held.recover([Frame(Kind.SENT, SAMPLES * PROMPTS, 1.0)], died=False)
     assert held.left == SAMPLES * PROMPTS
     assert held.had_owners
+
+
+def test_a_frame_of_the_first_format_is_copied_into_the_present_one(tmp_path: Path) -> None:
+    """With all that the first release knew of it."""
+    old = tmp_path / "0.journal"
+    answered = Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "host", body_of())
+    old.write_bytes(first_journal([Frame(Kind.SENT, 0, 1.0), answered, Frame(Kind.SENT, 1, 2.0)]))
+    held = opened(tmp_path / "1.journal")
+    held.recover(recovered(open_dataset(recipe_of(tmp_path)), FIRST, tmp_path, mine=held.journal.path), died=False)
+    data = held.journal.path.read_bytes()
+    assert data.startswith(MAGIC)
+    assert FIRST_MAGIC not in data
+    with held.journal.path.open("rb") as file:
+        assert list(frames(file, origin="here")) == [
+            Frame(Kind.SENT, 0, 1.0), answered, Frame(Kind.SENT, 1, 2.0), Frame(Kind.CUT, 1, 2.0),
+        ]  # fmt: skip
+
+
+def test_an_attempt_that_was_cut_off_says_whom_it_was_sent_to(tmp_path: Path) -> None:
+    """As its SENT frame did."""
+    held = opened(tmp_path / "0.journal")
+    held.sent(0, at=1.0, endpoint="host:8000", place=1)
+    again = reopened(held, tmp_path / "1.journal", died=True)
+    with again.journal.path.open("rb") as file:
+        sent, died = frames(file, origin="here")
+    assert sent == Frame(Kind.SENT, 0, 1.0, endpoint="host:8000", teacher=1)
+    assert died == sent._replace(kind=Kind.DIED)
+
+
+NOTE = Frame(Kind.VERDICT, 0, 5.0, body=b'{"accepted": true, "a later key": [1]}', stage=1)
+JUDGED = Frame(Kind.ANSWERED, 0, 4.0, 0.5, 200, "judge", body_of("5"), teacher=1, stage=1)
+LATER = [
+    NOTE,
+    Frame(Kind.SENT, 0, 4.0, endpoint="judge", teacher=1, stage=1),
+    JUDGED,
+    Frame(Kind.DECIDED, 1, 6.0, body=b'{"not_needed": true}'),
+    Frame(Kind.INTENT, 2**32 - 1, 7.0, body=b'{"intent": "0123"}', teacher=99),
+    Frame(Kind.SUBMITTED, 2**32 - 1, 8.0, body=b'{"batch": "b"}', teacher=1),
+    NOTE._replace(at=5.5),
+]
+"""What this version writes nowhere and must not lose."""
+
+
+def test_what_later_features_write_is_kept_and_says_nothing_yet(tmp_path: Path) -> None:
+    """Once each, through recovery after recovery, also of a settled sample; a judge's reply is not an answer."""
+    held = opened(tmp_path / "0.journal")
+    held.sent(0, at=1.0)
+    end(held, 0, "answer", at=1.0)
+    for frame in LATER:
+        held.journal.append(frame)
+    wanted = state(held)
+    store = open_dataset(recipe_of(tmp_path))
+    for number in range(1, 4):  # no old journal goes: each owner finds all copies
+        held.journal.close()
+        held = opened(tmp_path / f"{number}.journal")
+        held.recover(recovered(store, FIRST, tmp_path, mine=held.journal.path), died=True)
+        assert state(held) == wanted
+        with held.journal.path.open("rb") as file:
+            found = [frame for frame in frames(file, origin="here") if frame.kind in NOTES or frame.stage]
+        assert found == LATER
+
+
+def test_a_reply_is_read_by_the_teacher_that_its_frame_names(tmp_path: Path) -> None:
+    """Another than the one assigned may have answered; one that the recipe does not have is passed over."""
+    held = opened(tmp_path / "0.journal")
+    ordinal = next(n for n in range(SAMPLES * PROMPTS) if held.teacher(n).teacher.name == "a")
+    failed = Frame(Kind.ANSWERED, ordinal, 1.0, 0.5, 500, "host", b"", teacher=1)
+    held.recover([failed, failed._replace(at=2.0, teacher=7)], died=False)
+    assert held.tries(ordinal) == Tries(attempts=1, failures=1)
+    assert ordinal in held.todo()
+    again = opened(tmp_path / "1.journal")
+    again.recover([failed, failed._replace(at=2.0)], died=False)
+    assert again.given_up[ordinal].kind == "overload", "b has two attempts, a would have three"
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from([*KEPT_HEADERS]), st.sampled_from(["0", "7", "soon", "Wed, 21 Oct 2026 07:28:30 GMT", "é"])
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from([*REPLIES]), HEADERS)
+def test_a_reply_means_the_same_live_and_in_a_journal(
+    tmp_path_factory: pytest.TempPathFactory, how: str, headers: dict[str, str]
+) -> None:
+    """The wait that it orders included, which no state holds."""
+    held = opened(tmp_path_factory.mktemp("journal") / "0.journal")
+    seen: list[Reply] = []
+
+    def read(reply: Reply) -> Outcome:
+        seen.append(reply)
+        return held.teacher(0).read(reply)
+
+    held.sent(0, at=1.0)
+    status, body = REPLIES[how]
+    live, _ = held.answered(0, Reply(status, headers, body), at=1.0, latency_s=0.5, endpoint="h", read=read)
+    with held.journal.path.open("rb") as file:
+        _, frame = frames(file, origin="here")
+    kept = Reply(frame.status, dict(frame.headers), frame.body)
+    assert [kept] == seen
+    assert held.teacher(0).read(kept) == live
+    held.journal.remove()
 
 
 def test_every_reply_reads_back_as_it_was_read(tmp_path: Path) -> None:

@@ -305,6 +305,30 @@ def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
     assert told == [("ambiguous", 1, None, None), ("overload", 2, "127.0.0.1:9", "<html>")]
 
 
+def test_a_record_is_of_the_teacher_that_answered(tmp_path: Path) -> None:
+    """Its id, its name and its price, where the journal names another teacher than the one assigned."""
+    teachers = [
+        {"name": name, "api": "simulator", "price": {"input": 0, "output": price}}
+        for name, price in (("a", 1), ("b", 2))
+    ]
+    recipe, held = chunk_of(tmp_path, questions(6), teachers=teachers, ask={"max_tokens": 50})
+    names = []
+    for ordinal in range(6):
+        place = 1 - [each.name for each in recipe.teachers].index(held.teacher(ordinal).teacher.name)
+        names.append(recipe.teachers[place].name)
+        held.sent(ordinal, at=1.0, endpoint="host", place=place)
+        read = held.teacher(ordinal, place).read
+        reply = Reply(200, {}, body_of(f"answer {ordinal}"))
+        held.answered(ordinal, reply, at=1.0, latency_s=0.1, endpoint="host", read=read, place=place)
+    _, files = sealed(recipe, held)
+    assert [row["teacher"] for row in files["data"]] == names
+    assert set(names) == {"a", "b"}
+    for ordinal, row in enumerate(files["data"]):
+        place = ["a", "b"].index(names[ordinal])
+        assert row["record_id"] == held.teacher(ordinal, place).ids.of(held.prompt(ordinal).key, 0)
+        assert row["cost_usd"] == 7 * (place + 1) / 1e6
+
+
 def test_inline_reasoning_heads_the_completion(tmp_path: Path) -> None:
     """For training on the chain; an answer without one stays as it is."""
     bodies = (body_of("four", reasoning="hm"), body_of("five"), body_of("half", reasoning="hm", finish="length"))

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from builders import FIRST, recipe_of
 from s3_server import Fault, S3Server
@@ -12,10 +13,11 @@ import stillhouse.gen.journal.shipping
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
 from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
+from tests.first_journals import first_journal
 
 OTHER = ChunkId(0, 1)
 
@@ -126,6 +128,22 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
     assert sweep(store, tmp_path) == [FIRST]
     assert sweep(store, tmp_path) == sweep(store, tmp_path / "none") == []
     assert list(recovered(store, FIRST, tmp_path / str(FIRST))) == [*map(answered, range(5)), answered(0)]
+
+
+def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Store) -> None:
+    """Its journals here go into segments of the present format; its segments in the store are read as they are."""
+    wanted = [sent(0), answered(0), sent(1)]
+    path = tmp_path / str(FIRST) / "1-w1.journal"
+    path.parent.mkdir()
+    path.write_bytes(first_journal(wanted))
+    assert list(recovered(store, FIRST, path.parent)) == wanted
+    store.put(
+        f"{FIRST.journal_prefix}0-w0-000000.zst", pa.Codec("zstd").compress(first_journal([sent(2)]), asbytes=True)
+    )
+    assert sweep(store, tmp_path) == [FIRST]
+    assert list(recovered(store, FIRST, path.parent)) == [sent(2), *wanted]
+    swept = store.get(f"{FIRST.journal_prefix}1-w1-left-000000.zst")
+    assert pa.CompressedInputStream(pa.BufferReader(swept), "zstd").read().startswith(MAGIC)
 
 
 def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

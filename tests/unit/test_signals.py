@@ -21,7 +21,7 @@ from stillhouse.gen.teachers.outcome import (
     TooLong,
     Trouble,
 )
-from stillhouse.gen.teachers.signals import MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
+from stillhouse.gen.teachers.signals import KEPT_HEADERS, MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
 from stillhouse.gen.teachers.transport import Reply
 
 
@@ -227,6 +227,19 @@ def test_any_retry_after_is_a_bounded_wait(headers: dict[str, str]) -> None:
     """Nothing in a header raises, or makes us wait for ever."""
     wait_s = retry_after_s(headers)
     assert wait_s is None or 0 <= wait_s <= MAX_WAIT_S
+
+
+@given(
+    st.integers(200, 599),
+    st.sampled_from(
+        [b"", b"<html>", b'{"error": {"code": 429}}', json.dumps(google(429, "RESOURCE_EXHAUSTED", "m")).encode()]
+    ),
+    st.dictionaries(st.sampled_from([*KEPT_HEADERS, "x-ratelimit-remaining", "server", "x-request-id"]), HEADER),
+)
+def test_an_outcome_depends_on_no_header_that_is_not_kept(status: int, body: bytes, headers: dict[str, str]) -> None:
+    """What is read live is what a journal has."""
+    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
+    assert trouble_of(Reply(status, headers, body)) == trouble_of(Reply(status, kept, body))
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,28 @@ async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str
         assert all(CANARY[n : n + 8] not in text for n in range(len(CANARY) - 7)), text
 
 
+@pytest.mark.parametrize("status", [200, 429])
+async def test_of_a_reply_s_headers_those_are_kept_that_an_outcome_may_depend_on(status: int) -> None:
+    """The journal keeps what is returned here."""
+    headers = {"content-type": "application/json", "retry-after": "7", "x-should-retry": "false"}
+    asked = client(Wire(Reply(status, headers | {"server": "nginx", "set-cookie": "id=1"}, b"{}")))
+    assert await asked.post(await taken(asked), b"") == Reply(status, headers, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("status", "value"), [(200, CANARY), (200, f"x; key={CANARY}"), (401, CANARY), (401, f"key {CANARY[:8]}****")]
+)
+async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, status: int, value: str) -> None:
+    """As in a body: whole in an answer, and in any part in a refusal."""
+    monkeypatch.setenv("T_KEY", CANARY)
+    headers = {"content-type": value, "retry-after": "7"}
+    asked = client(Wire(Reply(status, headers, b"{}")), api_key="env:T_KEY")
+    reply = await asked.post(await taken(asked), b"")
+    assert "[key]" in reply.headers["content-type"]
+    assert CANARY[:8] not in reply.headers["content-type"]
+    assert reply.headers["retry-after"] == "7"
+
+
 @pytest.mark.parametrize(
     "text", ["sk-proj-abcd1234", "sk-...abcd", "sk-sim*****lator", "Bearer abc.def", "AIzaSyA-123456", "hf_abcdefgh"]
 )
