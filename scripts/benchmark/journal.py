@@ -15,6 +15,7 @@ from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
 
 CHUNKS, PER_CHUNK, BODY_BYTES = 50, 1000, 700
+HEADERS = (("content-type", "application/json"), ("date", "Thu, 26 Nov 2026 10:00:00 GMT"))
 
 
 def main() -> None:
@@ -27,8 +28,8 @@ def main() -> None:
             marks = [time.process_time()]
             places = []
             for ordinal in range(PER_CHUNK):
-                journal.append(Frame(Kind.SENT, ordinal, 1.0))
-                frame = Frame(Kind.ANSWERED, ordinal, 1.0, 0.5, 200, "host", body[:BODY_BYTES])
+                journal.append(Frame(Kind.SENT, ordinal, 1.0, endpoint="host", teacher=0))
+                frame = Frame(Kind.ANSWERED, ordinal, 1.0, 0.5, 200, "host", body[:BODY_BYTES], HEADERS, 0)
                 places.append(journal.append(frame))
             marks.append(time.process_time())
             pa.Codec("zstd").compress(MAGIC + journal.tail(len(MAGIC)), asbytes=True)

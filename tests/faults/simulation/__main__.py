@@ -42,7 +42,11 @@ def _many(first: int, *, count: int | None, minutes: float | None, keep_going: b
                 return 1
         else:
             totals.update(
-                requests=figures.requests, runs=figures.runs, lost=figures.lost, virtual_s=int(figures.seconds)
+                requests=figures.requests,
+                runs=figures.runs,
+                lost=figures.lost,
+                virtual_s=int(figures.seconds),
+                aged=figures.aged,
             )
             totals.update(figures.blows)
         seed += 1

@@ -162,7 +162,13 @@ class History:
         if earlier.serial in self._knows[process]:
             raise Broken(f"{what}; it had that answer")
         chunk = earlier.copies[0].path.parent.name
-        opened_at = self._opened[process, chunk]
+        opened_at = self._opened.get((process, chunk))
+        if opened_at is None:  # a retry asks a Failure: the answer was kept by a worker that others had taken for dead
+            askers = [request.process for request in self.by_sample[request.sample]]
+            if not (earlier.serial in self.lost or self.upheaval or any(asker.disturbed for asker in askers)):
+                raise Broken(f"{what}; chunk {chunk} was sealed without it")
+            self.lost.add(earlier.serial)
+            return
         assert earlier.kept_at is not None
         if earlier.kept_at > opened_at:
             if not (process.disturbed or earlier.process.disturbed or self.upheaval):

@@ -1,4 +1,7 @@
-"""The real journal on a disk that may be full, in a process that may die before, within and after each write."""
+"""The real journal on a disk that may be full, in a process that may die before, within and after each write.
+
+What a worker leaves behind may be as the first release would have left it, in STILLJ01.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,11 +26,12 @@ def journal_class(
     torn: Callable[[], float | None],
     kill: Callable[[Process], None],
     segments: Callable[[str], Iterator[str]],
+    ages: Callable[[bytes], bytes],
 ) -> type[JournalFile]:
     """A JournalFile of this world.
 
     `torn`: the part of a frame that is written before its process dies in the middle of it, None where it lives on;
-    `segments`: the keys of what is shipped of a chunk.
+    `segments`: the keys of what is shipped of a chunk; `ages`: the bytes of a journal as they are found by others.
     """
 
     class SimulatedJournal(JournalFile):
@@ -69,6 +73,18 @@ def journal_class(
             """See JournalFile."""
             check_alive()
             return super().tail(start)
+
+        def close(self) -> None:
+            """See JournalFile."""
+            if not self.closed:
+                with suppress(FileNotFoundError):  # another has the chunk now, or it is sealed
+                    data = self.path.read_bytes()
+                    if (aged := ages(data)) is not data:
+                        # A new file: who has opened this one already reads on in it.
+                        fresh = self.path.with_suffix(".aged")
+                        fresh.write_bytes(aged)
+                        fresh.rename(self.path)
+            super().close()
 
         def remove(self) -> None:
             """See JournalFile."""

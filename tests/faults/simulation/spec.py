@@ -46,6 +46,8 @@ class Spec:
     """Whether the later file and the growth come while the first generation is open."""
     more_samples: int = 0
     """How many more are wanted then."""
+    first_format_share: float = 0.0
+    """Journals left and segments shipped that are in STILLJ01, as an older version's are."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
 
@@ -82,6 +84,7 @@ class Spec:
             pilot_s=rng.uniform(0.5, 8.0),
             together=rng.random() < 0.5,
             more_samples=rng.choice((0, 0, 0, 1, 2)),
+            first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)),
             weights=weights,
         )
 

@@ -95,7 +95,9 @@ class Bucket:
     is_local = False
     url = URL
 
-    def __init__(self, wire: Wire, history: History, scratch: Path) -> None:
+    def __init__(self, wire: Wire, history: History, scratch: Path, *, ages: Callable[[bytes], bytes]) -> None:
+        """`ages`: the bytes of a journal's segment as they are found by others."""
+        self._ages = ages
         self._wire = wire
         self._history = history
         self._scratch = scratch
@@ -181,10 +183,12 @@ class Bucket:
 
     def _keep(self, key: str, body: bytes | Path) -> str:
         data = body if isinstance(body, bytes) else body.read_bytes()
-        self._objects[key] = _Object(data, uuid4().hex)
         if key.startswith(JOURNAL_PREFIX):
             with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-                self._history.shipped(key, stream.read())
+                segment = self._ages(stream.read())
+            data = pa.Codec("zstd").compress(segment, asbytes=True)
+            self._history.shipped(key, segment)
+        self._objects[key] = _Object(data, uuid4().hex)
         return self._objects[key].etag
 
 

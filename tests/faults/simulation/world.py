@@ -23,6 +23,7 @@ from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
 from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError
+from tests.first_journals import in_first_format
 
 from .checks import check_stored
 from .crew import Crew
@@ -56,6 +57,8 @@ class Figures:
     lost: int
     """Kept answers that were asked again because they went with a disk, or two workers had one chunk."""
     blows: Counter[str]
+    aged: int
+    """Journals and segments that were left in STILLJ01."""
 
 
 class World:
@@ -81,7 +84,11 @@ class World:
         wire = Wire(rng, loop, history, self._weather, nemesis.point)
         recipe = spec.recipe(root)
         (root / "scratch").mkdir()
-        store = Disk(Path(recipe.dataset.path), wire) if spec.local else Bucket(wire, history, root / "scratch")
+        store = (
+            Disk(Path(recipe.dataset.path), wire)
+            if spec.local
+            else Bucket(wire, history, root / "scratch", ages=self._ages)
+        )
         head = Node("head", root / "head")
         nodes = [Node(f"node-{n}", root / f"node-{n}", can_be_lost=not spec.local) for n in range(spec.nodes)]
         nemesis.loop, nemesis.processes, nemesis.history = loop, processes, history
@@ -109,7 +116,7 @@ class World:
             workers=spec.workers,
             loss_share=spec.loss_share,
         )
-        self._runs = 0
+        self._runs = self._aged = 0
 
     def run(self) -> Figures:
         """Live it.
@@ -131,6 +138,7 @@ class World:
             runs=self._runs,
             lost=len(history.lost),
             blows=self._nemesis.blows,
+            aged=self._aged,
         )
 
     async def _live(self) -> None:
@@ -235,6 +243,7 @@ class World:
             torn=self._nemesis.torn,
             kill=services.processes.kill,
             segments=self._segments,
+            ages=self._ages,
         )
         locks = mock.Mock(Lock=lambda: TurnLock(self._loop))
         with (
@@ -243,6 +252,13 @@ class World:
             mock.patch.object(stillhouse.cluster.actors.prompt_queue, "threading", locks),
         ):
             yield
+
+    def _ages(self, data: bytes) -> bytes:
+        """A journal's bytes as an older version would have left them, or as they are."""
+        if self._rng.random() >= self.spec.first_format_share:
+            return data
+        self._aged += 1
+        return in_first_format(data)
 
     def _segments(self, chunk: str) -> Iterator[str]:
         if isinstance(self.services.store, Bucket):
