@@ -140,7 +140,7 @@ class Asker:
         tally.in_flight += 1
         held.under_way += 1
         try:
-            if self._clock.monotonic() - self._renewed_at > FENCE_S:
+            while self._clock.monotonic() - self._renewed_at > FENCE_S:  # a late reply renews as of when it was asked
                 self._may_send.clear()
                 await self._may_send.wait()
             holds_back = self._stopping or held.abandoned or client.account.is_paused
