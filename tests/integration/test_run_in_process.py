@@ -18,7 +18,9 @@ from s3_server import S3Server
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused, SourceError, StillhouseError
+from stillhouse.gen.journal.frames import Kind, frames
 from stillhouse.gen.simulator import serve
+from stillhouse.gen.teachers.signals import KEPT_HEADERS
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
@@ -148,6 +150,28 @@ async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
     async with teacher(recipe, latency_s=100.0) as slow:
         assert await cut_off(run_in_process(slow, crew=second), counted())
     assert (second.answers, second.all[0].counters.open_settled >= 30) == (0, True)
+
+
+async def test_a_journal_names_whom_was_asked_and_what_the_reply_s_headers_said(tmp_path: Path) -> None:
+    """Each attempt's teacher, by its place in the recipe, and its endpoint; of the headers those that are kept."""
+    write_source(tmp_path, questions(100))
+    teachers = [{"name": name, "api": "simulator", "model": name} for name in ("a", "b")]
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 100}, teachers=teachers)
+    crews = Crews()
+    async with teacher(recipe, latency_s=0.05) as asked:
+        assert await cut_off(run_in_process(asked, crew=crews), crews.until(30))
+    (path,) = (tmp_path / "out" / "_stillhouse" / "journal").rglob("*.journal")
+    with path.open("rb") as file:
+        found = list(frames(file, origin=path.name))
+    host = asked.teachers[0].endpoints[0].partition("://")[2].partition("/")[0]
+    assert {frame.kind for frame in found} == {Kind.SENT, Kind.ANSWERED}
+    assert {(frame.endpoint, frame.stage, frame.flags) for frame in found} == {(host, 0, 0)}
+    assert {frame.teacher for frame in found} == {0, 1}
+    for frame in found:
+        if frame.kind is Kind.ANSWERED:
+            assert frame.teacher == ("a", "b").index(json.loads(frame.body)["model"])
+            assert dict(frame.headers)["content-type"] == "application/json"
+            assert set(dict(frame.headers)) <= {*KEPT_HEADERS}
 
 
 async def test_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
