@@ -79,6 +79,8 @@ class History:
         self.lost_disks: list[tuple[Node, float]] = []
         self.store_trouble = False
         """Whether the store was ever slow or away: journals may then wait."""
+        self.disk_full = False
+        """Whether a journal's disk was ever full: answers that could not be kept may be billed."""
         self.upheaval = False
         """Whether a queue or a driver ever died: for a while two workers may have one chunk."""
         self.limiter_died = False
@@ -88,11 +90,11 @@ class History:
 
     @property
     def faithful(self) -> bool:
-        """Whether at most workers died, and all on one disk: then every attempt is remembered."""
+        """Whether every attempt is remembered: at most workers died, all on one disk, or nobody and all was shipped."""
         everyone = self._processes.all
         nodes = {p.node for p in everyone if p.kind == "worker"}
         disturbed = self.upheaval or any(p.disturbed for p in everyone)
-        return not (disturbed or self.lost_disks) and (len(nodes) == 1 or self.deaths == 0)
+        return not (disturbed or self.lost_disks) and (len(nodes) == 1 or (self.deaths == 0 and not self.store_trouble))
 
     @property
     def deaths(self) -> int:

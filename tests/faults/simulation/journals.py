@@ -96,7 +96,7 @@ def journal_class(
     def _writer(path: Path) -> Process:
         process: Any = check_alive()
         if loop.time() < process.node.full_until:
-            history.store_trouble = True
+            history.store_trouble = history.disk_full = True
             raise StoreAway(f"{path}: the disk is full")
         return process  # type: ignore[no-any-return]
 
