@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
@@ -220,6 +221,16 @@ class Recipe(Strict):
     def prompts_per_shard(self) -> int:
         """Prompts in a chunk; a recipe that leaves it out is resolved when it is bound (`gen.dataset.binding`)."""
         return self.dataset.prompts_per_shard or PROMPTS_PER_SHARD
+
+    def with_files(self) -> Self:
+        """The recipe with the files that it names inside it, so that it can be used where they are not."""
+        teachers = []
+        for teacher in self.teachers:
+            if teacher.simulator is not None and teacher.simulator.answers is not None:
+                settings = teacher.simulator.model_copy(update={"answers": carried(teacher.simulator.answers)})
+                teacher = teacher.model_copy(update={"simulator": settings})
+            teachers.append(teacher)
+        return self.model_copy(update={"teachers": tuple(teachers)})
 
     def identity(self) -> dict[str, Any]:
         """What a dataset is bound to; see `schemas.identity`."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.carried_file import CarriedFile
 
 
 class _Settings(Strict):
@@ -123,7 +124,7 @@ class SimulatorSettings(_Settings):
     first_serial: int = Field(default=0, ge=0, lt=2**63)
     """The first request's serial: a simulator started again goes on with new answers where this is set."""
 
-    answers: str | None = None
+    answers: CarriedFile | str | None = None
     """JSONL file of {"prompt": …, "answer": …}: a message that is or contains such a prompt gets its answer."""
     accuracy: float = Field(default=1.0, ge=0, le=1)
     """Share of right answers among those to known prompts and to arithmetic; the others are wrong."""

@@ -52,7 +52,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[
     Raises:
         UsageError: this program was not installed, so that what it needs is not known.
     """
-    recipe = with_absolute_paths(recipe)
+    recipe = with_absolute_paths(recipe.with_files())
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
         Path(folder, RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
         runtime_env: dict[str, Any] = {
@@ -92,7 +92,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     dataset = recipe.dataset.model_copy(update={"path": _absolute(recipe.dataset.path)})
     teachers = []
     for teacher in recipe.teachers:
-        if teacher.simulator is not None and teacher.simulator.answers is not None:
+        if teacher.simulator is not None and isinstance(teacher.simulator.answers, str):
             simulator = teacher.simulator.model_copy(update={"answers": _absolute(teacher.simulator.answers)})
             teacher = teacher.model_copy(update={"simulator": simulator})
         teachers.append(teacher)

@@ -14,8 +14,8 @@ from stillhouse.schemas.recipe_file import dump_recipe, load_recipe
 
 
 def store_last_run(store: Store, recipe: Recipe) -> None:
-    """Keep the recipe; nothing is written where it is the one that is there."""
-    text = dump_recipe(recipe).encode()
+    """Keep the recipe with the files that it names; nothing is written where it is the one that is there."""
+    text = dump_recipe(recipe.with_files()).encode()
     if store.get(LAST_RUN_KEY) != text:
         store.put(LAST_RUN_KEY, text)
 

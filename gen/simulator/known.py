@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.schemas.carried_file import CarriedFile
 
 # Begins with a digit, as a search for one character is what keeps it cheap in texts without arithmetic.
 _EXPRESSION = re.compile(r"\d(?<![\w.]\d)\d{0,17}(?:\s*[-+*×/÷]\s*-?\d{1,18}){1,32}(?!\.?\d)")
@@ -32,14 +33,15 @@ class KnownAnswers:
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
 
     @classmethod
-    def read(cls, path: str) -> "KnownAnswers":
+    def read(cls, file: str | CarriedFile) -> "KnownAnswers":
         """Read a JSONL file of objects with a text `prompt` and a text or number `answer`.
 
         Raises:
             UsageError: the file can't be read, or a line is no such object; names the line.
         """
+        path = file if isinstance(file, str) else file.path
         try:
-            lines = Path(path).read_bytes().splitlines()
+            lines = (Path(file).read_bytes() if isinstance(file, str) else file.text.encode()).splitlines()
         except OSError as error:
             raise UsageError(f"simulator: the file of answers {path} can't be read: {error.strerror}") from error
         return cls(_pair(line, where=f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from stillhouse.gen.dataset.last_run import read_last_run, store_last_run
 from stillhouse.gen.dataset.layout import LAST_RUN_KEY, open_dataset
 from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.simulator.known import KnownAnswers
+from stillhouse.schemas.carried_file import MAX_BYTES, carried
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe
 from stillhouse.schemas.simulator import HangFault, SimulatorSettings
@@ -136,3 +138,29 @@ def test_no_last_run_is_refused(tmp_path: Path) -> None:
     store.put(LAST_RUN_KEY, b"\xff: [")
     with pytest.raises(RecipeError, match=r"last_run\.yaml:1, "):
         read_last_run(store)
+
+
+def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
+    """Whoever has the dataset can go on with it though the files are gone; a file that was changed in there is not."""
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"prompt": "why?", "answer": "because \\u2028 of it"}\n')
+    teacher = {"name": "sim", "api": "simulator", "simulator": {"answers": str(answers)}}
+    recipe = recipe_of(tmp_path, teachers=[teacher])
+    store = open_dataset(recipe)
+    store_last_run(store, recipe)
+    answers.unlink()
+    (again,) = read_last_run(store).teachers
+    assert again.simulator is not None
+    assert again.simulator.answers is not None
+    assert KnownAnswers.read(again.simulator.answers).find("why?") == "because \u2028 of it"
+    changed = (store.get(LAST_RUN_KEY) or b"").replace(b"because", b"whatever")
+    store.put(LAST_RUN_KEY, changed)
+    with pytest.raises(RecipeError, match=r"answers\.jsonl: is not what was carried"):
+        read_last_run(store)
+
+
+def test_a_file_that_is_too_large_to_travel_stays_where_it_is(tmp_path: Path) -> None:
+    """So does one that is not there: whoever needs it says so."""
+    large = tmp_path / "large.jsonl"
+    large.write_text("x" * (MAX_BYTES + 1))
+    assert (carried(str(large)), carried("none.jsonl")) == (str(large), "none.jsonl")
