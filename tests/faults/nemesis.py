@@ -1,6 +1,6 @@
 """A run under a nemesis: processes and the S3 server are killed at random; one clean run; then a check of the history.
 
-    python -m tests.faults.nemesis --kills 100 --prompts 10000 --samples 2
+    python -m tests.faults.nemesis --kills 100 --prompts 10000 --samples 2 --generations 3
 
 prints what it killed and the checker's figures, and ends with 1 where a promise was broken.
 """
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--generations", type=int, default=1, help="so many are open at once, each with its file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--local", action="store_true", help="a dataset on the local disk instead of S3")
     args = parser.parse_args()
@@ -54,6 +56,7 @@ def main() -> int:
             kills=args.kills,
             prompts=args.prompts,
             samples=args.samples,
+            generations=args.generations,
             seed=args.seed,
         )
     print(json.dumps(figures))
@@ -61,15 +64,35 @@ def main() -> int:
 
 
 def torment(
-    folder: Path, server: S3Server | None, *, kills: int, prompts: int, samples: int, seed: int
+    folder: Path,
+    server: S3Server | None,
+    *,
+    kills: int,
+    prompts: int,
+    samples: int,
+    seed: int,
+    generations: int = 1,
 ) -> dict[str, object]:
-    """Run under `kills` kills; what was killed, and the history's figures. AssertionError where a promise is broken."""
+    """Run under `kills` kills; what was killed, and the history's figures. AssertionError where a promise is broken.
+
+    The prompts come in as many files as `generations`, each after everything was killed while those before it are open.
+    """
     rng = random.Random(seed)
     killed: Counter[str] = Counter()
     log = folder / "served.jsonl"
     with simulator.start(SimulatorSettings(latency_s=0.2, log=str(log))) as teacher:
-        recipe = _recipe(folder, teacher.url, server, prompts=prompts, samples=samples)
+        recipe = _recipe(folder, teacher.url, server, samples=samples)
+        each = prompts // generations
+        _write_prompts(folder, 0, range(each))
         run = _start(recipe, folder)
+        for number in range(1, generations):
+            _wait_for_requests(log, more=200)
+            kill_all(run.pid)
+            run.wait()
+            killed["everything"] += 1
+            last = prompts if number == generations - 1 else each * (number + 1)
+            _write_prompts(folder, number, range(each * number, last))
+            run = _start(recipe, folder)
         asked = 0
         while killed.total() < kills:
             time.sleep(rng.uniform(0.3, 2.5))
@@ -91,6 +114,7 @@ def torment(
     assert end["state"] == "done", end
     assert end["records"] + end["rejected"] == prompts * samples, end
     dataset = folder / "out" if server is None else server.data / server.bucket / "out"
+    assert len(list((dataset / "_stillhouse").glob("plan-*.json"))) == generations
     figures = check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=killed.total())
     return {"killed": dict(killed), **figures}
 
@@ -124,16 +148,33 @@ def _start(recipe: Path, folder: Path) -> "subprocess.Popen[str]":
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 
 
-def _recipe(folder: Path, url: str, server: S3Server | None, *, prompts: int, samples: int) -> Path:
-    source = folder / "prompts.jsonl"
-    source.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in range(prompts)))
+def _write_prompts(folder: Path, number: int, ids: Iterable[int]) -> None:
+    source = folder / "source" / f"{number}.jsonl"
+    source.parent.mkdir(exist_ok=True)
+    source.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in ids))
+
+
+def _wait_for_requests(log: Path, *, more: int) -> None:
+    """Until the teacher was asked so many times more."""
+    wanted = _lines(log) + more
+    deadline = time.monotonic() + 300
+    while _lines(log) < wanted:
+        assert time.monotonic() < deadline, "the run asks nothing"
+        time.sleep(0.2)
+
+
+def _lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n")
+
+
+def _recipe(folder: Path, url: str, server: S3Server | None, *, samples: int) -> Path:
     dataset = {"path": str(folder / "out")} if server is None else {"path": f"{server.url}/out"}
     if server is not None:
         dataset["endpoint_url"] = server.endpoint_url
     teacher = {"name": "t", "base_url": url, "model": "m", "terms": {"training_use": "permitted"}}
     document = {
         "name": "nemesis",
-        "source": {"path": str(source), "prompt": "q", "id": "id"},
+        "source": {"path": str(folder / "source"), "prompt": "q", "id": "id"},
         "ask": {"samples": samples},
         "teachers": [teacher | {"limits": {"in_flight": IN_FLIGHT}}],
         "dataset": dataset | {"prompts_per_shard": 100},
