@@ -140,7 +140,7 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
         first.send_signal(signal.SIGINT)
         until(lambda: "once more: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=15)
+        first.communicate(timeout=60)
         assert first.returncode == 3
         out, _ = start(recipe, tmp_path).communicate(timeout=120)
     assert json.loads(out.splitlines()[-1])["state"] == "done"

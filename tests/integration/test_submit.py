@@ -97,7 +97,7 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
     job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
-    wait_until(lambda: any((tmp_path / "out").glob("_stillhouse/journal/*/*.journal")), what="it asks", within_s=60)
+    wait_until(lambda: any((tmp_path / "out").glob("_stillhouse/journal/*/*.journal")), what="it asks", within_s=150)
     refused = stillhouse(*args, env=head.env, code=2)
     assert f"job {job} already works on" in refused.stderr
     status = stillhouse("status", tmp_path / "out", "--json", *where, env=head.env, code=0)
