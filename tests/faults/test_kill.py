@@ -80,7 +80,6 @@ def workers_of(driver: int) -> list[int]:
     return [pid for pid, title in below(driver).items() if b"TeacherWorker" in title]
 
 
-@pytest.mark.slow
 def test_driver_killed(tmp_path: Path) -> None:
     """kill -9 of the driver half-way: the same command completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
@@ -97,7 +96,6 @@ def test_driver_killed(tmp_path: Path) -> None:
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)
 
 
-@pytest.mark.slow
 def test_worker_killed(tmp_path: Path) -> None:
     """kill -9 of the worker, twice: the run itself completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:

@@ -10,7 +10,6 @@ CPU_SECONDS = 40
 """Of this process's own: beside others on the machine, the same seeds take more time and prove as much."""
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_seeds() -> None:
     """Whatever dies whenever: every answer kept is stored once and its sample not asked again."""

@@ -24,7 +24,7 @@ from stillhouse.schemas.recipe_file import read_recipe
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: scripts/setup --all"),
 ]
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "deploy" / "grafana" / "stillhouse.json"

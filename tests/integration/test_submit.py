@@ -18,8 +18,6 @@ import yaml
 from builders import questions, write_source
 from ray_head import TOKEN, RayHead, ray_head, wait_until
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
