@@ -51,26 +51,23 @@ class NotUp(AssertionError):
 
 
 @contextmanager
-def ray_head(
-    *, cpus: int = CPUS, token: str | None = TOKEN, node_env: dict[str, str] | None = None
-) -> Iterator[RayHead]:
+def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead]:
     """Start one in a short folder of its own (sockets' paths are), and kill all of it at the end.
 
-    Its dashboard takes jobs from whoever has the token, or from anybody where there is none. `node_env` is what its
-    processes have in the environment besides, its workers among them; who uses the head has not. One that does not come
-    up is started a second time, on other ports.
+    Its dashboard takes jobs from whoever has the token, or from anybody where there is none. One that does not come up
+    is started a second time, on other ports.
     """
     with ExitStack() as stack:
         try:
-            head = stack.enter_context(_ray_head(cpus=cpus, token=token, node_env=node_env or {}))
+            head = stack.enter_context(_ray_head(cpus=cpus, token=token))
         except NotUp as error:
             print(f"a second try: {error}", file=sys.stderr)
-            head = stack.enter_context(_ray_head(cpus=cpus, token=token, node_env=node_env or {}))
+            head = stack.enter_context(_ray_head(cpus=cpus, token=token))
         yield head
 
 
 @contextmanager
-def _ray_head(*, cpus: int, token: str | None, node_env: dict[str, str]) -> Iterator[RayHead]:
+def _ray_head(*, cpus: int, token: str | None) -> Iterator[RayHead]:
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
     with (
@@ -95,9 +92,7 @@ def _ray_head(*, cpus: int, token: str | None, node_env: dict[str, str]) -> Iter
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
         log = Path(folder, "head.log")
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                command, env=env | node_env, cwd=folder, stdout=out, stderr=out, start_new_session=True
-            )
+            process = subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=out, start_new_session=True)
         try:
             head = RayHead(
                 dashboard=f"http://127.0.0.1:{ports['dashboard-port']}",
