@@ -21,6 +21,8 @@ MAX_REASON = 300
 """Characters of a reason that are shown."""
 _NOT_LOADED = ("failed to import on the worker", "input arguments for this task could not be computed")
 """How Ray (2.54 to 2.60) says that a class, and that arguments, could not be loaded."""
+_RAISED = re.compile(r"^[A-Za-z_][\w.]*: .*$", re.MULTILINE)
+"""A traceback's line of what was raised; more lines of its message may follow."""
 _ACTOR = re.compile(r"(\w+)\.__init__\(\)")
 
 
@@ -57,7 +59,7 @@ def check_started(error: RayError) -> None:
     text = str(error)
     found = _ACTOR.search(text)
     actor = found[1] if found else "an actor"
-    reason = inert((text.strip().splitlines() or ["?"])[-1].strip())[:MAX_REASON]
+    reason = inert((_RAISED.findall(text) or ["?"])[-1])[:MAX_REASON]
     if any(phrase in text for phrase in _NOT_LOADED):
         raise StillhouseError(
             f"{actor} can't be loaded on the cluster ({reason}); expected Stillhouse {__version__} with what it needs "

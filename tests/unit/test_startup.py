@@ -54,10 +54,11 @@ def test_what_a_start_raised_keeps_its_exit_code(kind: type[StillhouseError]) ->
         check_started(died(f"stillhouse.gen.errors.{kind.__name__}: s3://lake does not answer: try again"))
 
 
-def test_any_other_error_of_a_start_is_said() -> None:
-    """A bug of ours ends the run too."""
-    with pytest.raises(StillhouseError, match="PromptQueueActor can't be started: KeyError: 3"):
-        check_started(died("KeyError: 3"))
+@pytest.mark.parametrize("more", ["", "\n  Extra inputs are not permitted\n    For more see https://errors.example"])
+def test_any_other_error_of_a_start_is_said(more: str) -> None:
+    """A bug of ours ends the run too, with the line that names it."""
+    with pytest.raises(StillhouseError, match="^PromptQueueActor can't be started: pydantic.Error: 1 error$"):
+        check_started(died(f"Traceback (most recent call last):\npydantic.Error: 1 error{more}"))
 
 
 def test_an_actor_that_died_later_is_not_judged() -> None:
