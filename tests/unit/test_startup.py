@@ -57,7 +57,7 @@ def test_what_a_start_raised_keeps_its_exit_code(kind: type[StillhouseError]) ->
 @pytest.mark.parametrize("more", ["", "\n  Extra inputs are not permitted\n    For more see https://errors.example"])
 def test_any_other_error_of_a_start_is_said(more: str) -> None:
     """A bug of ours ends the run too, with the line that names it."""
-    with pytest.raises(StillhouseError, match="^PromptQueueActor can't be started: pydantic.Error: 1 error$"):
+    with pytest.raises(StillhouseError, match=r"^PromptQueueActor can't be started: pydantic\.Error: 1 error$"):
         check_started(died(f"Traceback (most recent call last):\npydantic.Error: 1 error{more}"))
 
 
