@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stillhouse.cluster.actors.handles import start_limiter, start_queue, unique
 from stillhouse.cluster.actors.plain import pack_recipe, unpack
+from stillhouse.cluster.actors.startup import check_started
 from stillhouse.cluster.actors.teacher_worker import TeacherWorker
 from stillhouse.cluster.progress.display import Display
 from stillhouse.cluster.progress.job_message import JobMessage
@@ -74,6 +75,7 @@ class Crew:
         self._hands = [self._hire()]
         # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
         self._limiters = [start_limiter(account, limits) for account, limits in recipe.accounts.items()]
+        self._limiters_up = [limiter.__ray_ready__.remote() for limiter in self._limiters]
         self._to_hire = workers - 1
         self._hire_wave()
         self.ends: list[End] = []
@@ -98,10 +100,15 @@ class Crew:
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
     def stats(self) -> QueueStats | None:
-        """How far it is, told to the Ray dashboard as well; None while the queue can't be asked."""
+        """How far it is, told to the Ray dashboard as well; None while the queue can't be asked.
+
+        Raises:
+            StillhouseError: it can't be started.
+        """
         try:
             stats = unpack(ray.get(self._queue.stats.remote(), timeout=CALL_TIMEOUT_S), QueueStats)
-        except (RayActorError, GetTimeoutError):
+        except (RayActorError, GetTimeoutError) as error:
+            check_started(error)
             return None
         if stats.sealed > self._sealed:
             self._sealed, self._deaths = stats.sealed, 0
@@ -118,8 +125,11 @@ class Crew:
         """Note who ended; replace who died.
 
         Raises:
-            StillhouseError: worker after worker dies.
+            StillhouseError: worker after worker dies, or an actor can't be started.
         """
+        for ref in _ready(self._limiters_up):
+            self._limiters_up.remove(ref)
+            _result(ref)
         started = _ready([hand.name_ref for hand in self._hands if hand.name is None])
         ended = _ready([hand.run_ref for hand in self._hands])
         for hand in list(self._hands):
@@ -233,10 +243,15 @@ def _ready(refs: list[Any]) -> set[Any]:
 
 
 def _result(ref: Any) -> Any:
-    """The call's value, or a line of why there is none."""
+    """The call's value, or a line of why there is none.
+
+    Raises:
+        StillhouseError: its actor can't be started.
+    """
     try:
         return ray.get(ref)
     except RayTaskError as error:  # a traceback, with the error in its last line
         return (str(error).strip().splitlines() or ["?"])[-1][:MOST_SAID]
     except RayError as error:
+        check_started(error)
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:MOST_SAID]

@@ -25,6 +25,14 @@ def below(root: int) -> dict[int, bytes]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and that nobody has waited for yet is none."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def kill_all(root: int) -> None:
     """Kill a process and all its descendants, as a lost machine does."""
     for pid in [root, *below(root)]:

@@ -1,8 +1,8 @@
 """A real Ray cluster of one node for tests, with its dashboard and metrics, ended with all its processes."""
 
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import reserved_ports
 
 TOKEN = "0123456789abcdef" * 4
 CPUS = 3
@@ -44,16 +46,35 @@ class RayHead:
         return [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in folders if f.is_dir()]
 
 
+class NotUp(AssertionError):
+    """The head did not come up, or something else answers at its ports."""
+
+
 @contextmanager
 def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead]:
-    """Start one on free ports, in a short folder of its own (sockets' paths are), and kill all of it at the end.
+    """Start one in a short folder of its own (sockets' paths are), and kill all of it at the end.
 
-    Its dashboard takes jobs from whoever has the token, or from anybody where there is none.
+    Its dashboard takes jobs from whoever has the token, or from anybody where there is none. One that does not come up
+    is started a second time, on other ports.
     """
+    with ExitStack() as stack:
+        try:
+            head = stack.enter_context(_ray_head(cpus=cpus, token=token))
+        except NotUp as error:
+            print(f"a second try: {error}", file=sys.stderr)
+            head = stack.enter_context(_ray_head(cpus=cpus, token=token))
+        yield head
+
+
+@contextmanager
+def _ray_head(*, cpus: int, token: str | None) -> Iterator[RayHead]:
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    with tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder:
+    with (
+        reserved_ports(len(names)) as reserved,
+        tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder,
+    ):
+        ports = dict(zip(names, reserved, strict=True))
         env = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": folder,
@@ -69,24 +90,22 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={cpus}"]
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
-        with open(Path(folder, "head.log"), "wb") as log:
-            head = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        log = Path(folder, "head.log")
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=out, start_new_session=True)
         try:
-            dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
-            _wait(head, f"{dashboard}/api/jobs/", Path(folder, "head.log"))
-            metrics = f"127.0.0.1:{ports['metrics-export-port']}"
-            wait_until(lambda: answers(f"http://{metrics}/metrics"), what="metrics are exported", within_s=60)
-            yield RayHead(dashboard, f"127.0.0.1:{ports['port']}", Path(folder, "r"), metrics, env)
+            head = RayHead(
+                dashboard=f"http://127.0.0.1:{ports['dashboard-port']}",
+                gcs=f"127.0.0.1:{ports['port']}",
+                folder=Path(folder, "r"),
+                metrics=f"127.0.0.1:{ports['metrics-export-port']}",
+                env=env,
+            )
+            _wait_until_up(process, head, log)
+            yield head
         finally:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def wait_until(holds: Callable[[], bool], *, what: str, within_s: float) -> None:
@@ -99,22 +118,44 @@ def wait_until(holds: Callable[[], bool], *, what: str, within_s: float) -> None
 
 def answers(url: str) -> bool:
     """Whether the address answers a GET."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
+    return _get(url) is not None
 
 
-def _wait(head: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    """Until the head takes jobs."""
+def _get(url: str) -> str | None:
+    """What the address answers to a GET; None where it does not, or with an error."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return str(reply.read().decode(errors="replace"))
+    except OSError:
+        return None
+
+
+def _wait_until_up(process: "subprocess.Popen[bytes]", head: RayHead, log: Path) -> None:
+    """Until the head takes jobs and exports metrics, and it is this head that does.
+
+    A dashboard whose port is taken opens the next one, so an answer alone may be another head's, whose end is not ours.
+
+    Raises:
+        NotUp: it ended, or did not come up in time.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
-    while head.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(request, timeout=5).close()
-        except OSError:
-            time.sleep(0.3)
-        else:
+    while process.poll() is None and time.monotonic() < deadline:
+        if _is_up(head):
             return
-    raise AssertionError(f"the head did not come up:\n{log.read_text(errors='replace')[-4000:]}")
+        time.sleep(0.3)
+    raise NotUp(f"the head did not come up:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _is_up(head: RayHead) -> bool:
+    version = _get(f"{head.dashboard}/api/version")
+    if version is None or not head.logs.exists():
+        return False
+    session = head.logs.parent.resolve().name
+    try:
+        answered = json.loads(version)["session_name"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    if answered != session or _get(f"{head.dashboard}/api/jobs/") is None:
+        return False
+    return f'SessionName="{session}"' in (_get(f"http://{head.metrics}/metrics") or "")

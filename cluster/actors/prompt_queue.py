@@ -14,6 +14,7 @@ import ray
 
 from stillhouse.cluster.actors.events import event, trouble
 from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
+from stillhouse.cluster.actors.startup import described
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
@@ -337,6 +338,7 @@ class PromptQueueActor:
         self._name = f"PromptQueue({unpack_recipe(recipe).name})"
         event("queue restarted" if again else "queue started", generations=str(list(opened)))
 
+    @described
     def __repr__(self) -> str:
         """What it is the queue of, for the Ray dashboard."""
         return self._name

@@ -3,6 +3,7 @@
 import ray
 
 from stillhouse.cluster.actors.plain import Plain, pack, unpack
+from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.limits.shares import LEASE_S, Lease, Ledger, Report
 from stillhouse.schemas.teacher import Limits
@@ -48,6 +49,7 @@ class RateLimiterActor:
         """See `RateLimiter`."""
         await self._limiter.leave(worker)
 
+    @described
     def __repr__(self) -> str:
         """Whose limits it leases, for the Ray dashboard."""
         return f"RateLimiter({self._account})"

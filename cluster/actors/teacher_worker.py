@@ -11,6 +11,7 @@ from stillhouse.cluster.actors.events import event
 from stillhouse.cluster.actors.handles import LedgerHandle, QueueHandle
 from stillhouse.cluster.actors.logged_queue import LoggedQueue
 from stillhouse.cluster.actors.plain import Plain, unpack_recipe
+from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
@@ -32,6 +33,7 @@ class TeacherWorker:
         self._worker: Worker | None = None
         self._stopping = False
 
+    @described
     def __repr__(self) -> str:
         """How it does, on one line; the Ray dashboard shows it as of the actor's start."""
         asked = f"{self.name} asks {', '.join(teacher.name for teacher in self._recipe.teachers)}"

@@ -80,7 +80,6 @@ def workers_of(driver: int) -> list[int]:
     return [pid for pid, title in below(driver).items() if b"TeacherWorker" in title]
 
 
-@pytest.mark.slow
 def test_driver_killed(tmp_path: Path) -> None:
     """kill -9 of the driver half-way: the same command completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
@@ -97,7 +96,6 @@ def test_driver_killed(tmp_path: Path) -> None:
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)
 
 
-@pytest.mark.slow
 def test_worker_killed(tmp_path: Path) -> None:
     """kill -9 of the worker, twice: the run itself completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
@@ -140,7 +138,7 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
         first.send_signal(signal.SIGINT)
         until(lambda: "once more: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=15)
+        first.communicate(timeout=60)
         assert first.returncode == 3
         out, _ = start(recipe, tmp_path).communicate(timeout=120)
     assert json.loads(out.splitlines()[-1])["state"] == "done"

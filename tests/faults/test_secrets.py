@@ -139,7 +139,6 @@ async def test_a_word_that_serves_as_a_key_is_left_in_answers(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("status", [200, 401])
-@pytest.mark.slow
 def test_no_key_in_what_processes_leave(tmp_path: Path, status: int) -> None:
     """`stillhouse run` on a Ray of its own: not on its screen, in the dataset or in Ray's session folder."""
     key = new_key()

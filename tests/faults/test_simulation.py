@@ -6,15 +6,15 @@ import pytest
 
 from tests.faults.simulation import simulate
 
-CI_SECONDS = 40
+CPU_SECONDS = 40
+"""Of this process's own: beside others on the machine, the same seeds take more time and prove as much."""
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_seeds() -> None:
     """Whatever dies whenever: every answer kept is stored once and its sample not asked again."""
-    seed, aged, until = 0, 0, time.monotonic() + CI_SECONDS
-    while time.monotonic() < until:
+    seed, aged, until = 0, 0, time.process_time() + CPU_SECONDS
+    while time.process_time() < until:
         try:
             aged += simulate(seed).aged
         except Exception:

@@ -66,7 +66,7 @@ async def test_an_error_that_is_no_json_is_told_by_its_status(tmp_path: Path, co
 
 async def test_a_hang_ends_at_its_deadline(tmp_path: Path) -> None:
     """Row 15: the server never answers -> the total deadline fires, the slot is free, the sample is asked again."""
-    recipe = setup(tmp_path, prompts=12, timeout_s=0.3, limits={"in_flight": 2})
+    recipe = setup(tmp_path, prompts=12, timeout_s=1.0, limits={"in_flight": 2})
     async with at(recipe, {"faults": [{"kind": "hang", "stop_request": 4}]}) as asked:
         summary = await run_in_process(asked)
     assert (summary.records, summary.failed) == (12, 0)

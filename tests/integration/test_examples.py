@@ -18,8 +18,6 @@ from s3_server import S3Server, rclone_s3
 from stillhouse.cluster.commands.options import read
 from stillhouse.gen.store import open_store
 
-pytestmark = pytest.mark.slow
-
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -72,6 +70,7 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_example_read(dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
     """Four readers print the same count, of records that are there once."""
     printed = run(sys.executable, SCRIPTS / "example_read.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})
@@ -82,7 +81,7 @@ def test_example_read(dataset: Path, cluster: dict[str, str], tmp_path: Path) ->
     assert counted == (100, "user")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trl_python() -> str:
     """An interpreter with torch and TRL, which this project's own environment does not install; or skip."""
     python = os.environ.get("STILLHOUSE_TRL_PYTHON", sys.executable)
@@ -91,6 +90,7 @@ def trl_python() -> str:
     return python
 
 
+@pytest.mark.slow
 def test_example_sft(trl_python: str, dataset: Path, tmp_path: Path) -> None:
     """TRL trains on the records as they are: the loss falls, and the student is saved."""
     student = tmp_path / "student"
@@ -102,6 +102,7 @@ def test_example_sft(trl_python: str, dataset: Path, tmp_path: Path) -> None:
     assert (student / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_example_soft_labels(trl_python: str, dataset: Path, tmp_path: Path) -> None:
     """A student comes closer to the teacher's distributions; every answered token is counted, few are no label."""
     student = tmp_path / "student"
@@ -129,6 +130,7 @@ def test_example_soft_labels_says_what_to_install(dataset: Path) -> None:
     assert re.fullmatch(r"found no \w+; install it: pip install torch transformers datasets\n", done.stderr)
 
 
+@pytest.mark.slow
 def test_example_stream(dataset: Path, on_s3: Callable[[Path], str], cluster: dict[str, str], tmp_path: Path) -> None:
     """Both readers see every record in S3; Ray Data says in what kind of batches."""
     command = [sys.executable, SCRIPTS / "example_stream.py", on_s3(dataset)]
@@ -138,6 +140,7 @@ def test_example_stream(dataset: Path, on_s3: Callable[[Path], str], cluster: di
     assert re.search(r"^ray data: 100 rows in 4 (NumPy|torch) batches", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_example_stream_gives_tensors(trl_python: str, dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
     """From a disk, with torch beside Ray: the batches are padded tensors as wide as the longest answer in bytes."""
     if subprocess.run([trl_python, "-c", "import ray, torch"], capture_output=True).returncode != 0:

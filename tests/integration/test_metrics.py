@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import yaml
 from builders import questions, write_source
-from ray_head import RayHead, answers, free_ports, ray_head, wait_until
+from ports import reserved_ports
+from ray_head import RayHead, answers, ray_head, wait_until
 
 from stillhouse.cluster.jobs.submit import Jobs, exit_code_of
 from stillhouse.schemas.recipe_file import read_recipe
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: scripts/setup --all"),
 ]
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "deploy" / "grafana" / "stillhouse.json"
@@ -80,26 +81,24 @@ def recipe(root: Path) -> Path:
 @contextmanager
 def prometheus(root: Path, *, target: str) -> Iterator[str]:
     """A Prometheus that scrapes the target every second; its address."""
-    (port,) = free_ports(1)
     config = {"global": {"scrape_interval": "1s"}}
     config |= {"scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": [target]}]}]}  # type: ignore[dict-item]
     (root / "prometheus.yml").write_text(yaml.safe_dump(config))
-    options = {
-        "config.file": root / "prometheus.yml",
-        "storage.tsdb.path": root / "tsdb",
-        "web.listen-address": f"127.0.0.1:{port}",
-    }
-    with (root / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stdout=log, stderr=log
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/-/ready"), what="Prometheus is ready", within_s=30)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    with reserved_ports(1) as (port,), (root / "prometheus.log").open("wb") as log:
+        options = {
+            "config.file": root / "prometheus.yml",
+            "storage.tsdb.path": root / "tsdb",
+            "web.listen-address": f"127.0.0.1:{port}",
+        }
+        command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(f"{url}/-/ready"), what="Prometheus is ready", within_s=120)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def get(url: str, **parameters: str | float) -> Any:
@@ -149,7 +148,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         actors = get(f"{head.dashboard}/api/v0/actors", detail=1)["data"]["result"]["result"]
         until = time.time() + AFTER_S
         seen = Watched(summary, messages, actors, events_in(head.logs), url, since, until)
-        wait_until(lambda: value(seen, "max(timestamp(up))") > until, what="scrapes after the end", within_s=30)
+        wait_until(lambda: value(seen, "max(timestamp(up))") > until, what="scrapes after the end", within_s=120)
         yield seen
 
 

@@ -2,18 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
-import venv
 from pathlib import Path
 
 import pytest
+from installs import ROOT, install, make_environment
 
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def oldest_ray() -> str:
@@ -26,13 +22,8 @@ def oldest_ray() -> str:
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with this package and that Ray."""
-    folder = tmp_path_factory.mktemp("oldest")
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    venv.create(folder, with_pip=uv is None)
-    python = folder / "bin" / "python"
-    install = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
-    wanted = [f"ray[default]=={oldest_ray()}.*", "setuptools<81", "--editable", ROOT]
-    done = subprocess.run([*install, *wanted], capture_output=True, text=True, timeout=280)
+    python = make_environment(tmp_path_factory.mktemp("oldest"))
+    done = install(python, f"ray[default]=={oldest_ray()}.*", "setuptools<81", "--editable", ROOT)
     if done.returncode:
         pytest.skip(f"that Ray can't be installed here: {done.stderr[-500:]}")
     return python

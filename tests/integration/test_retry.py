@@ -5,10 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
-
-pytestmark = pytest.mark.slow
 
 
 def stillhouse(*args: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

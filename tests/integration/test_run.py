@@ -11,8 +11,6 @@ import pytest
 import yaml
 from s3_server import S3Server
 
-pytestmark = pytest.mark.slow
-
 
 def stillhouse(*args: str, code: int = 0) -> str:
     """The command's standard output; checks its exit code."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from builders import questions, write_source
+from installs import ROOT, make_hostile
 from ray_head import TOKEN, RayHead, ray_head, wait_until
-
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +95,7 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
     job = json.loads(stillhouse(*args, "--no-follow", env=head.env, code=0).stdout)["job"]
-    wait_until(lambda: any((tmp_path / "out").glob("_stillhouse/journal/*/*.journal")), what="it asks", within_s=60)
+    wait_until(lambda: any((tmp_path / "out").glob("_stillhouse/journal/*/*.journal")), what="it asks", within_s=150)
     refused = stillhouse(*args, env=head.env, code=2)
     assert f"job {job} already works on" in refused.stderr
     status = stillhouse("status", tmp_path / "out", "--json", *where, env=head.env, code=0)
@@ -135,6 +133,18 @@ def test_plain_ray_job_submit_does_the_same(head: RayHead, tmp_path: Path) -> No
     (files,) = [shipped for shipped in head.shipped() if shipped not in before]
     assert {"recipe.yaml", "stillhouse/cluster/cli.py"} <= files
     assert files & set(canaries) == set()
+
+
+def test_a_working_dir_may_hold_names_of_ours(head: RayHead, tmp_path: Path) -> None:
+    """It comes first on the path of the job's driver and workers, and may hold more than the package."""
+    folder = make_hostile(tmp_path / "job")  # and no queue.py: Ray's own processes would end at it, before any of ours
+    shutil.copytree(ROOT / "stillhouse", folder / "stillhouse", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(write_recipe(tmp_path), folder / "recipe.yaml")
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.dashboard]
+    command += ["--working-dir", ".", "--", "python", "-m", "stillhouse.cluster.cli", "run", "recipe.yaml", "--json"]
+    done = subprocess.run(command, cwd=folder, env=head.env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '{"state":"done"' in done.stdout
 
 
 def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
@@ -253,6 +263,22 @@ def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path
     assert "died" not in run.stderr
     assert json.loads(run.stdout.splitlines()[-1])["state"] == "failed"
     assert "canary-0123456789" not in run.stderr + run.stdout
+
+
+def test_actors_that_the_nodes_can_not_load_end_the_run(head: RayHead, tmp_path: Path) -> None:
+    """Exit 1 with the reason and what to do, once: another worker could be loaded no better."""
+    (tmp_path / "nodes" / "stillhouse").mkdir(parents=True)
+    (tmp_path / "nodes" / "stillhouse" / "__init__.py").write_text("")
+    nodes = {"runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path / "nodes")}}}
+    env = head.env | {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(nodes)}
+    recipe = write_recipe(tmp_path)
+    run = stillhouse("run", recipe, "--json", "--address", head.gcs, env=env, code=1, cwd=tmp_path)
+    (reason,) = [line for line in run.stderr.splitlines() if "No module named" in line]
+    assert re.match(r"stillhouse: \w+ can't be loaded on the cluster \(ModuleNotFoundError: No module named ", reason)
+    assert "--ship code" in reason
+    assert "Traceback" not in run.stderr
+    assert "died" not in run.stderr
+    assert json.loads(run.stdout.splitlines()[-1])["state"] == "failed"
 
 
 def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:

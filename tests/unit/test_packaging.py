@@ -7,8 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from installs import ROOT, build_wheel
 
 REGISTRY_HOSTS = ("pypi" + ".org", "files.python" + "hosted.org", "registry.npm" + "js.org", "deb.debian" + ".org")
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(home(?!/u/)|root|work|Users|opt/wheels|opt/pypi)(?=/\w)")
@@ -17,12 +16,8 @@ MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(home(?!/u/)|root|work|Users|opt/wheel
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from this checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
+    """The wheel, built from the sdist of this checkout."""
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.ZipFile) -> None:
@@ -39,6 +34,29 @@ def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.Zi
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
+def test_wheel_holds_all_of_the_three_folders(wheel: zipfile.ZipFile) -> None:
+    """In the wheel they are the package's own; a link that the sdist lost would leave it empty."""
+    names = set(wheel.namelist())
+    modules = {path.relative_to(ROOT) for part in ("schemas", "gen", "cluster") for path in (ROOT / part).rglob("*.py")}
+    assert len(modules) > 100
+    assert names >= {f"stillhouse/{path}" for path in modules}
+
+
+@pytest.mark.parametrize("part", ["schemas", "gen", "cluster"])
+def test_a_part_has_one_name(part: str) -> None:
+    """In a checkout's root it is found by its bare name too, and says by which it is to be imported."""
+    done = subprocess.run([sys.executable, "-c", f"import {part}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"ImportError: expected `import stillhouse.{part}`, got `import {part}`"
+
+
+def test_the_package_gives_its_public_names(tmp_path: Path) -> None:
+    """From anywhere, and for nothing but the asking."""
+    code = "from stillhouse import Recipe, __version__, read_recipe, run; print(run.__module__, read_recipe.__module__)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert loaded.stdout.split() == ["stillhouse.cluster.driver", "stillhouse.schemas.recipe_file"]
+
+
 def test_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
     """`stillhouse` is on the path after an install."""
     (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
@@ -46,7 +64,14 @@ def test_wheel_installs_the_command(wheel: zipfile.ZipFile) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["stillhouse.schemas.recipe_file", "stillhouse.schemas.record", "stillhouse.cluster", "stillhouse"]
+    "module",
+    [
+        "stillhouse",
+        "stillhouse.cluster",
+        "stillhouse.schemas",
+        "stillhouse.schemas.recipe_file",
+        "stillhouse.schemas.record",
+    ],
 )
 def test_import_loads_nothing_heavy(module: str) -> None:
     """What only describes data needs no cluster, no network and no store."""

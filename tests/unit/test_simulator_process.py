@@ -6,7 +6,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 import pytest
+from processes import runs
+from ray_head import wait_until
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.simulator import SimulatorProcess, start
@@ -81,29 +82,21 @@ def test_sigterm_is_its_parents_matter(process: SimulatorProcess, log: Path) -> 
 
 
 def test_no_simulator_outlives_a_killed_parent() -> None:
-    """kill -9 of the parent: the simulator's port is soon closed."""
+    """kill -9 of the parent: the simulator ends too."""
     program = (
         "import sys, time\n"
         "from stillhouse.gen.simulator import start\n"
         "from stillhouse.schemas.simulator import SimulatorSettings\n"
-        "print(start(SimulatorSettings()).url, flush=True)\n"
+        "print(start(SimulatorSettings()).pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     root = str(Path(__file__).parents[2])
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root, text=True) as parent:
         assert parent.stdout is not None
-        url = urlsplit(parent.stdout.readline().strip())
+        simulator = int(parent.stdout.readline())
+        assert runs(simulator)
         parent.kill()
-    deadline_s = time.monotonic() + 10
-    while (listening := accepts(url.hostname, url.port)) and time.monotonic() < deadline_s:
-        pass
-    assert not listening
-
-
-def accepts(host: str | None, port: int | None) -> bool:
-    """Whether anyone listens there."""
-    with socket.socket() as sock:
-        return sock.connect_ex((host, port)) == 0
+    wait_until(lambda: not runs(simulator), what="the simulator has ended", within_s=60)
 
 
 def test_what_is_wrong_at_the_start_is_said(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ async def client(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a simulator with these settings."""
     async with (
         await serve(SimulatorSettings.model_validate(settings)) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=10, trust_env=False) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as http,
     ):
         yield http
 
@@ -238,7 +238,7 @@ async def test_hang_faults_hold_a_slot_until_the_client_leaves(tmp_path: Path) -
     log = tmp_path / "log.jsonl"
     async with client(faults=[{"kind": "hang"}], log=str(log)) as http:
         with pytest.raises(httpx.ReadTimeout):
-            await http.post("chat/completions", json=HELLO, timeout=0.2)
+            await http.post("chat/completions", json=HELLO, timeout=httpx.Timeout(60, read=0.2))
     (line,) = log_lines(log)
     assert (line["fault"], line["delivered"]) == ("hang", False)
     assert line["latency_s"] >= 0.15
@@ -246,13 +246,13 @@ async def test_hang_faults_hold_a_slot_until_the_client_leaves(tmp_path: Path) -
 
 async def test_trickle_faults_defeat_read_timeouts() -> None:
     """The whole right body, in pieces, over the time that was ordered."""
-    async with client(faults=[{"kind": "trickle", "over_s": 0.6}]) as http:
+    async with client(faults=[{"kind": "trickle", "over_s": 2.4}]) as http:
         began_s = time.monotonic()
-        answer = await http.post("chat/completions", json=HELLO, timeout=0.4)
+        answer = await http.post("chat/completions", json=HELLO, timeout=1.6)
         lasted_s = time.monotonic() - began_s
         assert (await stats(http))["delivered"] == 1
     assert answer.json()["choices"][0]["finish_reason"] == "stop"
-    assert 0.45 <= lasted_s < 3
+    assert 1.8 <= lasted_s < 60
 
 
 async def test_equal_seeds_give_equal_fates(tmp_path: Path) -> None:
@@ -276,18 +276,22 @@ async def test_equal_seeds_give_equal_fates(tmp_path: Path) -> None:
 
 async def test_limits_refuse_with_real_headers() -> None:
     """The 429 has the provider's body, both retry headers and the state; after the wait the request is served."""
-    async with client(limits={"requests_per_minute": 300, "burst_s": 0.2}) as http:
+    async with client(limits={"requests_per_minute": 60, "burst_s": 1.0}) as http:
+        began_s = time.monotonic()
         served, refused = [await http.post("chat/completions", json=HELLO) for _ in range(2)]
-        assert served.headers["x-ratelimit-limit-requests"] == "300"
+        assert served.headers["x-ratelimit-limit-requests"] == "60"
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
         assert refused.headers["retry-after"] == "1"
         wait_ms = int(refused.headers["retry-after-ms"])
-        assert 0 < wait_ms <= 200
-        began_s = time.monotonic()
-        while (await http.post("chat/completions", json=HELLO)).status_code == 429:
-            pass
-        assert time.monotonic() - began_s == pytest.approx(wait_ms / 1000, abs=0.15)
+        assert 0 < wait_ms <= 1000
+        due_s = time.monotonic() + wait_ms / 1000
+        status = 429
+        while status == 429:
+            due = time.monotonic() >= due_s
+            status = (await http.post("chat/completions", json=HELLO)).status_code
+            assert status == 200 or not due, "it is refused for longer than was said"
+        assert time.monotonic() - began_s > 0.99, "two in less than a second"
         assert (await stats(http))["by_status"]["200"] == 2
 
 
@@ -354,6 +358,6 @@ async def test_a_client_that_left_was_not_delivered(tmp_path: Path) -> None:
 
 async def until(http: httpx.AsyncClient, *, in_flight: int) -> None:
     """Wait until the simulator counts so many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await stats(http))["in_flight"] != in_flight:
             pass
