@@ -161,13 +161,7 @@ def next_plan(
     if begun and not _first_rows(sources, recipe, most=1, columns=None):
         return None
     check_first_rows(sources, recipe, proven=begun)
-    first = files.found()[0]
-    kept = kept_columns(first, recipe, version=version)
-    if begun and kept != generations[0].plan.kept_fields:
-        raise SourceError(
-            f"{first.url}: the kept columns have other types than when the dataset was begun; write the file with "
-            "those, or use another dataset.path"
-        )
+    kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
     return Plan(
         generation=len(generations),
         files=files.plan(fresh),
@@ -221,7 +215,7 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: boo
             )
     if proven:
         return
-    maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
+    maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files, recipe))
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     if not any(isinstance(each, Prompt) for each in made):
         (why, count), *_ = Counter(map(str, made)).most_common(1)
@@ -245,14 +239,20 @@ def _named_columns(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("keep", keep.name) for keep in source.keep)
 
 
-def kept_columns(file: SourceFile, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> list[pa.Field]:
-    """The kept columns as the plan freezes them.
+def kept_columns(
+    files: Sequence[SourceFile],
+    recipe: Recipe,
+    *,
+    version: int = SCHEMA_VERSION,
+    frozen: Sequence[pa.Field] | None = None,
+) -> list[pa.Field]:
+    """The kept columns as the plan freezes them, or as an earlier plan has `frozen` them.
 
     Raises:
-        SourceError: the file lacks one, or can't be read.
+        SourceError: a file lacks one or can't be read, or no type holds what two files have.
         UsageError: one has the name of a column of ours, or a type that Parquet has not.
     """
-    fields = list(kept_fields(file, source=recipe.source))
+    fields = list(kept_fields(files, source=recipe.source, frozen=frozen))
     try:
         schema = columns_of(version).with_kept(fields).data
     except ValueError as error:
@@ -260,5 +260,5 @@ def kept_columns(file: SourceFile, recipe: Recipe, *, version: int = SCHEMA_VERS
     try:
         pq.write_table(schema.empty_table(), io.BytesIO())
     except (pa.ArrowException, NotImplementedError) as error:
-        raise UsageError(f"source.keep: {file.url} has a column of a type that can't be stored: {error}") from None
+        raise UsageError(f"source.keep: {files[0].url} has a column of a type that can't be stored: {error}") from None
     return fields

@@ -8,7 +8,8 @@ that can't be read is a bad Row.
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
 from stillhouse.gen.source.formats.text import Codec
 from stillhouse.gen.source.kept_columns import kept_field
+from stillhouse.gen.source.kept_types import OwnType, check_frozen, settled
 from stillhouse.gen.store import open_store, split_url
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
@@ -44,6 +46,9 @@ __all__ = [
 ]
 
 SUPPORTED = ".jsonl or .ndjson and .csv (also with .gz or .zst), .parquet, .arrow"
+
+_READERS = 16
+"""Files whose footers are read at a time: on S3 each is a few round trips."""
 
 _CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 _TEXT_KINDS = {".jsonl", ".ndjson", ".csv"}
@@ -116,21 +121,42 @@ def read_rows(
                 yield from read_arrow(stream, columns=columns, start=start)
 
 
-def kept_fields(file: SourceFile, *, source: Source) -> tuple[pa.Field, ...]:
-    """The kept columns as the plan freezes them: the declared types, else a Parquet or Arrow column's own, else string.
+def kept_fields(
+    files: Sequence[SourceFile], *, source: Source, frozen: Sequence[pa.Field] | None = None
+) -> tuple[pa.Field, ...]:
+    """The kept columns as the plan freezes them: the declared types, else the one that holds what all files have.
+
+    `frozen`: the types of the dataset's first plan, which then stay, and to which the files are held.
 
     Raises:
-        SourceError: the file is gone, changed or unreadable, or lacks a kept column.
+        SourceError: a file is gone, changed or unreadable, lacks a kept column, or has one of a type that does not go
+            with another file's, or with the frozen one.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
+    with ThreadPoolExecutor(_READERS) as pool:
+        own = list(pool.map(lambda file: _own_types(file, source), files)) if source.keep else []
+    fields = []
+    for place, keep in enumerate(source.keep):
+        kinds = [OwnType(file.url, types[keep.name]) for file, types in zip(files, own, strict=True)]
+        if keep.type is not None:
+            fields.append(kept_field(keep))
+        elif frozen is None:
+            fields.append(kept_field(keep, settled(keep.name, kinds)))
+        else:
+            check_frozen(keep.name, frozen[place].type, kinds)
+            fields.append(frozen[place])
+    return tuple(fields)
+
+
+def _own_types(file: SourceFile, source: Source) -> dict[str, pa.DataType | None]:
+    """The kept columns' types as a Parquet or Arrow file's schema has them; None in a text file."""
     kind, _ = _known_format(file.url)
-    own: dict[str, pa.DataType] = {}
-    if kind in _SCHEMAS and source.keep:
-        with _opened(file, source) as stream:
-            schema = _SCHEMAS[kind](stream)
-            names = check_columns(schema, [keep.name for keep in source.keep])
-            own = {name: schema.field(name).type for name in names}
-    return tuple(kept_field(keep, own.get(keep.name)) for keep in source.keep)
+    if kind not in _SCHEMAS:
+        return dict.fromkeys(keep.name for keep in source.keep)
+    with _opened(file, source) as stream:
+        schema = _SCHEMAS[kind](stream)
+        names = check_columns(schema, [keep.name for keep in source.keep])
+        return {name: schema.field(name).type for name in names}
 
 
 def _below(path: str, source: Source) -> list[SourceFile]:

@@ -167,7 +167,7 @@ class _Count:
     """What the rows come to."""
 
     def __init__(self, recipe: Recipe, files: list[SourceFile]) -> None:
-        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
+        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files, recipe))
         self._per_shard = recipe.prompts_per_shard
         self._seen: set[bytes] = set()
         self.rows = self.duplicates = self.bad = self.chars = 0

@@ -159,7 +159,7 @@ def test_kept_types_are_frozen_and_may_not_change(tmp_path: Path) -> None:
     assert made is not None
     assert made[0].kept_fields == [pa.field("extra", pa.list_(pa.float32()))]
     parquet_source(tmp_path, pa.array(["text"]), name="a.parquet")
-    with pytest.raises(SourceError, match=r"a\.parquet: the kept columns have other types"):
+    with pytest.raises(SourceError, match=r"a\.parquet: the kept column 'extra' has another type"):
         index(recipe)
 
 

@@ -171,9 +171,9 @@ def test_kept_columns_have_the_files_types_or_the_declared_ones(tmp_path: Path) 
     pq.write_table(table, tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text("q,n,d\n")
     keep = source(tmp_path, keep=["n", "d", {"q": "string"}])
-    own = {field.name: field.type for field in kept_fields(found(tmp_path / "a.parquet"), source=keep)}
+    own = {field.name: field.type for field in kept_fields([found(tmp_path / "a.parquet")], source=keep)}
     assert own == {"n": pa.int32(), "d": pa.string(), "q": pa.string()}
     typed = source(tmp_path, keep=["d", {"n": "int64"}])
-    assert [field.type for field in kept_fields(found(tmp_path / "a.csv"), source=typed)] == [pa.string(), pa.int64()]
+    assert [field.type for field in kept_fields([found(tmp_path / "a.csv")], source=typed)] == [pa.string(), pa.int64()]
     with pytest.raises(SourceError, match=r"a\.parquet: the column 'x' is missing"):
-        kept_fields(found(tmp_path / "a.parquet"), source=source(tmp_path, keep=["x"]))
+        kept_fields([found(tmp_path / "a.parquet")], source=source(tmp_path, keep=["x"]))
