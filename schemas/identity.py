@@ -13,7 +13,7 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-_SOURCE = ("prompt", "messages", "id", "keep")
+_SOURCE = ("prompt", "messages", "id", "keep", "answer")
 _GROWS = ("samples",)
 """Fields of `ask` that may grow: they say how many answers are wanted, not what an answer is."""
 _WHOLE = ("prompts_per_shard",)

@@ -125,7 +125,8 @@ class ChunkReader:
             if plan is None:
                 raise DatasetError(f"{self._store.url}/{plan_key(generation)}: is gone; restore it")
             plan = plan.with_samples(self._binding().samples)
-            maker = PromptMaker(self._recipe.source, self._recipe.ask, kept=plan.kept_fields)
+            source, ask = self._recipe.source, self._recipe.ask
+            maker = PromptMaker(source, ask, kept=plan.kept_fields, templates_system=plan.templates_system)
             self._plans[generation] = plan, maker
         return self._plans[generation]
 

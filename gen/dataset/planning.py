@@ -18,6 +18,7 @@ from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, store_plan
 from stillhouse.gen.dataset.retry_planning import retry_plan
 from stillhouse.gen.errors import SourceError, UsageError
+from stillhouse.gen.source.columns import is_in
 from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
@@ -26,6 +27,9 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 _FIRST_ROWS = 300
+
+SOURCE_ANSWER = "source_answer"
+"""The column of what `source.answer: drop` leaves out of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +164,15 @@ def next_plan(
     sources = [file for file, _ in fresh]
     if begun and not _first_rows(sources, recipe, most=1, columns=None):
         return None
-    check_first_rows(sources, recipe, proven=begun)
+    templates_system = generations[0].plan.templates_system if begun else True
+    check_first_rows(sources, recipe, proven=begun, templates_system=templates_system)
     kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
     return Plan(
         generation=len(generations),
         files=files.plan(fresh),
         limit=limit,
         samples=recipe.ask.samples,
+        templates_system=templates_system,
         kept=Plan.freeze(kept),
     )
 
@@ -187,7 +193,9 @@ def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
     return ends
 
 
-def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: bool = False) -> None:
+def check_first_rows(
+    files: Sequence[SourceFile], recipe: Recipe, *, proven: bool = False, templates_system: bool = True
+) -> None:
     """Refuse a source that holds nothing to ask before it is planned, for what is planned may not change.
 
     An empty file among others is fine, as whoever writes many at once leaves some; so are bad rows alone where an
@@ -198,7 +206,7 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: boo
             them makes a prompt.
         UsageError: the template can't be compiled, or see `kept_columns`.
     """
-    maker = PromptMaker(recipe.source, recipe.ask)
+    maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system)
     rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
@@ -207,7 +215,7 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: boo
         )
     there = {name for row in rows for name in row.values or ()}
     for field, name in _named_columns(recipe):
-        if there and name not in there:
+        if there and not any(is_in(row.values, name) for row in rows if row.values is not None):
             names = ", ".join(map(repr, sorted(there)[:100]))
             raise SourceError(
                 f"source.{field}: none of the first {len(rows)} rows has the column {name!r}, in {files[0].url} and "
@@ -215,7 +223,8 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: boo
             )
     if proven:
         return
-    maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files, recipe))
+    kept = kept_columns(files, recipe)
+    maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system)
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     if not any(isinstance(each, Prompt) for each in made):
         (why, count), *_ = Counter(map(str, made)).most_common(1)
@@ -253,6 +262,8 @@ def kept_columns(
         UsageError: one has the name of a column of ours, or a type that Parquet has not.
     """
     fields = list(kept_fields(files, source=recipe.source, frozen=frozen))
+    if recipe.source.answer == "drop":
+        fields.append(pa.field(SOURCE_ANSWER, pa.string()))
     try:
         schema = columns_of(version).with_kept(fields).data
     except ValueError as error:

@@ -112,8 +112,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
     files = find_files(recipe.source)
-    check_first_rows(files, recipe)
-    counted = _Count(recipe, files)
+    check_first_rows(files, recipe, templates_system=there.templates_system)
+    counted = _Count(recipe, files, templates_system=there.templates_system)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
     wanted = counted.asked * recipe.ask.samples
@@ -166,8 +166,9 @@ def _rows(
 class _Count:
     """What the rows come to."""
 
-    def __init__(self, recipe: Recipe, files: list[SourceFile]) -> None:
-        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files, recipe))
+    def __init__(self, recipe: Recipe, files: list[SourceFile], *, templates_system: bool) -> None:
+        kept = kept_columns(files, recipe)
+        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system)
         self._per_shard = recipe.prompts_per_shard
         self._seen: set[bytes] = set()
         self.rows = self.duplicates = self.bad = self.chars = 0
@@ -224,7 +225,9 @@ class _There:
         self.rows = self.samples = 0
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
-        for generation in read_generations(store, sealed=sealed):
+        generations = read_generations(store, sealed=sealed)
+        self.templates_system = all(each.plan.templates_system for each in generations[:1])
+        for generation in generations:
             plan = generation.plan
             if plan.retry is not None:
                 continue

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stillhouse.gen.source.columns import column_of
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
 
 
@@ -55,18 +56,35 @@ def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:
         yield from batch_rows(batch.slice(half), first=first + half)
 
 
-def check_columns(schema: pa.Schema, columns: Collection[str] | None) -> list[str]:
-    """The wanted columns in the schema's order.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is read of a file with columns."""
+
+    names: list[str]
+    """Its columns, in the schema's order."""
+    paths: list[str]
+    """The same, or what is named inside of them: `data.question` of the column `data`."""
+
+
+def check_columns(
+    schema: pa.Schema, columns: Collection[str] | None, *, elsewhere: Collection[str] = frozenset()
+) -> Wanted:
+    """What is wanted of the file; the columns that are `elsewhere` may be missing.
 
     Raises:
         FormatError: one is missing or there twice.
     """
+    paths: dict[str, str] = {}
     for name in schema.names if columns is None else sorted(columns):
-        if schema.names.count(name) != 1:
-            there = "there twice" if name in schema.names else "missing"
+        found = column_of(schema, name)
+        if found is None and name in elsewhere:
+            continue
+        if found is None or schema.names.count(found[0]) != 1:
+            there = "missing" if found is None else "there twice"
             names = ", ".join(map(repr, schema.names[:100])) + (", …" if len(schema.names) > 100 else "")
             raise FormatError(f"the column {name!r} is {there}; the file has {names}")
-    return [name for name in schema.names if columns is None or name in columns]
+        paths[name] = found[0]
+    return Wanted([name for name in schema.names if name in paths.values()], list(paths))
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

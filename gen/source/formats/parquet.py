@@ -31,17 +31,19 @@ def parquet_schema(file: BinaryIO) -> pa.Schema:
     return _open(file).schema_arrow
 
 
-def read_parquet(file: BinaryIO, *, columns: Collection[str] | None, start: Position) -> Iterator[Row]:
-    """The rows from `start` on, with the wanted columns.
+def read_parquet(
+    file: BinaryIO, *, columns: Collection[str] | None, elsewhere: Collection[str], start: Position
+) -> Iterator[Row]:
+    """The rows from `start` on, with the wanted columns that the file has; those `elsewhere` may be missing.
 
     Raises:
         FormatError: too many columns or row groups, or a wanted column is missing or there twice.
         pyarrow.ArrowException, OSError: no Parquet file, cut off, corrupt or encrypted.
     """
     footer = _open(file)
-    names = check_columns(footer.schema_arrow, columns)
+    wanted = check_columns(footer.schema_arrow, columns, elsewhere=elsewhere)
     metadata = footer.metadata
-    reader = _open(file, metadata=metadata, as_dictionary=_texts(metadata, names))
+    reader = _open(file, metadata=metadata, as_dictionary=_texts(metadata, wanted.paths))
     row = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
@@ -49,11 +51,12 @@ def read_parquet(file: BinaryIO, *, columns: Collection[str] | None, start: Posi
             row += group.num_rows
             continue
         for batch in reader.iter_batches(
-            _batch_rows(group), row_groups=[index], columns=names, use_threads=False, use_pandas_metadata=False
+            _batch_rows(group), row_groups=[index], columns=wanted.paths, use_threads=False, use_pandas_metadata=False
         ):
             skipped = min(max(start.row - row, 0), batch.num_rows)
             if skipped < batch.num_rows:
-                yield from batch_rows(batch.slice(skipped), first=row + skipped)
+                # `a.b` may be a column's own name and the path of a field in another: then both came.
+                yield from batch_rows(batch.select(wanted.names).slice(skipped), first=row + skipped)
             row += batch.num_rows
 
 
