@@ -45,6 +45,7 @@ __all__ = [
     "digest_of",
     "find_files",
     "kept_fields",
+    "passed_over_note",
     "read_rows",
     "stat_file",
     "survey",
@@ -97,6 +98,19 @@ class Found:
     """In their order, each once."""
     passed_over: tuple[str, ...]
     """The urls of files that are of another kind."""
+
+
+_NAMED = 5
+
+
+def passed_over_note(urls: Sequence[str]) -> str | None:
+    """What a person should know of the files that a survey passed over."""
+    names = [url.rpartition("/")[2] for url in urls]
+    if not names:
+        return None
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+    return f"passed over {files} of other kinds: {', '.join(names[:_NAMED])}{more}"
 
 
 def find_files(source: Source) -> list[SourceFile]:
