@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_va
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.identity import identity_of
+from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
 KEEP_TYPES = ("string", "int64", "float64", "bool")
@@ -35,7 +36,7 @@ def _no_controls(value: str) -> str:
     return value
 
 
-Location = Annotated[str, AfterValidator(_no_controls)]
+Location = Annotated[str, AfterValidator(_no_controls), AfterValidator(canonical_location)]
 
 
 def _delimiter(value: Any) -> Any:
@@ -189,6 +190,8 @@ class Dataset(Strict):
     """The store's region; by default the standard AWS settings."""
     path_style: bool | None = None
     """Address buckets by path; by default with an `endpoint_url`."""
+    encryption: Annotated[str, Field(pattern=r"^(AES256|aws:kms(:dsse)?(:.+)?)$")] | None = None
+    """The server-side encryption to ask for: AES256, aws:kms, or aws:kms:<key id>; by default the bucket's own."""
 
 
 class RunSettings(Strict):

@@ -1,5 +1,6 @@
 """The sources of `tests/cases`: each is read as what it is, or refused in words that say how it can be."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -10,11 +11,14 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 from harness import run_in_process
+from s3_server import S3Server
 
-from stillhouse.gen.errors import SourceError
+from stillhouse.gen.errors import Paused, SourceError
+from stillhouse.gen.simulator import serve
 from stillhouse.gen.views.preview import preview, render
 from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 CASES = Path(__file__).parent.parent / "cases"
 
@@ -222,3 +226,54 @@ async def test_64_shapes_of_json_that_are_read(tmp_path: Path, recipe: str, prom
 def test_64_shapes_of_json_that_are_refused_by_name(tmp_path: Path, recipe: str, form: str) -> None:
     """When the plan is made, not row by row."""
     assert form in refusal(case(tmp_path, "64-jsonl-shapes", recipe))
+
+
+def on_the_server(recipe: Recipe, s3: S3Server, tmp_path: Path) -> Recipe:
+    """The recipe with its dataset in the test's bucket."""
+    place = {"path": f"{s3.url}/set", "endpoint_url": s3.endpoint_url}
+    run = recipe.run.model_copy(update={"journal_dir": str(tmp_path / "journals"), "ship_every_s": 0.1})
+    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=place), "run": run})
+
+
+async def test_28_a_bucket_that_demands_checksums_gets_them(tmp_path: Path, s3: S3Server) -> None:
+    """As one with object lock does, from the first object on."""
+    s3.gate.demands = "checksum"
+    summary = await run_in_process(on_the_server(case(tmp_path, "28-object-lock"), s3, tmp_path))
+    assert (summary.state, summary.records) == ("done", 20)
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+async def test_30_renewed_keys_are_taken_over_in_a_run(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, renewed: bool
+) -> None:
+    """Expired ones pause it otherwise, and the same call goes on with new ones; nothing is asked again."""
+    path = tmp_path / "credentials"
+
+    def write(token: str) -> None:
+        keys = f"aws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
+        path.write_text(f"[default]\n{keys}aws_session_token = {token}\n")
+
+    write("old")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    recipe = on_the_server(case(tmp_path, "30-renewed-keys"), s3, tmp_path)
+    log = tmp_path / "log"
+    settings = {"latency_s": 0.05, "log": str(log)}
+    async with await serve(SimulatorSettings.model_validate(settings)) as teacher:
+        teachers = tuple(each.model_copy(update={"endpoints": (teacher.url,)}) for each in recipe.teachers)
+        recipe = recipe.model_copy(update={"teachers": teachers})
+        running = asyncio.ensure_future(run_in_process(recipe))
+        while not any(seen.method == "PUT" and "/data/part-" in seen.path for seen in s3.gate.seen):
+            await asyncio.wait((running,), timeout=0.01)
+        if renewed:
+            write("new")
+        s3.gate.tokens = {"new"}
+        if renewed:
+            summary = await running
+        else:
+            with pytest.raises(Paused, match="the credentials have expired"):
+                await running
+            write("new")
+            summary = await run_in_process(recipe)
+    assert (summary.state, summary.records, len(log.read_text().splitlines())) == ("done", 60, 60)

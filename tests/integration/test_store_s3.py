@@ -16,8 +16,9 @@ from moto.server import ThreadedMotoServer
 from s3_server import Does, Fault, S3Server
 
 from stillhouse.gen.errors import SourceError, StoreAway, StoreRefused
-from stillhouse.gen.store import open_store
+from stillhouse.gen.store import open_store, split_url
 from stillhouse.gen.store.base import Store
+from stillhouse.schemas.recipe import Source
 
 OpenStore = Callable[..., Store]
 
@@ -335,7 +336,6 @@ def test_swap_compares_by_itself_where_the_store_does_not(store: Store, s3: S3Se
     ("code", "status", "words"),
     [
         ("AccessDenied", 403, "access denied: this program needs s3:ListBucket"),
-        ("ExpiredToken", 400, "the credentials have expired"),
         ("AuthorizationHeaderMalformed", 400, "the region is wrong"),
         ("RequestTimeTooSkewed", 403, "set the clock"),
         ("NotImplemented", 501, "the store lacks this operation"),
@@ -415,3 +415,88 @@ def test_markers_of_empty_folders_are_no_objects(moto_store: Store) -> None:
     moto_store.put("data/", b"")
     moto_store.put("data/a", b"x")
     assert [found.key for found in moto_store.list()] == ["data/a"]
+
+
+@pytest.mark.parametrize("demands", ["checksum", "AES256", "aws:kms"])
+def test_a_bucket_gets_what_it_demands(store: Store, s3: S3Server, tmp_path: Path, demands: str) -> None:
+    """A checksum for object lock, an encryption for a policy: found out once, and never sent unasked."""
+    store.put("before", b"1")
+    s3.gate.demands = demands
+    store.probe()
+    body = tmp_path / "body"
+    body.write_bytes(b"x" * 3_000_000)
+    assert store.put_new("data/a", body, seal="one")
+    assert not store.put_new("data/a", b"second", seal="two")
+    assert store.get("data/a") == body.read_bytes()
+    s3.gate.seen.clear()
+    store.put("data/b", b"2")
+    assert len(s3.gate.seen) == 1
+
+
+def test_a_denied_write_with_every_encryption_is_a_refusal(store: Store, s3: S3Server) -> None:
+    """With the setting for a key of one's own, and the store's own words; a conditional write is not lost by it."""
+    s3.gate.demands = "aws:kms:dsse"
+    with pytest.raises(StoreRefused, match=r"set dataset\.encryption to .*explicit deny"):
+        store.put_new("data/a", b"1")
+    told = open_store(store.url, endpoint_url=s3.endpoint_url, encryption="aws:kms:dsse:arn:aws:kms:key/1")
+    assert told.put_new("data/a", b"1")
+    other = open_store(store.url, endpoint_url=s3.endpoint_url)
+    s3.gate.demands = "aws:kms"
+    assert not other.put_new("data/a", b"2")
+
+
+def credentials(path: Path, s3: S3Server, token: str) -> None:
+    """A credentials file whose keys the server takes, with a session token."""
+    path.write_text(
+        f"[default]\naws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
+        f"aws_session_token = {token}\n"
+    )
+
+
+@pytest.mark.parametrize("method", ["PUT", "HEAD", "GET"])
+def test_credentials_renewed_on_disk_are_taken_over(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Once the store says that the old ones expired; a HEAD has no words to say it with."""
+    path = tmp_path / "credentials"
+    credentials(path, s3, "old")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    store = open_store(s3.url, endpoint_url=s3.endpoint_url, patience_s=5)
+    store.put("a", b"1")
+    s3.gate.tokens = {"new"}
+    calls: dict[str, Callable[[], object]] = {
+        "PUT": lambda: store.put("a", b"2"),
+        "HEAD": lambda: store.stat("a"),
+        "GET": lambda: store.get("a"),
+    }
+    with pytest.raises(StoreAway, match=r"the credentials have expired .*The provided token has expired.*renew them"):
+        calls[method]()
+    credentials(path, s3, "new")
+    calls[method]()
+    assert store.get("a") == (b"2" if method == "PUT" else b"1")
+
+
+def test_the_store_s_own_words_are_told_without_credentials(store: Store, s3: S3Server) -> None:
+    """Also those of a code that is known; what repeats a key is cut out."""
+    words = f"the key {s3.access_key} may not: ask storage-team@example.com"
+    s3.gate.faults = [Fault("answer", status=403, code="AccountProblem", message=words)]
+    with pytest.raises(StoreRefused, match=r"403 AccountProblem the key \[redacted\] may not: ask storage-team@"):
+        store.put("a", b"1")
+
+
+def test_other_spellings_of_a_location_are_understood(store: Store, s3: S3Server, tmp_path: Path) -> None:
+    """As Hadoop and URLs have them."""
+    store.put("a", b"1")
+    for scheme in ("s3a", "s3n", "S3A"):
+        again = open_store(store.url.replace("s3:", f"{scheme}:"), endpoint_url=s3.endpoint_url)
+        assert (again.url, again.get("a")) == (store.url, b"1")
+    (tmp_path / "my data").mkdir()
+    for url in (f"file://{tmp_path}/my%20data", f"file://localhost{tmp_path}/my%20data", f"file:{tmp_path}/my%20data"):
+        assert open_store(url).url == f"{tmp_path}/my data"
+        assert split_url(url) == (f"{tmp_path}/my data", "")
+    with pytest.raises(StoreRefused, match="three slashes"):
+        open_store("file://relative/path")
+    source = Source(path=("s3a://lake/a", f"file://{tmp_path}/x"), prompt="q")
+    assert source.paths == ("s3://lake/a", f"{tmp_path}/x")
