@@ -148,8 +148,9 @@ class ChunkReader:
         prompt = maker.make(row.values) if row is not None and row.values is not None else "no such row"
         if isinstance(prompt, str) or prompt.key != entry["key"]:
             self._rows = None
+            reason = f" ({prompt})" if isinstance(prompt, str) else ""
             raise SourceError(
-                f"{file.url}:{entry['line']}: is not the prompt that was planned: the file changed meanwhile; "
+                f"{file.url}:{entry['line']}: is not the prompt that was planned{reason}: the file changed meanwhile; "
                 "restore it, or use another dataset.path"
             )
         return prompt

@@ -194,12 +194,17 @@ def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
 
 
 def check_first_rows(
-    files: Sequence[SourceFile], recipe: Recipe, *, proven: bool = False, templates_system: bool = True
+    files: Sequence[SourceFile],
+    recipe: Recipe,
+    *,
+    proven: bool = False,
+    templates_system: bool = True,
+    kept: Sequence[pa.Field] | None = None,
 ) -> None:
     """Refuse a source that holds nothing to ask before it is planned, for what is planned may not change.
 
     An empty file among others is fine, as whoever writes many at once leaves some; so are bad rows alone where an
-    earlier generation has `proven` the recipe.
+    earlier generation has `proven` the recipe. `kept`: the kept columns, where a plan has frozen them.
 
     Raises:
         SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
@@ -223,7 +228,7 @@ def check_first_rows(
             )
     if proven:
         return
-    kept = kept_columns(files, recipe)
+    kept = kept_columns(files, recipe) if kept is None else kept
     maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system)
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     if not any(isinstance(each, Prompt) for each in made):

@@ -119,8 +119,13 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         limit = there.rows + (limit if there.is_sealed else 0)
     found = survey(recipe.source)
     files = found.files
-    check_first_rows(files, recipe, templates_system=there.templates_system)
-    counted = _Count(recipe, files, templates_system=there.templates_system)
+    kept = None if there.first is None else there.first.kept_fields
+    templates_system = there.first is None or there.first.templates_system
+    check_first_rows(files, recipe, templates_system=templates_system, kept=kept)
+    maker = PromptMaker(
+        recipe.source, recipe.ask, kept=kept or kept_columns(files, recipe), templates_system=templates_system
+    )
+    counted = _Count(recipe, maker)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
     wanted = counted.asked * recipe.ask.samples
@@ -176,9 +181,8 @@ def _rows(
 class _Count:
     """What the rows come to."""
 
-    def __init__(self, recipe: Recipe, files: list[SourceFile], *, templates_system: bool) -> None:
-        kept = kept_columns(files, recipe)
-        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system)
+    def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
+        self.maker = maker
         self._per_shard = recipe.prompts_per_shard
         self._seen: set[bytes] = set()
         self.rows = self.duplicates = self.bad = self.chars = 0
@@ -236,7 +240,8 @@ class _There:
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
         generations = read_generations(store, sealed=sealed)
-        self.templates_system = all(each.plan.templates_system for each in generations[:1])
+        self.first = generations[0].plan if generations else None
+        """What later generations take over from."""
         for generation in generations:
             plan = generation.plan
             if plan.retry is not None:

@@ -1,6 +1,7 @@
 """What a file holds comes back exactly, from any row on, and what is no row is said with its line."""
 
 import csv
+import datetime
 import gzip
 import io
 import json
@@ -391,3 +392,18 @@ def test_nested_values_come_back_from_parquet(tmp_path: Path) -> None:
     )
     pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "a.parquet")
     assert [row.values for row in read(tmp_path / "a.parquet")] == rows
+
+
+def test_a_time_that_would_wrap_around_is_a_bad_row(tmp_path: Path) -> None:
+    """Spark writes INT96, in which 9999-12-31 is common and which Arrow would read as 1816; others come back exact."""
+    end = datetime.datetime(9999, 12, 31)
+    good = [datetime.datetime(1700, 1, 1, 0, 0, 0, 1), None, datetime.datetime(2026, 1, 2, 3, 4, 5, 6)] * 900
+    times = [*good, end, *good]
+    table = pa.table({"q": [f"q{n}" for n in range(len(times))], "t": pa.array(times, pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True, row_group_size=2000)
+    rows = read(tmp_path / "a.parquet")
+    assert [row.values and row.values["t"] for row in rows] == [None if each is end else each for each in times]
+    assert [row.at.row for row in rows if row.bad] == [len(good)]
+    assert "after 2262" in (rows[len(good)].bad or "")
+    assert read(tmp_path / "a.parquet", rows[2500].at) == rows[2500:]
+    assert all(row.bad is None for row in read(tmp_path / "a.parquet", columns={"q"}))
