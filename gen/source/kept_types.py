@@ -40,10 +40,11 @@ def settled(name: str, own: Sequence[OwnType]) -> pa.DataType:
     for place, file in enumerate(own):
         wider = common_type(kind, _or_text(file))
         if wider is None:
+            fits = "float64" if _is_number(kind) and _is_number(_or_text(file)) else "string"
             first = next((e for e in own[:place] if common_type(_or_text(e), _or_text(file)) is None), own[0])
             raise SourceError(
                 f"{file.url}: the kept column {name!r} is {_described(file)} here and {_described(first)} in "
-                f"{first.url}, and no type holds both unchanged: declare one, such as `keep: [{{{name}: string}}]`, or "
+                f"{first.url}, and no type holds both unchanged: declare one, such as `keep: [{{{name}: {fits}}}]`, or "
                 "write both files with one type"
             )
         kind = wider
@@ -206,6 +207,10 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return kind in _FLOATS or kind in _INT_BITS or kind in _UINT_BITS
 
 
 def _or_text(file: OwnType) -> pa.DataType:

@@ -62,7 +62,7 @@ def parsed(line: Line) -> tuple[dict[str, Any] | None, str | None]:
         try:
             values = _lenient(line)
         except (ValueError, RecursionError):
-            return None, _form(line) or f"no valid JSON: {error.msg} (column {error.colno})"
+            return None, f"no valid JSON: {_form(line) or f'{error.msg} (column {error.colno})'}"
     except (ValueError, RecursionError) as error:
         return None, f"no usable JSON: {error}"
     if type(values) is dict:
