@@ -264,3 +264,17 @@ def test_new_fields_leave_an_identity_as_it_was(tmp_path: Path) -> None:
     assert (
         recipe_of(tmp_path, source={"prompt": None, "messages": "m", "answer": "drop"}).identity() != plain.identity()
     )
+
+
+def test_the_same_content_in_another_named_folder_is_other_rows(tmp_path: Path) -> None:
+    """A file is known by what it holds, of which its folders' columns are part."""
+    recipe = recipe_of(tmp_path, source={"id": None, "prompt": None}, ask={"template": "{{ lang }}: {{ question }}"})
+    write_source(tmp_path, questions(2), name="lang=de/a.jsonl")
+    index(recipe)
+    write_source(tmp_path, questions(2), name="lang=fr/a.jsonl")
+    made = index(recipe)
+    assert made is not None
+    assert made[1][-1].rows == 2
+    prompts = ChunkReader(open_dataset(recipe), recipe).read(ChunkId(1, 0)).prompts
+    assert [prompt.messages[-1][1] for prompt in prompts] == ["fr: what is 0 + 1?", "fr: what is 1 + 1?"]
+    assert index(recipe) is None
