@@ -8,7 +8,7 @@ that can't be read is a bad Row.
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,11 +246,11 @@ def _below(path: str, source: Source) -> Found:
         folder = key[: wildcard.start()].rpartition("/")
         prefix = folder[0] + folder[1]
         matches = _matcher(key)
-        listed = list(store.list(prefix))
+        listed = _in_order(store.list(prefix))
         stats = [stat for stat in listed if matches(stat.key)]
     else:
         prefix = f"{key.rstrip('/')}/" if key else ""
-        stats = listed = list(store.list(prefix))
+        stats = listed = _in_order(store.list(prefix))
     ours = _our_datasets(listed, prefix)
     seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :]) and not stat.key.startswith(ours)]
     kinds = {stat.key: found[0] if (found := _format(stat.key)) else None for stat in seen}
@@ -267,6 +267,11 @@ def _below(path: str, source: Source) -> Found:
         )
     base = store.url.rstrip("/")
     return Found(files, tuple(f"{base}/{stat.key}" for stat in seen if kinds[stat.key] is None))
+
+
+def _in_order(stats: Iterable[Stat]) -> list[Stat]:
+    """By name, which the source's order is, and which not every store lists by."""
+    return sorted(stats, key=lambda stat: stat.key.encode(errors="surrogateescape"))
 
 
 def _our_datasets(stats: Sequence[Stat], prefix: str) -> tuple[str, ...]:
