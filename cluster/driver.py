@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.teachers.keys import resolve
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.summary import Summary, summarise
@@ -104,6 +106,7 @@ class Driver:
             self._recipe = bind(self._store, self._recipe)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
+                self._note_passed_over()
             stack.enter_context(kept_card(self._store, self._card))
             planner = self._planner()
             self._plan_on(planner)
@@ -129,6 +132,11 @@ class Driver:
     def dataset(self) -> str:
         """Where the dataset is."""
         return self._store.url
+
+    def _note_passed_over(self) -> None:
+        with suppress(StillhouseError):  # said where the source is read, if it has to be
+            if note := passed_over_note(survey(self._recipe.source).passed_over):
+                self._display.note(f"source: {inert(note)}")
 
     def _card(self, stored: str) -> str:
         return card_of(self._store, self._recipe, stored=stored)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-_SOURCE = ("prompt", "messages", "id", "keep")
+_SOURCE = ("prompt", "messages", "id", "keep", "answer")
 _GROWS = ("samples",)
 """Fields of `ask` that may grow: they say how many answers are wanted, not what an answer is."""
 _WHOLE = ("prompts_per_shard",)
@@ -50,7 +50,7 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     if len(teachers) == 1:  # a weight is a share among several
         teachers = [{name: value for name, value in teachers[0].items() if name != "weight"}]
     ask = {name: value for name, value in document.get("ask", {}).items() if name not in _GROWS}
-    source = dict(document["source"])
+    source = dict(document.get("source", {}))  # of a template alone nothing of it is left
     if "keep" in source:
         source["keep"] = [_less(keep, _defaults(Keep)) for keep in source["keep"]]
     sections = {

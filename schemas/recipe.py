@@ -7,11 +7,12 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.identity import identity_of
+from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
 KEEP_TYPES = ("string", "int64", "float64", "bool")
@@ -35,7 +36,14 @@ def _no_controls(value: str) -> str:
     return value
 
 
-Location = Annotated[str, AfterValidator(_no_controls)]
+Location = Annotated[str, AfterValidator(_no_controls), AfterValidator(canonical_location)]
+
+
+def _delimiter(value: Any) -> Any:
+    value = {"\\t": "\t", "tab": "\t"}.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str) and (len(value) != 1 or value.isalnum() or value in '"\r\n\0'):
+        raise ValueError('expected one character, such as ";", "|" or "\\t"')
+    return value
 
 
 class Keep(Strict):
@@ -58,16 +66,21 @@ class Source(Strict):
     """Where the prompts come from."""
 
     path: Location | tuple[Location, ...]
-    """A path, glob, folder or s3:// URL, or a list of them; .jsonl[.gz|.zst], .parquet, .csv, .arrow."""
+    """A path, glob, folder or s3:// URL, or a list of them; .jsonl, .json, .csv, .tsv (.gz, .zst), .parquet, .arrow."""
     prompt: str | None = None
-    """The text column asked as the user's message. One of `prompt` and `messages`."""
+    """The text column asked as the user's message. One of `prompt`, `messages` and `ask.template` is needed."""
     messages: str | None = None
-    """The column that holds a conversation: a list of {role, content}."""
+    """The column that holds a conversation: a list of {role, content}, or of {from, value} as in ShareGPT."""
+    answer: Literal["drop", "refuse"] = "refuse"
+    """A conversation that ends with the assistant's turn: `drop` it into the column `source_answer` and ask, or
+    `refuse` the row."""
     id: str | None = None
     """The column with the user's own id; by default the prompt's key."""
     keep: tuple[Keep, ...] = ()
     """Columns carried into every record: `answer`, `answer: int64` to give a text source's column a type, or
     `{name: answer, type: int64, as: known}` to rename it as well."""
+    delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] | None = None
+    """What separates the fields of a CSV; by default the one of comma, semicolon, tab and bar that fits its header."""
     endpoint_url: EndpointUrl | None = None
     """The S3-compatible store the prompts are in; by default the standard AWS settings."""
     region: str | None = None
@@ -84,11 +97,11 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError(
-                "expected one of `prompt` (a text column) and `messages` (a column that holds a conversation)"
-            )
-        names = [keep.column for keep in self.keep]
+        if self.prompt is not None and self.messages is not None:
+            raise ValueError(f"expected {_ONE_PROMPT}, got both")
+        if self.answer == "drop" and self.messages is None:
+            raise ValueError("answer goes with `messages`: drop says what becomes of a conversation's last turn")
+        names = [keep.column for keep in self.keep] + ["source_answer"] * (self.answer == "drop")
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"keep makes the column {', '.join(sorted(twice))} twice; rename one with `as`")
         return self
@@ -97,6 +110,9 @@ class Source(Strict):
     def paths(self) -> tuple[str, ...]:
         """The paths as a tuple."""
         return (self.path,) if isinstance(self.path, str) else self.path
+
+
+_ONE_PROMPT = "one of `prompt` (a text column) and `messages` (a column that holds a conversation)"
 
 
 def _keep(item: Any) -> Any:
@@ -116,7 +132,8 @@ class Ask(Strict):
     """What is asked of the teacher for every prompt."""
 
     system: str | None = None
-    """The system message; a conversation that brings its own keeps that."""
+    """The system message, which may be a Jinja template over the row's columns; a conversation that brings its own
+    keeps that."""
     template: str | None = None
     """A Jinja template of the user's message over the row's columns; by default the prompt column."""
     samples: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -173,6 +190,8 @@ class Dataset(Strict):
     """The store's region; by default the standard AWS settings."""
     path_style: bool | None = None
     """Address buckets by path; by default with an `endpoint_url`."""
+    encryption: Annotated[str, Field(pattern=r"^(AES256|aws:kms(:dsse)?(:.+)?)$")] | None = None
+    """The server-side encryption to ask for: AES256, aws:kms, or aws:kms:<key id>; by default the bucket's own."""
 
 
 class RunSettings(Strict):
@@ -205,6 +224,8 @@ class Recipe(Strict):
             raise ValueError(f"teachers: the name {', '.join(sorted(twice))} is given twice")
         if self.ask.template is not None and self.source.messages is not None:
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
+        if self.ask.template is None and self.source.prompt is None and self.source.messages is None:
+            raise ValueError(f"source: expected {_ONE_PROMPT}, or ask.template, got none")
         return self
 
     @property

@@ -101,7 +101,11 @@ def recipe_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a recipe as users write it, for editors that complete and check YAML."""
     schema = Recipe.model_json_schema()
     source, teacher = schema["$defs"]["Source"], schema["$defs"]["Teacher"]
-    source["oneOf"] = [{"required": ["prompt"]}, {"required": ["messages"]}]
+    source["not"] = {"required": ["prompt", "messages"]}
+    schema["anyOf"] = [
+        {"required": [section], "properties": {section: {"required": [field]}}}
+        for section, field in (("source", "prompt"), ("source", "messages"), ("ask", "template"))
+    ]
     typed = {
         "type": "object",
         "additionalProperties": {"enum": list(KEEP_TYPES)},

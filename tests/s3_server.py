@@ -6,6 +6,7 @@ keeps the metadata, and injects the faults that a test asks for. Everything else
 included. All of it is on the loopback interface.
 """
 
+import base64
 import hashlib
 import os
 import shutil
@@ -46,6 +47,7 @@ class Fault:
     times: int = 1
     status: int = 500
     code: str = "InternalError"
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class Gate:
     upstream: int
     honours: set[str] = field(default_factory=lambda: {"if-none-match", "if-match"})
     keeps_metadata: bool = True
+    demands: str = ""
+    """'checksum', as a bucket with object lock does, or an encryption such as 'aws:kms', as a policy may."""
+    tokens: set[str] | None = None
+    """The session tokens that have not expired; None: all."""
     faults: list[Fault] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     metadata: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
@@ -127,12 +133,21 @@ class _Handler(BaseHTTPRequestHandler):
             case Fault(does="drop"):
                 return None
             case Fault(does="answer"):
-                return _error(fault.status, fault.code)
+                return _error(fault.status, fault.code, fault.message)
+        if self.server.gate.tokens is not None and self.headers["x-amz-security-token"] not in self.server.gate.tokens:
+            return _error(400, "ExpiredToken", "The provided token has expired.")
         reply = self._put(path, body) if self.command == "PUT" else self._read(path, body)
         return None if fault is not None and fault.does == "lose the answer" else reply
 
     def _put(self, path: str, body: bytes) -> _Reply:
         gate, headers = self.server.gate, self.headers
+        sums = [name for name in headers if name.lower() == "content-md5" or name.lower().startswith("x-amz-checksum-")]
+        if gate.demands == "checksum" and not sums:
+            return _error(400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required")
+        if gate.demands == "checksum" and headers["content-md5"] not in (None, _md5(body)):
+            return _error(400, "BadDigest")
+        if gate.demands not in ("", "checksum") and headers["x-amz-server-side-encryption"] != gate.demands:
+            return _error(403, "AccessDenied", "not authorized to perform: s3:PutObject with an explicit deny")
         with gate.writes:
             if not gate.holds(path, if_none_match=headers["if-none-match"], if_match=headers["if-match"]):
                 return _error(412, "PreconditionFailed")
@@ -183,8 +198,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet: `Gate.seen` is the log."""
 
 
-def _error(status: int, code: str) -> _Reply:
-    content = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+def _md5(body: bytes) -> str:
+    return base64.b64encode(hashlib.md5(body).digest()).decode()
+
+
+def _error(status: int, code: str, message: str = "") -> _Reply:
+    content = f"<Error><Code>{code}</Code><Message>{message or code}</Message></Error>".encode()
     return _Reply(status, (("Content-Type", "application/xml"), ("Content-Length", str(len(content)))), content)
 
 

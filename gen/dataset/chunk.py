@@ -125,7 +125,8 @@ class ChunkReader:
             if plan is None:
                 raise DatasetError(f"{self._store.url}/{plan_key(generation)}: is gone; restore it")
             plan = plan.with_samples(self._binding().samples)
-            maker = PromptMaker(self._recipe.source, self._recipe.ask, kept=plan.kept_fields)
+            source, ask = self._recipe.source, self._recipe.ask
+            maker = PromptMaker(source, ask, kept=plan.kept_fields, templates_system=plan.templates_system)
             self._plans[generation] = plan, maker
         return self._plans[generation]
 
@@ -147,8 +148,9 @@ class ChunkReader:
         prompt = maker.make(row.values) if row is not None and row.values is not None else "no such row"
         if isinstance(prompt, str) or prompt.key != entry["key"]:
             self._rows = None
+            reason = f" ({prompt})" if isinstance(prompt, str) else ""
             raise SourceError(
-                f"{file.url}:{entry['line']}: is not the prompt that was planned: the file changed meanwhile; "
+                f"{file.url}:{entry['line']}: is not the prompt that was planned{reason}: the file changed meanwhile; "
                 "restore it, or use another dataset.path"
             )
         return prompt

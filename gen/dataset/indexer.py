@@ -146,7 +146,9 @@ class Indexer:
         self._recipe = recipe
         self._plan = plan
         self._files = PlannedFiles(recipe.source)
-        self._maker = PromptMaker(recipe.source, recipe.ask, kept=plan.kept_fields)
+        self._maker = PromptMaker(
+            recipe.source, recipe.ask, kept=plan.kept_fields, templates_system=plan.templates_system
+        )
         self._seen: dict[bytes, str | None] = {}
         """The prompts asked so far: key to prompt id, None where the id is the key's own text."""
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]

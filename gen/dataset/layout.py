@@ -67,7 +67,11 @@ def open_dataset(recipe: Recipe, *, path: str | None = None) -> Store:
     """The store of the recipe's dataset."""
     where = recipe.dataset
     return open_store(
-        path or where.path, endpoint_url=where.endpoint_url, region=where.region, path_style=where.path_style
+        path or where.path,
+        endpoint_url=where.endpoint_url,
+        region=where.region,
+        path_style=where.path_style,
+        encryption=where.encryption,
     )
 
 

@@ -32,7 +32,14 @@ def more_plan(plans: Sequence[Plan], *, samples: int) -> Plan | None:
             files.setdefault(file.url, file.model_copy(update={"row": 0, "offset": 0, "line": 1}))
     if not files:
         return None
-    return Plan(generation=len(plans), files=tuple(files.values()), samples=samples, more=True, kept=plans[0].kept)
+    return Plan(
+        generation=len(plans),
+        files=tuple(files.values()),
+        samples=samples,
+        more=True,
+        templates_system=plans[0].templates_system,
+        kept=plans[0].kept,
+    )
 
 
 def more_parts(

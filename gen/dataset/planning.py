@@ -18,6 +18,7 @@ from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, store_plan
 from stillhouse.gen.dataset.retry_planning import retry_plan
 from stillhouse.gen.errors import SourceError, UsageError
+from stillhouse.gen.source.columns import is_in
 from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
@@ -26,6 +27,9 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 _FIRST_ROWS = 300
+
+SOURCE_ANSWER = "source_answer"
+"""The column of what `source.answer: drop` leaves out of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +164,15 @@ def next_plan(
     sources = [file for file, _ in fresh]
     if begun and not _first_rows(sources, recipe, most=1, columns=None):
         return None
-    check_first_rows(sources, recipe, proven=begun)
-    first = files.found()[0]
-    kept = kept_columns(first, recipe, version=version)
-    if begun and kept != generations[0].plan.kept_fields:
-        raise SourceError(
-            f"{first.url}: the kept columns have other types than when the dataset was begun; write the file with "
-            "those, or use another dataset.path"
-        )
+    templates_system = generations[0].plan.templates_system if begun else True
+    check_first_rows(sources, recipe, proven=begun, templates_system=templates_system)
+    kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
     return Plan(
         generation=len(generations),
         files=files.plan(fresh),
         limit=limit,
         samples=recipe.ask.samples,
+        templates_system=templates_system,
         kept=Plan.freeze(kept),
     )
 
@@ -193,18 +193,25 @@ def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
     return ends
 
 
-def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: bool = False) -> None:
+def check_first_rows(
+    files: Sequence[SourceFile],
+    recipe: Recipe,
+    *,
+    proven: bool = False,
+    templates_system: bool = True,
+    kept: Sequence[pa.Field] | None = None,
+) -> None:
     """Refuse a source that holds nothing to ask before it is planned, for what is planned may not change.
 
     An empty file among others is fine, as whoever writes many at once leaves some; so are bad rows alone where an
-    earlier generation has `proven` the recipe.
+    earlier generation has `proven` the recipe. `kept`: the kept columns, where a plan has frozen them.
 
     Raises:
         SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
             them makes a prompt.
         UsageError: the template can't be compiled, or see `kept_columns`.
     """
-    maker = PromptMaker(recipe.source, recipe.ask)
+    maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system)
     rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
@@ -213,7 +220,7 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: boo
         )
     there = {name for row in rows for name in row.values or ()}
     for field, name in _named_columns(recipe):
-        if there and name not in there:
+        if there and not any(is_in(row.values, name) for row in rows if row.values is not None):
             names = ", ".join(map(repr, sorted(there)[:100]))
             raise SourceError(
                 f"source.{field}: none of the first {len(rows)} rows has the column {name!r}, in {files[0].url} and "
@@ -221,7 +228,8 @@ def check_first_rows(files: Sequence[SourceFile], recipe: Recipe, *, proven: boo
             )
     if proven:
         return
-    maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
+    kept = kept_columns(files, recipe) if kept is None else kept
+    maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system)
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     if not any(isinstance(each, Prompt) for each in made):
         (why, count), *_ = Counter(map(str, made)).most_common(1)
@@ -245,14 +253,22 @@ def _named_columns(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("keep", keep.name) for keep in source.keep)
 
 
-def kept_columns(file: SourceFile, recipe: Recipe, *, version: int = SCHEMA_VERSION) -> list[pa.Field]:
-    """The kept columns as the plan freezes them.
+def kept_columns(
+    files: Sequence[SourceFile],
+    recipe: Recipe,
+    *,
+    version: int = SCHEMA_VERSION,
+    frozen: Sequence[pa.Field] | None = None,
+) -> list[pa.Field]:
+    """The kept columns as the plan freezes them, or as an earlier plan has `frozen` them.
 
     Raises:
-        SourceError: the file lacks one, or can't be read.
+        SourceError: a file lacks one or can't be read, or no type holds what two files have.
         UsageError: one has the name of a column of ours, or a type that Parquet has not.
     """
-    fields = list(kept_fields(file, source=recipe.source))
+    fields = list(kept_fields(files, source=recipe.source, frozen=frozen))
+    if recipe.source.answer == "drop":
+        fields.append(pa.field(SOURCE_ANSWER, pa.string()))
     try:
         schema = columns_of(version).with_kept(fields).data
     except ValueError as error:
@@ -260,5 +276,5 @@ def kept_columns(file: SourceFile, recipe: Recipe, *, version: int = SCHEMA_VERS
     try:
         pq.write_table(schema.empty_table(), io.BytesIO())
     except (pa.ArrowException, NotImplementedError) as error:
-        raise UsageError(f"source.keep: {file.url} has a column of a type that can't be stored: {error}") from None
+        raise UsageError(f"source.keep: {files[0].url} has a column of a type that can't be stored: {error}") from None
     return fields

@@ -49,6 +49,8 @@ class Plan(_Stored):
     """The kinds of the Failures of earlier generations that are asked again; null: it asks something else."""
     more: bool = False
     """Whether it asks samples that earlier generations of source rows were not planned with."""
+    templates_system: bool = False
+    """Whether ask.system may be a template; false in datasets that asked it word for word before it could be one."""
     kept: str
     """The types of the kept columns: a serialised Arrow schema in base64."""
 

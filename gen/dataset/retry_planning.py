@@ -58,9 +58,14 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
         there.locate(file)
     if not failures:
         return None
-    samples = max(plan.samples for plan in plans)
-    kept = plans[0].kept
-    return Plan(generation=len(plans), files=tuple(files.values()), samples=samples, retry=tuple(kinds), kept=kept)
+    return Plan(
+        generation=len(plans),
+        files=tuple(files.values()),
+        samples=max(plan.samples for plan in plans),
+        retry=tuple(kinds),
+        templates_system=plans[0].templates_system,
+        kept=plans[0].kept,
+    )
 
 
 def retry_parts(

@@ -1,10 +1,12 @@
 """A conversation is asked as it is or not at all: what can't be sent word for word is no prompt."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from stillhouse.gen.source.formats.row import OddNumber
 from stillhouse.schemas.prompt import ROLES, Message
 
 
@@ -30,14 +32,27 @@ def text(value: Any, what: str) -> str:
 
 def kind_of(value: Any) -> str:
     """The value's kind, as a user calls it."""
+    if isinstance(value, OddNumber):
+        return "a number that is out of range"
     return "null" if value is None else type(value).__name__
 
 
-def conversation(value: Any, what: str) -> tuple[Message, ...]:
-    """The messages of a list of {role, content}, or of the JSON text of one.
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a conversation asks, and how the assistant answered it there."""
 
-    Keys whose value is null count as absent: a Parquet column gives every message the keys of all. A content of text
-    parts is their texts, one after the other.
+    messages: tuple[Message, ...]
+    """Up to the user's or a tool's last."""
+    answer: str | None
+    """The texts of the assistant's turns behind them; None where there are none, or none with a text."""
+
+
+def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Conversation:
+    """The conversation in a list of messages, in a struct of lists, or in the JSON text of either.
+
+    A message is {role, content}, or {from, value} as ShareGPT has it. Keys whose value is null count as absent: a
+    Parquet column gives every message the keys of all. A content of text parts is their texts, one after the other.
+    `drop_answer`: the assistant's turns at the end are left out, and are no reason to refuse it.
 
     Raises:
         NoPrompt: it is none, holds more than roles and texts, or ends with what needs no answer.
@@ -47,17 +62,46 @@ def conversation(value: Any, what: str) -> tuple[Message, ...]:
             value = orjson.loads(value)
         except (orjson.JSONDecodeError, UnicodeEncodeError) as error:
             raise NoPrompt(f"{what}: expected a list of messages, or JSON of one: {error}") from error
+    if isinstance(value, dict) and value and all(isinstance(each, list) for each in value.values()):
+        value = _rows_of(value, what)
     if not isinstance(value, list):
         raise NoPrompt(f"{what}: expected a list of messages, got {kind_of(value)}")
     if not value:
         raise NoPrompt(f"{what}: the conversation has no messages")
-    messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(value, 1))
+    end = len(value)
+    while drop_answer and end and isinstance(value[end - 1], dict) and _role(value[end - 1]) == "assistant":
+        end -= 1
+    if not end:
+        raise NoPrompt(f"{what}: the conversation has no message but the assistant's")
+    messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(value[:end], 1))
     role, content = messages[-1]
     if role not in ("user", "tool"):
-        raise NoPrompt(f"{what}: expected a last message of the user or a tool, got one of role {role}")
+        advice = ": set source.answer to drop to have it answered anew" if role == "assistant" else ""
+        raise NoPrompt(f"{what}: expected a last message of the user or a tool, got one of role {role}{advice}")
     if not content or content.isspace():
         raise NoPrompt(f"{what}: empty prompt")
-    return messages
+    return Conversation(messages, _answer(value[end:], what))
+
+
+def _rows_of(lists: dict[str, list[Any]], what: str) -> list[dict[str, Any]]:
+    """A struct of lists, as columnar tools make it of a list of structs, turned back."""
+    lengths = {name: len(each) for name, each in lists.items()}
+    if len(set(lengths.values())) > 1:
+        sizes = ", ".join(f"{length} of {name!r}" for name, length in list(lengths.items())[:5])
+        raise NoPrompt(f"{what}: expected lists of one length, a message each, got {sizes}")
+    return [dict(zip(lists, each, strict=True)) for each in zip(*lists.values(), strict=True)]
+
+
+def _answer(turns: list[dict[str, Any]], what: str) -> str | None:
+    contents = [_given(turn, "content", "value") for turn in turns]
+    texts = [
+        "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+        if isinstance(content, list)
+        else text(content, what)
+        for content in contents
+        if content is not None
+    ]
+    return "\n\n".join(texts) if texts else None
 
 
 def json_text(value: Any, what: str) -> str:
@@ -75,18 +119,56 @@ def json_text(value: Any, what: str) -> str:
 def _message(item: Any, what: str) -> Message:
     if not isinstance(item, dict):
         raise NoPrompt(f"{what}: expected an object with role and content, got {kind_of(item)}")
-    role, content = item.get("role"), item.get("content")
+    role, content = _role(item), _given(item, "content", "value")
     if type(role) is not str or role not in ROLES:
+        role = item.get("role", item.get("from"))
         got = repr(role[:40]) if isinstance(role, str) else kind_of(role)
         raise NoPrompt(f"{what}: expected a role of {', '.join(sorted(ROLES))}, got {got}")
-    if len(item) > 2 and (more := [key for key, extra in item.items() if extra is not None and key not in _KEYS]):
+    if len(item) > 2 and (more := [key for key, extra in item.items() if _says_more(key, extra, item)]):
         raise NoPrompt(f"{what}: only role and content can be asked, got {', '.join(map(repr, more[:5]))} too")
     if isinstance(content, list):
         return role, "".join(_part(part, what) for part in content)
     return role, text(content, what)
 
 
-_KEYS = frozenset(("role", "content"))
+def _role(item: dict[str, Any]) -> Any:
+    role = _given(item, "role", "from")
+    if type(role) is not str or role in ROLES:
+        return role
+    return _ROLES_ELSEWHERE.get(role.lower(), role.lower())
+
+
+def _given(item: dict[str, Any], name: str, name_elsewhere: str) -> Any:
+    value = item.get(name)
+    return item.get(name_elsewhere) if value is None else value
+
+
+def _says_more(key: str, value: Any, item: dict[str, Any]) -> bool:
+    """True if a message holds something beside role and content that was said, and that would be lost.
+
+    A number or a truth value marks the message for a trainer (`weight`, `train`); empty text says nothing.
+    """
+    if value is None or isinstance(value, (int, float)) or value == "":
+        return False
+    if key in ("from", "value"):
+        return item.get("role" if key == "from" else "content") is not None
+    return key not in _KEYS
+
+
+_KEYS = frozenset(
+    (
+        *("role", "content", "id", "message_id", "uuid", "parent_id", "turn_id", "turn_identifier", "state", "model"),
+        *("timestamp", "date", "created_at", "language", "lang", "country", "hashed_ip", "header", "metadata"),
+    )
+)
+"""Role, content and what only describes a message in logs of chats."""
+
+_ROLES_ELSEWHERE = {
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "bing", "bard", "model", "ai"), "assistant"),
+    **dict.fromkeys(("observation", "function_response", "tool_response"), "tool"),
+}
+"""What ShareGPT and its like call the roles."""
 
 
 def _part(part: Any, what: str) -> str:

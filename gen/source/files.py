@@ -8,23 +8,29 @@ that can't be read is a bad Row.
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeAlias
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.columns import column_of
+from stillhouse.gen.source.elsewhere import hub_advice, refuse_elsewhere
 from stillhouse.gen.source.formats.arrow_ipc import arrow_schema, read_arrow
 from stillhouse.gen.source.formats.columnar import check_columns
-from stillhouse.gen.source.formats.delimited import read_delimited
+from stillhouse.gen.source.formats.delimited import DELIMITERS, read_delimited
+from stillhouse.gen.source.formats.json_array import read_json
 from stillhouse.gen.source.formats.jsonl import read_jsonl
 from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
 from stillhouse.gen.source.formats.text import Codec
 from stillhouse.gen.source.kept_columns import kept_field
+from stillhouse.gen.source.kept_types import OwnType, check_frozen, settled
 from stillhouse.gen.store import open_store, split_url
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
@@ -39,14 +45,24 @@ __all__ = [
     "digest_of",
     "find_files",
     "kept_fields",
+    "passed_over_note",
     "read_rows",
     "stat_file",
+    "survey",
 ]
 
-SUPPORTED = ".jsonl or .ndjson and .csv (also with .gz or .zst), .parquet, .arrow"
+SUPPORTED = ".jsonl, .ndjson, .json, .csv or .tsv (also with .gz or .zst), .parquet, .arrow"
+
+_OURS = "_stillhouse"
+"""The folder that every dataset of ours has."""
+
+_READERS = 16
+"""Files whose footers are read at a time: on S3 each is a few round trips."""
 
 _CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
-_TEXT_KINDS = {".jsonl", ".ndjson", ".csv"}
+_ASIDE_KINDS = {".json", ".tsv", ".tab"}
+"""Often lie beside what holds the prompts (dataset_info.json): in a folder they count where there is nothing else."""
+_TEXT_KINDS = {".jsonl", ".ndjson", ".csv", *_ASIDE_KINDS}
 _SCHEMAS: dict[str, Callable[[BinaryIO], pa.Schema]] = {".parquet": parquet_schema, ".arrow": arrow_schema}
 
 _Format: TypeAlias = tuple[str, Codec | None]
@@ -74,20 +90,53 @@ class SourceFile:
     """Changes with the content."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is below the recipe's paths."""
+
+    files: list[SourceFile]
+    """In their order, each once."""
+    passed_over: tuple[str, ...]
+    """The urls of files that are of another kind."""
+
+
+_NAMED = 5
+
+
+def passed_over_note(urls: Sequence[str]) -> str | None:
+    """What a person should know of the files that a survey passed over."""
+    names = [url.rpartition("/")[2] for url in urls]
+    if not names:
+        return None
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+    return f"passed over {files} of other kinds: {', '.join(names[:_NAMED])}{more}"
+
+
 def find_files(source: Source) -> list[SourceFile]:
+    """The files of `survey`."""
+    return survey(source).files
+
+
+def survey(source: Source) -> Found:
     """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
 
-    Folders are searched to any depth; names that begin with '.' or '_' and files of other kinds are passed over.
+    Folders are searched to any depth; names that begin with '.' or '_', datasets of ours and files of other kinds are
+    passed over, and so are .json and .tsv files that a folder has beside those of the other kinds.
 
     Raises:
         SourceError: a path leads to no file that can be read.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     found: dict[str, SourceFile] = {}
+    passed_over: dict[str, None] = {}
     for path in source.paths:
-        for file in _below(path, source):
+        refuse_elsewhere(path)
+        below = _below(path, source)
+        for file in below.files:
             found.setdefault(file.url, file)
-    return list(found.values())
+        passed_over |= dict.fromkeys(below.passed_over)
+    return Found(list(found.values()), tuple(url for url in passed_over if url not in found))
 
 
 def read_rows(
@@ -95,12 +144,24 @@ def read_rows(
 ) -> Iterator[Row]:
     """The file's rows from `start` on, with the wanted columns (None: all); memory does not grow with the file.
 
-    A JSONL row may lack columns. The rows before a fault of the file are yielded, but for those in its last megabyte.
+    A JSON row may lack columns. Folders named `column=value` give a column that the file has not. The rows before a
+    fault of the file are yielded, but for those in its last megabyte.
 
     Raises:
         SourceError: the file is gone, is not what `file` says, is corrupt or cut off, or lacks a wanted column.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
+    given = folder_columns(file.url)
+    if not given:
+        yield from _rows(file, source, columns, frozenset(), start)
+        return
+    for row in _rows(file, source, columns, given.keys(), start):
+        yield row if row.values is None else Row(row.at, {**given, **row.values}, None)
+
+
+def _rows(
+    file: SourceFile, source: Source, columns: Collection[str] | None, elsewhere: Collection[str], start: Position
+) -> Iterator[Row]:
     kind, codec = _known_format(file.url)
     if file.size == 0 and codec is not None:
         raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
@@ -108,56 +169,115 @@ def read_rows(
         match kind:
             case ".jsonl" | ".ndjson":
                 yield from read_jsonl(stream, codec=codec, start=start)
-            case ".csv":
-                yield from read_delimited(stream, codec=codec, columns=columns, start=start)
+            case ".json":
+                yield from read_json(stream, codec=codec, start=start)
+            case ".csv" | ".tsv" | ".tab":
+                likely = DELIMITERS if kind == ".csv" else ("\t", *DELIMITERS)
+                yield from read_delimited(
+                    stream,
+                    codec=codec,
+                    columns=columns,
+                    elsewhere=elsewhere,
+                    delimiters=likely if source.delimiter is None else (source.delimiter,),
+                    start=start,
+                )
             case ".parquet":
-                yield from read_parquet(stream, columns=columns, start=start)
+                yield from read_parquet(stream, columns=columns, elsewhere=elsewhere, start=start)
             case _:
-                yield from read_arrow(stream, columns=columns, start=start)
+                yield from read_arrow(stream, columns=columns, elsewhere=elsewhere, start=start)
 
 
-def kept_fields(file: SourceFile, *, source: Source) -> tuple[pa.Field, ...]:
-    """The kept columns as the plan freezes them: the declared types, else a Parquet or Arrow column's own, else string.
+_NO_FOLDER_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+def folder_columns(url: str) -> dict[str, str | None]:
+    """The columns that the folders above a file name, as Hive has them: `lang=de/part-0.parquet`."""
+    pairs = (folder.partition("=") for folder in url.split("/")[:-1] if "=" in folder)
+    return {unquote(name): None if value == _NO_FOLDER_VALUE else unquote(value) for name, _, value in pairs if name}
+
+
+def kept_fields(
+    files: Sequence[SourceFile], *, source: Source, frozen: Sequence[pa.Field] | None = None
+) -> tuple[pa.Field, ...]:
+    """The kept columns as the plan freezes them: the declared types, else the one that holds what all files have.
+
+    `frozen`: the types of the dataset's first plan, which then stay, and to which the files are held.
 
     Raises:
-        SourceError: the file is gone, changed or unreadable, or lacks a kept column.
+        SourceError: a file is gone, changed or unreadable, lacks a kept column, or has one of a type that does not go
+            with another file's, or with the frozen one.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
+    with ThreadPoolExecutor(_READERS) as pool:
+        own = list(pool.map(lambda file: _own_types(file, source), files)) if source.keep else []
+    fields = []
+    for place, keep in enumerate(source.keep):
+        kinds = [OwnType(file.url, types[keep.name]) for file, types in zip(files, own, strict=True)]
+        if keep.type is not None:
+            fields.append(kept_field(keep))
+        elif frozen is None:
+            fields.append(kept_field(keep, settled(keep.name, kinds)))
+        else:
+            check_frozen(keep.name, frozen[place].type, kinds)
+            fields.append(frozen[place])
+    return tuple(fields)
+
+
+def _own_types(file: SourceFile, source: Source) -> dict[str, pa.DataType | None]:
+    """The kept columns' types as a Parquet or Arrow file's schema has them; None for what is text."""
     kind, _ = _known_format(file.url)
-    own: dict[str, pa.DataType] = {}
-    if kind in _SCHEMAS and source.keep:
-        with _opened(file, source) as stream:
-            schema = _SCHEMAS[kind](stream)
-            names = check_columns(schema, [keep.name for keep in source.keep])
-            own = {name: schema.field(name).type for name in names}
-    return tuple(kept_field(keep, own.get(keep.name)) for keep in source.keep)
+    names = [keep.name for keep in source.keep]
+    if kind not in _SCHEMAS:
+        return dict.fromkeys(names)
+    with _opened(file, source) as stream:
+        schema = _SCHEMAS[kind](stream)
+        check_columns(schema, names, elsewhere=folder_columns(file.url))
+        return {name: found[1] if (found := column_of(schema, name)) else None for name in names}
 
 
-def _below(path: str, source: Source) -> list[SourceFile]:
+def _below(path: str, source: Source) -> Found:
     root, key = split_url(path)
     store = _store(root, source)
     named = store.stat(key) if key and not key.endswith("/") else None
     if named is not None:
         _known_format(path)
-        return [_source_file(store, named)]
+        return Found([_source_file(store, named)], ())
     if wildcard := re.search(r"[*?\[]", key):
         folder = key[: wildcard.start()].rpartition("/")
         prefix = folder[0] + folder[1]
         matches = _matcher(key)
-        stats: Iterator[Stat] = (stat for stat in store.list(prefix) if matches(stat.key))
+        listed = _in_order(store.list(prefix))
+        stats = [stat for stat in listed if matches(stat.key)]
     else:
         prefix = f"{key.rstrip('/')}/" if key else ""
-        stats = store.list(prefix)
-    seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :])]
-    files = [_source_file(store, stat) for stat in seen if _format(stat.key)]
+        stats = listed = _in_order(store.list(prefix))
+    ours = _our_datasets(listed, prefix)
+    seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :]) and not stat.key.startswith(ours)]
+    kinds = {stat.key: found[0] if (found := _format(stat.key)) else None for stat in seen}
+    asked_for = _format(key) if wildcard else None
+    if asked_for is None and any(kind is not None and kind not in _ASIDE_KINDS for kind in kinds.values()):
+        kinds = {key: None if kind in _ASIDE_KINDS else kind for key, kind in kinds.items()}
+    files = [_source_file(store, stat) for stat in seen if kinds[stat.key] is not None]
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
         others = f"only {len(seen)} files of other kinds" if seen else "none"
         raise SourceError(
             f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
-            "files (names that begin with '.' or '_' are passed over)"
+            f"files (names that begin with '.' or '_' are passed over){hub_advice(path)}"
         )
-    return files
+    base = store.url.rstrip("/")
+    return Found(files, tuple(f"{base}/{stat.key}" for stat in seen if kinds[stat.key] is None))
+
+
+def _in_order(stats: Iterable[Stat]) -> list[Stat]:
+    """By name, which the source's order is, and which not every store lists by."""
+    return sorted(stats, key=lambda stat: stat.key.encode(errors="surrogateescape"))
+
+
+def _our_datasets(stats: Sequence[Stat], prefix: str) -> tuple[str, ...]:
+    """The folders below `prefix` that hold a dataset of ours, whose records are no prompts."""
+    marked = (stat.key[len(prefix) :].partition(f"/{_OURS}/") for stat in stats)
+    return tuple({f"{prefix}{folder}/" for folder, mark, _ in marked if mark})
 
 
 def _source_file(store: Store, stat: Stat) -> SourceFile:
@@ -238,6 +358,8 @@ def digest_of(file: SourceFile, *, source: Source) -> str:
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     digest = hashlib.blake2b(b"%d\0" % file.size, digest_size=16, person=b"stillhouse-file")
+    if given := folder_columns(file.url):  # the same content in another folder is other rows
+        digest.update(repr(sorted(given.items())).encode(errors="replace"))
     with _opened(file, source) as stream:
         digest.update(stream.read(DIGESTED_BYTES))
         if file.size > DIGESTED_BYTES:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from stillhouse.gen.source.columns import is_in, value_of
 from stillhouse.gen.source.conversation import NoPrompt, conversation, text
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.sandbox import Template
@@ -18,37 +19,46 @@ class PromptMaker:
     """Makes prompts as the recipe says.
 
     `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text
-    source: as declared, else string.
+    source: as declared, else string. `templates_system`: as the plan has it; datasets made before ask.system could be a
+    template go on asking it word for word.
 
     Raises:
-        UsageError: ask.template can't be compiled.
+        UsageError: ask.template or ask.system can't be compiled.
     """
 
-    def __init__(self, source: Source, ask: Ask, *, kept: Sequence[pa.Field] | None = None) -> None:
+    def __init__(
+        self, source: Source, ask: Ask, *, kept: Sequence[pa.Field] | None = None, templates_system: bool = True
+    ) -> None:
         self._prompt = source.prompt
         self._messages = source.messages
         self._id = source.id
-        self._system: tuple[Message, ...] = () if ask.system is None else (("system", ask.system),)
+        self._drops_answer = source.answer == "drop"
+        is_template = templates_system and ask.system is not None and is_system_template(ask.system)
+        self._system: tuple[Message, ...] = () if ask.system is None or is_template else (("system", ask.system),)
+        self._system_template = Template(ask.system or "", what="ask.system") if is_template else None
         self._template = None if ask.template is None else Template(ask.template)
         fields = [kept_field(keep) for keep in source.keep] if kept is None else kept
-        self._kept = [
+        self._kept = [  # source_answer, where it is, comes after them
             (keep.name, f"column {keep.name!r}", converter(field.type))
-            for keep, field in zip(source.keep, fields, strict=True)
+            for keep, field in zip(source.keep, fields, strict=False)
         ]
         named = (source.prompt, source.messages, source.id, *(keep.name for keep in source.keep))
         self.columns = frozenset(name for name in named if name is not None)
-        if self._template is not None:
-            self.columns |= self._template.columns
+        for template in (self._template, self._system_template):
+            if template is not None:
+                self.columns |= template.columns
         """The columns it needs."""
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:
         """The row's prompt, or why it is none, in words that do not repeat its content."""
         try:
-            messages = self._asked(values)
+            messages, answer = self._asked(values)
             kept = tuple(
-                None if (value := values.get(name)) is None else convert(value, what)
+                None if (value := value_of(values, name)) is None else convert(value, what)
                 for name, what, convert in self._kept
             )
+            if self._drops_answer:
+                kept = (*kept, answer)
             key = prompt_key(messages)
             return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept)
         except NoPrompt as error:
@@ -61,33 +71,50 @@ class PromptMaker:
         except NoPrompt:
             return None
 
-    def _asked(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
+    def _asked(self, values: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None]:
+        """The messages, and the answer that the source had to them."""
         if self._template is not None:
-            if self._prompt is not None and values.get(self._prompt) is None:
-                raise NoPrompt(f"column {self._prompt!r} is {'null' if self._prompt in values else 'missing'}")
-            return self._alone(text(self._template.render(values), "ask.template"))
+            if self._prompt is not None:
+                _there(values, self._prompt)
+            return self._alone(text(self._template.render(values), "ask.template"), values), None
         if self._messages is None:
             assert self._prompt is not None
-            return self._alone(_column(values, self._prompt))
+            return self._alone(_column(values, self._prompt), values), None
         what = f"column {self._messages!r}"
-        if values.get(self._messages) is None:
-            raise NoPrompt(f"{what} is {'null' if self._messages in values else 'missing'}")
-        messages = conversation(values[self._messages], what)
-        return messages if any(role in _OWN_SYSTEM for role, _ in messages) else (*self._system, *messages)
+        asked = conversation(_there(values, self._messages), what, drop_answer=self._drops_answer)
+        if any(role in _OWN_SYSTEM for role, _ in asked.messages):
+            return asked.messages, asked.answer
+        return (*self._system_of(values), *asked.messages), asked.answer
 
-    def _alone(self, content: str) -> tuple[Message, ...]:
+    def _alone(self, content: str, values: Mapping[str, Any]) -> tuple[Message, ...]:
         if not content or content.isspace():
             raise NoPrompt("empty prompt")
-        return (*self._system, ("user", content))
+        return (*self._system_of(values), ("user", content))
+
+    def _system_of(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The system message; a template that comes to nothing on a row makes none."""
+        if self._system_template is None:
+            return self._system
+        rendered = text(self._system_template.render(values), "ask.system")
+        return (("system", rendered),) if rendered.strip() else ()
 
     def _own_id(self, values: Mapping[str, Any]) -> str:
         assert self._id is not None
-        value = values.get(self._id)
+        value = value_of(values, self._id)
         return str(value) if type(value) is int else _column(values, self._id)
 
 
+def is_system_template(system: str) -> bool:
+    """True if ask.system is more than a text that stays as it is."""
+    return "{{" in system or "{%" in system
+
+
 def _column(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
+    return text(_there(values, name), f"column {name!r}")
+
+
+def _there(values: Mapping[str, Any], name: str) -> Any:
+    value = value_of(values, name)
     if value is None:
-        raise NoPrompt(f"column {name!r} is {'null' if name in values else 'missing'}")
-    return text(value, f"column {name!r}")
+        raise NoPrompt(f"column {name!r} is {'null' if is_in(values, name) else 'missing'}")
+    return value

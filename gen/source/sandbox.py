@@ -7,7 +7,7 @@ counted by `gen.source.render_limits`: every loop, call, filter, operator and ou
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes, pass_context
 from jinja2.exceptions import SecurityError
@@ -34,27 +34,27 @@ _STEPS: ContextVar[Steps] = ContextVar("steps")
 
 
 class Template:
-    """A compiled template.
+    """A compiled template; `what` is the field of the recipe that holds it.
 
     Raises:
         UsageError: the template's syntax is wrong, or it wants other templates.
     """
 
-    def __init__(self, source: str) -> None:
-        environment = _Sandbox()
+    def __init__(self, source: str, *, what: Literal["ask.template", "ask.system"] = "ask.template") -> None:
+        self._what = what
+        environment = _Sandbox(finalize=_finalize if what == "ask.template" else _finalize_blank)
         try:
             tree = environment.parse(source)
             referenced = list(meta.find_referenced_templates(tree))
             names = meta.find_undeclared_variables(tree)
             self._template = environment.from_string(_Counted().visit(tree))
         except TemplateSyntaxError as error:
-            raise UsageError(f"ask.template, line {error.lineno}: {error.message}") from error
+            advice = "" if what == "ask.template" else " (put what is no template between {% raw %} and {% endraw %})"
+            raise UsageError(f"{what}, line {error.lineno}: {error.message}{advice}") from error
         except RecursionError as error:
-            raise UsageError("ask.template: nested too deeply") from error
+            raise UsageError(f"{what}: nested too deeply") from error
         if referenced:
-            raise UsageError(
-                "ask.template: include, import and extends have nothing to refer to: write it in one piece"
-            )
+            raise UsageError(f"{what}: include, import and extends have nothing to refer to: write it in one piece")
         self.columns = frozenset(names - environment.globals.keys())
         """The columns that the template looks up."""
 
@@ -70,7 +70,7 @@ class Template:
             return "".join(_bounded(self._template.generate(given)))
         except Exception as error:  # an expression over any data can raise anything
             reason = " ".join(str(error).encode(errors="replace").decode().split())[:300]
-            raise NoPrompt(f"ask.template: {reason or type(error).__name__}") from error
+            raise NoPrompt(f"{self._what}: {reason or type(error).__name__}") from error
         finally:
             _STEPS.reset(outer)
 
@@ -110,9 +110,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
-    def __init__(self) -> None:
+    def __init__(self, *, finalize: Callable[[Context, Any], Any]) -> None:
         super().__init__(
-            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, optimized=False, finalize=_finalize
+            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, optimized=False, finalize=finalize
         )
         del self.globals["lipsum"]
         for name in _UNUSED:
@@ -206,3 +206,10 @@ def _concat(items: list[Any]) -> str:
 def _finalize(_: Context, value: Any) -> Any:
     _STEPS.get().weigh(value)
     return value
+
+
+@pass_context
+def _finalize_blank(_: Context, value: Any) -> Any:
+    """Null is nothing, and not the word None."""
+    _STEPS.get().weigh(value)
+    return "" if value is None else value

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from stillhouse.gen.errors import StoreRefused
 from stillhouse.gen.store.base import Store
+from stillhouse.schemas.location import canonical_location
 
 _S3 = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -20,15 +21,17 @@ def open_store(
     endpoint_url: str | None = None,
     region: str | None = None,
     path_style: bool | None = None,
+    encryption: str | None = None,
     patience_s: float = 60.0,
 ) -> Store:
     """The store at `url`, a local path or 's3://bucket/prefix'; nothing is asked or created yet.
 
     `endpoint_url` and `region` default to the standard AWS settings. `path_style` (the bucket in the path instead of
-    the host name) defaults to true where an `endpoint_url` is given. `patience_s` is how long one operation goes on
+    the host name) defaults to true where an `endpoint_url` is given. `encryption` is what the store is asked for with
+    each object: 'AES256', 'aws:kms' or 'aws:kms:<key id>'. `patience_s` is how long one operation goes on
     retrying before it raises `StoreAway`; a local disk is not retried. Raises `StoreRefused` for a malformed url.
     """
-    _check_url(url)
+    url = _checked_url(url)
     if not url.startswith(_S3):
         from stillhouse.gen.store.local import LocalStore
 
@@ -46,6 +49,7 @@ def open_store(
         endpoint_url=endpoint_url,
         region=region,
         path_style=path_style,
+        encryption=encryption,
         patience_s=patience_s,
     )
 
@@ -57,7 +61,7 @@ def split_url(url: str) -> tuple[str, str]:
     becomes a root with the key ''; on S3 only a LIST can tell a folder from an object, and the key is returned as
     it was written. Raises `StoreRefused` for a malformed url.
     """
-    _check_url(url)
+    url = _checked_url(url)
     if url.startswith(_S3):
         bucket, key = _bucket_and_key(url)
         return _S3 + bucket, key
@@ -69,7 +73,12 @@ def split_url(url: str) -> tuple[str, str]:
     return str(Path(*path.parts[:first_glob]).resolve()), "/".join(path.parts[first_glob:])
 
 
-def _check_url(url: str) -> None:
+def _checked_url(url: str) -> str:
+    """The url as the stores take it."""
+    try:
+        url = canonical_location(url)
+    except ValueError as error:
+        raise StoreRefused(str(error)) from error
     if not url.strip():
         raise StoreRefused("expected a local path or s3://bucket/prefix, got an empty path")
     if _CONTROL.search(url):
@@ -83,6 +92,7 @@ def _check_url(url: str) -> None:
             f"{scheme[:20]}:// is not a store this program knows: give a local path or s3://bucket/prefix "
             "(with an endpoint_url for stores that speak S3's protocol)"
         )
+    return url
 
 
 def _bucket_and_key(url: str) -> tuple[str, str]:

@@ -44,7 +44,10 @@ class ReadableStore(Protocol):
         """
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
-        """Every object whose key starts with `prefix`, ordered by the keys' UTF-8 bytes. A missing folder is empty."""
+        """Every object whose key starts with `prefix`, ordered by the keys' UTF-8 bytes. A missing folder is empty.
+
+        SeaweedFS lists folder by folder: there the order holds within a folder alone.
+        """
 
     def leftovers(self) -> Sequence[str]:
         """Keys of files that processes were writing when they died; `list` passes them over."""

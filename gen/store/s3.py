@@ -5,9 +5,13 @@ again; where the second finds the key taken, the seal in the object's metadata s
 retries of a PUT that had landed are covered by the same look.
 """
 
+import base64
 import errno
+import functools
+import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -16,6 +20,7 @@ from uuid import uuid4
 
 import boto3
 from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
@@ -29,6 +34,7 @@ from stillhouse.gen.store.readable import Stat
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.literals import ServerSideEncryptionType
     from mypy_boto3_s3.type_defs import (
         GetObjectOutputTypeDef,
         HeadObjectOutputTypeDef,
@@ -56,6 +62,7 @@ class S3Store:
         endpoint_url: str | None = None,
         region: str | None = None,
         path_style: bool | None = None,
+        encryption: str | None = None,
         patience_s: float = 60.0,
     ) -> None:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -63,10 +70,21 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         self._patience_s = patience_s
         self._honours_if_match = True
+        self._encryption = encryption
+        self._sends_checksums = False
+        self._renewing = threading.Lock()
+        connect = functools.partial(
+            _Connection, endpoint_url, region=region, path_style=path_style, patience_s=patience_s
+        )
+        self._connect = connect
         try:
-            self._client = _client(endpoint_url, region=region, path_style=path_style, patience_s=patience_s)
+            self._connection = connect()
         except (BotoCoreError, ValueError) as error:
             raise StoreRefused(f"the AWS settings for {self.url} can't be used: {error}") from error
+
+    @property
+    def _client(self) -> "S3Client":
+        return self._connection.client
 
     def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
         """See `Store`. Without a seal given, one is made up for the time of the call."""
@@ -227,12 +245,60 @@ class S3Store:
             if if_match is not None:
                 request["IfMatch"] = f'"{if_match}"'
             try:
-                return _etag(self._client.put_object(**request))
+                return _etag(self._put_as_demanded(request, content))
             except ClientError as error:
                 gone = if_match is not None and _code(error) in s3_errors.ABSENT
                 if gone or _status(error) == s3_errors.PRECONDITION_FAILED:
                     return None
                 raise
+
+    def _put_as_demanded(
+        self, request: "PutObjectRequestTypeDef", content: bytes | BinaryIO
+    ) -> "PutObjectOutputTypeDef":
+        """The PUT with what this bucket was found to demand: a checksum, or encryption.
+
+        Neither is sent unasked: some stores that speak S3's protocol refuse the one or the other.
+        """
+        try:
+            return self._client.put_object(**self._with_demands(request, content, self._encryption))
+        except ClientError as error:
+            status, code = _status(error), _code(error)
+            message = error.response.get("Error", {}).get("Message", "")
+            if not self._sends_checksums and s3_errors.wants_checksum(status=status, code=code, message=message):
+                self._sends_checksums = True
+                return self._put_as_demanded(request, content)
+            if self._encryption is not None or not s3_errors.wants_encryption(code=code, message=message):
+                raise
+            denied = error
+        for encryption in _ENCRYPTIONS:
+            try:
+                stored = self._client.put_object(**self._with_demands(request, content, encryption))
+            except ClientError as error:
+                if _status(error) == s3_errors.PRECONDITION_FAILED:
+                    self._encryption = encryption
+                    raise
+                if _is_passing(error):
+                    raise
+            else:
+                self._encryption = encryption
+                return stored
+        raise denied
+
+    def _with_demands(
+        self, request: "PutObjectRequestTypeDef", content: bytes | BinaryIO, encryption: str | None
+    ) -> "PutObjectRequestTypeDef":
+        if not isinstance(content, bytes):
+            content.seek(0)
+        request = request.copy()
+        if self._sends_checksums:
+            md5, sha256 = _digests(content)
+            request["ContentMD5"], request["ChecksumSHA256"] = md5, sha256
+        if encryption is not None:
+            algorithm, key = _encryption(encryption)
+            request["ServerSideEncryption"] = algorithm
+            if key:
+                request["SSEKMSKeyId"] = key
+        return request
 
     def _read_range(self, stat: Stat, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` of just the object that `stat` describes, else `SourceError`."""
@@ -264,7 +330,19 @@ class S3Store:
         except ClientError as error:
             if _code(error) in s3_errors.ABSENT:
                 return None
+            if _status(error) == s3_errors.BAD_REQUEST:
+                self._raise_with_its_code(key)
             raise
+
+    def _raise_with_its_code(self, key: str) -> None:
+        """Have the refusal of a HEAD, which has no body, said by a GET."""
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range="bytes=0-0")
+        except ClientError as error:
+            if _status(error) in s3_errors.CHANGED:
+                return
+            raise
+        answer["Body"].close()
 
     def _call(self, action: str, key: str, attempt: Callable[[], T]) -> T:
         """Try until the store has answered or patience is over; `attempt` has to be safe to repeat."""
@@ -275,9 +353,33 @@ class S3Store:
             reraise=True,
         )
         try:
-            return retrying(attempt)
+            while True:
+                connection = self._connection
+                try:
+                    return retrying(attempt)
+                except ClientError as error:
+                    if not self._has_renewed(connection, error):
+                        raise
         except (ClientError, BotoCoreError, ResponseParserError, _Vanished) as error:
             raise self._translated(error, f"could not {action} {self.url}/{key}") from error
+
+    def _has_renewed(self, failed: "_Connection", error: ClientError) -> bool:
+        """Whether other credentials than those that failed are in use now, taken over from where they are kept.
+
+        Long runs outlive the keys that a person or a tool renews on disk.
+        """
+        if not s3_errors.may_be_credentials(status=_status(error)):
+            return False
+        with self._renewing:
+            if self._connection is failed:
+                try:
+                    fresh = self._connect()
+                except (BotoCoreError, ValueError):
+                    return False
+                if fresh.credentials == failed.credentials:
+                    return False
+                self._connection = fresh
+            return True
 
     def _translated(self, error: Exception, what: str) -> StillhouseError:
         if _is_passing(error):
@@ -286,7 +388,10 @@ class S3Store:
                 "check the store and the network, then run the same command again"
             )
         if isinstance(error, ClientError):
-            return StoreRefused(f"{what}: {_said(error)}")
+            said = f"{what}: {self._connection.redacted(_said(error))}"
+            if s3_errors.is_expired(code=_code(error)):
+                return StoreAway(f"{said}. What is stored stays; renew them, then run the same command again")
+            return StoreRefused(said)
         return StoreRefused(
             f"{what}: {_said(error)}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
@@ -302,21 +407,66 @@ class _Vanished(Exception):
     """The object that was in our way is gone: try again."""
 
 
-def _client(endpoint_url: str | None, *, region: str | None, path_style: bool | None, patience_s: float) -> "S3Client":
-    path_style = True if path_style is None and endpoint_url is not None else path_style
-    config = Config(
-        connect_timeout=min(10.0, max(1.0, patience_s)),
-        read_timeout=min(60.0, max(5.0, patience_s)),
-        retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=32,
-        tcp_keepalive=True,
-        # S3-compatible stores refuse the checksums that boto3 sends since 1.36; bodies are signed by SHA-256 anyway.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        # None leaves the style to the AWS settings.
-        s3=None if path_style is None else {"addressing_style": "path" if path_style else "virtual"},
-    )
-    return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+class _Connection:
+    """A client, and the credentials that it was made with."""
+
+    def __init__(
+        self, endpoint_url: str | None, *, region: str | None, path_style: bool | None, patience_s: float
+    ) -> None:
+        path_style = True if path_style is None and endpoint_url is not None else path_style
+        config = Config(
+            connect_timeout=min(10.0, max(1.0, patience_s)),
+            read_timeout=min(60.0, max(5.0, patience_s)),
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=32,
+            tcp_keepalive=True,
+            # Some stores refuse the checksums that boto3 sends since 1.36; bodies are signed by SHA-256 anyway.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            # None leaves the style to the AWS settings.
+            s3=None if path_style is None else {"addressing_style": "path" if path_style else "virtual"},
+        )
+        session = boto3.session.Session()
+        self.client: S3Client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        found = session.get_credentials()
+        # A provider that renews by itself (a role, the instance) is left to do so.
+        is_static = found is not None and not isinstance(found, RefreshableCredentials)
+        frozen = found.get_frozen_credentials() if found is not None and is_static else None
+        self.credentials = None if frozen is None else (frozen.access_key, frozen.secret_key, frozen.token)
+
+    def redacted(self, text: str) -> str:
+        """The text without the credentials, which stores may repeat."""
+        for secret in self.credentials or ():
+            if secret:
+                text = text.replace(secret, "[redacted]")
+        return text
+
+
+def _digests(content: bytes | BinaryIO) -> tuple[str, str]:
+    """MD5 and SHA-256 in base64: of these every store that demands a checksum takes one."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    blocks = [content] if isinstance(content, bytes) else iter(lambda: content.read(_BLOCK_BYTES), b"")
+    for block in blocks:
+        md5.update(block)
+        sha256.update(block)
+    if not isinstance(content, bytes):
+        content.seek(0)
+    return base64.b64encode(md5.digest()).decode(), base64.b64encode(sha256.digest()).decode()
+
+
+_BLOCK_BYTES = 2**20
+
+_ENCRYPTIONS = ("AES256", "aws:kms")
+"""Those that are tried where a policy denies a write: a key of one's own has to be named in the recipe."""
+
+
+def _encryption(setting: str) -> "tuple[ServerSideEncryptionType, str]":
+    """'aws:kms:<key id>' as the algorithm and the key's id."""
+    known: tuple[ServerSideEncryptionType, ...] = ("aws:kms:dsse", "aws:kms", "AES256")
+    for algorithm in known:
+        if setting == algorithm or setting.startswith(f"{algorithm}:"):
+            return algorithm, setting[len(algorithm) + 1 :]
+    raise StoreRefused(f"expected an encryption of AES256, aws:kms or aws:kms:<key id>, got {setting!r}")
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """What an S3 error means, by its status and code: worth another try, or for a person to settle, and how."""
 
+BAD_REQUEST = 400
 NOT_IMPLEMENTED = 501
 PRECONDITION_FAILED = 412
 CHANGED = {404, 412, 416}
@@ -11,13 +12,18 @@ _BUSY_STATUSES = {408, 409, 425, 429}
 """409 is ConditionalRequestConflict: another write of the key is under way, and the same PUT is to be sent again."""
 _BUSY_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BadDigest"}
 _RIGHTS = "this program needs s3:ListBucket on the bucket and s3:GetObject, PutObject and DeleteObject on its objects"
+_ENCRYPTION = (
+    "where the bucket's policy demands encryption, set dataset.encryption to AES256, aws:kms or aws:kms:<key id>"
+)
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket: create it, or correct the name",
-    "AccessDenied": f"access denied: {_RIGHTS}",
+    "AccessDenied": f"access denied: {_RIGHTS}; {_ENCRYPTION}",
     "403": f"access denied: check the credentials; {_RIGHTS}",
     "InvalidAccessKeyId": "the store does not know this access key: check AWS_ACCESS_KEY_ID or the profile",
     "SignatureDoesNotMatch": "the secret key does not fit the access key: check AWS_SECRET_ACCESS_KEY or the profile",
-    "ExpiredToken": "the credentials have expired: renew them",
+    "ExpiredToken": "the credentials have expired",
+    "ExpiredTokenException": "the credentials have expired",
+    "TokenRefreshRequired": "the credentials have expired",
     "InvalidToken": "the session token is not valid: check AWS_SESSION_TOKEN or the profile",
     "RequestTimeTooSkewed": "this machine's clock and the store's differ: set the clock",
     "PermanentRedirect": "the bucket is in another region: set AWS_REGION to the bucket's",
@@ -32,6 +38,35 @@ def is_passing(*, status: int, code: str) -> bool:
     return status in _BUSY_STATUSES or code in _BUSY_CODES or (status >= 500 and status != NOT_IMPLEMENTED)
 
 
+def is_expired(*, code: str) -> bool:
+    """Whether the credentials were good until now, so that renewing them is all that is needed."""
+    return code in _EXPIRED
+
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+
+
+def may_be_credentials(*, status: int) -> bool:
+    """Whether other credentials may fare better; a HEAD has no body, so its code says no more than the status."""
+    return status in (400, 401, 403)
+
+
+def wants_checksum(*, status: int, code: str, message: str) -> bool:
+    """Whether the store refuses a body that comes without a checksum, as buckets with object lock do."""
+    words = f"{code} {message}".lower()
+    return status == BAD_REQUEST and ("checksum" in words or "content-md5" in words) and "match" not in words
+
+
+def wants_encryption(*, code: str, message: str) -> bool:
+    """Whether a policy forbids a write as it is, which may be for want of encryption; rights that lack say less."""
+    words = message.lower()
+    return code == "AccessDenied" and ("explicit deny" in words or "encrypt" in words)
+
+
 def advice(*, status: int, code: str, message: str) -> str:
-    """What a person has to do. A known error is told in our words: the store's may echo a credential."""
-    return _ADVICE.get(code) or " ".join(f"the store answered {status} {code} {message}".split())[:300]
+    """What a person has to do, and the store's own words."""
+    said = " ".join(message.split())[:300]
+    known = _ADVICE.get(code)
+    if known is None:
+        return " ".join(f"the store answered {status} {code} {said}".split())
+    return known if said in ("", code) or code.isdigit() else f"{known} (the store answered {status} {code}: {said})"

@@ -14,7 +14,7 @@ from stillhouse.gen.dataset.index import ROWS_PER_PROMPT
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.inert import inert
-from stillhouse.gen.source.files import Row, SourceFile, find_files, read_rows
+from stillhouse.gen.source.files import Row, SourceFile, passed_over_note, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
@@ -27,6 +27,10 @@ EXAMPLE_CHARS = 1000
 """each message up to so many characters."""
 BAD_ROWS = 5
 """Bad rows named."""
+MANY_SHARDS = 10_000
+SMALL_SHARD_BYTES = 2**20
+MOST_PER_SHARD = 100_000
+"""More files than that, and each smaller, are worth a warning; the most prompts that a shard may have."""
 SHARDS_PER_WORKER = 4
 """With fewer, the last shards leave workers idle."""
 
@@ -55,6 +59,8 @@ class Preview(_Frozen):
 
     dataset: str
     files: tuple[PreviewFile, ...]
+    passed_over: tuple[str, ...] = ()
+    """Files below the source's paths that are of other kinds."""
     prompts: int = 0
     """Source rows."""
     duplicates: int = 0
@@ -111,9 +117,15 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     there = _There(store)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
-    files = find_files(recipe.source)
-    check_first_rows(files, recipe)
-    counted = _Count(recipe, files)
+    found = survey(recipe.source)
+    files = found.files
+    kept = None if there.first is None else there.first.kept_fields
+    templates_system = there.first is None or there.first.templates_system
+    check_first_rows(files, recipe, templates_system=templates_system, kept=kept)
+    maker = PromptMaker(
+        recipe.source, recipe.ask, kept=kept or kept_columns(files, recipe), templates_system=templates_system
+    )
+    counted = _Count(recipe, maker)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
     wanted = counted.asked * recipe.ask.samples
@@ -123,10 +135,13 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     warnings = []
     if workers is not None and left > 0 and counted.shards < workers * SHARDS_PER_WORKER:
         warnings.append(_too_few(counted, workers=workers))
+    if small := _many_small_files(counted, load):
+        warnings.append(small)
     seconds, bound_by = load.seconds()
     return Preview(
         dataset=store.url,
         files=tuple(PreviewFile(url=file.url, bytes=file.size) for file in files),
+        passed_over=found.passed_over,
         prompts=counted.rows,
         duplicates=counted.duplicates,
         bad=counted.bad,
@@ -166,8 +181,8 @@ def _rows(
 class _Count:
     """What the rows come to."""
 
-    def __init__(self, recipe: Recipe, files: list[SourceFile]) -> None:
-        self.maker = PromptMaker(recipe.source, recipe.ask, kept=kept_columns(files[0], recipe))
+    def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
+        self.maker = maker
         self._per_shard = recipe.prompts_per_shard
         self._seen: set[bytes] = set()
         self.rows = self.duplicates = self.bad = self.chars = 0
@@ -224,7 +239,10 @@ class _There:
         self.rows = self.samples = 0
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
-        for generation in read_generations(store, sealed=sealed):
+        generations = read_generations(store, sealed=sealed)
+        self.first = generations[0].plan if generations else None
+        """What later generations take over from."""
+        for generation in generations:
             plan = generation.plan
             if plan.retry is not None:
                 continue
@@ -247,6 +265,22 @@ def _too_few(counted: _Count, *, workers: int) -> str:
     )
 
 
+def _many_small_files(counted: _Count, load: Workload) -> str | None:
+    """Listing a dataset takes a request per thousand files, and readers open each of them."""
+    if counted.shards <= MANY_SHARDS:
+        return None
+    answers = (load.output_tokens or 0) * CHARS_PER_TOKEN
+    size = max(1, (counted.chars * load.samples // max(1, counted.asked) + answers) // counted.shards)
+    if size >= SMALL_SHARD_BYTES:
+        return None
+    per_shard = counted.asked // counted.shards
+    fewer = max(-(-counted.shards // MANY_SHARDS), -(-SMALL_SHARD_BYTES // size))
+    return (
+        f"{counted.shards:,} files in data/, each smaller than a megabyte: set dataset.prompts_per_shard to "
+        f"{min(MOST_PER_SHARD, per_shard * fewer):,} or so"
+    )
+
+
 def render(preview: Preview) -> str:
     """For people: plain text, in which nothing of what the source holds can act on a terminal."""
     files = f"{len(preview.files):,} file{'s' if len(preview.files) != 1 else ''}"
@@ -254,6 +288,8 @@ def render(preview: Preview) -> str:
     lines += [f"  {inert(file.url)}  {file.bytes:,}" for file in preview.files[:10]]
     if (more := len(preview.files) - 10) > 0:
         lines.append(f"  and {more:,} more")
+    if note := passed_over_note(preview.passed_over):
+        lines.append(f"  {inert(note)}")
     lines += [
         f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import index, questions, recipe_of, write_source
+from builders import index, open_chunk, questions, recipe_of, write_source
 
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
@@ -159,7 +159,7 @@ def test_kept_types_are_frozen_and_may_not_change(tmp_path: Path) -> None:
     assert made is not None
     assert made[0].kept_fields == [pa.field("extra", pa.list_(pa.float32()))]
     parquet_source(tmp_path, pa.array(["text"]), name="a.parquet")
-    with pytest.raises(SourceError, match=r"a\.parquet: the kept columns have other types"):
+    with pytest.raises(SourceError, match=r"a\.parquet: the kept column 'extra' has another type"):
         index(recipe)
 
 
@@ -206,3 +206,75 @@ def test_two_kept_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     """By whichever names they come to it."""
     with pytest.raises(ValueError, match=r"keep makes the column a twice; rename one with `as`"):
         recipe_of(tmp_path, source={"keep": ["a", {"name": "b", "as": "a"}]})
+
+
+def test_a_later_file_is_held_to_the_frozen_types(tmp_path: Path) -> None:
+    """Narrower ones fit, whatever their names; wider ones are refused by the file's name, at once."""
+    parquet_source(tmp_path, pa.array([{"a": 1}], pa.struct([("a", pa.int64())])), name="b.parquet")
+    recipe = recipe_of(tmp_path, source={"keep": ["extra"]})
+    index(recipe)
+    parquet_source(tmp_path, pa.array([{"a": 2}], pa.struct([("a", pa.int32())])), name="c.parquet")
+    made = index(recipe)
+    assert made is not None
+    assert made[0].kept_fields == [pa.field("extra", pa.struct([("a", pa.int64())]))]
+    parquet_source(tmp_path, pa.array([{"b": 2}], pa.struct([("b", pa.int32())])), name="d.parquet")
+    with pytest.raises(SourceError, match=r"d\.parquet: the kept column 'extra' has another type"):
+        index(recipe)
+
+
+def test_text_beside_types_is_refused_unless_the_type_is_declared(tmp_path: Path) -> None:
+    """A JSONL file's "007" is no 7; but text goes with text."""
+    parquet_source(tmp_path, pa.array([7]), name="a.parquet")
+    write_source(tmp_path, [{"id": "x", "question": "why?", "extra": "007"}], name="b.jsonl")
+    with pytest.raises(SourceError, match=r"b\.jsonl: the kept column 'extra' is text here and int64 in .*a\.parquet"):
+        index(recipe_of(tmp_path, source={"keep": ["extra"]}))
+    made = index(recipe_of(tmp_path, source={"keep": [{"extra": "string"}]}))
+    assert made is not None
+    parquet_source(tmp_path, pa.array(["7"]), name="a.parquet")
+    assert index(recipe_of(tmp_path, source={"keep": ["extra"]}, dataset={"path": str(tmp_path / "other")})) is not None
+
+
+def test_a_dataset_from_before_system_templates_asks_its_text_word_for_word(tmp_path: Path) -> None:
+    """Its plans say so, in every later generation too; a new dataset's text with braces is a template."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path, ask={"system": "Fill in {{ id }}."})
+    made = index(recipe)
+    assert made is not None
+    assert open_chunk(recipe).chunk.prompts[0].messages[0] == ("system", "Fill in q0.")
+    old = recipe_of(tmp_path, ask={"system": "Fill in {{ id }}."}, dataset={"path": str(tmp_path / "old")})
+    store = open_dataset(old)
+    bind(store, old)
+    store_plan(store, made[0].model_copy(update={"templates_system": False}))
+    list(Indexer(store, old, read_plans(store)[0]).parts([]))
+    write_source(tmp_path, questions(1, start=1), name="b.jsonl")
+    later = index(old)
+    assert later is not None
+    assert not later[0].templates_system
+    for chunk in (ChunkId(0, 0), ChunkId(1, 0)):
+        assert open_chunk(old, chunk).chunk.prompts[0].messages[0] == ("system", "Fill in {{ id }}.")
+
+
+def test_new_fields_leave_an_identity_as_it_was(tmp_path: Path) -> None:
+    """Unless they are used; how a file is read is no part of it."""
+    plain = recipe_of(tmp_path, source={"prompt": None, "messages": "m"})
+    assert "answer" not in str(plain.identity()["source"])
+    assert (
+        recipe_of(tmp_path, source={"prompt": None, "messages": "m", "delimiter": ";"}).identity() == plain.identity()
+    )
+    assert (
+        recipe_of(tmp_path, source={"prompt": None, "messages": "m", "answer": "drop"}).identity() != plain.identity()
+    )
+
+
+def test_the_same_content_in_another_named_folder_is_other_rows(tmp_path: Path) -> None:
+    """A file is known by what it holds, of which its folders' columns are part."""
+    recipe = recipe_of(tmp_path, source={"id": None, "prompt": None}, ask={"template": "{{ lang }}: {{ question }}"})
+    write_source(tmp_path, questions(2), name="lang=de/a.jsonl")
+    index(recipe)
+    write_source(tmp_path, questions(2), name="lang=fr/a.jsonl")
+    made = index(recipe)
+    assert made is not None
+    assert made[1][-1].rows == 2
+    prompts = ChunkReader(open_dataset(recipe), recipe).read(ChunkId(1, 0)).prompts
+    assert [prompt.messages[-1][1] for prompt in prompts] == ["fr: what is 0 + 1?", "fr: what is 1 + 1?"]
+    assert index(recipe) is None

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.files import SourceFile, find_files, kept_fields, read_rows
+from stillhouse.gen.source.files import SourceFile, find_files, kept_fields, passed_over_note, read_rows, survey
 from stillhouse.schemas.recipe import Source
 
 ROW = b'{"q": "a"}\n'
@@ -75,7 +75,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> No
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.parquet.gz", "a"])
+@pytest.mark.parametrize("name", ["a.txt", "a.xlsx", "a.parquet.gz", "a"])
 def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     """A folder passes over it, a person who names it is told."""
     fill(tmp_path, name)
@@ -171,9 +171,55 @@ def test_kept_columns_have_the_files_types_or_the_declared_ones(tmp_path: Path) 
     pq.write_table(table, tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text("q,n,d\n")
     keep = source(tmp_path, keep=["n", "d", {"q": "string"}])
-    own = {field.name: field.type for field in kept_fields(found(tmp_path / "a.parquet"), source=keep)}
+    own = {field.name: field.type for field in kept_fields([found(tmp_path / "a.parquet")], source=keep)}
     assert own == {"n": pa.int32(), "d": pa.string(), "q": pa.string()}
     typed = source(tmp_path, keep=["d", {"n": "int64"}])
-    assert [field.type for field in kept_fields(found(tmp_path / "a.csv"), source=typed)] == [pa.string(), pa.int64()]
+    assert [field.type for field in kept_fields([found(tmp_path / "a.csv")], source=typed)] == [pa.string(), pa.int64()]
     with pytest.raises(SourceError, match=r"a\.parquet: the column 'x' is missing"):
-        kept_fields(found(tmp_path / "a.parquet"), source=source(tmp_path, keep=["x"]))
+        kept_fields([found(tmp_path / "a.parquet")], source=source(tmp_path, keep=["x"]))
+
+
+def test_what_a_folder_passes_over_is_named(tmp_path: Path) -> None:
+    """Files of other kinds, and those that often lie beside prompts; hidden names are nobody's business."""
+    fill(tmp_path, "a.jsonl", "README.md", "dataset_info.json", "b.tsv", ".c.txt", "_d.txt")
+    found = survey(source(tmp_path))
+    assert [file.url for file in found.files] == [f"{tmp_path}/a.jsonl"]
+    assert found.passed_over == tuple(f"{tmp_path}/{name}" for name in ("README.md", "b.tsv", "dataset_info.json"))
+    assert passed_over_note(found.passed_over) == (
+        "passed over 3 files of other kinds: README.md, b.tsv, dataset_info.json"
+    )
+    assert passed_over_note(survey(source(tmp_path / "a.jsonl")).passed_over) is None
+
+
+def test_json_and_tsv_count_where_they_are_meant(tmp_path: Path) -> None:
+    """By a glob that ends so, by name, or as all that is there."""
+    fill(tmp_path, "x/a.json", "x/b.tsv", "y/a.json", "y/a.jsonl")
+    assert names(tmp_path, "x") == ["x/a.json", "x/b.tsv"]
+    assert names(tmp_path, "y/*") == ["y/a.jsonl"]
+    assert names(tmp_path, "y/*.json", "y/a.jsonl") == ["y/a.json", "y/a.jsonl"]
+    assert names(tmp_path, "y/a.json") == ["y/a.json"]
+
+
+def test_a_dataset_of_ours_in_a_source_folder_is_no_source(tmp_path: Path) -> None:
+    """Its records would be asked as prompts; named itself it is read."""
+    fill(tmp_path, "a.jsonl", "out/data/part.jsonl", "out/_stillhouse/plan-000.json", "my_stillhouse/b.jsonl")
+    assert names(tmp_path, "") == ["a.jsonl", "my_stillhouse/b.jsonl"]
+    assert names(tmp_path, "out") == ["out/data/part.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("openai/gsm8k", "hf download openai/gsm8k --repo-type dataset"),
+        ("hf://datasets/openai/gsm8k@main/x.parquet", "hf download openai/gsm8k --repo-type dataset"),
+        ("https://huggingface.co/datasets/openai/gsm8k", "hf download openai/gsm8k --repo-type dataset"),
+        ("https://me:secret@host.example/a.jsonl?token=secret", "curl -LO '<the URL>'"),
+    ],
+)
+def test_a_hub_name_and_a_url_are_refused_with_how_to_get_the_files(path: str, advice: str) -> None:
+    """In one line, which repeats nothing that may be a credential."""
+    with pytest.raises(SourceError) as caught:
+        find_files(source(path))
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)

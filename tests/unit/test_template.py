@@ -285,3 +285,100 @@ def test_any_value_is_a_prompt_or_a_reason(value: object) -> None:
         else:
             assert made
             made.encode()
+
+
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "2+2?"}],
+        [{"from": "system", "value": "Be brief.", "weight": None}, {"from": "Human", "value": "2+2?", "weight": 1}],
+        [{"role": "system", "content": "Be brief.", "from": None}, {"role": "user", "content": "2+2?", "train": True}],
+        {"role": ["system", "user"], "content": ["Be brief.", "2+2?"]},
+        {"from": ["system", "human"], "value": ["Be brief.", "2+2?"], "weight": [0, 1]},
+        '{"role": ["system", "user"], "content": ["Be brief.", "2+2?"]}',
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?", "id": "m1", "name": ""}],
+    ],
+)
+def test_a_conversation_is_read_in_the_forms_that_people_have(spoken: object) -> None:
+    """ShareGPT's keys and roles, a struct of lists, and marks for trainers beside role and content."""
+    make = maker(messages="m")
+    assert made(make, {"m": spoken}).messages == (("system", "Be brief."), ("user", "2+2?"))
+
+
+@pytest.mark.parametrize(
+    ("spoken", "reason"),
+    [
+        ({"role": ["user"], "content": ["a", "b"]}, "expected lists of one length, a message each, got 1 of 'role'"),
+        ([{"from": "human", "value": "a", "content": "b"}], "got 'value' too"),
+        ([{"from": "user", "role": "user", "content": "b"}], "got 'from' too"),
+        ([{"from": "gpt", "value": "a"}], "got one of role assistant: set source.answer to drop"),
+        ([{"from": "robot", "value": "a"}], "got 'robot'"),
+    ],
+)
+def test_forms_that_say_more_than_one_thing_are_refused(spoken: object, reason: str) -> None:
+    """Nothing of them is left out."""
+    said = maker(messages="m").make({"m": spoken})
+    assert isinstance(said, str)
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [
+        ([], None),
+        ([{"role": "assistant", "content": "4"}], "4"),
+        ([{"from": "gpt", "value": "4", "reasoning": "2 and 2"}], "4"),
+        ([{"role": "assistant", "content": "4"}, {"role": "assistant", "content": "Yes."}], "4\n\nYes."),
+        ([{"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}], None),
+        ([{"role": "assistant", "content": [{"type": "text", "text": "4"}]}], "4"),
+    ],
+)
+def test_a_dropped_answer_is_a_column(end: list[Any], answer: str | None) -> None:
+    """The last of the kept values; what came before is asked as without it."""
+    make = maker(messages="m", answer="drop", keep=["n"])
+    prompt = made(make, {"m": [user("hi"), {"role": "assistant", "content": "hello"}, user("2+2?"), *end], "n": "x"})
+    assert prompt.messages == (("user", "hi"), ("assistant", "hello"), ("user", "2+2?"))
+    assert prompt.kept == ("x", answer)
+
+
+def test_dropping_leaves_refused_what_asks_nothing() -> None:
+    """No message but the assistant's, or a last one of the system."""
+    make = maker(messages="m", answer="drop")
+    for spoken in ([{"role": "assistant", "content": "a"}], [{"role": "system", "content": "a"}]):
+        assert isinstance(make.make({"m": spoken}), str)
+
+
+def test_a_system_message_may_be_a_template() -> None:
+    """Over the row, beside a prompt, a template or a conversation; what comes to nothing is no message."""
+    system = "Answer in {{ lang }}.{% if hint %} {{ hint }}{% endif %}"
+    row = {"lang": "French", "hint": None, "q": "2+2?", "m": [user("2+2?")]}
+    for make in (
+        maker(system=system),
+        maker(system=system, prompt=None, template="{{ q }}"),
+        maker(system=system, prompt=None, messages="m"),
+    ):
+        assert {"lang", "hint"} <= make.columns
+        assert made(make, row).messages == (("system", "Answer in French."), ("user", "2+2?"))
+    assert made(maker(system="{{ hint }}"), row).messages == (("user", "2+2?"),)
+    assert "ask.system: 'lang' is undefined" in str(maker(system=system).make({"q": "2+2?"}))
+    with pytest.raises(UsageError, match=r"ask\.system, line 1: .*put what is no template between {% raw %}"):
+        maker(system="{{ unclosed")
+
+
+def test_a_system_text_without_template_syntax_stays_as_it_is() -> None:
+    """Comments of Jinja and lone braces too; and so does any text in a dataset from before there were templates."""
+    for text in ("{# no comment #} {x}\n", "{ { a } }", " "):
+        assert made(maker(system=text), {"q": "a"}).messages[0] == ("system", text)
+    old = PromptMaker(Source(path="x", prompt="q"), Ask(system="Fill in {{ name }}."), templates_system=False)
+    assert made(old, {"q": "a"}).messages[0] == ("system", "Fill in {{ name }}.")
+
+
+def test_a_dotted_name_leads_into_structs() -> None:
+    """Unless a column has that very name; what is missing on the way is said."""
+    make = maker(prompt="data.question", id="data.meta.id", keep=["data.meta.level"])
+    row: dict[str, Any] = {"data": {"question": "2+2?", "meta": {"id": 7, "level": "easy"}}}
+    prompt = made(make, row)
+    assert (prompt.id, prompt.messages, prompt.kept) == ("7", (("user", "2+2?"),), ("easy",))
+    assert made(make, row | {"data.question": "flat?"}).messages == (("user", "flat?"),)
+    assert make.make({"data": {"question": None}}) == "column 'data.question' is null"
+    assert make.make({"data": None}) == "column 'data.question' is missing"

@@ -22,15 +22,17 @@ def arrow_schema(file: BinaryIO) -> pa.Schema:
     return _open(file).schema
 
 
-def read_arrow(file: BinaryIO, *, columns: Collection[str] | None, start: Position) -> Iterator[Row]:
-    """The rows from `start` on, with the wanted columns.
+def read_arrow(
+    file: BinaryIO, *, columns: Collection[str] | None, elsewhere: Collection[str], start: Position
+) -> Iterator[Row]:
+    """The rows from `start` on, with the wanted columns that the file has; those `elsewhere` may be missing.
 
     Raises:
         FormatError: a wanted column is missing or there twice.
         pyarrow.ArrowException, OSError: no Arrow file, cut off or corrupt.
     """
     schema = arrow_schema(file)
-    names = check_columns(schema, columns)
+    names = check_columns(schema, columns, elsewhere=elsewhere).names
     row = 0
     for batch in _batches(_open(file, fields=[schema.get_field_index(name) for name in names])):
         skipped = min(max(start.row - row, 0), batch.num_rows)

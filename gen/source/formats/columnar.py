@@ -4,12 +4,35 @@ A batch can stand for far more than it holds (a dictionary's megabyte repeated a
 its rows written out, and a batch over the limit is halved until it fits or is a single, bad row.
 """
 
+import functools
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stillhouse.gen.source.columns import column_of
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Nanoseconds:
+    """A point in time, a time of day or a duration that Python's own types, which end at microseconds, can't hold."""
+
+    count: int
+    """Since the epoch or midnight, or of the duration."""
+    kind: pa.DataType
+
+    def is_like(self, kind: pa.DataType) -> bool:
+        """True if a value of the type says the same kind of thing, in any unit."""
+        types = pa.types
+        if types.is_timestamp(kind) and types.is_timestamp(self.kind):
+            return bool(kind.tz == self.kind.tz)
+        return bool(kind == self.kind or (types.is_time(kind) and types.is_time(self.kind)))
+
+    def __str__(self) -> str:
+        return str(pa.scalar(self.count, self.kind).cast(pa.string()).as_py())
 
 
 def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:
@@ -19,7 +42,7 @@ def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:
         bad = TOO_LARGE
     else:
         try:
-            rows = _written_out(batch).to_pylist()
+            rows = _python_rows(batch)
         except (ValueError, OverflowError, pa.ArrowException) as error:  # not UTF-8; a date beyond the year 9999
             bad = f"a value can't be read: {error}"
     if bad is None:
@@ -33,26 +56,104 @@ def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:
         yield from batch_rows(batch.slice(half), first=first + half)
 
 
-def check_columns(schema: pa.Schema, columns: Collection[str] | None) -> list[str]:
-    """The wanted columns in the schema's order.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is read of a file with columns."""
+
+    names: list[str]
+    """Its columns, in the schema's order."""
+    paths: list[str]
+    """The same, or what is named inside of them: `data.question` of the column `data`."""
+
+
+def check_columns(
+    schema: pa.Schema, columns: Collection[str] | None, *, elsewhere: Collection[str] = frozenset()
+) -> Wanted:
+    """What is wanted of the file; the columns that are `elsewhere` may be missing.
 
     Raises:
         FormatError: one is missing or there twice.
     """
+    paths: dict[str, str] = {}
     for name in schema.names if columns is None else sorted(columns):
-        if schema.names.count(name) != 1:
-            there = "there twice" if name in schema.names else "missing"
+        found = column_of(schema, name)
+        if found is None and name in elsewhere:
+            continue
+        if found is None or schema.names.count(found[0]) != 1:
+            there = "missing" if found is None else "there twice"
             names = ", ".join(map(repr, schema.names[:100])) + (", …" if len(schema.names) > 100 else "")
             raise FormatError(f"the column {name!r} is {there}; the file has {names}")
-    return [name for name in schema.names if columns is None or name in columns]
+        paths[name] = found[0]
+    return Wanted([name for name in schema.names if name in paths.values()], list(paths))
 
 
-def _written_out(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Without dictionaries at the top: their values become Python objects one by one, three times as slowly."""
-    columns = [
-        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows as Python objects, each equal to what the file says.
+
+    Raises:
+        ValueError, OverflowError, pyarrow.ArrowException: Python has no equal of a value.
+    """
+    columns: list[pa.Array] = []
+    finer: dict[str, list[Nanoseconds | None]] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind = column.type
+        if pa.types.is_dictionary(kind):  # its values would become Python objects one by one, three times as slowly
+            column = column.dictionary_decode()
+        elif _has_nanoseconds(kind):
+            column, finer[name] = _micros(column)
+        elif _can_be_cut(kind) and _is_cut_by_python(column):
+            raise ValueError(f"{kind} with a value between those that Python has")
+        columns.append(column)
+    rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    for name, values in finer.items():
+        for row, value in zip(rows, values, strict=True):
+            if value is not None:
+                row[name] = value
+    return rows
+
+
+def _has_nanoseconds(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool((types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind)) and kind.unit == "ns")
+
+
+def _micros(column: pa.Array) -> tuple[pa.Array, list[Nanoseconds | None]]:
+    """The column in microseconds, and the values of which that is not the whole."""
+    kind = column.type
+    counts = column.cast(pa.int64()).to_pylist()
+    whole = pa.time64("us") if pa.types.is_time(kind) else _with_unit(kind, "us")
+    values = [Nanoseconds(n, kind) if n is not None and n % 1000 else None for n in counts]
+    return column.cast(whole, safe=False), values
+
+
+def _with_unit(kind: pa.DataType, unit: Literal["us"]) -> pa.DataType:
+    return pa.duration(unit) if pa.types.is_duration(kind) else pa.timestamp(unit, kind.tz)
+
+
+def _is_cut_by_python(column: pa.Array) -> bool:
+    """True if a time of day inside a list or struct has nanoseconds, which its Python object would leave out."""
+    kind = column.type
+    types = pa.types
+    if types.is_time64(kind) and kind.unit == "ns":
+        return any(n is not None and n % 1000 for n in column.cast(pa.int64()).to_pylist())
+    if types.is_struct(kind):
+        return any(map(_is_cut_by_python, column.flatten()))
+    if types.is_map(kind):
+        first, stop = column.offsets[0].as_py(), column.offsets[len(column)].as_py()
+        return any(_is_cut_by_python(part.slice(first, stop - first)) for part in (column.keys, column.items))
+    return _can_be_cut(kind) and _is_cut_by_python(column.flatten())
+
+
+@functools.lru_cache(maxsize=1024)
+def _can_be_cut(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_struct(kind):
+        return any(_can_be_cut(field.type) for field in kind)
+    if types.is_map(kind):
+        return _can_be_cut(kind.key_type) or _can_be_cut(kind.item_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _can_be_cut(kind.value_type)
+    return bool(types.is_time64(kind) and kind.unit == "ns")
 
 
 def _written_out_bytes(array: pa.Array) -> int:

@@ -1,11 +1,11 @@
 """CSV with a header line: every value is text, and a record is a row or a bad row.
 
-Commas, quotes doubled inside quotes, line breaks inside quotes (RFC 4180). After a row over MAX_ROW_BYTES reading goes
-on behind its last quote: one that is never closed makes the rest of the file one bad row.
+Commas, semicolons, tabs or bars; quotes doubled inside quotes, line breaks inside quotes (RFC 4180). After a row over
+MAX_ROW_BYTES reading goes on behind its last quote: one that is never closed makes the rest of the file one bad row.
 """
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO
 
@@ -20,22 +20,51 @@ _MAX_RECORD_BYTES = MAX_ROW_BYTES + 1
 csv.field_size_limit(_MAX_RECORD_BYTES)
 
 
+DELIMITERS = (",", ";", "\t", "|")
+"""Those that are tried."""
+
+
 def read_delimited(
-    file: BinaryIO, *, codec: Codec | None, columns: Collection[str] | None, start: Position
+    file: BinaryIO,
+    *,
+    codec: Codec | None,
+    columns: Collection[str] | None,
+    elsewhere: Collection[str],
+    delimiters: Sequence[str] = DELIMITERS,
+    start: Position,
 ) -> Iterator[Row]:
     """The rows from `start` on, with the wanted columns; none where there is nothing, not even a header.
+
+    Of the `delimiters` the first counts with which the header has all wanted columns but those `elsewhere`.
 
     Raises:
         FormatError: no header before the rows, or a wanted column is missing from it or in it twice.
         OSError: compressed data is corrupt or cut off.
     """
-    head = _Records(file, codec=codec, at=Position())
-    header = _header(head)
-    if header is None:
-        return
-    wanted = _wanted(header, columns)
-    # `head` stays until the end: a decompressor that goes closes the file.
-    records = _Records(file, codec=codec, at=start) if start.offset else head
+    # All heads stay until the end: a decompressor that goes closes the file.
+    heads: list[tuple[_Records, str, list[str]]] = []
+    needed = None if columns is None else set(columns) - set(elsewhere)
+    reasons = []
+    for delimiter in delimiters:
+        head = _Records(file, codec=codec, at=Position(), delimiter=delimiter)
+        header = head.header()
+        if header is None:
+            return
+        if isinstance(header, str):
+            reasons.append(header)
+            header = []
+        heads.append((head, delimiter, header))
+        if needed is not None and header and needed <= set(header):
+            break
+    else:
+        if len(reasons) == len(heads):
+            raise FormatError(f"expected a header line with the columns' names: {reasons[0]}")
+        head, delimiter, header = max(heads, key=lambda each: len(each[2]))
+        if head is not heads[-1][0]:  # those after it have read on in the same file
+            head = _Records(file, codec=codec, at=Position(), delimiter=delimiter)
+            head.header()
+    wanted = _wanted(header, columns, elsewhere)
+    records = _Records(file, codec=codec, at=start, delimiter=delimiter) if start.offset else head
     while (fields := records.next()) is not None:
         at, row = fields
         if isinstance(row, str):
@@ -49,14 +78,14 @@ def read_delimited(
 class _Records:
     """The file's records, and the lines that the CSV parser pulls for each."""
 
-    def __init__(self, file: BinaryIO, *, codec: Codec | None, at: Position) -> None:
+    def __init__(self, file: BinaryIO, *, codec: Codec | None, at: Position, delimiter: str) -> None:
         self._offset, blocks = open_lines(file, codec=codec, offset=at.offset)
         self._lines: Iterator[Line] = chain.from_iterable(blocks)
         self._row = at.row
         self._line = at.line
         self._bytes = self._quotes = 0
         self._is_utf8 = True
-        self._parser = csv.reader(iter(self._text, None), strict=True)
+        self._parser = csv.reader(iter(self._text, None), strict=True, delimiter=delimiter)
 
     def next(self) -> tuple[Position, list[str] | str] | None:
         """The next record's position and its fields, or why it is bad; None at the end. Blank lines are passed over."""
@@ -75,9 +104,11 @@ class _Records:
                 self._row += 1
                 return at, fields if self._is_utf8 else "not UTF-8"
 
-    def count_header(self) -> None:
-        """The header is no row."""
+    def header(self) -> list[str] | str | None:
+        """The first record, which is no row: the columns' names, or why it has none; None where the file is empty."""
+        first = self.next()
         self._row = 0
+        return None if first is None else first[1]
 
     def _text(self) -> str | None:
         """The next line as text with its newline; None at the end."""
@@ -105,18 +136,10 @@ class _Records:
         return line
 
 
-def _header(records: _Records) -> list[str] | None:
-    first = records.next()
-    records.count_header()
-    if first is None:
-        return None
-    if isinstance(first[1], str):
-        raise FormatError(f"expected a header line with the columns' names: {first[1]}")
-    return first[1]
-
-
-def _wanted(header: list[str], columns: Collection[str] | None) -> list[tuple[str, int]]:
+def _wanted(header: list[str], columns: Collection[str] | None, elsewhere: Collection[str]) -> list[tuple[str, int]]:
     for name in header if columns is None else sorted(columns):
+        if name in elsewhere and name not in header:
+            continue
         if header.count(name) != 1:
             there = "twice in" if name in header else "missing from"
             raise FormatError(f"the column {name!r} is {there} the header, which has {', '.join(map(repr, header))}")

@@ -4,12 +4,13 @@ A page is the unit of decompression and may say that it holds up to 2 GiB; nothi
 """
 
 from collections.abc import Collection, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stillhouse.gen.source.formats.columnar import batch_rows, check_columns
+from stillhouse.gen.source.formats.columnar import Wanted, batch_rows, check_columns
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
 
 MAX_COLUMNS = 10_000
@@ -31,34 +32,81 @@ def parquet_schema(file: BinaryIO) -> pa.Schema:
     return _open(file).schema_arrow
 
 
-def read_parquet(file: BinaryIO, *, columns: Collection[str] | None, start: Position) -> Iterator[Row]:
-    """The rows from `start` on, with the wanted columns.
+def read_parquet(
+    file: BinaryIO, *, columns: Collection[str] | None, elsewhere: Collection[str], start: Position
+) -> Iterator[Row]:
+    """The rows from `start` on, with the wanted columns that the file has; those `elsewhere` may be missing.
 
     Raises:
         FormatError: too many columns or row groups, or a wanted column is missing or there twice.
         pyarrow.ArrowException, OSError: no Parquet file, cut off, corrupt or encrypted.
     """
     footer = _open(file)
-    names = check_columns(footer.schema_arrow, columns)
+    wanted = check_columns(footer.schema_arrow, columns, elsewhere=elsewhere)
     metadata = footer.metadata
-    reader = _open(file, metadata=metadata, as_dictionary=_texts(metadata, names))
+    reader = _open(file, metadata=metadata, as_dictionary=_texts(metadata, wanted.paths))
     row = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         if row + group.num_rows <= start.row:
             row += group.num_rows
             continue
+        wrapped = _WrappedTimes(file, metadata, wanted, group=index)
         for batch in reader.iter_batches(
-            _batch_rows(group), row_groups=[index], columns=names, use_threads=False, use_pandas_metadata=False
+            _batch_rows(group), row_groups=[index], columns=wanted.paths, use_threads=False, use_pandas_metadata=False
         ):
+            bad = wrapped.rows_of(batch)
             skipped = min(max(start.row - row, 0), batch.num_rows)
             if skipped < batch.num_rows:
-                yield from batch_rows(batch.slice(skipped), first=row + skipped)
+                # `a.b` may be a column's own name and the path of a field in another: then both came.
+                rows = batch_rows(batch.select(wanted.names).slice(skipped), first=row + skipped)
+                yield from (Row(each.at, None, _BEYOND) if each.at.row - row in bad else each for each in rows)
             row += batch.num_rows
 
 
+_BEYOND = (
+    "a time before 1677 or after 2262, which its type (INT96, in nanoseconds) can't hold: write it in microseconds"
+)
+
+
+class _WrappedTimes:
+    """The rows of a row group with a time that Arrow wraps around: 9999-12-31 in INT96, as Spark writes it, to 1816."""
+
+    def __init__(self, file: BinaryIO, metadata: pq.FileMetaData, wanted: Wanted, *, group: int) -> None:
+        leaves = (metadata.schema.column(index) for index in range(metadata.num_columns))
+        self._names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96" and leaf.path in wanted.names]
+        self._left: pa.Table | None = None
+        if self._names:
+            micros = _open(file, metadata=metadata, int96_as="us")
+            self._batches = micros.iter_batches(1024, row_groups=[group], columns=self._names, use_threads=False)
+
+    def rows_of(self, batch: pa.RecordBatch) -> set[int]:
+        """Their numbers in the group's next batch."""
+        found: set[int] = set()
+        if not self._names:
+            return found
+        micros = self._next(batch.num_rows)
+        for name in self._names:
+            pairs = zip(*(pc.cast(each[name], pa.int64()).to_pylist() for each in (batch, micros)), strict=True)
+            found.update(
+                row for row, (ns, us) in enumerate(pairs) if ns is not None and us is not None and ns // 1000 != us
+            )
+        return found
+
+    def _next(self, count: int) -> pa.Table:
+        while self._left is None or self._left.num_rows < count:
+            more = pa.Table.from_batches([next(self._batches)])
+            self._left = more if self._left is None else pa.concat_tables([self._left, more])
+        taken, self._left = self._left.slice(0, count), self._left.slice(count)
+        return taken
+
+
 def _open(
-    file: BinaryIO, *, metadata: pq.FileMetaData | None = None, as_dictionary: list[str] | None = None
+    file: BinaryIO,
+    *,
+    metadata: pq.FileMetaData | None = None,
+    as_dictionary: list[str] | None = None,
+    int96_as: Literal["us"] | None = None,
 ) -> pq.ParquetFile:
     try:
         found = pq.ParquetFile(
@@ -70,6 +118,7 @@ def _open(
             thrift_string_size_limit=_MAX_STRING_BYTES,
             thrift_container_size_limit=_MAX_LIST,
             page_checksum_verification=True,
+            coerce_int96_timestamp_unit=int96_as,
         )
     except OSError as error:
         if "Exceeded size limit" in str(error):

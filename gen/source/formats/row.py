@@ -34,3 +34,13 @@ class Row:
     """The wanted columns that the row has, and perhaps others."""
     bad: str | None
     """Why it is no row, without its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class OddNumber:
+    """A number of JSON that neither Python nor Parquet has; a row that makes no use of it is as good as any."""
+
+    literal: str
+
+    def __str__(self) -> str:
+        return self.literal

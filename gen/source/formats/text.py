@@ -61,6 +61,17 @@ def open_lines(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple
     Raises:
         FormatError: the file is of another kind, or ends before `offset`.
     """
+    offset, stream, head = _opened(file, codec=codec, offset=offset)
+    return offset, _lines(stream, head)
+
+
+def open_blocks(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple[int, Iterator[bytes]]:
+    """As `open_lines`, but the text as it comes: the first block's offset, and the blocks."""
+    offset, stream, head = _opened(file, codec=codec, offset=offset)
+    return offset, chain([head] if head else [], iter(lambda: stream.read(_BLOCK_BYTES), b""))
+
+
+def _opened(file: BinaryIO, *, codec: Codec | None, offset: int) -> tuple[int, _Readable, bytes]:
     file.seek(0 if codec else offset)
     stream: _Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec) if codec else file
     if codec:
@@ -70,8 +81,8 @@ def open_lines(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple
         if re.match(pattern, head, re.DOTALL):
             raise FormatError(f"expected lines of UTF-8 text, got {advice}")
     if head.startswith(BOM):
-        return len(BOM), _lines(stream, head.removeprefix(BOM))
-    return offset, _lines(stream, head)
+        return len(BOM), stream, head.removeprefix(BOM)
+    return offset, stream, head
 
 
 def _discard(stream: _Readable, size: int) -> None:

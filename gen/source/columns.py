@@ -1,0 +1,55 @@
+"""A recipe names a column as the file does, or a field of a struct by its path: `data.question`.
+
+A column whose own name is the whole of `data.question` comes first.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+
+def value_of(values: Mapping[str, Any], name: str) -> Any:
+    """The row's value, or None where there is none."""
+    if name in values or "." not in name:
+        return values.get(name)
+    for head, rest in splits(name):
+        inner = values.get(head)
+        if isinstance(inner, Mapping) and is_in(inner, rest):
+            return value_of(inner, rest)
+    return None
+
+
+def is_in(values: Mapping[str, Any], name: str) -> bool:
+    """True if the row has the column, be it null."""
+    return name in values or any(
+        isinstance(inner := values.get(head), Mapping) and is_in(inner, rest) for head, rest in splits(name)
+    )
+
+
+def column_of(schema: pa.Schema, name: str) -> tuple[str, pa.DataType] | None:
+    """The file's column that holds what is named, and the type of what is named; None where there is none."""
+    if name in schema.names:
+        return name, schema.field(schema.get_all_field_indices(name)[0]).type
+    for head, rest in splits(name):
+        if head in schema.names and (kind := _inside(schema.field(schema.get_all_field_indices(head)[0]).type, rest)):
+            return head, kind
+    return None
+
+
+def splits(name: str) -> Iterator[tuple[str, str]]:
+    """Every way to read a dotted name as a column and what is in it."""
+    for at, char in enumerate(name):
+        if char == ".":
+            yield name[:at], name[at + 1 :]
+
+
+def _inside(kind: pa.DataType, name: str) -> pa.DataType | None:
+    if not pa.types.is_struct(kind):
+        return None
+    if (at := kind.get_field_index(name)) >= 0:
+        return kind.field(at).type
+    for head, rest in splits(name):
+        if (at := kind.get_field_index(head)) >= 0 and (inner := _inside(kind.field(at).type, rest)) is not None:
+            return inner
+    return None
