@@ -67,7 +67,8 @@ def columns(draw: st.DrawFn, depth: int = 2) -> tuple[pa.DataType, st.SearchStra
     """A type and what makes its values."""
     shape = draw(st.sampled_from(("leaf", "leaf", "list", "fixed", "large", "struct", "map"))) if depth else "leaf"
     if shape == "leaf":
-        kind = draw(st.sampled_from(list(LEAVES)))
+        # pyarrow makes no valid array of a null struct with a dictionary inside, so there is no file of one either.
+        kind = draw(st.sampled_from([kind for kind in LEAVES if depth == 2 or not pa.types.is_dictionary(kind)]))
         return kind, LEAVES[kind]
     if shape == "struct":
         names = draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True))
@@ -183,7 +184,7 @@ def test_any_two_types_keep_every_value_or_refuse_it(data: st.DataObject) -> Non
 @given(data=st.data())
 def test_one_type_s_values_are_all_kept(data: st.DataObject) -> None:
     """Beside nulls too, as other files of a source have them; only what Python can't say is bad."""
-    kind, values = data.draw(columns(depth=1))
+    kind, values = data.draw(columns())
     array = pa.array(data.draw(st.lists(st.none() | values, min_size=1, max_size=4)), kind)
     nothing = pa.array([None], pa.null())
     with TemporaryDirectory() as folder:
