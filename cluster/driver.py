@@ -141,8 +141,8 @@ class Driver:
     def _card(self, stored: str) -> str:
         return card_of(self._store, self._recipe, stored=stored)
 
-    def _lost(self) -> None:
-        self._stop_reason = Paused("another run took this dataset over; this one stops")
+    def _lost(self, reason: Paused) -> None:
+        self._stop_reason = reason
         self._stop.set()
 
     def _on_signal(self) -> None:

@@ -4,6 +4,7 @@ It serves the chunks of all open generations, oldest first. Its state is the ind
 workers report; so it can die at any time, and a restarted one first listens for a lease's term to what they still hold.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,8 @@ class PromptQueue:
         self._lease_waits = 0
         self._counters: dict[str, Counters] = {}
         self._stopping = False
+        self._ours_until = math.inf
+        """Until then no other run can have the dataset, as the driver said last."""
         self._error: StillhouseError | None = None
         self._started = self._clock.monotonic()
         self._grant_after = self._started + listen_s
@@ -231,7 +234,8 @@ class PromptQueue:
             if len(self._heard) >= self._expected:
                 self._grant_after = 0.0  # everyone alive has said what it holds
             lost = self._leases.renew(worker, held, now=now)
-            return Renewal(lost, stop=self._stopping, sweep=node_of(worker) in self._dead_left)
+            sweep = node_of(worker) in self._dead_left
+            return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=max(0.0, self._ours_until - now))
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
@@ -265,6 +269,10 @@ class PromptQueue:
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
             if not self._store.is_local:
                 self._dead_left.setdefault(node_of(worker), []).extend(chunks)
+
+    async def hold(self, good_for_s: float) -> None:
+        """The run has its dataset to itself for so long: said again and again, for nobody sends beyond it."""
+        self._ours_until = self._clock.monotonic() + good_for_s
 
     async def stop(self) -> None:
         """Lease nothing more, and tell the workers to stop."""

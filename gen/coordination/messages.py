@@ -1,5 +1,6 @@
 """What a worker and the actors that all workers share say to each other: once a chunk or a second, never more."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -37,6 +38,8 @@ class Renewal:
     """Finish what is under way, give the rest back."""
     sweep: bool = False
     """A worker of this node died: ship what it left, then say so."""
+    good_for_s: float = math.inf
+    """For so long, from when it was asked for, the run is sure to have the dataset to itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One run at a time on a dataset: `run.json` says who, and is renewed as long as that run lives."""
 
+import math
 import os
 import socket
 import threading
@@ -8,45 +9,51 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.dataset.layout import RUN_KEY
-from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.errors import Paused, StillhouseError, StoreAway
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.lock import Holder
 from stillhouse.gen.store.readable import ReadableStore
 
 POLL_S = 0.5
 """How often a run that waits looks whether the lock is free."""
+GIVE_UP_S = 60.0
+"""A run whose lock the store did not renew for so long stops: the same patience as for any other call to the store."""
 
 
 class RunLock:
-    """Held for the length of a run; a context manager."""
+    """Held for the length of a run; a context manager.
 
-    def __init__(self, store: Store, *, run: str, waiting: Callable[[str], None], lost: Callable[[], None]) -> None:
+    `lost` is called at most once, from a thread, when the run has to stop: another run has the dataset, or the store
+    took no renewal for `GIVE_UP_S`. Before that the run may only have to hold still: see `good_for_s`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        run: str,
+        waiting: Callable[[str], None],
+        lost: Callable[[Paused], None],
+        clock: Clock = SYSTEM,
+    ) -> None:
         self._store = store
         self._lock = store.run_lock(RUN_KEY)
         self._run = run
         self._waiting = waiting
+        self._said = False
         self._lost = lost
+        self._clock = clock
         self._is_ours = False
+        self._renewed_at = -math.inf
+        self._answered_at = clock.monotonic()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        said = False
-        while (holder := self._lock.take(self._holder())) is not None:
-            if not said and self._lock.beat_s is None:
-                said = True
-                self._waiting(
-                    f"another run works on {self._store.url} ({self._store.url}/{RUN_KEY}); waiting until it ends"
-                )
-            elif not said and holder.run:
-                said = True
-                self._waiting(
-                    f"another run works on {self._store.url} ({holder.host}, process {holder.pid}); "
-                    f"waiting until it ends or has been silent for {self._lock.stale_s:.0f} s"
-                )
+        while not self.take():
             time.sleep(POLL_S)
-        self._is_ours = True
         if self._lock.beat_s is not None:
             self._thread = threading.Thread(target=self._beat, args=(self._lock.beat_s,), daemon=True)
             self._thread.start()
@@ -58,25 +65,79 @@ class RunLock:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
+        self.release()
+
+    @property
+    def beat_s(self) -> float | None:
+        """How often `renew` has to be called; None: never."""
+        return self._lock.beat_s
+
+    @property
+    def good_for_s(self) -> float:
+        """For so long nobody can have taken the dataset over: a matter of the clock, whatever a renewal is doing."""
+        if not self._is_ours:
+            return 0.0
+        return max(0.0, self._renewed_at + self._lock.fence_s - self._clock.monotonic())
+
+    def take(self) -> bool:
+        """Try once; says for whom the run waits.
+
+        Raises:
+            StoreAway: the store did not answer for `GIVE_UP_S`.
+        """
+        asked_at = self._clock.monotonic()
+        try:
+            holder = self._lock.take(self._holder())
+        except StoreAway:
+            if asked_at - self._answered_at < GIVE_UP_S:
+                return False
+            raise
+        self._answered_at = asked_at
+        if holder is None:
+            self._is_ours, self._renewed_at = True, asked_at
+            return True
+        if not self._said and self._lock.beat_s is None:
+            self._said = True
+            self._waiting(
+                f"another run works on {self._store.url} ({self._store.url}/{RUN_KEY}); waiting until it ends"
+            )
+        elif not self._said and holder.run:
+            self._said = True
+            self._waiting(
+                f"another run works on {self._store.url} ({holder.host}, process {holder.pid}); "
+                f"waiting until it ends or has been silent for {self._lock.stale_s:.0f} s"
+            )
+        return False
+
+    def renew(self) -> Paused | None:
+        """Renew it once; why the run has to stop, if it has to."""
+        asked_at = self._clock.monotonic()
+        try:
+            held = self._lock.renew(self._holder())
+        except StillhouseError as error:
+            if self._clock.monotonic() - self._renewed_at < GIVE_UP_S:
+                return None
+            self._is_ours = False
+            return StoreAway(f"{self._store.url} could not be reached for {GIVE_UP_S:.0f} s: {error}")
+        if held:
+            self._renewed_at = asked_at
+            return None
+        self._is_ours = False
+        return Paused("another run took this dataset over; this one stops")
+
+    def release(self) -> None:
+        """Let others have it at once, if it is ours."""
         if self._is_ours:
             self._lock.release(self._holder(ended=True))
 
     def _beat(self, every_s: float) -> None:
-        renewed = time.monotonic()
         while not self._ended.wait(every_s):
-            try:
-                held = self._lock.renew(self._holder())
-            except StillhouseError:
-                held = time.monotonic() - renewed < self._lock.stale_s
-            else:
-                renewed = time.monotonic()
-            if not held:
-                self._is_ours = False
-                self._lost()
+            if (why := self.renew()) is not None:
+                self._lost(why)
                 return
 
     def _holder(self, *, ended: bool = False) -> Holder:
-        return Holder(run=self._run, host=socket.gethostname(), pid=os.getpid(), beat=time.time(), ended=ended)
+        return Holder(run=self._run, host=socket.gethostname(), pid=os.getpid(), beat=self._clock.time(), ended=ended)
 
 
 def is_running(store: ReadableStore) -> bool:

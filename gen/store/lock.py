@@ -1,14 +1,14 @@
 """A lock on a key of a store: one process holds it at a time, and it outlives no holder.
 
 The object of that key says who holds it. On a local disk the system's file lock counts, which ends with its process. On
-S3 the holder renews its claim by compare-and-set; a claim that has not changed for `STALE_S` by the waiting process's
-own clock is free, and a holder that finds another's claim in place of its own has lost the lock.
+S3 the holder renews its claim by compare-and-set. A claim that has not changed for `STALE_S` by the waiting process's
+own clock is free, so a holder that could not renew for `FENCE_S` by its own clock acts as if it had lost the lock, until
+a renewal succeeds; one that finds another's claim in place of its own has lost it for good.
 """
 
 import fcntl
 import math
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.errors import DatasetError, StillhouseError, StoreAway
 
 if TYPE_CHECKING:
     from stillhouse.gen.store.base import Store
 
-BEAT_S = 5.0
+BEAT_S = 3.0
 """How often a claim is renewed."""
+FENCE_S = 10.0
+"""A holder that could not renew for so long does nothing that only a holder may: three beats, so that one lost write
+costs nothing."""
 STALE_S = 15.0
-"""A claim not renewed for so long is free: three beats, so that one lost write costs nothing."""
+"""A claim not renewed for so long is free: `FENCE_S`, and time for every process of the holder's to hear of it."""
 
 
 class Holder(BaseModel):
@@ -49,6 +53,11 @@ class Lock(Protocol):
         ...
 
     @property
+    def fence_s(self) -> float:
+        """How long after a renewal was begun the holder may count on it."""
+        ...
+
+    @property
     def stale_s(self) -> float:
         """Not renewed for so long, it is free."""
         ...
@@ -70,6 +79,7 @@ class FileLock:
     """On a local disk: the system's lock of the file."""
 
     beat_s = None
+    fence_s = math.inf
     stale_s = math.inf
 
     def __init__(self, path: Path) -> None:
@@ -117,25 +127,27 @@ class FileLock:
 
 
 class ClaimLock:
-    """On S3: a claim that is renewed."""
+    """On S3: a claim that is renewed. The store given should give up on a call within a beat."""
 
-    def __init__(self, store: "Store", key: str) -> None:
+    def __init__(self, store: "Store", key: str, *, clock: Clock = SYSTEM) -> None:
         self.beat_s: float | None = BEAT_S
+        self.fence_s = FENCE_S
         self.stale_s = STALE_S
+        self._clock = clock
         self._store = store
         self._key = key
         self._etag: str | None = None
         self._seen: str | None = None
-        self._since = time.monotonic()
+        self._since = self._clock.monotonic()
 
     def take(self, holder: Holder) -> Holder | None:
         """See `Lock`."""
         found = self._store.get_with_etag(self._key)
         body, etag = found if found is not None else (b"{}", None)
         if etag != self._seen:
-            self._seen, self._since = etag, time.monotonic()
+            self._seen, self._since = etag, self._clock.monotonic()
         theirs = self._parsed(body)
-        if etag is None or theirs.ended or time.monotonic() - self._since > self.stale_s:
+        if etag is None or theirs.ended or self._clock.monotonic() - self._since > self.stale_s:
             self._etag = etag
             if self.renew(holder):
                 return None
@@ -164,7 +176,7 @@ class ClaimLock:
         if body is None:
             return False
         holder = self._parsed(body)
-        return not holder.ended and time.time() - holder.beat < self.stale_s
+        return not holder.ended and self._clock.time() - holder.beat < self.stale_s
 
     def _parsed(self, body: bytes) -> Holder:
         try:

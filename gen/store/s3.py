@@ -6,6 +6,7 @@ retries of a PUT that had landed are covered by the same look.
 """
 
 import base64
+import copy
 import errno
 import functools
 import hashlib
@@ -28,7 +29,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from stillhouse.gen.errors import SourceError, StillhouseError, StoreAway, StoreRefused
 from stillhouse.gen.store import s3_errors
-from stillhouse.gen.store.lock import ClaimLock, Lock
+from stillhouse.gen.store.lock import BEAT_S, FENCE_S, ClaimLock, Lock
 from stillhouse.gen.store.ranges import buffered
 from stillhouse.gen.store.readable import Stat
 
@@ -85,6 +86,15 @@ class S3Store:
     @property
     def _client(self) -> "S3Client":
         return self._connection.client
+
+    def _hurried(self, patience_s: float, *, answer_within_s: float) -> "S3Store":
+        """The same bucket, as `probe` found it, for calls that are worth less waiting; a slow answer is still one."""
+        other = copy.copy(self)
+        other._patience_s = patience_s
+        other._renewing = threading.Lock()
+        other._connect = functools.partial(self._connect, patience_s=patience_s, answer_within_s=answer_within_s)
+        other._connection = other._connect()
+        return other
 
     def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
         """See `Store`. Without a seal given, one is made up for the time of the call."""
@@ -186,8 +196,8 @@ class S3Store:
         return []
 
     def run_lock(self, key: str) -> Lock:
-        """See `Store`."""
-        return ClaimLock(self, key)
+        """See `Store`: `probe` first. No call is begun again once a beat is over, for the next beat begins one."""
+        return ClaimLock(self._hurried(BEAT_S, answer_within_s=FENCE_S), key)
 
     def is_locked(self, key: str) -> bool:
         """See `ReadableStore`."""
@@ -411,13 +421,20 @@ class _Connection:
     """A client, and the credentials that it was made with."""
 
     def __init__(
-        self, endpoint_url: str | None, *, region: str | None, path_style: bool | None, patience_s: float
+        self,
+        endpoint_url: str | None,
+        *,
+        region: str | None,
+        path_style: bool | None,
+        patience_s: float,
+        answer_within_s: float | None = None,
     ) -> None:
         path_style = True if path_style is None and endpoint_url is not None else path_style
         config = Config(
             connect_timeout=min(10.0, max(1.0, patience_s)),
-            read_timeout=min(60.0, max(5.0, patience_s)),
-            retries={"mode": "standard", "total_max_attempts": 3},
+            read_timeout=answer_within_s or min(60.0, max(5.0, patience_s)),
+            # botocore's own tries come on top: where one may take all of the time there is, it is the only one.
+            retries={"mode": "standard", "total_max_attempts": 3 if answer_within_s is None else 1},
             max_pool_connections=32,
             tcp_keepalive=True,
             # Some stores refuse the checksums that boto3 sends since 1.36; bodies are signed by SHA-256 anyway.

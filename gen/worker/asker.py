@@ -1,8 +1,7 @@
 """The asker: takes samples from a queue a teacher, asks them, and does with each outcome what the retry policy says.
 
 It has as many slots for each teacher as its account's lease allows; a teacher that serves nothing holds up no other. A
-sample that has to wait is out of the queue and holds no slot; a worker that has not renewed its leases for a while
-sends nothing, for another may have its chunks.
+sample that has to wait is out of the queue and holds no slot. Nothing is sent while the worker's fence is closed.
 """
 
 import asyncio
@@ -13,16 +12,16 @@ from typing import Any, Protocol, TypeAlias
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.coordination.leases import FENCE_S
 from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.limits.shares import Cost
-from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.account import UNUSED, Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, kind_of
 from stillhouse.gen.teachers.retry import Again, Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
+from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.completion import Completion
 
@@ -64,20 +63,18 @@ class Host(Protocol):
 class Asker:
     """See the module."""
 
-    def __init__(self, host: Host, *, clients: Sequence[TeacherClient], clock: Clock) -> None:
+    def __init__(self, host: Host, *, clients: Sequence[TeacherClient], fence: Fence, clock: Clock) -> None:
         self.counters = Counters()
         self.any_answer = False
         self.largest_reply_bytes = 0
         self._host = host
         self._clients = {client.teacher.name: client for client in clients}
         self._accounts = {client.account for client in clients}
+        self._fence = fence
         self._clock = clock
         self._work = {client: _WorkQueue() for client in clients}
         self._slots: dict[TeacherClient, list[asyncio.Task[None]]] = {client: [] for client in clients}
         self._stopping = False
-        self._renewed_at = clock.monotonic()
-        self._may_send = asyncio.Event()
-        self._may_send.set()
 
     def stop(self) -> None:
         """Send nothing new; what is under way goes on."""
@@ -87,11 +84,6 @@ class Asker:
         """End the slots."""
         for slot in itertools.chain.from_iterable(self._slots.values()):
             slot.cancel()
-
-    def renewed(self, *, asked_at: float) -> None:
-        """The leases were renewed by a call of that time."""
-        self._renewed_at = asked_at
-        self._may_send.set()
 
     def waiting(self, account: Account) -> int:
         """Samples of an account's teachers that could be asked now, were there slots."""
@@ -132,17 +124,13 @@ class Asker:
         prompt, client = held.open.prompt(ordinal), self._client(held, ordinal)
         cost = client.estimate(prompt.messages)
         tally, waits_from = self.counters.of(client.teacher.name), self._clock.monotonic()
-        await client.usable()
-        await client.account.reserve(cost)
+        await self._reserved(client, cost)
         tally.lease_wait_s += self._clock.monotonic() - waits_from
         used: Cost | None = Cost(0, 0)
         refused = False
         tally.in_flight += 1
         held.under_way += 1
         try:
-            while self._clock.monotonic() - self._renewed_at > FENCE_S:  # a late reply renews as of when it was asked
-                self._may_send.clear()
-                await self._may_send.wait()
             holds_back = self._stopping or held.abandoned or client.account.is_paused
             if holds_back or (endpoint := client.endpoint(again=again)) is None:
                 self._put(held, ordinal, again=again)
@@ -168,6 +156,19 @@ class Asker:
             held.ended()
         if not held.abandoned:
             self._follow(held, ordinal, client, decision, sent_at=sent_at)
+
+    async def _reserved(self, client: TeacherClient, cost: Cost) -> None:
+        """Wait for the fence and then for a share of the limits.
+
+        A reservation that outlives the fence is given up: kept, all slots' would be spent together when it opens.
+        """
+        while True:
+            await self._fence.open()
+            await client.usable()
+            await client.account.reserve(cost)
+            if self._fence.is_open:
+                return
+            client.account.settle(cost, UNUSED)
 
     async def _attempt(
         self, held: Held, ordinal: int, client: TeacherClient, endpoint: Endpoint

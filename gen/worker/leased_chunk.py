@@ -26,8 +26,11 @@ class Held:
     open: OpenChunk
     shipper: Shipper
     folder: Path
+    shipped_at: float
+    """All that its journal held at that monotonic second is in the store."""
     under_way: int = 0
     """Requests sent for it and not ended."""
+    is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
 
@@ -84,7 +87,8 @@ class Hands:
         opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)
-        return Held(opened, Shipper(self._store, grant.chunk, journal), folder)
+        # What was recovered was never this worker's to lose: the clock runs for what it adds.
+        return Held(opened, Shipper(self._store, grant.chunk, journal), folder, shipped_at=self._clock.monotonic())
 
     def seal(self, held: Held) -> ShardCounts | None:
         """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does."""

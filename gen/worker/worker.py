@@ -24,9 +24,12 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.leased_chunk import Hands, Held
 from stillhouse.schemas.recipe import Recipe
 
+LOOK_S = 0.25
+"""How often it looks whether a journal is far behind."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 
@@ -68,10 +71,14 @@ class Worker:
             teacher_of=Assigner([client.interpreter for client in self._clients]),
             clock=clock,
         )
-        self._asker = Asker(self, clients=self._clients, clock=clock)
+        self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
+        self._asker = Asker(self, clients=self._clients, fence=self._fence, clock=clock)
         self._held: dict[ChunkId, Held] = {}
         self._opening: ChunkId | None = None
+        self._shipping_s = 0.0
+        """How long the last shipment took."""
         self._changed = asyncio.Event()
+        self._sweeping = False
         self._stopping = False
         self._error: StillhouseError | None = None
 
@@ -243,7 +250,7 @@ class Worker:
             except Unreachable:
                 await asyncio.sleep(0.5)
                 continue
-            self._asker.renewed(asked_at=asked_at)
+            self._fence.renewed(asked_at=asked_at, good_for_s=renewal.good_for_s)
             for chunk in renewal.lost:
                 if (held := self._held.pop(chunk, None)) is not None:
                     held.abandon()
@@ -251,9 +258,10 @@ class Worker:
                     self._opening = None
             if renewal.stop:
                 self.stop()
-            if renewal.sweep:
-                await self._sweep()
-            await asyncio.sleep(RENEW_S)
+            if renewal.sweep and not self._sweeping:
+                self._sweeping = True
+                self.spawn(self._sweep)  # beside: renewals do not wait for the store
+            await asyncio.sleep(RENEW_S if renewal.good_for_s > RENEW_S else 1.0)
 
     async def _renew_share(self, key: str) -> None:
         account, ledger = self._accounts[key], self._ledgers[key]
@@ -270,19 +278,40 @@ class Worker:
                     await account.urgent.wait()
 
     async def _ship(self) -> None:
-        last = self._clock.monotonic()
+        """Ship every journal in time, each by itself: one call to the store that hangs holds up none of the others.
+
+        The time that a shipment takes is part of `ship_every_s`, for what comes meanwhile waits for the next one.
+        """
+        every_s = self._recipe.run.ship_every_s
+        due_at = self._clock.monotonic() + every_s
         while True:
-            await asyncio.sleep(min(0.25, self._recipe.run.ship_every_s))
-            now = self._clock.monotonic()
-            due = now - last >= self._recipe.run.ship_every_s
-            last = now if due else last
+            await asyncio.sleep(max(0.0, min(LOOK_S, due_at - self._clock.monotonic())))
+            is_due = self._clock.monotonic() >= due_at
+            if is_due:
+                due_at = self._clock.monotonic() + max(every_s / 2, every_s - self._shipping_s)
             self._hands.check_room(under_way_bytes=self.counters.in_flight * self._asker.largest_reply_bytes)
-            for held in list(self._held.values()):
-                if due or held.shipper.behind_bytes >= SHIP_BYTES:
-                    await asyncio.to_thread(held.shipper.ship)
+            for held in self._held.values():
+                if not held.is_shipping and (is_due or held.shipper.behind_bytes >= SHIP_BYTES):
+                    held.is_shipping = True
+                    self.spawn(self._ship_one, held)
+            self._fence.unshipped_since(
+                min((held.shipped_at for held in self._held.values() if held.shipper.behind_bytes), default=None)
+            )
+
+    async def _ship_one(self, held: Held) -> None:
+        started = self._clock.monotonic()
+        try:
+            await asyncio.to_thread(held.shipper.ship)
+        finally:
+            held.is_shipping = False
+        held.shipped_at = started
+        self._shipping_s = self._clock.monotonic() - started
 
     async def _sweep(self) -> None:
-        chunks = await asyncio.to_thread(self._hands.sweep)
+        try:
+            chunks = await asyncio.to_thread(self._hands.sweep)
+        finally:
+            self._sweeping = False
         with contextlib.suppress(Unreachable):
             await self._queue.shipped(self.name, chunks)
 
@@ -290,20 +319,28 @@ class Worker:
 
     async def _drain(self) -> None:
         """Ship what there is, for the grace may be short; then let what is under way come home, at most `DRAIN_S`."""
-        for held in list(self._held.values()):
-            with contextlib.suppress(StillhouseError):
-                await asyncio.to_thread(held.shipper.ship)
+        await asyncio.gather(*map(self._ship_last, self._held.values()))
         until = self._clock.monotonic() + DRAIN_S
         while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most
             await asyncio.sleep(0.05)
 
+    async def _ship_last(self, held: Held) -> bool:
+        """True if it is shipped: at the end one more call is tried, and what fails then lies on the node's disk."""
+        try:
+            await asyncio.to_thread(held.shipper.ship)
+        except (StillhouseError, OSError):
+            return False
+        return True
+
+    async def _give_back(self, held: Held) -> None:
+        if await self._ship_last(held):
+            held.open.journal.close()
+            with contextlib.suppress(Unreachable):
+                await self._queue.give_back(self.name, held.open.chunk.id)
+
     async def _end(self) -> End:
         """Ship and give back what is held."""
-        for chunk, held in list(self._held.items()):
-            with contextlib.suppress(StillhouseError, Unreachable, OSError):
-                await asyncio.to_thread(held.shipper.ship)
-                held.open.journal.close()
-                await self._queue.give_back(self.name, chunk)
+        await asyncio.gather(*map(self._give_back, self._held.values()))
         self.counters.ended()
         with contextlib.suppress(Unreachable):
             await self._queue.renew(self.name, [], self.counters)  # the last counts

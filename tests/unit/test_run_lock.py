@@ -21,7 +21,7 @@ _HOLDER = """
 import sys
 from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.store import open_store
-with RunLock(open_store(sys.argv[1]), run="first", waiting=print, lost=lambda: None):
+with RunLock(open_store(sys.argv[1]), run="first", waiting=print, lost=print):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -44,7 +44,7 @@ def lock(
     store: Store, run: str = "second", *, waits: Waits | None = None, lost: threading.Event | None = None
 ) -> RunLock:
     """A lock that the test can watch."""
-    return RunLock(store, run=run, waiting=waits or Waits(), lost=(lost or threading.Event()).set)
+    return RunLock(store, run=run, waiting=waits or Waits(), lost=lambda _: (lost or threading.Event()).set())
 
 
 def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:

@@ -488,7 +488,7 @@ async def test_an_unfinished_dataset_is_sound(tmp_path: Path) -> None:
 def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
     """And says so; verify alone works beside a run."""
     store = open_store(str(dataset))
-    with RunLock(store, run="r", waiting=lambda _: None, lost=lambda: None):
+    with RunLock(store, run="r", waiting=lambda _: None, lost=lambda _: None):
         assert verify(store).ok
         with pytest.raises(UsageError, match="a run works on it"):
             verify_and_repair(store)

@@ -7,7 +7,6 @@ that does not say any more what it holds is moved aside. The journal comes first
 """
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.run_lock import RunLock, is_running
-from stillhouse.gen.errors import UsageError
+from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.journal.shipping import SHIP_BYTES, Shipper, journal_root
@@ -75,11 +74,13 @@ def _alone(store: Store) -> Iterator[None]:
     """No run begins meanwhile."""
     if is_running(store):
         raise UsageError(f"{store.url}: a run works on it; `verify --repair` only when that has ended")
-    lost = threading.Event()
-    with RunLock(store, run=f"repair-{secrets.token_hex(4)}", waiting=lambda _: None, lost=lost.set):
+    lost: list[Paused] = []
+    with RunLock(store, run=f"repair-{secrets.token_hex(4)}", waiting=lambda _: None, lost=lost.append):
         yield
-    if lost.is_set():
-        raise UsageError(f"{store.url}: a run took it over during the repair; run `verify` again when that has ended")
+    if lost:
+        raise UsageError(
+            f"{store.url}: the repair lost its lock ({lost[0]}); run `verify` again when no run works on the dataset"
+        )
 
 
 class Repairer:

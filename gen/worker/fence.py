@@ -1,0 +1,51 @@
+"""When a worker may send: a matter of clocks alone, whatever call to the queue or the store hangs meanwhile.
+
+Two clocks run. The queue's renewals keep it open for `FENCE_S`, or for less where the run's own lock is about to lapse:
+after that another worker, or another run, may have the chunks. And the store keeps it open: what was received more than
+a bound ago and is still on this node's disk alone would be paid a second time if the node went, so no more is added.
+"""
+
+import asyncio
+import math
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.leases import FENCE_S
+
+
+class Fence:
+    """See the module. Whoever waits here reserves its share of the limits afterwards, or all would go at once."""
+
+    def __init__(self, clock: Clock, *, ship_every_s: float) -> None:
+        self._clock = clock
+        # What is due is not late yet: a recipe may ship less often than every ten seconds.
+        self._most_unshipped_s = max(FENCE_S, ship_every_s + FENCE_S / 2)
+        self._leased_until = clock.monotonic() + FENCE_S
+        self._shipped_until = math.inf
+        self._opened = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """True if requests may be sent now."""
+        now = self._clock.monotonic()
+        return now < self._leased_until and now < self._shipped_until
+
+    @property
+    def store_is_late(self) -> bool:
+        """True if it is the store that keeps it closed."""
+        return self._clock.monotonic() >= self._shipped_until
+
+    async def open(self) -> None:
+        """Wait until requests may be sent."""
+        while not self.is_open:
+            self._opened.clear()
+            await self._opened.wait()
+
+    def renewed(self, *, asked_at: float, good_for_s: float = math.inf) -> None:
+        """The queue answered a renewal of `asked_at`; the run's lock was good for `good_for_s` more."""
+        self._leased_until = asked_at + min(FENCE_S, good_for_s)
+        self._opened.set()
+
+    def unshipped_since(self, at: float | None) -> None:
+        """The oldest frame that is on this node alone is from `at` or later; None where all is shipped."""
+        self._shipped_until = math.inf if at is None else at + self._most_unshipped_s
+        self._opened.set()
