@@ -2,8 +2,8 @@
 
 The object of that key says who holds it. On a local disk the system's file lock counts, which ends with its process. On
 S3 the holder renews its claim by compare-and-set. A claim that has not changed for `STALE_S` by the waiting process's
-own clock is free, so a holder that could not renew for `FENCE_S` by its own clock acts as if it had lost the lock, until
-a renewal succeeds; one that finds another's claim in place of its own has lost it for good.
+own clock is free. So a holder that could not renew for `FENCE_S` by its own clock acts as if it had lost the lock,
+until a renewal succeeds; one that finds another's claim in place of its own has lost it for good.
 """
 
 import fcntl

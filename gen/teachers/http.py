@@ -5,6 +5,7 @@ Redirects are not followed: a 3xx is a reply. TLS is always verified.
 
 import asyncio
 import os
+import socket
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,14 @@ CONNECT_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed before the other side does, mostly after 5 s (uvicorn, Node): a POST that is written
 while the other side closes is lost, and nobody can say whether it was served."""
+
+UNACKNOWLEDGED_S = 20
+"""A connection whose other side acknowledges nothing for so long is given up. The kernel would go on for a quarter of an
+hour, and deliver a request long after its sample was asked elsewhere; less than a lease's 30 s, so that it can't. An
+answer may take as long as it likes: while it is waited for, nothing is unacknowledged but probes."""
+
+PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
+"""Whether the other side is still there is asked so often while nothing else is sent."""
 
 _ENCODINGS = ("gzip", "deflate")
 """What is decoded though nobody asked for it; a piece that was read inflates to at most a thousand times its size."""
@@ -128,7 +137,11 @@ async def _exchange(transport: AiohttpTransport, request: httpx.Request) -> Repl
 
 def _session() -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
-        limit=0, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S, ssl=httpx.create_ssl_context()
+        limit=0,
+        ttl_dns_cache=60,
+        keepalive_timeout=KEEP_ALIVE_S,
+        ssl=httpx.create_ssl_context(),
+        socket_factory=_socket,
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -137,6 +150,23 @@ def _session() -> aiohttp.ClientSession:
         max_field_size=2**16,
     )
 
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TCP_OPTIONS.items():
+        if (option := getattr(socket, name, None)) is not None:  # macOS lacks some
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
+_TCP_OPTIONS = {
+    "TCP_USER_TIMEOUT": 1000 * UNACKNOWLEDGED_S,
+    "TCP_KEEPIDLE": PROBE_AFTER_S,
+    "TCP_KEEPINTVL": PROBE_EVERY_S,
+    "TCP_KEEPCNT": UNACKNOWLEDGED_S // PROBE_EVERY_S,
+}
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 

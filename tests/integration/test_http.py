@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import ipaddress
+import os
 import socket
 import ssl
 import time
@@ -600,3 +601,34 @@ async def test_passwords_of_netrc_are_not_sent(
         await post(http, url, authorization="Bearer k")
     assert b"authorization" not in heads[0].lower()
     assert b"bearer k" in heads[1].lower()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are found in Linux's /proc")
+async def test_a_connection_that_nobody_acknowledges_is_given_up(http: HttpTransport) -> None:
+    """Its kernel is told so: tests/hosts cuts a real link. Every connection is probed, for a NAT forgets silent ones."""
+    found: list[tuple[int, int, int]] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        found.append(tcp_options(writer.get_extra_info("peername")))
+        writer.write(OK)
+
+    async with listening(handler) as url:
+        await http.post(url, CHAT, headers={}, timeout_s=5)
+    assert found == [(20_000, 1, 20)]
+
+
+def tcp_options(local: tuple[str, int]) -> tuple[int, int, int]:
+    """(TCP_USER_TIMEOUT, whether it is probed, after how many silent seconds) of this process's socket at an address."""
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            with socket.socket(fileno=os.dup(int(entry.name))) as ours:
+                if ours.getsockname() == local:
+                    return (
+                        ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+                        ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                        ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                    )
+        except OSError:
+            continue  # no socket, or gone meanwhile
+    raise AssertionError(f"no socket at {local}")
