@@ -27,6 +27,9 @@ SHARE_RENEW_S = 1.6
 BURST_S = 0.25
 """A worker's bucket holds so many seconds of its rate, at least one reservation."""
 
+ON_THE_WAY_S = 0.25
+"""Requests that were sent evenly may reach the teacher so much closer together."""
+
 EPISODE_S = 5.0
 """That we grow too fast is said of many requests at once: once in so long it counts."""
 
@@ -45,6 +48,17 @@ def rates_of(limits: Limits) -> dict[Resource, float]:
         "total": limits.tokens_per_minute,
     }
     return {name: value / 60 for name, value in stated.items() if value is not None}
+
+
+def granted_per_s(name: Resource, per_s: float, *, workers: int) -> float:
+    """What is leased of a declared limit, so that no minute by the teacher's count exceeds what it states.
+
+    A minute may hold all that full buckets let go at once, and requests that were sent before it began. A bucket holds
+    a whole request at least, however small its worker's rate.
+    """
+    stated = 60 * per_s
+    spare = min(workers - 1, stated / 2) if name == "requests" else 0.0
+    return (stated - spare) / (60 + BURST_S + ON_THE_WAY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +193,7 @@ class Ledger:
         part = self._part(demand, [share.demand for share in others], now=now)
         rates = {
             name: max(0.0, min(rate * part, rate - sum([share.rates.get(name, 0.0) for share in others])))
-            for name, rate in self._rates_now(now).items()
+            for name, rate in self._rates_now(now, workers=1 + len(others)).items()
         }
         had_slots_at = -math.inf if mine is None else mine.had_slots_at
         starving = [share.had_slots_at for share in others if share.held == 0 and share.demand > 0]
@@ -208,10 +222,10 @@ class Ledger:
         for name in over:
             del self._shares[name]
 
-    def _rates_now(self, now: float) -> dict[Resource, float]:
+    def _rates_now(self, now: float, *, workers: int) -> dict[Resource, float]:
         """What may be used: the declared rates, or what the ramp and the teacher's headers leave of them."""
         ramp = self._ramp.rates(now)
-        rates = {name: ramp * rate for name, rate in self._rates.items()}
+        rates = {name: ramp * granted_per_s(name, rate, workers=workers) for name, rate in self._rates.items()}
         for name, ceiling in self._ceilings.standing(now=now).items():
             rates[name] = min(rates.get(name, math.inf), ceiling.rate)
         return rates

@@ -29,7 +29,7 @@ KEEP_ALIVE_S = 4.0
 while the other side closes is lost, and nobody can say whether it was served."""
 
 UNACKNOWLEDGED_S = 20
-"""A connection whose other side acknowledges nothing for so long is given up. The kernel would go on for a quarter of an
+"""A connection whose other side acknowledges nothing for so long is given up. The kernel would try for a quarter of an
 hour, and deliver a request long after its sample was asked elsewhere; less than a lease's 30 s, so that it can't. An
 answer may take as long as it likes: while it is waited for, nothing is unacknowledged but probes."""
 

@@ -605,7 +605,7 @@ async def test_passwords_of_netrc_are_not_sent(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are found in Linux's /proc")
 async def test_a_connection_that_nobody_acknowledges_is_given_up(http: HttpTransport) -> None:
-    """Its kernel is told so: tests/hosts cuts a real link. Every connection is probed, for a NAT forgets silent ones."""
+    """The kernel is told so (tests/hosts cuts a real link). Each is probed too: a NAT forgets silent ones."""
     found: list[tuple[int, int, int]] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -619,7 +619,7 @@ async def test_a_connection_that_nobody_acknowledges_is_given_up(http: HttpTrans
 
 
 def tcp_options(local: tuple[str, int]) -> tuple[int, int, int]:
-    """(TCP_USER_TIMEOUT, whether it is probed, after how many silent seconds) of this process's socket at an address."""
+    """TCP_USER_TIMEOUT, SO_KEEPALIVE and TCP_KEEPIDLE of this process's socket at an address."""
     for entry in Path("/proc/self/fd").iterdir():
         try:
             with socket.socket(fileno=os.dup(int(entry.name))) as ours:

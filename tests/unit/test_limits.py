@@ -1,6 +1,8 @@
 """Limits: what is leased never adds up to more than the limit, and what is spent never runs ahead of what is leased."""
 
 import math
+import random
+from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +24,7 @@ from stillhouse.gen.limits.shares import (
     Ledger,
     Report,
     Resource,
+    granted_per_s,
     rates_of,
 )
 from stillhouse.schemas.teacher import Limits
@@ -33,6 +36,11 @@ ONE = Cost(0, 0)
 def report(in_flight: int = 0, waiting: int = 0, *, served: int = 0, refused: int = 0, **more: float) -> Report:
     """A worker's report."""
     return Report(in_flight, waiting, Replies(served, refused), **more)  # type: ignore[arg-type]
+
+
+def granted(per_s: float, *, workers: int = 1) -> float:
+    """What is leased of so many requests a second."""
+    return granted_per_s("requests", per_s, workers=workers)
 
 
 def leased(rates: dict[Resource, float], *, slots: int = 1000, now: float = 0.0, ttl_s: float = math.inf) -> Allowance:
@@ -57,7 +65,7 @@ def test_limits_are_leased_by_the_second() -> None:
 def test_a_lone_worker_has_everything() -> None:
     """Even before it has anything to do."""
     lease = Ledger(Limits(requests_per_minute=60, in_flight=7), now=0.0).renew("a", report(), now=0.0)
-    assert (lease.rates, lease.slots, lease.pause_s) == ({"requests": 1.0}, 7, 0.0)
+    assert (lease.rates, lease.slots, lease.pause_s) == ({"requests": granted(1.0)}, 7, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +88,8 @@ def test_shares_follow_demand(demands: list[int], parts: list[float]) -> None:
             for n, waiting in enumerate(demands)
         ]
     assert [lease.slots for lease in leases] == [round(100 * part) for part in parts]
-    assert [lease.rates["requests"] for lease in leases] == pytest.approx(parts)
+    share = granted(1.0, workers=len(demands))
+    assert [lease.rates["requests"] for lease in leases] == pytest.approx([share * part for part in parts])
 
 
 def test_a_worker_between_two_chunks_loses_nothing() -> None:
@@ -92,7 +101,7 @@ def test_a_worker_between_two_chunks_loses_nothing() -> None:
             ledger.renew(f"worker-{n}", report(waiting=backlog), now=second + n / 10).rates["requests"]
             for n, backlog in enumerate(backlogs)
         ]
-        assert second < 10 or rates == pytest.approx([12.5] * 4)
+        assert second < 10 or rates == pytest.approx([granted(50.0, workers=4) / 4] * 4)
 
 
 def test_an_idle_worker_holds_nothing_back() -> None:
@@ -104,7 +113,7 @@ def test_an_idle_worker_holds_nothing_back() -> None:
     ledger.renew("busy", report(waiting=5), now=1.5)
     ledger.renew("idle", report(), now=2.0)
     lease = ledger.renew("busy", report(waiting=5), now=2.5)
-    assert (lease.slots, lease.rates["requests"]) == (1, 1.0)
+    assert (lease.slots, lease.rates["requests"]) == (1, granted(1.0, workers=2))
 
 
 def test_slots_are_not_free_before_who_had_them_knows() -> None:
@@ -137,7 +146,7 @@ def test_a_dead_worker_s_share_is_free_after_its_lease() -> None:
     ledger.renew("dead", report(waiting=1), now=0.0)
     assert ledger.renew("a", report(waiting=1), now=LEASE_S - 0.1).slots == 0
     lease = ledger.renew("a", report(waiting=1), now=LEASE_S + 0.1)
-    assert (lease.slots, lease.rates["requests"]) == (10, 1.0)
+    assert (lease.slots, lease.rates["requests"]) == (10, granted(1.0))
 
 
 def test_a_worker_that_leaves_gives_its_share_back() -> None:
@@ -170,14 +179,14 @@ def test_slow_down_halves_and_regrows_slowly() -> None:
     ledger = Ledger(Limits(requests_per_minute=6000, in_flight=100), now=0.0)
     ledger.renew("a", report(100, 50, refused=1, ramped=True), now=0.0)
     lease = ledger.renew("a", report(100, 50, refused=1, ramped=True), now=1.0)
-    assert lease.rates["requests"] == pytest.approx(50.0, rel=0.001)
+    assert lease.rates["requests"] == pytest.approx(granted(50.0), rel=0.001)
     assert lease.slots == 50
     for minutes in range(60):
         lease = ledger.renew("a", report(50, 50, served=50), now=60.0 * minutes)
         most = 0.5 * 1.5 ** (60.0 * minutes / RAMP_S)
         assert lease.rates["requests"] <= 100.0 * min(1.0, most) + 1e-6
         assert lease.slots <= 100 * min(1.0, most) + 1e-6
-    assert (lease.rates["requests"], lease.slots) == (100.0, 100)
+    assert (lease.rates["requests"], lease.slots) == (granted(100.0), 100)
     assert ledger.renew("a", report(), now=1e9).slots == 100
 
 
@@ -197,9 +206,9 @@ def test_headers_lower_the_limit_for_every_worker_and_never_raise_it() -> None:
     ledger.renew("a", told(50.0, age_s=5.0), now=2.0)
     assert ledger.renew("a", report(5, 50), now=2.0).rates["requests"] <= 20.0  # said before what is known
     ledger.leave("b")
-    assert ledger.renew("a", told(1000.0), now=3.0).rates["requests"] == 100.0
+    assert ledger.renew("a", told(1000.0), now=3.0).rates["requests"] == granted(100.0)
     assert ledger.renew("a", told(1.0, for_s=2.0), now=4.0).rates["requests"] == 1.0
-    assert ledger.renew("a", report(5, 50), now=6.5).rates["requests"] == 100.0
+    assert ledger.renew("a", report(5, 50), now=6.5).rates["requests"] == granted(100.0)
 
 
 def test_headers_limit_what_nobody_declared() -> None:
@@ -326,6 +335,51 @@ def test_nobody_starves_for_slots(slots: int, workers: int, request_s: float) ->
         busy += len(out) * 0.05
     assert min(served[name] for name in allowances) >= 0.25 * sum(served.values()) / workers
     assert busy >= 0.3 * slots * 200
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    per_minute=st.sampled_from([12, 60, 300, 1200, 3000]),
+    most_workers=st.sampled_from([1, 3, 8]),
+    latency_s=st.floats(0.05, 8.0),
+    seed=st.integers(0, 10**9),
+)
+def test_no_minute_exceeds_what_is_stated(per_minute: int, most_workers: int, latency_s: float, seed: int) -> None:
+    """By the teacher's count, from the first minute on, however workers come, die, idle and hurry."""
+    rng = random.Random(seed)
+    ledger = Ledger(Limits(requests_per_minute=per_minute), now=0.0)
+    allowances: dict[str, Allowance] = {}
+    renew_at: dict[str, float] = {}
+    ends: deque[tuple[float, Allowance]] = deque()
+    arrived: list[float] = []
+    busy_until, idle_until, tick_s = 0.0, 0.0, 0.05
+    for tick in range(int(150 / tick_s)):
+        now = tick * tick_s
+        if now >= busy_until > idle_until:
+            idle_until = now + rng.choice((0.0, 0.0, 1.0, 10.0))
+        if now >= idle_until >= busy_until:
+            busy_until = now + rng.uniform(5.0, 60.0)
+        if len(allowances) < most_workers and rng.random() < 0.05:
+            allowances[name := f"w{tick}"] = Allowance()
+            renew_at[name] = now
+        if allowances and rng.random() < 0.002:
+            del allowances[name := rng.choice(sorted(allowances))]
+            if rng.random() < 0.5:
+                ledger.leave(name)
+        while ends and ends[0][0] <= now:
+            ends.popleft()[1].settle(ONE, None, now=now)
+        for name, allowance in allowances.items():
+            if now >= renew_at[name]:
+                lease = ledger.renew(name, report(allowance.peak, 50 * (now >= idle_until)), now=now)
+                allowance.peak = allowance.in_flight
+                allowance.accept(lease, asked_at=now, now=now)
+                renew_at[name] = now + 1.6
+            while now >= idle_until and allowance.reserve(ONE, now=now) == 0.0:
+                arrived.append(now + rng.uniform(0.0, 0.1))
+                ends.append((now + latency_s, allowance))
+    arrived.sort()
+    worst = max((bisect_left(arrived, at + 60.0) - n for n, at in enumerate(arrived)), default=0)
+    assert worst <= per_minute
 
 
 # --- the allowance
