@@ -99,6 +99,10 @@ class Crew:
         self._number += 1
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
+    def hold(self, good_for_s: float) -> None:
+        """Have nobody send once so much time is over, unless this is said again before; any thread may call."""
+        self._queue.hold.remote(good_for_s)
+
     def stats(self) -> QueueStats | None:
         """How far it is, told to the Ray dashboard as well; None while the queue can't be asked.
 

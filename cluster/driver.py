@@ -100,9 +100,8 @@ class Driver:
         """See `run`."""
         self._store.probe()
         with ExitStack() as stack:
-            stack.enter_context(
-                RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
-            )
+            lock = RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
+            stack.enter_context(lock)
             self._recipe = bind(self._store, self._recipe)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
@@ -114,9 +113,11 @@ class Driver:
             if opened:
                 crew = stack.enter_context(self._crew(opened))
                 stack.enter_context(_signals(self._on_signal))
+                lock.report_to(crew.hold)
                 try:
                     self._watch(crew, planner)
                 finally:
+                    lock.report_to(None)
                     crew.dismiss()
             tidy(self._store)
             return self.summary()

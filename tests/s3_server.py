@@ -3,7 +3,7 @@
 `rclone serve s3` (1.75) ignores If-None-Match and If-Match on a PUT and If-Match on a GET, answers a range with 200,
 and forgets user metadata when it stops. The gate honours the conditions, one write at a time, answers ranges with 206,
 keeps the metadata, and injects the faults that a test asks for. Everything else passes as it came, signatures
-included. All of it is on the loopback interface.
+included. All of it is on the loopback interface, unless the gate is given another address.
 """
 
 import base64
@@ -220,9 +220,9 @@ class _GateServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, address: str) -> None:
         self.gate = gate
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__((address, 0), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no fault of the server."""
@@ -299,12 +299,12 @@ class S3Server:
 
 
 @contextmanager
-def rclone_s3(folder: Path, *, bucket: str = BUCKET) -> Iterator[S3Server]:
-    """A server that keeps its objects below `folder`; it stops at the end."""
+def rclone_s3(folder: Path, *, bucket: str = BUCKET, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """A server that keeps its objects below `folder`; it stops at the end. `address`: where its gate listens."""
     data = folder / "s3"
     (data / bucket).mkdir(parents=True, exist_ok=True)
-    with reserved_ports(1) as (upstream,), _GateServer(gate := Gate(data, upstream=upstream)) as front:
-        server = S3Server(f"http://127.0.0.1:{front.server_port}", bucket, ACCESS_KEY, SECRET_KEY, data, gate)
+    with reserved_ports(1) as (upstream,), _GateServer(gate := Gate(data, upstream=upstream), address) as front:
+        server = S3Server(f"http://{address}:{front.server_port}", bucket, ACCESS_KEY, SECRET_KEY, data, gate)
         thread = threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

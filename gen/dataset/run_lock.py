@@ -48,6 +48,8 @@ class RunLock:
         self._is_ours = False
         self._renewed_at = -math.inf
         self._answered_at = clock.monotonic()
+        self._hold: Callable[[float], None] | None = None
+        self._holding = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -125,6 +127,17 @@ class RunLock:
         self._is_ours = False
         return Paused("another run took this dataset over; this one stops")
 
+    def report_to(self, hold: Callable[[float], None] | None) -> None:
+        """Have all that may send hear, now and after every renewal, for how long they may; from a thread."""
+        with self._holding:
+            self._hold = hold
+        self._report()
+
+    def _report(self) -> None:
+        with self._holding:
+            if self._hold is not None and self._lock.beat_s is not None:
+                self._hold(self.good_for_s)
+
     def release(self) -> None:
         """Let others have it at once, if it is ours."""
         if self._is_ours:
@@ -135,6 +148,7 @@ class RunLock:
             if (why := self.renew()) is not None:
                 self._lost(why)
                 return
+            self._report()
 
     def _holder(self, *, ended: bool = False) -> Holder:
         return Holder(run=self._run, host=socket.gethostname(), pid=os.getpid(), beat=self._clock.time(), ended=ended)

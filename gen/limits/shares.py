@@ -24,7 +24,7 @@ LEASE_S = 2.0
 SHARE_RENEW_S = 1.6
 """How often a worker renews its share: with its chunks' renewals that is less than a call a second."""
 
-BURST_S = 0.25
+BURST_S = 0.2
 """A worker's bucket holds so many seconds of its rate, at least one reservation."""
 
 ON_THE_WAY_S = 0.25
