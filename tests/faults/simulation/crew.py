@@ -25,7 +25,7 @@ from stillhouse.gen.errors import Paused, StillhouseError
 from stillhouse.gen.limits.shares import LEASE_S, Lease, Report
 from stillhouse.gen.worker.worker import Worker
 
-from .processes import Killed, Process, check_alive
+from .processes import Killed, Process, Tenure, check_alive
 from .services import Services
 
 STOP_GRACE_S = 30.0
@@ -56,16 +56,17 @@ class Line:
         Raises:
             Unreachable: the actor was not reached, or its result got lost.
         """
-        await self._travel()
+        await self._travel(actor)
         check_alive()
         if actor.value is None or actor.process.dead_at is not None:
             raise Unreachable("the actor is dead")
         result = await do(actor.value)
-        await self._travel()
+        await self._travel(actor)
         return result
 
-    async def _travel(self) -> None:
-        if self._now() < self._process.cut_off_until or self._loss():
+    async def _travel(self, actor: "Actor") -> None:
+        cut_until = max(self._process.cut_off_until, self._process.cut_from.get(actor.process.kind, 0.0))
+        if self._now() < cut_until or self._loss():
             await asyncio.sleep(CALL_TIMEOUT_S)
             raise Unreachable("timeout")
         await asyncio.sleep(self._rng.uniform(0.001, 0.02))
@@ -137,8 +138,9 @@ class Crew:
     queue: Actor
     limiter: Actor
 
-    def __init__(self, services: Services, planner: planning.Planner) -> None:
+    def __init__(self, services: Services, planner: planning.Planner, *, tenure: Tenure) -> None:
         self._services = services
+        self._tenure = tenure
         self._planner = planner
         self._waits = plan_on(planner)
         generations = read_generations(services.store)
@@ -165,6 +167,16 @@ class Crew:
             await self._watch()
         finally:
             services.dismiss([self.queue.process, self.limiter.process, *(hand.process for hand in self._hands)])
+
+    async def hold(self, good_for_s: float) -> None:
+        """Have nobody send once so much time is over, unless this is said again before."""
+        self._tenure.good_until = self._services.loop.time() + good_for_s
+        if self._hands and self.queue.value is not None:  # else it is told when it is up
+            await self.queue.value.hold(good_for_s)
+
+    def stop_for(self, error: StillhouseError) -> None:
+        """End the run in good order."""
+        self._error = self._error or error
 
     async def _watch(self) -> None:
         loop, stopped_at = self._services.loop, None
@@ -242,6 +254,7 @@ class Crew:
                     clock=services.clock,
                     background=services.in_thread,
                 )
+                await actor.value.hold(self._tenure.good_until - services.loop.time())
             except StillhouseError as error:
                 self._error = self._error or error
 
@@ -261,6 +274,7 @@ class Crew:
         services = self._services
 
         async def main(process: Process) -> End:
+            process.tenure = self._tenure
             await asyncio.sleep(services.rng.uniform(0.1, 1.5))
             try:
                 line = Line(services.rng, process, services.loses_message, services.loop.time)

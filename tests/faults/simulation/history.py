@@ -62,7 +62,7 @@ class History:
     """See the module."""
 
     def __init__(
-        self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float, note: Callable[[str], None]
+        self, loop: VirtualLoop, processes: Processes, *, ship_every_s: float, ships: bool, note: Callable[[str], None]
     ) -> None:
         self._loop = loop
         self._note = note
@@ -76,6 +76,11 @@ class History:
         self._opened: dict[tuple[Process, str], float] = {}
         self._files: defaultdict[Path, set[int]] = defaultdict(set)
         self._segments: dict[str, set[int]] = {}
+        self._unshipped: defaultdict[Process, defaultdict[Path, dict[int, float]]]
+        self._unshipped = defaultdict(lambda: defaultdict(dict))
+        """When answers were kept that are in no segment."""
+        self.ships = ships
+        """Whether journals go to a store."""
         self.lost_disks: list[tuple[Node, float]] = []
         self.store_trouble = False
         """Whether the store was ever slow or away: journals may then wait."""
@@ -85,6 +90,8 @@ class History:
         """Whether a queue or a driver ever died: for a while two workers may have one chunk."""
         self.limiter_died = False
         self.message_lost = False
+        self.store_lost = False
+        """Whether some ever lost the store that others reached: what they could not ship, others can't know."""
         self.lost: set[int] = set()
         """Serials of kept answers that were asked again with an excuse."""
 
@@ -93,7 +100,7 @@ class History:
         """Whether every attempt is remembered: at most workers died, all on one disk, or nobody and all was shipped."""
         everyone = self._processes.all
         nodes = {p.node for p in everyone if p.kind == "worker"}
-        disturbed = self.upheaval or any(p.disturbed for p in everyone)
+        disturbed = self.upheaval or self.store_lost or any(p.disturbed for p in everyone)
         return not (disturbed or self.lost_disks) and (len(nodes) == 1 or (self.deaths == 0 and not self.store_trouble))
 
     @property
@@ -107,6 +114,7 @@ class History:
         everyone = self._processes.all
         return not (
             self.upheaval
+            or self.store_lost
             or self.limiter_died
             or any(p.disturbed or (p.dead_at is not None and not p.retired) for p in everyone)
         )
@@ -130,11 +138,21 @@ class History:
                 request.copies.append(Copy(process, path, self._loop.time()))
                 self._files[path].add(serial)
                 self._knows[process].add(serial)
+                if request.process is process:  # what was recovered is no loss of its own
+                    self._unshipped[process][path][serial] = self._loop.time()
             self._note(f"{process.name} keeps r{serial} in {path.parent.name}")
+
+    def let_go(self, process: Process, path: Path) -> None:
+        """A worker closed a journal: its chunk is sealed, or another's."""
+        self._unshipped[process].pop(path, None)
 
     def shipped(self, key: str, data: bytes) -> None:
         """A segment is in the store."""
         found = serials(data)
+        for files in self._unshipped.values():
+            for waiting in files.values():
+                for serial in found:
+                    waiting.pop(serial, None)
         self._note(f"shipped: {key} with {sorted(found)}")
         self._segments[key] = {serial for serial in found if self.requests[serial].fate in SETTLING}
 
@@ -149,6 +167,10 @@ class History:
         request = Request(len(self.requests), sample, process, self._loop.time(), fate)
         if (silent_s := request.sent_at - process.renewed_at) > FENCE_S + SLACK_S + 5.0:  # 5 s: a closed circuit
             raise Broken(f"{process.name} sends {silent_s:.1f} s after its last renewal")
+        if (lapsed_s := request.sent_at - process.tenure.good_until) > SLACK_S and not process.disturbed:
+            raise Broken(f"{process.name} sends {lapsed_s:.1f} s after its run may have lost the dataset")
+        if self.ships and not (process.disturbed or self.upheaval):
+            self._judge_unshipped(request)
         for earlier in self.by_sample[sample]:
             if earlier.copies:
                 self._judge_repeat(earlier, request)
@@ -156,6 +178,13 @@ class History:
         self.requests.append(request)
         self.by_sample[sample].append(request)
         return request
+
+    def _judge_unshipped(self, request: Request) -> None:
+        """Nothing is sent beside an answer that has waited for the store too long."""
+        for path, waiting in self._unshipped[request.process].items():
+            age_s = request.sent_at - min(waiting.values(), default=request.sent_at)
+            if age_s > FENCE_S + SLACK_S:
+                raise Broken(f"{request.process.name} sends, and {path.name} has not been shipped for {age_s:.1f} s")
 
     def _judge_repeat(self, earlier: Request, request: Request) -> None:
         """A sample is asked although its answer was kept: only what nobody could know may be."""

@@ -15,7 +15,7 @@ from stillhouse.gen.journal.frames import Frame, Kind
 
 from .history import History
 from .loop import VirtualLoop
-from .processes import Killed, Process, check_alive
+from .processes import Killed, Process, check_alive, current
 
 
 def journal_class(
@@ -76,6 +76,8 @@ def journal_class(
 
         def close(self) -> None:
             """See JournalFile."""
+            if (process := current()) is not None:
+                history.let_go(process, self.path)
             if not self.closed:
                 with suppress(FileNotFoundError):  # another has the chunk now, or it is sealed
                     data = self.path.read_bytes()

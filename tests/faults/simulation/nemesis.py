@@ -14,7 +14,7 @@ _PLACES: Mapping[str, int] = {"await": 400, "store": 60, "read": 60, "journal": 
 """Where a strike can be, and up to how many of these pass before it."""
 _BLOWS: Mapping[str, float] = {
     "kill": 8, "torn": 3, "queue": 3, "limiter": 1, "driver": 2, "everything": 2, "node": 2, "stop": 4, "cut_off": 2,
-    "store_away": 1, "disk_full": 1,
+    "parted": 4, "store_away": 1, "disk_full": 1,
 }  # fmt: skip
 
 
@@ -100,10 +100,26 @@ class Nemesis:
                 for victim in processes.alive("worker")[: rng.randint(1, 2)]:
                     victim.disturbed = True
                     victim.cut_off_until = self.loop.time() + rng.choice((5.0, 15.0, 40.0, 90.0))
+            case "parted":
+                self._part(rng.choice(self.nodes))
             case "store_away":
                 self.weather.away_until = self.loop.time() + rng.choice((1.0, 20.0, 100.0))
             case "disk_full":
                 rng.choice(self.nodes).full_until = self.loop.time() + rng.choice((0.5, 5.0, 40.0))
+
+    def _part(self, node: Node) -> None:
+        """A node, or the driver with it, loses some of queue, limiter and store, and none of the others."""
+        rng = self._rng
+        lost = rng.sample(("queue", "limiter", "store"), rng.randint(1, 2))
+        until = self.loop.time() + rng.choice((3.0, 12.0, 40.0, 90.0))
+        kinds = ("worker", "driver") if rng.random() < 0.3 else ("worker",)
+        for process in self.processes.all:
+            with_node = process.node is node or process.kind == "driver"
+            if process.kind in kinds and with_node and process.node.cluster == node.cluster:
+                process.cut_from |= dict.fromkeys(lost, until)
+                process.disturbed |= "queue" in lost
+                self.history.message_lost |= "limiter" in lost
+                self.history.store_lost |= "store" in lost
 
     def _kill(self, process: Process) -> None:
         self.history.upheaval |= process.kind in ("queue", "driver")

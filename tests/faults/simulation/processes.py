@@ -32,7 +32,16 @@ class Node:
     name: str
     disk: Path
     can_be_lost: bool = False
+    cluster: int = 0
+    """Processes of another cluster serve another run."""
     full_until: float = 0.0
+
+
+@dataclass(eq=False)
+class Tenure:
+    """Until when a run may count on having its dataset to itself, as its driver knows."""
+
+    good_until: float = float("inf")
 
 
 @dataclass(eq=False)
@@ -50,6 +59,10 @@ class Process:
     stopped_until: float = 0.0
     cut_off_until: float = 0.0
     """It reaches no other process before."""
+    cut_from: dict[str, float] = field(default_factory=dict)
+    """Until when it does not reach the queue, the limiter or the store."""
+    tenure: Tenure = field(default_factory=Tenure)
+    """Its run's."""
     renewed_at: float = 0.0
     """When it asked for the last renewal that it got."""
     disturbed: bool = False

@@ -48,6 +48,10 @@ class Spec:
     """How many more are wanted then."""
     first_format_share: float = 0.0
     """Journals left and segments shipped that are in STILLJ01, as an older version's are."""
+    rivals: bool = False
+    """Whether another cluster runs the same recipe on the same dataset at the same time."""
+    per_minute: int | None = None
+    """Requests that the account allows."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
 
@@ -86,6 +90,7 @@ class Spec:
             more_samples=rng.choice((0, 0, 0, 1, 2)),
             first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)),
             weights=weights,
+            rivals=not local and rng.random() < 0.2,
         )
 
     def recipe(self, root: Path) -> Recipe:
@@ -95,7 +100,7 @@ class Spec:
             "base_url": "http://teacher/v1",
             "model": "m",
             "terms": {"training_use": "permitted"},
-            "limits": {"in_flight": self.in_flight},
+            "limits": {"in_flight": self.in_flight, "requests_per_minute": self.per_minute},
             "timeout_s": self.timeout_s,
             "max_attempts": self.max_attempts,
         }

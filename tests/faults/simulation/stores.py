@@ -4,6 +4,7 @@ A write is a moment at which its process may die: before it, or after it landed.
 have landed. In a thread an operation takes time, in which the rest of the world goes on.
 """
 
+import copy
 import io
 import random
 import tempfile
@@ -15,15 +16,16 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from stillhouse.gen.clock import Clock
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
 from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.store.local import LocalStore
-from stillhouse.gen.store.lock import ClaimLock, Lock
+from stillhouse.gen.store.lock import BEAT_S, ClaimLock, Lock
 from stillhouse.gen.store.readable import Stat
 
 from .history import History
 from .loop import VirtualLoop
-from .processes import check_alive, current
+from .processes import check_alive
 
 T = TypeVar("T")
 URL = "s3://simulated/out"
@@ -58,27 +60,28 @@ class Wire:
         self._weather = weather
         self._point = point
 
-    def operate(self, do: Callable[[], T], *, writes: bool) -> T:
+    def operate(self, do: Callable[[], T], *, writes: bool, patience_s: float = 60.0) -> T:
         """Do it for the process that asks, in its time, or not.
 
         Raises:
             Killed: the process died of it, or is dead.
             StoreAway: as in life.
         """
-        if current() is None:
+        process = check_alive()
+        if process is None:
             return do()
-        check_alive()
         self._point("store" if writes else "read")
         rng, weather = self._rng, self._weather
         slow = rng.random() < weather.slow_share
-        fails = rng.random() < weather.fault_share or self._loop.time() < weather.away_until
+        is_cut = self._loop.time() < process.cut_from.get("store", 0.0)
+        fails = is_cut or rng.random() < weather.fault_share or self._loop.time() < weather.away_until
         self._history.store_trouble |= slow or fails
-        self._pause(rng.uniform(0.001, 30.0 if slow else 0.05))
+        self._pause(rng.uniform(0.001, min(30.0, patience_s) if slow else 0.05))
         result = None
-        if not fails or rng.random() < 0.3:
+        if not fails or (not is_cut and rng.random() < 0.3):
             result = do()
         if fails:
-            self._pause(rng.uniform(1.0, 60.0))
+            self._pause(rng.uniform(1.0, patience_s))
             raise StoreAway(f"the store does not answer{'' if result is None else ', though it has written'}")
         self._point("store" if writes else "read")
         self._pause(rng.uniform(0.001, 0.02))
@@ -95,21 +98,29 @@ class Bucket:
     is_local = False
     url = URL
 
-    def __init__(self, wire: Wire, history: History, scratch: Path, *, ages: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, wire: Wire, history: History, scratch: Path, clock: Clock, *, ages: Callable[[bytes], bytes]
+    ) -> None:
         """`ages`: the bytes of a journal's segment as they are found by others."""
         self._ages = ages
         self._wire = wire
+        self._clock = clock
+        self._patience_s = 60.0
         self._history = history
         self._scratch = scratch
         self._objects: dict[str, _Object] = {}
 
     def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
         """See `Store`."""
-        return self._wire.operate(lambda: key not in self._objects and self._keep(key, body) is not None, writes=True)
+        return self._wire.operate(
+            lambda: key not in self._objects and self._keep(key, body) is not None,
+            writes=True,
+            patience_s=self._patience_s,
+        )
 
     def put(self, key: str, body: bytes | Path) -> None:
         """See `Store`."""
-        self._wire.operate(lambda: self._keep(key, body), writes=True)
+        self._wire.operate(lambda: self._keep(key, body), writes=True, patience_s=self._patience_s)
 
     def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
         """See `Store`."""
@@ -118,7 +129,7 @@ class Bucket:
             found = self._objects.get(key)
             return self._keep(key, body) if (found and found.etag) == etag else None
 
-        return self._wire.operate(swap, writes=True)
+        return self._wire.operate(swap, writes=True, patience_s=self._patience_s)
 
     def get(self, key: str) -> bytes | None:
         """See `Store`."""
@@ -127,12 +138,12 @@ class Bucket:
 
     def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
         """See `Store`."""
-        found = self._wire.operate(lambda: self._objects.get(key), writes=False)
+        found = self._wire.operate(lambda: self._objects.get(key), writes=False, patience_s=self._patience_s)
         return None if found is None else (found.body, found.etag)
 
     def stat(self, key: str) -> Stat | None:
         """See `Store`."""
-        found = self._wire.operate(lambda: self._objects.get(key), writes=False)
+        found = self._wire.operate(lambda: self._objects.get(key), writes=False, patience_s=self._patience_s)
         return None if found is None else Stat(key, len(found.body), found.etag)
 
     def seal_of(self, key: str) -> str | None:
@@ -141,14 +152,14 @@ class Bucket:
 
     def open(self, key: str) -> BinaryIO:
         """See `Store`."""
-        found = self._wire.operate(lambda: self._objects.get(key), writes=False)
+        found = self._wire.operate(lambda: self._objects.get(key), writes=False, patience_s=self._patience_s)
         if found is None:
             raise FileNotFoundError(key)
         return io.BytesIO(found.body)
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         """See `Store`."""
-        yield from self._wire.operate(lambda: self.listing(prefix), writes=False)
+        yield from self._wire.operate(lambda: self.listing(prefix), writes=False, patience_s=self._patience_s)
 
     def listing(self, prefix: str) -> Sequence[Stat]:
         """The same without anything between."""
@@ -157,7 +168,7 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         """See `Store`."""
-        self._wire.operate(lambda: self._objects.pop(key, None), writes=True)
+        self._wire.operate(lambda: self._objects.pop(key, None), writes=True, patience_s=self._patience_s)
 
     def leftovers(self) -> Sequence[str]:
         """See `Store`."""
@@ -165,11 +176,13 @@ class Bucket:
 
     def run_lock(self, key: str) -> Lock:
         """See `Store`."""
-        return ClaimLock(self, key)
+        hurried = copy.copy(self)
+        hurried._patience_s = BEAT_S
+        return ClaimLock(hurried, key, clock=self._clock)
 
     def is_locked(self, key: str) -> bool:
         """See `Store`."""
-        return ClaimLock(self, key).is_held()
+        return ClaimLock(self, key, clock=self._clock).is_held()
 
     def check_writable(self) -> None:
         """See `Store`."""

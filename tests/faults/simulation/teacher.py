@@ -101,7 +101,8 @@ class Teacher:
         now = self._loop.time()
         for told, at, until in self._pauses:
             everyone = at + PROPAGATION_S < now and not (
-                told.disturbed
+                told.node.cluster != process.node.cluster
+                or told.disturbed
                 or process.disturbed
                 or told.dead_at is not None
                 or self._history.limiter_died

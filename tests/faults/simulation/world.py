@@ -5,13 +5,14 @@ is stored then is compared with what really happened.
 """
 
 import asyncio
+import contextvars
 import random
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -32,7 +33,8 @@ from .journals import journal_class
 from .locks import TurnLock
 from .loop import VirtualLoop
 from .nemesis import Nemesis
-from .processes import Node, Processes
+from .processes import Node, Processes, Tenure
+from .run_locks import held_lock
 from .services import Services, VirtualClock
 from .spec import Spec
 from .stores import Bucket, Disk, Weather, Wire, scratch_folder
@@ -79,15 +81,18 @@ class World:
         loop.set_task_factory(processes.task_factory)
         loop.set_exception_handler(lambda loop, context: None)  # the dead leave errors that nobody asks for
         processes.loop = loop
-        history = History(loop, processes, ship_every_s=spec.ship_every_s, note=self._say)
+        history = History(loop, processes, ship_every_s=spec.ship_every_s, ships=not spec.local, note=self._say)
+        # Of two runs one takes over what the other had: for a while two workers have one chunk.
+        history.upheaval = spec.rivals
         self._weather = Weather(spec.fault_share, spec.slow_share)
         wire = Wire(rng, loop, history, self._weather, nemesis.point)
         recipe = spec.recipe(root)
         (root / "scratch").mkdir()
+        clock = VirtualClock(loop)
         store = (
             Disk(Path(recipe.dataset.path), wire)
             if spec.local
-            else Bucket(wire, history, root / "scratch", ages=self._ages)
+            else Bucket(wire, history, root / "scratch", clock, ages=self._ages)
         )
         head = Node("head", root / "head")
         nodes = [Node(f"node-{n}", root / f"node-{n}", can_be_lost=not spec.local) for n in range(spec.nodes)]
@@ -105,7 +110,7 @@ class World:
         self.services = Services(
             rng=rng,
             loop=loop,
-            clock=VirtualClock(loop),
+            clock=clock,
             processes=processes,
             history=history,
             store=store,
@@ -116,7 +121,27 @@ class World:
             workers=spec.workers,
             loss_share=spec.loss_share,
         )
+        self.rival: Services | None = None
+        """Another cluster, which runs the same recipe on the same dataset."""
+        if spec.rivals:
+            far = Node("far-node-0", root / "far-node-0", can_be_lost=True, cluster=1)
+            self.rival = replace(self.services, head=Node("far-head", root / "far-head", cluster=1), nodes=[far])
+            nemesis.nodes = [*nodes, far]
         self._runs = self._aged = 0
+
+    def part(self, *lost: str, at: float, for_s: float, driver: bool = True) -> None:
+        """Cut the first cluster's workers, and its driver, from queue, limiter or store, at a moment to come."""
+        kinds = ("driver", "worker") if driver else ("worker",)
+
+        def cut() -> None:
+            for process in self.services.processes.all:
+                if process.node.cluster == 0 and process.kind in kinds:
+                    process.cut_from |= dict.fromkeys(lost, at + for_s)
+                    process.disturbed |= "queue" in lost
+            self.services.history.message_lost |= "limiter" in lost
+            self.services.history.store_lost |= "store" in lost
+
+        self._loop.call_at(at, cut, context=contextvars.Context())
 
     def run(self) -> Figures:
         """Live it.
@@ -153,7 +178,10 @@ class World:
                 rng, self._root, name="b.jsonl", start=spec.prompts - 1, count=spec.later_prompts
             )
         self._grow()
-        await self._until_done(self._run_planner)
+        async with asyncio.TaskGroup() as group:
+            if self.rival is not None:
+                group.create_task(self._until_done(self._run_planner, rival_after_s=rng.uniform(0.0, 30.0)))
+            await self._until_done(self._run_planner)
         if spec.retries:
             await self._until_done(self._retry_planner)
         self._rest()
@@ -169,11 +197,14 @@ class World:
         recipe = self.services.recipe
         samples = self.spec.samples + self.spec.more_samples
         ask = recipe.ask.model_copy(update={"samples": samples})
-        self.services.recipe = recipe.model_copy(update={"ask": ask})
+        for services in (self.services, self.rival):
+            if services is not None:
+                services.recipe = recipe.model_copy(update={"ask": ask})
 
     async def _begin(self, planner: Callable[[], Planner]) -> None:
         """A run that is killed after a while, if it is not done before."""
-        process, task = self.services.processes.spawn("driver", self.services.head, lambda _: self._drive(planner))
+        services = self.services
+        process, task = services.processes.spawn("driver", services.head, lambda _: self._drive(services, planner))
         done, _ = await asyncio.wait([task], timeout=self.spec.pilot_s)
         if not done:
             self.services.history.upheaval = True  # its workers live on for a while, as of any driver that is killed
@@ -188,27 +219,34 @@ class World:
     def _retry_planner(self) -> Planner:
         return RetryPlanner(self.services.store, self.services.recipe, kinds=RETRIED)
 
-    async def _until_done(self, planner: Callable[[], Planner]) -> None:
-        """Run until a run says that it is done."""
+    async def _until_done(self, planner: Callable[[], Planner], *, rival_after_s: float | None = None) -> None:
+        """Run until a run says that it is done; on the other cluster, so much later, where that is given."""
+        services = self.services
+        if rival_after_s is not None and self.rival is not None:
+            services = self.rival
+            await asyncio.sleep(rival_after_s)
         while True:
             self._runs += 1
             if self._runs > MOST_RUNS:
                 raise Broken(f"not done after {MOST_RUNS} runs")
             if self._runs > MOST_RUNS // 2:
                 self._rest()
-            process, task = self.services.processes.spawn("driver", self.services.head, lambda _: self._drive(planner))
+            process, task = services.processes.spawn("driver", services.head, lambda _: self._drive(services, planner))
             await asyncio.wait([task])
             if process.dead_at is None:
-                self.services.processes.retire(process)
+                services.processes.retire(process)
                 if task.result() == "done":
                     return
             await asyncio.sleep(self._rng.choice((0.1, 3.0, 20.0)))
 
-    async def _drive(self, planner: Callable[[], Planner]) -> str:
+    async def _drive(self, services: Services, planner: Callable[[], Planner]) -> str:
         try:
-            bind(self.services.store, self.services.recipe)
-            await Crew(self.services, planner()).work()
-            tidy(self.services.store)
+            async with held_lock(services, waiting=self._say) as lock:
+                bind(services.store, services.recipe)
+                crew = Crew(services, planner(), tenure=Tenure())
+                async with lock.followed_by(crew):
+                    await crew.work()
+                tidy(services.store)
         except Paused as error:
             self._say(f"paused: {error}")
             return "paused"

@@ -1,0 +1,92 @@
+"""Store, queue and limiter cut off one without the others, in virtual time: what is sent, and what is paid twice."""
+
+import random
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from faults.simulation.history import Request
+from faults.simulation.spec import Spec
+from faults.simulation.world import World
+
+from stillhouse.gen.coordination.leases import FENCE_S
+from stillhouse.gen.limits.shares import BURST_S
+
+AWAY_S = 45.0
+PER_S = 10
+LATENCY_S = 0.5
+SLACK_S = 1.0
+"""For calls under way, and for the half second after which a driver looks again."""
+
+
+def calm(**more: object) -> Spec:
+    """A world in which nothing happens but what the test does."""
+    return replace(
+        Spec.drawn(random.Random(0)),
+        local=False, prompts=400, later_prompts=0, samples=1, per_shard=50, nodes=2, workers=2, in_flight=100,
+        latency_s=LATENCY_S, timeout_s=60.0, max_attempts=3, ship_every_s=2.0, strikes=0, fault_share=0.0,
+        slow_share=0.0, loss_share=0.0, retries=False, weights={"answer": 1.0}, per_minute=60 * PER_S, rivals=False,
+        **more,
+    )  # fmt: skip
+
+
+def live(tmp_path: Path, spec: Spec, *lost: str, at: float, for_s: float, driver: bool = True) -> list[Request]:
+    """The requests of a world that is cut so."""
+    world = World(1, tmp_path, spec=spec)
+    world.part(*lost, at=at, for_s=for_s, driver=driver)
+    world.run()
+    return world.services.history.requests
+
+
+def most_in_a_second(requests: Sequence[Request]) -> int:
+    """Of any second."""
+    times = [request.sent_at for request in requests]
+    return max(bisect_left(times, at + 1.0) - n for n, at in enumerate(times))
+
+
+def longest_pause(requests: Sequence[Request]) -> float:
+    """Between two requests."""
+    return max(b.sent_at - a.sent_at for a, b in pairwise(requests))
+
+
+def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
+    """The queue is away and the limiter is there: what is let go afterwards is the rate and its burst, no more."""
+    requests = live(tmp_path, calm(), "queue", at=10.0, for_s=20.0)
+    assert longest_pause(requests) > 5.0, "the fence never closed: this proves nothing"
+    assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2  # a bucket of each worker may hold one more
+    assert len(requests) == len({request.sample for request in requests})
+
+
+@pytest.mark.parametrize("lost", [("limiter",), ("store",), ("queue", "limiter"), ("store", "queue")])
+def test_no_partition_has_anything_asked_twice(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    """Shorter than a lease's term: each chunk stays with its worker, whatever that can't reach meanwhile."""
+    requests = live(tmp_path, calm(), *lost, at=10.0, for_s=18.0)
+    assert len(requests) == len({request.sample for request in requests})
+    assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2
+
+
+def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
+    """What its disk alone holds is ten seconds' worth at most, though queue, limiter and lock are all well."""
+    requests = live(tmp_path, calm(), "store", at=10.0, for_s=25.0, driver=False)
+    assert not [r for r in requests if 10.0 + FENCE_S + SLACK_S < r.sent_at < 35.0]
+    assert [r for r in requests if 10.0 + FENCE_S / 2 < r.sent_at < 10.0 + FENCE_S], "it stopped long before it had to"
+    assert len(requests) == len({request.sample for request in requests})
+
+
+def test_a_run_without_its_store_stops_before_another_takes_over(tmp_path: Path) -> None:
+    """Nothing is sent ten seconds after it was lost; what the second run asks again is what no one could ship."""
+    cut_at = 15.0
+    requests = live(tmp_path, replace(calm(), rivals=True), "store", at=cut_at, for_s=AWAY_S)
+    first = [request for request in requests if request.process.node.cluster == 0]
+    second = [request for request in requests if request.process.node.cluster == 1]
+    assert second[0].sent_at > cut_at + FENCE_S, "the second was never let in: this proves nothing"
+    assert not [r for r in first if cut_at + FENCE_S + SLACK_S < r.sent_at < second[-1].sent_at]
+    assert second[0].sent_at < cut_at + AWAY_S, "the first was back before: this proves little"
+    samples = {request.sample: request for request in first}
+    again = [samples[request.sample] for request in second if request.sample in samples]
+    assert all(r.sent_at > cut_at - 2.0 - 4 * 1.5 * LATENCY_S - SLACK_S for r in again)
+    assert len(again) <= PER_S * (FENCE_S + 2.0 + 4 * 1.5 * LATENCY_S + 2 * SLACK_S)
+    assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2, "both asked at once"
