@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -10,20 +10,24 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stillhouse.cluster.actors.handles import start_limiter, start_queue, unique
+from stillhouse.cluster.actors.places import head_node
 from stillhouse.cluster.actors.plain import pack_recipe, unpack
 from stillhouse.cluster.actors.startup import check_started
 from stillhouse.cluster.actors.teacher_worker import TeacherWorker
+from stillhouse.cluster.control import Control
 from stillhouse.cluster.progress.display import Display
 from stillhouse.cluster.progress.job_message import JobMessage
 from stillhouse.cluster.progress.metrics import RunMetrics
 from stillhouse.cluster.progress.stats import QueueStats
-from stillhouse.cluster.runtime import cpus, draining_nodes, free_cpus
+from stillhouse.cluster.runtime import cpus, draining_nodes, free_cpus, this_node
 from stillhouse.gen.coordination.messages import End, node_of
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe
 
 CALL_TIMEOUT_S = 5.0
+STATS_TIMEOUT_S = 3.0
+"""Less, for whoever watches hears nothing meanwhile."""
 START_PATIENCE_S = 10.0
 """After so long without a started worker, a word about it,"""
 SLOW_START_S = 30.0
@@ -35,6 +39,8 @@ NO_ANSWER_S = 15.0
 """After so long of nothing but troubles, a word about it."""
 MOST_SAID = 300
 """Characters of a worker's last words that are shown."""
+AWAY_S, MOST_AWAY_S = 30.0, 300.0
+"""A worker that its own store or disk failed is replaced after so long, twice as long each time."""
 MOST_DEATHS = 20
 """Workers that may die in a row without a chunk sealed in between."""
 
@@ -51,6 +57,28 @@ class _Hand:
     """Its node was told to go: it was told to stop, and another works in its place."""
 
 
+@dataclass(slots=True)
+class _Aways:
+    """Workers whose own store or disk failed them, and when others are to be started in their place."""
+
+    hire_at: list[float] = field(default_factory=list)
+    in_a_row: int = 0
+    """Since a chunk was sealed."""
+
+    def add(self, now: float) -> float:
+        """One more; how long its place stays empty."""
+        wait_s: float = min(AWAY_S * 2**self.in_a_row, MOST_AWAY_S)
+        self.in_a_row += 1
+        self.hire_at.append(now + wait_s)
+        return wait_s
+
+    def due(self, now: float) -> int:
+        """How many are to be started now."""
+        count = sum(at <= now for at in self.hire_at)
+        self.hire_at = [at for at in self.hire_at if at > now]
+        return count
+
+
 class Crew:
     """Starts the actors, replaces workers that die, and says how the work ended."""
 
@@ -61,7 +89,8 @@ class Crew:
         self._node = node
         self._metrics = RunMetrics(recipe)
         self._message = JobMessage(recipe)
-        self._queue = start_queue(recipe, opened=opened, known=known, workers=workers)
+        self._head = head_node()
+        self._queue = start_queue(recipe, opened=opened, known=known, workers=workers, node=this_node())
         self._started = time.monotonic()
         self._number = 0
         self._deaths = 0
@@ -70,12 +99,15 @@ class Crew:
         self._warned = self._no_answer_said = False
         self._troubled_since: float | None = None
         self._stats: QueueStats | None = None
+        self._is_reached = True
         self._look_for_drains_at = 0.0
         # A node starts as many processes at once as it has CPUs, and a worker's is the slowest: the first goes ahead.
         self._hands = [self._hire()]
         # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
-        self._limiters = [start_limiter(account, limits) for account, limits in recipe.accounts.items()]
-        self._limiters_up = [limiter.__ray_ready__.remote() for limiter in self._limiters]
+        limiters = {key: start_limiter(key, limits, node=self._head) for key, limits in recipe.accounts.items()}
+        self._limiters_up = [limiter.__ray_ready__.remote() for limiter in limiters.values()]
+        self._control = Control(self._queue, limiters)
+        self._aways = _Aways()
         self._to_hire = workers - 1
         self._hire_wave()
         self.ends: list[End] = []
@@ -95,7 +127,7 @@ class Crew:
             max_concurrency=64,
             scheduling_strategy=strategy,
         )
-        actor: Any = options.remote(self._shared, self._queue, number=self._number)
+        actor: Any = options.remote(self._shared, self._queue, number=self._number, head=self._head)
         self._number += 1
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
@@ -110,12 +142,15 @@ class Crew:
             StillhouseError: it can't be started.
         """
         try:
-            stats = unpack(ray.get(self._queue.stats.remote(), timeout=CALL_TIMEOUT_S), QueueStats)
+            stats = unpack(ray.get(self._queue.stats.remote(), timeout=STATS_TIMEOUT_S), QueueStats)
         except (RayActorError, GetTimeoutError) as error:
             check_started(error)
+            self._is_reached = False
             return None
+        self._is_reached = True
         if stats.sealed > self._sealed:
             self._sealed, self._deaths = stats.sealed, 0
+            self._aways.in_a_row = 0
         self._metrics.update(stats, workers=len(self._hands))
         self._message.update(stats)
         self._stats = stats
@@ -136,6 +171,7 @@ class Crew:
             _result(ref)
         started = _ready([hand.name_ref for hand in self._hands if hand.name is None])
         ended = _ready([hand.run_ref for hand in self._hands])
+        self._control.look(self._stats if self._is_reached else None, display)
         for hand in list(self._hands):
             if hand.name_ref in started:
                 hand.name = _result(hand.name_ref)
@@ -143,7 +179,9 @@ class Crew:
                 continue
             self._hands.remove(hand)
             end = _result(hand.run_ref)
-            if isinstance(end, End):
+            if isinstance(end, End) and end.kind == "away":
+                self._away(hand, end, display)
+            elif isinstance(end, End):
                 if not (hand.leaving and end.kind == "stopped"):
                     self.ends.append(end)
             elif hand.leaving:
@@ -152,8 +190,26 @@ class Crew:
                 self._replace(hand, end, display)
         self._leave_draining_nodes(display)
         self._hire_wave()
+        if not self._stopping:
+            self._hands += [self._hire() for _ in range(self._aways.due(time.monotonic()))]
         self._note_slow_start(display)
         self._note_no_answer(display)
+
+    def _away(self, hand: _Hand, end: End, display: Display) -> None:
+        """A worker without its store or disk: the others go on, and one takes its place in a while.
+
+        Where no other is left it is not this worker's trouble but the run's, which pauses.
+        """
+        if self._stopping or hand.leaving:
+            return
+        if not self._hands:
+            self.ends.append(End("paused", end.message))
+            return
+        wait_s = self._aways.add(time.monotonic())
+        display.note(
+            f"{hand.name or 'a worker'} stopped ({end.message[:MOST_SAID]}); its chunks go on in others, "
+            f"and one more is started in {wait_s:.0f} s"
+        )
 
     def _leave_draining_nodes(self, display: Display) -> None:
         """Have workers on nodes that are about to go bring their chunks home, and others go on elsewhere."""

@@ -28,7 +28,12 @@ from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
-_ERRORS: dict[str, type[StillhouseError]] = {"unusable": UsageError, "paused": Paused, "failed": StillhouseError}
+_ERRORS: dict[str, type[StillhouseError]] = {
+    "unusable": UsageError,
+    "away": Paused,
+    "paused": Paused,
+    "failed": StillhouseError,
+}
 
 
 async def run_in_process(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from stillhouse.cluster.actors.places import on
 from stillhouse.cluster.actors.plain import pack, pack_recipe, unpack, unpack_any
 from stillhouse.cluster.actors.prompt_queue import PromptQueueActor
 from stillhouse.cluster.actors.rate_limiter import RateLimiterActor
@@ -38,19 +39,27 @@ def unique(name: str) -> str:
     return f"{name} {secrets.token_hex(3)}"
 
 
-def start_queue(recipe: Recipe, *, opened: Sequence[int], known: int, workers: int) -> Any:
-    """A PromptQueue that Ray restarts when it dies; see there."""
+def start_queue(recipe: Recipe, *, opened: Sequence[int], known: int, workers: int, node: str | None = None) -> Any:
+    """A PromptQueue that Ray restarts when it dies; see there. `node`: where it should be."""
     actor = ray.remote(PromptQueueActor).options(
-        name=unique(f"prompt-queue {recipe.name}"), num_cpus=0, max_restarts=-1, max_task_retries=0
+        name=unique(f"prompt-queue {recipe.name}"),
+        max_restarts=-1,
+        max_task_retries=0,
+        **on(node),
     )
     return actor.remote(pack_recipe(recipe), list(opened), known, workers)
 
 
-def start_limiter(account: str, limits: Limits) -> Any:
-    """The account's RateLimiter: the one that is there, or a new one."""
+def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> Any:
+    """The account's RateLimiter: the one that is there, or a new one, which should be on that node."""
     name = f"rate-limiter-{hashlib.sha256(account.encode()).hexdigest()[:16]}"
     actor = ray.remote(RateLimiterActor).options(
-        name=name, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=0
+        name=name,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=0,
+        **on(node),
     )
     return actor.remote(account, pack(limits))
 
@@ -101,17 +110,19 @@ class QueueHandle:
 class LedgerHandle:
     """`gen.coordination.messages.LimitLedger` over an actor handle; an actor whose job ended is made anew."""
 
-    def __init__(self, account: str, limits: Limits) -> None:
+    def __init__(self, account: str, limits: Limits, *, node: str | None) -> None:
         self._account = account
         self._limits = limits
-        self._actor = start_limiter(account, limits)
+        self._node = node
+        self._actor = start_limiter(account, limits, node=node)
 
     async def renew(self, worker: str, report: Report) -> Lease:
         """See `gen.coordination.messages.LimitLedger`."""
         try:
             return unpack(await reached(self._actor.renew.remote(worker, pack(report))), Lease)
         except Unreachable:
-            self._actor = start_limiter(self._account, self._limits)
+            # In a thread: Ray asks the head for the name, and waits for it where that is what can't be reached.
+            self._actor = await asyncio.to_thread(start_limiter, self._account, self._limits, node=self._node)
             raise
         except (RayTaskError, Paused):
             # The job that started it runs another version of this program, whose data we can't read, nor it ours.

@@ -6,7 +6,8 @@ workers report; so it can die at any time, and a restarted one first listens for
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter as Tallied
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -14,6 +15,7 @@ from typing import TypeVar
 import ray
 
 from stillhouse.cluster.actors.events import event, trouble
+from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
 from stillhouse.cluster.actors.startup import described
 from stillhouse.cluster.progress.stats import QueueStats
@@ -99,10 +101,10 @@ class PromptQueue:
         """Whether no generation will follow."""
         self._looks = False
         """Whether a thread is about to look for new plans."""
-        self._counts = ShardCounts()
-        self._shards = 0
         self._lease_waits = 0
         self._counters: dict[str, Counters] = {}
+        self._dead: set[str] = set()
+        """Workers that Ray declared dead: one that was cut off may come back, and must not work on."""
         self._stopping = False
         self._ours_until = math.inf
         """Until then no other run can have the dataset, as the driver said last."""
@@ -209,6 +211,8 @@ class PromptQueue:
         """See `gen.coordination.messages.Queue`."""
         now = self._clock.monotonic()
         with self._lock:
+            if worker in self._dead:
+                return Wait(TERM_S)  # its next renewal has it stop
             if self._finished():
                 return NoMore()
             grant = None
@@ -228,6 +232,9 @@ class PromptQueue:
         now = self._clock.monotonic()
         with self._lock:
             self._counters[worker] = counters
+            if worker in self._dead:
+                counters.ended()
+                return Renewal(held, stop=True)
             self._heard.add(worker)
             for chunk in held:
                 self._leases.adopt(worker, chunk, now=now)
@@ -244,8 +251,6 @@ class PromptQueue:
             if chunk not in self._sealed:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)
-                self._counts += counts or ShardCounts()
-                self._shards += counts is not None
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.coordination.messages.Queue`."""
@@ -264,6 +269,7 @@ class PromptQueue:
         """Ray reported the worker's process gone: its chunks are free once its journals are shipped."""
         with self._lock:
             now = self._clock.monotonic()
+            self._dead.add(worker)
             if (counters := self._counters.get(worker)) is not None:
                 counters.ended()
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
@@ -273,6 +279,19 @@ class PromptQueue:
     async def hold(self, good_for_s: float) -> None:
         """The run has its dataset to itself for so long: said again and again, for nobody sends beyond it."""
         self._ours_until = self._clock.monotonic() + good_for_s
+
+    async def totals(self) -> dict[str, Counters]:
+        """What each worker reported last, for whoever outlives us."""
+        with self._lock:
+            return dict(self._counters)
+
+    async def remember(self, totals: Mapping[str, Counters]) -> None:
+        """What a queue before us knew of workers that we have not heard of; those that live report again."""
+        with self._lock:
+            for worker, counters in totals.items():
+                if worker not in self._counters:
+                    counters.ended()
+                    self._counters[worker] = counters
 
     async def stop(self) -> None:
         """Lease nothing more, and tell the workers to stop."""
@@ -312,8 +331,8 @@ class PromptQueue:
                 sealed=len(self._sealed),
                 prompts_left=sum(asks for asks, _ in left),
                 samples_left=sum(samples for _, samples in left),
-                counts=self._counts,
-                shards=self._shards,
+                counts=sum((c.sealed for c in workers), ShardCounts()),
+                shards=sum(c.shards for c in workers),
                 teachers=teachers,
                 requests=total.requests,
                 retries=total.retries,
@@ -327,6 +346,7 @@ class PromptQueue:
                 open_settled=sum(c.open_settled for c in workers),
                 journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),
                 lease_waits=self._lease_waits,
+                held_up=dict(Tallied(c.held_up for c in workers if c.held_up)),
                 last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),
                 finished=self._finished(),
                 error=str(self._error) if self._error else None,
@@ -381,6 +401,22 @@ class PromptQueueActor:
         """See `PromptQueue`."""
         trouble("worker died", worker=worker)
         await self._queue.worker_died(worker)
+
+    async def hold(self, good_for_s: float) -> None:
+        """See `PromptQueue`."""
+        await self._queue.hold(good_for_s)
+
+    async def totals(self) -> dict[str, Plain]:
+        """See `PromptQueue`."""
+        return {worker: pack(counters) for worker, counters in (await self._queue.totals()).items()}
+
+    async def remember(self, totals: Mapping[str, Plain]) -> None:
+        """See `PromptQueue`."""
+        await self._queue.remember({worker: unpack(sent, Counters) for worker, sent in totals.items()})
+
+    async def where(self) -> str:
+        """The node that it is on, for people."""
+        return place()
 
     async def stop(self) -> None:
         """See `PromptQueue`."""

@@ -2,6 +2,7 @@
 
 import ray
 
+from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack
 from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM, Clock
@@ -44,6 +45,10 @@ class RateLimiterActor:
     async def renew(self, worker: str, report: Plain) -> Plain:
         """See `RateLimiter`."""
         return pack(await self._limiter.renew(worker, unpack(report, Report)))
+
+    async def where(self) -> str:
+        """The node that it is on, for people."""
+        return place()
 
     async def leave(self, worker: str) -> None:
         """See `RateLimiter`."""

@@ -24,9 +24,10 @@ from stillhouse.gen.worker.worker import Worker
 class TeacherWorker:
     """Asks, journals, checks and seals, chunk by chunk."""
 
-    def __init__(self, recipe: Plain, queue: Any, *, number: int) -> None:
+    def __init__(self, recipe: Plain, queue: Any, *, number: int, head: str | None) -> None:
         without_pandas()
         self._recipe = unpack_recipe(recipe)
+        self._head = head
         self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in self._recipe.teachers])
         node = ray.get_runtime_context().get_node_id()[:8]
         self.name = f"{node}.worker-{number}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -65,7 +66,7 @@ class TeacherWorker:
                 recipe=self._recipe,
                 store=store,
                 queue=self._queue,
-                ledgers={key: LedgerHandle(key, limits) for key, limits in self._recipe.accounts.items()},
+                ledgers={key: LedgerHandle(key, told, node=self._head) for key, told in self._recipe.accounts.items()},
                 transport=transport,
                 clock=SYSTEM,
             )
@@ -73,9 +74,7 @@ class TeacherWorker:
                 self._worker.stop()
             return await self._worker.run()
         except StillhouseError as error:
-            return End(
-                "unusable" if error.exit_code == 2 else "paused" if error.exit_code == 3 else "failed", str(error)
-            )
+            return End.because(error)
         finally:
             await transport.close()
 

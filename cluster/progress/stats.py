@@ -55,6 +55,8 @@ class QueueStats(BaseModel):
     """Answers that are in journals alone, not in the store yet."""
     lease_waits: int
     """How often a worker was told to wait for a chunk."""
+    held_up: dict[str, int]
+    """Workers that send nothing, by why."""
     last_trouble: str
     finished: bool
     error: str | None

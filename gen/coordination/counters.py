@@ -4,6 +4,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.schemas.completion import Usage
 
 LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -68,6 +69,12 @@ class Counters:
     """Samples of these chunks that need not be asked any more, whoever asked them."""
     journal_lag_bytes: int = 0
     """Journalled and not in the store yet, at the last renewal."""
+    sealed: ShardCounts = field(default_factory=ShardCounts)
+    """What it sealed."""
+    shards: int = 0
+    """Those, in shards."""
+    held_up: str = ""
+    """What has kept it from sending for a while; empty where nothing has."""
     last_trouble: str = ""
     """What came last instead of an answer, in words that hold no key."""
 
@@ -86,6 +93,7 @@ class Counters:
     def ended(self) -> None:
         """The worker is gone, with what it had under way."""
         self.open_chunks = self.open_settled = self.journal_lag_bytes = 0
+        self.held_up = ""
         for tally in self.teachers.values():
             tally.in_flight = 0
 

@@ -8,6 +8,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.errors import StillhouseError, StoreAway
 from stillhouse.gen.limits.shares import Lease, Report
 
 
@@ -46,9 +47,18 @@ class Renewal:
 class End:
     """Why a worker's run ended."""
 
-    kind: Literal["done", "stopped", "paused", "failed", "unusable"]
-    """`paused`: exit 3; `failed`: exit 1; `unusable`: exit 2, the recipe or the source is wrong."""
+    kind: Literal["done", "stopped", "away", "paused", "failed", "unusable"]
+    """`away`: this worker's store or disk fails it, which says nothing of the others'; `paused`: exit 3; `failed`:
+    exit 1; `unusable`: exit 2, the recipe or the source is wrong."""
     message: str = ""
+
+    @classmethod
+    def because(cls, error: StillhouseError) -> "End":
+        """The end that an error makes of a worker."""
+        if isinstance(error, StoreAway):
+            return cls("away", str(error))
+        kinds: dict[int, Literal["failed", "unusable", "paused"]] = {1: "failed", 2: "unusable", 3: "paused"}
+        return cls(kinds[error.exit_code], str(error))
 
 
 class Queue(Protocol):

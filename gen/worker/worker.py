@@ -6,7 +6,7 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
@@ -30,6 +30,8 @@ from stillhouse.schemas.recipe import Recipe
 
 LOOK_S = 0.25
 """How often it looks whether a journal is far behind."""
+TELL_AFTER_S = 10.0
+"""A shared actor that has not been reached for so long is reported."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 
@@ -75,6 +77,8 @@ class Worker:
         self._asker = Asker(self, clients=self._clients, fence=self._fence, clock=clock)
         self._held: dict[ChunkId, Held] = {}
         self._opening: ChunkId | None = None
+        self._share_at = dict.fromkeys(ledgers, clock.monotonic())
+        """When each account's ledger was heard of last."""
         self._shipping_s = 0.0
         """How long the last shipment took."""
         self._changed = asyncio.Event()
@@ -221,6 +225,9 @@ class Worker:
                 "that is the recipe or the teacher, not the data. Nothing was sealed; mend it and run again"
             )
         counts = await asyncio.to_thread(self._hands.seal, held)
+        if counts is not None:
+            self.counters.sealed += counts
+            self.counters.shards += 1
         self._held.pop(chunk, None)
         self._changed.set()
         await self._tell_sealed(chunk, counts)
@@ -238,7 +245,16 @@ class Worker:
     def _count_open(self) -> None:
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.open_settled = sum(held.open.asked - held.open.left for held in self._held.values())
+        self.counters.held_up = self._held_up()
         self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
+
+    def _held_up(self) -> str:
+        """What has kept it from sending for so long that somebody should know."""
+        now = self._clock.monotonic()
+        if self._fence.store_is_late:
+            return "their store takes no journals"
+        late = [key for key, at in self._share_at.items() if now - at > TELL_AFTER_S]
+        return f"no word from the RateLimiter of account {late[0]}" if late else ""
 
     async def _renew_leases(self) -> None:
         while True:
@@ -269,6 +285,7 @@ class Worker:
             try:
                 lease = await ledger.renew(self.name, account.report(backlog=self._asker.waiting(account)))
                 account.accept(lease)
+                self._share_at[key] = self._clock.monotonic()
                 self._asker.fill_slots()
             except Unreachable:
                 await asyncio.sleep(0.25)
@@ -346,7 +363,4 @@ class Worker:
             await self._queue.renew(self.name, [], self.counters)  # the last counts
         if self._error is None:
             return End("stopped" if self._stopping else "done")
-        return End(_ENDS[self._error.exit_code], str(self._error))
-
-
-_ENDS: dict[int, Literal["failed", "unusable", "paused"]] = {1: "failed", 2: "unusable", 3: "paused"}
+        return End.because(self._error)

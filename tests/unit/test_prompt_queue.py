@@ -1,0 +1,76 @@
+"""The PromptQueue: who may work and send, and what it remembers."""
+
+import math
+from pathlib import Path
+
+from builders import questions, recipe_of, write_source
+from faults.test_limits_faults import Clock
+
+from stillhouse.cluster.actors.prompt_queue import PromptQueue
+from stillhouse.gen.coordination.counters import Counters, Tally
+from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.coordination.messages import Wait
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.shard_meta import ShardCounts
+
+
+def queue_of(tmp_path: Path, clock: Clock) -> PromptQueue:
+    """Over ten prompts in two chunks."""
+    write_source(tmp_path, questions(10))
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 5})
+    store = open_dataset(recipe)
+    planner = SourcePlanner(store, bind(store, recipe))
+    while isinstance(planner.step(), Plan):
+        pass
+    return PromptQueue(recipe, workers=1, store=store, clock=clock, background=lambda work: work())
+
+
+def counters(requests: int, *, records: int = 0) -> Counters:
+    """A worker that has sent so many requests and sealed so many records."""
+    return Counters({"t": Tally(requests=requests, retries=1)}, sealed=ShardCounts(records=records), shards=1)
+
+
+async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -> None:
+    """It was cut off and comes back: it gets nothing, keeps nothing, and another has its chunk."""
+    queue = queue_of(tmp_path, Clock())
+    grant = await queue.lease("a.w")
+    assert isinstance(grant, Grant)
+    await queue.worker_died("a.w")
+    renewal = await queue.renew("a.w", [grant.chunk], counters(5))
+    assert (renewal.stop, renewal.lost) == (True, [grant.chunk])
+    assert isinstance(await queue.lease("a.w"), Wait)
+    taken = await queue.lease("b.w")
+    assert isinstance(taken, Grant)
+    assert (taken.chunk, taken.died) == (grant.chunk, True)
+    assert (await queue.stats()).requests == 5
+
+
+async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path: Path) -> None:
+    """The driver says for how long that is; each renewal passes on what is left of it."""
+    clock = Clock(now=100.0)
+    queue = queue_of(tmp_path, clock)
+    assert (await queue.renew("w", [], Counters())).good_for_s == math.inf
+    await queue.hold(10.0)
+    clock.now += 4.0
+    assert (await queue.renew("w", [], Counters())).good_for_s == 6.0
+    clock.now += 7.0
+    assert (await queue.renew("w", [], Counters())).good_for_s == 0.0
+
+
+async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> None:
+    """What the driver remembers of workers that are gone is added to what those that live report again."""
+    clock = Clock()
+    first = queue_of(tmp_path, clock)
+    await first.renew("gone.w", [], counters(7, records=5))
+    await first.renew("lives.w", [], counters(10))
+    totals = await first.totals()
+    second = PromptQueue(first._recipe, workers=2, clock=clock, background=lambda work: work())
+    await second.renew("lives.w", [], counters(12))
+    await second.remember(totals)
+    stats = await second.stats()
+    assert (stats.requests, stats.retries, stats.counts.records, stats.shards) == (19, 2, 5, 2)
+    await second.renew("lives.w", [], counters(13))
+    assert (await second.stats()).requests == 20
