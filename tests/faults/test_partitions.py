@@ -76,6 +76,21 @@ def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
     assert len(requests) == len({request.sample for request in requests})
 
 
+def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
+    """Its workers stop and others work on: the run neither pauses nor stands still, and those come back afterwards."""
+    world = World(1, tmp_path, spec=replace(calm(), workers=4, prompts=1500, per_shard=25))
+    world.part("store", at=10.0, for_s=110.0, driver=False, node="node-0")
+    figures = world.run()
+    requests = world.services.history.requests
+    assert figures.runs == 3, "a run to the end, one that only looks, and one that finds nothing to do"
+    assert longest_pause(requests) < 2.0
+    cut_off = [r for r in requests if r.process.node.name == "node-0"]
+    assert [r for r in cut_off if r.sent_at < 10.0], "nobody was there: this proves nothing"
+    assert not [r for r in cut_off if 10.0 + FENCE_S + SLACK_S < r.sent_at < 120.0]
+    again = len(requests) - len({request.sample for request in requests})
+    assert again <= PER_S * (FENCE_S + 2.0 + 4 * 1.5 * LATENCY_S)
+
+
 def test_a_run_without_its_store_stops_before_another_takes_over(tmp_path: Path) -> None:
     """Nothing is sent ten seconds after it was lost; what the second run asks again is what no one could ship."""
     cut_at = 15.0

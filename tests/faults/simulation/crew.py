@@ -29,6 +29,7 @@ from .processes import Killed, Process, Tenure, check_alive
 from .services import Services
 
 STOP_GRACE_S = 30.0
+AWAY_S = 30.0
 CALL_TIMEOUT_S = 10.0
 
 
@@ -149,6 +150,8 @@ class Crew:
         self._error: StillhouseError | None = None
         self._hands: list[_Hand] = []
         self._ends: list[End] = []
+        self._hire_at: list[float] = []
+        """When others take the place of workers that their own store or disk failed."""
         self._stopping = False
 
     async def work(self) -> None:
@@ -210,10 +213,18 @@ class Crew:
         for hand in [hand for hand in self._hands if hand.task.done()]:
             self._hands.remove(hand)
             if hand.process.dead_at is None:
-                self._ends.append(hand.task.result())
+                end = hand.task.result()
+                if end.kind == "away" and self._hands and not self._stopping:
+                    self._hire_at.append(self._services.loop.time() + AWAY_S)
+                else:
+                    self._ends.append(end)
                 self._services.processes.retire(hand.process)
             else:
                 await self._replace(hand)
+        now = self._services.loop.time()
+        due, self._hire_at = [at for at in self._hire_at if at <= now], [at for at in self._hire_at if at > now]
+        if not self._stopping:
+            self._hands += [self._hire() for _ in due]
 
     async def _plan_with(self, queue: PromptQueue, stats: QueueStats) -> None:
         """As `cluster.driver` does."""
@@ -290,7 +301,7 @@ class Crew:
                 process.renewed_at = services.loop.time()
                 return await hand.worker.run()
             except StillhouseError as error:
-                return End("paused", str(error))
+                return End.because(error)
             except BaseExceptionGroup as group:
                 if process.dead_at is None:
                     raise

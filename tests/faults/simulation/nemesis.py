@@ -113,6 +113,7 @@ class Nemesis:
         lost = rng.sample(("queue", "limiter", "store"), rng.randint(1, 2))
         until = self.loop.time() + rng.choice((3.0, 12.0, 40.0, 90.0))
         kinds = ("worker", "driver") if rng.random() < 0.3 else ("worker",)
+        node.cut_from |= dict.fromkeys(lost, until)
         for process in self.processes.all:
             with_node = process.node is node or process.kind == "driver"
             if process.kind in kinds and with_node and process.node.cluster == node.cluster:

@@ -35,6 +35,8 @@ class Node:
     cluster: int = 0
     """Processes of another cluster serve another run."""
     full_until: float = 0.0
+    cut_from: dict[str, float] = field(default_factory=dict)
+    """As `Process.cut_from`, of those that start there."""
 
 
 @dataclass(eq=False)
@@ -113,6 +115,7 @@ class Processes:
         """Start a process with a coroutine."""
         context = contextvars.Context()
         process = Process(f"{node.name}.{kind}-{len(self.all)}", kind, node, self.loop.time(), context)
+        process.cut_from |= node.cut_from
         self.all.append(process)
         context.run(_CURRENT.set, process)
         return process, self.loop.create_task(main(process), context=context)

@@ -129,13 +129,16 @@ class World:
             nemesis.nodes = [*nodes, far]
         self._runs = self._aged = 0
 
-    def part(self, *lost: str, at: float, for_s: float, driver: bool = True) -> None:
-        """Cut the first cluster's workers, and its driver, from queue, limiter or store, at a moment to come."""
+    def part(self, *lost: str, at: float, for_s: float, driver: bool = True, node: str = "") -> None:
+        """Cut the first cluster's workers (of that node), and its driver, from queue, limiter or store, at a moment."""
         kinds = ("driver", "worker") if driver else ("worker",)
 
         def cut() -> None:
+            for each in self.services.nodes:
+                if each.name.startswith(node):
+                    each.cut_from |= dict.fromkeys(lost, at + for_s)
             for process in self.services.processes.all:
-                if process.node.cluster == 0 and process.kind in kinds:
+                if process.node.cluster == 0 and process.kind in kinds and process.node.name.startswith(node):
                     process.cut_from |= dict.fromkeys(lost, at + for_s)
                     process.disturbed |= "queue" in lost
             self.services.history.message_lost |= "limiter" in lost
