@@ -174,7 +174,7 @@ class Crew:
         self._control.look(self._stats if self._is_reached else None, display)
         for hand in list(self._hands):
             if hand.name_ref in started:
-                hand.name = _result(hand.name_ref)
+                hand.name = _name(hand.name_ref)
             if hand.run_ref not in ended:
                 continue
             self._hands.remove(hand)
@@ -300,6 +300,14 @@ class Crew:
 def _ready(refs: list[Any]) -> set[Any]:
     """Those of the calls that ended."""
     return set(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else set()
+
+
+def _name(ref: Any) -> str | None:
+    """The worker's name; None where it died before it had one."""
+    try:
+        return str(ray.get(ref))
+    except RayError:
+        return None
 
 
 def _result(ref: Any) -> Any:

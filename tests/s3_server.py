@@ -1,7 +1,7 @@
 """An S3 server for tests: rclone keeps the objects as files, and a gate before it adds what rclone leaves out.
 
 `rclone serve s3` (1.75) ignores If-None-Match and If-Match on a PUT and If-Match on a GET, answers a range with 200,
-and forgets user metadata when it stops. The gate honours the conditions, one write at a time, answers ranges with 206,
+and forgets user metadata when it stops. The gate honours the conditions, one write of a key at a time, answers ranges with 206,
 keeps the metadata, and injects the faults that a test asks for. Everything else passes as it came, signatures
 included. All of it is on the loopback interface, unless the gate is given another address.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sysconfig
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -75,7 +76,8 @@ class Gate:
     faults: list[Fault] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     metadata: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    writes: threading.Lock = field(default_factory=threading.Lock)
+    writes: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    """By path."""
     faulting: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, path: str) -> Fault | None:
@@ -148,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return _error(400, "BadDigest")
         if gate.demands not in ("", "checksum") and headers["x-amz-server-side-encryption"] != gate.demands:
             return _error(403, "AccessDenied", "not authorized to perform: s3:PutObject with an explicit deny")
-        with gate.writes:
+        with gate.writes[path]:
             if not gate.holds(path, if_none_match=headers["if-none-match"], if_match=headers["if-match"]):
                 return _error(412, "PreconditionFailed")
             reply = self._forward(body)

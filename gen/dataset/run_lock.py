@@ -43,6 +43,7 @@ class RunLock:
         self._run = run
         self._waiting = waiting
         self._said = False
+        self._waits_for_store = False
         self._lost = lost
         self._clock = clock
         self._is_ours = False
@@ -118,14 +119,24 @@ class RunLock:
             held = self._lock.renew(self._holder())
         except StillhouseError as error:
             if self._clock.monotonic() - self._renewed_at < GIVE_UP_S:
+                self._say_that_it_waits(error)
                 return None
             self._is_ours = False
             return StoreAway(f"{self._store.url} could not be reached for {GIVE_UP_S:.0f} s: {error}")
         if held:
             self._renewed_at = asked_at
+            self._waits_for_store = False
             return None
         self._is_ours = False
         return Paused("another run took this dataset over; this one stops")
+
+    def _say_that_it_waits(self, error: StillhouseError) -> None:
+        if self.good_for_s == 0.0 and not self._waits_for_store:
+            self._waits_for_store = True
+            self._waiting(
+                f"the lock of this run could not be renewed for {self._lock.fence_s:.0f} s ({error}); nothing is asked "
+                f"until it is, and after {GIVE_UP_S:.0f} s the run pauses"
+            )
 
     def report_to(self, hold: Callable[[float], None] | None) -> None:
         """Have all that may send hear, now and after every renewal, for how long they may; from a thread."""
@@ -144,7 +155,9 @@ class RunLock:
             self._lock.release(self._holder(ended=True))
 
     def _beat(self, every_s: float) -> None:
-        while not self._ended.wait(every_s):
+        began = self._clock.monotonic()
+        while not self._ended.wait(max(0.1, began + every_s - self._clock.monotonic())):
+            began = self._clock.monotonic()  # a store that is slow is asked again at once
             if (why := self.renew()) is not None:
                 self._lost(why)
                 return

@@ -303,6 +303,8 @@ class Allowance:
             bucket = buckets[name] = self._buckets.get(name) or _Bucket(rate, 0.0, now)
             bucket.fill(min(now, self._until))
             bucket.at, bucket.rate = now, rate
+            if name == "requests":  # what a larger share had gathered is the others' now; tokens may be given back ones
+                bucket.level = min(bucket.level, bucket.most)
         self._buckets = buckets
         self.slots = lease.slots
         self._until = asked_at + lease.ttl_s

@@ -1,9 +1,12 @@
 """One run at a time: a lock the system takes back on a local disk, a beating heart in a store that has none."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -12,9 +15,10 @@ from builders import recipe_of
 from s3_server import Fault, S3Server
 
 import stillhouse.gen.store.lock
+from stillhouse.gen.dataset import run_lock
 from stillhouse.gen.dataset.layout import RUN_KEY, open_dataset
 from stillhouse.gen.dataset.run_lock import RunLock, is_running
-from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.errors import DatasetError, Paused, StoreAway
 from stillhouse.gen.store.base import Store
 
 _HOLDER = """
@@ -80,6 +84,7 @@ def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heart beats faster, so that the tests need not wait."""
     monkeypatch.setattr(stillhouse.gen.store.lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(stillhouse.gen.store.lock, "FENCE_S", 1.0)
     monkeypatch.setattr(stillhouse.gen.store.lock, "STALE_S", 1.5)
 
 
@@ -152,6 +157,54 @@ def test_on_s3_an_answer_that_got_lost_is_no_lost_place(tmp_path: Path, s3: S3Se
         s3.gate.faults.append(Fault("lose the answer", path="run.json", times=3))
         assert not lost.wait(2.0)
     assert holder_of(store)["ended"] is True
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_s3_a_renewal_that_hangs_holds_up_no_clock(tmp_path: Path, s3: S3Server) -> None:
+    """The store takes the call and says nothing: the run may not count on its place, and may again afterwards."""
+    store = s3_store(tmp_path, s3)
+    lost = threading.Event()
+    with lock(store, "first", lost=lost) as held:
+        told: list[float] = []
+        held.report_to(told.append)
+        until_true(lambda: len(told) > 3)
+        assert min(told) > 0.5
+        os.kill(s3.pid, signal.SIGSTOP)
+        try:
+            time.sleep(0.2)  # a renewal that was under way may still have been answered
+            stopped = time.monotonic()
+            until_true(lambda: held.good_for_s == 0.0)
+            assert 0.5 < time.monotonic() - stopped < 1.5
+        finally:
+            os.kill(s3.pid, signal.SIGCONT)
+        until_true(lambda: held.good_for_s > 0.5)
+        held.report_to(None)
+    assert not lost.is_set()
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_s3_a_run_gives_up_a_store_that_stays_away(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops for that reason: nobody took its place, and the same command goes on."""
+    monkeypatch.setattr(run_lock, "GIVE_UP_S", 1.0)
+    store = s3_store(tmp_path, s3)
+    reasons: list[Paused] = []
+    with RunLock(store, run="first", waiting=Waits(), lost=reasons.append) as held:
+        s3.gate.faults.append(Fault("answer", path="run.json", status=503, code="SlowDown", times=1000))
+        until_true(lambda: bool(reasons), within_s=30.0)
+        s3.gate.faults.clear()
+        assert held.good_for_s == 0.0
+    assert isinstance(reasons[0], StoreAway)
+    assert "could not be reached" in str(reasons[0])
+
+
+def until_true(happened: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    """Wait for it."""
+    until = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
 
 
 def test_on_s3_a_damaged_file_is_named(tmp_path: Path, s3: S3Server) -> None:
