@@ -1,8 +1,8 @@
 """An S3 server for tests: rclone keeps the objects as files, and a gate before it adds what rclone leaves out.
 
 `rclone serve s3` (1.75) ignores If-None-Match and If-Match on a PUT and If-Match on a GET, answers a range with 200,
-and forgets user metadata when it stops. The gate honours the conditions, one write of a key at a time, answers ranges with 206,
-keeps the metadata, and injects the faults that a test asks for. Everything else passes as it came, signatures
+and forgets user metadata when it stops. The gate honours the conditions, one write of a key at a time, answers ranges
+with 206, keeps the metadata, and injects the faults that a test asks for. Everything else passes as it came, signatures
 included. All of it is on the loopback interface, unless the gate is given another address.
 """
 

@@ -127,6 +127,13 @@ class Host:
         return _children(self._process.pid)[0]
 
 
+def in_namespace(namespace: str, *command: str) -> "subprocess.Popen[str]":
+    """Start a command that shares all but the network with us."""
+    return subprocess.Popen(
+        ["ip", "netns", "exec", namespace, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
 def _children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

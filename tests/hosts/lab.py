@@ -196,14 +196,15 @@ def lab(case: str, *, prompts: int, folder: Path) -> Iterator[Lab]:
         lines = (json.dumps({"question": f"What is {n} times {n + 1}?"}) for n in range(prompts))
         source.write_text("".join(line + "\n" for line in lines))
         store = stack.enter_context(rclone_s3(folder, address=net.store))
-        stack.enter_context(_teacher(net.teacher, folder))
+        stack.enter_context(teacher(net.teacher, folder))
         lab = Lab(case, prompts=prompts, net=net, store=store, folder=folder)
         stack.callback(lab.end)
         yield lab
 
 
 @contextmanager
-def _teacher(address: str, folder: Path) -> Iterator[None]:
+def teacher(address: str, folder: Path) -> Iterator[str]:
+    """A teacher outside the hosts, with its log in the folder; its base URL."""
     script = Path(__file__).with_name("teacher.py")
     command = [sys.executable, str(script), address, str(TEACHER_PORT), str(folder / "teacher.jsonl")]
     with (folder / "teacher.log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -215,6 +216,6 @@ def _teacher(address: str, folder: Path) -> Iterator[None]:
                     break
                 except OSError:
                     time.sleep(0.05)
-            yield
+            yield f"http://{address}:{TEACHER_PORT}/v1"
         finally:
             process.terminate()

@@ -1,0 +1,71 @@
+"""Two cases on two hosts, a minute or two each; `python -m tests.hosts` lives through all of them."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.cases import CASES
+from tests.hosts.host import in_namespace
+from tests.hosts.lab import PER_MINUTE, lab, teacher
+from tests.hosts.network import network, why_not
+from tests.hosts.verdict import read_log
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_not() is not None, reason=f"no hosts: {why_not()}"),
+    pytest.mark.timeout(600),
+]
+
+_ASKER = """
+import asyncio, sys, time
+from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.teachers.transport import Lost
+
+BODY = b'{"model": "m", "messages": [{"role": "user", "content": "%d"}]}'
+
+async def main(url):
+    http = HttpTransport()
+    await http.post(url, BODY % 1, headers={}, timeout_s=60)
+    print("cut", flush=True)
+    sys.stdin.readline()
+    sent_at = time.monotonic()
+    try:
+        await http.post(url, BODY % 2, headers={}, timeout_s=600)
+    except Lost:
+        print(f"lost {time.monotonic() - sent_at:.1f}", flush=True)
+    await http.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("case", ["none", "nodekilled"])
+def test_two_hosts(case: str, tmp_path: Path) -> None:
+    """Nothing that was received is asked again but what only a lost disk had; limits hold by the teacher's count."""
+    with lab(case, prompts=PER_MINUTE, folder=tmp_path) as bench:
+        CASES[case](bench)
+        figures = bench.figures()
+    print(figures.line())
+    # How much of the limit is used is for a quiet machine to show; the command judges it.
+    assert not [fault for fault in figures.faults if "of the limit" not in fault and "idle" not in fault], figures
+
+
+def test_a_request_sent_into_a_cut_link_never_arrives(tmp_path: Path) -> None:
+    """Its connection is given up after 20 s, and nothing of it is delivered when the link is back."""
+    with network(1) as net, teacher(net.teacher, tmp_path) as url:
+        asker = in_namespace(net.namespace(1), sys.executable, "-c", _ASKER, f"{url}/chat/completions")
+        with asker:
+            assert asker.stdin is not None
+            assert asker.stdout is not None
+            assert asker.stdout.readline() == "cut\n"
+            net.cut(1)
+            asker.stdin.write("\n")
+            asker.stdin.flush()
+            said = asker.stdout.readline().split()
+            net.heal(1)
+        assert said[0] == "lost"
+        assert 18.0 < float(said[1]) < 30.0
+        time.sleep(5.0)  # a kernel that still had it would send it now
+    assert len(read_log(tmp_path / "teacher.jsonl")) == 1
