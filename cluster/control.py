@@ -67,7 +67,7 @@ class Control:
             count = stats.held_up[reason]
             who = "1 worker sends" if count == 1 else f"{count} workers send"
             name = next((name for name in self._where if name in reason), None)
-            what_next = f"{self._place(name)}; {_NEXT}" if name else "; what others hold goes on, and they once it can"
+            what_next = f"{self._place(name)}; {_NEXT}" if name else "; the others work on"
             display.note(f"{who} nothing: {reason}{what_next}")
         self._held_up = set(stats.held_up)
 

@@ -190,6 +190,11 @@ class Worker:
                 if (late := await opening) is not None:
                     late.open.journal.close()
             raise
+        except StillhouseError:  # others need not wait for a lease of what was never begun
+            self._opening = None
+            with contextlib.suppress(Unreachable):
+                await self._queue.give_back(self.name, grant.chunk)
+            raise
         is_mine, self._opening = self._opening is not None, None
         if held is None:
             await self._tell_sealed(grant.chunk, None)
@@ -252,7 +257,7 @@ class Worker:
         """What has kept it from sending for so long that somebody should know."""
         now = self._clock.monotonic()
         if self._fence.store_is_late:
-            return "their store takes no journals"
+            return "the store takes no journals from them"
         late = [key for key, at in self._share_at.items() if now - at > TELL_AFTER_S]
         return f"no word from the RateLimiter of account {late[0]}" if late else ""
 

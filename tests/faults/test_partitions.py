@@ -29,6 +29,7 @@ def calm(**more: object) -> Spec:
         local=False, prompts=400, later_prompts=0, samples=1, per_shard=50, nodes=2, workers=2, in_flight=100,
         latency_s=LATENCY_S, timeout_s=60.0, max_attempts=3, ship_every_s=2.0, strikes=0, fault_share=0.0,
         slow_share=0.0, loss_share=0.0, retries=False, weights={"answer": 1.0}, per_minute=60 * PER_S, rivals=False,
+        pilot=None, together=False, more_samples=0, first_format_share=0.0,
         **more,
     )  # fmt: skip
 
