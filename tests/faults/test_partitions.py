@@ -28,8 +28,9 @@ def calm(**more: object) -> Spec:
         Spec.drawn(random.Random(0)),
         local=False, prompts=400, later_prompts=0, samples=1, per_shard=50, nodes=2, workers=2, in_flight=100,
         latency_s=LATENCY_S, timeout_s=60.0, max_attempts=3, ship_every_s=2.0, strikes=0, fault_share=0.0,
-        slow_share=0.0, loss_share=0.0, retries=False, weights={"answer": 1.0}, per_minute=60 * PER_S, rivals=False,
-        pilot=None, together=False, more_samples=0, first_format_share=0.0,
+        slow_share=0.0, loss_share=0.0, retries=False, weights={"answer": 1.0}, per_minute=60 * PER_S,
+        rival_after_s=None,
+        pilot=None, together=True, more_samples=0, first_format_share=0.0,
         **more,
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
 def test_a_run_without_its_store_stops_before_another_takes_over(tmp_path: Path) -> None:
     """Nothing is sent ten seconds after it was lost; what the second run asks again is what no one could ship."""
     cut_at = 15.0
-    requests = live(tmp_path, replace(calm(), rivals=True), "store", at=cut_at, for_s=AWAY_S)
+    requests = live(tmp_path, replace(calm(), rival_after_s=5.0), "store", at=cut_at, for_s=AWAY_S)
     first = [request for request in requests if request.process.node.cluster == 0]
     second = [request for request in requests if request.process.node.cluster == 1]
     assert second[0].sent_at > cut_at + FENCE_S, "the second was never let in: this proves nothing"

@@ -48,8 +48,8 @@ class Spec:
     """How many more are wanted then."""
     first_format_share: float = 0.0
     """Journals left and segments shipped that are in STILLJ01, as an older version's are."""
-    rivals: bool = False
-    """Whether another cluster runs the same recipe on the same dataset at the same time."""
+    rival_after_s: float | None = None
+    """When another cluster begins to run the same recipe on the same dataset; None: there is no other."""
     per_minute: int | None = None
     """Requests that the account allows."""
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Spec:
             more_samples=rng.choice((0, 0, 0, 1, 2)),
             first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)),
             weights=weights,
-            rivals=not local and rng.random() < 0.2,
+            rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
         )
 
     def recipe(self, root: Path) -> Recipe:

@@ -83,7 +83,7 @@ class World:
         processes.loop = loop
         history = History(loop, processes, ship_every_s=spec.ship_every_s, ships=not spec.local, note=self._say)
         # Of two runs one takes over what the other had: for a while two workers have one chunk.
-        history.upheaval = spec.rivals
+        history.upheaval = spec.rival_after_s is not None
         self._weather = Weather(spec.fault_share, spec.slow_share)
         wire = Wire(rng, loop, history, self._weather, nemesis.point)
         recipe = spec.recipe(root)
@@ -123,7 +123,7 @@ class World:
         )
         self.rival: Services | None = None
         """Another cluster, which runs the same recipe on the same dataset."""
-        if spec.rivals:
+        if spec.rival_after_s is not None:
             far = Node("far-node-0", root / "far-node-0", can_be_lost=True, cluster=1)
             self.rival = replace(self.services, head=Node("far-head", root / "far-head", cluster=1), nodes=[far])
             nemesis.nodes = [*nodes, far]
@@ -182,8 +182,8 @@ class World:
             )
         self._grow()
         async with asyncio.TaskGroup() as group:
-            if self.rival is not None:
-                group.create_task(self._until_done(self._run_planner, rival_after_s=rng.uniform(0.0, 30.0)))
+            if spec.rival_after_s is not None:
+                group.create_task(self._until_done(self._run_planner, rival_after_s=spec.rival_after_s))
             await self._until_done(self._run_planner)
         if spec.retries:
             await self._until_done(self._retry_planner)
