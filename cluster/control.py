@@ -14,6 +14,8 @@ from stillhouse.gen.coordination.counters import Counters
 
 TELL_AFTER_S = 5.0
 """A queue that has not answered for so long is reported; the last line about progress may be as old again."""
+START_S = 20.0
+"""At the start more is allowed: its process has to come up, perhaps on a machine where all of them do."""
 TELL_EVERY_S = 10.0
 TOTALS_EVERY_S = 3.0
 """How often the workers' totals are copied: no oftener than workers report them."""
@@ -31,7 +33,7 @@ class Control:
         }
         """By the actor's name: its place, or the call that asks for it."""
         self._answered_at = time.monotonic()
-        self._tell_at = self._answered_at + TELL_AFTER_S
+        self._tell_at = self._answered_at + START_S
         self._was_told = False
         self._held_up: set[str] = set()
         self._totals: dict[str, Counters] = {}

@@ -4,6 +4,7 @@ It serves the chunks of all open generations, oldest first. Its state is the ind
 workers report; so it can die at any time, and a restarted one first listens for a lease's term to what they still hold.
 """
 
+import asyncio
 import math
 import threading
 from collections import Counter as Tallied
@@ -416,7 +417,7 @@ class PromptQueueActor:
 
     async def where(self) -> str:
         """The node that it is on, for people."""
-        return place()
+        return await asyncio.to_thread(place)  # which may ask the network
 
     async def stop(self) -> None:
         """See `PromptQueue`."""

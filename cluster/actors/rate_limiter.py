@@ -1,5 +1,7 @@
 """The RateLimiter: one actor an account, found by name by every job; called about once a second by each worker."""
 
+import asyncio
+
 import ray
 
 from stillhouse.cluster.actors.places import place
@@ -48,7 +50,7 @@ class RateLimiterActor:
 
     async def where(self) -> str:
         """The node that it is on, for people."""
-        return place()
+        return await asyncio.to_thread(place)  # which may ask the network
 
     async def leave(self, worker: str) -> None:
         """See `RateLimiter`."""
