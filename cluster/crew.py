@@ -303,10 +303,15 @@ def _ready(refs: list[Any]) -> set[Any]:
 
 
 def _name(ref: Any) -> str | None:
-    """The worker's name; None where it died before it had one."""
+    """The worker's name; None where it died before it had one.
+
+    Raises:
+        StillhouseError: it can't be started.
+    """
     try:
         return str(ray.get(ref))
-    except RayError:
+    except RayError as error:
+        check_started(error)
         return None
 
 
