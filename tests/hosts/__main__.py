@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,8 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(CASES)}")
     if (reason := why_not()) is not None:
         parser.error(reason)
+    for number in (signal.SIGINT, signal.SIGTERM):  # either leaves nothing behind, in a shell's background too
+        signal.signal(number, signal.default_int_handler)
     out = args.out or Path(tempfile.mkdtemp(prefix="hosts-"))
     print(f"logs and figures: {out}", file=sys.stderr)
     failed = 0
