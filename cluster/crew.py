@@ -1,5 +1,6 @@
 """The actors of one run: its PromptQueue and its TeacherWorkers. Owned by the driver; they end with it."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from stillhouse.gen.coordination.messages import End, node_of
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe
+
+_log = logging.getLogger("stillhouse")
 
 CALL_TIMEOUT_S = 5.0
 STATS_TIMEOUT_S = 3.0
@@ -323,8 +326,9 @@ def _result(ref: Any) -> Any:
     """
     try:
         return ray.get(ref)
-    except RayTaskError as error:  # a traceback, with the error in its last line
-        return (str(error).strip().splitlines() or ["?"])[-1][:MOST_SAID]
+    except RayTaskError as error:  # a traceback, with the error in its last line; the process lives, so nobody died
+        _log.error("a worker failed: %s", error)
+        return End("failed", (str(error).strip().splitlines() or ["?"])[-1][:MOST_SAID])
     except RayError as error:
         check_started(error)
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:MOST_SAID]

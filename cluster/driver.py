@@ -95,6 +95,7 @@ class Driver:
         self._waits_for: Wait | None = None
         """What has to happen before more can be planned; None: nothing will be."""
         self._started = time.monotonic()
+        self._said: set[str] = set()
 
     def run(self) -> Summary:
         """See `run`."""
@@ -120,7 +121,10 @@ class Driver:
                     lock.report_to(None)
                     crew.dismiss()
             tidy(self._store)
-            return self.summary()
+            summary = self.summary()
+            if (why := summary.why_useless()) is not None:
+                raise StillhouseError(why)
+            return summary
 
     def summary(self, *, state: str | None = None) -> Summary:
         """The dataset's counts with this call's."""
@@ -219,6 +223,7 @@ class Driver:
 
     def _take_in(self, stats: QueueStats) -> None:
         self._display.update(stats)
+        self._say(stats.notes)
         self._sent = (stats.requests, stats.retries)
         if stats.error is not None:
             self._stop_for(_ERRORS[stats.exit_code](stats.error))
@@ -233,6 +238,13 @@ class Driver:
                 self._plan_on(planner)
             except StillhouseError as error:
                 self._stop_for(error)
+
+    def _say(self, notes: Sequence[str]) -> None:
+        """Show what workers report, each note once."""
+        for note in notes:
+            if note not in self._said:
+                self._said.add(note)
+                self._display.note(inert(note))
 
     def _stop_for(self, reason: StillhouseError) -> None:
         if not self._stop.is_set():

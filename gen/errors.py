@@ -14,6 +14,9 @@ A message says what was expected, what came and what to do; it never holds a sec
 no exception but a value: see `gen.teachers.protocols`.
 """
 
+import traceback
+from pathlib import Path
+
 
 class StillhouseError(Exception):
     """The run failed; the message is for the user, without a traceback."""
@@ -60,3 +63,15 @@ class TeacherPaused(Paused):
 
 class Interrupted(Paused):
     """A signal asked the run to stop."""
+
+
+MAX_CAUSE_CHARS = 300
+
+
+def cause_of(error: BaseException) -> str:
+    """An unexpected exception in a line: its type, its words and where it was raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    where = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_CAUSE_CHARS]}{place}"

@@ -41,3 +41,5 @@ class Completion:
     """The model the response names."""
     response_id: str | None = None
     usage: Usage = Usage()
+    markup: bool = False
+    """The text holds tags of thoughts or special tokens outside code and quotes."""

@@ -21,6 +21,8 @@ RejectReason: TypeAlias = Literal[
     "content_filter",
     "refused",
     "empty",
+    "only_reasoning",  # all text stands in the reasoning
+    "markup",  # tags of thoughts or special tokens are left in the text
     "prompt_truncated",
     "unknown_finish",
 ]

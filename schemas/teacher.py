@@ -11,9 +11,10 @@ from datetime import date
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.completion import FinishReason
 from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -52,7 +53,30 @@ def _endpoint_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         # It may be a key that was pasted into the wrong field.
         raise ValueError("expected a URL such as https://host/v1, got other text")
+    if not is_host(parts.hostname):
+        raise ValueError("expected a URL whose host has labels of 1 to 63 characters between its dots")
     return value.rstrip("/")
+
+
+def is_host(host: str) -> bool:
+    """True if the text can be a host's name or address."""
+    if ":" in host:  # an IPv6 address, which urlsplit has checked
+        return True
+    try:
+        name = host.removesuffix(".").encode("idna").decode()
+    except UnicodeError:
+        return False
+    return len(name) <= 253 and all(0 < len(label) <= 63 for label in name.split("."))
+
+
+def _thinking(value: object) -> object:
+    if value in ("auto", "none"):
+        return value
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(tag, str) for tag in value) and value[1]:
+        return tuple(value)
+    raise ValueError(
+        "expected `auto`, `none`, or the tags around thoughts such as `[<think>, </think>]` (the first may be empty)"
+    )
 
 
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
@@ -139,6 +163,10 @@ class Teacher(Strict):
     """Real failures of one sample before it is given up; waits for limits and overload do not count."""
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The request's field for `ask.max_tokens`; by default what the host is known to want."""
+    finish_reasons: dict[str, FinishReason] = Field(default_factory=dict)
+    """This server's words for why an answer ends: `{done: stop}`; an empty word stands for a missing one."""
+    thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
+    """How thoughts are marked in the text: `auto`, `none`, or the tags around them such as `[<think>, </think>]`."""
     price: Price | None = None
     """What tokens cost."""
     weight: Annotated[float, Field(gt=0)] = 1.0

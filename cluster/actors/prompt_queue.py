@@ -348,6 +348,7 @@ class PromptQueue:
                 journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),
                 lease_waits=self._lease_waits,
                 held_up=dict(Tallied(c.held_up for c in workers if c.held_up)),
+                notes=list(dict.fromkeys(note for c in workers for note in c.notes)),
                 last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),
                 finished=self._finished(),
                 error=str(self._error) if self._error else None,

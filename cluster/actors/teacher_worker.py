@@ -1,6 +1,7 @@
 """The TeacherWorker: one actor that runs a `Worker`, with its connections and handles to shared actors."""
 
 import gc
+import logging
 import os
 import secrets
 from typing import Any
@@ -15,7 +16,7 @@ from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.gen.worker.worker import Worker
@@ -75,6 +76,9 @@ class TeacherWorker:
             return await self._worker.run()
         except StillhouseError as error:
             return End.because(error)
+        except Exception as error:  # the process lives on: this is a bug of ours, and no prompt's fault
+            logging.getLogger("stillhouse").exception("worker %s failed", self.name)
+            return End("failed", f"worker {self.name} failed: {cause_of(error)}")
         finally:
             await transport.close()
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -26,8 +27,10 @@ from stillhouse.gen.teachers.keys import redacted, resolve
 from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, Rate
 from stillhouse.gen.teachers.protocols import api_of
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.worker.rows import reject_reason
 from stillhouse.schemas import __version__
 from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 
@@ -188,19 +191,25 @@ async def _asked(
     """One request, as the run would send it but for a short answer."""
     tokens = min(MOST_TOKENS, recipe.ask.max_tokens or MOST_TOKENS)
     api = api_of(teacher, recipe.ask.model_copy(update={"max_tokens": tokens}))
-    name, at, body = f"teacher {teacher.name}", time.monotonic(), api.body((("user", "Say hello."),), 0)
+    name, at, body = f"teacher {teacher.name}", time.monotonic(), api.body(_HELLO, 0)
     try:
         timeout_s = min(TIMEOUT_S, teacher.timeout_s)
         reply = await transport.post(url + api.path, body, headers=api.headers(key), timeout_s=timeout_s)
+    except StillhouseError as error:
+        return [Finding(name=name, state="fail", said=f"{url}: {error}")]
     except NotSent as error:
         mend = "its TLS certificate is not valid for this machine" if error.certificate else "is the address right?"
         return [Finding(name=name, state="fail", said=f"{url}: {error}", mend=mend)]
     except Lost as error:
         return [Finding(name=name, state="fail", said=f"{url}: {error} (one request sent)", mend=_MEND[None])]
-    took_s, outcome = time.monotonic() - at, api.read(reply)
+    took_s = time.monotonic() - at
+    outcome = api.read(replace(reply, latency_s=took_s))
     if isinstance(outcome, Completion):
         said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s (one request sent)"
         found = Finding(name=name, state="ok", said=said)
+        if wrong := _wrong_with(outcome, recipe):
+            said = f"{said}, but a run would not keep it: {wrong[0]}"
+            found = Finding(name=name, state="warn", said=said, mend=wrong[1])
     else:
         said = f"{url}: {outcome.status or ''} {outcome.message} (one request sent)"
         waits = isinstance(outcome, (Rate, Overload))
@@ -209,6 +218,30 @@ async def _asked(
         )
     return [found, *_skew(reply, name=name)]
 
+
+def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
+    """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
+    prompt = Prompt("doctor", b"", _HELLO, ())
+    if recipe.ask.top_logprobs is not None and answer.logprobs is None:
+        return "the log probabilities asked for are not in it", "take ask.top_logprobs out, or ask another server"
+    match reject_reason(answer, prompt):
+        case "unknown_finish":
+            word = answer.finish_reason_raw or ""
+            return (
+                f"it ends with finish_reason {word!r}",
+                f"if that is a normal end: finish_reasons: {{'{word}': stop}}",
+            )
+        case "markup":
+            return "tags or special tokens are left in its text", "say in `thinking` how thoughts are marked"
+        case "empty":
+            return "it has no text", "the server may need streaming, or other parameters"
+        case "refused" | "content_filter" as reason:
+            return f"it is {reason}", "is the model behind a filter?"
+        case _:
+            return None
+
+
+_HELLO = (("user", "Say hello."),)
 
 _MEND: dict[type | None, str] = {
     Auth: "check api_key, base_url (with /v1) and that the account may use the model",

@@ -57,6 +57,8 @@ class QueueStats(BaseModel):
     """How often a worker was told to wait for a chunk."""
     held_up: dict[str, int]
     """Workers that send nothing, by why."""
+    notes: list[str] = []
+    """What workers have to say to a person."""
     last_trouble: str
     finished: bool
     error: str | None

@@ -75,6 +75,8 @@ class Counters:
     """Those, in shards."""
     held_up: str = ""
     """What has kept it from sending for a while; empty where nothing has."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know, once each, in words that hold no key."""
     last_trouble: str = ""
     """What came last instead of an answer, in words that hold no key."""
 
@@ -89,6 +91,11 @@ class Counters:
         troubles = self.of(teacher).troubles
         troubles[kind] = troubles.get(kind, 0) + 1
         self.last_trouble = f"{teacher}: {message}"
+
+    def note(self, text: str) -> None:
+        """Say this once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def ended(self) -> None:
         """The worker is gone, with what it had under way."""

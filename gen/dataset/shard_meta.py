@@ -48,6 +48,15 @@ class ShardCounts(BaseModel):
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = None
+    wasted_input_tokens: int = 0
+    """Of replies that were of no use and reported usage, like the next."""
+    wasted_output_tokens: int = 0
+    finish_words: dict[str, int] = {}
+    """Words for why an answer ends that are not known, by how many answers were rejected for them."""
+    tool_calls: int = 0
+    """Records that hold tool calls."""
+    no_logprobs: int = 0
+    """Records without the log probabilities that were asked for."""
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         known = [usd for usd in (self.usd, other.usd) if usd is not None]
@@ -60,6 +69,11 @@ class ShardCounts(BaseModel):
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             usd=sum(known) if known else None,
+            wasted_input_tokens=self.wasted_input_tokens + other.wasted_input_tokens,
+            wasted_output_tokens=self.wasted_output_tokens + other.wasted_output_tokens,
+            finish_words=dict(Counter(self.finish_words) + Counter(other.finish_words)),
+            tool_calls=self.tool_calls + other.tool_calls,
+            no_logprobs=self.no_logprobs + other.no_logprobs,
         )
 
 

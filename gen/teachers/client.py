@@ -3,14 +3,20 @@
 import asyncio
 import contextlib
 import math
+from collections.abc import Hashable, Sequence
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.shares import Cost, Estimator
 from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
+from stillhouse.gen.teachers.evidence import Evidence
+from stillhouse.gen.teachers.header_trust import HeaderTrust
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import resolve, without_keys
-from stillhouse.gen.teachers.signals import KEPT_HEADERS, ceilings_of
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.retry import Blame
+from stillhouse.gen.teachers.signals import KEPT_HEADERS, ceilings_of, passed_on
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Message
@@ -34,12 +40,20 @@ class TeacherClient:
         self.estimator = Estimator(max_output=max_tokens)
         self._endpoints = Endpoints(teacher.urls)
         self._urls = {url: url + interpreter.api.path for url in teacher.urls}
+        self.evidence = Evidence()
+        self._trust = HeaderTrust()
         self._turn = asyncio.Lock()
         self._served = asyncio.Event()
         self._transport = transport
+        transport.prepare(self._urls.values())
         self._clock = clock
         self._keyed_at = clock.monotonic()
         self.reload_key()
+
+    @property
+    def hosts(self) -> list[str]:
+        """Its endpoints' names."""
+        return [endpoint.host for endpoint in self._endpoints.all]
 
     def reload_key(self, *, sent_at: float = math.inf) -> bool:
         """Resolve the key again; whether it is another one than a request of `sent_at` (monotonic) carried.
@@ -65,14 +79,15 @@ class TeacherClient:
                     async with asyncio.timeout(wait_s):
                         await self._served.wait()
 
-    def endpoint(self, *, again: bool) -> Endpoint | None:
+    def endpoint(self, *, again: bool, avoid: Sequence[str] = ()) -> Endpoint | None:
         """The endpoint to send to next, counted as busy until `done`; None where none may be asked any more."""
-        return self._endpoints.pick(now=self._clock.monotonic(), again=again)
+        return self._endpoints.pick(now=self._clock.monotonic(), again=again, avoid=avoid)
 
     def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
         """The request to the endpoint ended; see `Endpoints.done`."""
+        endpoint.suspected = self.evidence.is_suspect(endpoint.host)
         self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
-        if served:
+        if served or endpoint.suspected:
             self._served.set()
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Reply:
@@ -90,22 +105,38 @@ class TeacherClient:
             error.args = (self.interpreter.redact(str(error)),)
             raise
         # Providers count when they let a request in, so an answer that took long says what was left long ago.
-        if told := ceilings_of(reply.headers, age_s=self._clock.monotonic() - sent_at):
-            self.account.told(told)
+        ceilings = ceilings_of(reply.headers, age_s=self._clock.monotonic() - sent_at, refused=reply.status == 429)
+        if reply.status < 400:  # those of a refusal wait until somebody is to blame for it
+            if believed := self._trust.answered(ceilings, sent_at=sent_at, now=self._clock.monotonic()):
+                self.account.told(believed)
+            ceilings = {}
+        elif reply.status == 429:
+            self._trust.refused()
+        body = in_utf8(reply.body, reply.headers.get("content-type", ""))
         # The journal keeps what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
-            body = without_keys(reply.body, keys=self.interpreter.keys)
+            body = without_keys(body, keys=self.interpreter.keys)
         else:
-            body = self.interpreter.redact(reply.body.decode("utf-8", "replace")).encode()
-        return Reply(reply.status, self._kept(reply), body)
+            body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
+        return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
 
     def _kept(self, reply: Reply) -> dict[str, str]:
         headers = reply.headers
         kept = {name: value for name in KEPT_HEADERS if (value := headers.get(name)) is not None}
+        if reply.status >= 300:
+            kept |= passed_on(headers)
         said = "\n".join(kept.values())
         if reply.status < 300 and not any(key and key in said for key in self.interpreter.keys):
             return kept  # nearly always, and cheaper than looking for parts of keys
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
+
+    def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: Endpoint, sent_at: float) -> Blame | None:
+        """Take in what a request of that time came to; who is to blame, where more than its words decides."""
+        now = self._clock.monotonic()
+        if isinstance(outcome, Completion):
+            endpoint.answered = True
+            self.evidence.served(prompt, endpoint=endpoint.host, sent_at=sent_at, now=now)
+        return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now)
 
     def estimate(self, messages: tuple[Message, ...]) -> Cost:
         """What asking this is expected to use."""

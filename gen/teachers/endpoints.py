@@ -6,6 +6,7 @@ all answer so it may be the prompts, and each sample has its own bound.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -14,6 +15,9 @@ OPENS_AFTER = 5
 
 MOST_WAIT_S = 5.0
 
+SUSPECTED_S = 0.05
+"""How soon to look again whether the one request that goes to a suspected endpoint has ended."""
+
 
 @dataclass(slots=True)
 class Endpoint:
@@ -21,6 +25,7 @@ class Endpoint:
 
     url: str
     host: str
+    """Its name: the host, with the path where several are on it."""
     in_flight: int = 0
     asked: int = 0
     """Requests in all."""
@@ -30,6 +35,10 @@ class Endpoint:
     """While its circuit is open: when the next probe may go."""
     probing: bool = False
     """While its circuit is open: whether a probe is out."""
+    suspected: bool = False
+    """Nobody can say yet whether it refuses all requests: one at a time goes to it."""
+    answered: bool = False
+    """An answer came from it."""
 
     @property
     def is_open(self) -> bool:
@@ -42,20 +51,32 @@ class Endpoints:
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         # In random order, for workers with one request each must not all begin with the first.
-        self.all = random.sample([Endpoint(url, urlsplit(url).netloc) for url in urls], k=len(urls))
+        hosts = [urlsplit(url).netloc for url in urls]
+        names = [
+            host if hosts.count(host) == 1 else host + urlsplit(url).path for host, url in zip(hosts, urls, strict=True)
+        ]
+        self.all = random.sample([Endpoint(url, name) for url, name in zip(urls, names, strict=True)], k=len(urls))
 
     def wait_s(self, *, now: float) -> float:
         """Seconds until one may be tried; 0.0: now."""
-        return max(0.0, min(endpoint.probe_at if endpoint.is_open else now for endpoint in self.all) - now)
+        return max(0.0, min(self._free_at(endpoint, now) for endpoint in self.all) - now)
 
-    def pick(self, *, now: float, again: bool = False) -> Endpoint | None:
+    @staticmethod
+    def _free_at(endpoint: Endpoint, now: float) -> float:
+        if endpoint.is_open:
+            return endpoint.probe_at
+        return now + SUSPECTED_S if endpoint.suspected and endpoint.in_flight else now
+
+    def pick(self, *, now: float, again: bool = False, avoid: Sequence[str] = ()) -> Endpoint | None:
         """The endpoint to send to, already counted as busy; None where none may be tried yet.
 
         `again`: for a sample asked before. It probes none while another serves, for a run's last sample, with nobody
-        else under way, would be every probe there is.
+        else under way, would be every probe there is. `avoid`: names of those that refused it, where there are others.
         """
         usable = [] if not again else [endpoint for endpoint in self.all if not endpoint.is_open]
         usable = usable or [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
+        usable = [endpoint for endpoint in usable if not (endpoint.suspected and endpoint.in_flight)]
+        usable = [endpoint for endpoint in usable if endpoint.host not in avoid] or usable
         if not usable:
             return None
         best = min(usable, key=lambda endpoint: (endpoint.in_flight, endpoint.asked))

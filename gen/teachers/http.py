@@ -1,13 +1,15 @@
 """The one module that speaks HTTP: a `Transport` with httpx's interface over aiohttp's connections.
 
-Redirects are not followed: a 3xx is a reply. TLS is always verified.
+Redirects are not followed: a 3xx is a reply. TLS is always verified. Proxies and TLS are settled by `prepare`, before
+the first request; after that every exception is NotSent or Lost.
 """
 
 import asyncio
+import errno
 import os
 import socket
-import urllib.request
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,9 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
 
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
+from stillhouse.gen.teachers.proxies import proxy_for
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
@@ -34,10 +39,12 @@ hour, and deliver a request long after its sample was asked elsewhere; less than
 answer may take as long as it likes: while it is waited for, nothing is unacknowledged but probes."""
 
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
-"""Whether the other side is still there is asked so often while nothing else is sent."""
+"""Whether the other side is still there is asked so often while nothing else is sent; routers, too, forget connections
+that carry nothing (NAT: 60 s)."""
 
-_ENCODINGS = ("gzip", "deflate")
-"""What is decoded though nobody asked for it; a piece that was read inflates to at most a thousand times its size."""
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What httpx reads its certificates from, if set."""
 
 
 class HttpTransport:
@@ -46,45 +53,68 @@ class HttpTransport:
     The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
     of slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies,
     auth), which would cost as much again as the request itself. The environment's proxies are honoured and looked up
-    once a URL: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
+    once for each URL: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
     """
 
     def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._transports: dict[str | None, AiohttpTransport] = {}
+        self._proxies: dict[str, str | None] = {}
         self._routes: dict[str, _Route] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    def prepare(self, urls: Iterable[str]) -> None:
+        """Settle how to reach these URLs, so that what can't work is found before anything is asked.
+
+        Raises:
+            UsageError: the environment's proxy or certificates can't be used; names the variable.
+        """
+        for url in urls:
+            self._proxies[url] = proxy_for(url)
+        self._tls = self._tls or _tls()
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """Send one POST and read its whole reply within `timeout_s` seconds in all.
 
         Raises:
             NotSent: no connection could be made.
-            Lost: timed out, cut, too large or not decodable after it was sent.
+            Lost: timed out, cut or too large after it was sent.
+            UsageError: see `prepare`, where that was not called for the URL.
         """
-        route = self._routes.get(url)
-        if route is None or route.given is not headers:
-            route = self._routes[url] = self._route(url, headers)
-        extensions = {"timeout": {"pool": min(self._connect_timeout_s, timeout_s / 2)}}
+        if url not in self._proxies:
+            self.prepare([url])
         try:
+            route = self._routes.get(url)
+            if route is None or route.given is not headers:
+                route = self._routes[url] = self._route(url, headers)
+            extensions = {"timeout": {"pool": min(self._connect_timeout_s, timeout_s / 2)}}
             async with asyncio.timeout(timeout_s):
                 return await _exchange(route.transport, _Post(route, body, extensions))
         except TimeoutError:
-            raise Lost(f"no whole reply within {timeout_s:g} s") from None
+            raise Lost(f"no whole reply within timeout_s ({timeout_s:g} s); raise it", deadline=True) from None
+        except (NotSent, Lost):
+            raise
         except httpx.TransportError as error:
             raise _translated(error, error.__cause__) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error, error) from None
+        except (ValueError, httpx.InvalidURL) as error:  # no name to look up (UnicodeError), no URL to connect to
+            raise NotSent(f"can't connect to {url}: {type(error).__name__}: {error}") from None
+        except Exception as error:  # of whatever kind, it is of this request: none may end a worker
+            raise Lost(f"{type(error).__name__}: {error}") from error
 
     def _route(self, url: str, headers: Mapping[str, str]) -> "_Route":
-        target = httpx.URL(url)
-        proxy = None
-        if not urllib.request.proxy_bypass(target.netloc.decode()):
-            proxy = urllib.request.getproxies().get(target.scheme)
+        proxy = self._proxies[url]
         if proxy not in self._transports:
+            assert self._tls is not None
             self._transports[proxy] = AiohttpTransport(
-                client=_session, proxy=None if proxy is None else httpx.Proxy(proxy)
+                verify=self._tls, client=self._session, proxy=None if proxy is None else httpx.Proxy(proxy)
             )
-        return _Route(str(target), self._transports[proxy], headers, CIMultiDict(headers))
+        return _Route(str(httpx.URL(url)), self._transports[proxy], headers, CIMultiDict(headers))
+
+    def _session(self) -> aiohttp.ClientSession:
+        assert self._tls is not None
+        return _session(self._tls)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -117,31 +147,42 @@ async def _exchange(transport: AiohttpTransport, request: httpx.Request) -> Repl
     response = await transport.handle_async_request(request)
     try:
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers.raw}
-        encoding = headers.get("content-encoding", "identity").lower()
-        if encoding != "identity" and encoding not in _ENCODINGS:
-            raise Lost(f"the reply is encoded as {encoding[:40]!r}, though identity was asked for")
-        pieces = response.stream if encoding == "identity" else response.aiter_bytes()
         parts: list[bytes] = []
         size = 0
-        async for part in pieces:  # type: ignore[union-attr]
+        async for part in response.stream:  # type: ignore[union-attr]
             parts.append(part)
             size += len(part)
             if size > MAX_REPLY_BYTES:
-                raise Lost(f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB")
-        return Reply(response.status_code, headers, parts[0] if len(parts) == 1 else b"".join(parts))
-    except httpx.DecodingError as error:
-        raise Lost(f"the reply can't be decoded: {error}") from None
+                raise Lost(_TOO_LARGE)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = headers.get("content-encoding")
+        if encoding is not None and not is_plain(encoding):
+            body = decoded(body, encoding, max_bytes=MAX_REPLY_BYTES)
+        return Reply(response.status_code, headers, body)
+    except TooLarge:
+        raise Lost(_TOO_LARGE) from None
     finally:
         await response.aclose()
 
 
-def _session() -> aiohttp.ClientSession:
+_TOO_LARGE = f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB"
+
+
+def _tls() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except (OSError, ssl.SSLError, ValueError) as error:
+        named = next((name for name in _TLS_VARIABLES if os.environ.get(name)), None)
+        if named is None:
+            raise UsageError(f"TLS can't be set up: {error}") from None
+        raise UsageError(
+            f"the environment variable {named} names no usable certificates ({error}); correct it or unset it"
+        ) from None
+
+
+def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
-        limit=0,
-        ttl_dns_cache=60,
-        keepalive_timeout=KEEP_ALIVE_S,
-        ssl=httpx.create_ssl_context(),
-        socket_factory=_socket,
+        limit=0, ttl_dns_cache=60, keepalive_timeout=KEEP_ALIVE_S, ssl=tls, socket_factory=_socket
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -180,6 +221,8 @@ def _translated(error: Exception, cause: BaseException | None) -> NotSent | Lost
         return NotSent(words, certificate=True)
     if isinstance(cause, _NO_CONNECTION):
         return NotSent(words)
+    if isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS:
+        return NotSent(f"no file descriptor is left for a connection ({os.strerror(cause.errno)})")
     if cause is not None and isinstance(cause.__cause__, aiohttp.ClientConnectionResetError):
         # Raised before the first write to a connection that the other side has closed since its last use.
         return NotSent(f"{words}: the connection was closed before")

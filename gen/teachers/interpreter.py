@@ -1,15 +1,20 @@
 """One teacher without a network: what its replies mean, what they cost, and the ids of its records."""
 
+import hashlib
+import re
 from dataclasses import replace
 
 from stillhouse.gen.teachers.keys import redacted
-from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols import api_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RecordIds
 from stillhouse.schemas.teacher import Teacher
+
+_SERIALS = re.compile(rb"[0-9A-Fa-f-]*[0-9][0-9A-Fa-f-]*")
+_SHAPED_BYTES = 2**16
 
 
 class Interpreter:
@@ -20,6 +25,7 @@ class Interpreter:
         self.teacher = teacher
         self.place = place
         self.api = api_of(teacher, ask)
+        self.wants_logprobs = ask.top_logprobs is not None
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str | None, ...] = ()
         """Every key that was in use, the current one last; none of them is in any text that is returned here."""
@@ -27,7 +33,11 @@ class Interpreter:
     def read(self, reply: Reply) -> Outcome:
         """What the reply says, with no key in its words."""
         outcome = self.api.read(reply)
-        return outcome if isinstance(outcome, Completion) else replace(outcome, message=self.redact(outcome.message))
+        if isinstance(outcome, Completion):
+            return outcome
+        if isinstance(outcome, (Malformed, Ambiguous)) and not 300 <= reply.status < 600:
+            outcome = replace(outcome, shape=_shape(reply.body))
+        return replace(outcome, message=self.redact(outcome.message))
 
     def redact(self, text: str) -> str:
         """The text without this teacher's keys."""
@@ -42,3 +52,9 @@ class Interpreter:
         cached_price = price.input if price.cached_input is None else price.cached_input
         fresh = max(0, usage.input_tokens - cached)
         return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / 1e6
+
+
+def _shape(body: bytes) -> str:
+    """A hash of the body that is the same whatever ids and numbers it holds."""
+    plain = _SERIALS.sub(b"#", body[:_SHAPED_BYTES])
+    return hashlib.blake2b(plain, digest_size=8).hexdigest()

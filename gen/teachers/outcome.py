@@ -16,11 +16,11 @@ Classes and signals as published by the providers (2026-11).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeAlias
 
-from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.completion import Completion, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,9 @@ class Overload(_Trouble):
 class Money(_Trouble):
     """The account's money or daily quota is used up."""
 
+    back: str | None = None
+    """When the allowance is back, in words, where the teacher says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Auth(_Trouble):
@@ -81,15 +84,28 @@ class Policy(_Trouble):
 class ServerError(_Trouble):
     """The teacher failed at this request."""
 
+    usage: Usage = field(default_factory=Usage)
+    """What the attempt cost all the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous(_Trouble):
     """Sent, and no whole answer came: it may be billed."""
 
+    deadline: bool = False
+    """It took longer than the recipe's `timeout_s`."""
+    shape: str = ""
+    """Of a whole 2xx reply: equal for bodies that differ in ids and numbers alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Malformed(_Trouble):
     """A 200 that is no answer: it may be billed."""
+
+    usage: Usage = field(default_factory=Usage)
+    """What the attempt cost all the same."""
+    shape: str = ""
+    """Equal for bodies that differ in ids and numbers alone."""
 
 
 Trouble: TypeAlias = (

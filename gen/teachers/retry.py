@@ -1,12 +1,14 @@
 """The one retry policy: what to do with a sample after an attempt, as a value.
 
+Who is to blame for a refusal is weighed elsewhere (`gen.teachers.evidence`) and handed in.
+
 Three budgets are kept apart. Real failures (the teacher failed at this request, or its answer got lost) count towards
 `max_attempts`. Waiting for a limit does not count at all. Overload does not count either, up to a bound so generous
 that only a prompt that itself overloads the teacher meets it. A sample that waits holds no slot.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from tenacity import RetryCallState, Retrying, wait_random_exponential
 
@@ -33,6 +35,12 @@ MAX_OVERLOADS = 60
 MAX_DEATHS = 3
 """A prompt under way when so many workers died alone is poison."""
 
+MAX_ALIKE = 2
+"""A whole reply that comes again the same is not asked for a third time: each may be paid for."""
+
+MAX_DEADLINES = 2
+"""An answer that took longer than the recipe's `timeout_s` so often is given up: each is paid in full."""
+
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 """Full jitter: uniform(0, min(60 s, 0.5 s x 2^(n-1)))."""
 _RETRYING = Retrying(wait=_WAIT)
@@ -50,6 +58,29 @@ class Tries:
     maybe_billed: int = 0
     """Of these, sent without a whole answer."""
     deaths: int = 0
+    deadlines: int = 0
+    """Of the failures, those that took longer than `timeout_s`."""
+    shape: str = ""
+    """Of the last whole reply that was of no use."""
+    alike: int = 0
+    """How often in a row it came."""
+    refused_by: tuple[str, ...] = ()
+    """Endpoints that refused the request as such, or gave that reply."""
+    wasted_input: int = 0
+    """Tokens of replies that were of no use."""
+    wasted_output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Who is to blame for a refusal, by what others met meanwhile."""
+
+    on: Literal["request", "account", "unclear"]
+    wait_s: float = 0.0
+    """Where that is unclear: until the next try."""
+    words: str = ""
+    spares_account: bool = False
+    """Others are served: none of them has to wait for this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +93,8 @@ class Again:
     """Ask again after a wait."""
 
     after_s: float
+    last: bool = False
+    """Behind all others that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,46 +118,89 @@ class Pause:
 Decision: TypeAlias = Settled | Again | GiveUp | Pause
 
 
-def note(outcome: Outcome, tries: Tries) -> None:
+def note(outcome: Outcome, tries: Tries, *, endpoint: str = "", blame: Blame | None = None) -> None:
     """Count an attempt's outcome."""
     match outcome:
+        case ServerError() if blame is not None and blame.on == "account":
+            tries.overloads += 1
         case ServerError():
             tries.failures += 1
+            _waste(outcome, tries)
         case Ambiguous() | Malformed():
             tries.failures += 1
             tries.maybe_billed += 1
+            if isinstance(outcome, Malformed):
+                _waste(outcome, tries)
+            elif outcome.deadline:
+                tries.deadlines += 1
+            again = bool(outcome.shape) and outcome.shape == tries.shape
+            tries.alike = tries.alike + 1 if again else 1
+            tries.shape = outcome.shape
+            tries.refused_by = (*tries.refused_by, endpoint) if again else (endpoint,)
+        case BadRequest():
+            tries.refused_by = (*tries.refused_by, endpoint)
         case Overload():
             tries.overloads += 1
         case _:
             pass
 
 
-def decide(outcome: Outcome, tries: Tries, *, max_attempts: int) -> Decision:
-    """What to do after `outcome`, which `note` has counted."""
+def _waste(outcome: ServerError | Malformed, tries: Tries) -> None:
+    tries.wasted_input += outcome.usage.input_tokens or 0
+    tries.wasted_output += outcome.usage.output_tokens or 0
+
+
+def decide(
+    outcome: Outcome, tries: Tries, *, max_attempts: int, endpoints: int = 1, blame: Blame | None = None
+) -> Decision:
+    """What to do after `outcome`, which `note` has counted; `endpoints`: how many the teacher has."""
+    on = None if blame is None else blame.on
     match outcome:
         case Completion() | Policy():
             return Settled()
         case TooLong():
             return GiveUp("too_long", outcome.message, outcome.status)
         case BadRequest():
+            # What one endpoint of several refuses may be the endpoint's fault: another one is asked.
+            if len(set(tries.refused_by)) < min(2, endpoints) and len(tries.refused_by) < max_attempts:
+                return Again(0.0)
             return GiveUp("bad_request", outcome.message, outcome.status)
+        case Money() | Auth() if blame is not None and on == "request":
+            return GiveUp("bad_request", f"{blame.words}: {outcome.message}", outcome.status)
+        case Money() | Auth() if blame is not None and on == "unclear":
+            return Again(blame.wait_s, last=True)
         case Money():
-            return Pause(f"{_said(outcome)}: its account has no money or quota left", auth=False)
+            back = f", and is back at {outcome.back}" if outcome.back else ""
+            return Pause(f"{_said(outcome)}: its account has no money or quota left{back}", auth=False)
         case Auth():
             return Pause(f"{_said(outcome)}: check its api_key and its address", auth=True)
+        case Rate() | Ramp() | Overload() if blame is not None and on == "request":
+            return GiveUp("overload", f"{blame.words}: {outcome.message}", outcome.status)
         case Rate() | Ramp():
             # The account as a whole waits as told (gen.limits); this sample is simply next in line.
-            return Again(0.0)
+            return Again(0.0) if blame is None else Again(blame.wait_s, last=True)
+        case ServerError() if on == "account" and tries.overloads < MAX_OVERLOADS:
+            return Again(backoff_s(tries.overloads))
         case Overload():
             if tries.overloads >= MAX_OVERLOADS:
                 return GiveUp("overload", outcome.message, outcome.status)
             return Again(max(backoff_s(tries.overloads), outcome.retry_after_s or 0.0))
         case ServerError() | Ambiguous() | Malformed():
-            if tries.failures >= max_attempts:
+            if tries.failures >= max_attempts or tries.deadlines >= MAX_DEADLINES:
                 return GiveUp(_KINDS[type(outcome)], outcome.message, outcome.status)
+            if _came_again(outcome, tries, endpoints=endpoints):
+                words = f"{outcome.message} (the same reply came {tries.alike} times)"
+                return GiveUp(_KINDS[type(outcome)], words, outcome.status)
             return Again(backoff_s(tries.failures))
         case _:
             assert_never(outcome)
+
+
+def _came_again(outcome: Outcome, tries: Tries, *, endpoints: int) -> bool:
+    """True if a whole reply came again the same, where there are others from another endpoint too."""
+    if not isinstance(outcome, (Malformed, Ambiguous)) or not outcome.shape:
+        return False
+    return tries.alike >= MAX_ALIKE and len(set(tries.refused_by)) >= min(2, endpoints)
 
 
 def _said(outcome: Money | Auth) -> str:

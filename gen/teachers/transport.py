@@ -4,9 +4,11 @@ A reply is bytes with a status; whatever else can happen is either `NotSent` (th
 teacher may have worked, and billed).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from stillhouse.gen.limits.shares import Ceiling, Resource
 
 
 class NotSent(Exception):
@@ -18,7 +20,11 @@ class NotSent(Exception):
 
 
 class Lost(Exception):
-    """The request was sent, perhaps in part, and no whole reply came."""
+    """The request was sent, perhaps in part, and no whole reply came. `deadline`: because it took too long."""
+
+    def __init__(self, message: str, *, deadline: bool = False) -> None:
+        super().__init__(message)
+        self.deadline = deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,18 @@ class Reply:
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+    latency_s: float = 0.0
+    """Seconds from the request's first byte to the reply's last."""
+    ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
+    """What its headers leave of the account's limits."""
 
 
 class Transport(Protocol):
     """What sends a body to an endpoint and returns its reply."""
+
+    def prepare(self, urls: Iterable[str]) -> None:
+        """Settle how to reach these URLs; see `HttpTransport.prepare`."""
+        ...
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """Send one request; see `HttpTransport.post`."""

@@ -11,6 +11,7 @@ from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, sealed_chunks
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta, read_metas
 from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
 
 
@@ -41,10 +42,15 @@ class Summary(BaseModel):
     """Whether source rows are left that a `limit` kept from being planned."""
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
+    finish_words: dict[str, int] = {}
+    wasted_input_tokens: int = 0
+    wasted_output_tokens: int = 0
+    tool_calls: int = 0
+    no_logprobs: int = 0
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
-        return self.model_dump_json(exclude={"pilot", "rejected_by_reason", "failed_by_kind"})
+        return self.model_dump_json(exclude=_FOR_PEOPLE)
 
     def as_text(self) -> str:
         """For people."""
@@ -61,15 +67,58 @@ class Summary(BaseModel):
             lines.append(f"  spend      ${self.usd:,.4f}")
         if self.maybe_billed:
             lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}")
+        if self.wasted_input_tokens or self.wasted_output_tokens:
+            used = f"{self.wasted_input_tokens:,} tokens in, {self.wasted_output_tokens:,} out"
+            lines.append(f"  billed for replies of no use: {used}")
+        if self.finish_words:
+            words = _kinds({inert(word): count for word, count in self.finish_words.items()})
+            lines.append(f"  finish reasons not known{words}: `finish_reasons` of the teacher can say what they mean")
+        lines += [f"  {word}" for word in self.warnings()]
         if self.requests:
             lines.append(f"  this call  {self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s")
         return "\n".join(lines)
+
+    def warnings(self) -> list[str]:
+        """What whoever trains on the records should know."""
+        found = []
+        if self.no_logprobs:
+            found.append(
+                f"{self.no_logprobs:,} records lack the log probabilities that were asked for (ask.top_logprobs)"
+            )
+        if self.tool_calls:
+            found.append(
+                f"{self.tool_calls:,} records hold tool calls, in the column tool_calls: to train on completion alone, "
+                "leave them out"
+            )
+        return found
+
+    def why_useless(self) -> str | None:
+        """What to say of a finished dataset that holds no record though something was asked; else None."""
+        if self.state != "done" or self.records or not self.rejected + self.failed:
+            return None
+        why = f"{self.rejected:,} rejected{_kinds(self.rejected_by_reason)}, {self.failed:,} failed"
+        return (
+            f"everything is settled, and nothing of it is a record: {why}{_kinds(self.failed_by_kind)}. `stillhouse "
+            f"report {self.dataset}` shows some of them; Failures can be asked again with `stillhouse retry`"
+        )
 
     def _prompts(self) -> str:
         if self.prompts is None:
             return "not known yet"
         told = f"{self.prompts:,} ({self.duplicates or 0:,} duplicate, {self.bad or 0:,} bad)"
         return f"{told}, a pilot: `run` without --limit asks the rest" if self.pilot else told
+
+
+_FOR_PEOPLE = {
+    "pilot",
+    "rejected_by_reason",
+    "failed_by_kind",
+    "finish_words",
+    "wasted_input_tokens",
+    "wasted_output_tokens",
+    "tool_calls",
+    "no_logprobs",
+}
 
 
 def _number(value: int | None) -> str:
@@ -125,6 +174,11 @@ def summarise(
         pilot=_is_pilot(sources),
         rejected_by_reason=counts.rejected,
         failed_by_kind=failed,
+        finish_words=counts.finish_words,
+        wasted_input_tokens=counts.wasted_input_tokens,
+        wasted_output_tokens=counts.wasted_output_tokens,
+        tool_calls=counts.tool_calls,
+        no_logprobs=counts.no_logprobs,
     )
 
 

@@ -18,26 +18,39 @@ from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.teachers.account import UNUSED, Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.endpoints import Endpoint
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, kind_of
-from stillhouse.gen.teachers.retry import Again, Decision, Pause
+from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
+    BadRequest,
+    Malformed,
+    Outcome,
+    Overload,
+    Ramp,
+    Rate,
+    ServerError,
+    kind_of,
+)
+from stillhouse.gen.teachers.retry import Again, Blame, Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.completion import Completion
 
+LACKING = 3
+"""So many answers without what was asked for are worth a word."""
+
 STARTING_PAUSE_S = 1.0
 """A 429 that says no time pauses the account for so long."""
 
-_Work: TypeAlias = tuple[Held, int, bool]
-"""(chunk, ordinal, whether it was asked before)."""
+_Work: TypeAlias = tuple[Held, int, bool, bool]
+"""(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
 
 
 class _WorkQueue(asyncio.Queue[_Work]):
-    """First in, first out, but a sample asked before comes first: its chunk waits for it."""
+    """First in, first out, but most samples asked before come first: their chunks wait for them."""
 
     def _put(self, item: _Work) -> None:
         queue: Any = self._queue  # type: ignore[attr-defined]
-        queue.appendleft(item) if item[2] else queue.append(item)
+        queue.appendleft(item) if item[3] else queue.append(item)
 
 
 class Host(Protocol):
@@ -49,6 +62,10 @@ class Host(Protocol):
 
     def fail(self, error: StillhouseError) -> None:
         """Stop in good order because of this error."""
+        ...
+
+    def heard(self, held: Held) -> None:
+        """A reply came for the chunk."""
         ...
 
     def taken(self) -> None:
@@ -63,9 +80,17 @@ class Host(Protocol):
 class Asker:
     """See the module."""
 
-    def __init__(self, host: Host, *, clients: Sequence[TeacherClient], fence: Fence, clock: Clock) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        clients: Sequence[TeacherClient],
+        fence: Fence,
+        clock: Clock,
+        connections: int = 2**20,
+    ) -> None:
+        """`connections`: how many the process can have at once."""
         self.counters = Counters()
-        self.any_answer = False
         self.largest_reply_bytes = 0
         self._host = host
         self._clients = {client.teacher.name: client for client in clients}
@@ -74,11 +99,24 @@ class Asker:
         self._clock = clock
         self._work = {client: _WorkQueue() for client in clients}
         self._slots: dict[TeacherClient, list[asyncio.Task[None]]] = {client: [] for client in clients}
+        self._connections = connections
+        self._lacking: dict[str, int] = {}
+        """By teacher: answers without the log probabilities that were asked for."""
         self._stopping = False
+        self._asking = asyncio.Event()
+        self._asking.set()
 
     def stop(self) -> None:
         """Send nothing new; what is under way goes on."""
         self._stopping = True
+
+    def hold(self) -> None:
+        """Send nothing new until `go_on`."""
+        self._asking.clear()
+
+    def go_on(self) -> None:
+        """Send again."""
+        self._asking.set()
 
     def cancel(self) -> None:
         """End the slots."""
@@ -105,13 +143,22 @@ class Asker:
             self._put(held, ordinal, again=False)
 
     def fill_slots(self) -> None:
-        """Have as many slots as the leases allow; too many only wait."""
+        """Have as many slots as the leases and the process's file descriptors allow; too many only wait."""
+        room = self._connections - sum(map(len, self._slots.values()))
         for client, slots in self._slots.items():
-            slots += [self._host.spawn(self._slot, client) for _ in range(client.account.slots - len(slots))]
+            wanted = client.account.slots - len(slots)
+            if wanted > room:
+                self.counters.note(
+                    f"a worker keeps to {self._connections} requests in flight: its process may open no more files "
+                    "(`ulimit -Hn`); raise that, or use more workers (`run.workers`)"
+                )
+            slots += [self._host.spawn(self._slot, client) for _ in range(min(wanted, room))]
+            room -= max(0, min(wanted, room))
 
     async def _slot(self, client: TeacherClient) -> None:
         while True:
-            held, ordinal, again = await self._work[client].get()
+            held, ordinal, again, _ = await self._work[client].get()
+            await self._asking.wait()
             self._host.taken()
             if self._stopping or held.abandoned:
                 continue
@@ -132,7 +179,8 @@ class Asker:
         held.under_way += 1
         try:
             holds_back = self._stopping or held.abandoned or client.account.is_paused
-            if holds_back or (endpoint := client.endpoint(again=again)) is None:
+            avoid = held.open.tries(ordinal).refused_by
+            if holds_back or (endpoint := client.endpoint(again=again, avoid=avoid)) is None:
                 self._put(held, ordinal, again=again)
                 return
             tally.requests += 1
@@ -140,13 +188,20 @@ class Asker:
             sent_at = self._clock.monotonic()
             served: bool | None = False
             try:
-                outcome, decision = await self._attempt(held, ordinal, client, endpoint)
-                served = _served(outcome)
+                outcome, decision, blame = await self._attempt(held, ordinal, client, endpoint)
+                served = _served(outcome, endpoint)
+                self._host.heard(held)
             finally:
                 client.done(endpoint, served=served)
+                if served is None and endpoint.is_open and not endpoint.answered:
+                    self.counters.note(
+                        f"teacher {client.teacher.name}: endpoint {endpoint.host} has answered nothing yet, while "
+                        f"others do; its samples go to them. It said: {getattr(outcome, 'message', '')}"
+                    )
             latency_s = self._clock.monotonic() - sent_at
-            refused = isinstance(outcome, (Rate, Ramp))
-            used = self._heard(client, endpoint, outcome, prompt.messages, latency_s=latency_s)
+            spared = blame is not None and (blame.on == "request" or blame.spares_account)
+            refused = isinstance(outcome, (Rate, Ramp)) and not spared
+            used = self._heard(client, endpoint, outcome, prompt.messages, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
@@ -155,7 +210,7 @@ class Asker:
                 client.account.settle(cost, used)
             held.ended()
         if not held.abandoned:
-            self._follow(held, ordinal, client, decision, sent_at=sent_at)
+            self._follow(held, ordinal, client, endpoint, decision, sent_at=sent_at)
 
     async def _reserved(self, client: TeacherClient, cost: Cost) -> None:
         """Wait for the fence and then for a share of the limits.
@@ -172,27 +227,43 @@ class Asker:
 
     async def _attempt(
         self, held: Held, ordinal: int, client: TeacherClient, endpoint: Endpoint
-    ) -> tuple[Outcome, Decision]:
+    ) -> tuple[Outcome, Decision, Blame | None]:
         body = client.interpreter.api.body(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
         at, start = self._clock.time(), self._clock.monotonic()
         place = client.interpreter.place
         held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
         outcome: Overload | Ambiguous
+        blame: Blame | None = None
+
+        def weigh(outcome: Outcome) -> Blame | None:
+            nonlocal blame
+            prompt = (held.open.chunk.id, ordinal // held.open.samples)
+            blame = client.weigh(prompt, outcome, endpoint=endpoint, sent_at=start)
+            return blame
+
         try:
             reply = await client.post(endpoint, body)
         except NotSent as error:
             if error.certificate:
                 raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None
             outcome = Overload(str(error))
-            return outcome, held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place)
+            return (
+                outcome,
+                held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place, endpoint=endpoint.host),
+                None,
+            )
         except Lost as error:
-            outcome = Ambiguous(str(error))
-            return outcome, held.open.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place)
+            outcome = Ambiguous(str(error), deadline=error.deadline)
+            return (
+                outcome,
+                held.open.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host),
+                None,
+            )
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
         while True:
             try:
-                return held.open.answered(
+                read, decision = held.open.answered(
                     ordinal,
                     reply,
                     at=at,
@@ -200,58 +271,101 @@ class Asker:
                     endpoint=endpoint.host,
                     read=client.interpreter.read,
                     place=place,
+                    weigh=weigh,
                 )
             except StoreAway as error:  # a full disk may have room again before a stopping worker ends
                 self._host.fail(error)
                 await asyncio.sleep(1.0)
+                continue
+            if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
+                client.account.told(reply.ceilings)
+            return read, decision, blame
 
     def _heard(
-        self, client: TeacherClient, endpoint: Endpoint, outcome: Outcome, messages: Any, *, latency_s: float
+        self,
+        client: TeacherClient,
+        endpoint: Endpoint,
+        outcome: Outcome,
+        messages: Any,
+        *,
+        latency_s: float,
+        spared: bool,
     ) -> Cost | None:
-        """Count an outcome and tell the account of it; what the request used, None where that is not known."""
+        """Count an outcome and tell the account of it; what the request used, None where that is not known.
+
+        `spared`: it is this one request's own, and slows nobody else.
+        """
         counters, account = self.counters, client.account
         if isinstance(outcome, Completion):
-            self.any_answer = True
             tally = counters.of(client.teacher.name)
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
+            if client.interpreter.wants_logprobs and outcome.logprobs is None:
+                self._lacks_logprobs(client)
             account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
             return client.learn(messages, outcome)
         counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
+        if spared:
+            return Cost(0, 0)
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
             account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp))
             return Cost(0, 0)
         if not isinstance(outcome, (Overload, Ambiguous)):
             account.served(latency_s=latency_s, tokens=0)
-        elif not endpoint.is_open:  # probes of one that is down say nothing of how much the account bears
+        elif not endpoint.is_open and not _cut_on_the_way(
+            outcome
+        ):  # probes of one that is down say nothing of how much the account bears
             account.refused()
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
-    def _follow(self, held: Held, ordinal: int, client: TeacherClient, decision: Decision, *, sent_at: float) -> None:
+    def _lacks_logprobs(self, client: TeacherClient) -> None:
+        """Say once that log probabilities were asked for and do not come."""
+        name = client.teacher.name
+        self._lacking[name] = self._lacking.get(name, 0) + 1
+        if self._lacking[name] == LACKING:
+            self.counters.note(
+                f"teacher {name}: log probabilities were asked for (ask.top_logprobs), and {LACKING} answers came "
+                "without any: their column is null. Does this server, and this model on it, give them?"
+            )
+
+    def _follow(
+        self, held: Held, ordinal: int, client: TeacherClient, endpoint: Endpoint, decision: Decision, *, sent_at: float
+    ) -> None:
         match decision:
-            case Again(after_s):
-                self._ask_again(held, ordinal, after_s)
+            case Again(after_s, last):
+                self._ask_again(held, ordinal, after_s, first=not last)
             case Pause(reason, auth):
                 if not (auth and client.reload_key(sent_at=sent_at)):
-                    raise TeacherPaused(f"teacher {client.teacher.name} {reason}; then run the same command again")
-                self._ask_again(held, ordinal, 0.0)
+                    where = f" at {endpoint.host}" if len(client.teacher.urls) > 1 else ""
+                    raise TeacherPaused(
+                        f"teacher {client.teacher.name}{where} {reason}; then run the same command again"
+                    )
+                self._ask_again(held, ordinal, 0.0, first=True)
             case _:
                 if held.open.left == 0:
                     self._host.settled(held)
 
-    def _ask_again(self, held: Held, ordinal: int, after_s: float) -> None:
+    def _ask_again(self, held: Held, ordinal: int, after_s: float, *, first: bool) -> None:
         if after_s <= 0:
-            self._put(held, ordinal, again=True)
+            self._put(held, ordinal, again=True, first=first)
             return
-        asyncio.get_running_loop().call_later(after_s, functools.partial(self._put, held, ordinal, again=True))
+        put = functools.partial(self._put, held, ordinal, again=True, first=first)
+        asyncio.get_running_loop().call_later(after_s, put)
 
     def _client(self, held: Held, ordinal: int) -> TeacherClient:
         return self._clients[held.open.teacher(ordinal).teacher.name]
 
-    def _put(self, held: Held, ordinal: int, *, again: bool) -> None:
-        self._work[self._client(held, ordinal)].put_nowait((held, ordinal, again))
+    def _put(self, held: Held, ordinal: int, *, again: bool, first: bool | None = None) -> None:
+        self._work[self._client(held, ordinal)].put_nowait((held, ordinal, again, again if first is None else first))
 
 
-def _served(outcome: Outcome) -> bool | None:
+def _served(outcome: Outcome, endpoint: Endpoint) -> bool | None:
     """What an outcome says of its endpoint; see `Endpoints.done`."""
-    return None if isinstance(outcome, Malformed) else not isinstance(outcome, (Overload, Ambiguous, ServerError))
+    if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
+        return None  # another model, or no API at all, may be there
+    return not isinstance(outcome, (Overload, Ambiguous, ServerError)) or _cut_on_the_way(outcome)
+
+
+def _cut_on_the_way(outcome: Outcome) -> bool:
+    """True if a gateway or the recipe's `timeout_s` ended the wait, which tells of this one answer's length."""
+    return isinstance(outcome, Ambiguous) and (outcome.deadline or (outcome.status or 0) >= 400)

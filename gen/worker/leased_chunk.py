@@ -1,7 +1,10 @@
 """A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
@@ -14,6 +17,9 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.open_chunk import OpenChunk, TeacherOf
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
+
+SHARDS_LOOKED_AT = 16
+"""Where earlier runs got records from a teacher, one of so many shards has one."""
 
 ROOM_BYTES = 32 * 2**20
 """Asking stops when the journals' disk has no more room than this, beside that for replies as large as the largest."""
@@ -102,6 +108,15 @@ class Hands:
         """Ship what dead workers left on this node; the chunks it was of."""
         return sweep(self._store, self._root)
 
-    def any_sealed(self) -> bool:
-        """Whether the dataset has a shard."""
-        return next(sealed_chunks(self._store), None) is not None
+    def has_records(self, *, teacher: str, endpoint: str) -> bool:
+        """True if one of the dataset's first shards holds a record of this teacher at this endpoint.
+
+        Raises:
+            DatasetError, StoreAway: a shard can't be read.
+        """
+        for chunk in itertools.islice(sealed_chunks(self._store), SHARDS_LOOKED_AT):
+            with self._store.open(chunk.data_key) as file:
+                table = pq.read_table(file, columns=["teacher", "endpoint"])
+            if (teacher, endpoint) in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                return True
+        return False

@@ -5,17 +5,34 @@ they left it in, less what was under way.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Protocol
+import struct
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import orjson
 
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import ERROR_BODY_BYTES, NOTES, Frame, Kind, encode
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, Overload
-from stillhouse.gen.teachers.retry import MAX_DEATHS, Decision, GiveUp, Settled, Tries, decide, note
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload
+from stillhouse.gen.teachers.retry import (
+    MAX_DEATHS,
+    Again,
+    Blame,
+    Decision,
+    GiveUp,
+    Pause,
+    Settled,
+    Tries,
+    decide,
+    note,
+)
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.rows import reject_reason
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.prompt import Prompt
 
 Place = tuple[int, int]
@@ -24,8 +41,33 @@ Place = tuple[int, int]
 REMEMBERED_BYTES = 4 * 2**20
 """Of a chunk's replies: what they said is kept until the seal, which need not read them twice."""
 
-MIN_ALIKE = 3
-"""So many prompts, all of a chunk, refused alike tell of the recipe; fewer may just be bad ones."""
+_AS_KEPT = struct.Struct("<f")
+"""A latency is read as the journal keeps it, by whoever reads it."""
+
+UNPAID = ("bad_request", "too_long", "overload")
+"""Kinds of Failures that cost nothing, unless a reply before did."""
+
+HEAD_BYTES = 300
+"""How much of a reply is shown where a run stops for what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a sample came to, as the guard counts it."""
+
+    teacher: str
+    endpoint: str
+    prompt: Hashable
+    reason: str | None
+    """Why it is rejected or a Failure; None: a record."""
+    words: str = ""
+    word: str = ""
+    """The answer's own word for why it ends."""
+    head: str = ""
+    """Of the reply."""
+    settled: bool = True
+    """False: it was of no use, and is asked for once more."""
+    ordinal: int = -1
 
 
 class OpenChunk:
@@ -56,6 +98,8 @@ class OpenChunk:
         """Samples that are the chunk's to ask."""
         self.left = self.asked
         """Of these, not settled."""
+        self.settlements: list[Settlement] = []
+        """Samples settled by replies since somebody took these out."""
 
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
@@ -90,12 +134,22 @@ class OpenChunk:
         self._tries.setdefault(ordinal, Tries()).attempts += 1
 
     def unanswered(
-        self, ordinal: int, kind: Kind, outcome: Overload | Ambiguous, *, at: float, place: int | None = None
+        self,
+        ordinal: int,
+        kind: Kind,
+        outcome: Overload | Ambiguous,
+        *,
+        at: float,
+        place: int | None = None,
+        endpoint: str = "",
     ) -> Decision:
         """The attempt ended without a reply."""
-        frame = Frame(kind, ordinal, at, teacher=place)
+        frame = Frame(kind, ordinal, at, endpoint=endpoint, teacher=place)
         self.journal.append(frame)
-        return self._judge(frame, outcome, None)
+        decision = self._judge(frame, outcome, None)
+        if isinstance(outcome, Ambiguous) and outcome.deadline:  # which the frame does not say
+            self._note_decision(frame, decision, None)
+        return decision
 
     def answered(
         self,
@@ -107,15 +161,20 @@ class OpenChunk:
         endpoint: str,
         read: Callable[[Reply], Outcome],
         place: int | None = None,
+        weigh: Callable[[Outcome], Blame | None] = lambda outcome: None,
     ) -> tuple[Outcome, Decision]:
-        """A reply came: it is in the journal before it is read."""
+        """A reply came: it is in the journal before it is read. `weigh`: who is to blame, by what others met."""
         if reply.status >= 300:  # cut before it is read, so that whoever reads the journal reads the same
             reply = replace(reply, body=reply.body[:ERROR_BODY_BYTES])
+        (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
+        reply = replace(reply, latency_s=latency_s)
         headers = tuple(reply.headers.items())
         frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body, headers, place)
         kept_at = self.journal.append(frame)
         outcome = read(reply)
-        decision = self._judge(frame, outcome, kept_at)
+        blame = weigh(outcome)
+        decision = self._judge(frame, outcome, kept_at, blame)
+        self._note_decision(frame, decision, blame)
         if self.answers[ordinal] is kept_at and self._remembered_bytes + len(reply.body) <= REMEMBERED_BYTES:
             self._outcomes[ordinal] = outcome
             self._remembered_bytes += len(reply.body)
@@ -127,21 +186,77 @@ class OpenChunk:
 
     def _read(self, frame: Frame) -> Outcome:
         """What the reply in the frame says, to the teacher that the frame names."""
-        reply = Reply(frame.status, dict(frame.headers), frame.body)
+        reply = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
         return self.teacher(frame.ordinal, frame.teacher).read(reply)
 
-    def _judge(self, frame: Frame, outcome: Outcome, place: Place | None) -> Decision:
+    def _note_decision(self, frame: Frame, decision: Decision, blame: Blame | None) -> None:
+        """Keep a decision that the sample's own frames don't explain, see `_decided`."""
+        decided: dict[str, Any] = {}
+        if blame is not None and blame.on == "account" and not isinstance(decision, Pause):
+            decided = {"blame": "account"}
+        elif isinstance(decision, GiveUp) and (blame is not None or frame.kind is Kind.LOST):
+            decided = {"give_up": decision.kind, "message": decision.message, "status": decision.status}
+        if decided:
+            body = orjson.dumps(decided)
+            self.journal.append(Frame(Kind.DECIDED, frame.ordinal, frame.at, body=body, teacher=frame.teacher))
+
+    def _decided(self, frame: Frame, place: Place | None, *, known: bool) -> None:
+        """Take over the decision in a frame, on the attempt whose reply is at `place`; `known`: that was seen."""
+        decided, ordinal = orjson.loads(frame.body), frame.ordinal
+        kind = decided.get("give_up")
+        if decided.get("reopen"):
+            if ordinal in self.given_up:
+                self._tries[ordinal] = Tries()
+            self._reopen(ordinal)
+        elif not known:
+            pass
+        elif kind in RETRYABLE:
+            reason = GiveUp(kind, decided["message"], decided["status"])
+            if not self._settled[ordinal]:
+                self._settle(ordinal, place, reason)
+            elif ordinal in self.given_up:
+                self.given_up[ordinal] = reason
+        elif decided.get("blame") == "account" and (tries := self._tries.get(ordinal)) is not None and tries.failures:
+            tries.failures -= 1
+            tries.overloads += 1
+            self._reopen(ordinal)
+
+    def _judge(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
         ordinal = frame.ordinal
         tries = self._tries.setdefault(ordinal, Tries())
-        note(outcome, tries)
-        decision = decide(outcome, tries, max_attempts=self.teacher(ordinal, frame.teacher).teacher.max_attempts)
+        note(outcome, tries, endpoint=frame.endpoint, blame=blame)
+        teacher = self.teacher(ordinal, frame.teacher).teacher
+        decision = decide(
+            outcome, tries, max_attempts=teacher.max_attempts, endpoints=max(1, len(teacher.urls)), blame=blame
+        )
         if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
             self._settle(ordinal, place, decision)
+            self.settlements.append(self._settlement(frame, outcome, decision))
+        elif isinstance(outcome, Malformed) and isinstance(decision, Again):
+            given_up = GiveUp("malformed", outcome.message, outcome.status)
+            self.settlements.append(replace(self._settlement(frame, outcome, given_up), settled=False))
         elif isinstance(decision, Settled) and ordinal in self.given_up:
             # Two owners asked it, for a while unknown to each other: a paid answer is worth more than a Failure.
             del self.given_up[ordinal]
             self.answers[ordinal] = place
         return decision
+
+    def _settlement(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp) -> Settlement:
+        teacher = self.teacher(frame.ordinal, frame.teacher)
+        prompt = self.prompt(frame.ordinal)
+        reason: str | None = "refused"
+        words = word = ""
+        if isinstance(decision, GiveUp):
+            reason, words = decision.kind, f"HTTP {decision.status}: {decision.message}"
+        elif isinstance(outcome, Completion):
+            reason, word = reject_reason(outcome, prompt), outcome.finish_reason_raw or ""
+            words = f"finish_reason {word!r}"
+        if reason is None:
+            return Settlement(teacher.teacher.name, frame.endpoint, prompt.key, None, ordinal=frame.ordinal)
+        head = teacher.redact(" ".join(frame.body[:HEAD_BYTES].decode("utf-8", "replace").split()))
+        return Settlement(
+            teacher.teacher.name, frame.endpoint, prompt.key, reason, words, word, head, ordinal=frame.ordinal
+        )
 
     def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
         self._settled[ordinal] = 1
@@ -155,13 +270,15 @@ class OpenChunk:
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
         """Take in what earlier owners left, copying it into this journal; a frame may come any number of times.
 
-        Notes, and frames of other stages than the teacher's, are copied and say nothing here.
+        Notes but DECIDED, and frames of other stages than the teacher's, are copied and say nothing here.
 
         `died`: the last owner's process died alone, so that what it had under way may have killed it.
         """
         attempts: dict[tuple[int, float], Frame | None] = {}
         """(ordinal, at) to its SENT frame; None: it has ended."""
         copied: set[bytes] = set()
+        unsettled: dict[tuple[int, float], Place] = {}
+        """(ordinal, at) to a reply that settled nothing, or gave its sample up."""
         for frame in frames:
             self.had_owners = True
             if frame.stage or frame.kind in NOTES:
@@ -169,6 +286,9 @@ class OpenChunk:
                 if digest not in copied:
                     copied.add(digest)
                     self.journal.append(frame)
+                    attempt = (frame.ordinal, frame.at)
+                    if frame.kind is Kind.DECIDED and not frame.stage and frame.ordinal < len(self.answers):
+                        self._decided(frame, unsettled.get(attempt), known=attempt in attempts)
                 continue
             if frame.teacher is not None and frame.teacher >= len(self._teacher_of.teachers):
                 continue
@@ -182,7 +302,10 @@ class OpenChunk:
             elif attempts[attempt] is None or frame.kind is Kind.SENT:
                 continue
             attempts[attempt] = frame if frame.kind is Kind.SENT else None
-            self._fold(frame, self.journal.append(frame))
+            kept_at = self.journal.append(frame)
+            self._fold(frame, kept_at)
+            if frame.kind is Kind.ANSWERED and (not self._settled[frame.ordinal] or frame.ordinal in self.given_up):
+                unsettled[attempt] = kept_at
         for sent in attempts.values():
             if sent is not None:
                 frame = sent._replace(kind=Kind.DIED if died else Kind.CUT)
@@ -213,11 +336,22 @@ class OpenChunk:
             reason = f"{tries.deaths} workers died while it was under way"
             self._settle(ordinal, None, GiveUp("poison", reason, None))
 
-    def alike_failure(self) -> GiveUp | None:
-        """The failure all samples share, where every one of them, of several prompts, was refused as a bad request."""
-        reasons = list(self.given_up.values())
-        alike = len(reasons) == self.asked and {reason.kind for reason in reasons} == {"bad_request"}
-        return reasons[0] if alike and len(self.chunk.prompts) >= MIN_ALIKE else None
+    def reopen_unpaid(self, *, teacher: str, at: float) -> None:
+        """Have the teacher's Failures that cost nothing asked again by whoever has the chunk next."""
+        for ordinal, reason in list(self.given_up.items()):
+            tries = self.tries(ordinal)
+            costs = tries.maybe_billed or tries.wasted_input or tries.wasted_output
+            if reason.kind in UNPAID and not costs and self.teacher(ordinal).teacher.name == teacher:
+                self.journal.append(Frame(Kind.DECIDED, ordinal, at, body=orjson.dumps({"reopen": True})))
+                self._tries[ordinal] = Tries()
+                self._reopen(ordinal)
+
+    def _reopen(self, ordinal: int) -> None:
+        if self.given_up.pop(ordinal, None) is not None:
+            self.settlements = [each for each in self.settlements if each.ordinal != ordinal]
+            self.answers[ordinal] = None
+            self._settled[ordinal] = 0
+            self.left += 1
 
 
 class TeacherOf(Protocol):

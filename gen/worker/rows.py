@@ -36,8 +36,8 @@ def reject_reason(completion: Completion, prompt: Prompt) -> RejectReason | None
     if _truncated(prompt, completion.usage):
         return "prompt_truncated"
     if not (completion.text and completion.text.strip()) and not completion.tool_calls:
-        return "empty"
-    return None
+        return "only_reasoning" if completion.reasoning else "empty"
+    return "markup" if completion.markup else None
 
 
 def _truncated(prompt: Prompt, usage: Usage) -> bool:

@@ -26,6 +26,10 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.record import RejectReason
 
+MOST_WORDS = 50
+"""Unknown finish reasons of a shard that are told apart; an answer can end with any word."""
+MOST_WORD_CHARS = 60
+
 
 class Sealer:
     """Writes the files of one open chunk, all of whose samples are settled."""
@@ -50,7 +54,9 @@ class Sealer:
         """By prompt key, the answers that are in earlier shards: fingerprint to record id."""
         self._models: dict[str, set[str]] = {}
         """By teacher, as its answers name them."""
-        self._maybe_billed = self._input = self._output = 0
+        self._maybe_billed = self._input = self._output = self._wasted_input = self._wasted_output = 0
+        self._finish_words: Counter[str] = Counter()
+        self._tool_calls = self._no_logprobs = 0
         self._usd: float | None = None
 
     def seal(self) -> ShardCounts | None:
@@ -100,6 +106,8 @@ class Sealer:
             ordinal = number * self._open.samples + sample
             tries = self._open.tries(ordinal)
             self._maybe_billed += tries.maybe_billed
+            self._wasted_input += tries.wasted_input
+            self._wasted_output += tries.wasted_output
             place = self._open.answers[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
             teacher = self._open.teacher(ordinal, frame.teacher if frame else None)
@@ -136,6 +144,10 @@ class Sealer:
                 reason = "duplicate_answer"
             if reason is None:
                 seen[answer] = sample_rows.record_id
+                self._tool_calls += outcome.tool_calls is not None
+                self._no_logprobs += self._recipe.ask.top_logprobs is not None and outcome.logprobs is None
+            elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
+                self._finish_words[(outcome.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
         inline = self._recipe.dataset.reasoning == "inline"
         if reason is None:
             assert isinstance(outcome, Completion)
@@ -193,6 +205,11 @@ class Sealer:
                 input_tokens=self._input,
                 output_tokens=self._output,
                 usd=self._usd,
+                wasted_input_tokens=self._wasted_input,
+                wasted_output_tokens=self._wasted_output,
+                finish_words=dict(self._finish_words),
+                tool_calls=self._tool_calls,
+                no_logprobs=self._no_logprobs,
             ),
         )
 

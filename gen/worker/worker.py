@@ -5,6 +5,7 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused
+from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused, TeacherPaused, cause_of
 from stillhouse.gen.journal.shipping import SHIP_BYTES
 from stillhouse.gen.limits.shares import SHARE_RENEW_S
 from stillhouse.gen.store.base import Store
@@ -24,9 +25,13 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
+from stillhouse.gen.worker.guard import Guard, Useless
 from stillhouse.gen.worker.leased_chunk import Hands, Held
 from stillhouse.schemas.recipe import Recipe
+
+_log = logging.getLogger("stillhouse")
 
 LOOK_S = 0.25
 """How often it looks whether a journal is far behind."""
@@ -74,7 +79,16 @@ class Worker:
             clock=clock,
         )
         self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
-        self._asker = Asker(self, clients=self._clients, fence=self._fence, clock=clock)
+        self._asker = Asker(
+            self, clients=self._clients, fence=self._fence, clock=clock, connections=free_for_connections()
+        )
+        self._guard = Guard()
+        self._useless: Useless | None = None
+        self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
+        self._untaken: list[Held] = []
+        """Chunks that are not asked until that is known."""
+        self._unsealed: list[Held] = []
+        """Whole chunks that wait for what becomes of that."""
         self._held: dict[ChunkId, Held] = {}
         self._opening: ChunkId | None = None
         self._share_at = dict.fromkeys(ledgers, clock.monotonic())
@@ -122,11 +136,14 @@ class Worker:
         return self._group.create_task(self._guarded(work, *args))
 
     async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Do it; an error of ours stops the worker in good order, for what is under way is paid."""
+        """Do it; an error stops the worker in good order, for what is under way is paid."""
         try:
             await work(*args)
         except StillhouseError as error:
             self.fail(error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: it costs no sample a try, and is reported
+            _log.exception("worker %s failed", self.name)
+            self.fail(StillhouseError(f"worker {self.name} failed: {cause_of(error)}"))
 
     def fail(self, error: StillhouseError) -> None:
         """Stop in good order because of this error."""
@@ -134,6 +151,35 @@ class Worker:
             error = StoreAway(f"{error}; then run the same command again")
         self._error = self._error or error
         self.stop()
+
+    def heard(self, held: Held) -> None:
+        """A reply came for the chunk: count what it settled."""
+        settlements, held.open.settlements = held.open.settlements, []
+        if held.open.chunk.retried:  # Failures fail again
+            return
+        # What a journal holds of an endpoint that is no longer asked tells nothing of this run.
+        settlements = [each for each in settlements if (each.teacher, each.endpoint) in self._places]
+        if (useless := self._guard.note(settlements)) is not None and self._useless is None:
+            self._useless = useless
+            self._asker.hold()  # what it would ask meanwhile may be paid for in vain
+            self.spawn(self._stop_useless, useless)
+
+    async def _stop_useless(self, useless: Useless) -> None:
+        """Stop the run, unless earlier runs had records from there; what was paid for stays in the journals."""
+        teacher, endpoint = useless.key
+        if useless.kind == "failed" and await asyncio.to_thread(
+            self._hands.has_records, teacher=teacher, endpoint=endpoint
+        ):
+            self._guard.clear(useless)
+            self._asker.go_on()
+            self._useless, waiting, self._unsealed = None, self._unsealed, []
+            untaken, self._untaken = self._untaken, []
+            for held in waiting:
+                self.spawn(self._seal, held)
+            for held in untaken:
+                self._take(held)
+            return
+        raise (TeacherPaused if useless.kind == "paused" else StillhouseError)(useless.message)
 
     def taken(self) -> None:
         """A sample left the queue: more may be wanted."""
@@ -205,6 +251,10 @@ class Worker:
 
     def _take(self, held: Held) -> None:
         self._held[held.open.chunk.id] = held
+        self.heard(held)
+        if self._useless is not None:
+            self._untaken.append(held)
+            return
         self._asker.take(held)
         if held.open.left == 0:
             self.settled(held)
@@ -221,14 +271,14 @@ class Worker:
 
     async def _seal(self, held: Held) -> None:
         chunk = held.open.chunk.id
-        reason = None if self._asker.any_answer else held.open.alike_failure()
-        if reason is not None and not await asyncio.to_thread(self._hands.any_sealed):
-            held.open.journal.remove()
-            del self._held[chunk]
-            raise StillhouseError(
-                f"all samples of the first chunk failed alike ({reason.kind}, HTTP {reason.status}: {reason.message}): "
-                "that is the recipe or the teacher, not the data. Nothing was sealed; mend it and run again"
-            )
+        if not held.open.chunk.retried and self._useless is None:
+            prompts = len(held.open.chunk.prompts)
+            while (useless := self._guard.at_chunk_end(prompts=prompts)) is not None and self._useless is None:
+                self._useless = useless
+                await self._stop_useless(useless)
+        if self._useless is not None:  # it stays in its journal, for the next run to read again
+            self._unsealed.append(held)
+            return
         counts = await asyncio.to_thread(self._hands.seal, held)
         if counts is not None:
             self.counters.sealed += counts
@@ -362,6 +412,10 @@ class Worker:
 
     async def _end(self) -> End:
         """Ship and give back what is held."""
+        if self._useless is not None:  # once nothing is in flight any more
+            for held in self._held.values():
+                with contextlib.suppress(StillhouseError):
+                    held.open.reopen_unpaid(teacher=self._useless.key[0], at=self._clock.time())
         await asyncio.gather(*map(self._give_back, self._held.values()))
         self.counters.ended()
         with contextlib.suppress(Unreachable):

@@ -17,8 +17,8 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
 from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
-from stillhouse.gen.teachers.outcome import Ambiguous, Money, Outcome, Overload
-from stillhouse.gen.teachers.retry import MAX_DEATHS, GiveUp, Tries
+from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
 from stillhouse.gen.teachers.signals import KEPT_HEADERS
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.open_chunk import REMEMBERED_BYTES, OpenChunk
@@ -71,8 +71,19 @@ def opened(path: Path) -> OpenChunk:
     return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, teacher_of=teachers_of(recipe()))
 
 
-def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None = None) -> None:
-    """The attempt ends so; `place`: the teacher that was asked, where it is not the one assigned."""
+def blame(outcome: Outcome, on: str | None) -> Blame | None:
+    """What others might tell of the outcome, as far as they can."""
+    if on == "account" and isinstance(outcome, (ServerError, Money, Auth)):
+        return Blame("account")
+    if on == "request" and isinstance(outcome, (Rate, Overload, Money, Auth)):
+        return Blame("request", words="refused alone")
+    if on == "unclear" and isinstance(outcome, (Rate, Money, Auth)):
+        return Blame("unclear", wait_s=1.0)
+    return None
+
+
+def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None = None, on: str | None = None) -> None:
+    """The attempt ends so; `place`: the teacher that was asked, where it is not the one assigned; `on`: the blame."""
     if how == "lost":
         held.unanswered(ordinal, Kind.LOST, Ambiguous("lost"), at=at, place=place)
     elif how == "not sent":
@@ -81,7 +92,16 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None
         status, body = REPLIES[how]
         reply = Reply(status, {"content-type": "application/json", "retry-after": "1"}, body)
         read = held.teacher(ordinal, place).read
-        held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="host", read=read, place=place)
+        held.answered(
+            ordinal,
+            reply,
+            at=at,
+            latency_s=0.5,
+            endpoint="host",
+            read=read,
+            place=place,
+            weigh=lambda outcome: blame(outcome, on),
+        )
 
 
 def state(held: OpenChunk) -> list[tuple[bool, Tries, GiveUp | None, Frame | None]]:
@@ -114,7 +134,13 @@ def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> list[obj
 PLACES = st.sampled_from([None, 0, 1])
 STEPS = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, SAMPLES * PROMPTS - 1), PLACES),
-    st.tuples(st.just("end"), st.integers(0, SAMPLES * PROMPTS - 1), st.sampled_from(ENDS)),
+    st.tuples(
+        st.just("end"),
+        st.integers(0, SAMPLES * PROMPTS - 1),
+        st.sampled_from(ENDS),
+        st.sampled_from([None, "account", "request", "unclear"]),
+    ),
+    st.tuples(st.just("reopen")),
     st.tuples(st.just("crash"), st.booleans(), st.booleans(), st.integers(0, 30)),
 )
 
@@ -136,9 +162,12 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
                 at = float(next(clock))
                 under_way[ordinal] = at, place
                 held.sent(ordinal, at=at, endpoint="host", place=place)
-            case ("end", int(ordinal), str(how)) if ordinal in under_way:
+            case ("reopen",):
+                for name in ("a", "b"):
+                    held.reopen_unpaid(teacher=name, at=float(next(clock)))
+            case ("end", int(ordinal), str(how), str() | None as on) if ordinal in under_way:
                 at, place = under_way.pop(ordinal)
-                end(held, ordinal, how, at=at, place=place)
+                end(held, ordinal, how, at=at, place=place, on=on)
             case ("crash", bool(died), bool(twice), int(copied)):
                 wanted = after_crash(held, set(under_way), died=died)
                 held.journal.close()
@@ -169,7 +198,7 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
                 case ("ask", int(ordinal), _) if ordinal in set(held.todo()) - under_way.keys():
                     under_way[ordinal] = float(next(clock))
                     held.sent(ordinal, at=under_way[ordinal], endpoint="host")
-                case ("end", int(ordinal), str(how)) if ordinal in under_way:
+                case ("end", int(ordinal), str(how), _) if ordinal in under_way:
                     end(held, ordinal, how, at=under_way.pop(ordinal))
         wanted, under_way = after_crash(held, set(under_way), died=False), {}
         held.journal.close()
@@ -361,7 +390,7 @@ def test_a_reply_means_the_same_live_and_in_a_journal(
     live, _ = held.answered(0, Reply(status, headers, body), at=1.0, latency_s=0.5, endpoint="h", read=read)
     with held.journal.path.open("rb") as file:
         _, frame = frames(file, origin="here")
-    kept = Reply(frame.status, dict(frame.headers), frame.body)
+    kept = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
     assert [kept] == seen
     assert held.teacher(0).read(kept) == live
     held.journal.remove()
@@ -402,32 +431,6 @@ def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
     assert texts == [REMEMBERED_BYTES - 2000, REMEMBERED_BYTES - 2000, 5]
     assert [held.outcome(n, Frame(Kind.ANSWERED, n, 0.0, 0.0, 402, "", b"")) == Money("HTTP 402 without a body", 402)
             for n in range(3)] == [False, True, False]  # fmt: skip
-
-
-def test_alike_failures_tell_of_the_recipe_and_few_of_the_prompts(tmp_path: Path) -> None:
-    """All samples of several prompts refused as bad requests; one that is not, or too few prompts: data."""
-    held = opened(tmp_path / "0.journal")
-    for ordinal in range(SAMPLES * PROMPTS - 1):
-        answer(held, ordinal, REPLIES["bad request"][1], status=400)
-        assert held.alike_failure() is None
-    answer(held, SAMPLES * PROMPTS - 1, REPLIES["bad request"][1], status=400)
-    reason = held.alike_failure()
-    assert reason is not None
-    assert (reason.kind, reason.status) == ("bad_request", 400)
-    held = opened(tmp_path / "1.journal")
-    for ordinal in range(SAMPLES * PROMPTS):
-        answer(held, ordinal, REPLIES["too long" if ordinal == 3 else "bad request"][1], status=400)
-    assert held.alike_failure() is None
-    for count in (0, 1):
-        few = OpenChunk(
-            chunk_of(count),
-            JournalFile.create(tmp_path / f"few-{count}.journal"),
-            samples=SAMPLES,
-            teacher_of=teachers_of(recipe()),
-        )
-        for ordinal in range(SAMPLES * count):
-            answer(few, ordinal, REPLIES["bad request"][1], status=400)
-        assert few.alike_failure() is None
 
 
 def test_teachers_are_drawn_the_same_for_ever(tmp_path: Path) -> None:

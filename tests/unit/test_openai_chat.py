@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, Trouble
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, ServerError, Trouble
 from stillhouse.gen.teachers.protocols import api_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.arrow import RECORD
@@ -27,6 +27,8 @@ def teacher(**fields: Any) -> Teacher:
 
 
 API = api_of(teacher(), Ask())
+USED = Usage(10, output_tokens=3)
+"""Of every `chat` here."""
 
 
 def read(document: Any, *, status: int = 200) -> Outcome:
@@ -201,9 +203,20 @@ def test_reasoning_is_found_wherever_it_hides(
         ("eos", "stop"),
         ("length", "length"),
         ("content_filter", "content_filter"),
-        ("insufficient_system_resource", "unknown"),
+        ("EOS", "stop"),
+        ("eos_token", "stop"),
+        ("end_turn", "stop"),
+        ("completed", "stop"),
+        ("normal", "stop"),
+        ("max_length", "length"),
+        ("model_length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("SAFETY", "content_filter"),
+        ("content_filtered", "content_filter"),
+        ("tool_use", "tool_calls"),
+        ("repetition", "unknown"),
         ("weird", "unknown"),
-        ("error", "unknown"),
     ],
 )
 def test_finish_reasons(raw: str, normal: FinishReason) -> None:
@@ -212,11 +225,37 @@ def test_finish_reasons(raw: str, normal: FinishReason) -> None:
     assert (found.finish_reason, found.finish_reason_raw) == (normal, raw)
 
 
-@pytest.mark.parametrize("raw", [None, "", 3, {"type": "stop"}])
-def test_a_finish_reason_that_is_no_word(raw: Any) -> None:
+@pytest.mark.parametrize(("raw", "kept"), [(None, None), ("", None), (3, "3"), (True, None), ({"type": "stop"}, None)])
+def test_a_finish_reason_that_is_no_word(raw: Any, kept: str | None) -> None:
     """Not known why it ended: not training data by itself."""
     found = answer(chat(finish_reason=raw))
-    assert (found.finish_reason, found.finish_reason_raw) == ("unknown", None)
+    assert (found.finish_reason, found.finish_reason_raw) == ("unknown", kept)
+
+
+@pytest.mark.parametrize("raw", ["error", "insufficient_system_resource", "abort", "cancelled"])
+def test_an_answer_that_broke_off_is_a_failure_of_the_server(raw: str) -> None:
+    """Whatever text came until then."""
+    document = chat(finish_reason=raw, error={"code": 502, "message": "Upstream idle timeout"})
+    outcome = read(document)
+    assert outcome == ServerError(f"the answer broke off (finish_reason {raw}): Upstream idle timeout", 200, USED)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words", "normal"),
+    [
+        ("1", {"1": "stop"}, "stop"),
+        (1, {"1": "stop"}, "stop"),
+        (None, {"": "stop"}, "stop"),
+        ("weird", {"weird": "length"}, "length"),
+        ("length", {"length": "stop"}, "stop"),
+    ],
+)
+def test_a_recipe_says_what_a_server_means(raw: Any, words: dict[str, str], normal: FinishReason) -> None:
+    """`finish_reasons` come before what is known; an empty word stands for none at all."""
+    api = api_of(teacher(finish_reasons=words), Ask())
+    found = api.read(Reply(200, {}, json.dumps(chat(finish_reason=raw)).encode()))
+    assert isinstance(found, Completion)
+    assert found.finish_reason == normal
 
 
 def test_tool_calls_are_kept_as_json() -> None:
@@ -245,7 +284,11 @@ def test_a_refusal_is_an_answer() -> None:
         ({}, Usage()),
         ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(output_tokens=0)),
         ({"prompt_tokens": -1, "completion_tokens": "3"}, Usage()),
-        ({"prompt_tokens": 1.5, "completion_tokens": True}, Usage()),
+        ({"prompt_tokens": 12.0, "completion_tokens": 37.25}, Usage(12, output_tokens=38)),
+        ({"prompt_tokens": 1.5, "completion_tokens": True}, Usage(2)),
+        ({"prompt_tokens": math.nan, "completion_tokens": math.inf}, Usage()),
+        ({"input_tokens": 12, "output_tokens": 37}, Usage(12, output_tokens=37)),
+        ({"prompt_tokens": 30, "completion_tokens": 0, "total_tokens": 4126}, Usage(30, output_tokens=4096)),
         ({"prompt_tokens": 2**60, "completion_tokens": 10**30}, Usage()),
         ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(9, 4)),
         ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4}, Usage(9, 4)),
@@ -385,18 +428,19 @@ def test_nan_in_a_tool_call_is_null() -> None:
         (b"", Ambiguous),
         (b"\n\n\n", Ambiguous),
         (json.dumps(chat()).encode()[:-20], Ambiguous),
-        (b"<html>Bad gateway</html>", Ambiguous),
+        (b"<html>Bad gateway</html>", Malformed),
         (b'data: {"choices": []}\n\n', Ambiguous),
         (b"[" * 100_000, Ambiguous),
-        (b'{"a": ' + b"9" * 5000 + b"}", Ambiguous),
-        (b'{"a": 1e999}', Ambiguous),
+        (b'{"a": ' + b"9" * 5000 + b"}", Malformed),
+        (b'{"a": 1e999}', Malformed),
         (b'{"choices": "\xff"}', Malformed),
         (b"null", Malformed),
         (b"[]", Malformed),
         (b'"four"', Malformed),
         (b"{}", Malformed),
         ({"choices": []}, Malformed),
-        ({"choices": None}, Malformed),
+        ({"choices": None}, Overload),  # no usage either: it was not served
+        ({"choices": None, "usage": {"completion_tokens": 9}}, Malformed),
         ({"choices": {"0": 1}}, Malformed),
         ({"choices": ["four"]}, Malformed),
         ({"choices": [{"finish_reason": "stop"}]}, Malformed),
@@ -404,8 +448,7 @@ def test_nan_in_a_tool_call_is_null() -> None:
         ({"choices": [{"message": {}}]}, Malformed),
         (chat({"content": None}), Malformed),
         (chat({"content": None}, finish_reason="tool_calls"), Malformed),
-        (chat({"content": {"text": "four"}}), Malformed),
-        (chat({"content": [{"text": "no type"}]}), Malformed),
+        (chat({"content": {"type": "image"}}), Malformed),
         (chat({"content": [{"type": "text", "text": None}]}), Malformed),
         ({"error": {"message": "m", "code": "server_error"}}, Malformed),
         ({"error": {"message": "m", "code": 429}}, Rate),
@@ -544,3 +587,79 @@ def test_any_document_is_an_outcome_that_can_be_stored(document: Any, cut: int |
 def test_any_bytes_are_an_outcome(body: bytes, status: int) -> None:
     """Whatever comes over the wire."""
     assert isinstance(API.read(Reply(status, {}, body)), Completion | Trouble)
+
+
+WHOLE = json.dumps(chat()).encode()
+ODD = [
+    WHOLE + b"\n\ndata: [DONE]\n\n",
+    b"data: " + WHOLE + b"\n\ndata: [DONE]\n\n",
+    b": keep-alive\n\ndata: " + WHOLE + b"\n\n",
+    b"\xef\xbb\xbf" + WHOLE,
+    b"\0\0\n" + WHOLE + b"\0\0\0",
+    json.dumps([chat()]).encode(),
+    json.dumps({"code": 0, "data": chat()}).encode(),
+    json.dumps({"result": {"response": [chat()]}}).encode(),
+    WHOLE[:-1] + b', "x_cost": 1e999}',
+    WHOLE[:-1] + b', "x": ' + b"9" * 5000 + b"}",
+    WHOLE[:-1] + b', "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    b'{"x": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b"," + WHOLE[1:],
+    WHOLE.replace(b'"id": "chatcmpl-1"', b'"id": "a\nb"'),
+    json.dumps(chat({"content": ["fo", "ur"]})).encode(),
+    json.dumps(chat({"content": [{"text": "four"}]})).encode(),
+    json.dumps(chat({"content": {"text": "four"}})).encode(),
+    json.dumps(chat({"content": [{"type": "text", "text": {"value": "four"}}]})).encode(),
+    json.dumps(chat({"content": [{"type": "text", "text": None}, {"type": "text", "text": "four"}]})).encode(),
+    json.dumps(chat({"content": [{"type": "text", "text": "four"}, {"type": "citation", "url": "x"}]})).encode(),
+    json.dumps({"choices": [{"delta": {"content": "four"}, "finish_reason": "stop"}]}).encode(),
+    json.dumps({"choices": [{"text": "four", "finish_reason": "stop"}]}).encode(),
+    b"".join(
+        b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}).encode()
+        for delta, finish in (({"role": "assistant"}, None), ({"content": "fo"}, None), ({"content": "ur"}, "stop"))
+    ),
+]
+
+
+@pytest.mark.parametrize("body", ODD, ids=lambda body: repr(body[:40]))
+def test_a_whole_answer_is_read_whatever_stands_round_it(body: bytes) -> None:
+    """Streams' trailers, padding, envelopes, numbers out of range and deep values in fields that nobody reads."""
+    found = answer(body)
+    assert (found.text, found.finish_reason) == ("four", "stop")
+    storable(found)
+
+
+def test_two_documents_are_no_answer() -> None:
+    """Nobody can say which is meant."""
+    assert isinstance(read(WHOLE + WHOLE), Ambiguous)
+
+
+def test_an_answer_cut_before_any_text_is_cut() -> None:
+    """A choice of `length` without a message: rejected, not asked and paid for again."""
+    document = chat() | {"choices": [{"index": 0, "finish_reason": "length"}]}
+    assert (answer(document).text, answer(document).finish_reason) == (None, "length")
+
+
+def test_ids_and_bytes_beside_tokens_are_kept() -> None:
+    """llama.cpp puts the id beside each token and each alternative; a token of half a character is its bytes."""
+    rows = answer(
+        chat(
+            logprobs={
+                "content": [
+                    {
+                        "id": 433,
+                        "token": " how",
+                        "bytes": [32, 104, 111, 119],
+                        "logprob": -0.5,
+                        "top_logprobs": [{"id": 905, "token": "\ufffd", "bytes": [0xE2, 0x82], "logprob": -1.5}],
+                    }
+                ]
+            }
+        )
+    ).logprobs
+    assert rows == [
+        {
+            "token": " how",
+            "token_id": 433,
+            "logprob": -0.5,
+            "top": [{"token": "<0xE2><0x82>", "token_id": 905, "logprob": -1.5}],
+        }
+    ]

@@ -144,6 +144,9 @@ REJECTS: list[tuple[RejectReason, bytes, int]] = [
     ("refused", body_of(None, refusal="I can't."), 200),
     ("refused", b'{"error": {"message": "flagged", "code": "content_policy_violation"}}', 400),
     ("empty", body_of(" \n"), 200),
+    ("only_reasoning", body_of("", reasoning="Six sevens make 42."), 200),
+    ("only_reasoning", body_of("<think>\nSix sevens make 42.\n</think>\n"), 200),
+    ("markup", body_of("42<|im_end|>"), 200),
     ("unknown_finish", body_of("weird", finish="weird"), 200),
     ("prompt_truncated", body_of("short memory"), 200),
 ]

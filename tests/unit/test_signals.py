@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
     Auth,
     BadRequest,
     Malformed,
@@ -392,3 +393,76 @@ def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
     for ceiling in ceilings_of(headers, age_s=0.0).values():
         assert ceiling.rate > 0
         assert 0 < ceiling.for_s <= MAX_WAIT_S
+
+
+GATEWAY_LIMIT = {"x-ratelimit-limit-requests": "120", "x-ratelimit-remaining-requests": "0"}
+
+
+def test_a_limit_without_a_reset_is_by_the_minute_once_it_is_met() -> None:
+    """Case 77: two requests a second from then on; while much is left nothing is read into it."""
+    assert ceilings_of(GATEWAY_LIMIT, age_s=0.0, refused=True)["requests"].rate == 2.0
+    plenty = GATEWAY_LIMIT | {"x-ratelimit-remaining-requests": "100"}
+    assert ceilings_of(plenty, age_s=0.0) == {}
+
+
+def test_a_wait_under_a_longer_name_is_a_wait() -> None:
+    """Gateways pass a provider's on as `llm_provider-retry-after`."""
+    found = trouble(429, openai("Rate limit exceeded"), **{"llm_provider-retry-after": "60"})
+    assert isinstance(found, Rate)
+    assert found.retry_after_s == 60.0
+
+
+@pytest.mark.parametrize(("latency_s", "expected"), [(0.2, Overload), (3.0, Ambiguous)])
+def test_a_gateway_that_waited_in_vain_had_sent_the_request_on(latency_s: float, expected: type) -> None:
+    """Then it may be billed, and is a failure of its own; at once it is an overload."""
+    for status in (408, 504, 524):
+        found = trouble_of(Reply(status, {}, b"", latency_s))
+        assert type(found) is expected
+    assert "longer than 3 s" in trouble_of(Reply(504, {}, b"", 3.0)).message
+
+
+SAID = [
+    (Policy, 400, "Content Exists Risk"),
+    (Policy, 400, "input new_sensitive"),
+    (Policy, 400, "Your request was rejected as a result of our safety system."),
+    (Policy, 403, "This request breaks the usage guidelines (check: biology)."),
+    (Policy, 422, "The prompt violates our acceptable use policy."),
+    (TooLong, 422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs`"),
+    (TooLong, 400, "This request has 9111 tokens, but the limit is 8192 tokens."),
+    (TooLong, 400, "The decoder prompt (length 9111) is longer than the maximum model length of 8192."),
+    (TooLong, 400, "The prompt (total length 9111) is too long to fit into the model"),
+    (TooLong, 400, "Input length (50111 tokens) exceeds the maximum allowed length (40222 tokens)."),
+    (
+        TooLong,
+        429,
+        "Rate limit reached on tokens per minute (TPM): Limit 8000, Used 0, Requested 9500. Try again in 4s.",
+    ),
+    (TooLong, 413, "Too many tokens for your tier."),
+    (
+        Rate,
+        429,
+        "Rate limit reached on tokens per minute (TPM): Limit 8000, Used 7900, Requested 500. Try again in 4s.",
+    ),
+    (Money, 422, "Budget has been exceeded! Current cost: 1.0, Max budget: 0.5"),
+    (Money, 429, "You exceeded your current quota, please check your plan and billing details."),
+    (Money, 429, "Rate limit exceeded: free-models-per-day"),
+    (Money, 200, "Insufficient credits"),
+    (Rate, 429, "You exceeded your current quota for this minute. Please retry in 26.66s."),
+    (Overload, 500, "litellm.InternalServerError: OpenAIException - Connection error."),
+    (BadRequest, 400, "max_tokens is too large: 100000. This model supports at most 16384 completion tokens."),
+    (BadRequest, 400, "Invalid 'stop': array too long. Expected an array with maximum length 4."),
+    (BadRequest, 400, "The model name is case-sensitive."),
+    (BadRequest, 400, "Unsupported value: 'temperature' does not support 0.7 with this model."),
+]
+
+
+@pytest.mark.parametrize(("expected", "status", "message"), SAID, ids=[message[:40] for *_, message in SAID])
+def test_what_a_message_alone_says(expected: type, status: int, message: str) -> None:
+    """Families of words, for gateways rewrite codes; a setting that is wrong is not a prompt that is too long."""
+    assert type(trouble(status, {"error": {"message": message}})) is expected
+
+
+def test_words_of_a_prompt_that_is_echoed_say_nothing() -> None:
+    """A validation error shows what it was sent; only a message of the server's own is searched."""
+    echo = {"detail": [{"loc": ["body"], "msg": "field required", "input": "our safety system; insufficient balance"}]}
+    assert type(trouble(422, echo)) is BadRequest

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class Wire:
     def __init__(self, answer: Reply | Exception | None = None) -> None:
         self.answer = answer
         self.sent: list[tuple[str, bytes, dict[str, str]]] = []
+
+    def prepare(self, urls: Iterable[str]) -> None:
+        """Nothing stands between."""
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 
@@ -51,6 +51,9 @@ class Teacher:
     def turn(self, weights: Mapping[str, float]) -> None:
         """From now on let these fates befall requests."""
         self._fates, self._weights = list(weights), list(weights.values())
+
+    def prepare(self, urls: Iterable[str]) -> None:
+        """Nothing stands between."""
 
     async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""

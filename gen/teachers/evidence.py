@@ -1,0 +1,185 @@
+"""Whose fault a refusal is: the account's, or the one request's. What others met meanwhile decides, not its words.
+
+Pure: times are arguments. One for each teacher of a worker; a `prompt` is any value that names one.
+
+    429, 503     the request's own where, by what the others met since, an ordinary request would not have been refused
+                 so often in a row by chance; no pause is ordered for the others while they are served
+    402, 403     the request's own after `MIN_REFUSALS`, while others that were sent after it are served; the account's
+                 where several prompts are refused and nobody is served; till then nobody can say
+    500          the teacher's own where several prompts fail and nobody is served, for `OUTAGE_S`
+"""
+
+import itertools
+import random
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from stillhouse.gen.teachers.outcome import Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.retry import Blame
+from stillhouse.schemas.completion import Completion
+
+MIN_REFUSALS = 3
+"""Fewer than these are never held against a request."""
+
+BY_CHANCE = 1e-6
+"""Refusals in a row less likely than this are not chance; a wrong verdict costs one Failure, which can be retried."""
+
+OUTAGE_S = 60.0
+"""What fails with others for longer is given up like any failure: prompts that a server can't take may be many."""
+
+WINDOW_S = 65.0
+"""Limits count by the minute: after so long, a request that is refused alone was not refused for what others used."""
+
+SERVED_LATELY_S = 60.0
+MIN_LONE_REFUSALS = 5
+MIN_FAILING = 3
+"""So many prompts in a row, and nobody served in between, are an outage."""
+
+_SUSPECTS: dict[type, int] = {Money: 2, Auth: 5}
+"""So many prompts refused while nobody was served tell of the account: no proxy's rule refuses five in a row."""
+_MAX_KNOWN = 10_000
+_ENOUGH = 200
+"""More prompts than these tell of the account as surely as all."""
+
+
+@dataclass(slots=True)
+class _Refused:
+    """What one prompt met."""
+
+    first_at: float
+    served_before: int
+    """Others served until its first refusal, and refusals of those served."""
+    resolved_before: int
+    last_at: float = 0.0
+    times: int = 0
+    between: int = 0
+    """Refusals since whose predecessor others, sent later, were served."""
+    served_lately: bool = False
+    """Others were served in the minute before the first one."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """What an endpoint did."""
+
+    served_sent_at: float = float("-inf")
+    """When the request was sent that was served, of all the latest."""
+    served_at: float = float("-inf")
+    suspects: set[Hashable] = field(default_factory=set)
+    """Prompts refused as the account's fault, with nobody served that was sent later than the first of them."""
+    suspected_at: float = 0.0
+    failing: set[Hashable] = field(default_factory=set)
+    """Prompts that failed, with nobody served since."""
+
+
+class Evidence:
+    """Weighs what a teacher's endpoints answer."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}
+        self._refused: OrderedDict[Hashable, _Refused] = OrderedDict()
+        self._resolved = 0
+        """Refusals of prompts that were served later."""
+        self._served_total = 0
+
+    def served(self, prompt: Hashable, *, endpoint: str, sent_at: float, now: float) -> None:
+        """An answer came to a request of that time."""
+        place = self._place(endpoint)
+        place.served_sent_at = max(place.served_sent_at, sent_at)
+        place.served_at = now
+        place.failing.clear()
+        if sent_at > place.suspected_at:
+            place.suspects.clear()
+        self._served_total += 1
+        if (refused := self._refused.pop(prompt, None)) is not None:
+            self._resolved += refused.times
+
+    def is_suspect(self, endpoint: str) -> bool:
+        """True while nobody can say whether the endpoint refuses all; it is asked one at a time."""
+        return bool(self._place(endpoint).suspects)
+
+    def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: str, now: float) -> Blame | None:
+        """Who is to blame for the outcome, which is counted; None where its own words decide."""
+        if isinstance(outcome, Completion):
+            return None
+        place = self._place(endpoint)
+        if isinstance(outcome, ServerError) and (outcome.status or 0) >= 500:
+            refused = self._count(prompt, place, now=now)
+            place.failing.add(prompt)
+            lasts = now - refused.first_at < OUTAGE_S and place.served_at < refused.first_at
+            return Blame("account") if lasts and len(place.failing) >= MIN_FAILING else None
+        if isinstance(outcome, (Rate, Overload)):
+            if outcome.status is None:  # no connection was made: that says nothing of this request
+                return None
+            refused = self._count(prompt, place, now=now)
+            place.failing.add(prompt)
+            return self._weigh_limit(refused, outcome, now=now)
+        if isinstance(outcome, Money) or (isinstance(outcome, Auth) and outcome.status == 403):
+            refused = self._count(prompt, place, now=now)
+            return self._weigh_account(prompt, refused, outcome, place)
+        return None
+
+    def _place(self, endpoint: str) -> _Place:
+        if (place := self._places.get(endpoint)) is None:
+            place = self._places[endpoint] = _Place()
+        return place
+
+    def _count(self, prompt: Hashable, place: _Place, *, now: float) -> _Refused:
+        if (refused := self._refused.get(prompt)) is None:
+            refused = self._refused[prompt] = _Refused(now, self._served_total, self._resolved)
+            refused.served_lately = now - place.served_at < SERVED_LATELY_S
+            if len(self._refused) > _MAX_KNOWN:
+                self._refused.popitem(last=False)
+        elif place.served_sent_at > refused.last_at:
+            refused.between += 1
+        refused.times += 1
+        refused.last_at = now
+        return refused
+
+    def _weigh_limit(self, refused: _Refused, outcome: Rate | Overload, *, now: float) -> Blame | None:
+        served = self._served_total - refused.served_before
+        others_waiting = self._others_waiting(refused)
+        # Refusals count by tries where they passed, else by prompts: a few that are always refused count as a few.
+        others_refused = self._resolved - refused.resolved_before + others_waiting
+        usual = (others_refused + 1) / (served + others_refused + 2)
+        times = refused.times if refused.between else 1
+        if times >= MIN_REFUSALS and usual**times < BY_CHANCE:
+            return Blame("request", words=_alone(refused))
+        lone = refused.served_lately and others_refused == 0 and now - refused.first_at > WINDOW_S
+        if isinstance(outcome, Rate) and lone and refused.times >= MIN_LONE_REFUSALS:
+            return Blame("request", words=_alone(refused))
+        if isinstance(outcome, Rate) and (refused.between or refused.times > 1):
+            return Blame("unclear", wait_s=_wait_s(refused.times), spares_account=refused.between > 0)
+        return None
+
+    def _others_waiting(self, this: _Refused) -> int:
+        """Other prompts refused since this one was first and not served yet, of the latest `_ENOUGH`."""
+        latest = itertools.islice(reversed(self._refused.values()), _ENOUGH)
+        return sum(other is not this and other.last_at >= this.first_at for other in latest)
+
+    def _weigh_account(self, prompt: Hashable, refused: _Refused, outcome: Money | Auth, place: _Place) -> Blame:
+        if not place.suspects:
+            place.suspected_at = refused.last_at
+        place.suspects.add(prompt)
+        if refused.times >= MIN_REFUSALS and refused.between:
+            place.suspects.discard(prompt)
+            return Blame("request", words=_alone(refused))
+        if len(place.suspects) >= _SUSPECTS[type(outcome)]:
+            return Blame("account")
+        if refused.times < MIN_REFUSALS:
+            return Blame("unclear", wait_s=_wait_s(refused.times))
+        if place.served_at > refused.first_at - SERVED_LATELY_S and isinstance(
+            outcome, Auth
+        ):  # the last ones of a run have no others
+            place.suspects.discard(prompt)
+            return Blame("request", words=_alone(refused))
+        return Blame("account")
+
+
+def _alone(refused: _Refused) -> str:
+    return f"refused {refused.times} times, while others were served"
+
+
+def _wait_s(times: int) -> float:
+    return float(min(30.0, 0.2 * 2 ** min(times, 10)) * random.uniform(0.75, 1.25))

@@ -1,0 +1,100 @@
+"""The JSON document in a body, whatever stands round it and whatever numbers it holds in fields that nobody reads."""
+
+import json
+import math
+import re
+from typing import Any
+
+import orjson
+
+_CONSTANTS = {"-Infinity": -9999.0}
+"""OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
+_PADDING = " \t\r\n\0\ufeff"
+_TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
+"""What a stream ends with: its last marker, comments, padding."""
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_MOST_DEPTH = 200
+"""Deeper values are null: no answer's text is that deep, and both parsers give up on documents not much deeper."""
+_MOST_DIGITS = 300
+
+
+class NoDocument(ValueError):
+    """The body is no whole JSON document."""
+
+
+def document_in(body: bytes) -> Any:
+    """The document, without lone surrogates, NaN and infinities, which JSON on the wire brings and no file may hold.
+
+    Raises:
+        UnicodeDecodeError: the body is not UTF-8.
+        NoDocument: it is not JSON, not whole, or more than one document.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    text = body.decode("utf-8").strip(_PADDING)
+    try:
+        return _clean(_one(text))
+    except RecursionError:
+        return _clean(_one(_flattened(text)))
+
+
+def events_in(body: bytes) -> list[Any]:
+    """The documents of an event stream's `data:` lines; none where the body is no whole event stream of JSON."""
+    try:
+        lines = [line.strip() for line in body.decode("utf-8").strip(_PADDING).split("\n")]
+        data = [line[5:].strip() for line in lines if line.startswith("data:")]
+        if any(line and not line.startswith(("data:", ":", "event:", "id:", "retry:")) for line in lines):
+            return []
+        return [_clean(_one(text)) for text in data if text and text != "[DONE]"]
+    except (ValueError, RecursionError):
+        return []
+
+
+def _one(text: str) -> Any:
+    try:
+        document, end = _DECODER.raw_decode(text)
+    except json.JSONDecodeError as error:
+        raise NoDocument(str(error)) from None
+    rest = text[end:]
+    if not _TRAILER.fullmatch(rest):
+        raise NoDocument("more follows the document")
+    return document
+
+
+def _clean(document: Any) -> Any:
+    text = json.dumps(document, ensure_ascii=False)
+    return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def _real(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _whole(text: str) -> int | float | None:
+    if len(text) < 19:
+        return int(text)
+    return _real(text) if len(text) < _MOST_DIGITS else None
+
+
+_DECODER = json.JSONDecoder(parse_float=_real, parse_int=_whole, parse_constant=_CONSTANTS.get, strict=False)
+
+
+def _flattened(text: str) -> str:
+    """The text with null for all that is nested deeper than `_MOST_DEPTH`."""
+    kept: list[str] = []
+    depth = at = 0
+    for token in _TOKENS.finditer(text):
+        if token[0][0] in "[{":
+            depth += 1
+            if depth == _MOST_DEPTH + 1:
+                kept.append(text[at : token.start()] + "null")
+        elif token[0][0] in "]}":
+            depth -= 1
+            if depth == _MOST_DEPTH:
+                at = token.end()
+        if depth < 0:
+            break
+    return "".join(kept) + text[at:] if depth <= _MOST_DEPTH else text[: _MOST_DEPTH // 2]

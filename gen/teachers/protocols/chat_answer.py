@@ -1,0 +1,263 @@
+"""The answer in a chat completion document, in the shapes that servers give it: what is plain to see is read.
+
+What stands beside the text and makes no sense (usage, log probabilities) is left out: a paid answer is not lost for
+that, and the journal keeps the body.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from stillhouse.gen.teachers.outcome import Malformed, Outcome, Overload, ServerError
+from stillhouse.gen.teachers.protocols.finish import finish_of
+from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
+from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
+from stillhouse.schemas.teacher import Teacher
+
+_MOST_TOKENS = 2**24
+"""No context is that long: a larger count is none, and must not become a debt to the limits or a price."""
+_WRAPPERS = ("data", "result", "response", "output", "body", "completion")
+_TEXTS = ("text", "content", "value", "parts")
+_THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
+
+
+def answer_document(document: Any, *, depth: int = 0) -> dict[str, Any] | None:
+    """The object that holds `choices`: the document, the first of a list, or inside an envelope."""
+    if depth > 3:
+        return None
+    if isinstance(document, list):
+        return next((found for each in document[:4] if (found := answer_document(each, depth=depth + 1))), None)
+    if not isinstance(document, dict):
+        return None
+    if document.get("choices"):
+        return document
+    return next((found for name in _WRAPPERS if (found := answer_document(document.get(name), depth=depth + 1))), None)
+
+
+def folded(events: Sequence[Any]) -> dict[str, Any] | None:
+    """The document that a stream's chunks add up to, where they are a whole answer of text alone."""
+    with_choices = [found for event in events if (found := answer_document(event)) is not None]
+    if len(with_choices) == 1:
+        return with_choices[0]
+    text, reasoning, finish = "", "", None
+    whole: dict[str, Any] = {}
+    for event in events:
+        if not isinstance(event, dict) or event.get("error"):
+            return None
+        whole |= {name: event[name] for name in ("id", "model", "usage") if event.get(name)}
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            delta = _delta(choice)
+            if delta is None or delta.get("tool_calls"):
+                return None
+            text += _parts(delta.get("content"))[0] or ""
+            reasoning += _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")) or ""
+            finish = choice.get("finish_reason") or finish
+    if finish is None:
+        return None
+    message = {"content": text} | ({"reasoning": reasoning} if reasoning else {})
+    return whole | {"choices": [{"message": message, "finish_reason": finish}]}
+
+
+def _delta(choice: Any) -> dict[str, Any] | None:
+    """What a chunk's only choice adds."""
+    if not isinstance(choice, dict) or choice.get("index", 0) != 0:
+        return None
+    found = choice.get("delta") or choice.get("message") or {}
+    return found if isinstance(found, dict) else None
+
+
+def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
+    """The completion of the document's first choice; raises KeyError and its like where it has another shape."""
+    usage = usage_of(document.get("usage"))
+    choice = document["choices"][0]
+    message = _message(choice)
+    raw = choice.get("finish_reason")
+    raw = str(raw) if isinstance(raw, (str, int)) and not isinstance(raw, bool) and raw != "" else None
+    finish = finish_of(raw, teacher.finish_reasons)
+    error = choice.get("error") or (document.get("error") if finish in ("failed", "unknown") else None)
+    if finish == "failed" or (error and finish != "stop"):
+        said = error.get("message") if isinstance(error, dict) else error
+        words = f": {said[:300]}" if isinstance(said, str) else ""
+        return ServerError(f"the answer broke off (finish_reason {raw}){words}", 200, usage)
+    text, reasoning, source, odd = _texts(message, teacher)
+    calls = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else None)
+    refusal = message.get("refusal")
+    reason: FinishReason = "refused" if refusal else finish
+    if text is None and not (calls or refusal or reasoning) and (raw is None or reason in ("stop", "tool_calls")):
+        shape = f" (parts of type {odd})" if odd else ""
+        return Malformed(f"the message has no content{shape}", 200, usage)
+    return Completion(
+        text=text,
+        finish_reason=reason,
+        finish_reason_raw=raw[:200] if raw else None,
+        reasoning=reasoning,
+        reasoning_source=source,
+        tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+        refusal=_text(refusal) or None,
+        logprobs=logprobs_of(choice),
+        model=_text(document.get("model")),
+        response_id=_text(document.get("id")),
+        usage=usage,
+        markup=text is not None and has_markup(text, teacher.thinking),
+    )
+
+
+def without_choice(document: dict[str, Any], status: int) -> Malformed | Overload | None:
+    """The trouble of a document whose choices are null or empty; None where it has none at all."""
+    if "choices" not in document:
+        return None
+    usage = usage_of(document.get("usage"))
+    if document["choices"] is not None or usage.input_tokens or usage.output_tokens:
+        return Malformed("the answer has no choice", status, usage)
+    return Overload("the answer has neither choices nor usage: it was not served", status)
+
+
+def _message(choice: dict[str, Any]) -> dict[str, Any]:
+    """The choice's message, under any of its names; empty where there is none."""
+    for name in ("message", "delta"):
+        if isinstance(found := choice.get(name), dict):
+            return found
+        if isinstance(found, str):
+            return {"content": found}
+    text = choice.get("text")
+    if text is None and choice.get("finish_reason") is None:
+        raise KeyError("message")
+    return {"content": text}
+
+
+def _texts(
+    message: dict[str, Any], teacher: Teacher
+) -> tuple[str | None, str | None, ReasoningSource | None, str | None]:
+    """(text, reasoning, where the reasoning was, types of parts that are none of both)."""
+    text, thoughts, odd = _parts(message.get("content"))
+    if thoughts:
+        return text, thoughts, "content_part", odd
+    if found := _text(message.get("reasoning")):
+        return text, found, "reasoning", odd
+    if found := _text(message.get("reasoning_content")):
+        return text, found, "reasoning_content", odd
+    if isinstance(details := message.get("reasoning_details"), list):
+        found = "".join(_text(d.get("text")) or _text(d.get("summary")) or "" for d in details if isinstance(d, dict))
+        if found:
+            return text, found, "reasoning_details", odd
+    if text is None:
+        return None, None, None, odd
+    split = split_thoughts(text, teacher.thinking)
+    return split.text, split.thoughts, None if split.thoughts is None else "think_tag", odd
+
+
+def _parts(content: Any) -> tuple[str | None, str, str | None]:
+    """(text, thoughts, types of parts that are none of both) of a message's content in any shape."""
+    if not isinstance(content, (list, dict)):
+        return _text(content), "", None
+    text: list[str] = []
+    thoughts: list[str] = []
+    odd: set[str] = set()
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, dict):
+            kind = part.get("type")
+            if kind in _THOUGHTS or part.get("thought") is True:
+                thoughts.append(_inner(part, ("thinking", "text", "summary", "content")))
+            elif any(isinstance(part.get(name), (str, list, dict)) for name in _TEXTS):
+                text.append(_inner(part, _TEXTS))
+            elif kind not in ("text", "output_text"):
+                odd.add(str(kind)[:40])
+    return ("".join(text) if text else None), "".join(thoughts), ", ".join(sorted(odd)) or None
+
+
+def _inner(value: Any, names: Sequence[str], *, depth: int = 0) -> str:
+    """All text under these names."""
+    if isinstance(value, str):
+        return value
+    if depth > 6:
+        return ""
+    if isinstance(value, list):
+        return "".join(_inner(each, names, depth=depth + 1) for each in value)
+    if isinstance(value, dict):
+        found = next((value[name] for name in names if isinstance(value.get(name), (str, list, dict))), "")
+        return _inner(found, names, depth=depth + 1)
+    return ""
+
+
+def usage_of(usage: Any) -> Usage:
+    """Tokens as billed, under either of their names."""
+    if not isinstance(usage, dict):
+        return Usage()
+    inputs = _first(usage, "prompt_tokens_details", "input_tokens_details")
+    outputs = _first(usage, "completion_tokens_details", "output_tokens_details")
+    cached = inputs.get("cached_tokens") if isinstance(inputs, dict) else usage.get("prompt_cache_hit_tokens")
+    input_tokens = _count(_first(usage, "prompt_tokens", "input_tokens"))
+    output_tokens = _count(_first(usage, "completion_tokens", "output_tokens"))
+    if not output_tokens and input_tokens and (total := _count(usage.get("total_tokens"))) and total > input_tokens:
+        output_tokens = total - input_tokens  # thoughts that are billed, and not in the count of the answer
+    return Usage(
+        input_tokens=input_tokens or None,  # no prompt has no token
+        cached_tokens=_count(cached),
+        output_tokens=output_tokens,
+        reasoning_tokens=_count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+    )
+
+
+def _first(values: dict[str, Any], *names: str) -> Any:
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
+def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """A row for each token, with its id where the server gives one: beside the answer or beside the token."""
+    try:
+        content = choice["logprobs"]["content"]
+        ids = choice.get("token_ids")
+        known = ids if isinstance(ids, list) and len(ids) == len(content) else [None] * len(content)
+        return [
+            _token(entry, token_id) | {"top": [_token(top, None) for top in entry.get("top_logprobs") or []]}
+            for entry, token_id in zip(content, known, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
+    """vLLM, told to, writes tokens as `token_id:17`. A log probability of null (llama.cpp) is not known: NaN."""
+    token, logprob = entry["token"], entry["logprob"]
+    digits = token.removeprefix("token_id:")
+    if token_id is None and digits != token and digits.isdecimal() and len(digits) <= 10:
+        token_id = int(digits)
+    if token_id is None:  # llama.cpp's place for it
+        token_id = entry.get("id")
+    return {
+        "token": _spelt(token, entry.get("bytes")) if "\ufffd" in token else token,
+        "token_id": _count(token_id, below=2**31),
+        "logprob": math.nan if logprob is None else float(logprob),
+    }
+
+
+def _spelt(token: str, given: Any) -> str:
+    """A token that is no whole UTF-8 as its bytes, `<0xE2><0x82>`, the way vocabularies write them."""
+    try:
+        raw = bytes(given)
+    except (TypeError, ValueError):
+        return token
+    return "".join(f"<0x{byte:02X}>" for byte in raw) if raw and _is_broken(raw) else token
+
+
+def _is_broken(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _count(value: Any, *, below: int = _MOST_TOKENS) -> int | None:
+    """A whole number of tokens; a fraction counts as one more."""
+    if isinstance(value, float) and math.isfinite(value):
+        value = math.ceil(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

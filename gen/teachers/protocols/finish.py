@@ -1,0 +1,38 @@
+"""Why an answer ends, in the words of many servers: families of words by rule, for no list of them is complete."""
+
+import re
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from stillhouse.schemas.completion import FinishReason
+
+Finish: TypeAlias = FinishReason | Literal["failed"]
+"""`failed`: the server broke off, and says so in place of a reason."""
+
+_FAMILIES: tuple[tuple[Finish, re.Pattern[str]], ...] = (
+    # In this order: `max_length_exceeded` is a length and no error, `content_filter_stop` a filter and no stop.
+    (
+        "content_filter",
+        re.compile(r"filter|safety|moderat|sensitive|inspect|polic|prohibit|block|harm|spii|recitation|violat|risk"),
+    ),
+    ("refused", re.compile(r"refus|declin")),
+    ("tool_calls", re.compile(r"tool|function")),
+    (
+        "length",
+        re.compile(r"length|max_?(new_|output_|completion_)?tokens?|context|truncat|token_?limit|too_long|^limit$"),
+    ),
+    (
+        "failed",
+        re.compile(r"error|fail|abort|cancel|insufficient|unavailable|interrupt|time(d_)?_?out|disconnect|overload"),
+    ),
+    ("stop", re.compile(r"^(stop|eos|eot|end|complete|normal|finish|done|success|natural)")),
+)
+
+
+def finish_of(raw: str | None, mapped: Mapping[str, FinishReason]) -> Finish:
+    """The reason of a server's word; `mapped` is the recipe's, in which an empty word stands for none at all."""
+    word = raw or ""
+    if word in mapped:
+        return mapped[word]
+    word = re.sub(r"[^a-z0-9]+", "_", word.lower()).strip("_")
+    return next((finish for finish, pattern in _FAMILIES if pattern.search(word)), "unknown")

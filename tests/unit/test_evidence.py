@@ -1,0 +1,166 @@
+"""Whose fault a refusal is: what others met meanwhile decides."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillhouse.gen.teachers.evidence import MIN_REFUSALS, Evidence
+from stillhouse.gen.teachers.outcome import Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.retry import Blame
+
+RATE = Rate("slow", 429)
+FORBIDDEN = Auth("no", 403)
+BROKE = Money("pay", 402)
+
+
+def blamed(blame: Blame | None) -> str | None:
+    """Who is."""
+    return None if blame is None else blame.on
+
+
+def serve(evidence: Evidence, count: int, *, at: float, endpoint: str = "a") -> None:
+    """So many other prompts are served by requests of that time."""
+    for number in range(count):
+        evidence.served(("other", at, number), endpoint=endpoint, sent_at=at, now=at + 0.01)
+
+
+@pytest.mark.parametrize("outcome", [RATE, Overload("busy", 503)])
+def test_a_prompt_refused_while_all_others_are_served_is_its_own(outcome: Outcome) -> None:
+    """After a few tries; the more others were served, the fewer."""
+    evidence, now = Evidence(), 100.0
+    seen = []
+    for _ in range(10):
+        seen.append(blamed(evidence.weigh("p", outcome, endpoint="a", now=now)))
+        serve(evidence, 50, at=now + 1)
+        now += 2
+    assert seen.index("request") in range(MIN_REFUSALS - 1, 6)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**32), share=st.floats(0.05, 0.9), prompts=st.integers(20, 100))
+def test_a_limited_account_is_never_held_against_a_prompt(seed: int, share: float, prompts: int) -> None:
+    """However many tries meet the limit at random: nobody is given up (by a chance in a million)."""
+    draw, evidence = random.Random(seed), Evidence()
+    waiting, now = list(range(prompts)), 0.0
+    while waiting:
+        prompt, now = waiting.pop(0), now + 0.1
+        if draw.random() < share:
+            assert blamed(evidence.weigh(prompt, RATE, endpoint="a", now=now)) != "request"
+            waiting.append(prompt)
+        else:
+            evidence.served(prompt, endpoint="a", sent_at=now - 0.05, now=now)
+
+
+@settings(max_examples=50)
+@given(
+    wait_s=st.floats(0.0, 29.0),
+    per_second=st.integers(1, 50),
+    back_s=st.floats(0.0, 5.0),
+    samples=st.integers(1, 8),
+)
+def test_one_prompt_never_costs_the_account_more_than_half_its_rate(
+    wait_s: float, per_second: int, back_s: float, samples: int
+) -> None:
+    """In any 60 s in which at least one answer a second is served: only a first refusal may pause the others."""
+    evidence, now, paused_until = Evidence(), 0.0, 0.0
+    pauses: list[tuple[float, float]] = []
+    due = [0.0] * samples
+    while now < 180.0:
+        now += 1 / per_second
+        if now < paused_until:
+            continue
+        evidence.served(("other", now), endpoint="a", sent_at=now - 0.001, now=now)
+        for number, at in enumerate(due):
+            if now >= max(at, paused_until):
+                blame = evidence.weigh("p", Rate("slow", 429, wait_s), endpoint="a", now=now)
+                due[number] = now + back_s + (blame.wait_s if blame is not None else 0.0)
+                if blamed(blame) == "request":
+                    due[number] = 1e9
+                elif blame is None or not blame.spares_account:
+                    paused_until = max(paused_until, now + max(wait_s, 1.0))
+                    pauses.append((now, paused_until))
+    for start in range(120):
+        lost = sum(max(0.0, min(end, start + 60) - max(begin, start)) for begin, end in _merged(pauses))
+        assert lost <= 30.0
+
+
+def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    for begin, end in spans:
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def test_a_lone_prompt_outlives_every_limit_by_the_minute() -> None:
+    """The run's last one: refused for longer than a window, with the others served just before."""
+    evidence = Evidence()
+    serve(evidence, 30, at=0.0)
+    times = [1.0, 2.0, 4.0, 10.0, 30.0, 60.0]
+    assert [blamed(evidence.weigh("p", RATE, endpoint="a", now=at)) for at in times] == [None] + ["unclear"] * 5
+    assert blamed(evidence.weigh("p", RATE, endpoint="a", now=70.0)) == "request"
+
+
+def test_without_others_a_limit_is_waited_for() -> None:
+    """As for any account: nobody can say, and waiting costs nothing."""
+    evidence = Evidence()
+    assert {blamed(evidence.weigh("p", RATE, endpoint="a", now=10.0 * n)) for n in range(50)} == {None, "unclear"}
+
+
+def test_a_403_that_others_do_not_meet_is_its_own() -> None:
+    """Others, sent after it, are served."""
+    evidence = Evidence()
+    assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)) == "unclear"
+    assert evidence.is_suspect("a")
+    serve(evidence, 3, at=1.5)
+    assert not evidence.is_suspect("a")
+    assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=2.0)) == "unclear"
+    assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=3.0)) == "request"
+
+
+def test_answers_to_what_was_sent_before_prove_nothing() -> None:
+    """A budget that ran out lets those in flight end."""
+    evidence = Evidence()
+    evidence.weigh("p", BROKE, endpoint="a", now=1.0)
+    serve(evidence, 3, at=0.9)
+    assert evidence.is_suspect("a")
+    assert blamed(evidence.weigh("q", BROKE, endpoint="a", now=1.2)) == "account"
+
+
+@pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 2), (FORBIDDEN, 5)])
+def test_several_prompts_refused_are_the_account(outcome: Outcome, prompts: int) -> None:
+    """With nobody served in between."""
+    evidence = Evidence()
+    seen = [blamed(evidence.weigh(n, outcome, endpoint="a", now=float(n))) for n in range(prompts)]
+    assert seen == ["unclear"] * (prompts - 1) + ["account"]
+
+
+def test_what_one_endpoint_refuses_says_nothing_of_another() -> None:
+    """Suspicion is by endpoint."""
+    evidence = Evidence()
+    evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)
+    assert not evidence.is_suspect("b")
+
+
+def test_an_outage_is_nobody_s_own_for_a_minute() -> None:
+    """Several prompts fail and nobody is served; once somebody is, or for too long, a failure is its own."""
+    failed = ServerError("500", 500)
+    evidence = Evidence()
+    assert [blamed(evidence.weigh(n, failed, endpoint="a", now=1.0)) for n in range(4)] == [None, None] + [
+        "account"
+    ] * 2
+    assert blamed(evidence.weigh(0, failed, endpoint="a", now=30.0)) == "account"
+    assert blamed(evidence.weigh(0, failed, endpoint="a", now=70.0)) is None
+    serve(evidence, 1, at=40.0)
+    assert blamed(evidence.weigh(3, failed, endpoint="a", now=41.0)) is None
+
+
+def test_a_request_that_was_never_sent_says_nothing() -> None:
+    """No connection, whoever asks."""
+    evidence = Evidence()
+    serve(evidence, 100, at=0.0)
+    assert all(evidence.weigh("p", Overload("no connection"), endpoint="a", now=float(n)) is None for n in range(99))
