@@ -10,7 +10,7 @@ import threading
 from collections import Counter as Tallied
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import ray
@@ -125,7 +125,9 @@ class PromptQueue:
         known = len(generations) if known is None else known
         mine = [each for each in generations if each.plan.generation in opened or each.plan.generation >= known]
         self._begin(generations, mine, sealed)
-        self._resumed = any(each.parts for each in mine) and not listen_s
+        self._found = {each.plan.generation for each in mine if each.parts}
+        """Generations that somebody may have worked on before this queue."""
+        self._resumed = bool(self._found) and not listen_s
         """Whether earlier runs may have left journals on the nodes; a queue that is restarted finds them shipped."""
         background(self._index)
 
@@ -220,7 +222,9 @@ class PromptQueue:
             if not self._stopping and now >= self._grant_after and self._all_swept(now):
                 grant = self._leases.grant(worker, now=now)
             self._lease_waits += grant is None
-            return grant or Wait(0.5)
+            if grant is None:
+                return Wait(0.5)
+            return replace(grant, had_owners=grant.had_owners or grant.chunk.generation in self._found)
 
     def _all_swept(self, now: float) -> bool:
         """Whether every first worker has shipped what earlier runs left on its node; only a resumed dataset waits."""

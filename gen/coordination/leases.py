@@ -6,7 +6,7 @@ twice.
 """
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stillhouse.gen.dataset.layout import ChunkId
 
@@ -25,6 +25,8 @@ class Grant:
     chunk: ChunkId
     died: bool = False
     """The last owner's process died alone while it held the chunk."""
+    had_owners: bool = field(default=False, compare=False)
+    """Somebody may have held it before, and left side files of a seal that did not come to its end."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Leases:
         self._not_before: dict[ChunkId, float] = {}
         self._leases: dict[ChunkId, _Lease] = {}
         self._died: set[ChunkId] = set()
+        self._granted: set[ChunkId] = set()
 
     def add(self, chunk: ChunkId) -> None:
         """A chunk to be worked on."""
@@ -70,7 +73,8 @@ class Leases:
             self._pending.remove(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
             self._not_before.pop(chunk, None)
-            grant = Grant(chunk, died=chunk in self._died)
+            grant = Grant(chunk, died=chunk in self._died, had_owners=chunk in self._granted)
+            self._granted.add(chunk)
             self._died.discard(chunk)
         for chunk in held_back:
             heapq.heappush(self._order, chunk)
@@ -111,6 +115,7 @@ class Leases:
 
     def sealed(self, chunk: ChunkId) -> None:
         """The chunk's shard exists."""
+        self._granted.discard(chunk)
         self._leases.pop(chunk, None)
         self._pending.discard(chunk)
 

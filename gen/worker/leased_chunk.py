@@ -90,6 +90,7 @@ class Hands:
         old = leftovers(folder)
         journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
         opened = OpenChunk(chunk, journal, samples=chunk.samples, teacher_of=self._teacher_of)
+        opened.had_owners = grant.had_owners
         opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)

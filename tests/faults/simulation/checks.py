@@ -115,6 +115,8 @@ def _excused(history: History, request: Request, kept: list[Request]) -> bool:
     others = [other for other in kept if other is not request]
     return (
         request.serial in history.lost
+        # Another came to light again: it lay on a disk whose node had no worker for a while, and was received first.
+        or any(other.serial in history.lost for other in others)
         or history.went_unseen(request)
         or any(
             other.sent_at <= (request.kept_at or 0.0) and (history.upheaval or _ever_apart(other, request))
