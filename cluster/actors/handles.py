@@ -7,10 +7,11 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from stillhouse.cluster.actors.places import on
 from stillhouse.cluster.actors.plain import pack, pack_recipe, unpack, unpack_any
@@ -64,15 +65,21 @@ def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> A
     return actor.remote(account, pack(limits))
 
 
+class Gone(Unreachable):
+    """The actor is dead, perhaps for good; one that is only silent keeps its handle."""
+
+
 async def reached(call: Awaitable[_T]) -> _T:
     """The call's result.
 
     Raises:
-        Unreachable: the actor is gone, restarting or slow.
+        Unreachable: the actor is gone, restarting or slow; where it is known to be dead, `Gone`.
     """
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):  # wait_for may swallow a cancellation
             return await call
+    except ActorDiedError as error:
+        raise Gone(type(error).__name__) from None
     except (RayActorError, GetTimeoutError, TimeoutError) as error:
         raise Unreachable(type(error).__name__) from None
 
@@ -114,15 +121,15 @@ class LedgerHandle:
         self._account = account
         self._limits = limits
         self._node = node
+        self._finding: asyncio.Task[Any] | None = None
         self._actor = start_limiter(account, limits, node=node)
 
     async def renew(self, worker: str, report: Report) -> Lease:
         """See `gen.coordination.messages.LimitLedger`."""
         try:
             return unpack(await reached(self._actor.renew.remote(worker, pack(report))), Lease)
-        except Unreachable:
-            # In a thread: Ray asks the head for the name, and waits for it where that is what can't be reached.
-            self._actor = await asyncio.to_thread(start_limiter, self._account, self._limits, node=self._node)
+        except Gone:
+            await self._find_again()
             raise
         except (RayTaskError, Paused):
             # The job that started it runs another version of this program, whose data we can't read, nor it ours.
@@ -130,3 +137,17 @@ class LedgerHandle:
                 f"the RateLimiter of account {self._account} on this cluster is of another version of Stillhouse, and "
                 "the limits can't be shared with it: wait until the jobs that use it have ended, or run their version"
             ) from None
+
+    async def _find_again(self) -> None:
+        """Ask the head for the name, in a thread: where the head is cut off, Ray may wait for it for minutes.
+
+        One such call at a time; renewals go on beside it, for the old handle serves again if its actor was restarted.
+        """
+        if self._finding is None:
+            find = asyncio.to_thread(start_limiter, self._account, self._limits, node=self._node)
+            self._finding = asyncio.create_task(find)
+        done, _ = await asyncio.wait([self._finding], timeout=1.0)
+        if done:
+            finding, self._finding = self._finding, None
+            with suppress(RayError):
+                self._actor = finding.result()
