@@ -147,5 +147,6 @@ def queue_stats(**changes: Any) -> QueueStats:
     rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
     rows |= {"samples": 1000, "samples_left": 1000, "all_sealed": False, "last": True}
     empty: dict[str, Any] = {"counts": ShardCounts(), "troubles": {}, "teachers": {}, "last_trouble": "", "error": None}
+    empty |= {"notes": []}
     empty["held_up"] = {}
     return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)

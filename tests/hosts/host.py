@@ -13,16 +13,21 @@ from typing import IO
 from .network import Network
 
 CPUS = 4
+_CODE = f"{sys.prefix} {Path(__file__).resolve().parents[2]}"
+"""What a host's own /tmp must not hide, where this checkout is below /tmp."""
 _BOOT = """
 set -e
 mount --make-rprivate /
 mount --bind "$DISK/etc/hosts" /etc/hosts
 mount --bind "$DISK/etc/resolv.conf" /etc/resolv.conf
 mount -t tmpfs -o size=512m memory /dev/shm
-mount --bind "$DISK/tmp" /tmp
+for path in $CODE; do
+  case $path in /tmp/*) mkdir -p "$DISK$path"; mount --bind "$path" "$DISK$path";; esac
+done
+mount --rbind "$DISK/tmp" /tmp
 hostname "$NAME"
 cd /tmp
-unset DISK NAME
+unset DISK NAME CODE
 while :; do "$@" || :; while [ -e /tmp/stay-down ]; do sleep 1; done; sleep 1; done
 """
 
@@ -62,7 +67,7 @@ class Host:
         ray += ["--object-store-memory=100000000", "--disable-usage-stats"]
         spaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
         boot = ["ip", "netns", "exec", self._network.namespace(self.number), "unshare", *spaces, "sh", "-c", _BOOT]
-        env = self._env | {"DISK": str(self.disk), "NAME": f"host-{self.number}"}
+        env = self._env | {"DISK": str(self.disk), "NAME": f"host-{self.number}", "CODE": _CODE}
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
