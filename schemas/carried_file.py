@@ -35,7 +35,7 @@ def carried(named: str | CarriedFile) -> str | CarriedFile:
         return named
     try:
         path = Path(named).expanduser()
-        if path.stat().st_size > MAX_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe or a device might never end
             return named
         text = path.read_bytes().decode()
     except (OSError, ValueError, RuntimeError):

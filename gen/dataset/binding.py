@@ -30,6 +30,8 @@ class Binding:
     """Less what equals its default; see `schemas.identity`."""
     samples: int
     """Answers wanted for each prompt, as of the last run."""
+    first_samples: int
+    """The same as of the first run: what plans of schema version 1 mean, which do not say it."""
 
     def encoded(self) -> bytes:
         """As recipe.yaml holds it."""
@@ -37,6 +39,7 @@ class Binding:
             "stillhouse": self.version,
             "name": self.name,
             "samples": self.samples,
+            "first_samples": self.first_samples,
             "identity": self.identity,
         }
         # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
@@ -59,6 +62,7 @@ def bind(store: Store, recipe: Recipe) -> Recipe:
         name=bound.name if bound else recipe.name,
         identity=bound.identity if bound else resolved.identity(),
         samples=recipe.ask.samples,
+        first_samples=bound.first_samples if bound else recipe.ask.samples,
     )
     if bound is None:
         if not store.put_new(RECIPE_KEY, wanted.encoded()) and binding_for(store, recipe) is None:
@@ -93,7 +97,8 @@ def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
             )
         return None
     different = sorted(_differences(bound.identity, resolved_by(recipe, bound).identity()))
-    if not different and recipe.ask.samples >= bound.samples:
+    fewest = bound.samples if recipe.ask.samples >= bound.samples else _planned_samples(store, bound)
+    if not different and recipe.ask.samples >= fewest:
         return bound
     if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
         return None  # a run with a mistake in its recipe got no further than this file
@@ -103,7 +108,7 @@ def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
             "Use another dataset.path, or the recipe it was made with"
         )
     raise DatasetError(
-        f"{store.url}: ask.samples: expected at least {bound.samples}, for so many answers to each prompt are planned "
+        f"{store.url}: ask.samples: expected at least {fewest}, for so many answers to each prompt are planned "
         f"or there, got {recipe.ask.samples}; it may only grow. Use another dataset.path for fewer"
     )
 
@@ -131,12 +136,26 @@ def parse_binding(stored: bytes, *, origin: str) -> Binding:
         if not is_newer:
             # Version 1 has the samples in its identity, where nothing may grow.
             samples = document["samples"] if "samples" in document else identity["ask"]["samples"]
-            bound = Binding(int(version), str(document.get("name", "")), reduced(identity), int(samples))
-    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
+            first, name = document.get("first_samples", samples), str(document.get("name", ""))
+            _check_counts(version, samples, first, identity["prompts_per_shard"])
+            bound = Binding(version, name, reduced(identity), samples, first)
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError):
         raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
     if is_newer:
         raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
     return bound
+
+
+def _check_counts(*values: Any) -> None:
+    if not all(type(value) is int and value >= 1 for value in values):
+        raise ValueError("expected whole numbers of at least 1")
+
+
+def _planned_samples(store: ReadableStore, bound: Binding) -> int:
+    """The most that any plan asks: a run that was to ask more may have failed before it planned that."""
+    from stillhouse.gen.dataset.plans import read_plans  # which itself reads the binding
+
+    return max((plan.samples for plan in read_plans(store)), default=bound.samples)
 
 
 def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:

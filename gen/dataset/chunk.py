@@ -124,7 +124,7 @@ class ChunkReader:
             plan = read_plan(self._store, generation)
             if plan is None:
                 raise DatasetError(f"{self._store.url}/{plan_key(generation)}: is gone; restore it")
-            plan = plan.with_samples(self._binding().samples)
+            plan = plan.with_samples(self._binding().first_samples)
             source, ask = self._recipe.source, self._recipe.ask
             maker = PromptMaker(source, ask, kept=plan.kept_fields, templates_system=plan.templates_system)
             self._plans[generation] = plan, maker

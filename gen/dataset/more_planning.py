@@ -26,15 +26,14 @@ def more_plan(plans: Sequence[Plan], *, samples: int) -> Plan | None:
 
     All of `plans` are sealed: equal answers are kept once over all generations, so the earlier ones have to be there.
     """
-    files: dict[str, PlannedFile] = {}
+    files: dict[PlannedFile, None] = {}  # not by url: a file may have moved, and another be where it was
     for plan in _lacking(plans, samples=samples):
-        for file in plan.files:
-            files.setdefault(file.url, file.model_copy(update={"row": 0, "offset": 0, "line": 1}))
+        files |= dict.fromkeys(file.content for file in plan.files)
     if not files:
         return None
     return Plan(
         generation=len(plans),
-        files=tuple(files.values()),
+        files=tuple(files),
         samples=samples,
         more=True,
         templates_system=plans[0].templates_system,
@@ -55,7 +54,7 @@ def more_parts(
 
 def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
     """Every prompt that lacks samples, in the source's order."""
-    numbers = {file.url: number for number, file in enumerate(plan.files)}
+    numbers = {file: number for number, file in enumerate(plan.files)}
     retried = _retried(store, earlier)
     rows = {each.generation: _asked(store, each.generation) for each in earlier if each.more}
     planned = _planned(earlier)
@@ -70,7 +69,7 @@ def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Itera
                     raise DatasetError(f"{store.url}: the index of generation {generation} contradicts earlier ones")
                 places.append(place)
             wanted = dict.fromkeys(range(first, plan.samples))
-            yield AskedAgain(numbers[source.files[row["file"]].url], row, wanted, sorted(places))
+            yield AskedAgain(numbers[source.files[row["file"]].content], row, wanted, sorted(places))
 
 
 def _planned(plans: Sequence[Plan]) -> dict[int, tuple[int, list[int]]]:

@@ -42,6 +42,17 @@ class PlannedFiles:
             self._located[planned] = self._searched(planned)
         return self._located[planned]
 
+    def check(self, planned: Iterable[PlannedFile]) -> None:
+        """Refuse files that can't be read again, before something is planned that needs them.
+
+        Raises:
+            SourceError: one is gone, or is not what it was.
+        """
+        as_planned = {(file.url, file.size, file.etag) for file in self.found()}  # one listing, not a call for each
+        for file in planned:
+            if (file.url, file.size, file.etag) not in as_planned:
+                self.locate(file)
+
     def _searched(self, planned: PlannedFile) -> SourceFile:
         there = stat_file(planned.url, self._source)
         if there is not None and self._is_same(planned, there):
@@ -67,7 +78,7 @@ class PlannedFiles:
         Where a file was counts before what it holds.
 
         Raises:
-            SourceError: a file is where a planned one was, and is neither that nor any other.
+            SourceError: a file is where a planned one was, which is nowhere else, and is neither that nor any other.
         """
         matched: dict[SourceFile, PlannedFile] = {}
         at = {planned.url: planned for planned in reversed(known)}
@@ -88,7 +99,10 @@ class PlannedFiles:
             if same:
                 matched[file] = planned if planned in same else same[0]
                 left[file.size].remove(matched[file])
-            elif planned is not None and planned not in there:
+        placed = set(matched.values())
+        for file in rest:
+            planned = at.get(file.url)
+            if planned is not None and planned not in placed and file not in matched:
                 raise changed(planned, file)
         return matched
 

@@ -79,7 +79,7 @@ class SourcePlanner:
         """See `Planner`.
 
         Raises:
-            SourceError, DatasetError: see `next_plan`, `store_plan` and `read_generations`.
+            SourceError, DatasetError: see `next_plan`, `store_plan`, `read_generations` and `PlannedFiles.check`.
         """
         self.generations = generations = self._reader.read()
         sources = [each for each in generations if each.plan.is_source]
@@ -98,6 +98,7 @@ class SourcePlanner:
             return Wait("sealed")
         more = more_plan([each.plan for each in generations], samples=self._recipe.ask.samples)
         if more is not None:
+            PlannedFiles(self._recipe.source).check(more.files)
             store_plan(self._store, more)
         return more
 

@@ -3,10 +3,11 @@
 import base64
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
 
 import orjson
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stillhouse.gen.dataset.binding import read_binding
 from stillhouse.gen.dataset.layout import plan_key
@@ -34,6 +35,11 @@ class PlannedFile(_Stored):
     offset: int = 0
     line: int = 1
 
+    @property
+    def content(self) -> "PlannedFile":
+        """The file from its start: equal for whoever plans a part of it, and not for another that has its url now."""
+        return self.model_copy(update={"row": 0, "offset": 0, "line": 1})
+
 
 class Plan(_Stored):
     """A generation: which source rows it is made of, or which Failures it asks again. Immutable."""
@@ -43,8 +49,8 @@ class Plan(_Stored):
     files: tuple[PlannedFile, ...]
     limit: int | None = None
     """At most so many source rows; null: all there are."""
-    samples: int = 0
-    """Answers wanted for each prompt when it was planned; 0 in plans of schema version 1, and as bound once read."""
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Answers wanted for each prompt when it was planned; 0 in plans of schema version 1: those first bound."""
     retry: tuple[str, ...] | None = None
     """The kinds of the Failures of earlier generations that are asked again; null: it asks something else."""
     more: bool = False
@@ -74,7 +80,7 @@ class Plan(_Stored):
         return list(_thawed(self.kept))
 
     def with_samples(self, samples: int) -> "Plan":
-        """The plan with the samples that its dataset was bound with, where it does not say them itself."""
+        """The plan with the samples that its dataset was first bound with, where it does not say them itself."""
         return self if self.samples else self.model_copy(update={"samples": samples})
 
     @staticmethod
@@ -98,13 +104,17 @@ def read_plans(store: ReadableStore, *, known: Sequence["Plan"] = ()) -> list[Pl
     with ThreadPoolExecutor(_READERS) as pool:
         fresh = pool.map(lambda number: read_plan(store, number), range(len(known), count))
         plans = [*known, *(plan for plan in fresh if plan is not None)]
+    if later := sorted(names - {plan_key(number) for number in range(count)}):
+        raise DatasetError(
+            f"{store.url}: holds {later[0]} but no {plan_key(count)}; restore that file, or use another dataset.path"
+        )
     if next(iter(store.list(f"data/part-{len(plans):03d}-")), None) is not None:
         raise DatasetError(
             f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
             "restore that file, or use another dataset.path"
         )
     if not all(plan.samples for plan in plans) and (bound := read_binding(store)) is not None:
-        return [plan.with_samples(bound.samples) for plan in plans]
+        return [plan.with_samples(bound.first_samples) for plan in plans]
     return plans
 
 
@@ -122,9 +132,14 @@ def read_plan(store: ReadableStore, generation: int) -> Plan | None:
         document = orjson.loads(data)
         if document["version"] > SCHEMA_VERSION:
             raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
-        return Plan.model_validate(document)
+        plan = Plan.model_validate(document)
     except (ValueError, KeyError, TypeError):
         raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+    if plan.generation != generation:
+        raise DatasetError(
+            f"{origin}: is damaged; restore it, or use another dataset.path (it is the plan of another generation)"
+        )
+    return plan
 
 
 def store_plan(store: Store, plan: Plan) -> None:

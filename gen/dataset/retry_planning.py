@@ -50,17 +50,16 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
         DatasetError: a shard, a side file or the index is missing or damaged.
     """
     failures = _failures(store, plans, kinds)
-    files: dict[str, PlannedFile] = {}
-    for planned, _ in _index_rows(store, plans, failures):
-        files.setdefault(planned.url, planned.model_copy(update={"row": 0, "offset": 0, "line": 1}))
+    # Not by url: a file may have moved, and another be where it was.
+    files = dict.fromkeys(planned.content for planned, _ in _index_rows(store, plans, failures))
     there = PlannedFiles(recipe.source)
-    for file in files.values():
+    for file in files:
         there.locate(file)
     if not failures:
         return None
     return Plan(
         generation=len(plans),
-        files=tuple(files.values()),
+        files=tuple(files),
         samples=max(plan.samples for plan in plans),
         retry=tuple(kinds),
         templates_system=plans[0].templates_system,
@@ -78,9 +77,9 @@ def retry_parts(
     """
     assert plan.retry is not None
     failures = _failures(store, earlier, plan.retry)
-    numbers = {file.url: number for number, file in enumerate(plan.files)}
+    numbers = {file: number for number, file in enumerate(plan.files)}
     prompts = (
-        AskedAgain(numbers[file.url], row, failures[row["key"]].kinds, failures[row["key"]].chunks)
+        AskedAgain(numbers[file.content], row, failures[row["key"]].kinds, failures[row["key"]].chunks)
         for file, row in _index_rows(store, earlier, failures)
     )
     return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)

@@ -41,9 +41,10 @@ class KnownAnswers:
         """
         path = file if isinstance(file, str) else file.path
         try:
-            lines = (Path(file).read_bytes() if isinstance(file, str) else file.text.encode()).splitlines()
-        except OSError as error:
-            raise UsageError(f"simulator: the file of answers {path} can't be read: {error.strerror}") from error
+            lines = (_content(Path(file)) if isinstance(file, str) else file.text.encode()).splitlines()
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "it is no path of a file"
+            raise UsageError(f"simulator: the file of answers {path!r} can't be read: {reason}") from error
         return cls(_pair(line, where=f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
 
     def find(self, message: str) -> str | None:
@@ -63,6 +64,13 @@ class KnownAnswers:
                 if answer is not None:
                     best, best_length = answer, length
         return best
+
+
+def _content(path: Path) -> bytes:
+    path = path.expanduser()
+    if path.exists() and not path.is_file():
+        raise ValueError("a folder, a pipe or a device, which might never end")
+    return path.read_bytes()
 
 
 def _pair(line: bytes, *, where: str) -> tuple[str, str]:

@@ -79,3 +79,18 @@ async def test_it_is_resumed_and_retried(recipe: Recipe) -> None:
     again = await run_in_process(asked)
     assert again.requests == 0
     assert json.loads(again.as_line())["records"] == summary.records
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "open"])
+async def test_its_samples_grow(recipe: Recipe, finished: bool) -> None:
+    """Its plans do not say how many they were made with: what is new is asked besides, of every prompt."""
+    asked = with_log(recipe)
+    if finished:
+        await run_in_process(asked)
+    grown = asked.model_copy(update={"ask": asked.ask.model_copy(update={"samples": 5})})
+    summary = await run_in_process(grown)
+    assert (summary.state, summary.remaining) == ("done", 0)
+    assert requests() == 51 - 17 + 30 * 2
+    assert summary.records + summary.rejected + summary.failed == 30 * 5
+    assert verify(open_dataset(recipe)).ok
+    assert (await run_in_process(grown)).requests == 0

@@ -271,3 +271,35 @@ async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
     assert summary.requests == 9
     assert_whole(recipe, summary, prompts=24, each=1)
     assert [each.plan.limit for each in read_generations(open_dataset(recipe))] == [10, 5, None]
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["a run between", "at once"])
+async def test_another_file_where_a_moved_one_was_is_another(tmp_path: Path, between: bool) -> None:
+    """As logs are rotated: two planned files have had one url, and failures and growth find the rows of each."""
+    refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.5}], "seed": 3}
+    path = write_source(tmp_path, questions(8))
+    await asked(growing(tmp_path, 1), settings=refusing)
+    path.rename(path.with_name("b.jsonl"))
+    if between:
+        assert (await asked(growing(tmp_path, 1))).requests == 0
+    write_source(tmp_path, questions(11, start=8))
+    failed = (await asked(growing(tmp_path, 1), settings=refusing)).failed
+    assert failed > 0
+    assert (await asked(growing(tmp_path, 1), retry=["bad_request"])).requests == failed
+    assert_whole(growing(tmp_path, 3), await asked(growing(tmp_path, 3)), prompts=19, each=3)
+
+
+async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None:
+    """It names the file; the dataset can be gone on with as it was, and grows once the file is back."""
+    path = write_source(tmp_path, questions(5))
+    write_source(tmp_path, questions(5, start=5), name="b.jsonl")
+    await asked(growing(tmp_path, 2))
+    away = path.rename(tmp_path / "away")
+    with pytest.raises(SourceError, match=r"a\.jsonl is gone, and no other file .* put it back"):
+        await asked(growing(tmp_path, 4))
+    assert len(read_plans(open_dataset(growing(tmp_path, 2)))) == 1
+    with pytest.raises(DatasetError, match=r"ask\.samples: expected at least 2, .* got 1"):
+        await asked(growing(tmp_path, 1))
+    assert_whole(growing(tmp_path, 2), await asked(growing(tmp_path, 2)), prompts=10, each=2)
+    away.rename(path)
+    assert_whole(growing(tmp_path, 4), await asked(growing(tmp_path, 4)), prompts=10, each=4)

@@ -16,6 +16,8 @@ from stillhouse.gen.dataset.plans import read_plans
 from stillhouse.gen.errors import DatasetError
 
 TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}
+SOUND = b"stillhouse: 2\nsamples: 1\nidentity: {teachers: [{name: sim, model: simulator}], prompts_per_shard: 10}"
+COUNTS = (b"0", b"-5", b"true", b"1.5", b".inf", b".nan", b"'3'", b"[1]", b"&a [*a]", b"2001-01-01")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,10 @@ def test_an_identity_comes_back_as_it_was(
         b"stillhouse: 1\nidentity: {}",
         b"stillhouse: 1\nidentity: {ask: 3}",
         b"stillhouse: 1\nidentity: {ask: {samples: x}}",
+        b"[" * 5000,
+        *(SOUND.replace(b"samples: 1", b"samples: " + count) for count in COUNTS),
+        *(SOUND.replace(b"shard: 10", b"shard: " + count) for count in COUNTS),
+        *(SOUND.replace(b"stillhouse: 2", b"stillhouse: " + count) for count in (b"0", b"-5", b"true", b"1.5")),
     ],
 )
 def test_a_damaged_recipe_is_named(tmp_path: Path, text: bytes) -> None:
@@ -148,6 +154,30 @@ def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
     store = open_dataset(recipe)
     store.put(plan_key(0), (store.get(plan_key(0)) or b"")[:-9] if damage is None else damage)
     with pytest.raises(DatasetError, match=r"plan-000\.json: is damaged; restore it"):
+        read_plans(store)
+
+
+@pytest.mark.parametrize("change", [{"generation": 1}, {"samples": -1}])
+def test_a_plan_of_another_generation_is_damaged(tmp_path: Path, change: dict[str, int]) -> None:
+    """As of a file that was copied onto another; so is one of impossible numbers."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    store.put(plan_key(0), orjson.dumps(orjson.loads(store.get(plan_key(0)) or b"") | change))
+    with pytest.raises(DatasetError, match=r"plan-000\.json: is damaged; restore it"):
+        read_plans(store)
+
+
+def test_a_gap_in_the_plans_is_refused(tmp_path: Path) -> None:
+    """Or another generation would be planned in the place of the one that is missing."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    plan = orjson.loads(store.get(plan_key(0)) or b"")
+    store.put(plan_key(2), orjson.dumps(plan | {"generation": 2}))
+    with pytest.raises(DatasetError, match=r"holds _stillhouse/plan-002\.json but no _stillhouse/plan-001\.json"):
         read_plans(store)
 
 

@@ -1,5 +1,6 @@
 """What the simulated teacher says."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from stillhouse.gen.errors import UsageError
 from stillhouse.gen.simulator.answers import Answer, Answers
 from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
 from stillhouse.gen.simulator.texts import count_tokens
+from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.simulator import SimulatorSettings
 
 
@@ -150,3 +152,12 @@ def test_settings_survive_json_and_refuse_nonsense() -> None:
     for wrong in refused:
         with pytest.raises(ValidationError):
             SimulatorSettings.model_validate(wrong)
+
+
+def test_a_file_of_answers_that_never_ends_is_refused(tmp_path: Path) -> None:
+    """A pipe, a device and an impossible path: none is waited for, and none is a traceback."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), "/dev/zero", str(tmp_path), "a\0b", "~nobody-of-that-name/x"):
+        assert carried(path) == path
+        with pytest.raises(UsageError, match=r"the file of answers .* can't be read"):
+            KnownAnswers.read(path)

@@ -89,8 +89,8 @@ class Verification:
 
     @property
     def bound_samples(self) -> int:
-        """The samples that the dataset is bound with; 0 where that can't be told."""
-        return self.identity.bound.samples if self.identity is not None else 0
+        """The samples that the dataset was first bound with; 0 where that can't be told."""
+        return self.identity.bound.first_samples if self.identity is not None else 0
 
     def part_of(self, chunk: ChunkId) -> Part | None:
         """The part of the index that names the chunk, where it is sound."""
