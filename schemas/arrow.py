@@ -136,8 +136,8 @@ class Columns:
         for field in kept:
             if any(field.name in schema.names for schema in (self.data, self.rejected, self.failed)):
                 raise ValueError(
-                    f"keep: the column {field.name!r} has the name of a column of the dataset; rename it: "
-                    f"{{name: {field.name}, as: source_{field.name}}}"
+                    f"keep: the column {field.name!r} has the name of a column of the dataset; "
+                    f"give it another name: `as: source_{field.name}`"
                 )
         nullable = [field.with_nullable(True) for field in kept]
         data, rejected, failed = (pa.schema([*schema, *nullable]) for schema in (self.data, self.rejected, self.failed))

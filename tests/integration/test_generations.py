@@ -1,6 +1,7 @@
 """Generations over a dataset's life: grown samples, files that come later, and datasets that were moved in between."""
 
 import asyncio
+import os
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -303,3 +304,18 @@ async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None
     assert_whole(growing(tmp_path, 2), await asked(growing(tmp_path, 2)), prompts=10, each=2)
     away.rename(path)
     assert_whole(growing(tmp_path, 4), await asked(growing(tmp_path, 4)), prompts=10, each=4)
+
+
+async def test_files_of_one_size_and_time_that_swapped_names(tmp_path: Path) -> None:
+    """What a file holds says which it is, where a local disk's etag can't."""
+    for name, start in (("a.jsonl", 10), ("b.jsonl", 35)):
+        write_source(tmp_path, questions(25, start=start), name=name)
+        os.utime(tmp_path / "source" / name, (1.7e9, 1.7e9))
+    recipe = recipe_of(tmp_path)
+    await asked(recipe, limit=10)
+    one, other = (tmp_path / "source" / name for name in ("a.jsonl", "b.jsonl"))
+    one.rename(tmp_path / "aside")
+    other.rename(one)
+    (tmp_path / "aside").rename(other)
+    summary = await asked(recipe)
+    assert (summary.prompts, summary.duplicates, summary.records) == (50, 0, 50)
