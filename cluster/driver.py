@@ -87,7 +87,7 @@ class Driver:
         self._display = display
         self._store = open_dataset(recipe)
         self._stop = threading.Event()
-        self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command goes on")
+        self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command resumes")
         self._sent = (0, 0)
         """Requests and retries."""
         self._known = 0
@@ -151,7 +151,7 @@ class Driver:
         self._stop.set()
 
     def _on_signal(self) -> None:
-        self._display.note("stopping: what is under way is brought home (once more: stop at once)")
+        self._display.note("stopping: finishing requests in flight (again: stop at once)")
         self._stop.set()
 
     def _planner(self) -> Planner:
