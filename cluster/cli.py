@@ -44,7 +44,7 @@ def main() -> None:
     """Ask a teacher model a dataset's worth of prompts; lose no answer, pay none twice."""
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    if sys.stderr is None:  # it was closed; nobody listens, and the work is done all the same
+    if sys.stderr is None:  # it was closed; the work is done all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
 
 
@@ -59,7 +59,7 @@ def main() -> None:
 def run(
     recipe: str, overrides: tuple[str, ...], as_json: bool, address: str | None, limit: int | None, quiet: bool
 ) -> None:
-    """Run RECIPE (a file, or `quickstart`); the same command again goes on where it ended."""
+    """Run RECIPE (a file, or `quickstart`); the same command again resumes where it stopped."""
     _drive(read(recipe, overrides), as_json=as_json, quiet=quiet, address=address, limit=limit)
 
 
@@ -126,7 +126,7 @@ def status(
     region: str | None,
     path_style: bool | None,
 ) -> None:
-    """Say how far DATASET is, from what is stored alone; with --address also which job works on it."""
+    """Show the progress of DATASET, from storage alone; with --address also which job is working on it."""
     store = open_given(dataset, endpoint_url, region, path_style)
     summary = summarise(store)
     if summary.state != "done" and is_running(store):
@@ -157,7 +157,7 @@ def retry(
     region: str | None,
     path_style: bool | None,
 ) -> None:
-    """Ask the Failures of DATASET again, with the recipe of its last run; refusals and bad rows are none."""
+    """Ask the Failures of DATASET again, with the recipe of its last run; not refusals or bad rows."""
     from stillhouse.gen.dataset.last_run import read_last_run
 
     store = open_given(dataset, endpoint_url, region, path_style)
@@ -176,7 +176,7 @@ def retry(
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the next N source rows.")
 @clean
 def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | None) -> None:
-    """Say what RECIPE would ask, and what it would cost; nothing is sent and nothing written."""
+    """Show what RECIPE would ask, and what it would cost; sends and writes nothing."""
     from stillhouse.gen.views.preview import preview, render
 
     shown = preview(read(recipe, overrides), limit=limit)
@@ -186,12 +186,12 @@ def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | No
 @main.command()
 @dataset_argument
 @json_option
-@click.option("--repair", is_flag=True, help="Sweep what crashes left, and put right what can be.")
+@click.option("--repair", is_flag=True, help="Clean up what crashes left, and fix what can be fixed.")
 @clean
 def verify(
     dataset: str, as_json: bool, repair: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> None:
-    """Check every promise on what is stored in DATASET; exit code 1 where one is broken."""
+    """Check every promise against what is stored in DATASET; exit code 1 if one is broken."""
     from stillhouse.gen.views.verify import render, verify_and_repair
     from stillhouse.gen.views.verify import verify as check
 
@@ -207,7 +207,7 @@ def verify(
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="The page; - is stdout.")
 @clean
 def report(dataset: str, output: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
-    """Write one self-contained HTML page on what DATASET holds, finished or not."""
+    """Write one self-contained HTML page about DATASET, finished or not."""
     from stillhouse.gen.views.report import report as page
 
     store = open_given(dataset, endpoint_url, region, path_style)
@@ -231,7 +231,7 @@ def report(dataset: str, output: str, endpoint_url: str | None, region: str | No
 )
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
-    """Serve the built-in teacher: OpenAI's chat protocol with latency, limits and faults to order."""
+    """Serve the built-in teacher: OpenAI's chat protocol with configurable latency, limits and faults."""
     from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)

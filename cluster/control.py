@@ -1,4 +1,4 @@
-"""The driver's eye on the shared actors: it says which can't be reached, and remembers for the queue."""
+"""Watches the shared actors for the driver: reports those that can't be reached, and backs up the queue's totals."""
 
 import time
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.coordination.counters import Counters
 
 TELL_AFTER_S = 5.0
-"""A queue that has not answered for so long is reported; the last line about progress may be as old again."""
+"""A queue that has not answered for this long is reported; the last progress line may be twice as old."""
 START_S = 20.0
-"""At the start more is allowed: its process has to come up, perhaps on a machine where all of them do."""
+"""More is allowed at the start, while its process comes up, perhaps along with all others on one machine."""
 TELL_EVERY_S = 10.0
 TOTALS_EVERY_S = 3.0
-"""How often the workers' totals are copied: no oftener than workers report them."""
+"""How often the workers' totals are copied: no more often than workers report them."""
 _NEXT = "Ray starts it again, at once where its process ended, within about a minute where its node was lost silently"
 
 
 class Control:
-    """See the module. It never waits for an actor."""
+    """See the module. Never waits for an actor."""
 
     def __init__(self, queue: Any, limiters: Mapping[str, Any]) -> None:
         self._queue = queue
@@ -31,7 +31,7 @@ class Control:
             "PromptQueue": queue.where.remote(),
             **{f"RateLimiter of account {account}": actor.where.remote() for account, actor in limiters.items()},
         }
-        """By the actor's name: its place, or the call that asks for it."""
+        """Per actor name: its place, or the pending call for it."""
         self._answered_at = time.monotonic()
         self._tell_at = self._answered_at + START_S
         self._was_told = False
@@ -41,7 +41,7 @@ class Control:
         self._totals_at = 0.0
 
     def look(self, stats: QueueStats | None, display: Display) -> None:
-        """Take in what the queue said, or that it said nothing."""
+        """Process the queue's stats; None: it did not answer."""
         now = time.monotonic()
         if stats is None:
             self._not_reached(now, display)
@@ -59,17 +59,17 @@ class Control:
             self._was_told, self._tell_at = True, now + TELL_EVERY_S
             silent_s = now - self._answered_at
             display.note(
-                f"the PromptQueue{self._place('PromptQueue')} has not answered for {silent_s:.0f} s, and workers that "
-                f"it does not answer stop sending; {_NEXT}"
+                f"the PromptQueue{self._place('PromptQueue')} has not answered for {silent_s:.0f} s; workers that "
+                f"can't reach it stop sending; {_NEXT}"
             )
 
     def _note_held_up(self, stats: QueueStats, display: Display) -> None:
-        """Say once of each cause that workers send nothing."""
+        """Report each reason that keeps workers from sending, once."""
         for reason in stats.held_up.keys() - self._held_up:
             count = stats.held_up[reason]
             who = "1 worker sends" if count == 1 else f"{count} workers send"
             name = next((name for name in self._where if name in reason), None)
-            what_next = f"{self._place(name)}; {_NEXT}" if name else "; the others work on"
+            what_next = f"{self._place(name)}; {_NEXT}" if name else "; the others keep working"
             display.note(f"{who} nothing: {reason}{what_next}")
         self._held_up = set(stats.held_up)
 
@@ -86,7 +86,7 @@ class Control:
         return f" on {found}"
 
     def _copy_totals(self, now: float) -> None:
-        """Keep each worker's last totals, and give them to a queue that has lost them."""
+        """Keep each worker's last totals, and restore them to a queue that lost them."""
         if self._asked_totals is None:
             if now >= self._totals_at:
                 self._totals_at, self._asked_totals = now + TOTALS_EVERY_S, self._queue.totals.remote()

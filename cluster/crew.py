@@ -30,20 +30,20 @@ _log = logging.getLogger("stillhouse")
 
 CALL_TIMEOUT_S = 5.0
 STATS_TIMEOUT_S = 3.0
-"""Less, for whoever watches hears nothing meanwhile."""
+"""Shorter, because the display stands still meanwhile."""
 START_PATIENCE_S = 10.0
-"""After so long without a started worker, a word about it,"""
+"""A note appears after this long without a started worker."""
 SLOW_START_S = 30.0
-"""or after so long where CPUs are free."""
+"""The same, if CPUs are free."""
 DRAIN_POLL_S = 2.0
 WAVE = 50
-"""Workers that are started at once, and as many more at each look: all at once they would hold up each other."""
+"""Workers started at a time: all at once would hold each other up."""
 NO_ANSWER_S = 15.0
-"""After so long of nothing but troubles, a word about it."""
+"""A note appears after this long of nothing but errors."""
 MOST_SAID = 300
-"""Characters of a worker's last words that are shown."""
+"""Maximum number of characters shown of a worker's last message."""
 AWAY_S, MOST_AWAY_S = 30.0, 300.0
-"""A worker that its own store or disk failed is replaced after so long, twice as long each time."""
+"""Delay before replacing a worker whose store or disk failed; doubles each time, up to the second value."""
 MOST_DEATHS = 20
 """Workers that may die in a row without a chunk sealed in between."""
 
@@ -62,21 +62,21 @@ class _Hand:
 
 @dataclass(slots=True)
 class _Aways:
-    """Workers whose own store or disk failed them, and when others are to be started in their place."""
+    """Workers lost to their own store or disk, and when to start their replacements."""
 
     hire_at: list[float] = field(default_factory=list)
     in_a_row: int = 0
-    """Since a chunk was sealed."""
+    """Count since a chunk was last sealed."""
 
     def add(self, now: float) -> float:
-        """One more; how long its place stays empty."""
+        """Add one; returns how long to wait before replacing it."""
         wait_s: float = min(AWAY_S * 2**self.in_a_row, MOST_AWAY_S)
         self.in_a_row += 1
         self.hire_at.append(now + wait_s)
         return wait_s
 
     def due(self, now: float) -> int:
-        """How many are to be started now."""
+        """Number to be started now."""
         count = sum(at <= now for at in self.hire_at)
         self.hire_at = [at for at in self.hire_at if at > now]
         return count
@@ -135,11 +135,11 @@ class Crew:
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
     def hold(self, good_for_s: float) -> None:
-        """Have nobody send once so much time is over, unless this is said again before; any thread may call."""
+        """Stop all sending after this long, unless called again before then; safe from any thread."""
         self._queue.hold.remote(good_for_s)
 
     def stats(self) -> QueueStats | None:
-        """How far it is, told to the Ray dashboard as well; None while the queue can't be asked.
+        """The run's progress, also shown on the Ray dashboard; None while the queue can't be reached.
 
         Raises:
             StillhouseError: it can't be started.
@@ -199,9 +199,9 @@ class Crew:
         self._note_no_answer(display)
 
     def _away(self, hand: _Hand, end: End, display: Display) -> None:
-        """A worker without its store or disk: the others go on, and one takes its place in a while.
+        """A worker lost its store or disk: the others continue, and a replacement starts after a while.
 
-        Where no other is left it is not this worker's trouble but the run's, which pauses.
+        If no other is left, the whole run is affected, and pauses.
         """
         if self._stopping or hand.leaving:
             return
@@ -210,8 +210,8 @@ class Crew:
             return
         wait_s = self._aways.add(time.monotonic())
         display.note(
-            f"{hand.name or 'a worker'} stopped ({end.message[:MOST_SAID]}); its chunks go on in others, "
-            f"and one more is started in {wait_s:.0f} s"
+            f"{hand.name or 'a worker'} stopped ({end.message[:MOST_SAID]}); others take its chunks, "
+            f"and a replacement starts in {wait_s:.0f} s"
         )
 
     def _leave_draining_nodes(self, display: Display) -> None:
@@ -306,7 +306,7 @@ def _ready(refs: list[Any]) -> set[Any]:
 
 
 def _name(ref: Any) -> str | None:
-    """The worker's name; None where it died before it had one.
+    """The worker's name; None if it died before it had one.
 
     Raises:
         StillhouseError: it can't be started.
@@ -319,7 +319,7 @@ def _name(ref: Any) -> str | None:
 
 
 def _result(ref: Any) -> Any:
-    """The call's value, or a line of why there is none.
+    """The call's value, or one line saying why there is none.
 
     Raises:
         StillhouseError: its actor can't be started.

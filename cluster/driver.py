@@ -87,13 +87,13 @@ class Driver:
         self._display = display
         self._store = open_dataset(recipe)
         self._stop = threading.Event()
-        self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command goes on")
+        self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command resumes")
         self._sent = (0, 0)
         """Requests and retries."""
         self._known = 0
         """Generations planned so far."""
         self._waits_for: Wait | None = None
-        """What has to happen before more can be planned; None: nothing will be."""
+        """What must happen before more can be planned; None: nothing more will be."""
         self._started = time.monotonic()
         self._said: set[str] = set()
 
@@ -139,7 +139,7 @@ class Driver:
         return self._store.url
 
     def _note_passed_over(self) -> None:
-        with suppress(StillhouseError):  # said where the source is read, if it has to be
+        with suppress(StillhouseError):  # reported where the source is read, if it matters
             if note := passed_over_note(survey(self._recipe.source).passed_over):
                 self._display.note(f"source: {inert(note)}")
 
@@ -151,7 +151,7 @@ class Driver:
         self._stop.set()
 
     def _on_signal(self) -> None:
-        self._display.note("stopping: what is under way is brought home (once more: stop at once)")
+        self._display.note("stopping: finishing requests in flight (again: stop at once)")
         self._stop.set()
 
     def _planner(self) -> Planner:
@@ -229,7 +229,7 @@ class Driver:
             self._stop_for(_ERRORS[stats.exit_code](stats.error))
 
     def _plan_with(self, crew: "Crew", planner: Planner, stats: QueueStats) -> None:
-        """Plan on once what has to happen first did; and tell the queue what it does not know yet."""
+        """Continue planning once its condition is met, and notify the queue of new plans."""
         if stats.known < self._known or self._waits_for is None:
             if (stats.known, stats.last) != (self._known, self._waits_for is None):
                 crew.planned(last=self._waits_for is None)

@@ -136,7 +136,7 @@ def check_reachable(address: str) -> None:
             "or with the dashboard's http address: stillhouse submit"
         )
     if said[3:4] != _SETTINGS:
-        raise UsageError(f"what listens at {address} is no Ray cluster; is this its GCS port (6379 by default)?")
+        raise UsageError(f"what listens at {address} is not a Ray cluster; is this its GCS port (6379 by default)?")
 
 
 def _words(error: Exception) -> str:

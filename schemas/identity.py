@@ -1,8 +1,8 @@
-"""A recipe's identity: what decides what a record is, less whatever equals its default.
+"""A recipe's identity: the settings that decide what a record is, without those that equal their defaults.
 
-A dataset is bound to one identity. A setting that recipes gain later leaves every stored identity as it is, for nothing
-of it is in the identity of a recipe that does not use it; so a default never changes within a schema version. Schema
-version 1 wrote identities in full: `reduced` brings those to the same form.
+A dataset is bound to one identity. A setting added later leaves every stored identity unchanged, because it is absent
+from the identity of a recipe that does not use it; so a default never changes within a schema version. Schema version 1
+wrote identities in full: `reduced` converts those to the same form.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SOURCE = ("prompt", "messages", "id", "keep", "answer")
 _GROWS = ("samples",)
-"""Fields of `ask` that may grow: they say how many answers are wanted, not what an answer is."""
+"""Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
 _WHOLE = ("prompts_per_shard",)
 """Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
 
@@ -39,7 +39,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
 
 
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity less its defaults, and less what may grow.
+    """An identity without defaults and without fields that may grow.
 
     Raises:
         TypeError, KeyError, AttributeError: the document is not an identity.
@@ -47,10 +47,10 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     from stillhouse.schemas.recipe import Ask, Dataset, Dedup, Keep, Source
 
     teachers = list(document["teachers"])
-    if len(teachers) == 1:  # a weight is a share among several
+    if len(teachers) == 1:  # a weight only matters among several
         teachers = [{name: value for name, value in teachers[0].items() if name != "weight"}]
     ask = {name: value for name, value in document.get("ask", {}).items() if name not in _GROWS}
-    source = dict(document.get("source", {}))  # of a template alone nothing of it is left
+    source = dict(document.get("source", {}))  # empty for a template alone
     if "keep" in source:
         source["keep"] = [_less(keep, _defaults(Keep)) for keep in source["keep"]]
     sections = {
@@ -69,7 +69,7 @@ def _less(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """The defaults of a model's fields as JSON has them, by the names that recipes use."""
+    """A model's default values as JSON, by the names that recipes use."""
     found = {}
     for name, field in model.model_fields.items():
         if not field.is_required():

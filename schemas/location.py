@@ -1,4 +1,4 @@
-"""Where something is, in the one form that the rest reads: an absolute or relative path, or s3://bucket/key."""
+"""Locations in one canonical form: an absolute or relative path, or s3://bucket/key."""
 
 import re
 from urllib.parse import unquote
@@ -8,7 +8,7 @@ _FILE = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE)
 
 
 def canonical_location(text: str) -> str:
-    """The location without what other tools write: s3a:// and s3n:// are s3://, and file:// is a path.
+    """The location in canonical form: s3a:// and s3n:// become s3://, and file:// becomes a path.
 
     Raises:
         ValueError: a file:// URL of another host, or without an absolute path.

@@ -100,7 +100,7 @@ class Source(Strict):
         if self.prompt is not None and self.messages is not None:
             raise ValueError(f"expected {_ONE_PROMPT}, got both")
         if self.answer == "drop" and self.messages is None:
-            raise ValueError("answer goes with `messages`: drop says what becomes of a conversation's last turn")
+            raise ValueError("answer needs `messages`: drop applies to the last turn of a conversation")
         names = [keep.column for keep in self.keep] + ["source_answer"] * (self.answer == "drop")
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"keep makes the column {', '.join(sorted(twice))} twice; rename one with `as`")

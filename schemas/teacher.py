@@ -95,7 +95,7 @@ class Limits(Strict):
     output_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
     """Output tokens a minute."""
     in_flight: Annotated[int, Field(gt=0)] | None = None
-    """Requests under way at once, over all workers."""
+    """Maximum number of requests in flight, over all workers."""
 
 
 class Price(Strict):

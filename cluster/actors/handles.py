@@ -1,4 +1,4 @@
-"""Starts the actors that workers share, and makes of their handles the protocols that `gen` knows.
+"""Starts the actors that workers share, and wraps their handles in the protocols that `gen` expects.
 
 A call that fails because an actor is gone, restarting or slow is `Unreachable`; whoever called tries again.
 """
@@ -28,7 +28,7 @@ from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Limits
 
 NAMESPACE = "stillhouse"
-"""Actors that jobs share are found by name in here."""
+"""Namespace in which actors shared by jobs are found by name."""
 
 CALL_TIMEOUT_S = 10.0
 
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 
 def unique(name: str) -> str:
-    """A name for the dashboard that no other actor has: two runs may meet on one cluster."""
+    """A unique name for the dashboard: two runs may share a cluster."""
     return f"{name} {secrets.token_hex(3)}"
 
 
@@ -52,7 +52,7 @@ def start_queue(recipe: Recipe, *, opened: Sequence[int], known: int, workers: i
 
 
 def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> Any:
-    """The account's RateLimiter: the one that is there, or a new one, which should be on that node."""
+    """The account's RateLimiter: the existing one, or a new one, preferably on that node."""
     name = f"rate-limiter-{hashlib.sha256(account.encode()).hexdigest()[:16]}"
     actor = ray.remote(RateLimiterActor).options(
         name=name,
@@ -76,7 +76,7 @@ async def reached(call: Awaitable[_T]) -> _T:
         Unreachable: the actor is gone, restarting or slow; where it is known to be dead, `Gone`.
     """
     try:
-        async with asyncio.timeout(CALL_TIMEOUT_S):  # wait_for may swallow a cancellation
+        async with asyncio.timeout(CALL_TIMEOUT_S):  # wait_for could swallow a cancellation
             return await call
     except ActorDiedError as error:
         raise Gone(type(error).__name__) from None
@@ -115,7 +115,7 @@ class QueueHandle:
 
 
 class LedgerHandle:
-    """`gen.coordination.messages.LimitLedger` over an actor handle; an actor whose job ended is made anew."""
+    """`gen.coordination.messages.LimitLedger` over an actor handle; an actor whose job ended is started again."""
 
     def __init__(self, account: str, limits: Limits, *, node: str | None) -> None:
         self._account = account
@@ -132,16 +132,16 @@ class LedgerHandle:
             await self._find_again()
             raise
         except (RayTaskError, Paused):
-            # The job that started it runs another version of this program, whose data we can't read, nor it ours.
+            # The job that started it runs another version; neither can read the other's data.
             raise Paused(
-                f"the RateLimiter of account {self._account} on this cluster is of another version of Stillhouse, and "
-                "the limits can't be shared with it: wait until the jobs that use it have ended, or run their version"
+                f"the RateLimiter of account {self._account} on this cluster runs another version of Stillhouse, and "
+                "limits can't be shared with it: wait until the jobs that use it have ended, or run their version"
             ) from None
 
     async def _find_again(self) -> None:
-        """Ask the head for the name, in a thread: where the head is cut off, Ray may wait for it for minutes.
+        """Look the name up on the head, in a thread: if the head is cut off, Ray may block for minutes.
 
-        One such call at a time; renewals go on beside it, for the old handle serves again if its actor was restarted.
+        One such call at a time; renewals continue meanwhile, because the old handle works once its actor restarts.
         """
         if self._finding is None:
             find = asyncio.to_thread(start_limiter, self._account, self._limits, node=self._node)

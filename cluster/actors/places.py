@@ -1,7 +1,7 @@
-"""Where the shared actors sit: the queue with the driver, without which it is nothing, and limiters on the head.
+"""Placement of the shared actors: the queue with the driver, without which it is useless, and limiters on the head.
 
-Both are preferences: a node that can't have them, or is lost, is no reason not to start. Ray puts an actor that asks
-for no CPU on any node; one that is lost without a word would take the run's work with it for a minute.
+Both are preferences: a node that can't take them, or is lost, does not prevent the start. By default Ray puts an actor
+that asks for no CPU on any node; if that node vanished silently, the run would stand still for a minute.
 """
 
 import socket
@@ -26,12 +26,12 @@ def on(node: str | None) -> dict[str, Any]:
 
 
 def head_node() -> str | None:
-    """The id of the cluster's head; None where none is known."""
+    """The id of the cluster's head node, if known."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return next((node["NodeID"] for node in nodes if node["Alive"] and _HEAD in node["Resources"]), None)
 
 
 def place() -> str:
-    """This node, for people."""
+    """This node, in readable form."""
     address = get_node_ip_address()  # type: ignore[no-untyped-call]
     return f"{socket.gethostname()} ({address}, node {ray.get_runtime_context().get_node_id()[:8]})"

@@ -1,6 +1,6 @@
-"""What shared actors are sent and send back: versioned plain data, never our classes.
+"""Data exchanged with shared actors: versioned and plain, never our classes.
 
-Jobs of two versions of this program may meet at one limiter; what one pickled, the other could not unpickle.
+Jobs running different versions of this program may share a limiter; one could not unpickle the other's classes.
 """
 
 from typing import Any, TypeAlias, TypeVar
@@ -11,7 +11,7 @@ from stillhouse.gen.errors import Paused
 from stillhouse.schemas.recipe import Recipe
 
 VERSION = 2
-"""Grows with every change of what is sent. Version 1 sent classes."""
+"""Incremented with every change to the data. Version 1 sent classes."""
 
 Plain: TypeAlias = dict[str, Any]
 
@@ -24,7 +24,7 @@ def pack(value: object) -> Plain:
 
 
 def unpack(sent: Plain, kind: type[_T]) -> _T:
-    """The value, which is of this kind.
+    """The value, of this type.
 
     Raises:
         Paused: another version of this program sent it.
@@ -34,14 +34,14 @@ def unpack(sent: Plain, kind: type[_T]) -> _T:
 
 
 def unpack_any(sent: Plain, *kinds: type[Any]) -> Any:
-    """The value, which is of one of these kinds.
+    """The value, of one of these types.
 
     Raises:
         Paused: another version of this program sent it.
     """
     known = {kind.__name__: kind for kind in kinds}
     if not isinstance(sent, dict) or sent.get("version") != VERSION or sent.get("kind") not in known:
-        raise Paused(f"expected data of version {VERSION} between the actors of a cluster, got that of another version")
+        raise Paused(f"expected data of version {VERSION} between the actors of a cluster, got another version's")
     try:
         return _adapter(known[sent["kind"]]).validate_python(sent["value"])
     except ValidationError as error:
@@ -51,7 +51,7 @@ def unpack_any(sent: Plain, *kinds: type[Any]) -> Any:
 
 
 def pack_recipe(recipe: Recipe) -> Plain:
-    """A recipe, with the addresses that the driver gave to simulators."""
+    """A recipe, with the addresses that the driver assigned to simulators."""
     endpoints = {teacher.name: teacher.endpoints for teacher in recipe.teachers if teacher.api == "simulator"}
     bare = [
         teacher.model_copy(update={"endpoints": ()}) if teacher.name in endpoints else teacher
@@ -62,7 +62,7 @@ def pack_recipe(recipe: Recipe) -> Plain:
 
 
 def unpack_recipe(sent: Plain) -> Recipe:
-    """The recipe that `pack_recipe` made it of."""
+    """The recipe packed by `pack_recipe`."""
     recipe = Recipe.model_validate_json(sent["recipe"])
     given = sent["endpoints"]
     teachers = [
@@ -76,7 +76,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Made once per type: that takes a thousand times as long as using it."""
+    """Cached per type: building one takes a thousand times as long as using it."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]

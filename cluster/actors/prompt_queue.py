@@ -1,7 +1,7 @@
 """The PromptQueue: one actor that indexes the sources and leases chunks. Called once per chunk and once per renewal.
 
 It serves the chunks of all open generations, oldest first. Its state is the index, a listing of the shards, and what
-workers report; so it can die at any time, and a restarted one first listens for a lease's term to what they still hold.
+workers report; so it can die at any time, and a restarted one first waits one lease term for workers to report theirs.
 """
 
 import asyncio
@@ -85,8 +85,8 @@ class PromptQueue:
     ) -> None:
         """`opened`: the generations that were open when the run began; `known`: how many there were then.
 
-        By default those that are open now. A queue that is restarted is given what the first one was, and so goes on
-        counting the generations that were sealed meanwhile.
+        By default those that are open now. A restarted queue is given the same values as the first one, and so still
+        counts the generations sealed meanwhile.
         """
         self._recipe = recipe
         self._store = store or open_dataset(recipe)
@@ -99,16 +99,16 @@ class PromptQueue:
         self._generations: list[Generation] = []
         self._sealed: set[ChunkId] = set()
         self._last = False
-        """Whether no generation will follow."""
+        """True if no generation will follow."""
         self._looks = False
-        """Whether a thread is about to look for new plans."""
+        """True if a thread is about to look for new plans."""
         self._lease_waits = 0
         self._counters: dict[str, Counters] = {}
         self._dead: set[str] = set()
         """Workers that Ray declared dead: one that was cut off may come back, and must not work on."""
         self._stopping = False
         self._ours_until = math.inf
-        """Until then no other run can have the dataset, as the driver said last."""
+        """Until then no other run can take the dataset, by the driver's last `hold`."""
         self._error: StillhouseError | None = None
         self._started = self._clock.monotonic()
         self._grant_after = self._started + listen_s
@@ -116,7 +116,7 @@ class PromptQueue:
         self._arrived: set[str] = set()
         self._heard: set[str] = set()
         self._dead_left: dict[str, list[ChunkId]] = {}
-        """By node: chunks whose dead owners' journals may not be shipped yet."""
+        """Per node: chunks whose dead owners' journals may not be shipped yet."""
         self._reader = GenerationReader(self._store)
         sealed = set(sealed_chunks(self._store))
         generations = self._reader.read(sealed=sealed)
@@ -128,7 +128,7 @@ class PromptQueue:
         self._found = {each.plan.generation for each in mine if each.parts}
         """Generations that somebody may have worked on before this queue."""
         self._resumed = bool(self._found) and not listen_s
-        """Whether earlier runs may have left journals on the nodes; a queue that is restarted finds them shipped."""
+        """True if earlier runs may have left journals on the nodes; for a restarted queue they are already shipped."""
         background(self._index)
 
     # --- the generations and their indexes
@@ -155,7 +155,7 @@ class PromptQueue:
     async def planned(self, *, last: bool) -> None:
         """The driver planned a generation, or knows that none will follow the `last` one; may be repeated."""
         if self._looks:
-            return  # the driver says it until it sees that it was heard
+            return  # the driver repeats it until it takes effect
         self._looks = True
 
         def look() -> None:
@@ -171,7 +171,7 @@ class PromptQueue:
         self._background(lambda: self._guarded(look))
 
     def _index(self) -> None:
-        """Write the parts that open generations lack, oldest first."""
+        """Write the missing index parts of open generations, oldest first."""
         self._guarded(self._index_all)
 
     def _index_all(self) -> None:
@@ -183,7 +183,7 @@ class PromptQueue:
                             self._take_in(opened, part)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do it in a thread that nobody waits for: what goes wrong ends the run."""
+        """Run it in a background thread; any error ends the run."""
         try:
             work()
         except StillhouseError as error:
@@ -200,7 +200,7 @@ class PromptQueue:
         if plan.more:
             return more_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
         indexer = Indexer(self._store, self._recipe, plan)
-        before = self._reader.read()[: plan.generation + 1]  # with what this queue itself has indexed since
+        before = self._reader.read()[: plan.generation + 1]  # including what this queue has indexed since
         names = [(each.plan.generation, n) for each in before if each.plan.is_source for n in range(len(each.parts))]
         with ThreadPoolExecutor(_READERS) as pool:
             for some in _batched(names, _READERS):  # not all at once: a large dataset's index is larger than memory
@@ -215,7 +215,7 @@ class PromptQueue:
         now = self._clock.monotonic()
         with self._lock:
             if worker in self._dead:
-                return Wait(TERM_S)  # its next renewal has it stop
+                return Wait(TERM_S)  # its next renewal stops it
             if self._finished():
                 return NoMore()
             grant = None
@@ -227,7 +227,7 @@ class PromptQueue:
             return replace(grant, had_owners=grant.had_owners or grant.chunk.generation in self._found)
 
     def _all_swept(self, now: float) -> bool:
-        """Whether every first worker has shipped what earlier runs left on its node; only a resumed dataset waits."""
+        """True once every first worker has shipped what earlier runs left on its node; only resumed datasets wait."""
         if not self._resumed or self._store.is_local or len(self._arrived) >= self._expected:
             return True
         return now > self._started + TERM_S
@@ -244,7 +244,7 @@ class PromptQueue:
             for chunk in held:
                 self._leases.adopt(worker, chunk, now=now)
             if len(self._heard) >= self._expected:
-                self._grant_after = 0.0  # everyone alive has said what it holds
+                self._grant_after = 0.0  # every live worker has reported what it holds
             lost = self._leases.renew(worker, held, now=now)
             sweep = node_of(worker) in self._dead_left
             return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=max(0.0, self._ours_until - now))
@@ -252,7 +252,7 @@ class PromptQueue:
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
-            self._counters[worker] = counters  # or more would be sealed than asked, until the next renewal
+            self._counters[worker] = counters  # otherwise sealed would exceed asked until the next renewal
             if chunk not in self._sealed:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)
@@ -282,16 +282,16 @@ class PromptQueue:
                 self._dead_left.setdefault(node_of(worker), []).extend(chunks)
 
     async def hold(self, good_for_s: float) -> None:
-        """The run has its dataset to itself for so long: said again and again, for nobody sends beyond it."""
+        """The dataset is certainly ours for this long; called repeatedly, because nobody sends beyond it."""
         self._ours_until = self._clock.monotonic() + good_for_s
 
     async def totals(self) -> dict[str, Counters]:
-        """What each worker reported last, for whoever outlives us."""
+        """Each worker's last report, for a later queue."""
         with self._lock:
             return dict(self._counters)
 
     async def remember(self, totals: Mapping[str, Counters]) -> None:
-        """What a queue before us knew of workers that we have not heard of; those that live report again."""
+        """Restore an earlier queue's totals for workers that have not reported yet; live ones report again."""
         with self._lock:
             for worker, counters in totals.items():
                 if worker not in self._counters:
@@ -299,7 +299,7 @@ class PromptQueue:
                     self._counters[worker] = counters
 
     async def stop(self) -> None:
-        """Lease nothing more, and tell the workers to stop."""
+        """Lease nothing more, and have the workers stop."""
         self._stopping = True
 
     def _finished(self) -> bool:
@@ -312,7 +312,7 @@ class PromptQueue:
         return all(opened.is_indexed for opened in self._open)
 
     async def stats(self) -> QueueStats:
-        """How far it is."""
+        """The run's progress."""
         with self._lock:
             chunks = [found for opened in self._open for found in opened.chunks()]
             left = [(asks, samples) for chunk, asks, samples in chunks if chunk not in self._sealed]
@@ -374,7 +374,7 @@ class PromptQueueActor:
 
     @described
     def __repr__(self) -> str:
-        """What it is the queue of, for the Ray dashboard."""
+        """The dataset it serves, for the Ray dashboard."""
         return self._name
 
     async def lease(self, worker: str) -> Plain:

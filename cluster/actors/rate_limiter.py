@@ -1,4 +1,4 @@
-"""The RateLimiter: one actor an account, found by name by every job; called about once a second by each worker."""
+"""The RateLimiter: one actor per account, found by name by every job; each worker calls it about once a second."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ class RateLimiter:
         self._grant_after = clock.monotonic() + listen_s
 
     async def renew(self, worker: str, report: Report) -> Lease:
-        """Take in a worker's report and lease it its share; nothing while leases of a limiter before us may be out."""
+        """Record a worker's report and lease its share; nothing while an earlier limiter's leases may be valid."""
         now = self._clock.monotonic()
         lease = self._ledger.renew(worker, report, now=now)
         if now < self._grant_after:
@@ -37,7 +37,7 @@ class RateLimiter:
 
 
 class RateLimiterActor:
-    """A RateLimiter as an actor: it is sent plain data, and restarted waits until leases of the one before are over."""
+    """A RateLimiter as an actor: it takes plain data, and after a restart waits until its earlier leases expire."""
 
     def __init__(self, account: str, limits: Plain) -> None:
         again = ray.get_runtime_context().was_current_actor_reconstructed
@@ -58,5 +58,5 @@ class RateLimiterActor:
 
     @described
     def __repr__(self) -> str:
-        """Whose limits it leases, for the Ray dashboard."""
+        """The account whose limits it leases, for the Ray dashboard."""
         return f"RateLimiter({self._account})"

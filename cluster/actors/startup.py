@@ -1,8 +1,8 @@
-"""How an actor's start can fail, and what is then told: its reason, once, instead of one dead actor after another.
+"""Reports why an actor could not start: its reason, once, instead of one dead actor after another.
 
-Where a process can't import an actor's class, Ray puts a class of its own in place, all of whose methods raise; where
-it can't unpickle the arguments, it calls no method at all. Either way it then asks for the actor's repr, and one that
-raises ends the process, and with it the reason: the driver would hear of one unexpected death after another.
+If a process can't import an actor's class, Ray substitutes a class whose methods all raise; if it can't unpickle the
+arguments, it calls no method at all. Either way it then calls the actor's `__repr__`, and if that raises, the process
+ends and the reason is lost: the driver would see one unexpected death after another.
 """
 
 import functools
@@ -18,16 +18,16 @@ from stillhouse.gen.inert import inert
 from stillhouse.schemas import __version__
 
 MAX_REASON = 300
-"""Characters of a reason that are shown."""
+"""Maximum number of characters shown of a reason."""
 _NOT_LOADED = ("failed to import on the worker", "input arguments for this task could not be computed")
-"""How Ray (2.54 to 2.60) says that a class, and that arguments, could not be loaded."""
+"""Ray's wording (2.54 to 2.60) for a class, and for arguments, that could not be loaded."""
 _RAISED = re.compile(r"^[A-Za-z_][\w.]*: .*$", re.MULTILINE)
-"""A traceback's line of what was raised; more lines of its message may follow."""
+"""The line of a traceback that names the exception; its message may continue on further lines."""
 _ACTOR = re.compile(r"(\w+)\.__init__\(\)")
 
 
 class _Described:
-    """A `__repr__` that never raises. Ray puts failing methods in place of a class's functions, and this is none."""
+    """A `__repr__` that never raises. Ray replaces a class's functions with failing ones; this is not a function."""
 
     def __init__(self, describe: Callable[[Any], str]) -> None:
         self._describe = describe
@@ -36,7 +36,7 @@ class _Described:
     def __call__(self, actor: object) -> str:
         try:
             return self._describe(actor)
-        except AttributeError:  # its __init__ never came to the end
+        except AttributeError:  # its __init__ did not finish
             return type(actor).__name__
 
     def __get__(self, actor: object, owner: type | None = None) -> Callable[[], str]:
@@ -44,15 +44,15 @@ class _Described:
 
 
 def described(describe: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Make of a method an actor's `__repr__`: one that leaves the reason standing where the actor can't start."""
+    """Turn a method into an actor's `__repr__` that preserves the reason if the actor can't start."""
     return _Described(describe)
 
 
 def check_started(error: RayError) -> None:
-    """Raise why the actor never started, where that is why it can't be called; another one would fail alike.
+    """Raise the reason if the actor can't be called because it never started; another would fail the same way.
 
     Raises:
-        StillhouseError: its process could not load it, or what its `__init__` raised, with the exit code of that.
+        StillhouseError: its process could not load it; or the error its `__init__` raised, with that error's exit code.
     """
     if not isinstance(error, RayActorError) or not error.actor_init_failed:
         return
@@ -62,8 +62,8 @@ def check_started(error: RayError) -> None:
     reason = inert((_RAISED.findall(text) or ["?"])[-1])[:MAX_REASON]
     if any(phrase in text for phrase in _NOT_LOADED):
         raise StillhouseError(
-            f"{actor} can't be loaded on the cluster ({reason}); expected Stillhouse {__version__} with what it needs "
-            "on every node: take it along (`stillhouse submit --ship code`, or `all`), or renew the nodes' image"
+            f"{actor} can't be loaded on the cluster ({reason}); expected Stillhouse {__version__} and its "
+            "dependencies on every node: ship it (`stillhouse submit --ship code` or `all`), or update the nodes' image"
         )
     kind, _, words = reason.partition(": ")
     known = getattr(errors, kind.rpartition(".")[2], None)

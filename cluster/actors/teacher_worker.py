@@ -76,7 +76,7 @@ class TeacherWorker:
             return await self._worker.run()
         except StillhouseError as error:
             return End.because(error)
-        except Exception as error:  # the process lives on: this is a bug of ours, and no prompt's fault
+        except Exception as error:  # the process survives: this is our bug, not the fault of a prompt
             logging.getLogger("stillhouse").exception("worker %s failed", self.name)
             return End("failed", f"worker {self.name} failed: {cause_of(error)}")
         finally:

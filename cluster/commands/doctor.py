@@ -1,4 +1,4 @@
-"""Whether a run would work from here, each thing tried for real: a finding a line, with how to mend what is wrong.
+"""Checks that a run would work from here by trying everything for real: one finding per line, with how to fix it.
 
 What is tried leaves nothing behind but one short request to each endpoint of each teacher, which may be billed.
 """
@@ -53,7 +53,7 @@ class Finding(BaseModel):
     mend: str = ""
 
     def as_text(self) -> str:
-        """For people; a second line says how to mend it."""
+        """For people; a second line says how to fix it."""
         line = f"{self.state:<5}{self.name:<10} {self.said}"
         return f"{line}\n{'':<16}-> {self.mend}" if self.mend else line
 
@@ -136,7 +136,10 @@ def _dataset(recipe: Recipe) -> Finding:
         return Finding(name="dataset", state="ok", said=f"{said}; new")
     if is_running(store):
         return Finding(
-            name="dataset", state="warn", said=f"{said}; a run works on it now", mend="a second run waits until it ends"
+            name="dataset",
+            state="warn",
+            said=f"{said}; a run is working on it now",
+            mend="a second run waits until it ends",
         )
     return Finding(name="dataset", state="ok", said=f"{said}; this recipe's own")
 
@@ -223,7 +226,7 @@ def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
     """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
     prompt = Prompt("doctor", b"", _HELLO, ())
     if recipe.ask.top_logprobs is not None and answer.logprobs is None:
-        return "the log probabilities asked for are not in it", "take ask.top_logprobs out, or ask another server"
+        return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
     match reject_reason(answer, prompt):
         case "unknown_finish":
             word = answer.finish_reason_raw or ""
@@ -232,7 +235,7 @@ def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
                 f"if that is a normal end: finish_reasons: {{'{word}': stop}}",
             )
         case "markup":
-            return "tags or special tokens are left in its text", "say in `thinking` how thoughts are marked"
+            return "tags or special tokens are left in its text", "set `thinking` to how reasoning is marked"
         case "empty":
             return "it has no text", "the server may need streaming, or other parameters"
         case "refused" | "content_filter" as reason:
@@ -246,8 +249,8 @@ _HELLO = (("user", "Say hello."),)
 _MEND: dict[type | None, str] = {
     Auth: "check api_key, base_url (with /v1) and that the account may use the model",
     Money: "top the account up, or wait for its quota",
-    BadRequest: "check model and `ask`: this teacher does not take them so",
-    Rate: "a run would wait; state `limits` so that it does not come to this",
+    BadRequest: "check model and `ask`: this teacher does not accept them",
+    Rate: "a run would wait; declare `limits` to avoid this",
     Overload: "a run would wait; is the server up?",
     None: "check base_url (with /v1) and that the server is up",
 }
@@ -262,4 +265,8 @@ def _skew(reply: Reply, *, name: str) -> list[Finding]:
     if abs(ahead_s) <= MOST_SKEW_S:
         return []
     said = f"this machine's clock is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the teacher's"
-    return [Finding(name=name, state="warn", said=said, mend="set the clock (NTP): S3 refuses 15 minutes of it")]
+    return [
+        Finding(
+            name=name, state="warn", said=said, mend="set the clock (NTP): S3 refuses requests that are 15 minutes off"
+        )
+    ]

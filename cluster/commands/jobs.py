@@ -52,7 +52,7 @@ job_address_option = click.option(
     type=click.Choice(["all", "code", "recipe"]),
     default="all",
     show_default=True,
-    help="all: the code, and the nodes install what it needs; code: they have that; recipe: they have Stillhouse.",
+    help="all: ship the code, nodes install its dependencies; code: nodes have those; recipe: nodes have Stillhouse.",
 )
 @click.option("--follow/--no-follow", default=True, help="Show the job's log until it ends.  [default: follow]")
 @limit_option
@@ -61,14 +61,14 @@ job_address_option = click.option(
 def submit(
     recipe: str, overrides: tuple[str, ...], address: str, ship: "Ship", follow: bool, limit: int | None, as_json: bool
 ) -> None:
-    """Run RECIPE as a job on a Ray cluster; the same command again goes on where the last job ended."""
+    """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
     from stillhouse.cluster.jobs.submit import Jobs
 
     chosen = with_absolute_paths(read(recipe, overrides))
     jobs = Jobs(address)
     if paths := local_paths(chosen):
-        _note(f"local paths, which every node has to see: {', '.join(paths)}")
+        _note(f"local paths, which every node must be able to see: {', '.join(paths)}")
     job_id = jobs.submit(chosen, ship=ship, limit=limit)
     _note(f"job {job_id} on {jobs.address}")
     if follow:
@@ -108,7 +108,7 @@ def _job(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 @click.command()
 @_job
-@click.option("--follow/--no-follow", default=True, help="Go on until the job ends.  [default: follow]")
+@click.option("--follow/--no-follow", default=True, help="Follow until the job ends.  [default: follow]")
 @json_option
 @clean
 def logs(
@@ -120,7 +120,7 @@ def logs(
     region: str | None,
     path_style: bool | None,
 ) -> None:
-    """Show a job's log; DATASET is the job's id, or a dataset: then of its jobs the running or newest one."""
+    """Show a job's log; DATASET is a job's id, or a dataset: then its running or newest job."""
     jobs, job = _find(dataset, address, endpoint_url, region, path_style)
     if follow:
         _follow(jobs, job, as_json=as_json, say=_note if as_json else click.echo)
@@ -138,15 +138,15 @@ def logs(
 def stop(
     dataset: str, address: str, wait: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
 ) -> None:
-    """Stop a job, DATASET being its id or its dataset; what is under way is brought home, and `submit` goes on."""
+    """Stop a job, by its id or its DATASET; requests in flight are finished, and `submit` resumes it."""
     jobs, job = _find(dataset, address, endpoint_url, region, path_style)
     if jobs.details(job).status.is_terminal():
-        _note(f"job {job} has ended already")
+        _note(f"job {job} has already ended")
         return
     jobs.stop(job)
-    _note(f"job {job} is asked to stop" + ("; it brings home what is under way" if wait else ""))
+    _note(f"job {job} is asked to stop" + ("; it finishes the requests in flight" if wait else ""))
     if wait:
-        _note(f"job {job}: {jobs.wait(job).status.lower()}; the same submit goes on")
+        _note(f"job {job}: {jobs.wait(job).status.lower()}; the same submit resumes it")
 
 
 def _find(
@@ -184,7 +184,7 @@ def _follow(jobs: "Jobs", job_id: str, *, as_json: bool, say: Callable[[str], No
     try:
         job = jobs.follow(job_id, say=take, note=_note)
     except KeyboardInterrupt:
-        _note(f"no longer following; the job goes on. {_how_on(jobs, job_id)}")
+        _note(f"no longer following; the job continues. {_how_on(jobs, job_id)}")
         sys.exit(130)
     if results:
         _print_result(results[-1], as_json=as_json)
@@ -202,12 +202,12 @@ def _print_result(line: str, *, as_json: bool) -> None:
 
 
 def note_job(dataset: str, address: str) -> None:
-    """Say which job of the cluster works on the dataset."""
+    """Report which job of the cluster is working on the dataset."""
     from stillhouse.cluster.jobs.submit import Jobs
 
     jobs = Jobs(address)
     job = jobs.running(dataset)
-    _note(f"job {job.submission_id}: {job.status.lower()}" if job else f"no job on {jobs.address} works on it")
+    _note(f"job {job.submission_id}: {job.status.lower()}" if job else f"no job on {jobs.address} is working on it")
 
 
 def _how_on(jobs: "Jobs", job_id: str) -> str:

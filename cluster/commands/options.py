@@ -33,7 +33,7 @@ def clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
         except StillhouseError as error:
             die(str(error), error.exit_code)
         except KeyboardInterrupt:
-            die("stopped at once; the same command goes on", 3)
+            die("stopped at once; the same command resumes", 3)
         except BrokenPipeError:
             os._exit(0)  # whoever read our output has enough
 
@@ -66,12 +66,12 @@ address_option = click.option(
     "--address",
     callback=_not_empty,
     metavar="A",
-    help="A running Ray cluster: auto, or host:port. By default one is started here.",
+    help="A running Ray cluster: auto, or host:port. By default one is started locally.",
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Say on stderr only what is wrong, not how far the run is.")
+quiet_option = click.option("--quiet", is_flag=True, help="Report only problems on stderr, not progress.")
 
 
 def read(recipe: str, overrides: tuple[str, ...]) -> Recipe:

@@ -148,8 +148,8 @@ class Jobs:
             return self._followed(job_id, say=say, note=note)
         except UsageError as error:
             raise Paused(
-                f"lost the cluster while job {job_id} was followed ({error}); it may go on: stillhouse logs {job_id} "
-                f"--address {self.address}. Where it does not, the same submit goes on"
+                f"lost the cluster while following job {job_id} ({error}); it may still run: stillhouse logs {job_id} "
+                f"--address {self.address}. If it does not, the same submit resumes it"
             ) from None
 
     def _followed(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:

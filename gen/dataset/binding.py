@@ -27,14 +27,14 @@ class Binding:
     """The schema version whose columns it has."""
     name: str
     identity: dict[str, Any]
-    """Less what equals its default; see `schemas.identity`."""
+    """Without values that equal their defaults; see `schemas.identity`."""
     samples: int
     """Answers wanted for each prompt, as of the last run."""
     first_samples: int
     """The same as of the first run: what plans of schema version 1 mean, which do not say it."""
 
     def encoded(self) -> bytes:
-        """As recipe.yaml holds it."""
+        """The document stored as recipe.yaml."""
         document = {
             "stillhouse": self.version,
             "name": self.name,
@@ -42,7 +42,7 @@ class Binding:
             "first_samples": self.first_samples,
             "identity": self.identity,
         }
-        # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
+        # In ASCII: some Unicode line breaks that PyYAML writes do not read back as the same characters.
         return yaml.safe_dump(document, sort_keys=False).encode()
 
 
@@ -73,7 +73,7 @@ def bind(store: Store, recipe: Recipe) -> Recipe:
 
 
 def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
-    """The recipe with what it leaves to its dataset taken from there, or as it is in a new one."""
+    """The recipe, with settings it leaves open taken from its dataset; unchanged for a new dataset."""
     per_shard = bound.identity["prompts_per_shard"] if bound else recipe.prompts_per_shard
     if recipe.dataset.prompts_per_shard is not None:
         return recipe
@@ -82,7 +82,7 @@ def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
 
 
 def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
-    """What the dataset is bound to, which the recipe agrees with; None where nothing was planned yet. Writes nothing.
+    """The dataset's binding, checked against the recipe; None if nothing is planned yet. Writes nothing.
 
     Raises:
         DatasetError: it is bound to another identity or has more samples, or its recipe.yaml is damaged, or gone while
@@ -92,7 +92,7 @@ def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
     if bound is None:
         if next(iter(sealed_chunks(store)), None) is not None:
             raise DatasetError(
-                f"{store.url}: holds shards but no {RECIPE_KEY}, so it can't be told what they are; "
+                f"{store.url}: holds shards but no {RECIPE_KEY}, so their recipe is unknown; "
                 "restore that file, or use another dataset.path"
             )
         return None
@@ -101,20 +101,20 @@ def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
     if not different and recipe.ask.samples >= fewest:
         return bound
     if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
-        return None  # a run with a mistake in its recipe got no further than this file
+        return None  # an earlier run with a mistake in its recipe stopped right after writing this file
     if different:
         raise DatasetError(
-            f"{store.url}: was made by another recipe; it differs in {', '.join(different)}. "
+            f"{store.url}: was made with a different recipe; they differ in {', '.join(different)}. "
             "Use another dataset.path, or the recipe it was made with"
         )
     raise DatasetError(
-        f"{store.url}: ask.samples: expected at least {fewest}, for so many answers to each prompt are planned "
-        f"or there, got {recipe.ask.samples}; it may only grow. Use another dataset.path for fewer"
+        f"{store.url}: ask.samples: expected at least {fewest}, the answers per prompt already planned "
+        f"or stored, got {recipe.ask.samples}; it may only grow. Use another dataset.path for fewer"
     )
 
 
 def read_binding(store: ReadableStore) -> Binding | None:
-    """What the dataset is bound to; None where it is not bound yet.
+    """The dataset's binding; None if it is not bound yet.
 
     Raises:
         DatasetError: the file is damaged or from a newer version.
@@ -124,7 +124,7 @@ def read_binding(store: ReadableStore) -> Binding | None:
 
 
 def parse_binding(stored: bytes, *, origin: str) -> Binding:
-    """What a recipe.yaml says.
+    """Parse a recipe.yaml.
 
     Raises:
         DatasetError: the file is damaged or from a newer version.
@@ -134,7 +134,7 @@ def parse_binding(stored: bytes, *, origin: str) -> Binding:
         version, identity = document["stillhouse"], document["identity"]
         is_newer = version > SCHEMA_VERSION
         if not is_newer:
-            # Version 1 has the samples in its identity, where nothing may grow.
+            # Version 1 keeps `samples` in the identity, where nothing can grow.
             samples = document["samples"] if "samples" in document else identity["ask"]["samples"]
             first, name = document.get("first_samples", samples), str(document.get("name", ""))
             _check_counts(version, samples, first, identity["prompts_per_shard"])
@@ -159,7 +159,7 @@ def _planned_samples(store: ReadableStore, bound: Binding) -> int:
 
 
 def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
-    """The dotted paths of the leaves in which two identities differ."""
+    """Dotted paths of the leaves where two identities differ."""
     if ours != theirs and (isinstance(ours, dict) or isinstance(theirs, dict)):
         # One of them may leave a whole section at its defaults.
         ours, theirs = (each if isinstance(each, dict) else {} for each in (ours, theirs))

@@ -1,4 +1,4 @@
-"""The dataset's `README.md`, kept true while a run lasts; `gen.views.card` says what it holds."""
+"""The dataset's `README.md`, kept up to date during a run; `gen.views.card` renders it."""
 
 import logging
 import threading
@@ -35,9 +35,9 @@ def write_card(store: Store, render: Callable[[str], str]) -> None:
 
 @contextmanager
 def kept_card(store: Store, render: Callable[[str], str]) -> Iterator[None]:
-    """Keep the card of a run's dataset true while the block runs, and once more when it ends, however it does.
+    """Keep the dataset's card up to date while the block runs, and write it once more when it ends, however it ends.
 
-    A card that can't be written stops no run: the next one writes it.
+    A card that can't be written does not stop the run: the next run writes it.
     """
     ended = threading.Event()
 
@@ -57,12 +57,12 @@ def kept_card(store: Store, render: Callable[[str], str]) -> Iterator[None]:
 
 
 def _written_in(store: Store, render: Callable[[str], str]) -> float:
-    """Write the card if that can be done; the seconds it took."""
+    """Write the card if possible; returns the seconds it took."""
     started = time.monotonic()
     try:
         write_card(store, render)
-    except StillhouseError:  # the store is away, or the dataset damaged: reported elsewhere
+    except StillhouseError:  # store unreachable or dataset damaged: reported elsewhere
         pass
-    except Exception as error:  # noqa: BLE001 - whatever a user wrote into it: a card ends no run
+    except Exception as error:  # noqa: BLE001 - whatever a user wrote into it, a card must not end a run
         logging.getLogger("stillhouse").warning("README.md is left as it is: %s", inert(str(error))[:300])
     return time.monotonic() - started

@@ -1,6 +1,6 @@
 """A chunk's prompts, read back from the sources as the index froze them.
 
-Every prompt must have the key that the index recorded; a source that says something else now is refused, never asked.
+Every prompt must have the key that the index recorded; a source that has changed is refused, never asked.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -33,18 +33,18 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A source row that is no prompt."""
+    """A source row that makes no prompt."""
 
     file: str
     line: int
     prompt_id: str | None
-    """Where it has one that can be read."""
+    """None if it has no readable id."""
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What a generation asks of a prompt that an earlier one holds."""
+    """The samples a generation asks of an earlier generation's prompt."""
 
     kinds: Mapping[int, str | None]
     """The samples to be asked, each with the kind of Failure it was, or None where it is new; no other is asked."""
@@ -53,7 +53,7 @@ class Retried:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """What a row of such a generation's index says."""
+        """Parse a row of such a generation's index."""
         return cls(
             {again["sample"]: again["kind"] for again in entry["again"]},
             tuple(ChunkId(place["generation"], place["chunk"]) for place in entry["earlier"]),
@@ -62,25 +62,25 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one chunk holds, in source order."""
+    """The contents of one chunk, in source order."""
 
     id: ChunkId
     prompts: list[Prompt]
-    """To be asked."""
+    """Prompts to be asked."""
     duplicates: list[Duplicate]
     bad: list[BadRow]
     kept: list[pa.Field]
     """The kept columns' types."""
     samples: int
-    """Answers to each prompt, as its generation was planned: they number its samples."""
+    """Answers per prompt, as its generation was planned."""
     version: int
     """The schema version whose columns its dataset has."""
     retried: dict[int, Retried] = field(default_factory=dict)
-    """By the prompt's place in `prompts`; empty where all samples of all prompts are asked."""
+    """By index in `prompts`; empty if all samples of all prompts are asked."""
 
 
 class ChunkReader:
-    """Reads chunks of one dataset; best in order, for then a compressed source is decompressed once."""
+    """Reads chunks of one dataset; best in order, so that a compressed source is decompressed only once."""
 
     def __init__(self, store: ReadableStore, recipe: Recipe) -> None:
         self._store = store
@@ -96,7 +96,7 @@ class ChunkReader:
         """The chunk.
 
         Raises:
-            SourceError: a source file is gone, or its rows are not those that were planned.
+            SourceError: a source file is gone, or its rows are not the planned ones.
             DatasetError: its plan, its index or the dataset's binding is gone or damaged.
         """
         plan, maker = self._planned(chunk.generation)
@@ -119,7 +119,7 @@ class ChunkReader:
         return read
 
     def _planned(self, generation: int) -> tuple[Plan, PromptMaker]:
-        """A generation's plan, read when its first chunk is: it may be younger than this reader."""
+        """A generation's plan, read with its first chunk: it may be newer than this reader."""
         if generation not in self._plans:
             plan = read_plan(self._store, generation)
             if plan is None:
@@ -150,13 +150,13 @@ class ChunkReader:
             self._rows = None
             reason = f" ({prompt})" if isinstance(prompt, str) else ""
             raise SourceError(
-                f"{file.url}:{entry['line']}: is not the prompt that was planned{reason}: the file changed meanwhile; "
+                f"{file.url}:{entry['line']}: is not the prompt that was planned{reason}: the file has changed; "
                 "restore it, or use another dataset.path"
             )
         return prompt
 
     def _row(self, file: SourceFile, at: Position, *, columns: Collection[str]) -> Row | None:
-        """The row at a position: the next of the open reader, or some rows on, where it can be had so."""
+        """The row at a position, from the open reader if it is not far ahead."""
         if self._rows is None or self._rows[0] != file.url or not 0 <= at.row - self._rows[2] <= 10_000:
             rows = read_rows(file, columns=columns, start=at, source=self._recipe.source)
         else:

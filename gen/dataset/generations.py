@@ -1,4 +1,4 @@
-"""How far a dataset's generations are: one listing of `data/`, one of the plans and one of the index say it."""
+"""Progress of a dataset's generations, from one listing each of `data/`, the plans and the index."""
 
 import re
 from collections import Counter
@@ -17,13 +17,13 @@ _INDEX = re.compile(r"_stillhouse/index-(\d{3,})-(\d{6,})\.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation as it is stored."""
+    """One generation, as stored."""
 
     plan: Plan
     parts: tuple[PartInfo, ...]
-    """The parts that its index has so far."""
+    """Index parts written so far."""
     sealed: int
-    """Chunks that have their shard."""
+    """Chunks that have a shard."""
 
     @property
     def chunks(self) -> int:
@@ -42,7 +42,7 @@ class Generation:
 
 
 def read_generations(store: ReadableStore, *, sealed: Iterable[ChunkId] | None = None) -> list[Generation]:
-    """All generations, in order; `sealed`: the chunks that have a shard, where they were listed already.
+    """All generations, in order; `sealed`: the chunks that have a shard, if already listed.
 
     Raises:
         DatasetError: a plan or a part of an index is damaged.
@@ -51,7 +51,7 @@ def read_generations(store: ReadableStore, *, sealed: Iterable[ChunkId] | None =
 
 
 class GenerationReader:
-    """Reads them, again and again: plans and parts of an index never change, so each is read once."""
+    """Reads generations repeatedly; plans and index parts never change, so each is read only once."""
 
     def __init__(self, store: ReadableStore) -> None:
         self._store = store
@@ -59,7 +59,7 @@ class GenerationReader:
         self._parts: dict[tuple[int, int], PartInfo] = {}
 
     def read(self, *, sealed: Iterable[ChunkId] | None = None) -> list[Generation]:
-        """As `read_generations`."""
+        """See `read_generations`."""
         self._plans = read_plans(self._store, known=self._plans)
         shards = Counter(chunk.generation for chunk in (sealed_chunks(self._store) if sealed is None else sealed))
         matches = (_INDEX.fullmatch(stat.key) for stat in self._store.list("_stillhouse/index-"))
@@ -84,7 +84,7 @@ class GenerationReader:
 
 
 def _from_zero(generation: int, there: set[tuple[int, int]]) -> range:
-    """The numbers of a generation's parts up to the first that is missing."""
+    """Numbers of a generation's index parts, up to the first missing one."""
     count = 0
     while (generation, count) in there:
         count += 1

@@ -1,4 +1,4 @@
-"""Writes the index: the sources are read once, in order, by one reader."""
+"""Writes the index: one reader reads the sources once, in order."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ from stillhouse.schemas.arrow import INDEX
 from stillhouse.schemas.recipe import Recipe
 
 Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
-"""(fate, key, prompt id, detail), as the index's columns."""
+"""(fate, key, prompt id, detail): the index's columns."""
 _Structs: TypeAlias = list[dict[str, Any]] | None
 
 
 @dataclass(slots=True)
 class Draft:
-    """A part of the index being built, column by column."""
+    """An index part under construction, column by column."""
 
     first_chunk: int
     columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
@@ -35,7 +35,7 @@ class Draft:
     rows_in_chunk: int = 0
 
     def add(self, file: int, at: Position, fate: Fate, *, again: _Structs = None, earlier: _Structs = None) -> None:
-        """Append a row, as the index's columns say, to the last chunk."""
+        """Append a row to the last chunk."""
         chunk = self.first_chunk + len(self.asks) - 1
         values = (file, at.row, at.line, at.offset, chunk, *fate, again, earlier)
         for column, value in zip(self.columns, values, strict=True):
@@ -44,7 +44,7 @@ class Draft:
         self.asks[-1] += fate[0] == "ask"
 
     def is_full(self, *, prompts_per_shard: int) -> bool:
-        """Whether the next row begins a new part; where it only begins a new chunk, begins that."""
+        """True if the next row begins a new part. If it only begins a new chunk, starts that chunk."""
         if self.asks[-1] < prompts_per_shard and self.rows_in_chunk < prompts_per_shard * ROWS_PER_PROMPT:
             return False
         if len(self.asks) == CHUNKS_PER_PART:
@@ -81,14 +81,14 @@ class Draft:
         number = self.first_chunk // CHUNKS_PER_PART
         key = index_key(plan.generation, number)
         if not store.put_new(key, sink.getvalue()):
-            # An earlier run of ours wrote it just before it died: the sources being the same, it says the same.
+            # An earlier run wrote it just before it died; with the same sources, it must be identical.
             stored = read_part_info(store, plan.generation, number)
             if stored is None or stored.asks != info.asks or stored.rows != info.rows:
-                raise DatasetError(f"{store.url}/{key}: another run wrote another index; only one may run at a time")
+                raise DatasetError(f"{store.url}/{key}: another run wrote a different index; only one run at a time")
         return info
 
     def _samples(self, plan: Plan) -> tuple[int, ...]:
-        """The samples that each chunk asks."""
+        """Number of samples each chunk asks."""
         if plan.is_source:
             return tuple(asks * plan.samples for asks in self.asks)
         counts = [0] * len(self.asks)
@@ -100,22 +100,22 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """A prompt of earlier generations of which some samples are asked."""
+    """A prompt of an earlier generation, some of whose samples are asked."""
 
     file: int
-    """Its file's place in the plan."""
+    """Index of its file in the plan."""
     row: Mapping[str, Any]
-    """Its row in the index of the generation that it is a source row of."""
+    """Its row in the index of its source generation."""
     samples: Mapping[int, str | None]
-    """Those that are asked, each with the kind of Failure it was; None where it is asked for the first time."""
+    """Samples to ask, each with the kind of its Failure; None if it is asked for the first time."""
     earlier: Sequence[ChunkId]
-    """The chunks that hold its samples so far, in order."""
+    """Chunks that hold its samples so far, in order."""
 
 
 def write_again(
     store: Store, plan: Plan, prompts: Iterable[AskedAgain], *, done: Sequence[PartInfo], prompts_per_shard: int
 ) -> Iterator[PartInfo]:
-    """Write those parts of the index of a plan that is not of source rows that are not `done`, yielding each.
+    """Write the missing index parts of a retry or `more` plan, yielding each once stored.
 
     Raises:
         DatasetError: another part is there.
@@ -150,17 +150,17 @@ class Indexer:
             recipe.source, recipe.ask, kept=plan.kept_fields, templates_system=plan.templates_system
         )
         self._seen: dict[bytes, str | None] = {}
-        """The prompts asked so far: key to prompt id, None where the id is the key's own text."""
+        """Prompts asked so far: key to prompt id; None if the id is the key as text."""
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
 
     def remember(self, table: pa.Table) -> None:
-        """Take in the keys of an index part written before, of this or of an earlier generation."""
+        """Add the keys of an index part written earlier, by this or an earlier generation."""
         asked = table.filter(pc.equal(table["fate"].cast(pa.string()), "ask"))
         ids = asked["prompt_id"].to_pylist() if self._recipe.source.id else [None] * len(asked)
         self._seen.update(zip(asked["key"].to_pylist(), ids, strict=True))
 
     def parts(self, done: list[PartInfo]) -> Iterator[PartInfo]:
-        """Write the parts that are still missing, yielding each once it is stored.
+        """Write the missing parts, yielding each once stored.
 
         Raises:
             SourceError: a source file can't be read, or is not what the plan recorded.

@@ -1,4 +1,4 @@
-"""Samples that were not wanted when their prompts were planned, asked in a generation `more` of their own.
+"""Plans additional samples for prompts planned earlier, as a generation `more`.
 
 Like a retry generation it follows from its plan and the generations before it, which never change: whoever finds the
 plan with a part of its index writes the rest as the first would have. Memory holds one part of each index at a time,
@@ -22,9 +22,9 @@ from stillhouse.gen.store.readable import ReadableStore
 
 
 def more_plan(plans: Sequence[Plan], *, samples: int) -> Plan | None:
-    """A generation of the samples that `plans` lack of so many per prompt; None where they lack none.
+    """A generation of the samples that `plans` still lack to reach this number per prompt; None if they lack none.
 
-    All of `plans` are sealed: equal answers are kept once over all generations, so the earlier ones have to be there.
+    All of `plans` must be sealed: equal answers are kept once across generations, so earlier ones must be known.
     """
     files: dict[PlannedFile, None] = {}  # not by url: a file may have moved, and another be where it was
     for plan in _lacking(plans, samples=samples):
@@ -44,7 +44,7 @@ def more_plan(plans: Sequence[Plan], *, samples: int) -> Plan | None:
 def more_parts(
     store: Store, plan: Plan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
 ) -> Iterator[PartInfo]:
-    """Write those parts of the generation's index that are not `done`, yielding each once it is stored.
+    """Write the parts of the generation's index that are not `done`, yielding each once stored.
 
     Raises:
         DatasetError: an index is missing or damaged, or another one is there.
@@ -53,7 +53,7 @@ def more_parts(
 
 
 def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
-    """Every prompt that lacks samples, in the source's order."""
+    """Every prompt that lacks samples, in source order."""
     numbers = {file: number for number, file in enumerate(plan.files)}
     retried = _retried(store, earlier)
     rows = {each.generation: _asked(store, each.generation) for each in earlier if each.more}
@@ -63,7 +63,7 @@ def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Itera
         for chunk, row in _asked(store, source.generation):
             places = [chunk, *retried.get(row["key"], ())]
             for generation in added:
-                # It holds the prompts of the same generations in the same order, so one row of each is in memory.
+                # Same generations and same order, so only one row of each index is in memory.
                 place, same = next(rows[generation])
                 if same["key"] != row["key"]:
                     raise DatasetError(f"{store.url}: the index of generation {generation} contradicts earlier ones")
@@ -73,7 +73,7 @@ def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Itera
 
 
 def _planned(plans: Sequence[Plan]) -> dict[int, tuple[int, list[int]]]:
-    """By generation of source rows: how many samples its prompts have, and the generations that added some."""
+    """Per generation of source rows: its samples per prompt, and the generations that added some."""
     found: dict[int, tuple[int, list[int]]] = {}
     for plan in plans:
         if plan.is_source:
@@ -91,7 +91,7 @@ def _lacking(plans: Sequence[Plan], *, samples: int) -> list[Plan]:
 
 
 def _asked(store: ReadableStore, generation: int) -> Iterator[tuple[ChunkId, dict[str, Any]]]:
-    """The prompts of a generation's index, in order, each with its chunk."""
+    """Prompts in a generation's index, in order, each with its chunk."""
     part = 0
     while read_part_info(store, generation, part) is not None:
         table = read_part(store, generation, part)
@@ -102,7 +102,7 @@ def _asked(store: ReadableStore, generation: int) -> Iterator[tuple[ChunkId, dic
 
 
 def _retried(store: ReadableStore, plans: Sequence[Plan]) -> dict[bytes, list[ChunkId]]:
-    """By prompt key: the chunks of retry generations that asked it."""
+    """Per prompt key: chunks of retry generations that asked it."""
     found: defaultdict[bytes, list[ChunkId]] = defaultdict(list)
     for plan in plans:
         if plan.retry is not None:

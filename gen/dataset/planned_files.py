@@ -1,4 +1,4 @@
-"""Finds a plan's source files again by what they hold, wherever they were moved, copied or renamed to.
+"""Finds a plan's source files by their content, wherever they were moved, copied or renamed to.
 
 A file is the planned one if its size and etag are, or its size and digest. Plans of schema version 1 have no digest:
 there the size and the name must do, and each prompt is compared with its key when it is read.
@@ -18,7 +18,7 @@ _READERS = 16
 
 
 class PlannedFiles:
-    """The source's files as they are now."""
+    """The source's files in their current places."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -57,7 +57,7 @@ class PlannedFiles:
         there = stat_file(planned.url, self._source)
         if there is not None and self._is_same(planned, there):
             return there
-        # Moved away from there, perhaps with another file in its place.
+        # The file was moved, and another one may be in its place.
         try:
             candidates = self.found()
         except SourceError:
@@ -67,13 +67,13 @@ class PlannedFiles:
                 return file
         if there is None:
             raise SourceError(
-                f"{planned.url} is gone, and no other file of the source holds the same: put it back, or use another "
+                f"{planned.url} is gone, and no other source file has the same content: put it back, or use another "
                 "dataset.path"
             )
         raise changed(planned, there)
 
     def matched(self, known: Sequence[PlannedFile]) -> dict[SourceFile, PlannedFile]:
-        """The found files that are among the `known` (latest first), each at most once.
+        """Found files that are among `known` (latest first), each at most once.
 
         Where a file was counts before what it holds.
 
@@ -97,7 +97,7 @@ class PlannedFiles:
                 left[planned.size].append(planned)
         rest = [file for file in self.found() if file not in matched]
         self._digest([file for file in rest if left[file.size]])
-        for file in sorted(rest, key=lambda file: file.url not in at):  # those that only have a new etag come first
+        for file in sorted(rest, key=lambda file: file.url not in at):  # files in place with only a new etag come first
             same = [planned for planned in left[file.size] if self._holds_the_same(planned, file)]
             planned = at.get(file.url)
             if same:
@@ -154,7 +154,7 @@ class PlannedFiles:
 
 
 def changed(planned: PlannedFile, now: SourceFile) -> SourceError:
-    """What to say of a file that is where a planned one was, and is not that."""
+    """The error for a file that took a planned file's place but is not that file."""
     return SourceError(
         f"{now.url}: changed after it was planned (it was {planned.size} bytes, it is {now.size}); "
         "restore it, put new prompts into a new file beside it, or use another dataset.path"

@@ -1,4 +1,4 @@
-"""What the next generation is, and when it may be planned."""
+"""Decides what the next generation is and when it can be planned."""
 
 import io
 from collections import Counter
@@ -29,28 +29,28 @@ from stillhouse.schemas.recipe import Recipe
 _FIRST_ROWS = 300
 
 SOURCE_ANSWER = "source_answer"
-"""The column of what `source.answer: drop` leaves out of the prompt."""
+"""Holds the turns that `source.answer: drop` leaves out of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be planned before all open generations are wholly indexed, or have all their shards."""
+    """Nothing can be planned until all open generations are fully indexed, or fully sealed."""
 
     until: Literal["indexed", "sealed"]
 
 
 Step: TypeAlias = Plan | Wait | None
-"""A plan that was stored just now; what to wait for; or None: nothing will be planned any more."""
+"""A plan just stored; what to wait for; or None if nothing more will be planned."""
 
 
 class Planner(Protocol):
-    """Plans a run's generations, one step at a time; open generations are worked on meanwhile."""
+    """Plans a run's generations step by step, while workers are busy with open generations."""
 
     generations: list[Generation]
-    """All there were at the last step."""
+    """All generations as of the last step."""
 
     def step(self) -> Step:
-        """Plan what can be planned now.
+        """Plan whatever can be planned now.
 
         Raises:
             StillhouseError: the source or the dataset is not what it has to be; see the classes.
@@ -59,10 +59,10 @@ class Planner(Protocol):
 
 
 class SourcePlanner:
-    """Of `run`: open generations are finished, new source rows are planned, then samples that are wanted in addition.
+    """For `run`: finishes open generations, plans new source rows, then additional samples.
 
-    New rows need the generations before them indexed, for what was asked there is a duplicate here. A pilot that is
-    resumed is finished and does not grow; a retry generation that is resumed does not stand in a pilot's way.
+    New rows need the generations before them indexed, because prompts asked there are duplicates here. A resumed pilot
+    is finished and does not grow; a resumed retry generation does not block a pilot.
     """
 
     def __init__(self, store: Store, recipe: Recipe, *, limit: int | None = None) -> None:
@@ -108,9 +108,9 @@ class SourcePlanner:
 
 
 class RetryPlanner:
-    """Of `retry`: a retry generation that is open is finished, then one of the Failures of these kinds is planned.
+    """For `retry`: finishes an open retry generation, then plans one for the Failures of these kinds.
 
-    What fails in a generation that was resumed waits for the next call, but for kinds that it did not ask.
+    Failures in a resumed generation wait for the next call, unless it did not ask their kind.
     """
 
     def __init__(self, store: Store, recipe: Recipe, *, kinds: Sequence[str]) -> None:
@@ -132,7 +132,7 @@ class RetryPlanner:
         unsealed = [each.plan for each in generations if not each.is_sealed]
         if not generations or any(plan.retry is None for plan in unsealed):
             raise UsageError(
-                f"{self._store.url}: not all of its prompts are asked yet; finish the run first: stillhouse run RECIPE"
+                f"{self._store.url}: some of its prompts are not asked yet; finish the run first: stillhouse run RECIPE"
             )
         self._is_done = self._is_done or any(plan.retry == self._kinds for plan in unsealed)
         if unsealed:
@@ -149,10 +149,10 @@ class RetryPlanner:
 def next_plan(
     recipe: Recipe, generations: Sequence[Generation], *, limit: int | None = None, version: int = SCHEMA_VERSION
 ) -> Plan | None:
-    """The next generation of source rows, or None where every row is planned; all generations are indexed.
+    """The next generation of source rows, or None if every row is planned; requires all generations indexed.
 
     Raises:
-        SourceError: there is no source file, or one that was planned is not what it was; or see `check_first_rows`.
+        SourceError: there is no source file, or a planned one changed; see also `check_first_rows`.
     """
     ends = _ends(generations)
     files = PlannedFiles(recipe.source)
@@ -179,14 +179,14 @@ def next_plan(
 
 
 def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
-    """How far each file was planned, by what the last generation that names it says; the latest come first."""
+    """How far each file was planned, from the last generation that names it; latest first."""
     ends: dict[PlannedFile, End] = {}
     named: set[tuple[str, int, str | None]] = set()
     for generation in reversed(generations):
         if generation.plan.is_source:
             for planned, end in zip(generation.plan.files, generation.parts[-1].ends, strict=True):
                 name = (planned.url, planned.size, planned.digest)
-                # Without a digest it is whichever file of that url and size a later generation names.
+                # Without a digest, any later file with the same url and size is taken for it.
                 known = name in named if planned.digest else any(name[:2] == other[:2] for other in named)
                 if not known:
                     ends[planned] = end
@@ -202,10 +202,10 @@ def check_first_rows(
     templates_system: bool = True,
     kept: Sequence[pa.Field] | None = None,
 ) -> None:
-    """Refuse a source that holds nothing to ask before it is planned, for what is planned may not change.
+    """Refuse a source with nothing to ask before it is planned, because plans can't change.
 
-    An empty file among others is fine, as whoever writes many at once leaves some; so are bad rows alone where an
-    earlier generation has `proven` the recipe. `kept`: the kept columns, where a plan has frozen them.
+    An empty file among others is fine (parallel writers leave some); so is a source of bad rows only, if an earlier
+    generation has `proven` the recipe. `kept`: the kept columns, if a plan has frozen them.
 
     Raises:
         SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
@@ -217,7 +217,7 @@ def check_first_rows(
     if not rows:
         raise SourceError(
             f"source.path: expected rows, got none in {len(files)} files, the first of which is {files[0].url}: "
-            "write the prompts into them"
+            "write prompts to them"
         )
     there = {name for row in rows for name in row.values or ()}
     for field, name in _named_columns(recipe):
@@ -235,8 +235,8 @@ def check_first_rows(
     if not any(isinstance(each, Prompt) for each in made):
         (why, count), *_ = Counter(map(str, made)).most_common(1)
         raise SourceError(
-            f"expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: {why}; that "
-            f"is the recipe or the whole of {files[0].url}, not a single row"
+            f"expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: {why}; the "
+            f"recipe or all of {files[0].url} is at fault, not a single row"
         )
 
 
@@ -261,7 +261,7 @@ def kept_columns(
     version: int = SCHEMA_VERSION,
     frozen: Sequence[pa.Field] | None = None,
 ) -> list[pa.Field]:
-    """The kept columns as the plan freezes them, or as an earlier plan has `frozen` them.
+    """The kept columns as the plan freezes them, or as an earlier plan froze them (`frozen`).
 
     Raises:
         SourceError: a file lacks one or can't be read, or no type holds what two files have.

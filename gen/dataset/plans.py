@@ -1,4 +1,4 @@
-"""The plans: what each generation is made of. Immutable once written."""
+"""Plans: what each generation is made of. Immutable once written."""
 
 import base64
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class _Stored(BaseModel):
 
 
 class PlannedFile(_Stored):
-    """A source file as it was when planned, and where in it this generation begins."""
+    """A source file as it was when planned, and where this generation begins in it."""
 
     url: str
     size: int
@@ -42,23 +42,23 @@ class PlannedFile(_Stored):
 
 
 class Plan(_Stored):
-    """A generation: which source rows it is made of, or which Failures it asks again. Immutable."""
+    """A generation: the source rows it is made of, or the samples it asks again or adds. Immutable."""
 
     version: int = SCHEMA_VERSION
     generation: int
     files: tuple[PlannedFile, ...]
     limit: int | None = None
-    """At most so many source rows; null: all there are."""
+    """Maximum number of source rows; null: all of them."""
     samples: Annotated[int, Field(ge=0)] = 0
-    """Answers wanted for each prompt when it was planned; 0 in plans of schema version 1: those first bound."""
+    """Answers wanted per prompt when planned. Stored as 0 in schema version 1, whose plans mean those first bound."""
     retry: tuple[str, ...] | None = None
-    """The kinds of the Failures of earlier generations that are asked again; null: it asks something else."""
+    """Kinds of Failures from earlier generations that are asked again; null if this is not a retry generation."""
     more: bool = False
-    """Whether it asks samples that earlier generations of source rows were not planned with."""
+    """True if it adds samples to prompts of earlier generations."""
     templates_system: bool = False
-    """Whether ask.system may be a template; false in datasets that asked it word for word before it could be one."""
+    """True if ask.system is a template; false in datasets that began before it could be one."""
     kept: str
-    """The types of the kept columns: a serialised Arrow schema in base64."""
+    """Types of the kept columns: a serialised Arrow schema in base64."""
 
     @field_validator("kept")
     @classmethod
@@ -71,7 +71,7 @@ class Plan(_Stored):
 
     @property
     def is_source(self) -> bool:
-        """True for a generation of source rows; the others ask prompts that those hold."""
+        """True for a generation of source rows; other generations ask prompts from those again."""
         return self.retry is None and not self.more
 
     @property
@@ -80,12 +80,12 @@ class Plan(_Stored):
         return list(_thawed(self.kept))
 
     def with_samples(self, samples: int) -> "Plan":
-        """The plan with the samples that its dataset was first bound with, where it does not say them itself."""
+        """The plan, with the samples its dataset was first bound with if it does not state them itself."""
         return self if self.samples else self.model_copy(update={"samples": samples})
 
     @staticmethod
     def freeze(kept: list[pa.Field]) -> str:
-        """The value of `kept` for these columns."""
+        """Encode these columns for `kept`."""
         return base64.b64encode(pa.schema(kept).serialize().to_pybytes()).decode()
 
 
@@ -94,7 +94,7 @@ def _thawed(kept: str) -> pa.Schema:
 
 
 def read_plans(store: ReadableStore, *, known: Sequence["Plan"] = ()) -> list[Plan]:
-    """The generations planned so far; those that are `known` are not read again.
+    """The plans stored so far; plans in `known` are not read again.
 
     Raises:
         DatasetError: a plan is damaged, or missing beside shards of its generation.
@@ -119,7 +119,7 @@ def read_plans(store: ReadableStore, *, known: Sequence["Plan"] = ()) -> list[Pl
 
 
 def read_plan(store: ReadableStore, generation: int) -> Plan | None:
-    """One generation's plan as it is stored, or None where there is none.
+    """One generation's stored plan, or None if there is none.
 
     Raises:
         DatasetError: it is damaged or from a newer version.
@@ -150,4 +150,4 @@ def store_plan(store: Store, plan: Plan) -> None:
     """
     key = plan_key(plan.generation)
     if not store.put_new(key, orjson.dumps(plan.model_dump())):
-        raise DatasetError(f"{store.url}/{key}: another run planned it just now; only one run works on a dataset")
+        raise DatasetError(f"{store.url}/{key}: another run has just planned it; only one run works on a dataset")

@@ -1,4 +1,4 @@
-"""One run at a time on a dataset: `run.json` says who, and is renewed as long as that run lives."""
+"""One run at a time on a dataset: `run.json` names it, and is renewed as long as that run lives."""
 
 import math
 import os
@@ -17,16 +17,16 @@ from stillhouse.gen.store.lock import Holder
 from stillhouse.gen.store.readable import ReadableStore
 
 POLL_S = 0.5
-"""How often a run that waits looks whether the lock is free."""
+"""How often a waiting run checks if the lock is free."""
 GIVE_UP_S = 60.0
-"""A run whose lock the store did not renew for so long stops: the same patience as for any other call to the store."""
+"""A run that could not renew its lock for this long stops: the same patience as for any other call to the store."""
 
 
 class RunLock:
     """Held for the length of a run; a context manager.
 
     `lost` is called at most once, from a thread, when the run has to stop: another run has the dataset, or the store
-    took no renewal for `GIVE_UP_S`. Before that the run may only have to hold still: see `good_for_s`.
+    accepted no renewal for `GIVE_UP_S`. Before that the run may only have to pause sending: see `good_for_s`.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class RunLock:
 
     @property
     def good_for_s(self) -> float:
-        """For so long nobody can have taken the dataset over: a matter of the clock, whatever a renewal is doing."""
+        """How long the dataset is certainly still ours, by the clock alone, whatever a renewal is doing."""
         if not self._is_ours:
             return 0.0
         return max(0.0, self._renewed_at + self._lock.fence_s - self._clock.monotonic())
 
     def take(self) -> bool:
-        """Try once; says for whom the run waits.
+        """Try once; reports whom the run waits for.
 
         Raises:
             StoreAway: the store did not answer for `GIVE_UP_S`.
@@ -102,18 +102,18 @@ class RunLock:
         if not self._said and self._lock.beat_s is None:
             self._said = True
             self._waiting(
-                f"another run works on {self._store.url} ({self._store.url}/{RUN_KEY}); waiting until it ends"
+                f"another run is working on {self._store.url} ({self._store.url}/{RUN_KEY}); waiting until it ends"
             )
         elif not self._said and holder.run:
             self._said = True
             self._waiting(
-                f"another run works on {self._store.url} ({holder.host}, process {holder.pid}); "
+                f"another run is working on {self._store.url} ({holder.host}, process {holder.pid}); "
                 f"waiting until it ends or has been silent for {self._lock.stale_s:.0f} s"
             )
         return False
 
     def renew(self) -> Paused | None:
-        """Renew it once; why the run has to stop, if it has to."""
+        """Renew once; returns why the run has to stop, if it has to."""
         asked_at = self._clock.monotonic()
         try:
             held = self._lock.renew(self._holder())
@@ -128,7 +128,7 @@ class RunLock:
             self._waits_for_store = False
             return None
         self._is_ours = False
-        return Paused("another run took this dataset over; this one stops")
+        return Paused("another run has taken over this dataset; this one stops")
 
     def _say_that_it_waits(self, error: StillhouseError) -> None:
         if self.good_for_s == 0.0 and not self._waits_for_store:
@@ -139,7 +139,7 @@ class RunLock:
             )
 
     def report_to(self, hold: Callable[[float], None] | None) -> None:
-        """Have all that may send hear, now and after every renewal, for how long they may; from a thread."""
+        """Call `hold` with how long sending is allowed, now and after every renewal; from a thread."""
         with self._holding:
             self._hold = hold
         self._report()
@@ -150,14 +150,14 @@ class RunLock:
                 self._hold(self.good_for_s)
 
     def release(self) -> None:
-        """Let others have it at once, if it is ours."""
+        """Release it at once, if it is ours."""
         if self._is_ours:
             self._lock.release(self._holder(ended=True))
 
     def _beat(self, every_s: float) -> None:
         began = self._clock.monotonic()
         while not self._ended.wait(max(0.1, began + every_s - self._clock.monotonic())):
-            began = self._clock.monotonic()  # a store that is slow is asked again at once
+            began = self._clock.monotonic()  # after a slow call, renew again at once
             if (why := self.renew()) is not None:
                 self._lost(why)
                 return
@@ -168,5 +168,5 @@ class RunLock:
 
 
 def is_running(store: ReadableStore) -> bool:
-    """True if a run works on the dataset now, as far as can be told."""
+    """True if a run seems to be working on the dataset now."""
     return store.is_locked(RUN_KEY)

@@ -128,7 +128,7 @@ def check_room(root: Path, *, wanted_bytes: int) -> None:
         raise _away(root, error) from error
     if free_bytes < wanted_bytes:
         raise StoreAway(
-            f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of what is under way may need "
+            f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of requests in flight may need "
             f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free the disk, or set run.journal_dir, then run "
             "the same command again"
         )
@@ -183,5 +183,5 @@ def _write(fd: int, buffers: list[bytes], length: int) -> None:
 def _away(path: Path, error: OSError, verb: str = "written") -> StoreAway:
     return StoreAway(
         f"{path}: the journal can't be {verb} ({error.strerror}); nothing is asked without it. "
-        "Free or mend the disk, or set run.journal_dir, then run the same command again"
+        "Free space or fix the disk, or set run.journal_dir, then run the same command again"
     )

@@ -137,7 +137,7 @@ def _opened(path: Path) -> BinaryIO | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreAway(f"{path}: the journal can't be read ({error.strerror}); mend that, then run again") from error
+        raise StoreAway(f"{path}: the journal can't be read ({error.strerror}); fix that, then run again") from error
 
 
 def _segments(found: Iterator[Frame]) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
-"""A recipe names a column as the file does, or a field of a struct by its path: `data.question`.
+"""A recipe names a column by its name in the file, or a field of a struct by its path: `data.question`.
 
-A column whose own name is the whole of `data.question` comes first.
+A column literally named `data.question` takes precedence.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 
 def value_of(values: Mapping[str, Any], name: str) -> Any:
-    """The row's value, or None where there is none."""
+    """The row's value, or None if there is none."""
     if name in values or "." not in name:
         return values.get(name)
     for head, rest in splits(name):
@@ -21,14 +21,14 @@ def value_of(values: Mapping[str, Any], name: str) -> Any:
 
 
 def is_in(values: Mapping[str, Any], name: str) -> bool:
-    """True if the row has the column, be it null."""
+    """True if the row has the column, even if null."""
     return name in values or any(
         isinstance(inner := values.get(head), Mapping) and is_in(inner, rest) for head, rest in splits(name)
     )
 
 
 def column_of(schema: pa.Schema, name: str) -> tuple[str, pa.DataType] | None:
-    """The file's column that holds what is named, and the type of what is named; None where there is none."""
+    """The file's top-level column for a name, and the type of the named value; None if there is none."""
     if name in schema.names:
         return name, schema.field(schema.get_all_field_indices(name)[0]).type
     for head, rest in splits(name):
@@ -38,7 +38,7 @@ def column_of(schema: pa.Schema, name: str) -> tuple[str, pa.DataType] | None:
 
 
 def splits(name: str) -> Iterator[tuple[str, str]]:
-    """Every way to read a dotted name as a column and what is in it."""
+    """Every way to split a dotted name into a column and a path in it."""
     for at, char in enumerate(name):
         if char == ".":
             yield name[:at], name[at + 1 :]

@@ -1,4 +1,4 @@
-"""A conversation is asked as it is or not at all: what can't be sent word for word is no prompt."""
+"""A conversation is asked as it is or not at all: one that can't be sent verbatim is not a prompt."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from stillhouse.schemas.prompt import ROLES, Message
 
 
 class NoPrompt(Exception):
-    """Why a row is no prompt, in words that do not repeat its content."""
+    """Why a row makes no prompt, in words that do not repeat its content."""
 
 
 def text(value: Any, what: str) -> str:
@@ -31,7 +31,7 @@ def text(value: Any, what: str) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """The value's kind, as a user calls it."""
+    """The value's type, in a user's terms."""
     if isinstance(value, OddNumber):
         return "a number that is out of range"
     return "null" if value is None else type(value).__name__
@@ -39,20 +39,20 @@ def kind_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a conversation asks, and how the assistant answered it there."""
+    """A conversation's prompt, and the assistant's answer in the source."""
 
     messages: tuple[Message, ...]
-    """Up to the user's or a tool's last."""
+    """Messages up to the last one of the user or a tool."""
     answer: str | None
-    """The texts of the assistant's turns behind them; None where there are none, or none with a text."""
+    """Text of the assistant's turns after them; None if there are none, or none with text."""
 
 
 def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Conversation:
     """The conversation in a list of messages, in a struct of lists, or in the JSON text of either.
 
-    A message is {role, content}, or {from, value} as ShareGPT has it. Keys whose value is null count as absent: a
-    Parquet column gives every message the keys of all. A content of text parts is their texts, one after the other.
-    `drop_answer`: the assistant's turns at the end are left out, and are no reason to refuse it.
+    A message is {role, content}, or {from, value} as in ShareGPT. Keys with a null value count as absent: a Parquet
+    column gives every message the keys of all. A content of text parts is their texts, one after the other.
+    `drop_answer`: the assistant's turns at the end are left out, instead of making the row bad.
 
     Raises:
         NoPrompt: it is none, holds more than roles and texts, or ends with what needs no answer.
@@ -76,7 +76,7 @@ def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Convers
     messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(value[:end], 1))
     role, content = messages[-1]
     if role not in ("user", "tool"):
-        advice = ": set source.answer to drop to have it answered anew" if role == "assistant" else ""
+        advice = ": set source.answer to drop to have it answered again" if role == "assistant" else ""
         raise NoPrompt(f"{what}: expected a last message of the user or a tool, got one of role {role}{advice}")
     if not content or content.isspace():
         raise NoPrompt(f"{what}: empty prompt")
@@ -84,7 +84,7 @@ def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Convers
 
 
 def _rows_of(lists: dict[str, list[Any]], what: str) -> list[dict[str, Any]]:
-    """A struct of lists, as columnar tools make it of a list of structs, turned back."""
+    """Convert a struct of lists, as columnar tools make it, back to a list of structs."""
     lengths = {name: len(each) for name, each in lists.items()}
     if len(set(lengths.values())) > 1:
         sizes = ", ".join(f"{length} of {name!r}" for name, length in list(lengths.items())[:5])
@@ -144,9 +144,9 @@ def _given(item: dict[str, Any], name: str, name_elsewhere: str) -> Any:
 
 
 def _says_more(key: str, value: Any, item: dict[str, Any]) -> bool:
-    """True if a message holds something beside role and content that was said, and that would be lost.
+    """True if a message holds content besides role and content that would be lost.
 
-    A number or a truth value marks the message for a trainer (`weight`, `train`); empty text says nothing.
+    A number or boolean only marks the message for a trainer (`weight`, `train`); empty text is not content.
     """
     if value is None or isinstance(value, (int, float)) or value == "":
         return False
@@ -161,14 +161,14 @@ _KEYS = frozenset(
         *("timestamp", "date", "created_at", "language", "lang", "country", "hashed_ip", "header", "metadata"),
     )
 )
-"""Role, content and what only describes a message in logs of chats."""
+"""Role, content, and keys that only describe a message in chat logs."""
 
 _ROLES_ELSEWHERE = {
     **dict.fromkeys(("human", "prompter"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "bot", "bing", "bard", "model", "ai"), "assistant"),
     **dict.fromkeys(("observation", "function_response", "tool_response"), "tool"),
 }
-"""What ShareGPT and its like call the roles."""
+"""Names of the roles in ShareGPT and similar formats."""
 
 
 def _part(part: Any, what: str) -> str:

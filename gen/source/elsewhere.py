@@ -1,4 +1,4 @@
-"""Prompts that are named where they can't be read from: each refusal says in one line how to bring them here."""
+"""Refuses locations that prompts can't be read from, saying in one line how to fetch them."""
 
 import re
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def refuse_elsewhere(path: str) -> None:
-    """Raise SourceError where the path is a URL of the web or of the Hugging Face Hub."""
+    """Raise SourceError if the path is a web or Hugging Face Hub URL."""
     scheme, separator, rest = path.partition("://")
     if not separator or scheme.lower() not in ("http", "https", "hf"):
         return
@@ -29,7 +29,7 @@ def refuse_elsewhere(path: str) -> None:
 
 
 def hub_advice(path: str) -> str:
-    """What to do where a path that leads nowhere looks like a dataset's name on the Hugging Face Hub; else nothing."""
+    """Advice if a path that does not exist looks like a dataset's name on the Hugging Face Hub; otherwise empty."""
     return f"; if it is a dataset on the Hugging Face Hub: {_download(path)}" if _HUB_NAME.fullmatch(path) else ""
 
 

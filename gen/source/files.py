@@ -1,8 +1,8 @@
 """The source: which files hold the prompts, and their rows.
 
 The files come in one order, that of the recipe's paths and of the names below each, and the rows in the files' order;
-so whoever reads the same source sees the same sequence. A file that can't be read is a SourceError that names it; a row
-that can't be read is a bad Row.
+so every reader of a source sees the same sequence. A file that can't be read is a SourceError that names it; a row that
+can't be read is a bad Row.
 """
 
 import functools
@@ -104,7 +104,7 @@ _NAMED = 5
 
 
 def passed_over_note(urls: Sequence[str]) -> str | None:
-    """What a person should know of the files that a survey passed over."""
+    """A note for the user about the files that a survey skipped."""
     names = [url.rpartition("/")[2] for url in urls]
     if not names:
         return None
@@ -122,10 +122,10 @@ def survey(source: Source) -> Found:
     """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
 
     Folders are searched to any depth; names that begin with '.' or '_', datasets of ours and files of other kinds are
-    passed over, and so are .json and .tsv files that a folder has beside those of the other kinds.
+    skipped, and so are .json and .tsv files in a folder that has files of the other kinds.
 
     Raises:
-        SourceError: a path leads to no file that can be read.
+        SourceError: a path leads to no readable file.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     found: dict[str, SourceFile] = {}
@@ -144,11 +144,11 @@ def read_rows(
 ) -> Iterator[Row]:
     """The file's rows from `start` on, with the wanted columns (None: all); memory does not grow with the file.
 
-    A JSON row may lack columns. Folders named `column=value` give a column that the file has not. The rows before a
-    fault of the file are yielded, but for those in its last megabyte.
+    A JSON row may lack columns. Folders named `column=value` add a column that the file lacks. Rows before a defect
+    in the file are yielded, except those in its last megabyte.
 
     Raises:
-        SourceError: the file is gone, is not what `file` says, is corrupt or cut off, or lacks a wanted column.
+        SourceError: the file is gone, does not match `file`, is corrupt or cut off, or lacks a wanted column.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     given = folder_columns(file.url)
@@ -191,7 +191,7 @@ _NO_FOLDER_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def folder_columns(url: str) -> dict[str, str | None]:
-    """The columns that the folders above a file name, as Hive has them: `lang=de/part-0.parquet`."""
+    """Hive-style columns from the folders above a file: `lang=de/part-0.parquet`."""
     pairs = (folder.partition("=") for folder in url.split("/")[:-1] if "=" in folder)
     return {unquote(name): None if value == _NO_FOLDER_VALUE else unquote(value) for name, _, value in pairs if name}
 
@@ -199,9 +199,9 @@ def folder_columns(url: str) -> dict[str, str | None]:
 def kept_fields(
     files: Sequence[SourceFile], *, source: Source, frozen: Sequence[pa.Field] | None = None
 ) -> tuple[pa.Field, ...]:
-    """The kept columns as the plan freezes them: the declared types, else the one that holds what all files have.
+    """The kept columns as the plan freezes them: of declared type, else of a type that holds all files' values.
 
-    `frozen`: the types of the dataset's first plan, which then stay, and to which the files are held.
+    `frozen`: the types of the dataset's first plan, which stay fixed, and which the files must fit.
 
     Raises:
         SourceError: a file is gone, changed or unreadable, lacks a kept column, or has one of a type that does not go
@@ -263,7 +263,7 @@ def _below(path: str, source: Source) -> Found:
         others = f"only {len(seen)} files of other kinds" if seen else "none"
         raise SourceError(
             f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
-            f"files (names that begin with '.' or '_' are passed over){hub_advice(path)}"
+            f"files (names that begin with '.' or '_' are skipped){hub_advice(path)}"
         )
     base = store.url.rstrip("/")
     return Found(files, tuple(f"{base}/{stat.key}" for stat in seen if kinds[stat.key] is None))
@@ -275,7 +275,7 @@ def _in_order(stats: Iterable[Stat]) -> list[Stat]:
 
 
 def _our_datasets(stats: Sequence[Stat], prefix: str) -> tuple[str, ...]:
-    """The folders below `prefix` that hold a dataset of ours, whose records are no prompts."""
+    """Folders below `prefix` that hold one of our datasets, whose records are not prompts."""
     marked = (stat.key[len(prefix) :].partition(f"/{_OURS}/") for stat in stats)
     return tuple({f"{prefix}{folder}/" for folder, mark, _ in marked if mark})
 
@@ -315,7 +315,7 @@ def _matcher(glob: str) -> Callable[[str], object]:
     try:
         return re.compile("".join(parts), re.DOTALL).fullmatch
     except re.error as error:
-        raise SourceError(f"source.path: {glob} is no glob: {error}") from error
+        raise SourceError(f"source.path: {glob} is not a valid glob: {error}") from error
 
 
 def _format(name: str) -> _Format | None:
@@ -328,9 +328,7 @@ def _format(name: str) -> _Format | None:
 def _known_format(url: str) -> _Format:
     found = _format(url)
     if found is None:
-        raise SourceError(
-            f"source.path: {url} is of a kind that can't be read: expected {SUPPORTED}; convert or rename it"
-        )
+        raise SourceError(f"source.path: {url} is of an unsupported kind: expected {SUPPORTED}; convert or rename it")
     return found
 
 
@@ -338,27 +336,27 @@ def _store(root: str, source: Source) -> Store:
     return _opened_store(root, source.endpoint_url, source.region, source.path_style)
 
 
-@functools.lru_cache(maxsize=16)  # a client for S3 takes long to make, and each chunk opens its files anew
+@functools.lru_cache(maxsize=16)  # S3 clients are slow to create, and each chunk opens its files again
 def _opened_store(root: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> Store:
     return open_store(root, endpoint_url=endpoint_url, region=region, path_style=path_style)
 
 
 def stat_file(url: str, source: Source) -> SourceFile | None:
-    """The file of that url as it is now, or None where there is none."""
+    """The file now at that url, or None if there is none."""
     store, key = _placed(url, source)
     found = store.stat(key)
     return None if found is None else SourceFile(url, found.size, found.etag)
 
 
 def digest_of(file: SourceFile, *, source: Source) -> str:
-    """32 hex digits that tell the file's content from any other that people have: of its size, head and tail.
+    """32 hex digits that identify the file's content, from its size, head and tail.
 
     Raises:
         SourceError: the file is gone or changed.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     digest = hashlib.blake2b(b"%d\0" % file.size, digest_size=16, person=b"stillhouse-file")
-    if given := folder_columns(file.url):  # the same content in another folder is other rows
+    if given := folder_columns(file.url):  # the same content in another folder makes different rows
         digest.update(repr(sorted(given.items())).encode(errors="replace"))
     with _opened(file, source) as stream:
         digest.update(stream.read(DIGESTED_BYTES))
@@ -403,6 +401,6 @@ def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SourceError(
-            f"{file.url} can't be read as what its name says: {reason}; it is cut off, corrupt, encrypted or "
+            f"{file.url} can't be read as its name says: {reason}; it is cut off, corrupt, encrypted or "
             "of another kind: write it again"
         ) from error

@@ -1,4 +1,4 @@
-"""The values of the `keep` columns: each is exactly of the type that the plan froze, or the row is bad."""
+"""Values of the `keep` columns: each has exactly the type that the plan froze, or the row is bad."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from stillhouse.gen.source.formats.columnar import Nanoseconds
 from stillhouse.schemas.recipe import Keep
 
 Converter: TypeAlias = Callable[[Any, str], Any]
-"""From a value that is not null and the words that name it, to the value kept; raises NoPrompt."""
+"""Converts a non-null value, described by some words, to the value kept; raises NoPrompt."""
 
 _DECLARED = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
@@ -21,14 +21,14 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def kept_field(keep: Keep, own: pa.DataType | None = None) -> pa.Field:
-    """The column as it is kept: of the declared type, else the files' own, else string."""
+    """The column as kept: the declared type, else the files' own, else string."""
     return pa.field(keep.column, _DECLARED[keep.type] if keep.type else own or pa.string())
 
 
 def converter(kind: pa.DataType) -> Converter:
-    """What makes a source's value one of the type.
+    """A converter of source values to the type.
 
-    Text becomes int64, float64 or bool where it spells one; empty text, as in an empty cell of a CSV, is then null.
+    Text becomes int64, float64 or bool if it spells one; empty text, such as an empty CSV cell, is then null.
     A string column takes other values as their JSON. Any other value is kept equal to what it was, or refused.
     """
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -96,9 +96,9 @@ def _other(value: Any) -> str:
 
 
 def _exactly(kind: pa.DataType) -> Converter:
-    """What lets a value through that is one of the type, unchanged.
+    """A check that passes values of the type through unchanged.
 
-    Arrow itself would make 7 of 7.9, drop the fields that a struct lacks, and cut a time to its unit.
+    Arrow itself would turn 7.9 into 7, drop fields not in the struct type, and truncate a time to its unit.
     """
     types = pa.types
     if types.is_struct(kind):
@@ -217,7 +217,7 @@ def _to_time(kind: pa.DataType) -> Converter:
 
 
 def _nanoseconds(value: Any, kind: pa.DataType, *, has_zone: bool) -> tuple[int, bool]:
-    """The value as nanoseconds, and whether it is of the kind: a point in time with a zone, or without, and so on."""
+    """The value as nanoseconds, and True if it is of the type: a time with or without a zone, and so on."""
     types = pa.types
     if isinstance(value, Nanoseconds):
         return value.count, value.is_like(kind)
@@ -231,7 +231,7 @@ def _nanoseconds(value: Any, kind: pa.DataType, *, has_zone: bool) -> tuple[int,
     if not isinstance(value, datetime) or (value.tzinfo is not None) != has_zone:
         return 0, False
     since = value - (_EPOCH.replace(tzinfo=UTC) if has_zone else _EPOCH)
-    # Where pandas is installed, pyarrow gives its own types for nanoseconds.
+    # If pandas is installed, pyarrow returns its types for nanoseconds.
     return _whole(since), True
 
 
@@ -250,7 +250,7 @@ def _of(wanted: type, kind: pa.DataType) -> Converter:
 
 
 def _equal(kind: pa.DataType) -> Converter:
-    """For types whose values Arrow changes, if at all, so that comparing shows it: text, bytes, decimals."""
+    """For types where comparing reveals any change Arrow makes: text, bytes, decimals."""
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
     def check(value: Any, what: str) -> Any:

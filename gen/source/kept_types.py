@@ -1,6 +1,6 @@
-"""One type per kept column over all files of a source: the one that holds every value of each file unchanged.
+"""One type per kept column across all files of a source: one that holds every value of each file unchanged.
 
-Where no type does, the source is refused by the names of two files, before anything is planned.
+If no type does, the source is refused, naming two files, before anything is planned.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _INT_BITS = {pa.int8(): 8, pa.int16(): 16, pa.int32(): 32, pa.int64(): 64}
 _UINT_BITS = {pa.uint8(): 8, pa.uint16(): 16, pa.uint32(): 32, pa.uint64(): 64}
 _FLOATS = (pa.float16(), pa.float32(), pa.float64())
 _EXACT_INT_BITS = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
-"""Integers of so many bits are equal to a float of the type."""
+"""Integers of up to this many bits are exact as a float of the type."""
 _UNITS = ("s", "ms", "us", "ns")
 _MAX_DECIMAL128_DIGITS = 38
 _MAX_DECIMAL256_DIGITS = 76
@@ -22,14 +22,14 @@ _MAX_DECIMAL256_DIGITS = 76
 
 @dataclass(frozen=True, slots=True)
 class OwnType:
-    """The type that a file gives a column; None in text files, whose values are text."""
+    """A file's type for a column; None for text files, whose values are text."""
 
     url: str
     kind: pa.DataType | None
 
 
 def settled(name: str, own: Sequence[OwnType]) -> pa.DataType:
-    """The column's type over all files: their own where they have one alone, string where all of them are text.
+    """The column's type across all files: their own if they agree, string if all are text files.
 
     Raises:
         SourceError: no type holds the values of two of the files unchanged.
@@ -52,7 +52,7 @@ def settled(name: str, own: Sequence[OwnType]) -> pa.DataType:
 
 
 def _top_level_plain(kind: pa.DataType) -> pa.DataType:
-    """The one type there is, nested dictionaries and names included; at the top as `normal` has it."""
+    """The type all files share, nested dictionaries and names included; `normal` at the top level."""
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = pa.bool_() if isinstance(kind, pa.Bool8Type) else _storage(kind)
     return kind if pa.types.is_nested(kind) else normal(kind)
@@ -63,7 +63,7 @@ def _storage(kind: pa.DataType) -> pa.DataType:
 
 
 def check_frozen(name: str, frozen: pa.DataType, own: Sequence[OwnType]) -> None:
-    """Raise SourceError where a new file has values that the type of the dataset's first plan may not hold.
+    """Raise SourceError if a new file has values that the type frozen by the first plan may not hold.
 
     The values of text files are checked row by row.
     """
@@ -71,13 +71,13 @@ def check_frozen(name: str, frozen: pa.DataType, own: Sequence[OwnType]) -> None
     for file in own:
         if file.kind is not None and common_type(wanted, normal(file.kind)) != wanted:
             raise SourceError(
-                f"{file.url}: the kept column {name!r} has another type ({file.kind}) than when the dataset was begun "
+                f"{file.url}: the kept column {name!r} has another type ({file.kind}) than when the dataset began "
                 f"({frozen}): write the file with that type, or use another dataset.path"
             )
 
 
 def normal(kind: pa.DataType) -> pa.DataType:
-    """The plain type that stores the same values, which Parquet gives back as it is: no dictionaries, no extensions."""
+    """The plain type that stores the same values and survives Parquet unchanged: no dictionaries, no extensions."""
     types = pa.types
     if isinstance(kind, pa.Bool8Type):
         return pa.bool_()
@@ -109,7 +109,7 @@ _STORED_AS = {
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The narrowest type that holds all values of two `normal` types unchanged, or None where there is none."""
+    """The narrowest type that holds all values of two `normal` types unchanged, or None."""
     types = pa.types
     if one == other:
         return one

@@ -1,4 +1,4 @@
-"""A source row becomes a Prompt, or the reason why it is none: nothing a row holds stops the run."""
+"""Turns a source row into a Prompt, or a reason why it makes none: nothing in a row stops the run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ _OWN_SYSTEM = frozenset(("system", "developer"))
 
 
 class PromptMaker:
-    """Makes prompts as the recipe says.
+    """Makes prompts from rows, by the recipe.
 
     `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text
-    source: as declared, else string. `templates_system`: as the plan has it; datasets made before ask.system could be a
-    template go on asking it word for word.
+    source: as declared, else string. `templates_system`: as in the plan; datasets made before ask.system could be a
+    template still send it verbatim.
 
     Raises:
         UsageError: ask.template or ask.system can't be compiled.
@@ -50,7 +50,7 @@ class PromptMaker:
         """The columns it needs."""
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:
-        """The row's prompt, or why it is none, in words that do not repeat its content."""
+        """The row's prompt, or why it makes none, in words that do not repeat its content."""
         try:
             messages, answer = self._asked(values)
             kept = tuple(
@@ -65,14 +65,14 @@ class PromptMaker:
             return str(error)
 
     def id_of(self, values: Mapping[str, Any]) -> str | None:
-        """The own id of a row that may be no prompt, where it has one."""
+        """The row's own id, if it has one, even if it makes no prompt."""
         try:
             return self._own_id(values) if self._id else None
         except NoPrompt:
             return None
 
     def _asked(self, values: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None]:
-        """The messages, and the answer that the source had to them."""
+        """The messages, and the source's answer to them."""
         if self._template is not None:
             if self._prompt is not None:
                 _there(values, self._prompt)
@@ -92,7 +92,7 @@ class PromptMaker:
         return (*self._system_of(values), ("user", content))
 
     def _system_of(self, values: Mapping[str, Any]) -> tuple[Message, ...]:
-        """The system message; a template that comes to nothing on a row makes none."""
+        """The system message; None if a template renders to nothing."""
         if self._system_template is None:
             return self._system
         rendered = text(self._system_template.render(values), "ask.system")
@@ -105,7 +105,7 @@ class PromptMaker:
 
 
 def is_system_template(system: str) -> bool:
-    """True if ask.system is more than a text that stays as it is."""
+    """True if ask.system is a template, not a fixed text."""
     return "{{" in system or "{%" in system
 
 

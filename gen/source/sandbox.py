@@ -49,7 +49,11 @@ class Template:
             names = meta.find_undeclared_variables(tree)
             self._template = environment.from_string(_Counted().visit(tree))
         except TemplateSyntaxError as error:
-            advice = "" if what == "ask.template" else " (put what is no template between {% raw %} and {% endraw %})"
+            advice = (
+                ""
+                if what == "ask.template"
+                else " (put text that is not a template between {% raw %} and {% endraw %})"
+            )
             raise UsageError(f"{what}, line {error.lineno}: {error.message}{advice}") from error
         except RecursionError as error:
             raise UsageError(f"{what}: nested too deeply") from error

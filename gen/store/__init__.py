@@ -102,7 +102,7 @@ def _bucket_and_key(url: str) -> tuple[str, str]:
             "an s3:// url holds no credentials: expected s3://bucket/prefix and the standard AWS settings"
         )
     if not _BUCKET.fullmatch(bucket):
-        raise StoreRefused(f"expected s3://bucket/prefix, got {url!r}: {bucket!r} is no name of a bucket")
+        raise StoreRefused(f"expected s3://bucket/prefix, got {url!r}: {bucket!r} is not a valid bucket name")
     return bucket, key
 
 

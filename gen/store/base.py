@@ -13,10 +13,10 @@ from stillhouse.gen.store.readable import ReadableStore
 
 
 class Store(ReadableStore, Protocol):
-    """A store that can be written, too; `StoreAway` is also a disk that is full or read-only."""
+    """A writable store. `StoreAway` also covers a full or read-only disk."""
 
     def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
-        """Create `key` unless it exists. True: this call created it; False: someone else's object is there.
+        """Create `key` unless it exists. True: this call created it; False: someone else's object exists.
 
         `seal` names the writer; on S3 it is kept in the object's metadata, and a retry that finds its own seal has won.
         A file given as `body` may become the object itself: it may be deleted afterwards, never written to.
@@ -26,22 +26,22 @@ class Store(ReadableStore, Protocol):
         """Write or replace `key`, atomically. For a file as `body` see `put_new`."""
 
     def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
-        """Write only while the key's etag is `etag` (None: only while it is absent). The new etag; None when lost.
+        """Write only if the key's etag is `etag` (None: only if absent). The new etag, or None if another write won.
 
         On S3, `probe` first: it finds out whether the store compares by itself.
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object; where there is none, nothing happens."""
+        """Remove the object, if it exists."""
 
     def run_lock(self, key: str) -> Lock:
-        """The lock of that key, which a run holds as long as it lasts."""
+        """The lock on this key, which a run holds as long as it lasts."""
 
     def scratch(self) -> Path:
-        """A local folder for files that are about to be put."""
+        """A local folder for files about to be uploaded."""
 
     def probe(self) -> None:
-        """Try what the promises rest on: access, and conditional writes. Leaves nothing behind.
+        """Test what the promises rely on: access and conditional writes. Leaves nothing behind.
 
         Raises `StoreRefused` when the store ignores conditional writes or can't be written to.
         """

@@ -1,4 +1,4 @@
-"""A lock on a key of a store: one process holds it at a time, and it outlives no holder.
+"""A lock on a key of a store: one process holds it at a time, and it ends with its holder.
 
 The object of that key says who holds it. On a local disk the system's file lock counts, which ends with its process. On
 S3 the holder renews its claim by compare-and-set. A claim that has not changed for `STALE_S` by the waiting process's
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 BEAT_S = 3.0
 """How often a claim is renewed."""
 FENCE_S = 10.0
-"""A holder that could not renew for so long does nothing that only a holder may: three beats, so that one lost write
-costs nothing."""
+"""A holder that has not renewed for this long stops doing what only a holder may. Three beats, so that a single lost
+write costs nothing."""
 STALE_S = 15.0
-"""A claim not renewed for so long is free: `FENCE_S`, and time for every process of the holder's to hear of it."""
+"""A claim not renewed for this long is free: `FENCE_S`, plus time for all of the holder's processes to learn of it."""
 
 
 class Holder(BaseModel):
-    """Who holds a lock, as its object says."""
+    """The holder of a lock, as stored in its object."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -40,7 +40,7 @@ class Holder(BaseModel):
     host: str = ""
     pid: int = 0
     beat: float = 0.0
-    """UTC seconds since 1970 when this was written."""
+    """When this was written, in UTC seconds since 1970."""
     ended: bool = False
 
 
@@ -49,34 +49,34 @@ class Lock(Protocol):
 
     @property
     def beat_s(self) -> float | None:
-        """How often `renew` has to be called; None: never."""
+        """Interval between calls to `renew`; None: never needed."""
         ...
 
     @property
     def fence_s(self) -> float:
-        """How long after a renewal was begun the holder may count on it."""
+        """How long the holder may rely on a renewal, counted from its start."""
         ...
 
     @property
     def stale_s(self) -> float:
-        """Not renewed for so long, it is free."""
+        """A lock not renewed for this long is free."""
         ...
 
     def take(self, holder: Holder) -> Holder | None:
-        """Try once. None: it is ours; else who holds it, with an empty `run` where that is not known yet."""
+        """Try once. None: it is ours; otherwise its holder, with an empty `run` if not known yet."""
         ...
 
     def renew(self, holder: Holder) -> bool:
-        """Claim it anew; False where another holds it."""
+        """Renew the claim; False if another process holds it."""
         ...
 
     def release(self, holder: Holder) -> None:
-        """Let others have it at once; `holder` says that it ended."""
+        """Release it at once; `holder` is marked as ended."""
         ...
 
 
 class FileLock:
-    """On a local disk: the system's lock of the file."""
+    """On a local disk: the operating system's lock on the file."""
 
     beat_s = None
     fence_s = math.inf
@@ -93,14 +93,14 @@ class FileLock:
             if self._fd is None:
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StoreAway(f"{self._path}: can't be written ({error.strerror}); mend that, then run again") from None
+            raise StoreAway(f"{self._path}: can't be written ({error.strerror}); fix that, then run again") from None
         if not _locked(self._fd, fcntl.LOCK_EX):
             return Holder()
         self.renew(holder)
         return None
 
     def renew(self, holder: Holder) -> bool:
-        """For whoever looks: the lock itself is what counts, so that a disk that is full changes nothing."""
+        """Written for readers only: the lock itself is what counts, so a full disk changes nothing."""
         assert self._fd is not None
         with suppress(OSError):
             os.ftruncate(self._fd, os.pwrite(self._fd, _document(holder), 0))
@@ -121,13 +121,11 @@ class FileLock:
             with self._path.open("rb") as file:
                 return not _locked(file.fileno(), fcntl.LOCK_SH)
         except OSError as error:
-            raise DatasetError(
-                f"{self._path}: expected a file that can be read ({error.strerror}); move it away"
-            ) from None
+            raise DatasetError(f"{self._path}: expected a readable file ({error.strerror}); move it away") from None
 
 
 class ClaimLock:
-    """On S3: a claim that is renewed. The store given should give up on a call within a beat."""
+    """On S3: a claim that is renewed. The given store must give up on each call within a beat."""
 
     def __init__(self, store: "Store", key: str, *, clock: Clock = SYSTEM) -> None:
         self.beat_s: float | None = BEAT_S
@@ -157,7 +155,7 @@ class ClaimLock:
         """See `Lock`."""
         etag = self._store.swap(self._key, _document(holder), etag=self._etag)
         if etag is None:
-            # A write of ours whose outcome we never heard may be what is there.
+            # It may be our own write whose outcome was unknown.
             found = self._store.get_with_etag(self._key)
             if found is None or self._parsed(found[0]).run != holder.run:
                 return False
@@ -167,11 +165,11 @@ class ClaimLock:
 
     def release(self, holder: Holder) -> None:
         """See `Lock`."""
-        with suppress(StillhouseError):  # the next one waits until we are stale
+        with suppress(StillhouseError):  # the next holder waits until our claim is stale
             self.renew(holder)
 
     def is_held(self) -> bool:
-        """True if a claim is there that was renewed lately, by its own clock."""
+        """True if there is a claim that was renewed recently, by its own clock."""
         body = self._store.get(self._key)
         if body is None:
             return False

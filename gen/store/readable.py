@@ -1,4 +1,4 @@
-"""The half of a store that reads: what only looks at a dataset asks for no more, so that it can't write."""
+"""The read-only half of a store: code that only reads a dataset takes this type, so that it can't write."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ class ReadableStore(Protocol):
     is_local: bool
 
     def get(self, key: str) -> bytes | None:
-        """The whole object, or None where there is none."""
+        """The whole object, or None if there is none."""
 
     def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
-        """The whole object and the etag of just these bytes, for `Store.swap`."""
+        """The whole object and the etag of exactly these bytes, for `Store.swap`."""
 
     def stat(self, key: str) -> Stat | None:
-        """Size and etag, or None where there is no such object."""
+        """Size and etag, or None if there is no such object."""
 
     def seal_of(self, key: str) -> str | None:
         """The seal that the object was created with. Always None on a local disk: shards hold theirs in the file."""
@@ -50,10 +50,10 @@ class ReadableStore(Protocol):
         """
 
     def leftovers(self) -> Sequence[str]:
-        """Keys of files that processes were writing when they died; `list` passes them over."""
+        """Keys of files left half-written by processes that died; `list` skips them."""
 
     def is_locked(self, key: str) -> bool:
-        """True if somebody holds `Store.lock(key)` now, as far as can be told without taking it."""
+        """True if `Store.lock(key)` seems to be held now; checks without taking it."""
 
     def check_writable(self) -> None:
-        """Raise what a first write would, as far as that can be told without writing."""
+        """Raise what a first write would raise, as far as can be known without writing."""

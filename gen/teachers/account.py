@@ -10,11 +10,11 @@ from stillhouse.gen.limits.shares import Allowance, Ceiling, Ceilings, Cost, Lea
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
-"""A 429 that orders no wait to speak of is a pause all the same; the next one, with no answer since, a longer one."""
+"""Even a 429 that orders next to no wait causes a pause; another one with no answer in between, a longer one."""
 MOST_HELD_S = 2.0
-"""A refused request keeps its slot for as long as an answer takes, at most this."""
+"""A refused request keeps its slot as long as an answer would take, up to this."""
 UNUSED = Cost(0, 0)
-"""What a request used that was never sent, or refused unserved."""
+"""Usage of a request that was never sent, or was refused."""
 
 
 class Account:
@@ -31,13 +31,13 @@ class Account:
         self._busy_s = 0.0
         self._tokens = 0
         self._answer_s = 0.0
-        """How long answers take lately."""
+        """Recent average latency of answers."""
         self._ramped = False
         self._least_pause_s = LEAST_PAUSE_S
         self._told_to_wait_until = 0.0
         self._ceilings = Ceilings()
         self.urgent = asyncio.Event()
-        """Set when the ledger should hear of us at once."""
+        """Set when a report to the ledger is urgent."""
 
     async def reserve(self, cost: Cost) -> None:
         """Wait for the right to send a request of this cost; `settle` gives the slot back."""
@@ -50,14 +50,14 @@ class Account:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._pump()  # those behind may be let now
+                self._pump()  # those behind may go now
             else:
                 self.settle(cost, UNUSED)
             raise
 
     @property
     def is_paused(self) -> bool:
-        """Whether the teacher told the account to wait, which holds for what is reserved too."""
+        """True if the teacher ordered the account to wait, which also applies to reserved requests."""
         return self._allowance.is_paused(now=self._clock.monotonic())
 
     def settle(self, reserved: Cost, used: Cost | None) -> None:
@@ -66,15 +66,15 @@ class Account:
         self._pump()
 
     def settle_refused(self, reserved: Cost) -> None:
-        """The request was refused as too much: its slot is free when an answer would have come.
+        """The request was refused for a limit: its slot is freed when an answer would have come.
 
-        Freed at once, a handful above the limit would be sent again every few milliseconds, and refused.
+        If freed at once, the few requests above the limit would be sent and refused every few milliseconds.
         """
         hold_s = min(self._answer_s, MOST_HELD_S)
         asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED)
 
     def served(self, *, latency_s: float, tokens: int) -> None:
-        """An answer came, after so long, with so many tokens of output."""
+        """Record an answer, with its latency and output tokens."""
         self._served += 1
         self._busy_s += latency_s
         self._answer_s += 0.1 * (latency_s - self._answer_s)
@@ -82,9 +82,9 @@ class Account:
         self._least_pause_s = LEAST_PAUSE_S
 
     def refused(self, *, pause_s: float | None = None, ramped: bool = False) -> None:
-        """A request was refused as too much, or got no whole answer; perhaps with a wait for the whole account.
+        """A request was refused for a limit, or got no complete answer; may order a wait for the whole account.
 
-        `ramped`: as growing too fast.
+        `ramped`: refused for growing too fast.
         """
         self._refused += 1
         self._ramped = self._ramped or ramped
@@ -98,16 +98,16 @@ class Account:
             self.urgent.set()
 
     def told(self, ceilings: Mapping[Resource, Ceiling]) -> None:
-        """A reply says what is left of the account's limits."""
+        """Apply what a reply says is left of the account's limits."""
         self._ceilings.take(ceilings, now=self._clock.monotonic())
-        # Half of what we may use alone: too much to wait for the next renewal, and no reason to renew at every reply.
+        # Below half our share is too large a drop to wait for the next renewal; less is not worth one per reply.
         if any(ceiling.rate < self._allowance.rate(name) / 2 for name, ceiling in ceilings.items()):
             self.urgent.set()
 
     def report(self, *, backlog: int) -> Report:
-        """What happened since the last report; `backlog`: requests beside those that wait here.
+        """Activity since the last report; `backlog`: requests besides those waiting here.
 
-        A wait that the teacher ordered is told until it is over, for a report may get lost.
+        A wait ordered by the teacher is repeated until it ends, because a report may get lost.
         """
         now = self._reported_at = self._clock.monotonic()
         report = Report(
@@ -126,17 +126,17 @@ class Account:
         return report
 
     def accept(self, lease: Lease) -> None:
-        """Take over the lease that came for the last report."""
+        """Apply the lease granted for the last report."""
         self._allowance.accept(lease, asked_at=self._reported_at, now=self._clock.monotonic())
         self._pump()
 
     @property
     def slots(self) -> int:
-        """Requests that may be under way at once here."""
+        """Maximum number of requests in flight here."""
         return self._allowance.slots
 
     def _pump(self) -> None:
-        """Let those in front go, as far as the share reaches, and come back when it reaches further."""
+        """Release waiters in order as far as the share allows, and schedule the next round."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""Which teacher a sample is asked of."""
+"""Assigns samples to teachers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 
 
 class Assigner:
-    """Says which teacher a sample is asked of: by weight, and for ever the same for the same sample."""
+    """Assigns each sample to a teacher by weight; the same sample always gets the same teacher."""
 
     def __init__(self, teachers: Sequence[Interpreter]) -> None:
         self.teachers = tuple(teachers)

@@ -1,4 +1,4 @@
-"""A teacher as a worker asks it: its protocol, its endpoints, its account's share and its key, in one place."""
+"""A worker's client for one teacher: its protocol, endpoints, share of the account, and key, in one place."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ class TeacherClient:
         return [endpoint.host for endpoint in self._endpoints.all]
 
     def reload_key(self, *, sent_at: float = math.inf) -> bool:
-        """Resolve the key again; whether it is another one than a request of `sent_at` (monotonic) carried.
+        """Resolve the key again; True if it differs from the one a request sent at `sent_at` (monotonic) carried.
 
         Raises:
             UsageError: see `gen.teachers.keys.resolve`.
@@ -71,7 +71,7 @@ class TeacherClient:
         return True
 
     async def usable(self) -> None:
-        """Wait until an endpoint may be asked; who waits here must hold nothing of the account's share."""
+        """Wait until an endpoint may be asked; callers must not hold any of the account's share."""
         async with self._turn:  # one waits for a closed circuit, not a thousand
             while (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
                 self._served.clear()
@@ -80,7 +80,7 @@ class TeacherClient:
                         await self._served.wait()
 
     def endpoint(self, *, again: bool, avoid: Sequence[str] = ()) -> Endpoint | None:
-        """The endpoint to send to next, counted as busy until `done`; None where none may be asked any more."""
+        """The endpoint to send to next, counted as busy until `done`; None if none may be asked."""
         return self._endpoints.pick(now=self._clock.monotonic(), again=again, avoid=avoid)
 
     def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
@@ -104,16 +104,16 @@ class TeacherClient:
         except (NotSent, Lost) as error:
             error.args = (self.interpreter.redact(str(error)),)
             raise
-        # Providers count when they let a request in, so an answer that took long says what was left long ago.
+        # Providers count when they admit a request, so a slow answer reports what was left long ago.
         ceilings = ceilings_of(reply.headers, age_s=self._clock.monotonic() - sent_at, refused=reply.status == 429)
-        if reply.status < 400:  # those of a refusal wait until somebody is to blame for it
+        if reply.status < 400:  # a refusal's ceilings wait until it is clear who is to blame
             if believed := self._trust.answered(ceilings, sent_at=sent_at, now=self._clock.monotonic()):
                 self.account.told(believed)
             ceilings = {}
         elif reply.status == 429:
             self._trust.refused()
         body = in_utf8(reply.body, reply.headers.get("content-type", ""))
-        # The journal keeps what is returned here; refusals echo keys, even in part.
+        # The journal stores what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
             body = without_keys(body, keys=self.interpreter.keys)
         else:
@@ -131,7 +131,7 @@ class TeacherClient:
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
 
     def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: Endpoint, sent_at: float) -> Blame | None:
-        """Take in what a request of that time came to; who is to blame, where more than its words decides."""
+        """Record the outcome of a request sent at that time; returns who is to blame, unless its own words decide."""
         now = self._clock.monotonic()
         if isinstance(outcome, Completion):
             endpoint.answered = True
@@ -139,11 +139,11 @@ class TeacherClient:
         return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now)
 
     def estimate(self, messages: tuple[Message, ...]) -> Cost:
-        """What asking this is expected to use."""
+        """Expected usage of asking this."""
         return self.estimator.estimate(sum(len(content) for _, content in messages))
 
     def learn(self, messages: tuple[Message, ...], completion: Completion) -> Cost | None:
-        """What the answer used, where it says; remembered for later estimates."""
+        """The answer's usage, if stated; remembered for later estimates."""
         usage = completion.usage
         if usage.input_tokens is None or usage.output_tokens is None:
             return None

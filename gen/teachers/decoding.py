@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 _PLAIN = ("identity", "none", "utf-8", "utf8", "")
-"""Names that servers give to no encoding at all."""
+"""Names that servers use for no encoding."""
 _CODECS = {"gzip": "gzip", "x-gzip": "gzip", "br": "brotli", "zstd": "zstd"}
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MOST_ENCODINGS = 4
@@ -29,7 +29,7 @@ def is_plain(encoding: str) -> bool:
 
 
 def decoded(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """The body as its `content-encoding` says, or as it came where that is not what it holds.
+    """The body decoded by its `content-encoding`, or unchanged if the header is wrong.
 
     Raises:
         TooLarge: it would be larger than `max_bytes`.
@@ -42,7 +42,7 @@ def decoded(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
         try:
             inner = b"".join(_bounded(decoder, max_bytes)) if decoder is not None else body
         except (OSError, zlib.error, pa.ArrowInvalid):
-            return body  # the reader says that it is no JSON, and the journal has what came
+            return body  # the reader reports that it is not JSON, and the journal keeps the body
         body = inner
     return body
 
@@ -56,14 +56,14 @@ _CHARSET = re.compile(r"charset=[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 
 
 def in_utf8(body: bytes, content_type: str) -> bytes:
-    """The body in UTF-8 where it is in another charset, by its first bytes or its `content-type`; else as it is."""
+    """The body converted to UTF-8 if its first bytes or `content-type` name another charset; otherwise unchanged."""
     if b"\0" in body[:4] or body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _recoded(body, json.detect_encoding(body))
     named = _CHARSET.search(content_type)
     if named is None or named[1].lower() in ("utf-8", "utf8", "us-ascii"):
         return body
     try:
-        body.decode("utf-8")  # what is UTF-8 by chance is UTF-8: servers name the charset out of habit
+        body.decode("utf-8")  # valid UTF-8 is UTF-8, whatever the header says: servers name a charset out of habit
     except UnicodeDecodeError:
         return _recoded(body, named[1])
     return body
@@ -96,7 +96,7 @@ def _streamed(body: bytes, codec: str) -> Iterator[bytes]:
 
 
 def _inflated(body: bytes) -> Iterator[bytes]:
-    """`deflate` with its zlib header, as the standard says, or without, as some servers send it."""
+    """`deflate` with its zlib header, as in the standard, or without, as some servers send it."""
     decoder = zlib.decompressobj(zlib.MAX_WBITS if body[:1] and body[0] & 0x0F == 8 else -zlib.MAX_WBITS)
     while body and not decoder.eof:
         yield decoder.decompress(body, _PIECE_BYTES)

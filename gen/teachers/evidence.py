@@ -1,6 +1,6 @@
-"""Whose fault a refusal is: the account's, or the one request's. What others met meanwhile decides, not its words.
+"""Decides whether the account or a single request is to blame for a refusal, by what others got meanwhile.
 
-Pure: times are arguments. One for each teacher of a worker; a `prompt` is any value that names one.
+Pure: times are arguments. One per teacher of a worker; a `prompt` is any value that identifies one.
 
     429, 503     the request's own where, by what the others met since, an ordinary request would not have been refused
                  so often in a row by chance; no pause is ordered for the others while they are served
@@ -20,32 +20,32 @@ from stillhouse.gen.teachers.retry import Blame
 from stillhouse.schemas.completion import Completion
 
 MIN_REFUSALS = 3
-"""Fewer than these are never held against a request."""
+"""Fewer refusals than this are never held against a request."""
 
 BY_CHANCE = 1e-6
 """Refusals in a row less likely than this are not chance; a wrong verdict costs one Failure, which can be retried."""
 
 OUTAGE_S = 60.0
-"""What fails with others for longer is given up like any failure: prompts that a server can't take may be many."""
+"""After this long, shared failures are given up like any other: a server may be unable to take many prompts."""
 
 WINDOW_S = 65.0
-"""Limits count by the minute: after so long, a request that is refused alone was not refused for what others used."""
+"""Limits count per minute: a lone refusal after this long was not caused by what others used."""
 
 SERVED_LATELY_S = 60.0
 MIN_LONE_REFUSALS = 5
 MIN_FAILING = 3
-"""So many prompts in a row, and nobody served in between, are an outage."""
+"""This many failing prompts in a row, with nobody served in between, are an outage."""
 
 _SUSPECTS: dict[type, int] = {Money: 2, Auth: 5}
-"""So many prompts refused while nobody was served tell of the account: no proxy's rule refuses five in a row."""
+"""This many prompts refused while nobody is served point to the account: no proxy rule refuses five in a row."""
 _MAX_KNOWN = 10_000
 _ENOUGH = 200
-"""More prompts than these tell of the account as surely as all."""
+"""More prompts than this are no better evidence."""
 
 
 @dataclass(slots=True)
 class _Refused:
-    """What one prompt met."""
+    """Refusals of one prompt."""
 
     first_at: float
     served_before: int
@@ -54,37 +54,37 @@ class _Refused:
     last_at: float = 0.0
     times: int = 0
     between: int = 0
-    """Refusals since whose predecessor others, sent later, were served."""
+    """Refusals after which others, sent later than the refusal before, had been served."""
     served_lately: bool = False
-    """Others were served in the minute before the first one."""
+    """True if others were served in the minute before its first refusal."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """What an endpoint did."""
+    """Recent history of one endpoint."""
 
     served_sent_at: float = float("-inf")
-    """When the request was sent that was served, of all the latest."""
+    """When the most recently sent of the served requests was sent."""
     served_at: float = float("-inf")
     suspects: set[Hashable] = field(default_factory=set)
-    """Prompts refused as the account's fault, with nobody served that was sent later than the first of them."""
+    """Prompts refused for account reasons, with no request sent after the first of them served."""
     suspected_at: float = 0.0
     failing: set[Hashable] = field(default_factory=set)
-    """Prompts that failed, with nobody served since."""
+    """Prompts that failed since anyone was last served."""
 
 
 class Evidence:
-    """Weighs what a teacher's endpoints answer."""
+    """Weighs the answers of a teacher's endpoints."""
 
     def __init__(self) -> None:
         self._places: dict[str, _Place] = {}
         self._refused: OrderedDict[Hashable, _Refused] = OrderedDict()
         self._resolved = 0
-        """Refusals of prompts that were served later."""
+        """Refusals of prompts that were served in the end."""
         self._served_total = 0
 
     def served(self, prompt: Hashable, *, endpoint: str, sent_at: float, now: float) -> None:
-        """An answer came to a request of that time."""
+        """Record an answer to a request sent at that time."""
         place = self._place(endpoint)
         place.served_sent_at = max(place.served_sent_at, sent_at)
         place.served_at = now
@@ -96,11 +96,11 @@ class Evidence:
             self._resolved += refused.times
 
     def is_suspect(self, endpoint: str) -> bool:
-        """True while nobody can say whether the endpoint refuses all; it is asked one at a time."""
+        """True while it is unclear if the endpoint refuses everyone; it then gets one request at a time."""
         return bool(self._place(endpoint).suspects)
 
     def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: str, now: float) -> Blame | None:
-        """Who is to blame for the outcome, which is counted; None where its own words decide."""
+        """Count the outcome and decide who is to blame; None if its own words decide."""
         if isinstance(outcome, Completion):
             return None
         place = self._place(endpoint)
@@ -110,7 +110,7 @@ class Evidence:
             lasts = now - refused.first_at < OUTAGE_S and place.served_at < refused.first_at
             return Blame("account") if lasts and len(place.failing) >= MIN_FAILING else None
         if isinstance(outcome, (Rate, Overload)):
-            if outcome.status is None:  # no connection was made: that says nothing of this request
+            if outcome.status is None:  # no connection was made, which says nothing about this request
                 return None
             refused = self._count(prompt, place, now=now)
             place.failing.add(prompt)
@@ -140,7 +140,7 @@ class Evidence:
     def _weigh_limit(self, refused: _Refused, outcome: Rate | Overload, *, now: float) -> Blame | None:
         served = self._served_total - refused.served_before
         others_waiting = self._others_waiting(refused)
-        # Refusals count by tries where they passed, else by prompts: a few that are always refused count as a few.
+        # Prompts served in the end count every refusal, others count once: a few hopeless prompts stay a few.
         others_refused = self._resolved - refused.resolved_before + others_waiting
         usual = (others_refused + 1) / (served + others_refused + 2)
         times = refused.times if refused.between else 1
@@ -154,7 +154,7 @@ class Evidence:
         return None
 
     def _others_waiting(self, this: _Refused) -> int:
-        """Other prompts refused since this one was first and not served yet, of the latest `_ENOUGH`."""
+        """Other prompts refused since this one's first refusal and not served yet, among the latest `_ENOUGH`."""
         latest = itertools.islice(reversed(self._refused.values()), _ENOUGH)
         return sum(other is not this and other.last_at >= this.first_at for other in latest)
 
@@ -171,7 +171,7 @@ class Evidence:
             return Blame("unclear", wait_s=_wait_s(refused.times))
         if place.served_at > refused.first_at - SERVED_LATELY_S and isinstance(
             outcome, Auth
-        ):  # the last ones of a run have no others
+        ):  # at the end of a run there are no others
             place.suspects.discard(prompt)
             return Blame("request", words=_alone(refused))
         return Blame("account")

@@ -1,7 +1,7 @@
-"""How far limit headers are believed: answers that go on coming contradict a header that says that none is left.
+"""Decides how far to believe limit headers: a header that says nothing is left is contradicted by further answers.
 
-Pure: times are arguments. Only a header that would hold all others back for more than `SHORT_S` is doubted; a refusal
-confirms what it says.
+Pure: times are arguments. Only a header that would stop everyone for more than `SHORT_S` is doubted; a refusal
+confirms it.
 """
 
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from stillhouse.gen.limits.shares import Ceiling, Resource
 
 SHORT_S = 60.0
-"""Nothing left for less than this is waited for; it is over before it could be doubted."""
+"""An empty limit that resets sooner than this is waited out; it ends before it could be doubted."""
 
 PROBE_S = 5.0
-"""Where none is left for longer, one request in so long is sent all the same."""
+"""While a limit is empty for longer, one request per this interval is sent all the same."""
 
 LIES = 2
-"""So many answers to requests that were sent although none was left, and the header is not believed,"""
+"""Answers to requests sent while nothing was left, after which the header is not believed."""
 
 DISTRUST_S = 600.0
-"""for so long."""
+"""How long a disproved header is not believed."""
 
 _FREE = 1e6
-"""Units a second: no limit, in a number that can be added up."""
+"""Units per second: no limit, as a number that can be summed."""
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class _State:
 
 
 class HeaderTrust:
-    """What one teacher's limit headers are worth."""
+    """Trust in one teacher's limit headers."""
 
     def __init__(self) -> None:
         self._states: dict[Resource, _State] = {}
 
     def answered(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
-        """The part of an answer's ceilings that is believed, with those that take back what was believed before."""
+        """The ceilings of an answer that are believed, plus those that revoke earlier ones."""
         said = {name: self._believed(name, ceiling, now=now) for name, ceiling in ceilings.items()}
         return said | {
             name: self._lied(name, state, now=now)
@@ -49,7 +49,7 @@ class HeaderTrust:
         }
 
     def refused(self) -> None:
-        """A request was refused as too much: what the headers say holds."""
+        """A request was refused for a limit: the headers are right."""
         self._states.clear()
 
     def _believed(self, name: Resource, ceiling: Ceiling, *, now: float) -> Ceiling:
@@ -67,7 +67,7 @@ class HeaderTrust:
         return Ceiling(max(ceiling.rate, 1 / PROBE_S), ceiling.for_s, ceiling.age_s)
 
     def _counts(self, state: _State, sent_at: float, *, now: float) -> bool:
-        """Count an answer to a request of that time; True if it was one too many."""
+        """Count an answer to a request sent at that time; True if the header is disproved."""
         state.lies += (
             state.none_since is not None and state.none_since < sent_at and now < state.none_since + state.for_s
         )

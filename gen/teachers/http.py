@@ -24,27 +24,26 @@ from stillhouse.gen.teachers.proxies import proxy_for
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
-"""The largest body that is read; more is `Lost`."""
+"""The largest body that is read; a larger one is `Lost`."""
 
 CONNECT_TIMEOUT_S = 10.0
-"""For the name, the connection and its TLS together."""
+"""For name lookup, connection and TLS together."""
 
 KEEP_ALIVE_S = 4.0
-"""Idle connections are closed before the other side does, mostly after 5 s (uvicorn, Node): a POST that is written
-while the other side closes is lost, and nobody can say whether it was served."""
+"""Idle connections are closed before the server closes them, usually after 5 s (uvicorn, Node): a POST written while
+the server closes is lost, and nobody can say if it was served."""
 
 UNACKNOWLEDGED_S = 20
-"""A connection whose other side acknowledges nothing for so long is given up. The kernel would try for a quarter of an
-hour, and deliver a request long after its sample was asked elsewhere; less than a lease's 30 s, so that it can't. An
-answer may take as long as it likes: while it is waited for, nothing is unacknowledged but probes."""
+"""A connection with unacknowledged data for this long is closed. The kernel would retry for a quarter of an hour and
+deliver a request long after its sample was asked elsewhere; this is less than a lease's 30 s, so it can't. An answer
+may take as long as it likes: while we wait for it, only probes can go unacknowledged."""
 
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
-"""Whether the other side is still there is asked so often while nothing else is sent; routers, too, forget connections
-that carry nothing (NAT: 60 s)."""
+"""TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""What httpx reads its certificates from, if set."""
+"""Variables httpx reads its certificates from, if set."""
 
 
 class HttpTransport:
@@ -64,7 +63,7 @@ class HttpTransport:
         self._tls: ssl.SSLContext | None = None
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Settle how to reach these URLs, so that what can't work is found before anything is asked.
+        """Resolve how to reach these URLs, so that problems surface before anything is asked.
 
         Raises:
             UsageError: the environment's proxy or certificates can't be used; names the variable.
@@ -100,7 +99,7 @@ class HttpTransport:
             raise _translated(error, error) from None
         except (ValueError, httpx.InvalidURL) as error:  # no name to look up (UnicodeError), no URL to connect to
             raise NotSent(f"can't connect to {url}: {type(error).__name__}: {error}") from None
-        except Exception as error:  # of whatever kind, it is of this request: none may end a worker
+        except Exception as error:  # any exception belongs to this request; none may end a worker
             raise Lost(f"{type(error).__name__}: {error}") from error
 
     def _route(self, url: str, headers: Mapping[str, str]) -> "_Route":
@@ -124,7 +123,7 @@ class HttpTransport:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """How to reach a URL with some headers: what requests to it have in common."""
+    """The common part of requests to a URL: how to reach it, and their headers."""
 
     url: str
     transport: AiohttpTransport

@@ -1,4 +1,4 @@
-"""One teacher without a network: what its replies mean, what they cost, and the ids of its records."""
+"""Interprets one teacher's replies without a network: their meaning, their cost, and the ids of records."""
 
 import hashlib
 import re
@@ -18,20 +18,20 @@ _SHAPED_BYTES = 2**16
 
 
 class Interpreter:
-    """Reads the replies of one teacher, live ones and those that a journal kept, in the same way."""
+    """Reads one teacher's replies, live or from a journal, in the same way."""
 
     def __init__(self, teacher: Teacher, ask: Ask, *, place: int | None = None) -> None:
-        """`place`: in the recipe's `teachers`; None: it is none of a recipe's."""
+        """`place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
         self.teacher = teacher
         self.place = place
         self.api = api_of(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str | None, ...] = ()
-        """Every key that was in use, the current one last; none of them is in any text that is returned here."""
+        """Every key used so far, the current one last; all are redacted from any text returned here."""
 
     def read(self, reply: Reply) -> Outcome:
-        """What the reply says, with no key in its words."""
+        """The reply's outcome, with keys redacted from its message."""
         outcome = self.api.read(reply)
         if isinstance(outcome, Completion):
             return outcome
@@ -55,6 +55,6 @@ class Interpreter:
 
 
 def _shape(body: bytes) -> str:
-    """A hash of the body that is the same whatever ids and numbers it holds."""
+    """A hash of the body that ignores ids and numbers."""
     plain = _SERIALS.sub(b"#", body[:_SHAPED_BYTES])
     return hashlib.blake2b(plain, digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""The JSON document in a body, whatever stands round it and whatever numbers it holds in fields that nobody reads."""
+"""Reads the JSON document in a body, despite padding around it and odd numbers in fields that nobody reads."""
 
 import json
 import math
@@ -11,7 +11,7 @@ _CONSTANTS = {"-Infinity": -9999.0}
 """OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
 _PADDING = " \t\r\n\0\ufeff"
 _TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
-"""What a stream ends with: its last marker, comments, padding."""
+"""The end of a stream: its last marker, comments, padding."""
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _MOST_DEPTH = 200
 """Deeper values are null: no answer's text is that deep, and both parsers give up on documents not much deeper."""
@@ -19,15 +19,15 @@ _MOST_DIGITS = 300
 
 
 class NoDocument(ValueError):
-    """The body is no whole JSON document."""
+    """The body is not a complete JSON document."""
 
 
 def document_in(body: bytes) -> Any:
-    """The document, without lone surrogates, NaN and infinities, which JSON on the wire brings and no file may hold.
+    """The document, without the lone surrogates, NaN and infinities that occur on the wire but must not be stored.
 
     Raises:
         UnicodeDecodeError: the body is not UTF-8.
-        NoDocument: it is not JSON, not whole, or more than one document.
+        NoDocument: it is not JSON, not complete, or more than one document.
     """
     try:
         return orjson.loads(body)
@@ -41,7 +41,7 @@ def document_in(body: bytes) -> Any:
 
 
 def events_in(body: bytes) -> list[Any]:
-    """The documents of an event stream's `data:` lines; none where the body is no whole event stream of JSON."""
+    """The documents of an event stream's `data:` lines; none if the body is not a complete event stream of JSON."""
     try:
         lines = [line.strip() for line in body.decode("utf-8").strip(_PADDING).split("\n")]
         data = [line[5:].strip() for line in lines if line.startswith("data:")]
@@ -83,7 +83,7 @@ _DECODER = json.JSONDecoder(parse_float=_real, parse_int=_whole, parse_constant=
 
 
 def _flattened(text: str) -> str:
-    """The text with null for all that is nested deeper than `_MOST_DEPTH`."""
+    """The text, with null for everything nested deeper than `_MOST_DEPTH`."""
     kept: list[str] = []
     depth = at = 0
     for token in _TOKENS.finditer(text):

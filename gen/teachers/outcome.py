@@ -57,7 +57,7 @@ class Money(_Trouble):
     """The account's money or daily quota is used up."""
 
     back: str | None = None
-    """When the allowance is back, in words, where the teacher says so."""
+    """When the allowance resets, in words, if the teacher says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +90,22 @@ class ServerError(_Trouble):
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous(_Trouble):
-    """Sent, and no whole answer came: it may be billed."""
+    """Sent, but no complete answer came: it may be billed."""
 
     deadline: bool = False
-    """It took longer than the recipe's `timeout_s`."""
+    """True if it took longer than the recipe's `timeout_s`."""
     shape: str = ""
-    """Of a whole 2xx reply: equal for bodies that differ in ids and numbers alone."""
+    """For a complete 2xx reply: equal for bodies that differ only in ids and numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed(_Trouble):
-    """A 200 that is no answer: it may be billed."""
+    """A 200 that is not an answer: it may be billed."""
 
     usage: Usage = field(default_factory=Usage)
     """What the attempt cost all the same."""
     shape: str = ""
-    """Equal for bodies that differ in ids and numbers alone."""
+    """Equal for bodies that differ only in ids and numbers."""
 
 
 Trouble: TypeAlias = (

@@ -1,4 +1,4 @@
-"""The environment's proxies, read once for each URL. A variable that can't be used is named before anything is sent."""
+"""The environment's proxies, read once per URL. An unusable variable is reported by name before anything is sent."""
 
 import ipaddress
 import os
@@ -29,7 +29,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _variable(name: str) -> tuple[str, str]:
-    """(the name as it is set, its value); the one in lower case comes first, as with curl."""
+    """(the name as set, its value); the lower-case one takes precedence, as with curl."""
     for each in (name, name.upper()):
         if each in os.environ:
             return each, os.environ[each].strip()
@@ -37,7 +37,7 @@ def _variable(name: str) -> tuple[str, str]:
 
 
 def _checked(name: str, value: str) -> str:
-    """The value as a URL; without a scheme it is http, as curl takes it."""
+    """The value as a URL; http if it has no scheme, as with curl."""
     url = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(url)
@@ -58,13 +58,13 @@ def _with_port(parts: SplitResult) -> str:
 def _wrong(name: str, why: str) -> UsageError:
     # Its value may hold a password: it is not repeated.
     return UsageError(
-        f"the environment variable {name} holds no usable proxy ({why}); expected http://host:port: correct it, unset "
+        f"the environment variable {name} is not a usable proxy ({why}); expected http://host:port: correct it, unset "
         "it, or add the teacher's host to no_proxy"
     )
 
 
 def _bypassed(host: str) -> bool:
-    """True if `no_proxy` names the address's network, as `127.0.0.0/8` does; names are Python's own business."""
+    """True if `no_proxy` names the address's network, as `127.0.0.0/8` does; names are left to Python."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,6 +1,6 @@
 """The one retry policy: what to do with a sample after an attempt, as a value.
 
-Who is to blame for a refusal is weighed elsewhere (`gen.teachers.evidence`) and handed in.
+Who is to blame for a refusal is decided in `gen.teachers.evidence` and passed in.
 
 Three budgets are kept apart. Real failures (the teacher failed at this request, or its answer got lost) count towards
 `max_attempts`. Waiting for a limit does not count at all. Overload does not count either, up to a bound so generous
@@ -33,13 +33,13 @@ MAX_OVERLOADS = 60
 """Overloads one sample waits for; at the backoff's cap that is half an hour of refusals met by this one sample."""
 
 MAX_DEATHS = 3
-"""A prompt under way when so many workers died alone is poison."""
+"""A prompt that was in flight when this many workers died alone is given up as poison."""
 
 MAX_ALIKE = 2
-"""A whole reply that comes again the same is not asked for a third time: each may be paid for."""
+"""A complete reply that comes back identical is not asked for a third time: each may be paid for."""
 
 MAX_DEADLINES = 2
-"""An answer that took longer than the recipe's `timeout_s` so often is given up: each is paid in full."""
+"""An answer that exceeded the recipe's `timeout_s` this often is given up: each is paid in full."""
 
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 """Full jitter: uniform(0, min(60 s, 0.5 s x 2^(n-1)))."""
@@ -53,31 +53,31 @@ class Tries:
     attempts: int = 0
     """Requests sent."""
     failures: int = 0
-    """Of these, real failures."""
+    """Attempts that were real failures."""
     overloads: int = 0
     maybe_billed: int = 0
-    """Of these, sent without a whole answer."""
+    """Attempts sent without a complete answer."""
     deaths: int = 0
     deadlines: int = 0
-    """Of the failures, those that took longer than `timeout_s`."""
+    """Failures that took longer than `timeout_s`."""
     shape: str = ""
-    """Of the last whole reply that was of no use."""
+    """Shape of the last complete but useless reply."""
     alike: int = 0
-    """How often in a row it came."""
+    """How often in a row that shape came."""
     refused_by: tuple[str, ...] = ()
-    """Endpoints that refused the request as such, or gave that reply."""
+    """Endpoints that refused the request as such, or sent that reply."""
     wasted_input: int = 0
-    """Tokens of replies that were of no use."""
+    """Input tokens of useless replies."""
     wasted_output: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """Who is to blame for a refusal, by what others met meanwhile."""
+    """Who is to blame for a refusal, by what others got meanwhile."""
 
     on: Literal["request", "account", "unclear"]
     wait_s: float = 0.0
-    """Where that is unclear: until the next try."""
+    """Time until the next try, if unclear."""
     words: str = ""
     spares_account: bool = False
     """Others are served: none of them has to wait for this one."""
@@ -177,7 +177,7 @@ def decide(
         case Rate() | Ramp() | Overload() if blame is not None and on == "request":
             return GiveUp("overload", f"{blame.words}: {outcome.message}", outcome.status)
         case Rate() | Ramp():
-            # The account as a whole waits as told (gen.limits); this sample is simply next in line.
+            # The whole account waits as ordered (gen.limits); this sample is simply next in line.
             return Again(0.0) if blame is None else Again(blame.wait_s, last=True)
         case ServerError() if on == "account" and tries.overloads < MAX_OVERLOADS:
             return Again(backoff_s(tries.overloads))

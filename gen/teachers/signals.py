@@ -1,7 +1,7 @@
-"""What status, headers and error body of a reply mean, whoever sent it.
+"""Interprets the status, headers and error body of a reply, whoever sent it.
 
-Providers say the same things in a dozen shapes; here they become one Trouble. Codes and types decide where there are
-any; a message is searched for families of phrases, for gateways rewrite codes and no list of phrases is complete.
+Providers report the same things in a dozen shapes; here they become one Trouble. Codes and types decide if there are
+any; the message is searched for families of phrases, because gateways rewrite codes and no list of phrases is complete.
 """
 
 import email.utils
@@ -34,12 +34,12 @@ KEPT_HEADERS = ("content-type", "date", "retry-after", "retry-after-ms", "x-amzn
 """Headers that an outcome may depend on, and all that the journal keeps: a reply means the same to the worker that
 received it and to one that finds it in a journal. `date` is the server's clock, for a `retry-after` that is a date."""
 LIMIT_STANDS_S = 300.0
-"""A limit that a gateway states without a reset is heeded for so long after it was met."""
+"""How long a limit that a gateway states without a reset applies after it was hit."""
 MAX_WAIT_S = 3600.0
-"""The longest wait a teacher can order; after it we look again."""
+"""The longest wait a teacher can order; after that we try again."""
 
 GATEWAY_TIMEOUT_S = 1.0
-"""A gateway that says after so long that it waited in vain had sent the request on; sooner, it could not."""
+"""A gateway that reports a timeout after this long had forwarded the request; sooner, it could not have."""
 
 _MONEY = re.compile(
     r"insufficient_?(quota|balance|credit|fund)|billing|budget_?exceeded|exceeded_?budget|credit_?balance|spend_?limit"
@@ -54,7 +54,7 @@ _MONEY_WORDS = re.compile(
 )
 _PER_DAY = re.compile(r"per[-_ ]?day|daily|\b[rt]pd\b")
 _SOON_S = 900.0
-"""A daily limit that says to come back sooner than this is waited for like any other."""
+"""A daily limit that resets sooner than this is waited out like any other."""
 _AUTH = {"authentication_error", "invalid_api_key", "api_key_invalid"}
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
 _TOO_LONG_WORDS = re.compile(
@@ -92,7 +92,7 @@ _OVERLOAD_WORDS = re.compile(
 _GATEWAY_TIMEOUTS = {408, 504, 524, 598, 599}
 _NAMES = ("code", "type", "status", "reason", "quotaId", "limit_source")
 _WAIT = re.compile(r"\b(?:retry|try again) in (?:(\d{1,4})m)?(\d{1,6}(?:\.\d+)?)(ms|s)\b")
-"""The only sign of how long to wait that some Gemini models and gateways give, in the message."""
+"""Some Gemini models and gateways say how long to wait only in the message."""
 
 _LIMITS: tuple[tuple[Resource, str, str], ...] = (
     ("requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -105,22 +105,22 @@ _LIMITS: tuple[tuple[Resource, str, str], ...] = (
     ("output", "anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
     ("requests", "x-ratelimit-remaining", "x-ratelimit-reset"),
 )
-"""(of what, what is left, when all is there again): OpenAI's, Fireworks', Anthropic's, Together's and OpenRouter's."""
+"""(resource, remaining, reset): OpenAI's, Fireworks', Anthropic's, Together's and OpenRouter's."""
 _EPOCH_S, _EPOCH_MS = 1e9, 1e11
-"""Numbers above are no spans of time but moments, in seconds or milliseconds."""
+"""Numbers above these are timestamps, not durations, in seconds or milliseconds."""
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6}(?:\.\d{1,9})?)ms)?")
-"""As Go writes it: `6m0s`, `120ms`."""
+"""Go's format: `6m0s`, `120ms`."""
 
 
 def trouble_of(reply: Reply) -> Trouble:
-    """The Trouble that a reply which is no answer means."""
+    """The Trouble behind a reply that is not an answer."""
     error = _error_document(reply.body)
     status = _status(error, reply)
     words = set(_words(error))
     message = _message(error, reply)
     lower = message.lower()
     said = lower if _is_said(error) else ""
-    """What the server says in words of its own, which echo no prompt."""
+    """The server's own words, which do not echo the prompt."""
     if (money := _money(error, status, words, lower, said, message, reply)) is not None:
         return money
     if status == 401 or words & _AUTH:
@@ -154,7 +154,7 @@ def trouble_of(reply: Reply) -> Trouble:
 def _money(
     error: Any, status: int, words: set[str], lower: str, said: str, message: str, reply: Reply
 ) -> Money | Rate | None:
-    """The Trouble where the account's money or its daily allowance is the matter."""
+    """The Trouble if the account's money or daily allowance is exhausted."""
     if "openrouter_in_flight_budget" in words:
         return Rate(message, status, retry_after_s(reply.headers))
     per_day = any("perday" in word for word in words)
@@ -170,7 +170,7 @@ def _money(
 
 
 def _back(error: Any, reply: Reply) -> str | None:
-    """When a daily allowance is back, by the moments that the reply or its body's `headers` name."""
+    """When a daily allowance resets, from timestamps in the reply's headers or its body's `headers`."""
     named = {name: value for name, value in reply.headers.items() if "reset" in name}
     named |= {str(name).lower(): str(value) for name, value in _headers_within(error)}
     moments = [moment for name, value in named.items() if "reset" in name and (moment := _moment_of(value)) is not None]
@@ -189,7 +189,7 @@ def _headers_within(error: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def _moment_of(value: str) -> float | None:
-    """Seconds since 1970, of a number that can be no span of time, or of a date."""
+    """Seconds since 1970, from a date or from a number too large to be a duration."""
     number = _number(value)
     if number is None:
         return _moment(value)
@@ -198,7 +198,7 @@ def _moment_of(value: str) -> float | None:
 
 
 def _is_said(error: Any) -> bool:
-    """True if the error document has a message of its own; else what is shown of it may hold anything."""
+    """True if the error document has its own message; otherwise its text may contain anything."""
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error.get("msg")
     return isinstance(error, str) and bool(error)
@@ -225,7 +225,7 @@ def _status(error: Any, reply: Reply) -> int:
 
 
 def _wait_s(error: Any, lower: str, reply: Reply) -> float | None:
-    """By header, by Google's RetryInfo, or as the message puts it."""
+    """From a header, Google's RetryInfo, or the message."""
     if (wait := retry_after_s(reply.headers)) is not None:
         return wait
     if (wait := _retry_info_s(error)) is not None:
@@ -239,8 +239,8 @@ def _wait_s(error: Any, lower: str, reply: Reply) -> float | None:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by `retry-after-ms`, `retry-after` in seconds or as a date, within [0, MAX_WAIT_S].
 
-    The SDKs' order. A date is taken against the server's own `Date`, for our clock may be wrong; a value that is no
-    finite, non-negative number says nothing.
+    The SDKs' order. A date is compared with the server's own `Date`, because our clock may be wrong; a value that is
+    not a finite, non-negative number is ignored.
     """
     if (wait := _number(_named(headers, "retry-after-ms"))) is not None:
         return min(wait / 1000, MAX_WAIT_S)
@@ -259,18 +259,18 @@ def _named(headers: Mapping[str, str], name: str) -> str | None:
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """Of a refusal's headers, those that say when to come back under names that nobody can list."""
+    """A refusal's headers that say when to retry, under names that can't be listed in advance."""
     ends = ("-retry-after", "-retry-after-ms", "ratelimit-reset")
     return {name: value for name, value in headers.items() if name.endswith(ends)}
 
 
 def ceilings_of(headers: Mapping[str, str], *, age_s: float, refused: bool = False) -> dict[Resource, Ceiling]:
-    """What a reply's headers leave of the account's limits; `age_s`: how long ago its request was let in.
+    """What remains of the account's limits, by a reply's headers; `age_s`: how long ago its request was admitted.
 
-    What is left is spread over the time until all of it is there again. Where a window is fixed, that uses it up and no
-    more; where a bucket fills all the time, it bears when less than half is left, and settles at what others leave of
-    the limit. None left is one in that time: only an answer says that there is more. A limit without a reset is by the
-    minute, and holds once it is met.
+    The remainder is spread over the time until reset. With a fixed window that uses up exactly what is left; with a
+    bucket that refills continuously it binds when less than half is left, and settles at what others leave of the
+    limit. Nothing left counts as one in that time, because only an answer can show that there is more. A limit without
+    a reset is per minute, and applies once it is hit.
     """
     found: dict[Resource, Ceiling] = {}
     for resource, remaining, reset in _LIMITS:
@@ -287,7 +287,7 @@ def ceilings_of(headers: Mapping[str, str], *, age_s: float, refused: bool = Fal
 
 
 def _reset_s(value: str | None, headers: Mapping[str, str]) -> float | None:
-    """Seconds until then, at most MAX_WAIT_S: told as a span or as a moment by the server's own clock."""
+    """Seconds until reset, at most MAX_WAIT_S, from a duration or a timestamp by the server's own clock."""
     if value is None:
         return None
     if (number := _number(value)) is not None:
@@ -304,7 +304,7 @@ def _reset_s(value: str | None, headers: Mapping[str, str]) -> float | None:
 
 
 def _moment(value: str) -> float | None:
-    """RFC 3339, as Anthropic tells it."""
+    """RFC 3339, as Anthropic sends it."""
     try:
         moment = datetime.fromisoformat(value.strip())
         return moment.timestamp() if moment.tzinfo is not None else None
@@ -363,7 +363,7 @@ def _message(error: Any, reply: Reply) -> str:
     if not isinstance(text, str) or not text:
         text = reply.body[:2000].decode("utf-8", "replace")
     words = " ".join(text[:2000].split())[:500] or f"HTTP {reply.status} without a body"
-    return words if 100 <= reply.status < 600 else f"HTTP {reply.status}, which is no status of HTTP: {words}"[:500]
+    return words if 100 <= reply.status < 600 else f"HTTP {reply.status}, not a valid HTTP status: {words}"[:500]
 
 
 def _retry_info_s(error: Any) -> float | None:

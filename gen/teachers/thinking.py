@@ -1,8 +1,8 @@
-"""Thoughts and markup in an answer's text. The text is cut only where it plainly begins with thoughts.
+"""Reasoning and markup in an answer's text. The text is split only where it plainly begins with reasoning.
 
-Plain signs are an opening tag at the text's head, and a closing tag alone on its line outside code and quotes, whose
-opening the chat template has sent. Everything else stays in the text; a tag or special token left outside code and
-quotes is markup, and its answer is no training text.
+The signs are an opening tag at the start of the text, or a closing tag alone on its line outside code and quotes, whose
+opening tag came from the chat template. Everything else stays in the text; a tag or special token left outside code and
+quotes is markup, and such an answer is not fit for training.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Dialect: TypeAlias = Literal["auto", "none"] | tuple[str, str]
-"""How a teacher marks its thoughts: found out, not at all, or by (opening, closing)."""
+"""How a teacher marks its reasoning: detected, not at all, or by (opening, closing)."""
 
 _WORD = r"(?:[a-z]{1,12}:)?(?:think|thinking|thought|thoughts|reasoning|reflection)"
 _OPENS = re.compile(rf"\s*(?:<({_WORD})(?:\s[^<>\n]{{0,80}})?>|\[(THINK)\]|(<\|begin_of_thought\|>))", re.IGNORECASE)
@@ -22,7 +22,7 @@ _CHANNEL = re.compile(
     re.DOTALL,
 )
 _STRIPPED_CHANNELS = re.compile(r"analysis(?=[A-Z\s\"'])(.*)assistantfinal(.*)", re.DOTALL)
-"""Harmony (gpt-oss) whose special tokens were left out."""
+"""Harmony (gpt-oss) with its special tokens stripped."""
 
 _SPECIAL = re.compile(
     r"<\|/?[A-Za-z][\w-]{0,40}\|>"  # <|im_end|>, <|eot_id|>, <|channel|>
@@ -33,7 +33,7 @@ _SPECIAL = re.compile(
 _CODE = re.compile(
     r"^[ \t]*(`{3,}|~{3,})[^\n]*\n.*?^[ \t]*\1[^\n]*$|(?<!`)(`{1,2})(?!`)[^\n]+?(?<!`)\2(?!`)", re.DOTALL | re.MULTILINE
 )
-"""Fenced code that is closed, and code in a line."""
+"""Closed fenced code, and inline code."""
 _QUOTED = re.compile(
     r"\"[^\"\n]{0,200}\"|(?<!\w)'[^'\n]{1,80}'(?!\w)|“[^”\n]{0,200}”|(?<!\w)‘[^’\n]{1,80}’|«[^»\n]{0,200}»"
 )
@@ -41,14 +41,14 @@ _QUOTED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A text and the thoughts that stood in it."""
+    """A text and the reasoning that was in it."""
 
     text: str
     thoughts: str | None
 
 
 def split_thoughts(text: str, dialect: Dialect = "auto") -> Split:
-    """The text without the thoughts it begins with."""
+    """Split off the reasoning that the text begins with."""
     if dialect == "none":
         return Split(text, None)
     if dialect != "auto":
@@ -63,25 +63,25 @@ def split_thoughts(text: str, dialect: Dialect = "auto") -> Split:
 
 
 def has_markup(text: str, dialect: Dialect = "auto") -> bool:
-    """True if the text holds tags of thoughts, or special tokens, outside code and quotes."""
+    """True if the text has reasoning tags or special tokens outside code and quotes."""
     patterns = (_SPECIAL,) if dialect == "none" else (_SPECIAL, _TAG)
-    found = [pattern for pattern in patterns if pattern.search(text)]  # in nearly no text, so that none is blanked
+    found = [pattern for pattern in patterns if pattern.search(text)]  # rare, so blanking is rarely needed
     return bool(found) and any(pattern.search(_blanked(text)) for pattern in found)
 
 
 def _blanked(text: str) -> str:
-    """The text with what stands in code and quotes blanked, so that places stay."""
+    """The text with code and quotes blanked; offsets stay the same."""
     for pattern in (_CODE, _QUOTED):
         text = pattern.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
     return text
 
 
 def _after_opening(text: str, opened: re.Match[str]) -> Split:
-    """The thoughts end at the last closing tag alone on its line, else at the first one outside code and quotes."""
+    """Reasoning ends at the last closing tag alone on its line, else at the first one outside code and quotes."""
     closing = _closing_of(opened[1] or opened[2] or opened[3])
     body = text[opened.end() :]
     places = list(closing.finditer(_blanked(body)))
-    # Thoughts break off code: a tag alone on its line ends them, whatever seems to be open.
+    # Reasoning may stop in the middle of code: a tag alone on its line ends it, even inside an open fence.
     alone = [place for place in places or closing.finditer(body) if _is_alone(body, place)]
     if not places and not alone:
         return Split("", body.strip())
@@ -98,7 +98,7 @@ def _closing_of(name: str) -> re.Pattern[str]:
 
 
 def _template_opened(text: str) -> Split:
-    """Only the closing tag is there, for the chat template ended with the opening one."""
+    """Only the closing tag is present, because the chat template ended with the opening one."""
     if _CLOSES.search(text) is None:
         return Split(text, None)
     blanked = _blanked(text)
@@ -110,14 +110,14 @@ def _template_opened(text: str) -> Split:
 
 
 def _is_alone(text: str, place: re.Match[str]) -> bool:
-    """True if nothing else stands on the tag's line."""
+    """True if nothing else is on the tag's line."""
     line = text[text.rfind("\n", 0, place.start()) + 1 : place.start()]
     after = text.find("\n", place.end())
     return not line.strip() and not text[place.end() : len(text) if after < 0 else after].strip()
 
 
 def _declared(text: str, opening: str, closing: str) -> Split:
-    """By the recipe's own tags; the opening one may have been sent by the template."""
+    """Split by the recipe's own tags; the opening one may have come from the chat template."""
     head = text.lstrip()
     opened = bool(opening) and head.startswith(opening)
     body = head[len(opening) :] if opened else text
@@ -129,7 +129,7 @@ def _declared(text: str, opening: str, closing: str) -> Split:
 
 
 def _channels(text: str) -> Split | None:
-    """Harmony (gpt-oss): what the channel `final` holds is the answer; None where that does not explain the text."""
+    """Harmony (gpt-oss): the channel `final` is the answer; None if the text is not fully made of channels."""
     said: dict[str, list[str]] = {}
     at = 0
     for found in _CHANNEL.finditer(text):

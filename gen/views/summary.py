@@ -93,12 +93,12 @@ class Summary(BaseModel):
         return found
 
     def why_useless(self) -> str | None:
-        """What to say of a finished dataset that holds no record though something was asked; else None."""
+        """A message for a finished dataset without a single record although something was asked; else None."""
         if self.state != "done" or self.records or not self.rejected + self.failed:
             return None
         why = f"{self.rejected:,} rejected{_kinds(self.rejected_by_reason)}, {self.failed:,} failed"
         return (
-            f"everything is settled, and nothing of it is a record: {why}{_kinds(self.failed_by_kind)}. `stillhouse "
+            f"everything is settled, but there are no records: {why}{_kinds(self.failed_by_kind)}. `stillhouse "
             f"report {self.dataset}` shows some of them; Failures can be asked again with `stillhouse retry`"
         )
 

@@ -1,7 +1,7 @@
-"""The asker: takes samples from a queue a teacher, asks them, and does with each outcome what the retry policy says.
+"""The asker: takes samples from one queue per teacher, asks them, and applies the retry policy to each outcome.
 
-It has as many slots for each teacher as its account's lease allows; a teacher that serves nothing holds up no other. A
-sample that has to wait is out of the queue and holds no slot. Nothing is sent while the worker's fence is closed.
+It has as many slots for each teacher as its account's lease allows; a teacher that serves nothing blocks no other. A
+sample that has to wait leaves the queue and holds no slot. Nothing is sent while the worker's fence is closed.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.completion import Completion
 
 LACKING = 3
-"""So many answers without what was asked for are worth a word."""
+"""Answers without requested log probabilities before this is reported."""
 
 STARTING_PAUSE_S = 1.0
-"""A 429 that says no time pauses the account for so long."""
+"""Pause of the account after a 429 that does not say how long."""
 
 _Work: TypeAlias = tuple[Held, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
@@ -101,13 +101,13 @@ class Asker:
         self._slots: dict[TeacherClient, list[asyncio.Task[None]]] = {client: [] for client in clients}
         self._connections = connections
         self._lacking: dict[str, int] = {}
-        """By teacher: answers without the log probabilities that were asked for."""
+        """Per teacher: answers without the requested log probabilities."""
         self._stopping = False
         self._asking = asyncio.Event()
         self._asking.set()
 
     def stop(self) -> None:
-        """Send nothing new; what is under way goes on."""
+        """Send nothing new; requests in flight continue."""
         self._stopping = True
 
     def hold(self) -> None:
@@ -124,21 +124,21 @@ class Asker:
             slot.cancel()
 
     def waiting(self, account: Account) -> int:
-        """Samples of an account's teachers that could be asked now, were there slots."""
+        """Samples of an account's teachers that only wait for slots."""
         return sum(queue.qsize() for client, queue in self._work.items() if client.account is account)
 
     @property
     def runs_dry(self) -> bool:
-        """Whether a teacher has fewer samples waiting than slots."""
+        """True if a teacher has fewer samples waiting than slots."""
         return any(queue.qsize() < max(1, client.account.slots) for client, queue in self._work.items())
 
     @property
     def slots(self) -> int:
-        """Requests that may be under way at once."""
+        """Maximum number of requests in flight."""
         return sum(account.slots for account in self._accounts)
 
     def take(self, held: Held) -> None:
-        """Ask what is to be asked of a chunk."""
+        """Queue the chunk's unsettled samples."""
         for ordinal in held.open.todo():
             self._put(held, ordinal, again=False)
 
@@ -149,7 +149,7 @@ class Asker:
             wanted = client.account.slots - len(slots)
             if wanted > room:
                 self.counters.note(
-                    f"a worker keeps to {self._connections} requests in flight: its process may open no more files "
+                    f"a worker is limited to {self._connections} requests in flight: its process can't open more files "
                     "(`ulimit -Hn`); raise that, or use more workers (`run.workers`)"
                 )
             slots += [self._host.spawn(self._slot, client) for _ in range(min(wanted, room))]
@@ -215,7 +215,7 @@ class Asker:
     async def _reserved(self, client: TeacherClient, cost: Cost) -> None:
         """Wait for the fence and then for a share of the limits.
 
-        A reservation that outlives the fence is given up: kept, all slots' would be spent together when it opens.
+        A reservation that outlives the fence is given up; otherwise all slots would send at once when it opens.
         """
         while True:
             await self._fence.open()
@@ -291,9 +291,9 @@ class Asker:
         latency_s: float,
         spared: bool,
     ) -> Cost | None:
-        """Count an outcome and tell the account of it; what the request used, None where that is not known.
+        """Count an outcome and report it to the account; returns what the request used, None if unknown.
 
-        `spared`: it is this one request's own, and slows nobody else.
+        `spared`: the request alone is to blame, and slows nobody else.
         """
         counters, account = self.counters, client.account
         if isinstance(outcome, Completion):
@@ -314,18 +314,18 @@ class Asker:
             account.served(latency_s=latency_s, tokens=0)
         elif not endpoint.is_open and not _cut_on_the_way(
             outcome
-        ):  # probes of one that is down say nothing of how much the account bears
+        ):  # probes of a dead endpoint say nothing about the account's capacity
             account.refused()
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
     def _lacks_logprobs(self, client: TeacherClient) -> None:
-        """Say once that log probabilities were asked for and do not come."""
+        """Report once that requested log probabilities are missing."""
         name = client.teacher.name
         self._lacking[name] = self._lacking.get(name, 0) + 1
         if self._lacking[name] == LACKING:
             self.counters.note(
-                f"teacher {name}: log probabilities were asked for (ask.top_logprobs), and {LACKING} answers came "
-                "without any: their column is null. Does this server, and this model on it, give them?"
+                f"teacher {name}: log probabilities were requested (ask.top_logprobs), but {LACKING} answers came "
+                "without any: their column is null. Does this server support them for this model?"
             )
 
     def _follow(
@@ -360,12 +360,12 @@ class Asker:
 
 
 def _served(outcome: Outcome, endpoint: Endpoint) -> bool | None:
-    """What an outcome says of its endpoint; see `Endpoints.done`."""
+    """What an outcome says about its endpoint; see `Endpoints.done`."""
     if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
         return None  # another model, or no API at all, may be there
     return not isinstance(outcome, (Overload, Ambiguous, ServerError)) or _cut_on_the_way(outcome)
 
 
 def _cut_on_the_way(outcome: Outcome) -> bool:
-    """True if a gateway or the recipe's `timeout_s` ended the wait, which tells of this one answer's length."""
+    """True if a gateway or the recipe's `timeout_s` ended the wait, which only reflects this answer's length."""
     return isinstance(outcome, Ambiguous) and (outcome.deadline or (outcome.status or 0) >= 400)

@@ -4,22 +4,22 @@ import resource
 from pathlib import Path
 
 RESERVED = 64
-"""For journals, shards, the store's connections and what libraries open."""
+"""Reserved for journals, shards, store connections and whatever libraries open."""
 
 
 def raised_limit() -> int:
-    """The number of descriptors this process may have, after its soft limit was raised to the hard one."""
+    """Raise the soft limit to the hard one; returns the number of descriptors this process may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):  # macOS has a lower one of its own
+        except (ValueError, OSError):  # macOS has another, lower limit
             return soft
     return hard
 
 
 def free_for_connections() -> int:
-    """Connections that this process can have at once."""
+    """Connections this process can have at once."""
     limit = raised_limit()
     if limit == resource.RLIM_INFINITY:
         return 2**20

@@ -1,4 +1,4 @@
-"""When a worker may send: a matter of clocks alone, whatever call to the queue or the store hangs meanwhile.
+"""Decides when a worker may send, by clocks alone, even while a call to the queue or the store hangs.
 
 Two clocks run. The queue's renewals keep it open for `FENCE_S`, or for less where the run's own lock is about to lapse:
 after that another worker, or another run, may have the chunks. And the store keeps it open: what was received more than
@@ -13,11 +13,11 @@ from stillhouse.gen.coordination.leases import FENCE_S
 
 
 class Fence:
-    """See the module. Whoever waits here reserves its share of the limits afterwards, or all would go at once."""
+    """See the module. Wait here before reserving from the limits, or all waiters would send at once."""
 
     def __init__(self, clock: Clock, *, ship_every_s: float) -> None:
         self._clock = clock
-        # What is due is not late yet: a recipe may ship less often than every ten seconds.
+        # Answers not yet due are not late: a recipe may ship less often than every ten seconds.
         self._most_unshipped_s = max(FENCE_S, ship_every_s + FENCE_S / 2)
         self._leased_until = clock.monotonic() + FENCE_S
         self._shipped_until = math.inf
@@ -31,7 +31,7 @@ class Fence:
 
     @property
     def store_is_late(self) -> bool:
-        """True if it is the store that keeps it closed."""
+        """True if the store is what keeps it closed."""
         return self._clock.monotonic() >= self._shipped_until
 
     async def open(self) -> None:
@@ -41,11 +41,11 @@ class Fence:
             await self._opened.wait()
 
     def renewed(self, *, asked_at: float, good_for_s: float = math.inf) -> None:
-        """The queue answered a renewal of `asked_at`; the run's lock was good for `good_for_s` more."""
+        """The queue answered a renewal sent at `asked_at`; the run's lock was valid for `good_for_s` more."""
         self._leased_until = asked_at + min(FENCE_S, good_for_s)
         self._opened.set()
 
     def unshipped_since(self, at: float | None) -> None:
-        """The oldest frame that is on this node alone is from `at` or later; None where all is shipped."""
+        """The oldest frame that exists only on this node is from `at` or later; None if all are shipped."""
         self._shipped_until = math.inf if at is None else at + self._most_unshipped_s
         self._opened.set()

@@ -1,4 +1,4 @@
-"""The guard against runs that yield nothing: it counts what was settled, and says when to stop and what to change.
+"""Guards against runs that yield nothing: counts settled samples, and decides when to stop and what to change.
 
 Pure, one per worker, counted over the run by teacher and endpoint. Refusals by policy are data and never count. A
 sample counts once its answer is read, whether this worker received it or found it in a journal, so that a corrected
@@ -13,20 +13,20 @@ from typing import Literal, TypeAlias
 from stillhouse.gen.worker.open_chunk import Settlement
 
 STOP_AFTER = 50
-"""So many settled samples without a record are enough to tell."""
+"""Settled samples without a record that are enough evidence."""
 
 STOP_AFTER_TOO_LONG = 500
 """Sources are sorted by length, and a prompt that does not fit costs nothing."""
 
 MIN_ALIKE = 3
-"""So many prompts, all of a chunk, alike of no use tell of the recipe; fewer may just be bad ones."""
+"""A whole chunk of at least this many prompts that all fail alike points to the recipe; fewer may just be bad."""
 
 STOP_AFTER_REFUSED = 50
-"""So many requests refused in a row by what served others before: something has changed there."""
+"""This many refusals in a row from an endpoint that served others before: something has changed there."""
 
 _REFUSALS = ("refused", "content_filter", "duplicate_answer")
 _OF_PROMPT = ("too_long", "poison")
-"""Reasons that tell of the prompts a chunk holds."""
+"""Reasons that lie in a chunk's prompts."""
 
 Key: TypeAlias = tuple[str, str]
 """(teacher, endpoint)."""
@@ -47,23 +47,23 @@ class _Tally:
     records: int = 0
     useless: Counter[str] = field(default_factory=Counter)
     prompts: set[object] = field(default_factory=set)
-    """Of those that were of no use, the first few."""
+    """The first few useless samples."""
     shown: dict[str, Settlement] = field(default_factory=dict)
-    """One of each reason."""
+    """One example per reason."""
     refused_in_a_row: int = 0
     replies: int = 0
-    """Replies of no use to samples that are asked once more; each may be paid for."""
+    """Useless replies to samples that are asked again; each may be paid for."""
 
 
 class Guard:
-    """Counts what was settled."""
+    """Counts settled samples."""
 
     def __init__(self) -> None:
         self._tallies: dict[Key, _Tally] = {}
         self._cleared: set[Key] = set()
 
     def note(self, settlements: Iterable[Settlement]) -> Useless | None:
-        """Count these; what they tell, if they do."""
+        """Count these; returns why to stop, if they are enough evidence."""
         found = None
         for each in settlements:
             key = (each.teacher, each.endpoint)
@@ -86,7 +86,7 @@ class Guard:
         return found
 
     def at_chunk_end(self, *, prompts: int) -> Useless | None:
-        """What all samples so far tell, now that a chunk of so many prompts is whole."""
+        """Why to stop, judged by all samples so far, now that a chunk of this many prompts is complete."""
         for key, tally in self._tallies.items():
             if tally.records or key in self._cleared or len(tally.useless) != 1:
                 continue
@@ -98,7 +98,7 @@ class Guard:
         return None
 
     def clear(self, useless: Useless) -> None:
-        """Earlier runs have records of this teacher and endpoint: it is not the recipe."""
+        """Earlier runs have records from this teacher and endpoint, so the recipe is not at fault."""
         self._cleared.add(useless.key)
 
     def _told(self, key: Key, tally: _Tally) -> Useless | None:
@@ -107,7 +107,7 @@ class Guard:
                 shown = tally.shown["bad_request"]
                 message = (
                     f"teacher {key[0]} refused the last {STOP_AFTER_REFUSED} requests ({shown.words}), after it had "
-                    "answered others: see what has changed there; then run the same command again"
+                    "answered others: check what has changed there, then run the same command again"
                 )
                 return Useless(key, "bad_request", message, "paused")
             return None
@@ -125,7 +125,7 @@ class Guard:
         (reason, count), total = counts.most_common(1)[0], counts.total()
         shown, where = tally.shown[reason], f" at {key[1]}" if key[1] else ""
         message = (
-            f"teacher {key[0]}{where}: none of the first {total} samples is a record, {count} of them are {reason} "
+            f"teacher {key[0]}{where}: none of the first {total} samples made a record, {count} of them are {reason} "
             f"({shown.words}). {_ADVICE.get(reason, _OTHER_ADVICE).format(teacher=key[0], word=shown.word)}. What was "
             f"paid for stays in the journal. One reply: {shown.head}"
         )
@@ -133,19 +133,19 @@ class Guard:
 
 
 _OTHER_DATASET = "a changed `ask` needs another `dataset.path`"
-_OTHER_ADVICE = f"That is the recipe or the teacher, not the data: correct it and run again ({_OTHER_DATASET})"
+_OTHER_ADVICE = f"The recipe or the teacher is at fault, not the data: correct it and run again ({_OTHER_DATASET})"
 _ADVICE = {
-    "length": "The answers are cut: raise `ask.max_tokens` (" + _OTHER_DATASET + "), or keep them as they are with "
-    "`teachers.{teacher}.finish_reasons: {{'{word}': stop}}`, which holds for those already paid for",
+    "length": "The answers are cut off: raise `ask.max_tokens` (" + _OTHER_DATASET + "), or keep them as they are with "
+    "`teachers.{teacher}.finish_reasons: {{'{word}': stop}}`, which also applies to answers already paid for",
     "unknown_finish": "If that word is a normal end here, set `teachers.{teacher}.finish_reasons: {{'{word}': stop}}` "
-    "and run again: it holds for the answers already paid for",
-    "markup": "If its thoughts are marked in another way, set `teachers.{teacher}.thinking: [<open>, <close>]` (or "
-    "none) and run again: it holds for the answers already paid for",
+    "and run again: it also applies to answers already paid for",
+    "markup": "If its reasoning is marked in another way, set `teachers.{teacher}.thinking: [<open>, <close>]` (or "
+    "none) and run again: it also applies to answers already paid for",
     "only_reasoning": "All text is in the reasoning: raise `ask.max_tokens` or ask the model not to think ("
     + _OTHER_DATASET
     + "); where the tags mean something else, set `teachers.{teacher}.thinking`, which holds for answers already paid "
     "for",
-    "empty": "It answers with no text: it may need streaming, or another `ask` (" + _OTHER_DATASET + ")",
-    "ambiguous": "Answers are lost on their way: shorter ones (`ask.max_tokens`; " + _OTHER_DATASET + "), a higher "
+    "empty": "It answers without text: it may need streaming, or another `ask` (" + _OTHER_DATASET + ")",
+    "ambiguous": "Answers are lost on the way: try shorter ones (`ask.max_tokens`; " + _OTHER_DATASET + "), a higher "
     "`teachers.{teacher}.timeout_s`, or a gateway that waits longer",
 }

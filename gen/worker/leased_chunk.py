@@ -19,10 +19,10 @@ from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
 
 SHARDS_LOOKED_AT = 16
-"""Where earlier runs got records from a teacher, one of so many shards has one."""
+"""If earlier runs got records from a teacher, one of the first this many shards has one."""
 
 ROOM_BYTES = 32 * 2**20
-"""Asking stops when the journals' disk has no more room than this, beside that for replies as large as the largest."""
+"""Asking stops when the journals' disk has no more room than this, on top of room for the largest replies."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Held:
     shipper: Shipper
     folder: Path
     shipped_at: float
-    """All that its journal held at that monotonic second is in the store."""
+    """Everything in its journal at this monotonic time is in the store."""
     under_way: int = 0
     """Requests sent for it and not ended."""
     is_shipping: bool = False
@@ -94,7 +94,7 @@ class Hands:
         opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)
-        # What was recovered was never this worker's to lose: the clock runs for what it adds.
+        # Recovered frames are already in the store: the clock only counts for what this worker adds.
         return Held(opened, Shipper(self._store, grant.chunk, journal), folder, shipped_at=self._clock.monotonic())
 
     def seal(self, held: Held) -> ShardCounts | None:

@@ -1,7 +1,7 @@
-"""A leased chunk: each of its samples is to be asked, under way, or settled; what is settled is in the journal.
+"""A leased chunk: each of its samples is to be asked, in flight, or settled; settled ones are in the journal.
 
-Its state is a fold over frames, so that a chunk recovered from the journals of dead workers is in just the state that
-they left it in, less what was under way.
+Its state is a fold over frames, so that a chunk recovered from the journals of dead workers is in exactly the state
+they left it in, minus the requests in flight.
 """
 
 import hashlib
@@ -39,21 +39,21 @@ Place = tuple[int, int]
 """Where in the journal a frame is: (offset, length)."""
 
 REMEMBERED_BYTES = 4 * 2**20
-"""Of a chunk's replies: what they said is kept until the seal, which need not read them twice."""
+"""Bytes of a chunk's replies whose parsed answers are kept for the seal, which then need not read them again."""
 
 _AS_KEPT = struct.Struct("<f")
-"""A latency is read as the journal keeps it, by whoever reads it."""
+"""Rounds a latency as the journal stores it, so that every reader sees the same value."""
 
 UNPAID = ("bad_request", "too_long", "overload")
 """Kinds of Failures that cost nothing, unless a reply before did."""
 
 HEAD_BYTES = 300
-"""How much of a reply is shown where a run stops for what it says."""
+"""How much of a reply is shown when it stops a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a sample came to, as the guard counts it."""
+    """Outcome of a sample, as the guard counts it."""
 
     teacher: str
     endpoint: str
@@ -62,11 +62,11 @@ class Settlement:
     """Why it is rejected or a Failure; None: a record."""
     words: str = ""
     word: str = ""
-    """The answer's own word for why it ends."""
+    """The answer's own finish reason."""
     head: str = ""
-    """Of the reply."""
+    """The start of the reply."""
     settled: bool = True
-    """False: it was of no use, and is asked for once more."""
+    """False if the reply was useless and the sample is asked again."""
     ordinal: int = -1
 
 
@@ -80,26 +80,26 @@ class OpenChunk:
         self._teacher_of = teacher_of
         count = len(chunk.prompts) * samples
         self.answers: list[Place | None] = [None] * count
-        """Where each settled answer is; for a Failure, where its last reply is."""
+        """Place of each settled answer; for a Failure, of its last reply."""
         self.given_up: dict[int, GiveUp] = {}
         self._outcomes: dict[int, Outcome] = {}
-        """What settled answers said, of `REMEMBERED_BYTES` of replies at most."""
+        """Parsed settled answers, of at most `REMEMBERED_BYTES` of replies."""
         self._remembered_bytes = 0
         self._tries: dict[int, Tries] = {}
         """Of samples that were tried more than once, or are being tried."""
         self.had_owners = False
-        """Whether others worked on it before."""
+        """True if others worked on it before."""
         self._settled = bytearray(count)
-        """A byte a sample; those that a retry generation does not ask are settled from the beginning."""
+        """One byte per sample; samples that a retry generation does not ask start out settled."""
         for number, retried in chunk.retried.items():
             for sample in set(range(samples)) - retried.kinds.keys():
                 self._settled[number * samples + sample] = 1
         self.asked = self._settled.count(0)
-        """Samples that are the chunk's to ask."""
+        """Number of samples to ask."""
         self.left = self.asked
-        """Of these, not settled."""
+        """Number of samples not settled yet."""
         self.settlements: list[Settlement] = []
-        """Samples settled by replies since somebody took these out."""
+        """Samples settled by replies since last taken."""
 
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
@@ -164,7 +164,7 @@ class OpenChunk:
         weigh: Callable[[Outcome], Blame | None] = lambda outcome: None,
     ) -> tuple[Outcome, Decision]:
         """A reply came: it is in the journal before it is read. `weigh`: who is to blame, by what others met."""
-        if reply.status >= 300:  # cut before it is read, so that whoever reads the journal reads the same
+        if reply.status >= 300:  # truncated before it is read, so that readers of the journal see the same
             reply = replace(reply, body=reply.body[:ERROR_BODY_BYTES])
         (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
         reply = replace(reply, latency_s=latency_s)
@@ -181,11 +181,11 @@ class OpenChunk:
         return outcome, decision
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
-        """What the settled answer in this frame said."""
+        """Parse the settled answer in this frame."""
         return self._outcomes.get(ordinal) or self._read(frame)
 
     def _read(self, frame: Frame) -> Outcome:
-        """What the reply in the frame says, to the teacher that the frame names."""
+        """Read the reply in the frame, with the teacher that the frame names."""
         reply = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
         return self.teacher(frame.ordinal, frame.teacher).read(reply)
 
@@ -236,7 +236,7 @@ class OpenChunk:
             given_up = GiveUp("malformed", outcome.message, outcome.status)
             self.settlements.append(replace(self._settlement(frame, outcome, given_up), settled=False))
         elif isinstance(decision, Settled) and ordinal in self.given_up:
-            # Two owners asked it, for a while unknown to each other: a paid answer is worth more than a Failure.
+            # Two owners asked it without knowing of each other: a paid answer is worth more than a Failure.
             del self.given_up[ordinal]
             self.answers[ordinal] = place
         return decision
@@ -268,11 +268,11 @@ class OpenChunk:
             del self._tries[ordinal]  # nearly all samples: nothing to remember
 
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
-        """Take in what earlier owners left, copying it into this journal; a frame may come any number of times.
+        """Restore what earlier owners left, copying it into this journal; frames may be repeated any number of times.
 
-        Notes but DECIDED, and frames of other stages than the teacher's, are copied and say nothing here.
+        Notes other than DECIDED, and frames of stages other than the teacher's, are copied but ignored here.
 
-        `died`: the last owner's process died alone, so that what it had under way may have killed it.
+        `died`: the last owner's process died alone, so a request it had in flight may have killed it.
         """
         attempts: dict[tuple[int, float], Frame | None] = {}
         """(ordinal, at) to its SENT frame; None: it has ended."""
@@ -314,7 +314,7 @@ class OpenChunk:
             self.journal.sync()  # before the journals it was copied from go
 
     def _fold(self, frame: Frame, place: Place) -> None:
-        """What a frame that was not seen before says of its sample."""
+        """Apply a frame not seen before to its sample."""
         ordinal = frame.ordinal
         match frame.kind:
             case Kind.SENT:
@@ -333,11 +333,11 @@ class OpenChunk:
         tries.maybe_billed += 1
         tries.deaths += died
         if tries.deaths >= MAX_DEATHS and not self._settled[ordinal]:
-            reason = f"{tries.deaths} workers died while it was under way"
+            reason = f"{tries.deaths} workers died while it was in flight"
             self._settle(ordinal, None, GiveUp("poison", reason, None))
 
     def reopen_unpaid(self, *, teacher: str, at: float) -> None:
-        """Have the teacher's Failures that cost nothing asked again by whoever has the chunk next."""
+        """Have the chunk's next owner ask the teacher's free Failures again."""
         for ordinal, reason in list(self.given_up.items()):
             tries = self.tries(ordinal)
             costs = tries.maybe_billed or tries.wasted_input or tries.wasted_output
@@ -355,7 +355,7 @@ class OpenChunk:
 
 
 class TeacherOf(Protocol):
-    """Which teacher a sample is asked of."""
+    """The teacher each sample is assigned to."""
 
     @property
     def teachers(self) -> Sequence[Interpreter]:

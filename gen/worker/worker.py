@@ -36,7 +36,7 @@ _log = logging.getLogger("stillhouse")
 LOOK_S = 0.25
 """How often it looks whether a journal is far behind."""
 TELL_AFTER_S = 10.0
-"""A shared actor that has not been reached for so long is reported."""
+"""A shared actor not reached for this long is reported."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 
@@ -86,15 +86,15 @@ class Worker:
         self._useless: Useless | None = None
         self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
         self._untaken: list[Held] = []
-        """Chunks that are not asked until that is known."""
+        """Chunks not asked until `_useless` is resolved."""
         self._unsealed: list[Held] = []
-        """Whole chunks that wait for what becomes of that."""
+        """Finished chunks not sealed until `_useless` is resolved."""
         self._held: dict[ChunkId, Held] = {}
         self._opening: ChunkId | None = None
         self._share_at = dict.fromkeys(ledgers, clock.monotonic())
-        """When each account's ledger was heard of last."""
+        """When each account's ledger last answered."""
         self._shipping_s = 0.0
-        """How long the last shipment took."""
+        """Duration of the last shipment."""
         self._changed = asyncio.Event()
         self._sweeping = False
         self._stopping = False
@@ -136,12 +136,12 @@ class Worker:
         return self._group.create_task(self._guarded(work, *args))
 
     async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Do it; an error stops the worker in good order, for what is under way is paid."""
+        """Run it; an error stops the worker cleanly, because requests in flight are paid for."""
         try:
             await work(*args)
         except StillhouseError as error:
             self.fail(error)
-        except Exception as error:  # noqa: BLE001 - a bug of ours: it costs no sample a try, and is reported
+        except Exception as error:  # noqa: BLE001 - our bug: it costs no sample a try, and is reported
             _log.exception("worker %s failed", self.name)
             self.fail(StillhouseError(f"worker {self.name} failed: {cause_of(error)}"))
 
@@ -157,11 +157,11 @@ class Worker:
         settlements, held.open.settlements = held.open.settlements, []
         if held.open.chunk.retried:  # Failures fail again
             return
-        # What a journal holds of an endpoint that is no longer asked tells nothing of this run.
+        # Frames from an endpoint that is no longer asked say nothing about this run.
         settlements = [each for each in settlements if (each.teacher, each.endpoint) in self._places]
         if (useless := self._guard.note(settlements)) is not None and self._useless is None:
             self._useless = useless
-            self._asker.hold()  # what it would ask meanwhile may be paid for in vain
+            self._asker.hold()  # requests sent meanwhile might be paid for in vain
             self.spawn(self._stop_useless, useless)
 
     async def _stop_useless(self, useless: Useless) -> None:
@@ -236,7 +236,7 @@ class Worker:
                 if (late := await opening) is not None:
                     late.open.journal.close()
             raise
-        except StillhouseError:  # others need not wait for a lease of what was never begun
+        except StillhouseError:  # release it, so that others need not wait for its lease
             self._opening = None
             with contextlib.suppress(Unreachable):
                 await self._queue.give_back(self.name, grant.chunk)
@@ -304,12 +304,12 @@ class Worker:
         self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
 
     def _held_up(self) -> str:
-        """What has kept it from sending for so long that somebody should know."""
+        """What has kept it from sending for long enough to report."""
         now = self._clock.monotonic()
         if self._fence.store_is_late:
-            return "the store takes no journals from them"
+            return "the store accepts no journals from them"
         late = [key for key, at in self._share_at.items() if now - at > TELL_AFTER_S]
-        return f"no word from the RateLimiter of account {late[0]}" if late else ""
+        return f"no answer from the RateLimiter of account {late[0]}" if late else ""
 
     async def _renew_leases(self) -> None:
         while True:
@@ -331,7 +331,7 @@ class Worker:
                 self.stop()
             if renewal.sweep and not self._sweeping:
                 self._sweeping = True
-                self.spawn(self._sweep)  # beside: renewals do not wait for the store
+                self.spawn(self._sweep)  # in the background: renewals do not wait for the store
             await asyncio.sleep(RENEW_S if renewal.good_for_s > RENEW_S else 1.0)
 
     async def _renew_share(self, key: str) -> None:
@@ -350,9 +350,9 @@ class Worker:
                     await account.urgent.wait()
 
     async def _ship(self) -> None:
-        """Ship every journal in time, each by itself: one call to the store that hangs holds up none of the others.
+        """Ship every journal in time, each on its own: one hanging call to the store does not delay the others.
 
-        The time that a shipment takes is part of `ship_every_s`, for what comes meanwhile waits for the next one.
+        A shipment's duration counts towards `ship_every_s`, because what arrives meanwhile waits for the next one.
         """
         every_s = self._recipe.run.ship_every_s
         due_at = self._clock.monotonic() + every_s

@@ -136,7 +136,7 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
         first = start(recipe, tmp_path)
         until(lambda: shards(tmp_path) >= 3, process=first)
         first.send_signal(signal.SIGINT)
-        until(lambda: "once more: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
+        until(lambda: "again: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=60)
         assert first.returncode == 3

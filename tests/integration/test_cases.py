@@ -395,7 +395,7 @@ async def test_missing_log_probabilities_are_reported_at_the_first_answers(tmp_p
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad("76-no-logprobs/null", 5), ask={"top_logprobs": 2})
         await run(recipe, crew=crew)
-    assert any("log probabilities were asked for" in note for note in crew[0].counters.notes)
+    assert any("log probabilities were requested" in note for note in crew[0].counters.notes)
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="a teacher that only streams needs streaming")

@@ -78,7 +78,7 @@ def test_what_is_no_gcs_is_said_at_once(recipe: Path) -> None:
         threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-x\r\n"), daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         said = refused("run", recipe, "--address", address)
-    assert "is no Ray cluster" in said
+    assert "is not a Ray cluster" in said
 
 
 def test_an_old_cluster_is_refused(recipe: Path) -> None:

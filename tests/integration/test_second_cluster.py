@@ -128,7 +128,7 @@ def test_a_second_cluster_takes_over_from_a_silent_one(recipe: Path, teacher: Si
         os.kill(old.pid, signal.SIGSTOP)  # silent, as a driver is that a partition cut off
         with running(recipe) as new:
             assert new.stderr is not None
-            assert any("another run works on" in line for line in new.stderr)
+            assert any("another run is working on" in line for line in new.stderr)
             wait_until(lambda: holder(s3) == new.pid, what="the second run takes over", within_s=100)
             os.kill(teacher.pid, signal.SIGCONT)
             os.kill(old.pid, signal.SIGCONT)

@@ -43,7 +43,7 @@ def test_another_identity_is_refused_by_the_fields_that_differ(
     write_source(tmp_path, questions(1))
     index(recipe_of(tmp_path))
     other = recipe_of(tmp_path, **changes)
-    with pytest.raises(DatasetError, match=f"differs in {named}. Use another dataset.path"):
+    with pytest.raises(DatasetError, match=f"differ in {named}. Use another dataset.path"):
         bind(open_dataset(other), other)
 
 

@@ -208,7 +208,7 @@ def test_two_writers_of_one_part_agree(tmp_path: Path) -> None:
     store = open_dataset(recipe)
     assert list(Indexer(store, recipe, plan).parts([])) == parts
     shorter = plan.model_copy(update={"limit": 3})
-    with pytest.raises(DatasetError, match="another run wrote another index"):
+    with pytest.raises(DatasetError, match="another run wrote a different index"):
         list(Indexer(store, recipe, shorter).parts([]))
 
 

@@ -139,7 +139,7 @@ def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
     plan = next_plan(recipe, [])
     assert plan is not None
     store_plan(store, plan)
-    with pytest.raises(DatasetError, match=r"plan-000\.json: another run planned it just now"):
+    with pytest.raises(DatasetError, match=r"plan-000\.json: another run has just planned it"):
         store_plan(store, plan)
     assert read_plans(store) == [plan]
 

@@ -233,7 +233,7 @@ async def test_nothing_is_planned_over_a_source_that_is_gone(tmp_path: Path) -> 
     other = write_source(tmp_path, questions(5, start=100), name="b.jsonl")
     await asked(recipe, BREAKING)
     (tmp_path / "source" / "a.jsonl").rename(tmp_path / "aside")
-    with pytest.raises(SourceError, match="is gone, and no other file of the source holds the same: put it back"):
+    with pytest.raises(SourceError, match="is gone, and no other source file has the same content: put it back"):
         await asked(recipe, retry=RETRYABLE)
     assert len(read_plans(open_dataset(recipe))) == 1
     (tmp_path / "aside").rename(tmp_path / "source" / "a.jsonl")

@@ -75,7 +75,9 @@ def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
         holder.wait()
         assert entered.wait(60)
         thread.join()
-    assert waits.said == [f"another run works on {store.url} ({tmp_path / 'out' / RUN_KEY}); waiting until it ends"]
+    assert waits.said == [
+        f"another run is working on {store.url} ({tmp_path / 'out' / RUN_KEY}); waiting until it ends"
+    ]
     assert not is_running(store)
     assert orjson.loads((tmp_path / "out" / RUN_KEY).read_bytes())["run"] == "second"
 
@@ -119,7 +121,7 @@ def test_on_s3_the_second_waits_for_the_end_of_the_first(tmp_path: Path, s3: S3S
         assert not entered.wait(2.0)  # longer than STALE_S: the first beats
     assert entered.wait(60)
     thread.join()
-    assert "another run works on s3://lake/out" in waits.said[0]
+    assert "another run is working on s3://lake/out" in waits.said[0]
     assert not is_running(store)
     assert (holder_of(store)["run"], holder_of(store)["ended"]) == ("second", True)
 

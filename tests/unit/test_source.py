@@ -79,7 +79,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> No
 def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     """A folder passes over it, a person who names it is told."""
     fill(tmp_path, name)
-    with pytest.raises(SourceError, match=r"kind that can't be read: expected \.jsonl"):
+    with pytest.raises(SourceError, match=r"an unsupported kind: expected \.jsonl"):
         names(tmp_path, name)
 
 

@@ -361,7 +361,7 @@ def test_a_system_message_may_be_a_template() -> None:
         assert made(make, row).messages == (("system", "Answer in French."), ("user", "2+2?"))
     assert made(maker(system="{{ hint }}"), row).messages == (("user", "2+2?"),)
     assert "ask.system: 'lang' is undefined" in str(maker(system=system).make({"q": "2+2?"}))
-    with pytest.raises(UsageError, match=r"ask\.system, line 1: .*put what is no template between {% raw %}"):
+    with pytest.raises(UsageError, match=r"ask\.system, line 1: .*put text that is not a template between {% raw %}"):
         maker(system="{{ unclosed")
 
 

@@ -490,7 +490,7 @@ def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
     store = open_store(str(dataset))
     with RunLock(store, run="r", waiting=lambda _: None, lost=lambda _: None):
         assert verify(store).ok
-        with pytest.raises(UsageError, match="a run works on it"):
+        with pytest.raises(UsageError, match="a run is working on it"):
             verify_and_repair(store)
 
 

@@ -89,7 +89,7 @@ def _discard(stream: _Readable, size: int) -> None:
     while size:
         block = stream.read(min(size, _BLOCK_BYTES))
         if not block:
-            raise FormatError("it ends before the row to go on from")
+            raise FormatError("it ends before the row to resume from")
         size -= len(block)
 
 

@@ -1,4 +1,4 @@
-"""The protocols teachers speak, a module each. A protocol is pure: messages to a body, a reply to an Outcome."""
+"""Teacher protocols, one module each. A protocol is pure: messages to a body, a reply to an Outcome."""
 
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class TeacherApi(Protocol):
         ...
 
     def read(self, reply: Reply) -> Outcome:
-        """What the reply says. Never raises for anything a teacher may send."""
+        """The reply's outcome. Never raises, whatever a teacher sends."""
         ...
 
 

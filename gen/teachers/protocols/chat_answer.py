@@ -1,7 +1,7 @@
-"""The answer in a chat completion document, in the shapes that servers give it: what is plain to see is read.
+"""Reads the answer in a chat completion document, in every unambiguous shape that servers send.
 
-What stands beside the text and makes no sense (usage, log probabilities) is left out: a paid answer is not lost for
-that, and the journal keeps the body.
+Malformed extras (usage, log probabilities) are left out: a paid answer is not lost because of them, and the journal
+keeps the body.
 """
 
 import json
@@ -16,7 +16,7 @@ from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSou
 from stillhouse.schemas.teacher import Teacher
 
 _MOST_TOKENS = 2**24
-"""No context is that long: a larger count is none, and must not become a debt to the limits or a price."""
+"""No context is that long: a larger count is ignored, so that it can't become a debt to the limits or a price."""
 _WRAPPERS = ("data", "result", "response", "output", "body", "completion")
 _TEXTS = ("text", "content", "value", "parts")
 _THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
@@ -193,9 +193,9 @@ def usage_of(usage: Any) -> Usage:
     input_tokens = _count(_first(usage, "prompt_tokens", "input_tokens"))
     output_tokens = _count(_first(usage, "completion_tokens", "output_tokens"))
     if not output_tokens and input_tokens and (total := _count(usage.get("total_tokens"))) and total > input_tokens:
-        output_tokens = total - input_tokens  # thoughts that are billed, and not in the count of the answer
+        output_tokens = total - input_tokens  # billed reasoning that is missing from the answer's count
     return Usage(
-        input_tokens=input_tokens or None,  # no prompt has no token
+        input_tokens=input_tokens or None,  # every prompt has at least one token
         cached_tokens=_count(cached),
         output_tokens=output_tokens,
         reasoning_tokens=_count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
@@ -221,7 +221,7 @@ def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
-    """vLLM, told to, writes tokens as `token_id:17`. A log probability of null (llama.cpp) is not known: NaN."""
+    """vLLM can write tokens as `token_id:17`. A null log probability (llama.cpp) is unknown: NaN."""
     token, logprob = entry["token"], entry["logprob"]
     digits = token.removeprefix("token_id:")
     if token_id is None and digits != token and digits.isdecimal() and len(digits) <= 10:
@@ -236,7 +236,7 @@ def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
 
 
 def _spelt(token: str, given: Any) -> str:
-    """A token that is no whole UTF-8 as its bytes, `<0xE2><0x82>`, the way vocabularies write them."""
+    """A token that is not valid UTF-8, as its bytes, `<0xE2><0x82>`, the way vocabularies write them."""
     try:
         raw = bytes(given)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Why an answer ends, in the words of many servers: families of words by rule, for no list of them is complete."""
+"""Normalises finish reasons of many servers, by families of words, because no list of them is complete."""
 
 import re
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 from stillhouse.schemas.completion import FinishReason
 
 Finish: TypeAlias = FinishReason | Literal["failed"]
-"""`failed`: the server broke off, and says so in place of a reason."""
+"""`failed`: the server broke off and reports that instead of a reason."""
 
 _FAMILIES: tuple[tuple[Finish, re.Pattern[str]], ...] = (
-    # In this order: `max_length_exceeded` is a length and no error, `content_filter_stop` a filter and no stop.
+    # In this order: `max_length_exceeded` is a length, not an error; `content_filter_stop` is a filter, not a stop.
     (
         "content_filter",
         re.compile(r"filter|safety|moderat|sensitive|inspect|polic|prohibit|block|harm|spii|recitation|violat|risk"),

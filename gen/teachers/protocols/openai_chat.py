@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, as OpenAI and the many servers that speak it really do: a tolerant reader.
+"""OpenAI's chat completions, as OpenAI and the many compatible servers actually behave: a tolerant reader.
 
 Whatever is in the body, `read` returns an Outcome whose texts are valid Unicode and whose numbers fit their columns.
 """
@@ -22,7 +22,7 @@ _TITLE = re.compile(rb"<title>\s*([^<]{1,100})", re.IGNORECASE)
 
 
 class OpenAIChat:
-    """POST /chat/completions, one choice a request."""
+    """POST /chat/completions, one choice per request."""
 
     path = "/chat/completions"
 

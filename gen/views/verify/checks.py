@@ -126,7 +126,7 @@ class Verification:
         try:
             self.identity = Identity.of(parse_binding(stored or b"", origin=RECIPE_KEY))
         except (DatasetError, ValueError) as error:
-            self._found("recipe", RECIPE_KEY, f"{error}. What the rows must be can't be told without it")
+            self._found("recipe", RECIPE_KEY, f"{error}. What the rows must be is unknown without it")
 
     def _generation(self, generation: int) -> None:
         self._count(generations=1)
@@ -163,7 +163,7 @@ class Verification:
         key = index_key(generation, number)
         if not present:
             if not ended:
-                self._found("index", key, "is gone; restore it: without it, it can't be told what its chunks are")
+                self._found("index", key, "is gone; restore it: without it, the contents of its chunks are unknown")
             return None
         self._count(index_parts=1)
         if ended:
@@ -222,7 +222,9 @@ class Verification:
         for stat in self._store.list("data/"):
             if stat.key not in shards and not self._running:
                 self._found(
-                    "foreign", stat.key, "is no shard of this dataset, but readers of data/ meet it; move it away"
+                    "foreign",
+                    stat.key,
+                    "is not a shard of this dataset, but readers of data/ will read it; move it away",
                 )
 
     def _gone_shards(self) -> None:
@@ -246,7 +248,7 @@ class Verification:
             for stat in self._store.list(folder):
                 match = _SIDE.fullmatch(stat.key)
                 if match is None:
-                    self._found("foreign", stat.key, "is no file of this dataset; move it away")
+                    self._found("foreign", stat.key, "is not a file of this dataset; move it away")
                     continue
                 self._side_file(stat.key, ChunkId(int(match[1]), int(match[2])))
 

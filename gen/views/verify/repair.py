@@ -28,9 +28,9 @@ from stillhouse.gen.views.verify.shard_check import UNREADABLE, ShardCheck
 from stillhouse.schemas.recipe import RunSettings
 
 ASIDE = "_stillhouse/damaged/"
-"""Where shards go that can't be read."""
+"""Folder for unreadable shards."""
 
-_BROUGHT_BACK = "{} answers went from raw/ to its journal; the next run goes on there"
+_BROUGHT_BACK = "{} answers went from raw/ to its journal; the next run resumes there"
 
 _MENDABLE: frozenset[FindingKind] = frozenset(("unreadable", "metadata", "counts", "samples", "side_file"))
 _NOT_THE_SHARD: frozenset[FindingKind] = frozenset(("version", "schema", "identity", "record_ids"))
@@ -73,14 +73,12 @@ def verify_and_repair(store: Store) -> Report:
 def _alone(store: Store) -> Iterator[None]:
     """No run begins meanwhile."""
     if is_running(store):
-        raise UsageError(f"{store.url}: a run works on it; `verify --repair` only when that has ended")
+        raise UsageError(f"{store.url}: a run is working on it; use `verify --repair` when it has ended")
     lost: list[Paused] = []
     with RunLock(store, run=f"repair-{secrets.token_hex(4)}", waiting=lambda _: None, lost=lost.append):
         yield
     if lost:
-        raise UsageError(
-            f"{store.url}: the repair lost its lock ({lost[0]}); run `verify` again when no run works on the dataset"
-        )
+        raise UsageError(f"{store.url}: the repair lost its lock ({lost[0]}); run `verify` again when no run is active")
 
 
 class Repairer:

@@ -118,7 +118,7 @@ class _Checking:
         try:
             self.result.meta = meta = ShardMeta.model_validate(orjson.loads(footer[META_KEY.encode()]))
         except (KeyError, ValueError):
-            self._found("metadata", "has no metadata of ours: another program wrote it, or wrote it anew")
+            self._found("metadata", "has none of our metadata: another program wrote or rewrote it")
             return
         if meta.schema_version > SCHEMA_VERSION:
             self._found("version", "was written by a newer version of Stillhouse; use that version")
@@ -144,7 +144,7 @@ class _Checking:
 
     def _side_file(self, kind: str, side: SideFile, *, seal: str) -> None:
         if side.key != self._chunk.side_key(kind, seal):
-            self._found("metadata", f"names {side.key}, which is no {kind} file of this seal")
+            self._found("metadata", f"names {side.key}, which is not a {kind} file of this seal")
             self._whole = False
             return
         with self._store.open(side.key) as file:
