@@ -296,7 +296,7 @@ async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None
     write_source(tmp_path, questions(5, start=5), name="b.jsonl")
     await asked(growing(tmp_path, 2))
     away = path.rename(tmp_path / "away")
-    with pytest.raises(SourceError, match=r"a\.jsonl is gone, and no other file .* put it back"):
+    with pytest.raises(SourceError, match=r"a\.jsonl is gone, and no other source file .* put it back"):
         await asked(growing(tmp_path, 4))
     assert len(read_plans(open_dataset(growing(tmp_path, 2)))) == 1
     with pytest.raises(DatasetError, match=r"ask\.samples: expected at least 2, .* got 1"):

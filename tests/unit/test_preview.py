@@ -62,7 +62,7 @@ async def test_a_dataset_of_another_recipe_is_refused(tmp_path: Path) -> None:
     await run_in_process(recipe_over(tmp_path, questions(3), ask={"samples": 2}))
     with pytest.raises(DatasetError, match=r"ask\.samples: expected at least 2"):
         preview(recipe_over(tmp_path, questions(3), ask={"samples": 1}))
-    with pytest.raises(DatasetError, match=r"differs in ask\.temperature"):
+    with pytest.raises(DatasetError, match=r"differ in ask\.temperature"):
         preview(recipe_over(tmp_path, questions(3), ask={"samples": 2, "temperature": 1}))
 
 
