@@ -136,6 +136,7 @@ class TeacherClient:
         if isinstance(outcome, Completion):
             endpoint.answered = True
             self.evidence.served(prompt, endpoint=endpoint.host, sent_at=sent_at, now=now)
+            return None
         return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now)
 
     def estimate(self, messages: tuple[Message, ...]) -> Cost:

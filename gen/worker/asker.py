@@ -218,7 +218,8 @@ class Asker:
         A reservation that outlives the fence is given up; otherwise all slots would send at once when it opens.
         """
         while True:
-            await self._fence.open()
+            if not self._fence.is_open:
+                await self._fence.open()
             await client.usable()
             await client.account.reserve(cost)
             if self._fence.is_open:

@@ -164,10 +164,10 @@ class OpenChunk:
         weigh: Callable[[Outcome], Blame | None] = lambda outcome: None,
     ) -> tuple[Outcome, Decision]:
         """A reply came: it is in the journal before it is read. `weigh`: who is to blame, by what others met."""
-        if reply.status >= 300:  # truncated before it is read, so that readers of the journal see the same
-            reply = replace(reply, body=reply.body[:ERROR_BODY_BYTES])
+        # Truncated before it is read, so that readers of the journal see the same; so is the latency.
+        body = reply.body[:ERROR_BODY_BYTES] if reply.status >= 300 else reply.body
         (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
-        reply = replace(reply, latency_s=latency_s)
+        reply = Reply(reply.status, reply.headers, body, latency_s, reply.ceilings)
         headers = tuple(reply.headers.items())
         frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body, headers, place)
         kept_at = self.journal.append(frame)

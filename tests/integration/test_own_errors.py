@@ -100,7 +100,7 @@ async def test_few_descriptors_are_fewer_slots_and_a_word(tmp_path: Path, monkey
         recipe = recipe_at(tmp_path, server.url, prompts=60, in_flight=1000)
         summary = await run_in_process(recipe, crew=crew.extend)
     assert (summary.records, summary.requests) == (60, 60)
-    assert any("keeps to 7 requests in flight" in note for note in crew[0].counters.notes)
+    assert any("limited to 7 requests in flight" in note for note in crew[0].counters.notes)
 
 
 async def test_connections_are_kept_alive_by_tcp(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,8 +202,9 @@ def usage_of(usage: Any) -> Usage:
     )
 
 
-def _first(values: dict[str, Any], *names: str) -> Any:
-    return next((values[name] for name in names if values.get(name) is not None), None)
+def _first(values: dict[str, Any], name: str, other: str) -> Any:
+    found = values.get(name)
+    return values.get(other) if found is None else found
 
 
 def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]] | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from stillhouse.schemas.completion import FinishReason
@@ -34,5 +35,10 @@ def finish_of(raw: str | None, mapped: Mapping[str, FinishReason]) -> Finish:
     word = raw or ""
     if word in mapped:
         return mapped[word]
+    return _family_of(word)
+
+
+@lru_cache(maxsize=256)  # a server has a handful of words, and one comes with each answer
+def _family_of(word: str) -> Finish:
     word = re.sub(r"[^a-z0-9]+", "_", word.lower()).strip("_")
     return next((finish for finish, pattern in _FAMILIES if pattern.search(word)), "unknown")
