@@ -48,8 +48,10 @@ def test_two_hosts(case: str, tmp_path: Path) -> None:
         CASES[case](bench)
         figures = bench.figures()
     print(figures.line())
-    # How much of the limit is used is for a quiet machine to show; the command judges it.
-    assert not [fault for fault in figures.faults if "of the limit" not in fault and "idle" not in fault], figures
+    # For a quiet machine to show, and for the command to judge: how much of the limit is used, and the fullest second,
+    # for a teacher that stalls beside other tests sees at once what came meanwhile. Virtual time judges that second.
+    of_the_machine = ("of the limit", "idle", "in a second")
+    assert not [fault for fault in figures.faults if not any(words in fault for words in of_the_machine)], figures
 
 
 def test_a_request_sent_into_a_cut_link_never_arrives(tmp_path: Path) -> None:
