@@ -48,14 +48,14 @@ class PlannedFiles:
         Raises:
             SourceError: one is gone, or is not what it was.
         """
-        as_planned = {(file.url, file.size, file.etag) for file in self.found()}  # one listing, not a call for each
+        in_place = set(map(_place_of, self.found()))  # one listing, not a call for each
         for file in planned:
-            if (file.url, file.size, file.etag) not in as_planned:
+            if _place_of(file) not in in_place:
                 self.locate(file)
 
     def _searched(self, planned: PlannedFile) -> SourceFile:
         there = stat_file(planned.url, self._source)
-        if there is not None and self._is_same(planned, there):
+        if there is not None and (_place_of(planned) == _place_of(there) or self._is_same(planned, there)):
             return there
         # The file was moved, and another one may be in its place.
         try:
@@ -85,7 +85,7 @@ class PlannedFiles:
         alike = Counter((file.size, file.etag) for file in self.found())
         for file in self.found():
             planned = at.get(file.url)
-            if planned is not None and (planned.size, planned.etag) == (file.size, file.etag):
+            if planned is not None and _place_of(planned) == _place_of(file):
                 # Files written in one tick of the clock have one etag on a local disk: they may have swapped names.
                 is_certain = alike[file.size, file.etag] == 1 or planned.digest is None
                 if is_certain or planned.digest == self.digest(file):
@@ -98,7 +98,7 @@ class PlannedFiles:
         rest = [file for file in self.found() if file not in matched]
         self._digest([file for file in rest if left[file.size]])
         for file in sorted(rest, key=lambda file: file.url not in at):  # files in place with only a new etag come first
-            same = [planned for planned in left[file.size] if self._holds_the_same(planned, file)]
+            same = [planned for planned in left[file.size] if self._is_same(planned, file)]
             planned = at.get(file.url)
             if same:
                 matched[file] = planned if planned in same else same[0]
@@ -138,19 +138,20 @@ class PlannedFiles:
         with ThreadPoolExecutor(_READERS) as pool:
             list(pool.map(self.digest, files))
 
-    def _holds_the_same(self, planned: PlannedFile, file: SourceFile) -> bool:
-        if planned.digest is None:
-            return self._is_same(planned, file)
-        return planned.size == file.size and planned.digest == self.digest(file)
-
     def _is_same(self, planned: PlannedFile, file: SourceFile) -> bool:
+        """True if they hold the same; without a digest, if nothing speaks against it."""
         if planned.size != file.size:
             return False
-        if planned.digest is not None and (planned.url, planned.etag) != (file.url, file.etag):
+        if planned.digest is not None:
             return planned.digest == self.digest(file)
         if planned.url == file.url:
             return planned.etag == file.etag
         return PurePosixPath(planned.url).name == PurePosixPath(file.url).name
+
+
+def _place_of(file: PlannedFile | SourceFile) -> tuple[str, int, str]:
+    """Where it is and, as far as a listing tells, what it holds."""
+    return file.url, file.size, file.etag
 
 
 def changed(planned: PlannedFile, now: SourceFile) -> SourceError:
