@@ -25,8 +25,7 @@ from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner, Wait
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner
 from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
@@ -90,10 +89,6 @@ class Driver:
         self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command resumes")
         self._sent = (0, 0)
         """Requests and retries."""
-        self._known = 0
-        """Generations planned so far."""
-        self._waits_for: Wait | None = None
-        """What must happen before more can be planned; None: nothing more will be."""
         self._started = time.monotonic()
         self._said: set[str] = set()
 
@@ -108,15 +103,13 @@ class Driver:
                 store_last_run(self._store, self._recipe)
                 self._note_passed_over()
             stack.enter_context(kept_card(self._store, self._card))
-            planner = self._planner()
-            self._plan_on(planner)
-            opened = [each.plan.generation for each in planner.generations if not each.is_sealed]
-            if opened:
-                crew = stack.enter_context(self._crew(opened))
+            planning = Planning(self._planner())
+            if planning.opened:
+                crew = stack.enter_context(self._crew(planning))
                 stack.enter_context(_signals(self._on_signal))
                 lock.report_to(crew.hold)
                 try:
-                    self._watch(crew, planner)
+                    self._watch(crew, planning)
                 finally:
                     lock.report_to(None)
                     crew.dismiss()
@@ -159,16 +152,9 @@ class Driver:
             return RetryPlanner(self._store, self._recipe, kinds=self._retry)
         return SourcePlanner(self._store, self._recipe, limit=self._limit)
 
-    def _plan_on(self, planner: Planner) -> None:
-        """Plan what can be planned now."""
-        while isinstance(step := planner.step(), Plan):
-            pass
-        self._waits_for = step
-        self._known = len(planner.generations)
-
     @contextmanager
-    def _crew(self, opened: Sequence[int]) -> Iterator["Crew"]:
-        """Ray, the simulators, and a crew that works on the opened generations."""
+    def _crew(self, planning: Planning) -> Iterator["Crew"]:
+        """Ray, the simulators, and a crew that works on the open generations."""
         # Ray takes a second to import, and a finished run needs none.
         from stillhouse.cluster.runtime import connected, cpus, this_node
 
@@ -193,16 +179,16 @@ class Driver:
             node = this_node() if simulated else None
 
             workers = _workers(recipe, cpus=cpus())
-            yield Crew(recipe, opened=opened, known=self._known, workers=workers, node=node)
+            yield Crew(recipe, opened=planning.opened, known=planning.known, workers=workers, node=node)
 
-    def _watch(self, crew: "Crew", planner: Planner) -> None:
+    def _watch(self, crew: "Crew", planning: Planning) -> None:
         """Until every worker has ended; then raise what stopped them, if anything did."""
         stopped_at: float | None = None
         while crew.working:
             stats = crew.stats()
             if stats is not None:
                 self._take_in(stats)
-                self._plan_with(crew, planner, stats)
+                self._plan_with(crew, planning, stats)
             crew.tend(self._display)
             for end in crew.ends:
                 if end.kind not in ("done", "stopped"):
@@ -228,16 +214,16 @@ class Driver:
         if stats.error is not None:
             self._stop_for(_ERRORS[stats.exit_code](stats.error))
 
-    def _plan_with(self, crew: "Crew", planner: Planner, stats: QueueStats) -> None:
+    def _plan_with(self, crew: "Crew", planning: Planning, stats: QueueStats) -> None:
         """Continue planning once its condition is met, and notify the queue of new plans."""
-        if stats.known < self._known or self._waits_for is None:
-            if (stats.known, stats.last) != (self._known, self._waits_for is None):
-                crew.planned(last=self._waits_for is None)
-        elif stats.planned and (self._waits_for.until == "indexed" or stats.all_sealed) and not self._stop.is_set():
-            try:
-                self._plan_on(planner)
-            except StillhouseError as error:
-                self._stop_for(error)
+        match planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed):
+            case "tell":
+                crew.planned(last=planning.is_over)
+            case "advance" if not self._stop.is_set():
+                try:
+                    planning.advance()
+                except StillhouseError as error:
+                    self._stop_for(error)
 
     def _say(self, notes: Sequence[str]) -> None:
         """Show what workers report, each note once."""

@@ -17,8 +17,7 @@ from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner, Wait
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
@@ -63,10 +62,10 @@ async def run_in_process(
             planner: Planner = SourcePlanner(store, recipe, limit=limit)
             if retry is not None:
                 planner = RetryPlanner(store, recipe, kinds=retry)
-            waits = plan_on(planner)
-            if any(not each.is_sealed for each in planner.generations):
+            planning = Planning(planner)
+            if planning.opened:
                 ready = await _with_simulators(recipe, stack)
-                crew_now = await _Crew.start(store, ready, planner, waits, workers=workers, stack=stack)
+                crew_now = await _Crew.start(store, ready, planning, workers=workers, stack=stack)
                 if crew is not None:
                     crew(crew_now.workers)
                 try:
@@ -79,22 +78,13 @@ async def run_in_process(
     return summarise(store).model_copy(update=update)
 
 
-def plan_on(planner: Planner) -> Wait | None:
-    """Plan what can be planned now; what to wait for, None where nothing will follow."""
-    while isinstance(step := planner.step(), Plan):
-        pass
-    return step
-
-
 class _Crew:
     """A run's queue and workers."""
 
     queue: PromptQueue
 
-    def __init__(self, store: Store, planner: Planner, waits: Wait | None, workers: list[Worker]) -> None:
-        self._store = store
-        self._planner = planner
-        self._waits = waits
+    def __init__(self, planning: Planning, workers: list[Worker]) -> None:
+        self._planning = planning
         self.workers = workers
 
     @classmethod
@@ -102,8 +92,7 @@ class _Crew:
         cls,
         store: Store,
         recipe: Recipe,
-        planner: Planner,
-        waits: Wait | None,
+        planning: Planning,
         *,
         workers: int,
         stack: AsyncExitStack,
@@ -124,7 +113,7 @@ class _Crew:
             )
             for number in range(workers)
         ]
-        crew = cls(store, planner, waits, hands)
+        crew = cls(planning, hands)
         crew.queue = queue
         return crew
 
@@ -158,11 +147,12 @@ class _Crew:
 
     async def _plan_on(self) -> None:
         """Plan on once what has to happen first did, as the driver does."""
-        stats, known = await self.queue.stats(), len(self._planner.generations)
-        if stats.known < known or (self._waits is None and not stats.last):
-            await self.queue.planned(last=self._waits is None)
-        elif self._waits is not None and stats.planned and (self._waits.until == "indexed" or stats.all_sealed):
-            self._waits = plan_on(self._planner)
+        stats, planning = await self.queue.stats(), self._planning
+        due = planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed)
+        if due == "tell":
+            await self.queue.planned(last=planning.is_over)
+        elif due == "advance":
+            planning.advance()
 
 
 async def _with_simulators(recipe: Recipe, stack: AsyncExitStack) -> Recipe:

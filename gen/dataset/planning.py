@@ -58,6 +58,42 @@ class Planner(Protocol):
         ...
 
 
+class Planning:
+    """A run's planner between its steps: what it waits for, and what the run's queue has yet to be told."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._waits_for: Wait | None = None
+        self.advance()
+
+    @property
+    def known(self) -> int:
+        """Generations planned so far."""
+        return len(self._planner.generations)
+
+    @property
+    def opened(self) -> list[int]:
+        """The generations that are not sealed, as of the last step."""
+        return [each.plan.generation for each in self._planner.generations if not each.is_sealed]
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more will be planned."""
+        return self._waits_for is None
+
+    def advance(self) -> None:
+        """Plan whatever can be planned now; raises what `Planner.step` does."""
+        while isinstance(step := self._planner.step(), Plan):
+            pass
+        self._waits_for = step
+
+    def due(self, *, known: int, last: bool, indexed: bool, sealed: bool) -> Literal["tell", "advance"] | None:
+        """What to do now, by what the queue knows and how far its generations are; None: wait."""
+        if known < self.known or self._waits_for is None:
+            return "tell" if (known, last) != (self.known, self.is_over) else None
+        return "advance" if indexed and (self._waits_for.until == "indexed" or sealed) else None
+
+
 class SourcePlanner:
     """For `run`: finishes open generations, plans new source rows, then additional samples.
 

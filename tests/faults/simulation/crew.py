@@ -16,10 +16,8 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, NoMore, Renewal, Unreachable, Wait
-from stillhouse.gen.dataset import planning
-from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.planning import Planner, Planning
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused, StillhouseError
 from stillhouse.gen.limits.shares import LEASE_S, Lease, Report
@@ -31,13 +29,6 @@ from .services import Services
 STOP_GRACE_S = 30.0
 AWAY_S = 30.0
 CALL_TIMEOUT_S = 10.0
-
-
-def plan_on(planner: planning.Planner) -> planning.Wait | None:
-    """Plan what can be planned now; what to wait for, None where nothing will follow."""
-    while isinstance(step := planner.step(), Plan):
-        pass
-    return step
 
 
 class Line:
@@ -139,14 +130,11 @@ class Crew:
     queue: Actor
     limiter: Actor
 
-    def __init__(self, services: Services, planner: planning.Planner, *, tenure: Tenure) -> None:
+    def __init__(self, services: Services, planner: Planner, *, tenure: Tenure) -> None:
         self._services = services
         self._tenure = tenure
-        self._planner = planner
-        self._waits = plan_on(planner)
-        generations = read_generations(services.store)
-        self._opened = [each.plan.generation for each in generations if not each.is_sealed]
-        self._known_at_start = self._known = len(generations)
+        self._planning = Planning(planner)
+        self._opened, self._known_at_start = self._planning.opened, self._planning.known
         self._error: StillhouseError | None = None
         self._hands: list[_Hand] = []
         self._ends: list[End] = []
@@ -228,13 +216,13 @@ class Crew:
 
     async def _plan_with(self, queue: PromptQueue, stats: QueueStats) -> None:
         """As `cluster.driver` does."""
-        if stats.known < self._known or self._waits is None:
-            if (stats.known, stats.last) != (self._known, self._waits is None):
-                await queue.planned(last=self._waits is None)
-        elif stats.planned and (self._waits.until == "indexed" or stats.all_sealed) and not self._stopping:
+        planning = self._planning
+        due = planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed)
+        if due == "tell":
+            await queue.planned(last=planning.is_over)
+        elif due == "advance" and not self._stopping:
             try:
-                self._waits = plan_on(self._planner)
-                self._known = len(read_plans(self._services.store))
+                planning.advance()
             except StillhouseError as error:
                 self._error = self._error or error
 
