@@ -107,7 +107,7 @@ def answer(held: OpenChunk, ordinal: int, body: bytes, *, status: int = 200, at:
     """Ask a sample and have it answered so."""
     held.sent(ordinal, at=at)
     reply = Reply(status, {}, body)
-    held.answered(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9", read=held.teacher(ordinal).read)
+    held.answered(held.received(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9"))
 
 
 def chunk_of(tmp_path: Path, rows: list[Any], **changes: Any) -> tuple[Recipe, OpenChunk]:

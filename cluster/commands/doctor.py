@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -206,7 +205,7 @@ async def _asked(
     except Lost as error:
         return [Finding(name=name, state="fail", said=f"{url}: {error} (one request sent)", mend=_MEND[None])]
     took_s = time.monotonic() - at
-    outcome = api.read(replace(reply, latency_s=took_s))
+    outcome = api.read(reply._replace(latency_s=took_s))
     if isinstance(outcome, Completion):
         said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s (one request sent)"
         found = Finding(name=name, state="ok", said=said)

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.gen.limits.concurrency import Adaptive, Replies
 from stillhouse.schemas.teacher import Limits
@@ -243,8 +243,7 @@ class Ledger:
         self._shares.pop(worker, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What one request uses up."""
 
     input: float

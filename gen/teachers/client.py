@@ -19,7 +19,6 @@ from stillhouse.gen.teachers.retry import Blame
 from stillhouse.gen.teachers.signals import KEPT_HEADERS, ceilings_of, passed_on
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.prompt import Message
 
 
 class TeacherClient:
@@ -72,6 +71,8 @@ class TeacherClient:
 
     async def usable(self) -> None:
         """Wait until an endpoint may be asked; callers must not hold any of the account's share."""
+        if not self._turn.locked() and self._endpoints.wait_s(now=self._clock.monotonic()) <= 0.0:
+            return
         async with self._turn:  # one waits for a closed circuit, not a thousand
             while (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
                 self._served.clear()
@@ -122,7 +123,7 @@ class TeacherClient:
 
     def _kept(self, reply: Reply) -> dict[str, str]:
         headers = reply.headers
-        kept = {name: value for name in KEPT_HEADERS if (value := headers.get(name)) is not None}
+        kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
         if reply.status >= 300:
             kept |= passed_on(headers)
         said = "\n".join(kept.values())
@@ -139,15 +140,11 @@ class TeacherClient:
             return None
         return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now)
 
-    def estimate(self, messages: tuple[Message, ...]) -> Cost:
-        """Expected usage of asking this."""
-        return self.estimator.estimate(sum(len(content) for _, content in messages))
-
-    def learn(self, messages: tuple[Message, ...], completion: Completion) -> Cost | None:
-        """The answer's usage, if stated; remembered for later estimates."""
+    def learn(self, chars: int, completion: Completion) -> Cost | None:
+        """The usage of an answer to a prompt of so many characters, if stated; remembered for later estimates."""
         usage = completion.usage
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         used = Cost(usage.input_tokens, usage.output_tokens)
-        self.estimator.learn(sum(len(content) for _, content in messages), used)
+        self.estimator.learn(chars, used)
         return used

@@ -4,6 +4,7 @@ A header may be wrong: the bytes decide.
 """
 
 import codecs
+import functools
 import json
 import re
 import zlib
@@ -59,14 +60,21 @@ def in_utf8(body: bytes, content_type: str) -> bytes:
     """The body converted to UTF-8 if its first bytes or `content-type` name another charset; otherwise unchanged."""
     if b"\0" in body[:4] or body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _recoded(body, json.detect_encoding(body))
-    named = _CHARSET.search(content_type)
-    if named is None or named[1].lower() in ("utf-8", "utf8", "us-ascii"):
+    charset = _charset_of(content_type)
+    if charset is None:
         return body
     try:
         body.decode("utf-8")  # valid UTF-8 is UTF-8, whatever the header says: servers name a charset out of habit
     except UnicodeDecodeError:
-        return _recoded(body, named[1])
+        return _recoded(body, charset)
     return body
+
+
+@functools.lru_cache(maxsize=100)
+def _charset_of(content_type: str) -> str | None:
+    """The charset that it names, where that is not UTF-8."""
+    named = _CHARSET.search(content_type)
+    return None if named is None or named[1].lower() in ("utf-8", "utf8", "us-ascii") else named[1]
 
 
 def _recoded(body: bytes, charset: str) -> bytes:

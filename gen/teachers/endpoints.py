@@ -59,6 +59,9 @@ class Endpoints:
 
     def wait_s(self, *, now: float) -> float:
         """Seconds until one may be tried; 0.0: now."""
+        for endpoint in self.all:
+            if not (endpoint.not_served or endpoint.suspected):
+                return 0.0
         return max(0.0, min(self._free_at(endpoint, now) for endpoint in self.all) - now)
 
     @staticmethod

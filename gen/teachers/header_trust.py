@@ -41,6 +41,8 @@ class HeaderTrust:
 
     def answered(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
         """The ceilings of an answer that are believed, plus those that revoke earlier ones."""
+        if not ceilings and not self._states:
+            return {}
         said = {name: self._believed(name, ceiling, now=now) for name, ceiling in ceilings.items()}
         return said | {
             name: self._lied(name, state, now=now)

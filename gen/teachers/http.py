@@ -1,4 +1,4 @@
-"""The one module that speaks HTTP: a `Transport` with httpx's interface over aiohttp's connections.
+"""The one module that speaks HTTP: a `Transport` over aiohttp's connections, with httpx's TLS settings.
 
 Redirects are not followed: a 3xx is a reply. TLS is always verified. Proxies and TLS are settled by `prepare`, before
 the first request; after that every exception is NotSent or Lost.
@@ -6,17 +6,17 @@ the first request; after that every exception is NotSent or Lost.
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
+from yarl import URL
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
@@ -50,17 +50,17 @@ class HttpTransport:
     """Keeps connections to any number of hosts; one per event loop.
 
     The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
-    of slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies,
-    auth), which would cost as much again as the request itself. The environment's proxies are honoured and looked up
-    once for each URL: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
+    of slots and sockets. httpx's own pool costs O(connections) a request, and its layers, even over aiohttp's pool, a
+    tenth of a request's CPU. The environment's proxies are honoured and looked up once for each URL: aiohttp's
+    `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
     """
 
     def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._connect_timeout_s = connect_timeout_s
-        self._transports: dict[str | None, AiohttpTransport] = {}
         self._proxies: dict[str, str | None] = {}
         self._routes: dict[str, _Route] = {}
         self._tls: ssl.SSLContext | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     def prepare(self, urls: Iterable[str]) -> None:
         """Resolve how to reach these URLs, so that problems surface before anything is asked.
@@ -84,84 +84,87 @@ class HttpTransport:
             self.prepare([url])
         try:
             route = self._routes.get(url)
-            if route is None or route.given is not headers:
-                route = self._routes[url] = self._route(url, headers)
-            extensions = {"timeout": {"pool": min(self._connect_timeout_s, timeout_s / 2)}}
+            if route is None or route.given is not headers or route.timeout_s != timeout_s:
+                route = self._routes[url] = self._route(url, headers, timeout_s)
+            if self._session is None:
+                assert self._tls is not None
+                self._session = _session(self._tls)
             async with asyncio.timeout(timeout_s):
-                return await _exchange(route.transport, _Post(route, body, extensions))
-        except TimeoutError:
-            raise Lost(f"no whole reply within timeout_s ({timeout_s:g} s); raise it", deadline=True) from None
+                return await _exchange(self._session, route, body)
         except (NotSent, Lost):
             raise
-        except httpx.TransportError as error:
-            raise _translated(error, error.__cause__) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _translated(error, error) from None
-        except (ValueError, httpx.InvalidURL) as error:  # no name to look up (UnicodeError), no URL to connect to
+        except aiohttp.ClientError as error:  # its own time-outs are TimeoutErrors too
+            raise _translated(error) from None
+        except TimeoutError:
+            raise Lost(f"no whole reply within timeout_s ({timeout_s:g} s); raise it", deadline=True) from None
+        except OSError as error:
+            raise _translated(error) from None
+        except ValueError as error:  # no name to look up (UnicodeError), no URL to connect to
             raise NotSent(f"can't connect to {url}: {type(error).__name__}: {error}") from None
         except Exception as error:  # any exception belongs to this request; none may end a worker
             raise Lost(f"{type(error).__name__}: {error}") from error
 
-    def _route(self, url: str, headers: Mapping[str, str]) -> "_Route":
+    def _route(self, url: str, headers: Mapping[str, str], timeout_s: float) -> "_Route":
+        # `connect` covers all of name lookup, connection and TLS; the deadline of the whole is the caller's.
+        connecting = aiohttp.ClientTimeout(connect=min(self._connect_timeout_s, timeout_s / 2))
         proxy = self._proxies[url]
-        if proxy not in self._transports:
-            assert self._tls is not None
-            self._transports[proxy] = AiohttpTransport(
-                verify=self._tls, client=self._session, proxy=None if proxy is None else httpx.Proxy(proxy)
-            )
-        return _Route(str(httpx.URL(url)), self._transports[proxy], headers, CIMultiDict(headers))
-
-    def _session(self) -> aiohttp.ClientSession:
-        assert self._tls is not None
-        return _session(self._tls)
+        return _Route(
+            URL(url), headers, CIMultiDict(headers), timeout_s, connecting, None if proxy is None else URL(proxy)
+        )
 
     async def close(self) -> None:
         """Close all connections."""
-        for transport in self._transports.values():
-            await transport.aclose()
+        if self._session is not None:
+            await self._session.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
     """The common part of requests to a URL: how to reach it, and their headers."""
 
-    url: str
-    transport: AiohttpTransport
+    url: URL
     given: Mapping[str, str]
     headers: CIMultiDict[str]
+    timeout_s: float
+    connecting: aiohttp.ClientTimeout
+    proxy: URL | None
 
 
-class _Post(httpx.Request):
-    """A POST of a route, without parsing again what its requests have in common: that is half of httpx's own cost."""
-
-    def __init__(self, route: _Route, body: bytes, extensions: dict[str, Any]) -> None:
-        shared: Any = route  # aiohttp takes its own kind of headers, and any URL, as they are
-        self.method = "POST"
-        self.url, self.headers = shared.url, shared.headers
-        self.extensions = extensions
-        self._content = body
-
-
-async def _exchange(transport: AiohttpTransport, request: httpx.Request) -> Reply:
-    response = await transport.handle_async_request(request)
+async def _exchange(session: aiohttp.ClientSession, route: _Route, body: bytes) -> Reply:
+    response = await session.request(
+        "POST",
+        route.url,
+        headers=route.headers,
+        data=body,
+        allow_redirects=False,
+        auto_decompress=False,
+        compress=False,
+        timeout=route.connecting,
+        proxy=route.proxy,
+    )
     try:
-        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers.raw}
         parts: list[bytes] = []
         size = 0
-        async for part in response.stream:  # type: ignore[union-attr]
+        while part := await response.content.readany():
             parts.append(part)
             size += len(part)
             if size > MAX_REPLY_BYTES:
                 raise Lost(_TOO_LARGE)
         body = parts[0] if len(parts) == 1 else b"".join(parts)
+        headers = {_name(name): value.decode("latin-1") for name, value in response.raw_headers}
         encoding = headers.get("content-encoding")
         if encoding is not None and not is_plain(encoding):
             body = decoded(body, encoding, max_bytes=MAX_REPLY_BYTES)
-        return Reply(response.status_code, headers, body)
+        return Reply(response.status, headers, body)
     except TooLarge:
         raise Lost(_TOO_LARGE) from None
     finally:
-        await response.aclose()
+        response.release()  # closes the connection unless the whole reply was read
+
+
+@functools.lru_cache(maxsize=1000)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()
 
 
 _TOO_LARGE = f"the reply is larger than {MAX_REPLY_BYTES >> 20} MiB"
@@ -211,18 +214,17 @@ _TCP_OPTIONS = {
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
-def _translated(error: Exception, cause: BaseException | None) -> NotSent | Lost:
-    """httpx-aiohttp names a cut connection ConnectTimeout, so what happened is read from aiohttp's own error."""
-    words = f"{type(cause or error).__name__}: {error}"
-    if isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientConnectorSSLError):
-        words = f"can't connect to {cause.host}:{cause.port} ({_system_words(cause.os_error)})"
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+def _translated(error: Exception) -> NotSent | Lost:
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientConnectorSSLError):
+        words = f"can't connect to {error.host}:{error.port} ({_system_words(error.os_error)})"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return NotSent(words, certificate=True)
-    if isinstance(cause, _NO_CONNECTION):
+    if isinstance(error, _NO_CONNECTION):
         return NotSent(words)
-    if isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS:
-        return NotSent(f"no file descriptor is left for a connection ({os.strerror(cause.errno)})")
-    if cause is not None and isinstance(cause.__cause__, aiohttp.ClientConnectionResetError):
+    if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+        return NotSent(f"no file descriptor is left for a connection ({os.strerror(error.errno)})")
+    if isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
         # Raised before the first write to a connection that the other side has closed since its last use.
         return NotSent(f"{words}: the connection was closed before")
     return Lost(words)

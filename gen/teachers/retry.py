@@ -115,6 +115,8 @@ class Pause:
     """The key or the address, not money: worth one more look at the secret."""
 
 
+SETTLED = Settled()
+
 Decision: TypeAlias = Settled | Again | GiveUp | Pause
 
 
@@ -157,7 +159,7 @@ def decide(
     on = None if blame is None else blame.on
     match outcome:
         case Completion() | Policy():
-            return Settled()
+            return SETTLED
         case TooLong():
             return GiveUp("too_long", outcome.message, outcome.status)
         case BadRequest():

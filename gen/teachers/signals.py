@@ -30,7 +30,9 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.transport import Reply
 
-KEPT_HEADERS = ("content-type", "date", "retry-after", "retry-after-ms", "x-amzn-errortype", "x-should-retry")
+KEPT_HEADERS = frozenset(
+    ("content-type", "date", "retry-after", "retry-after-ms", "x-amzn-errortype", "x-should-retry")
+)
 """Headers that an outcome may depend on, and all that the journal keeps: a reply means the same to the worker that
 received it and to one that finds it in a journal. `date` is the server's clock, for a `retry-after` that is a date."""
 LIMIT_STANDS_S = 300.0
@@ -106,6 +108,7 @@ _LIMITS: tuple[tuple[Resource, str, str], ...] = (
     ("requests", "x-ratelimit-remaining", "x-ratelimit-reset"),
 )
 """(resource, remaining, reset): OpenAI's, Fireworks', Anthropic's, Together's and OpenRouter's."""
+_REMAINING = frozenset(remaining for _, remaining, _ in _LIMITS)
 _EPOCH_S, _EPOCH_MS = 1e9, 1e11
 """Numbers above these are timestamps, not durations, in seconds or milliseconds."""
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6}(?:\.\d{1,9})?)ms)?")
@@ -272,6 +275,8 @@ def ceilings_of(headers: Mapping[str, str], *, age_s: float, refused: bool = Fal
     limit. Nothing left counts as one in that time, because only an answer can show that there is more. A limit without
     a reset is per minute, and applies once it is hit.
     """
+    if _REMAINING.isdisjoint(headers):
+        return {}
     found: dict[Resource, Ceiling] = {}
     for resource, remaining, reset in _LIMITS:
         if (value := headers.get(remaining)) is None:

@@ -5,8 +5,8 @@ teacher may have worked, and billed).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 
@@ -27,9 +27,8 @@ class Lost(Exception):
         self.deadline = deadline
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole response."""
+class Reply(NamedTuple):
+    """A whole response. A named tuple, for three are made per answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -37,7 +36,7 @@ class Reply:
     body: bytes
     latency_s: float = 0.0
     """Seconds from the request's first byte to the reply's last."""
-    ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
+    ceilings: Mapping[Resource, Ceiling] = MappingProxyType({})
     """What its headers leave of the account's limits."""
 
 

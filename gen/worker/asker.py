@@ -8,7 +8,7 @@ import asyncio
 import functools
 import itertools
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
@@ -41,6 +41,7 @@ LACKING = 3
 STARTING_PAUSE_S = 1.0
 """Pause of the account after a 429 that does not say how long."""
 
+_T = TypeVar("_T")
 _Work: TypeAlias = tuple[Held, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
 
@@ -169,7 +170,8 @@ class Asker:
 
     async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
         prompt, client = held.open.prompt(ordinal), self._client(held, ordinal)
-        cost = client.estimate(prompt.messages)
+        chars = sum([len(content) for _, content in prompt.messages])
+        cost = client.estimator.estimate(chars)
         tally, waits_from = self.counters.of(client.teacher.name), self._clock.monotonic()
         await self._reserved(client, cost)
         tally.lease_wait_s += self._clock.monotonic() - waits_from
@@ -201,7 +203,7 @@ class Asker:
             latency_s = self._clock.monotonic() - sent_at
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
-            used = self._heard(client, endpoint, outcome, prompt.messages, latency_s=latency_s, spared=spared)
+            used = self._heard(client, endpoint, outcome, chars, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
@@ -234,14 +236,6 @@ class Asker:
         place = client.interpreter.place
         held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
         outcome: Overload | Ambiguous
-        blame: Blame | None = None
-
-        def weigh(outcome: Outcome) -> Blame | None:
-            nonlocal blame
-            prompt = (held.open.chunk.id, ordinal // held.open.samples)
-            blame = client.weigh(prompt, outcome, endpoint=endpoint, sent_at=start)
-            return blame
-
         try:
             reply = await client.post(endpoint, body)
         except NotSent as error:
@@ -262,32 +256,39 @@ class Asker:
             )
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
+        received = await self._kept(
+            functools.partial(
+                held.open.received,
+                ordinal,
+                reply,
+                at=at,
+                latency_s=latency_s,
+                endpoint=endpoint.host,
+                place=place,
+            )
+        )
+        prompt = (held.open.chunk.id, ordinal // held.open.samples)
+        blame = client.weigh(prompt, received.outcome, endpoint=endpoint, sent_at=start)
+        decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
+        if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
+            client.account.told(reply.ceilings)
+        return received.outcome, decision, blame
+
+    async def _kept(self, keep: Callable[[], _T]) -> _T:
+        """Keep what was paid for; on a full disk, try again while the worker stops: there may be room by then."""
         while True:
             try:
-                read, decision = held.open.answered(
-                    ordinal,
-                    reply,
-                    at=at,
-                    latency_s=latency_s,
-                    endpoint=endpoint.host,
-                    read=client.interpreter.read,
-                    place=place,
-                    weigh=weigh,
-                )
-            except StoreAway as error:  # a full disk may have room again before a stopping worker ends
+                return keep()
+            except StoreAway as error:
                 self._host.fail(error)
                 await asyncio.sleep(1.0)
-                continue
-            if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
-                client.account.told(reply.ceilings)
-            return read, decision, blame
 
     def _heard(
         self,
         client: TeacherClient,
         endpoint: Endpoint,
         outcome: Outcome,
-        messages: Any,
+        chars: int,
         *,
         latency_s: float,
         spared: bool,
@@ -303,7 +304,7 @@ class Asker:
             if client.interpreter.wants_logprobs and outcome.logprobs is None:
                 self._lacks_logprobs(client)
             account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
-            return client.learn(messages, outcome)
+            return client.learn(chars, outcome)
         counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
         if spared:
             return Cost(0, 0)

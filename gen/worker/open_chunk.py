@@ -6,9 +6,9 @@ they left it in, minus the requests in flight.
 
 import hashlib
 import struct
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -19,6 +19,7 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload
 from stillhouse.gen.teachers.retry import (
     MAX_DEATHS,
+    SETTLED,
     Again,
     Blame,
     Decision,
@@ -58,6 +59,7 @@ class Settlement:
     teacher: str
     endpoint: str
     prompt: Hashable
+    """None of a record."""
     reason: str | None
     """Why it is rejected or a Failure; None: a record."""
     words: str = ""
@@ -68,6 +70,19 @@ class Settlement:
     settled: bool = True
     """False if the reply was useless and the sample is asked again."""
     ordinal: int = -1
+
+
+class Received(NamedTuple):
+    """A reply that is in the journal, and what it says."""
+
+    frame: Frame
+    place: Place
+    outcome: Outcome
+
+
+_UNTRIED = Tries()
+_ONCE = Tries(attempts=1)
+"""Of samples that have no entry of their own; never changed."""
 
 
 class OpenChunk:
@@ -85,8 +100,12 @@ class OpenChunk:
         self._outcomes: dict[int, Outcome] = {}
         """Parsed settled answers, of at most `REMEMBERED_BYTES` of replies."""
         self._remembered_bytes = 0
+        self._first: set[int] = set()
+        """Samples in flight for the first time, which is nearly all there is to say of them."""
         self._tries: dict[int, Tries] = {}
-        """Of samples that were tried more than once, or are being tried."""
+        """Of samples of which there is more to say than that they were asked once."""
+        self._records: dict[tuple[str, str], Settlement] = {}
+        """The settlement of every record of a teacher and endpoint: they are alike."""
         self.had_owners = False
         """True if others worked on it before."""
         self._settled = bytearray(count)
@@ -113,7 +132,16 @@ class OpenChunk:
 
     def tries(self, ordinal: int) -> Tries:
         """What has been tried."""
-        return self._tries.get(ordinal) or Tries(attempts=1 if self._settled[ordinal] else 0)
+        if (tries := self._tries.get(ordinal)) is not None:
+            return tries
+        return _ONCE if self._settled[ordinal] or ordinal in self._first else _UNTRIED
+
+    def _tried(self, ordinal: int) -> Tries:
+        """The sample's own entry, to be changed."""
+        if (tries := self._tries.get(ordinal)) is None:
+            tries = self._tries[ordinal] = Tries(attempts=1 if ordinal in self._first else 0)
+            self._first.discard(ordinal)
+        return tries
 
     def samples_of(self, number: int) -> Iterable[int]:
         """The samples that are asked of the chunk's prompt with this number."""
@@ -131,7 +159,10 @@ class OpenChunk:
             StoreAway: the journal can't be written; the attempt must not be sent.
         """
         self.journal.append(Frame(Kind.SENT, ordinal, at, endpoint=endpoint, teacher=place))
-        self._tries.setdefault(ordinal, Tries()).attempts += 1
+        if ordinal in self._tries or ordinal in self._first:
+            self._tried(ordinal).attempts += 1
+        else:
+            self._first.add(ordinal)
 
     def unanswered(
         self,
@@ -151,34 +182,36 @@ class OpenChunk:
             self._note_decision(frame, decision, None)
         return decision
 
-    def answered(
-        self,
-        ordinal: int,
-        reply: Reply,
-        *,
-        at: float,
-        latency_s: float,
-        endpoint: str,
-        read: Callable[[Reply], Outcome],
-        place: int | None = None,
-        weigh: Callable[[Outcome], Blame | None] = lambda outcome: None,
-    ) -> tuple[Outcome, Decision]:
-        """A reply came: it is in the journal before it is read. `weigh`: who is to blame, by what others met."""
+    def received(
+        self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
+    ) -> Received:
+        """A reply came: it is in the journal before it is read. `answered` says what follows from it.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
         # Truncated before it is read, so that readers of the journal see the same; so is the latency.
         body = reply.body[:ERROR_BODY_BYTES] if reply.status >= 300 else reply.body
         (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
-        reply = Reply(reply.status, reply.headers, body, latency_s, reply.ceilings)
         headers = tuple(reply.headers.items())
-        frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, reply.body, headers, place)
+        frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body, headers, place)
         kept_at = self.journal.append(frame)
-        outcome = read(reply)
-        blame = weigh(outcome)
+        kept = Reply(reply.status, reply.headers, body, latency_s)
+        return Received(frame, kept_at, self.teacher(ordinal, place).read(kept))
+
+    def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
+        """What follows from a reply. `blame`: who is to blame for a refusal, by what others met.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        frame, kept_at, outcome = received
         decision = self._judge(frame, outcome, kept_at, blame)
         self._note_decision(frame, decision, blame)
-        if self.answers[ordinal] is kept_at and self._remembered_bytes + len(reply.body) <= REMEMBERED_BYTES:
-            self._outcomes[ordinal] = outcome
-            self._remembered_bytes += len(reply.body)
-        return outcome, decision
+        if self.answers[frame.ordinal] is kept_at and self._remembered_bytes + len(frame.body) <= REMEMBERED_BYTES:
+            self._outcomes[frame.ordinal] = outcome
+            self._remembered_bytes += len(frame.body)
+        return decision
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
         """Parse the settled answer in this frame."""
@@ -223,7 +256,12 @@ class OpenChunk:
 
     def _judge(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
         ordinal = frame.ordinal
-        tries = self._tries.setdefault(ordinal, Tries())
+        if isinstance(outcome, Completion) and ordinal in self._first:  # nearly always
+            self._first.discard(ordinal)
+            self._settle(ordinal, place, SETTLED)
+            self.settlements.append(self._settlement(frame, outcome, SETTLED))
+            return SETTLED
+        tries = self._tried(ordinal)
         note(outcome, tries, endpoint=frame.endpoint, blame=blame)
         teacher = self.teacher(ordinal, frame.teacher).teacher
         decision = decide(
@@ -243,20 +281,21 @@ class OpenChunk:
 
     def _settlement(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp) -> Settlement:
         teacher = self.teacher(frame.ordinal, frame.teacher)
-        prompt = self.prompt(frame.ordinal)
+        name, prompt = teacher.teacher.name, self.prompt(frame.ordinal)
         reason: str | None = "refused"
         words = word = ""
         if isinstance(decision, GiveUp):
             reason, words = decision.kind, f"HTTP {decision.status}: {decision.message}"
         elif isinstance(outcome, Completion):
             reason, word = reject_reason(outcome, prompt), outcome.finish_reason_raw or ""
-            words = f"finish_reason {word!r}"
+            if reason is not None:
+                words = f"finish_reason {word!r}"
         if reason is None:
-            return Settlement(teacher.teacher.name, frame.endpoint, prompt.key, None, ordinal=frame.ordinal)
+            if (record := self._records.get((name, frame.endpoint))) is None:
+                record = self._records[name, frame.endpoint] = Settlement(name, frame.endpoint, None, None)
+            return record
         head = teacher.redact(" ".join(frame.body[:HEAD_BYTES].decode("utf-8", "replace").split()))
-        return Settlement(
-            teacher.teacher.name, frame.endpoint, prompt.key, reason, words, word, head, ordinal=frame.ordinal
-        )
+        return Settlement(name, frame.endpoint, prompt.key, reason, words, word, head, ordinal=frame.ordinal)
 
     def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
         self._settled[ordinal] = 1
@@ -264,8 +303,8 @@ class OpenChunk:
         self.left -= 1
         if isinstance(decision, GiveUp):
             self.given_up[ordinal] = decision
-        elif self._tries[ordinal] == Tries(attempts=1):
-            del self._tries[ordinal]  # nearly all samples: nothing to remember
+        elif self._tries.get(ordinal) == _ONCE:
+            del self._tries[ordinal]  # nothing to remember
 
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
         """Restore what earlier owners left, copying it into this journal; frames may be repeated any number of times.
@@ -298,7 +337,7 @@ class OpenChunk:
                 continue
             attempt = (frame.ordinal, frame.at)
             if attempt not in attempts:
-                self._tries.setdefault(frame.ordinal, Tries()).attempts += 1
+                self._tried(frame.ordinal).attempts += 1
             elif attempts[attempt] is None or frame.kind is Kind.SENT:
                 continue
             attempts[attempt] = frame if frame.kind is Kind.SENT else None
@@ -329,7 +368,7 @@ class OpenChunk:
                 self._cut(ordinal, died=frame.kind is Kind.DIED)
 
     def _cut(self, ordinal: int, *, died: bool) -> None:
-        tries = self._tries[ordinal]
+        tries = self._tried(ordinal)
         tries.maybe_billed += 1
         tries.deaths += died
         if tries.deaths >= MAX_DEATHS and not self._settled[ordinal]:

@@ -84,6 +84,7 @@ class Worker:
         )
         self._guard = Guard()
         self._useless: Useless | None = None
+        self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.ask.samples)
         self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
         self._untaken: list[Held] = []
         """Chunks not asked until `_useless` is resolved."""
@@ -221,8 +222,7 @@ class Worker:
             return Wait(1.0)
 
     def _hungry(self) -> bool:
-        chunk_size = max(1, self._recipe.prompts_per_shard * self._recipe.ask.samples)
-        return self._asker.runs_dry and len(self._held) < 8 + 4 * self._asker.slots // chunk_size
+        return self._asker.runs_dry and len(self._held) < 8 + 4 * self._asker.slots // self._chunk_samples
 
     async def _open(self, grant: Grant) -> None:
         """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""

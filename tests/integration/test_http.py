@@ -566,7 +566,6 @@ async def test_a_handshake_that_breaks_is_no_fault_of_the_certificate(http: Http
 # --- the environment
 
 
-@pytest.mark.filterwarnings("ignore:.*(BasicAuth|proxy_auth).*:DeprecationWarning")  # httpx-aiohttp's
 async def test_the_proxy_of_the_environment_is_used(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its password; NO_PROXY names what goes direct."""
     seen: list[bytes] = []

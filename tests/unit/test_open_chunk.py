@@ -91,17 +91,8 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None
     else:
         status, body = REPLIES[how]
         reply = Reply(status, {"content-type": "application/json", "retry-after": "1"}, body)
-        read = held.teacher(ordinal, place).read
-        held.answered(
-            ordinal,
-            reply,
-            at=at,
-            latency_s=0.5,
-            endpoint="host",
-            read=read,
-            place=place,
-            weigh=lambda outcome: blame(outcome, on),
-        )
+        received = held.received(ordinal, reply, at=at, latency_s=0.5, endpoint="host", place=place)
+        held.answered(received, blame=blame(received.outcome, on))
 
 
 def state(held: OpenChunk) -> list[tuple[bool, Tries, GiveUp | None, Frame | None]]:
@@ -379,20 +370,14 @@ def test_a_reply_means_the_same_live_and_in_a_journal(
 ) -> None:
     """The wait that it orders included, which no state holds."""
     held = opened(tmp_path_factory.mktemp("journal") / "0.journal")
-    seen: list[Reply] = []
-
-    def read(reply: Reply) -> Outcome:
-        seen.append(reply)
-        return held.teacher(0).read(reply)
-
     held.sent(0, at=1.0)
     status, body = REPLIES[how]
-    live, _ = held.answered(0, Reply(status, headers, body), at=1.0, latency_s=0.5, endpoint="h", read=read)
+    live = held.received(0, Reply(status, headers, body), at=1.0, latency_s=0.5, endpoint="h")
     with held.journal.path.open("rb") as file:
         _, frame = frames(file, origin="here")
     kept = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
-    assert [kept] == seen
-    assert held.teacher(0).read(kept) == live
+    assert frame == live.frame
+    assert held.teacher(0).read(kept) == live.outcome
     held.journal.remove()
 
 
@@ -417,8 +402,7 @@ def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
     long = body_of("x" * (REMEMBERED_BYTES - 2000))
     for ordinal, body in enumerate([long, long, body_of("short")]):
         held.sent(ordinal, at=float(ordinal))
-        read = held.teacher(ordinal).read
-        held.answered(ordinal, Reply(200, {}, body), at=float(ordinal), latency_s=0.5, endpoint="host", read=read)
+        held.answered(held.received(ordinal, Reply(200, {}, body), at=float(ordinal), latency_s=0.5, endpoint="host"))
     texts = []
     for ordinal in range(3):
         place = held.answers[ordinal]

@@ -192,7 +192,7 @@ def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
     recipe, held = chunk_of(tmp_path, questions(1))
     held.sent(0, at=1.0)
     reply = Reply(400, {}, b'{"error": {"message": "not this", "code": "content_filter"}}')
-    held.answered(0, reply, at=1.0, latency_s=0.1, endpoint="host", read=held.teacher(0).read)
+    held.answered(held.received(0, reply, at=1.0, latency_s=0.1, endpoint="host"))
     _, files = sealed(recipe, held)
     (row,) = files["rejected"]
     assert (row["refusal"], row["finish_reason"], row["completion"], row["input_tokens"]) == (
@@ -320,9 +320,8 @@ def test_a_record_is_of_the_teacher_that_answered(tmp_path: Path) -> None:
         place = 1 - [each.name for each in recipe.teachers].index(held.teacher(ordinal).teacher.name)
         names.append(recipe.teachers[place].name)
         held.sent(ordinal, at=1.0, endpoint="host", place=place)
-        read = held.teacher(ordinal, place).read
         reply = Reply(200, {}, body_of(f"answer {ordinal}"))
-        held.answered(ordinal, reply, at=1.0, latency_s=0.1, endpoint="host", read=read, place=place)
+        held.answered(held.received(ordinal, reply, at=1.0, latency_s=0.1, endpoint="host", place=place))
     _, files = sealed(recipe, held)
     assert [row["teacher"] for row in files["data"]] == names
     assert set(names) == {"a", "b"}

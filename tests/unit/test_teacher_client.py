@@ -466,18 +466,18 @@ async def test_who_gives_up_waiting_for_an_endpoint_holds_nobody_up() -> None:
 def test_usage_teaches_the_estimate() -> None:
     """What an answer used is returned for its settlement, and remembered."""
     asked = client()
-    before = asked.estimate(MESSAGES)
-    used = asked.learn(MESSAGES, Completion("a", "stop", "stop", usage=Usage(200, None, 20)))
+    before = asked.estimator.estimate(20)
+    used = asked.learn(20, Completion("a", "stop", "stop", usage=Usage(200, None, 20)))
     assert used == Cost(200, 20)
-    assert asked.estimate(MESSAGES).input > before.input
-    assert asked.estimate(MESSAGES).output == 20
+    assert asked.estimator.estimate(20).input > before.input
+    assert asked.estimator.estimate(20).output == 20
 
 
 def test_an_answer_without_usage_teaches_nothing() -> None:
     """The estimate stands, and the price is not known."""
     asked = client(price={"input": 1, "output": 1})
     silent = Completion("a", "stop", "stop", usage=Usage(None, None, 20))
-    assert asked.learn(MESSAGES, silent) is None
+    assert asked.learn(20, silent) is None
     assert asked.interpreter.cost_usd(silent) is None
 
 
