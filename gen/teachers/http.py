@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -21,7 +22,7 @@ from multidict import CIMultiDict
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
 from stillhouse.gen.teachers.proxies import proxy_for
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; a larger one is `Lost`."""
@@ -41,6 +42,9 @@ may take as long as it likes: while we wait for it, only probes can go unacknowl
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
 """TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""
 
+MOST_ROUTES = 1_000
+"""URLs whose routes are remembered: a teacher has one per endpoint, but each batch is looked at under its own."""
+
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables httpx reads its certificates from, if set."""
@@ -52,7 +56,7 @@ class HttpTransport:
     The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
     of slots and sockets. Requests go to httpx's transport without httpx.AsyncClient's layers (redirects, cookies,
     auth), which would cost as much again as the request itself. The environment's proxies are honoured and looked up
-    once for each URL: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
+    once for each host: aiohttp's `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
     """
 
     def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -63,32 +67,32 @@ class HttpTransport:
         self._tls: ssl.SSLContext | None = None
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Resolve how to reach these URLs, so that problems surface before anything is asked.
+        """Resolve how to reach the hosts of these URLs, so that problems surface before anything is asked.
 
         Raises:
             UsageError: the environment's proxy or certificates can't be used; names the variable.
         """
         for url in urls:
-            self._proxies[url] = proxy_for(url)
+            self._proxies[_origin(url)] = proxy_for(url)
         self._tls = self._tls or _tls()
 
-    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """Send one POST and read its whole reply within `timeout_s` seconds in all.
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
+        """Send one request and read its whole reply within `timeout_s` seconds in all.
 
         Raises:
             NotSent: no connection could be made.
             Lost: timed out, cut or too large after it was sent.
-            UsageError: see `prepare`, where that was not called for the URL.
+            UsageError: see `prepare`, where that was not called for the host.
         """
-        if url not in self._proxies:
+        url = request.url
+        route = self._routes.get(url)
+        if route is None and _origin(url) not in self._proxies:
             self.prepare([url])
         try:
-            route = self._routes.get(url)
-            if route is None or route.given is not headers:
-                route = self._routes[url] = self._route(url, headers)
+            route = route or self._new_route(url)
             extensions = {"timeout": {"pool": min(self._connect_timeout_s, timeout_s / 2)}}
             async with asyncio.timeout(timeout_s):
-                return await _exchange(route.transport, _Post(route, body, extensions))
+                return await _exchange(route.transport, _Sent(route, request, extensions))
         except TimeoutError:
             raise Lost(f"no whole reply within timeout_s ({timeout_s:g} s); raise it", deadline=True) from None
         except (NotSent, Lost):
@@ -102,14 +106,17 @@ class HttpTransport:
         except Exception as error:  # any exception belongs to this request; none may end a worker
             raise Lost(f"{type(error).__name__}: {error}") from error
 
-    def _route(self, url: str, headers: Mapping[str, str]) -> "_Route":
-        proxy = self._proxies[url]
+    def _new_route(self, url: str) -> "_Route":
+        proxy = self._proxies[_origin(url)]
         if proxy not in self._transports:
             assert self._tls is not None
             self._transports[proxy] = AiohttpTransport(
                 verify=self._tls, client=self._session, proxy=None if proxy is None else httpx.Proxy(proxy)
             )
-        return _Route(str(httpx.URL(url)), self._transports[proxy], headers, CIMultiDict(headers))
+        if len(self._routes) >= MOST_ROUTES:
+            self._routes.clear()
+        route = self._routes[url] = _Route(str(httpx.URL(url)), self._transports[proxy])
+        return route
 
     def _session(self) -> aiohttp.ClientSession:
         assert self._tls is not None
@@ -121,25 +128,34 @@ class HttpTransport:
             await transport.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Route:
-    """The common part of requests to a URL: how to reach it, and their headers."""
+    """The common part of requests to a URL: how to reach it, and the headers of the last one."""
 
     url: str
     transport: AiohttpTransport
-    given: Mapping[str, str]
-    headers: CIMultiDict[str]
+    given: Mapping[str, str] | None = None
+    headers: CIMultiDict[str] | None = None
+    """`given` as the wire takes it."""
 
 
-class _Post(httpx.Request):
-    """A POST of a route, without parsing again what its requests have in common: that is half of httpx's own cost."""
+class _Sent(httpx.Request):
+    """A request of a route, without parsing again what its requests have in common: half of httpx's own cost."""
 
-    def __init__(self, route: _Route, body: bytes, extensions: dict[str, Any]) -> None:
+    def __init__(self, route: _Route, request: HttpRequest, extensions: dict[str, Any]) -> None:
+        if route.given is not request.headers:
+            route.given, route.headers = request.headers, CIMultiDict(request.headers)
         shared: Any = route  # aiohttp takes its own kind of headers, and any URL, as they are
-        self.method = "POST"
+        self.method = request.method
         self.url, self.headers = shared.url, shared.headers
         self.extensions = extensions
-        self._content = body
+        self._content = request.body
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port, which alone decide about proxies."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 async def _exchange(transport: AiohttpTransport, request: httpx.Request) -> Reply:
