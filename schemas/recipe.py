@@ -151,7 +151,7 @@ class Ask(Strict):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Ask for log probabilities, with so many alternatives a token."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The longest answer in tokens; sent as max_completion_tokens where the teacher wants that."""
+    """The longest answer in tokens, reasoning included where the teacher counts it."""
     extra: Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)] = Field(default_factory=dict)
     """Merged into the request's body as it is."""
 

@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -79,6 +79,25 @@ def _thinking(value: object) -> object:
     )
 
 
+ProfileName: TypeAlias = Literal[
+    "auto",
+    "openai",
+    "azure",
+    "vllm",
+    "sglang",
+    "llama.cpp",
+    "ollama",
+    "openrouter",
+    "together",
+    "fireworks",
+    "groq",
+    "mistral",
+    "deepseek",
+    "xai",
+    "litellm",
+]
+"""Dialects of `openai-chat`; what each is, is in `gen.teachers.protocols.profiles`."""
+
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 
@@ -145,6 +164,8 @@ class Teacher(Strict):
     """The name in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
     """The protocol: `openai-chat`, or `simulator` for the built-in teacher."""
+    profile: ProfileName = "auto"
+    """The server's dialect of `openai-chat`; `auto` goes by the host."""
     base_url: EndpointUrl | None = None
     """Where the API stands, version included: https://host/v1."""
     endpoints: tuple[EndpointUrl, ...] = ()
@@ -162,7 +183,7 @@ class Teacher(Strict):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Real failures of one sample before it is given up; waits for limits and overload do not count."""
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] | None = None
-    """The request's field for `ask.max_tokens`; by default what the host is known to want."""
+    """With `openai-chat`: the request's field for `ask.max_tokens`; by default the one of its `profile`."""
     finish_reasons: dict[str, FinishReason] = Field(default_factory=dict)
     """This server's words for why an answer ends: `{done: stop}`; an empty word stands for a missing one."""
     thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
@@ -201,6 +222,8 @@ class Teacher(Strict):
         if self.api == "simulator":
             if self.base_url or self.endpoints or self.api_key:
                 raise ValueError("`api: simulator` starts its own server: leave out base_url, endpoints and api_key")
+            if self.profile != "auto":
+                raise ValueError("`profile` goes with `api: openai-chat`")
             return self
         if self.simulator is not None:
             raise ValueError("`simulator:` goes with `api: simulator`")
@@ -254,14 +277,6 @@ class Teacher(Strict):
             return f"simulator/{self.name}"
         hosts = ",".join(sorted({urlsplit(url).netloc for url in self.urls}))
         return f"{hosts}/{self.api_key or 'no key'}"
-
-    @property
-    def max_tokens_field(self) -> str:
-        """The request's field for the output limit: OpenAI's own hosts want `max_completion_tokens`."""
-        if self.max_tokens_as:
-            return self.max_tokens_as
-        openai = any((urlsplit(url).hostname or "").endswith(("openai.com", "openai.azure.com")) for url in self.urls)
-        return "max_completion_tokens" if openai else "max_tokens"
 
 
 def is_near(host: str) -> bool:

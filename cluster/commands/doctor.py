@@ -22,9 +22,10 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.shipping import journal_root
 from stillhouse.gen.source.files import find_files
 from stillhouse.gen.teachers.http import HttpTransport
-from stillhouse.gen.teachers.keys import redacted, resolve
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.keys import Credentials, redacted, resolve
 from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, Rate
-from stillhouse.gen.teachers.protocols import api_of
+from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.gen.worker.rows import reject_reason
 from stillhouse.schemas import __version__
@@ -192,11 +193,11 @@ async def _asked(
 ) -> list[Finding]:
     """One request, as the run would send it but for a short answer."""
     tokens = min(MOST_TOKENS, recipe.ask.max_tokens or MOST_TOKENS)
-    api = api_of(teacher, recipe.ask.model_copy(update={"max_tokens": tokens}))
-    name, at, body = f"teacher {teacher.name}", time.monotonic(), api.body(_HELLO, 0)
+    interpreter = Interpreter(teacher, recipe.ask.model_copy(update={"max_tokens": tokens}))
+    request = interpreter.protocol.request(Request(_HELLO), base_url=url, key=Credentials(key), now=time.time())
+    name, at = f"teacher {teacher.name}", time.monotonic()
     try:
-        timeout_s = min(TIMEOUT_S, teacher.timeout_s)
-        reply = await transport.post(url + api.path, body, headers=api.headers(key), timeout_s=timeout_s)
+        reply = await transport.send(request, timeout_s=min(TIMEOUT_S, teacher.timeout_s))
     except StillhouseError as error:
         return [Finding(name=name, state="fail", said=f"{url}: {error}")]
     except NotSent as error:
@@ -205,7 +206,7 @@ async def _asked(
     except Lost as error:
         return [Finding(name=name, state="fail", said=f"{url}: {error} (one request sent)", mend=_MEND[None])]
     took_s = time.monotonic() - at
-    outcome = api.read(reply._replace(latency_s=took_s))
+    outcome = interpreter.read(reply._replace(latency_s=took_s))
     if isinstance(outcome, Completion):
         said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s (one request sent)"
         found = Finding(name=name, state="ok", said=said)

@@ -9,15 +9,17 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.shares import Cost, Estimator
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.decoding import in_utf8
+from stillhouse.gen.teachers.durations import passed_on
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
 from stillhouse.gen.teachers.evidence import Evidence
 from stillhouse.gen.teachers.header_trust import HeaderTrust
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.keys import resolve, without_keys
+from stillhouse.gen.teachers.keys import Credentials, resolve, without_keys
+from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Blame
-from stillhouse.gen.teachers.signals import KEPT_HEADERS, ceilings_of, passed_on
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply, Transport
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
 
 
@@ -38,13 +40,15 @@ class TeacherClient:
         self.account = account
         self.estimator = Estimator(max_output=max_tokens)
         self._endpoints = Endpoints(teacher.urls)
-        self._urls = {url: url + interpreter.api.path for url in teacher.urls}
+        self._errors = interpreter.protocol.errors
+        self._kept_headers = self._errors.kept_headers
+        self._limit_headers = frozenset(each.remaining for each in self._errors.limits)
         self.evidence = Evidence()
         self._trust = HeaderTrust()
         self._turn = asyncio.Lock()
         self._served = asyncio.Event()
         self._transport = transport
-        transport.prepare(self._urls.values())
+        transport.prepare(teacher.urls)
         self._clock = clock
         self._keyed_at = clock.monotonic()
         self.reload_key()
@@ -66,7 +70,7 @@ class TeacherClient:
             return sent_at < self._keyed_at
         self.interpreter.keys = (*keys, key)
         self._keyed_at = self._clock.monotonic()
-        self._headers = self.interpreter.api.headers(key)
+        self._credentials = Credentials(key)
         return True
 
     async def usable(self) -> None:
@@ -91,22 +95,29 @@ class TeacherClient:
         if served or endpoint.suspected:
             self._served.set()
 
-    async def post(self, endpoint: Endpoint, body: bytes) -> Reply:
-        """Send one attempt; of the reply's headers, those in `KEPT_HEADERS` are returned.
+    def request(self, ask: Request, endpoint: Endpoint, *, now: float) -> HttpRequest:
+        """One attempt at this endpoint, ready to be sent; `now`: UTC seconds since 1970."""
+        return self.interpreter.protocol.request(ask, base_url=endpoint.url, key=self._credentials, now=now)
+
+    async def send(self, request: HttpRequest) -> Reply:
+        """Send one attempt; of the reply's headers, those that the protocol's vocabulary keeps are returned.
 
         Raises:
             NotSent, Lost: see `gen.teachers.http`.
         """
         sent_at = self._clock.monotonic()
         try:
-            reply = await self._transport.post(
-                self._urls[endpoint.url], body, headers=self._headers, timeout_s=self.teacher.timeout_s
-            )
+            reply = await self._transport.send(request, timeout_s=self.teacher.timeout_s)
         except (NotSent, Lost) as error:
             error.args = (self.interpreter.redact(str(error)),)
             raise
         # Providers count when they admit a request, so a slow answer reports what was left long ago.
-        ceilings = ceilings_of(reply.headers, age_s=self._clock.monotonic() - sent_at, refused=reply.status == 429)
+        age_s = self._clock.monotonic() - sent_at
+        ceilings = (
+            {}
+            if self._limit_headers.isdisjoint(reply.headers)
+            else ceilings_of(reply.headers, self._errors.limits, age_s=age_s, refused=reply.status == 429)
+        )
         if reply.status < 400:  # a refusal's ceilings wait until it is clear who is to blame
             if believed := self._trust.answered(ceilings, sent_at=sent_at, now=self._clock.monotonic()):
                 self.account.told(believed)
@@ -123,7 +134,7 @@ class TeacherClient:
 
     def _kept(self, reply: Reply) -> dict[str, str]:
         headers = reply.headers
-        kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
+        kept = {name: value for name, value in headers.items() if name in self._kept_headers}
         if reply.status >= 300:
             kept |= passed_on(headers)
         said = "\n".join(kept.values())

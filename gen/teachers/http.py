@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -21,7 +22,7 @@ from yarl import URL
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
 from stillhouse.gen.teachers.proxies import proxy_for
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; a larger one is `Lost`."""
@@ -38,6 +39,9 @@ UNACKNOWLEDGED_S = 20
 deliver a request long after its sample was asked elsewhere; this is less than a lease's 30 s, so it can't. An answer
 may take as long as it likes: while we wait for it, only probes can go unacknowledged."""
 
+MOST_ROUTES = 1_000
+"""URLs whose routes are remembered: a teacher has one per endpoint, but each batch is looked at under its own."""
+
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
 """TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""
 
@@ -51,7 +55,7 @@ class HttpTransport:
 
     The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
     of slots and sockets. httpx's own pool costs O(connections) a request, and its layers, even over aiohttp's pool, a
-    tenth of a request's CPU. The environment's proxies are honoured and looked up once for each URL: aiohttp's
+    tenth of a request's CPU. The environment's proxies are honoured and looked up once for each host: aiohttp's
     `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
     """
 
@@ -63,34 +67,35 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Resolve how to reach these URLs, so that problems surface before anything is asked.
+        """Resolve how to reach the hosts of these URLs, so that problems surface before anything is asked.
 
         Raises:
             UsageError: the environment's proxy or certificates can't be used; names the variable.
         """
         for url in urls:
-            self._proxies[url] = proxy_for(url)
+            self._proxies[_origin(url)] = proxy_for(url)
         self._tls = self._tls or _tls()
 
-    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """Send one POST and read its whole reply within `timeout_s` seconds in all.
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
+        """Send one request and read its whole reply within `timeout_s` seconds in all.
 
         Raises:
             NotSent: no connection could be made.
             Lost: timed out, cut or too large after it was sent.
-            UsageError: see `prepare`, where that was not called for the URL.
+            UsageError: see `prepare`, where that was not called for the host.
         """
-        if url not in self._proxies:
+        url = request.url
+        route = self._routes.get(url)
+        if route is None and _origin(url) not in self._proxies:
             self.prepare([url])
         try:
-            route = self._routes.get(url)
-            if route is None or route.given is not headers or route.timeout_s != timeout_s:
-                route = self._routes[url] = self._route(url, headers, timeout_s)
+            if route is None or route.timeout_s != timeout_s:
+                route = self._new_route(url, timeout_s)
             if self._session is None:
                 assert self._tls is not None
                 self._session = _session(self._tls)
             async with asyncio.timeout(timeout_s):
-                return await _exchange(self._session, route, body)
+                return await _exchange(self._session, route, request)
         except (NotSent, Lost):
             raise
         except aiohttp.ClientError as error:  # its own time-outs are TimeoutErrors too
@@ -104,13 +109,14 @@ class HttpTransport:
         except Exception as error:  # any exception belongs to this request; none may end a worker
             raise Lost(f"{type(error).__name__}: {error}") from error
 
-    def _route(self, url: str, headers: Mapping[str, str], timeout_s: float) -> "_Route":
+    def _new_route(self, url: str, timeout_s: float) -> "_Route":
         # `connect` covers all of name lookup, connection and TLS; the deadline of the whole is the caller's.
         connecting = aiohttp.ClientTimeout(connect=min(self._connect_timeout_s, timeout_s / 2))
-        proxy = self._proxies[url]
-        return _Route(
-            URL(url), headers, CIMultiDict(headers), timeout_s, connecting, None if proxy is None else URL(proxy)
-        )
+        proxy = self._proxies[_origin(url)]
+        if len(self._routes) >= MOST_ROUTES:
+            self._routes.clear()
+        route = self._routes[url] = _Route(URL(url), timeout_s, connecting, None if proxy is None else URL(proxy))
+        return route
 
     async def close(self) -> None:
         """Close all connections."""
@@ -118,24 +124,33 @@ class HttpTransport:
             await self._session.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Route:
-    """The common part of requests to a URL: how to reach it, and their headers."""
+    """The common part of requests to a URL: how to reach it, and the headers of the last one."""
 
     url: URL
-    given: Mapping[str, str]
-    headers: CIMultiDict[str]
     timeout_s: float
     connecting: aiohttp.ClientTimeout
     proxy: URL | None
+    given: Mapping[str, str] | None = None
+    headers: CIMultiDict[str] | None = None
+    """`given` as aiohttp takes it."""
 
 
-async def _exchange(session: aiohttp.ClientSession, route: _Route, body: bytes) -> Reply:
+def _origin(url: str) -> str:
+    """Scheme, host and port, which alone decide about proxies."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> Reply:
+    if route.given is not request.headers:
+        route.given, route.headers = request.headers, CIMultiDict(request.headers)
     response = await session.request(
-        "POST",
+        request.method,
         route.url,
         headers=route.headers,
-        data=body,
+        data=request.body or None,
         allow_redirects=False,
         auto_decompress=False,
         compress=False,

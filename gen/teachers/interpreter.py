@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from stillhouse.gen.teachers.keys import redacted
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
-from stillhouse.gen.teachers.protocols import api_of
+from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
@@ -24,7 +24,7 @@ class Interpreter:
         """`place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
         self.teacher = teacher
         self.place = place
-        self.api = api_of(teacher, ask)
+        self.protocol = protocol_of(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str | None, ...] = ()
@@ -32,7 +32,7 @@ class Interpreter:
 
     def read(self, reply: Reply) -> Outcome:
         """The reply's outcome, with keys redacted from its message."""
-        outcome = self.api.read(reply)
+        outcome = self.protocol.read(self.protocol.fold(reply))
         if isinstance(outcome, Completion):
             return outcome
         if isinstance(outcome, (Malformed, Ambiguous)) and not 300 <= reply.status < 600:

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import urllib.parse
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.gen.errors import UsageError
@@ -16,6 +17,13 @@ _LEAST_SECRET = 16
 
 _REST = r"[A-Za-z0-9_\-*.…]{0,200}"
 """Of a key cut short, or with its middle blotted out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request is authorised with, as resolved in the process that sends it."""
+
+    key: str | None = field(default=None, repr=False)
 
 
 def resolve(reference: str | None, *, teacher: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What passes between us and a teacher's endpoint: a request's bytes, and what comes of it. `http.py` sends it.
+"""What passes between us and a teacher's endpoint: a request, and what comes of it. `http.py` sends it.
 
 A reply is bytes with a status; whatever else can happen is either `NotSent` (the request did not leave) or `Lost` (the
 teacher may have worked, and billed).
@@ -9,6 +9,19 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
+
+
+class HttpRequest(NamedTuple):
+    """One request, whole: nothing is added on the way. A named tuple, for one is made per attempt."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    """Names in lower case. Where requests share them, they are the same object: it is converted for the wire once."""
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method} {self.url}, {len(self.body)} bytes)"  # headers hold keys
 
 
 class NotSent(Exception):
@@ -41,14 +54,14 @@ class Reply(NamedTuple):
 
 
 class Transport(Protocol):
-    """What sends a body to an endpoint and returns its reply."""
+    """What sends a request and returns its reply."""
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Settle how to reach these URLs; see `HttpTransport.prepare`."""
+        """Settle how to reach the hosts of these URLs; see `HttpTransport.prepare`."""
         ...
 
-    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """Send one request; see `HttpTransport.post`."""
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
+        """Send one request; see `HttpTransport.send`."""
         ...
 
     async def close(self) -> None:

@@ -29,6 +29,7 @@ from stillhouse.gen.teachers.outcome import (
     ServerError,
     kind_of,
 )
+from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Again, Blame, Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.fence import Fence
@@ -231,13 +232,14 @@ class Asker:
     async def _attempt(
         self, held: Held, ordinal: int, client: TeacherClient, endpoint: Endpoint
     ) -> tuple[Outcome, Decision, Blame | None]:
-        body = client.interpreter.api.body(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
+        ask = Request(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
         at, start = self._clock.time(), self._clock.monotonic()
+        request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
         held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
         outcome: Overload | Ambiguous
         try:
-            reply = await client.post(endpoint, body)
+            reply = await client.send(request)
         except NotSent as error:
             if error.certificate:
                 raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None

@@ -8,7 +8,8 @@ from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Allowance, Ceilings, Cost, Report
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
-from stillhouse.gen.teachers.signals import ceilings_of
+from stillhouse.gen.teachers.limit_headers import ceilings_of
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.schemas.simulator import SimulatorLimits
 from stillhouse.schemas.teacher import Limits
 
@@ -84,7 +85,7 @@ class Play:
             _, headers = hand.out.popleft()
             hand.allowance.settle(COST, COST, now=now)
             hand.served += 1
-            hand.ceilings.take(ceilings_of(headers, age_s=LATENCY_S), now=now)
+            hand.ceilings.take(ceilings_of(headers, OPENAI_ERRORS.limits, age_s=LATENCY_S), now=now)
         if now >= hand.renews_at:
             standing = hand.ceilings.standing(now=now)
             report = Report(hand.allowance.peak, 50, Replies(hand.served), ceilings=standing)

@@ -21,18 +21,18 @@ pytestmark = [
 _ASKER = """
 import asyncio, sys, time
 from stillhouse.gen.teachers.http import HttpTransport
-from stillhouse.gen.teachers.transport import Lost
+from stillhouse.gen.teachers.transport import HttpRequest, Lost
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "%d"}]}'
 
 async def main(url):
     http = HttpTransport()
-    await http.post(url, BODY % 1, headers={}, timeout_s=60)
+    await http.send(HttpRequest("POST", url, {}, BODY % 1), timeout_s=60)
     print("cut", flush=True)
     sys.stdin.readline()
     sent_at = time.monotonic()
     try:
-        await http.post(url, BODY % 2, headers={}, timeout_s=600)
+        await http.send(HttpRequest("POST", url, {}, BODY % 2), timeout_s=600)
     except Lost:
         print(f"lost {time.monotonic() - sent_at:.1f}", flush=True)
     await http.close()

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.teachers.http import MAX_REPLY_BYTES, HttpTransport
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.schemas.simulator import SimulatorSettings
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -78,9 +78,10 @@ async def simulator(**settings: Any) -> AsyncIterator[str]:
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """(head, body) of a request with a Content-Length."""
+    """(head, body) of a request, of which one without a body may have no Content-Length."""
     head = await reader.readuntil(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith(b"content-length:"))
+    lengths = (int(line[15:]) for line in head.splitlines() if line.lower().startswith(b"content-length:"))
+    length = next(lengths, 0)
     return head, await reader.readexactly(length)
 
 
@@ -97,7 +98,7 @@ def answering(response: bytes) -> Handler:
 
 async def post(http: HttpTransport, url: str, *, body: bytes = CHAT, timeout_s: float = 10.0, **headers: str) -> Reply:
     """One POST."""
-    return await http.post(url, body, headers=headers, timeout_s=timeout_s)
+    return await http.send(HttpRequest("POST", url, headers, body), timeout_s=timeout_s)
 
 
 def chunked(data: bytes, headers: bytes = b"") -> bytes:
@@ -133,6 +134,23 @@ async def test_what_is_sent_is_what_was_given(http: HttpTransport) -> None:
     assert b"authorization: bearer k\r\n" in head.lower()
     assert b"cookie" not in head.lower()
     assert body == b"\x00\xff"
+
+
+async def test_each_request_has_its_own_method_and_headers(http: HttpTransport) -> None:
+    """On one connection, as signed requests and looks at a batch need it; requests may overlap."""
+    seen: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(4):
+            seen.append((await read_request(reader))[0].lower())
+            writer.write(OK)
+
+    async with listening(handler) as url:
+        for n in range(3):
+            await http.send(HttpRequest("GET", url + "/batches/1", {"x-signature": f"s{n}"}), timeout_s=10)
+        await http.send(HttpRequest("DELETE", url + "/batches/1", {}), timeout_s=10)
+    assert [b"x-signature: s%d\r\n" % n in head for n, head in enumerate(seen)] == [True, True, True, False]
+    assert [head.partition(b" ")[0] for head in seen] == [b"get", b"get", b"get", b"delete"]
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n\n{}", b"x" * 200_000])
@@ -630,7 +648,7 @@ async def test_a_connection_that_nobody_acknowledges_is_given_up(http: HttpTrans
         writer.write(OK)
 
     async with listening(handler) as url:
-        await http.post(url, CHAT, headers={}, timeout_s=5)
+        await http.send(HttpRequest("POST", url, {}, CHAT), timeout_s=5)
     assert found == [(20_000, 1, 20)]
 
 

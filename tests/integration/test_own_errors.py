@@ -16,7 +16,7 @@ from harness import run_in_process
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.teachers.http import PROBE_AFTER_S, HttpTransport
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.gen.worker.descriptors import RESERVED, free_for_connections
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
@@ -57,7 +57,7 @@ async def test_every_exception_of_a_request_is_of_that_request(url: str) -> None
     """Names that can't be looked up, addresses where nobody listens: not sent, whatever the libraries raise."""
     transport = HttpTransport()
     with pytest.raises((NotSent, Lost)):
-        await transport.post(url, CHAT, headers={}, timeout_s=5)
+        await transport.send(HttpRequest("POST", url, {}, CHAT), timeout_s=5)
     await transport.close()
 
 
@@ -70,7 +70,7 @@ async def test_no_descriptor_left_is_a_request_not_sent(monkeypatch: pytest.Monk
         resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 8, hard))
         try:
             url = server.url + "/chat/completions"
-            posts = [transport.post(url, CHAT, headers={}, timeout_s=5) for _ in range(40)]
+            posts = [transport.send(HttpRequest("POST", url, {}, CHAT), timeout_s=5) for _ in range(40)]
             ends = await asyncio.gather(*posts, return_exceptions=True)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -115,7 +115,7 @@ async def test_connections_are_kept_alive_by_tcp(monkeypatch: pytest.MonkeyPatch
     transport = HttpTransport()
     async with serving(CaseServer()) as server:
         monkeypatch.setattr(socket, "socket", Watched)
-        await transport.post(server.url + "/chat/completions", CHAT, headers={}, timeout_s=5)
+        await transport.send(HttpRequest("POST", server.url + "/chat/completions", {}, CHAT), timeout_s=5)
         (used,) = [each for each in made if each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
         assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == PROBE_AFTER_S <= 60
         await transport.close()

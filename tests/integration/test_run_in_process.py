@@ -20,7 +20,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused, SourceError, StillhouseError
 from stillhouse.gen.journal.frames import Kind, frames
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.teachers.signals import KEPT_HEADERS
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
@@ -171,7 +171,7 @@ async def test_a_journal_names_whom_was_asked_and_what_the_reply_s_headers_said(
         if frame.kind is Kind.ANSWERED:
             assert frame.teacher == ("a", "b").index(json.loads(frame.body)["model"])
             assert dict(frame.headers)["content-type"] == "application/json"
-            assert set(dict(frame.headers)) <= {*KEPT_HEADERS}
+            assert set(dict(frame.headers)) <= {*OPENAI_ERRORS.kept_headers}
 
 
 async def test_a_finished_run_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:

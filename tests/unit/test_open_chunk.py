@@ -18,8 +18,8 @@ from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
 from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
 from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
-from stillhouse.gen.teachers.signals import KEPT_HEADERS
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.open_chunk import REMEMBERED_BYTES, OpenChunk
 from stillhouse.schemas.completion import Completion
@@ -359,7 +359,8 @@ def test_a_reply_is_read_by_the_teacher_that_its_frame_names(tmp_path: Path) -> 
 
 
 HEADERS = st.dictionaries(
-    st.sampled_from([*KEPT_HEADERS]), st.sampled_from(["0", "7", "soon", "Wed, 21 Oct 2026 07:28:30 GMT", "é"])
+    st.sampled_from([*OPENAI_ERRORS.kept_headers]),
+    st.sampled_from(["0", "7", "soon", "Wed, 21 Oct 2026 07:28:30 GMT", "é"]),
 )
 
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, ServerError, Trouble
-from stillhouse.gen.teachers.protocols import api_of
-from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.teachers.protocols import protocol_of
+from stillhouse.gen.teachers.protocols.base import Protocol, Request
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.arrow import RECORD
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.recipe import Ask
@@ -26,7 +28,8 @@ def teacher(**fields: Any) -> Teacher:
     return Teacher.model_validate({"name": "t", "base_url": "http://t/v1", "model": "m", "terms": TERMS} | fields)
 
 
-API = api_of(teacher(), Ask())
+API = protocol_of(teacher(), Ask())
+NO_KEY = Credentials()
 USED = Usage(10, output_tokens=3)
 """Of every `chat` here."""
 
@@ -34,7 +37,7 @@ USED = Usage(10, output_tokens=3)
 def read(document: Any, *, status: int = 200) -> Outcome:
     """What a reply says; a document that is no bytes goes as JSON."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return API.read(Reply(status, {}, body))
+    return API.read(API.fold(Reply(status, {}, body)))
 
 
 def answer(document: Any) -> Completion:
@@ -59,6 +62,11 @@ def chat(message: dict[str, Any] | None = None, **choice: Any) -> dict[str, Any]
 # --- requests
 
 
+def request_of(protocol: Protocol, ask: Request, *, key: Credentials = NO_KEY) -> HttpRequest:
+    """The request to the only endpoint."""
+    return protocol.request(ask, base_url="http://t/v1", key=key, now=0.0)
+
+
 def sent(ask: Ask, *, sample: int = 0, **fields: Any) -> dict[str, Any]:
     """The request's body, read back; no name stands in it twice."""
 
@@ -66,8 +74,9 @@ def sent(ask: Ask, *, sample: int = 0, **fields: Any) -> dict[str, Any]:
         assert len(dict(pairs)) == len(pairs)
         return dict(pairs)
 
-    body = api_of(teacher(**fields), ask).body((("system", "s"), ("user", 'q "1"\n\u2028é')), sample)
-    found: dict[str, Any] = json.loads(body, object_pairs_hook=once)
+    messages = (("system", "s"), ("user", 'q "1"\n\u2028é'))
+    request = request_of(protocol_of(teacher(**fields), ask), Request(messages, sample))
+    found: dict[str, Any] = json.loads(request.body, object_pairs_hook=once)
     return found
 
 
@@ -113,19 +122,47 @@ def test_samples_differ_in_their_seed_alone() -> None:
     assert first | {"seed": 2} == second
 
 
-def test_openai_itself_wants_max_completion_tokens() -> None:
-    """By the host, or as the recipe says."""
-    terms = {"training_use": "by-authorisation", "authorisation": "letter of 2026-01-01"}
-    itself = sent(Ask(max_tokens=5), base_url="https://api.openai.com/v1", terms=terms)
-    assert itself["max_completion_tokens"] == 5
-    assert "max_tokens" not in sent(Ask(max_tokens=5), max_tokens_as="max_completion_tokens")
+OPENAI_TERMS = {"training_use": "by-authorisation", "authorisation": "letter of 2026-01-01"}
 
 
-def test_headers_hold_the_key_where_there_is_one() -> None:
-    """And ask for an answer that needs no decompressing."""
-    assert API.headers("k")["authorization"] == "Bearer k"
-    assert "authorization" not in API.headers(None)
-    assert API.headers(None)["accept-encoding"] == "identity"
+@pytest.mark.parametrize(
+    ("host", "field"),
+    [
+        ("api.openai.com", "max_completion_tokens"),
+        ("us.api.openai.com", "max_completion_tokens"),
+        ("me.openai.azure.com", "max_completion_tokens"),
+        ("notopenai.com", "max_tokens"),
+        ("api.groq.com", "max_tokens"),
+    ],
+)
+def test_the_output_limit_has_the_name_that_the_host_wants(host: str, field: str) -> None:
+    """Its profile's; OpenAI's own models refuse the old one."""
+    body = sent(Ask(max_tokens=5), base_url=f"https://{host}/v1", terms=OPENAI_TERMS)
+    assert {name: body[name] for name in body if "tokens" in name} == {field: 5}
+
+
+def test_a_recipe_may_name_the_profile_or_the_field() -> None:
+    """For a server behind another host; the field, where given, goes before the profile's."""
+    assert sent(Ask(max_tokens=5), profile="openai")["max_completion_tokens"] == 5
+    assert sent(Ask(max_tokens=5), max_tokens_as="max_completion_tokens")["max_completion_tokens"] == 5
+    assert sent(Ask(max_tokens=5), profile="openai", max_tokens_as="max_tokens")["max_tokens"] == 5
+
+
+def test_mistral_has_its_own_name_for_the_seed() -> None:
+    """It refuses the usual one."""
+    body = sent(Ask(seed=7), sample=1, profile="mistral")
+    assert (body["random_seed"], "seed" in body) == (8, False)
+
+
+def test_a_request_is_a_post_with_the_key_in_its_header_alone() -> None:
+    """And asks for an answer that needs no decompressing; what is constant is made once."""
+    protocol, key = protocol_of(teacher(), Ask()), Credentials("k")
+    request = request_of(protocol, Request(()), key=key)
+    assert (request.method, request.url) == ("POST", "http://t/v1/chat/completions")
+    assert request.headers["authorization"] == "Bearer k"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request_of(protocol, Request(()), key=key).headers is request.headers
+    assert "authorization" not in request_of(protocol, Request(())).headers
 
 
 # --- answers
@@ -252,7 +289,7 @@ def test_an_answer_that_broke_off_is_a_failure_of_the_server(raw: str) -> None:
 )
 def test_a_recipe_says_what_a_server_means(raw: Any, words: dict[str, str], normal: FinishReason) -> None:
     """`finish_reasons` come before what is known; an empty word stands for none at all."""
-    api = api_of(teacher(finish_reasons=words), Ask())
+    api = protocol_of(teacher(finish_reasons=words), Ask())
     found = api.read(Reply(200, {}, json.dumps(chat(finish_reason=raw)).encode()))
     assert isinstance(found, Completion)
     assert found.finish_reason == normal

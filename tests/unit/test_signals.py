@@ -8,6 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
+from stillhouse.gen.teachers.durations import MAX_WAIT_S, retry_after_s
+from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
     Auth,
@@ -22,14 +24,17 @@ from stillhouse.gen.teachers.outcome import (
     TooLong,
     Trouble,
 )
-from stillhouse.gen.teachers.signals import KEPT_HEADERS, MAX_WAIT_S, ceilings_of, retry_after_s, trouble_of
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
+from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.teachers.vocabulary import COMMON
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:
     """The trouble of a reply; a body that is no bytes goes as JSON; header names take `_` for `-`."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return trouble_of(Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, data))
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return trouble_of(Reply(status, named, data), OPENAI_ERRORS)
 
 
 def openai(message: str, kind: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -235,12 +240,16 @@ def test_any_retry_after_is_a_bounded_wait(headers: dict[str, str]) -> None:
     st.sampled_from(
         [b"", b"<html>", b'{"error": {"code": 429}}', json.dumps(google(429, "RESOURCE_EXHAUSTED", "m")).encode()]
     ),
-    st.dictionaries(st.sampled_from([*KEPT_HEADERS, "x-ratelimit-remaining", "server", "x-request-id"]), HEADER),
+    st.dictionaries(
+        st.sampled_from([*OPENAI_ERRORS.kept_headers, "x-ratelimit-remaining", "server", "x-request-id"]), HEADER
+    ),
 )
 def test_an_outcome_depends_on_no_header_that_is_not_kept(status: int, body: bytes, headers: dict[str, str]) -> None:
     """What is read live is what a journal has."""
-    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
-    assert trouble_of(Reply(status, headers, body)) == trouble_of(Reply(status, kept, body))
+    kept = {name: value for name, value in headers.items() if name in OPENAI_ERRORS.kept_headers}
+    assert trouble_of(Reply(status, headers, body), OPENAI_ERRORS) == trouble_of(
+        Reply(status, kept, body), OPENAI_ERRORS
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,7 +313,7 @@ JSON = st.recursive(
 @example(status=200, body=b'{"error": {"code": 99999999999999999999}}', headers={})
 def test_any_reply_is_some_trouble(status: int, body: bytes, headers: dict[str, str]) -> None:
     """Nothing a server sends raises; the message is short and can be stored."""
-    found = trouble_of(Reply(status, headers, body))
+    found = trouble_of(Reply(status, headers, body), OPENAI_ERRORS)
     assert isinstance(found, Trouble)
     assert len(found.message.encode()) <= 4 * 600
 
@@ -335,7 +344,8 @@ def test_what_is_left_is_spread_until_there_is_more(
 ) -> None:
     """By OpenAI's headers; one that makes no sense says nothing."""
     values = {"x-ratelimit-remaining-tokens": remaining, "x-ratelimit-reset-tokens": reset}
-    found = ceilings_of({name: value for name, value in values.items() if value is not None}, age_s=0.0)
+    headers = {name: value for name, value in values.items() if value is not None}
+    found = ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0)
     assert [ceiling.rate for ceiling in found.values()] == ([] if per_second is None else [pytest.approx(per_second)])
     assert not found or found.keys() == {"total"}
 
@@ -345,8 +355,10 @@ def test_limit_headers_are_told_apart() -> None:
     names = {"requests": "requests", "tokens-prompt": "input", "tokens-generated": "output"}
     headers = {f"x-ratelimit-remaining-{name}": "50" for name in names}
     headers |= {f"x-ratelimit-reset-{name}": "10s" for name in names}
-    assert ceilings_of(headers, age_s=4.0) == dict.fromkeys(names.values(), Ceiling(5.0, 10.0, 4.0))
-    assert ceilings_of(headers, age_s=11.0) == {}
+    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=4.0) == dict.fromkeys(
+        names.values(), Ceiling(5.0, 10.0, 4.0)
+    )
+    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=11.0) == {}
 
 
 @pytest.mark.parametrize(
@@ -362,7 +374,7 @@ def test_limit_headers_are_told_apart() -> None:
 def test_limits_are_told_in_other_words(names: str, reset: str, resource: Resource) -> None:
     """Other names, and moments instead of spans, by the server's clock and never ours."""
     headers = {names.format("remaining"): "50", names.format("reset"): reset, "date": "Tue, 24 Nov 2026 02:00:00 GMT"}
-    assert ceilings_of(headers, age_s=0.0) == {resource: Ceiling(5.0, 10.0, 0.0)}
+    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0) == {resource: Ceiling(5.0, 10.0, 0.0)}
 
 
 def test_a_moment_without_the_servers_clock_says_nothing() -> None:
@@ -371,7 +383,7 @@ def test_a_moment_without_the_servers_clock_says_nothing() -> None:
         "anthropic-ratelimit-requests-remaining": "5",
         "anthropic-ratelimit-requests-reset": "2026-11-24T02:00:10Z",
     }
-    assert ceilings_of(headers, age_s=0.0) == {}
+    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0) == {}
 
 
 @given(
@@ -390,7 +402,7 @@ def test_a_moment_without_the_servers_clock_says_nothing() -> None:
 )
 def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
     """Nothing in a header raises, or holds us for ever."""
-    for ceiling in ceilings_of(headers, age_s=0.0).values():
+    for ceiling in ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0).values():
         assert ceiling.rate > 0
         assert 0 < ceiling.for_s <= MAX_WAIT_S
 
@@ -400,9 +412,9 @@ GATEWAY_LIMIT = {"x-ratelimit-limit-requests": "120", "x-ratelimit-remaining-req
 
 def test_a_limit_without_a_reset_is_by_the_minute_once_it_is_met() -> None:
     """Case 77: two requests a second from then on; while much is left nothing is read into it."""
-    assert ceilings_of(GATEWAY_LIMIT, age_s=0.0, refused=True)["requests"].rate == 2.0
+    assert ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS.limits, age_s=0.0, refused=True)["requests"].rate == 2.0
     plenty = GATEWAY_LIMIT | {"x-ratelimit-remaining-requests": "100"}
-    assert ceilings_of(plenty, age_s=0.0) == {}
+    assert ceilings_of(plenty, OPENAI_ERRORS.limits, age_s=0.0) == {}
 
 
 def test_a_wait_under_a_longer_name_is_a_wait() -> None:
@@ -416,9 +428,9 @@ def test_a_wait_under_a_longer_name_is_a_wait() -> None:
 def test_a_gateway_that_waited_in_vain_had_sent_the_request_on(latency_s: float, expected: type) -> None:
     """Then it may be billed, and is a failure of its own; at once it is an overload."""
     for status in (408, 504, 524):
-        found = trouble_of(Reply(status, {}, b"", latency_s))
+        found = trouble_of(Reply(status, {}, b"", latency_s), OPENAI_ERRORS)
         assert type(found) is expected
-    assert "longer than 3 s" in trouble_of(Reply(504, {}, b"", 3.0)).message
+    assert "longer than 3 s" in trouble_of(Reply(504, {}, b"", 3.0), OPENAI_ERRORS).message
 
 
 SAID = [
@@ -466,3 +478,23 @@ def test_words_of_a_prompt_that_is_echoed_say_nothing() -> None:
     """A validation error shows what it was sent; only a message of the server's own is searched."""
     echo = {"detail": [{"loc": ["body"], "msg": "field required", "input": "our safety system; insufficient balance"}]}
     assert type(trouble(422, echo)) is BadRequest
+
+
+def test_a_protocol_s_own_words_are_read_as_data() -> None:
+    """Codes in headers without what AWS puts around them, and durations in fields of its own."""
+    words = COMMON.extended(
+        codes={"rate": frozenset({"throttlingexception"})},
+        code_headers=("x-amzn-errortype",),
+        wait_fields=("backoff",),
+    )
+    headers = {"x-amzn-errortype": "com.amazon#ThrottlingException:http://internal.amazon.com/"}
+    body = json.dumps({"message": "slower", "details": [{"backoff": "4.5s"}]}).encode()
+    assert trouble_of(Reply(400, headers, body), words) == Rate("slower", 400, 4.5)
+    assert trouble_of(Reply(400, headers, body), COMMON) == BadRequest("slower", 400)
+    assert set(headers) <= set(words.kept_headers)
+
+
+def test_common_words_are_read_for_every_protocol() -> None:
+    """Gateways reword errors, so that families of phrases count whatever the protocol."""
+    assert isinstance(trouble_of(Reply(400, {}, b'{"message": "This prompt is too long"}'), COMMON), TooLong)
+    assert isinstance(trouble_of(Reply(500, {}, b'{"message": "model is currently loading"}'), COMMON), Overload)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from stillhouse.gen.teachers.endpoints import OPENS_AFTER, Endpoint
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import redacted, resolve, without_keys
 from stillhouse.gen.teachers.outcome import Auth
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -52,14 +53,14 @@ class Wire:
 
     def __init__(self, answer: Reply | Exception | None = None) -> None:
         self.answer = answer
-        self.sent: list[tuple[str, bytes, dict[str, str]]] = []
+        self.sent: list[HttpRequest] = []
 
     def prepare(self, urls: Iterable[str]) -> None:
         """Nothing stands between."""
 
-    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""
-        self.sent.append((url, body, dict(headers)))
+        self.sent.append(request)
         if isinstance(self.answer, Exception):
             raise self.answer
         assert self.answer is not None
@@ -184,7 +185,7 @@ async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -
     for share, urgent in ((7.0, False), (100.0, True)):
         asked.account.report(backlog=0)
         asked.account.accept(Lease({"requests": share}, 9, LEASE_S, 0.0))
-        await asked.post(await taken(asked), b"")
+        await send(asked)
         assert asked.account.urgent.is_set() is urgent
     clock.now += 3.0
     assert asked.account.report(backlog=0).ceilings == {"requests": Ceiling(6.0, 10.0, 3.0)}
@@ -308,15 +309,21 @@ async def taken(asked: TeacherClient) -> Endpoint:
             return endpoint
 
 
-async def test_a_post_goes_to_the_endpoint_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def send(asked: TeacherClient) -> Reply:
+    """One attempt at any endpoint."""
+    return await asked.send(asked.request(Request(MESSAGES), await taken(asked), now=0.0))
+
+
+async def test_a_request_goes_to_the_endpoint_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol's path behind the base URL; the key in its header alone."""
     monkeypatch.setenv("T_KEY", CANARY)
     wire = Wire(Reply(200, {}, b"{}"))
     asked = client(wire, api_key="env:T_KEY")
-    await asked.post(await taken(asked), b"body")
-    url, body, headers = wire.sent[0]
-    assert (url, body) == ("http://t/v1/chat/completions", b"body")
-    assert headers["authorization"] == f"Bearer {CANARY}"
+    await send(asked)
+    request = wire.sent[0]
+    assert (request.method, request.url) == ("POST", "http://t/v1/chat/completions")
+    assert request.headers["authorization"] == f"Bearer {CANARY}"
+    assert CANARY not in repr(request)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +348,7 @@ async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str
     for error in (Lost(echo), NotSent(echo)):
         wire.answer = error
         with pytest.raises((Lost, NotSent)) as caught:
-            await asked.post(await taken(asked), b"")
+            await send(asked)
         said += [str(caught.value), repr(caught.value)]
     for text in said:
         assert all(CANARY[n : n + 8] not in text for n in range(len(CANARY) - 7)), text
@@ -352,7 +359,7 @@ async def test_of_a_reply_s_headers_those_are_kept_that_an_outcome_may_depend_on
     """The journal keeps what is returned here."""
     headers = {"content-type": "application/json", "retry-after": "7", "x-should-retry": "false"}
     asked = client(Wire(Reply(status, headers | {"server": "nginx", "set-cookie": "id=1"}, b"{}")))
-    assert await asked.post(await taken(asked), b"") == Reply(status, headers, b"{}")
+    assert await send(asked) == Reply(status, headers, b"{}")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +370,7 @@ async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("T_KEY", CANARY)
     headers = {"content-type": value, "retry-after": "7"}
     asked = client(Wire(Reply(status, headers, b"{}")), api_key="env:T_KEY")
-    reply = await asked.post(await taken(asked), b"")
+    reply = await send(asked)
     assert "[key]" in reply.headers["content-type"]
     assert CANARY[:8] not in reply.headers["content-type"]
     assert reply.headers["retry-after"] == "7"

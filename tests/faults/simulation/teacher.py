@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 
 from .history import Broken, History, Request
 from .loop import VirtualLoop
@@ -55,12 +55,12 @@ class Teacher:
     def prepare(self, urls: Iterable[str]) -> None:
         """Nothing stands between."""
 
-    async def post(self, url: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""
         self._point("post")
         process = check_alive()
         assert process is not None
-        document = orjson.loads(body)
+        document = orjson.loads(request.body)
         sample = document["messages"][-1]["content"], document["seed"]
         self._history.attempts[sample] += 1
         fate = self._rng.choices(self._fates, self._weights)[0]
@@ -68,18 +68,18 @@ class Teacher:
             await asyncio.sleep(self._draw())
             raise NotSent("no connection")
         self._check_pauses(process)
-        request = self._history.sent(process, sample, fate)
+        sent = self._history.sent(process, sample, fate)
         reply = self._loop.create_future()
         self._busy += 1
         self._check_in_flight()
         if fate != "hang":
             outside = contextvars.Context()
-            self._loop.call_at(self._loop.time() + self._draw(), self._serve, request, reply, context=outside)
+            self._loop.call_at(self._loop.time() + self._draw(), self._serve, sent, reply, context=outside)
         try:
             async with asyncio.timeout(timeout_s):
                 served: Reply = await reply
         except TimeoutError:
-            request.fate = "hang"
+            sent.fate = "hang"
             raise Lost("no whole reply") from None
         finally:
             self._busy -= 1

@@ -1,0 +1,68 @@
+"""The contract of a protocol: what it makes of a question, and what it makes of a reply.
+
+A protocol is bound to one teacher and one `ask`, holds no connection and is pure: the same question and the same reply
+give the same bytes and the same Outcome, live or from a journal. To add one: a file here with a class that is
+constructed with (teacher, ask), and a line in `PROTOCOLS`.
+"""
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
+from stillhouse.schemas.prompt import Message
+
+Framing: TypeAlias = Literal["json", "sse", "eventstream", "json_array"]
+"""How the events of a streamed reply are told apart; `json`: the protocol streams nothing."""
+
+
+class Request(NamedTuple):
+    """One sample as any protocol asks it; what all samples have in common, the protocol has known since it was made."""
+
+    messages: tuple[Message, ...]
+    sample: int = 0
+    """Number of the sample of its prompt: its seed counts on from the recipe's."""
+
+
+class Protocol(typing.Protocol):
+    """How one teacher is asked."""
+
+    errors: ErrorVocabulary
+    """Its words for errors and limits."""
+    framing: Framing
+    """How its streamed replies are framed."""
+
+    def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
+        """The request, with all its headers and signed where the protocol signs; `now`: UTC seconds since 1970."""
+        ...
+
+    def fold(self, raw: Reply) -> Reply:
+        """The reply that a raw stream adds up to, as it would have come unstreamed; any other reply unchanged.
+
+        A stream that is not whole stays as it is, and `read` reports it as Ambiguous.
+        """
+        ...
+
+    def read(self, reply: Reply) -> Outcome:
+        """The outcome of a folded reply, from what the journal keeps of it. Never raises, whatever a teacher sends."""
+        ...
+
+
+class Destinations:
+    """URL and headers of requests that differ in their body alone, made once per endpoint and key."""
+
+    def __init__(self, path: str, headers: Callable[[Credentials], Mapping[str, str]]) -> None:
+        """`path`: appended to an endpoint's base URL."""
+        self._path = path
+        self._headers = headers
+        self._made: dict[str, tuple[Credentials, str, Mapping[str, str]]] = {}
+
+    def post(self, base_url: str, key: Credentials, body: bytes) -> HttpRequest:
+        """A POST of this body."""
+        made = self._made.get(base_url)
+        if made is None or made[0] is not key:
+            made = self._made[base_url] = (key, base_url + self._path, self._headers(key))
+        return HttpRequest("POST", made[1], made[2], body)

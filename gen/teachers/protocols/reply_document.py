@@ -1,0 +1,33 @@
+"""The JSON document in a 2xx reply, or what it means that there is none."""
+
+import re
+from typing import Any
+
+from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed
+from stillhouse.gen.teachers.transport import Reply
+
+_PAGE = re.compile(rb"\A\s*<(?:!doctype|html|head|title|\?xml)", re.IGNORECASE)
+_TITLE = re.compile(rb"<title>\s*([^<]{1,100})", re.IGNORECASE)
+
+
+def document_of(reply: Reply) -> Any | Malformed | Ambiguous:
+    """The document; an Outcome where the body holds none."""
+    try:
+        return document_in(reply.body)
+    except UnicodeDecodeError:
+        kind = reply.headers.get("content-type")
+        typed = f" (content-type: {kind[:100]})" if kind else ""
+        return Malformed(f"the body is not UTF-8{typed}", reply.status)
+    except (NoDocument, RecursionError, ValueError):
+        return _no_document(reply)
+
+
+def _no_document(reply: Reply) -> Malformed | Ambiguous:
+    if not reply.body.strip(b"\0 \r\n\t"):
+        return Ambiguous("the body is empty", reply.status)
+    if _PAGE.match(reply.body):
+        title = _TITLE.search(reply.body)
+        named = f" ({title[1].decode('utf-8', 'replace').strip()})" if title else ""
+        return Malformed(f"a web page{named} came instead of JSON: is base_url the API's address?", reply.status)
+    return Ambiguous("the body is not a whole JSON document", reply.status)
