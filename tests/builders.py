@@ -13,7 +13,7 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
-from stillhouse.gen.dataset.index import PartInfo, read_part
+from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import next_plan
@@ -73,7 +73,7 @@ def index(recipe: Recipe, *, limit: int | None = None) -> tuple[Plan, list[PartI
     indexer = Indexer(store, recipe, plan)
     for earlier in generations:
         for number in range(len(earlier.parts)):
-            indexer.remember(read_part(store, earlier.plan.generation, number))
+            indexer.remember([read_asked(store, earlier.plan.generation, number)])
     return plan, list(indexer.parts([]))
 
 

@@ -25,7 +25,7 @@ from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait, node_of
 from stillhouse.gen.dataset.generations import Generation, GenerationReader
-from stillhouse.gen.dataset.index import PartInfo, read_part
+from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.more_planning import more_parts
@@ -204,8 +204,7 @@ class PromptQueue:
         names = [(each.plan.generation, n) for each in before if each.plan.is_source for n in range(len(each.parts))]
         with ThreadPoolExecutor(_READERS) as pool:
             for some in _batched(names, _READERS):  # not all at once: a large dataset's index is larger than memory
-                for table in pool.map(lambda name: read_part(self._store, *name), some):
-                    indexer.remember(table)
+                indexer.remember(list(pool.map(lambda name: read_asked(self._store, *name), some)))
         return indexer.parts(done)
 
     # --- what workers ask

@@ -153,8 +153,9 @@ class Indexer:
         """Prompts asked so far: key to prompt id; None if the id is the key as text."""
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
 
-    def remember(self, table: pa.Table) -> None:
-        """Add the keys of an index part written earlier, by this or an earlier generation."""
+    def remember(self, parts: Sequence[pa.Table]) -> None:
+        """Add the keys of index parts written earlier, by this or earlier generations; see `index.read_asked`."""
+        table = pa.concat_tables(parts)
         asked = table.filter(pc.equal(table["fate"].cast(pa.string()), "ask"))
         ids = asked["prompt_id"].to_pylist() if self._recipe.source.id else [None] * len(asked)
         self._seen.update(zip(asked["key"].to_pylist(), ids, strict=True))

@@ -18,7 +18,7 @@ import stillhouse.gen.dataset.index
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
-from stillhouse.gen.dataset.index import PartInfo, read_part, read_parts
+from stillhouse.gen.dataset.index import PartInfo, read_asked, read_part, read_parts
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
 from stillhouse.gen.dataset.planning import next_plan
@@ -193,7 +193,7 @@ def index_in_pieces(recipe: Recipe, limit: int | None, cuts: list[int]) -> list[
         indexer = Indexer(store, recipe, plan)
         for each in [*earlier, plan]:
             for number in range(len(read_parts(store, each))):
-                indexer.remember(read_part(store, each.generation, number))
+                indexer.remember([read_asked(store, each.generation, number)])
         list(itertools.islice(indexer.parts(read_parts(store, plan)), cut))
     return read_parts(store, plan)
 
