@@ -1,75 +1,103 @@
-"""Finds how many requests at once a teacher bears that nobody declared a limit of.
+"""Finds how many concurrent requests a teacher sustains where no limit is declared: a search for the knee.
 
-A search for the knee, in steps that are judged. Concurrency grows while it is used up; a step stands when hardly more
-was refused than before it and the teacher's output grew with it, else it is undone, and the search narrows between what
-was borne and what was not. What was found is held, and tried again after a while.
+A search is in one of four states, and `step` is the only way from one to the next:
 
-Refusals tell of hosted teachers, at once. One that queues and never refuses gives itself away by the time a token of
-output takes: at twice the concurrency twice as long, and nothing is won. (An answer's whole latency follows its length,
-and says nothing.) A share of refusals that stays the same at every concurrency is the teacher's everyday failure, and
-no sign of too much. Where nearly everything is refused, nothing is learned but that it is to be left alone for a while.
+    Climbing     tries more. A step up stands if hardly more was refused than before it and throughput grew with it;
+                 otherwise it is undone, and the search narrows between what was sustained and what was not.
+    Holding      the knee is found; after a while there may be more room.
+    Verifying    refusals came at a concurrency that had been sustained, so it was cut, and the cut must prove itself:
+                 a share of refusals that stays the same at any concurrency is the teacher's baseline, not overload.
+    Recovering   nearly everything was refused: an outage, which says nothing about limits. Few requests are sent,
+                 and once some are served, concurrency doubles back to what was sustained.
+
+Hosted teachers refuse, at once. One that queues instead gives itself away by the time per output token: at twice the
+concurrency it takes twice as long, and nothing is gained. (The latency of a whole answer follows its length, and says
+nothing.) Pure: times are arguments.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-FADING_S = 5.0
-"""Refusals are weighed against the replies of about so long."""
-FEW = 0.01
-"""A share of refusals that is nothing to speak of."""
-MOST_EVERYDAY = 0.1
-"""No more than this is taken for a teacher's everyday refusals."""
-FORGET_S = 300.0
-"""How fast that is forgotten."""
-STORM = 0.9
-"""A share of refusals that tells of an outage, not of a limit."""
+DECAY_S = 5.0
+"""Time constant of the recent share of refusals: long enough for chance to even out, short enough to react."""
+
+TOLERANCE = 0.01
+"""Share of refusals above the baseline that is ignored: the goal is at most one refused request in a hundred."""
+
+MAX_BASELINE = 0.1
+"""A steady share of refusals above this is overload: no usable teacher refuses one in ten at any load."""
+
+BASELINE_DECAY_S = 300.0
+"""Time constant of forgetting the baseline: a teacher's bad half hour must not hide its limit for the rest of a run."""
+
+OUTAGE = 0.9
+"""Share of refusals that means an outage: a limit lets some through, so it never refuses nearly everything."""
+
+OUTAGE_REPLIES = 8
+"""Refusals needed to call it an outage: fewer may all be refused by chance. After a cut no such number is needed."""
+
+OUTAGE_DIVISOR = 16
+"""During an outage this part of the sustained concurrency goes on, to notice when it ends."""
+
 GROWTH = 1.5
+"""Factor of a step up while nothing was refused yet: doubling would overshoot by as much as it finds."""
+
 CUT = 0.85
+"""Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
+
 PROBE = 1.1
-CLEAR = 0.2
-"""The least growth whose gain can be told from chance."""
+"""Factor of a step up after holding: room for a tenth more is worth finding, and a failed probe refuses few."""
+
+CLEAR_GROWTH = 0.2
+"""Steps smaller than this are not judged by their gain in throughput, which would drown in chance."""
+
+MIN_GAIN = 0.25
+"""A step must raise throughput by at least this part of its growth: past the knee it raises only the waiting."""
+
 NARROW = 1.1
-"""Between what was borne and what was not, no closer search: hold, and after a while take a step of PROBE."""
-HOLD_S = 30.0
-MOST_HOLD_S = 120.0
-"""Twice as long each time, up to this."""
+"""Sustained and not sustained concurrency closer than this are not searched any further: it would gain too little."""
+
+HOLD_S, MAX_HOLD_S = 30.0, 120.0
+"""First and longest time to hold; it doubles each time, for a limit that stood once usually stands again."""
+
+SETTLE_S = 1.0
+"""Replies in this time after a change still reflect the old concurrency: workers renew their leases once a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """What came back since the last time."""
+    """What came back since the last report."""
 
     served: int = 0
     refused: int = 0
-    """As too much, or without a whole answer."""
+    """Refused as too much, or without a whole answer."""
     busy_s: float = 0.0
-    """Sum of the served ones' latencies."""
+    """Sum of the latencies of those served."""
     tokens: int = 0
-    """Of output, in these."""
+    """Their output tokens."""
 
 
-@dataclass(slots=True)
-class _Faded:
-    """Replies, older ones counting less."""
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """Replies, decayed exponentially."""
 
     replies: float = 0.0
     refused: float = 0.0
     at: float = -math.inf
 
-    def add(self, new: Replies, *, now: float) -> None:
-        part = math.exp((self.at - now) / FADING_S)
-        self.at = now
-        self.refused = self.refused * part + new.refused
-        self.replies = self.replies * part + new.served + new.refused
+    def plus(self, new: Replies, *, now: float) -> "_Recent":
+        kept = math.exp((self.at - now) / DECAY_S)
+        return _Recent(self.replies * kept + new.served + new.refused, self.refused * kept + new.refused, now)
 
     @property
-    def share(self) -> float:
+    def refused_share(self) -> float:
         return self.refused / self.replies if self.replies else 0.0
 
 
-@dataclass(slots=True)
-class _Level:
-    """What came back at one concurrency, from when replies tell of it alone."""
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Replies to what was sent at one concurrency, counted from `since`."""
 
     since: float
     served: int = 0
@@ -77,182 +105,241 @@ class _Level:
     busy_s: float = 0.0
     tokens: int = 0
 
-    def add(self, new: Replies) -> None:
-        self.served += new.served
-        self.refused += new.refused
-        self.busy_s += new.busy_s
-        self.tokens += new.tokens
+    def plus(self, new: Replies) -> "_Sample":
+        return _Sample(
+            self.since,
+            self.served + new.served,
+            self.refused + new.refused,
+            self.busy_s + new.busy_s,
+            self.tokens + new.tokens,
+        )
 
     @property
-    def pace(self) -> float:
-        """Tokens (answers, where none are told) a second of one slot."""
+    def slot_throughput(self) -> float:
+        """Tokens per second of one slot; answers per second, where no tokens are stated."""
         return (self.tokens or self.served) / max(self.busy_s, 1e-9)
 
     @property
-    def share(self) -> float:
-        return self.refused / max(1, self.served + self.refused)
+    def replies(self) -> int:
+        return max(1, self.served + self.refused)
+
+    @property
+    def refused_share(self) -> float:
+        return self.refused / self.replies
 
     def served_per_s(self, now: float) -> float:
         return self.served / max(1.0, now - self.since)
 
 
 @dataclass(frozen=True, slots=True)
-class _Doubt:
-    """What was before a cut that is to prove itself.
+class Climbing:
+    """At the sustained concurrency, or trying a step above it."""
 
-    Had the teacher refused for want of room, it would now refuse less, or serve as much as before all the same.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """At the knee; nothing is tried before `until`."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovering:
+    """Below the sustained concurrency after an outage, and on the way back to it."""
+
+    then: Climbing | Holding
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """After a cut; the fields say how things were before it."""
 
     slots: int
-    share: float
+    refused_share: float
     served_per_s: float
 
-    def was_unfounded(self, level: _Level, *, now: float) -> bool:
-        """Whether the cut only lost output, seen by what came back since."""
-        lost = level.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
-        return lost and self.share <= MOST_EVERYDAY and level.share > self.share / 3
+    def was_unfounded(self, sample: _Sample, *, now: float) -> bool:
+        """True if the cut only lost throughput: neither did refusals become fewer, nor was as much served as before."""
+        lost = sample.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
+        return lost and self.refused_share <= MAX_BASELINE and sample.refused_share > self.refused_share / 3
+
+
+State: TypeAlias = Climbing | Holding | Recovering | Verifying
 
 
 @dataclass(frozen=True, slots=True)
 class _Knee:
-    """The highest concurrency that clearly gave more than those below it."""
+    """The highest concurrency that clearly raised throughput."""
 
-    slots: float
-    flow: float
-    """Tokens a second."""
+    slots: float = math.inf
+    tokens_per_s: float = 0.0
 
 
-@dataclass(slots=True)
-class Adaptive:
-    """See the module."""
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where a search stands."""
 
     slots: int = 32
+    """Concurrent requests to allow now."""
+    state: State = Climbing()
     most: int = 2048
-    _borne: int = 0
-    """The concurrency that was borne last; after an outage it is gone back to."""
-    _knee: _Knee = field(default_factory=lambda: _Knee(math.inf, 0.0))
-    _not_borne: float = math.inf
-    _everyday: float = 0.0
-    """The share of refusals that no cut ends."""
-    _doubt: _Doubt | None = None
-    _faded: _Faded = field(default_factory=_Faded)
-    _level: _Level = field(default_factory=lambda: _Level(-math.inf))
-    _latency_s: float = 0.0
-    _hold_until: float | None = None
-    _hold_s: float = HOLD_S
-    _at: float = 0.0
-    _heard_from: float = -math.inf
-    """Replies before tell of another concurrency: workers renew their leases once a second."""
-
-    def __post_init__(self) -> None:
-        self._borne = self.slots
-
-    def observe(self, new: Replies, *, saturated: bool, now: float) -> None:
-        """Take in what came back; `saturated`: as many requests as were let were under way."""
-        self._everyday *= math.exp(-min(FADING_S, now - self._at) / FORGET_S)
-        self._at = now
-        if new.served and not self._latency_s:
-            self._level = _Level(now + new.busy_s / new.served)  # the first to answer are the fast ones
-        if new.served:
-            self._latency_s = new.busy_s / new.served
-        if now < self._heard_from:
-            return
-        self._faded.add(new, now=now)
-        if now >= self._level.since:
-            self._level.add(new)
-        if new.refused and self._too_many(MOST_EVERYDAY if self._doubt else self._everyday):
-            self._cut(now)
-        elif self.slots < self._borne:
-            if new.served:
-                self._go_to(min(self._borne, 2 * self.slots), now)
-        elif saturated and self._judged(now):
-            self._judge(now)
-
-    def _too_many(self, everyday: float) -> bool:
-        """Whether more is refused than every day, and more than chance would have it."""
-        usual = max(everyday, FEW)
-        chance = 3 * math.sqrt(usual * (1 - usual) / max(1.0, self._faded.replies))
-        return self._faded.refused > 2 and self._faded.share > everyday + FEW + chance
-
-    def _cut(self, now: float) -> None:
-        share = self._faded.share
-        if share > STORM and (self._faded.refused >= 8 or self.slots < self._borne):
-            if self._doubt is not None:  # it began with a few
-                self._borne, self._doubt = self._doubt.slots, None
-            self._go_to(max(1, min(self.slots, self._borne // 16)), now)
-        elif self.slots > self._borne:
-            self._undo(now)
-        else:
-            self._doubt = self._doubt or _Doubt(self.slots, share, self._level.served_per_s(now))
-            self._not_borne = self.slots
-            self._borne = max(1, int(max(0.5, min(CUT, 1 - share)) * self.slots))
-            self._hold_until = None
-            self._go_to(self._borne, now)
-
-    def _judged(self, now: float) -> bool:
-        """Whether enough came back of what was sent at this concurrency."""
-        return now >= self._level.since + max(1.0, self._latency_s) and self._level.served >= self.slots / 2
-
-    def _judge(self, now: float) -> None:
-        """What came of this concurrency, and which to try next."""
-        level, doubt = self._level, self._doubt
-        self._doubt = None
-        if doubt is not None and doubt.was_unfounded(level, now=now):
-            self._everyday = max(level.share, doubt.share)
-            self._not_borne = math.inf
-            self._borne = doubt.slots
-            self._go_to(doubt.slots, now)
-        elif self.slots > self._borne and (self._refused_more(level) or not self._pays()):
-            self._undo(now)
-        else:
-            self._stand(now)
-
-    def _refused_more(self, level: _Level) -> bool:
-        """Whether more was refused at it than every day, give or take chance."""
-        replies = max(1, level.served + level.refused)
-        return level.share > self._everyday + FEW + 2 * math.sqrt(self._everyday * (1 - self._everyday) / replies)
-
-    def _pays(self) -> bool:
-        """Whether the output grew with the concurrency, at least by a fourth of it, since it last clearly did.
-
-        A small step is not asked: its gain would drown in chance.
-        """
-        growth = self.slots / self._knee.slots - 1
-        flow = self.slots * self._level.pace
-        if growth > CLEAR and flow < (1 + growth / 4) * self._knee.flow:
-            return False
-        if growth > CLEAR:
-            self._knee = _Knee(self.slots, flow)
-        return True
-
-    def _stand(self, now: float) -> None:
-        if self.slots > (1 + CLEAR) * self._borne:
-            self._hold_s = HOLD_S
-        if self.slots < self._knee.slots:
-            self._knee = _Knee(self.slots, self.slots * self._level.pace)
-        self._borne = self.slots
-        if not self._is_narrow:
-            wanted = GROWTH * self.slots + 1 if math.isinf(self._not_borne) else (self.slots + self._not_borne) / 2
-            self._go_to(int(wanted), now)
-        elif self._hold_until is None:
-            self._hold_until = now + self._hold_s
-            self._hold_s = min(MOST_HOLD_S, 2 * self._hold_s)
-        elif now >= self._hold_until:  # there may be more room now
-            self._hold_until = None
-            self._not_borne = PROBE * self._borne + 1
-            self._go_to(int(self._not_borne), now)
-
-    def _undo(self, now: float) -> None:
-        """The step was too much."""
-        self._not_borne = self.slots
-        self._go_to(self._borne, now + FADING_S)
+    sustained: int = 32
+    """The last concurrency that was sustained."""
+    not_sustained: float = math.inf
+    """The lowest concurrency known not to be."""
+    baseline: float = 0.0
+    """Share of refusals that no cut removes."""
+    knee: _Knee = _Knee()
+    recent: _Recent = _Recent()
+    sample: _Sample = _Sample(-math.inf)
+    latency_s: float = 0.0
+    hold_s: float = HOLD_S
+    """How long to hold the next time."""
+    at: float = 0.0
+    settled_at: float = -math.inf
+    """Replies before this reflect another concurrency."""
 
     @property
-    def _is_narrow(self) -> bool:
-        return self._not_borne <= max(NARROW * self._borne, self._borne + 1)
+    def is_narrow(self) -> bool:
+        """True if sustained and not sustained concurrency are close enough."""
+        return self.not_sustained <= max(NARROW * self.sustained, self.sustained + 1)
 
-    def _go_to(self, slots: int, now: float) -> None:
-        self.slots = min(slots, self.most)
-        self._faded = _Faded()
-        self._heard_from = now + 1.0
-        self._level = _Level(now + 1.0 + self._latency_s)
+
+def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
+    """The search after these replies; `saturated`: as many requests as allowed were under way."""
+    search = _clocked(search, new, now=now)
+    if now < search.settled_at:
+        return search
+    sample = search.sample.plus(new) if now >= search.sample.since else search.sample
+    search = replace(search, recent=search.recent.plus(new, now=now), sample=sample)
+    if new.refused and _is_overloaded(search):
+        return _backed_off(search, now)
+    if isinstance(search.state, Recovering):
+        return _recovered(search, search.state, now) if new.served else search
+    return _judged(search, now) if saturated and _is_conclusive(search, now) else search
+
+
+def _clocked(search: Search, new: Replies, *, now: float) -> Search:
+    """Decays the baseline and takes in the latency, which says when a sample may begin."""
+    baseline = search.baseline * math.exp(-min(DECAY_S, now - search.at) / BASELINE_DECAY_S)
+    if not new.served:
+        return replace(search, baseline=baseline, at=now)
+    latency_s = new.busy_s / new.served
+    # The first to answer are the fast ones: of the first concurrency, a latency more is left out.
+    sample = search.sample if search.latency_s else _Sample(now + latency_s)
+    return replace(search, baseline=baseline, at=now, latency_s=latency_s, sample=sample)
+
+
+def _is_overloaded(search: Search) -> bool:
+    """True if more is refused than the baseline, and more than chance explains (three standard deviations)."""
+    recent = search.recent
+    baseline = MAX_BASELINE if isinstance(search.state, Verifying) else search.baseline
+    usual = max(baseline, TOLERANCE)
+    chance = 3 * math.sqrt(usual * (1 - usual) / max(1.0, recent.replies))
+    return recent.refused > 2 and recent.refused_share > baseline + TOLERANCE + chance
+
+
+def _backed_off(search: Search, now: float) -> Search:
+    share, state = search.recent.refused_share, search.state
+    if share > OUTAGE and (search.recent.refused >= OUTAGE_REPLIES or isinstance(state, (Recovering, Verifying))):
+        return _in_outage(search, now)
+    if search.slots > search.sustained:
+        return _undone(search, now)
+    if not isinstance(state, Verifying):
+        state = Verifying(search.slots, share, search.sample.served_per_s(now))
+    kept = max(1, int(max(0.5, min(CUT, 1 - share)) * search.slots))
+    return _moved(replace(search, state=state, sustained=kept, not_sustained=search.slots), kept, now)
+
+
+def _in_outage(search: Search, now: float) -> Search:
+    sustained = search.sustained
+    then: Climbing | Holding
+    match search.state:
+        case Verifying() as cut:  # the outage began with a few refusals, which were no limit
+            then, sustained = Climbing(), cut.slots
+        case Recovering() as recovering:
+            then = recovering.then
+        case standing:
+            then = standing
+    few = max(1, min(search.slots, sustained // OUTAGE_DIVISOR))
+    return _moved(replace(search, state=Recovering(then), sustained=sustained), few, now)
+
+
+def _recovered(search: Search, state: Recovering, now: float) -> Search:
+    slots = min(search.sustained, 2 * search.slots)
+    return _moved(replace(search, state=state.then if slots == search.sustained else state), slots, now)
+
+
+def _is_conclusive(search: Search, now: float) -> bool:
+    """True if enough came back of what was sent at this concurrency."""
+    lasted = now >= search.sample.since + max(1.0, search.latency_s)
+    return lasted and search.sample.served >= search.slots / 2
+
+
+def _judged(search: Search, now: float) -> Search:
+    """The sample is complete: decide whether this concurrency stands, and what to try next."""
+    state = search.state
+    if isinstance(state, Verifying):
+        if state.was_unfounded(search.sample, now=now):
+            baseline = max(search.sample.refused_share, state.refused_share)
+            search = replace(search, state=Climbing(), baseline=baseline, not_sustained=math.inf, sustained=state.slots)
+            return _moved(search, state.slots, now)
+        return _stood(replace(search, state=Climbing()), now)
+    if search.slots > search.sustained:
+        knee = _knee_after(search)
+        if knee is None or _refuses_more(search):
+            return _undone(search, now)
+        search = replace(search, knee=knee)
+    return _stood(search, now)
+
+
+def _refuses_more(search: Search) -> bool:
+    """True if more was refused than the baseline, give or take two standard deviations."""
+    baseline, sample = search.baseline, search.sample
+    chance = 2 * math.sqrt(baseline * (1 - baseline) / sample.replies)
+    return sample.refused_share > baseline + TOLERANCE + chance
+
+
+def _knee_after(search: Search) -> _Knee | None:
+    """The knee after this step; None if throughput did not grow with concurrency since the last knee."""
+    knee, growth = search.knee, search.slots / search.knee.slots - 1
+    if growth <= CLEAR_GROWTH:
+        return knee
+    tokens_per_s = search.slots * search.sample.slot_throughput
+    return _Knee(search.slots, tokens_per_s) if tokens_per_s >= (1 + MIN_GAIN * growth) * knee.tokens_per_s else None
+
+
+def _stood(search: Search, now: float) -> Search:
+    """This concurrency is sustained: try the next one, hold, or go on holding."""
+    slots = search.slots
+    knee = search.knee
+    if slots < knee.slots:
+        knee = _Knee(slots, slots * search.sample.slot_throughput)
+    hold_s = HOLD_S if slots > (1 + CLEAR_GROWTH) * search.sustained else search.hold_s
+    search = replace(search, sustained=slots, knee=knee, hold_s=hold_s)
+    if not search.is_narrow:
+        above = search.not_sustained
+        wanted = GROWTH * slots + 1 if math.isinf(above) else (slots + above) / 2
+        return _moved(replace(search, state=Climbing()), int(wanted), now)
+    if not isinstance(search.state, Holding):
+        return replace(search, state=Holding(now + hold_s), hold_s=min(MAX_HOLD_S, 2 * hold_s))
+    if now < search.state.until:
+        return search
+    probe = PROBE * slots + 1
+    return _moved(replace(search, state=Climbing(), not_sustained=probe), int(probe), now)
+
+
+def _undone(search: Search, now: float) -> Search:
+    """The step was too much: what it left under way is waited out before anything is judged again."""
+    return _moved(replace(search, state=Climbing(), not_sustained=search.slots), search.sustained, now + DECAY_S)
+
+
+def _moved(search: Search, slots: int, now: float) -> Search:
+    settled_at = now + SETTLE_S
+    return replace(
+        search,
+        slots=min(slots, search.most),
+        recent=_Recent(),
+        settled_at=settled_at,
+        sample=_Sample(settled_at + search.latency_s),
+    )

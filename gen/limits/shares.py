@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
-from stillhouse.gen.limits.concurrency import Adaptive, Replies
+from stillhouse.gen.limits.concurrency import Replies, Search, step
 from stillhouse.schemas.teacher import Limits
 
 LEASE_S = 2.0
@@ -169,7 +169,7 @@ class Ledger:
     def __init__(self, limits: Limits, *, now: float) -> None:
         self._rates = rates_of(limits)
         self._declared_slots = limits.in_flight
-        self._adaptive = Adaptive()
+        self._search = Search()
         self._ramp = _Ramp()
         self._ceilings = Ceilings()
         self._shares: dict[str, _Share] = {}
@@ -179,7 +179,7 @@ class Ledger:
 
     def slots(self, *, now: float) -> int:
         """Requests that may be under way at once, over all workers."""
-        return int(min(self._declared_slots or self._adaptive.slots, self._ramp.most_slots(now)))
+        return int(min(self._declared_slots or self._search.slots, self._ramp.most_slots(now)))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
         """Take in a worker's report and lease it its share."""
@@ -236,7 +236,7 @@ class Ledger:
         if report.ramped:
             self._ramp.cut(slots=self.slots(now=now), now=now)
         saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
-        self._adaptive.observe(report.replies, saturated=saturated, now=now)
+        self._search = step(self._search, report.replies, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
         """Give a worker's share back."""

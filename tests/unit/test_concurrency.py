@@ -1,13 +1,23 @@
 """What is used of a teacher's limits, told or not, in virtual time."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from closed_loop import Behaviour, Heard, play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.limits.concurrency import Adaptive, Replies
+from stillhouse.gen.limits.concurrency import (
+    OUTAGE_DIVISOR,
+    Climbing,
+    Holding,
+    Recovering,
+    Replies,
+    Search,
+    Verifying,
+    step,
+)
 from stillhouse.schemas.simulator import SimulatorLimits
 from stillhouse.schemas.teacher import Limits
 
@@ -97,22 +107,119 @@ def test_a_storm_teaches_nothing() -> None:
     assert heard.per_s(168, 172) >= 0.9 * 200
 
 
-# --- alone
+# --- the states, one transition each
+
+
+def after(search: Search, share: float, *, seconds: float = 12.0, speed: float = 1.0) -> Search:
+    """The search after so many seconds in which this share was refused; `speed`: of a slot, in answers per second.
+
+    It ends with the first change of state or concurrency.
+    """
+    now = search.at
+    for _ in range(int(10 * seconds)):
+        now += 0.1
+        sent = max(1, round(0.1 * search.slots * speed))
+        refused = round(sent * share)
+        served = sent - refused
+        replies = Replies(served, refused, busy_s=served / speed, tokens=50 * served)
+        found = step(search, replies, saturated=True, now=now)
+        if (found.slots, found.state) != (search.slots, search.state):
+            return found
+        search = found
+    return search
+
+
+CLIMBED = after(Search(), 0.0)
+"""A step above what is sustained."""
+HELD = replace(after(Search(sustained=100, slots=100, not_sustained=105.0), 0.0), recent=Search().recent)
+"""At the knee; what was served before is forgotten."""
+
+
+def test_a_sustained_concurrency_is_stepped_up() -> None:
+    """As long as nothing is refused."""
+    assert (CLIMBED.state, CLIMBED.sustained) == (Climbing(), 32)
+    assert after(CLIMBED, 0.0).slots > CLIMBED.slots > 32
+
+
+def test_a_refused_step_is_undone() -> None:
+    """The search then looks between the two."""
+    undone = after(CLIMBED, 0.2)
+    assert (undone.state, undone.slots, undone.not_sustained) == (Climbing(), 32, CLIMBED.slots)
+    assert 32 < after(undone, 0.0, seconds=20).slots < CLIMBED.slots
+
+
+def test_a_step_that_gains_nothing_is_undone() -> None:
+    """A teacher that queues: each slot became slower by as much as there are more."""
+    first = after(CLIMBED, 0.0)
+    assert after(first, 0.0, speed=CLIMBED.slots / first.slots).slots == CLIMBED.slots
+
+
+def test_a_narrow_search_holds() -> None:
+    """What is left to find is not worth the refusals."""
+    assert isinstance(HELD.state, Holding)
+    assert (HELD.slots, HELD.state.until) == (100, HELD.at + 30)
+
+
+def test_holding_ends_with_a_probe() -> None:
+    """There may be more room now."""
+    probing = after(HELD, 0.0, seconds=40)
+    assert (probing.state, probing.slots) == (Climbing(), 111)
+
+
+def test_refusals_at_the_sustained_concurrency_are_cut_and_verified() -> None:
+    """The teacher has less room than before, or refuses that many at any load."""
+    cut = after(HELD, 0.2)
+    assert isinstance(cut.state, Verifying)
+    assert (cut.slots, cut.sustained, cut.not_sustained) == (80, 80, 100)
+
+
+def test_a_cut_that_helps_stands() -> None:
+    """Fewer are refused: it was too much."""
+    assert after(after(HELD, 0.2), 0.0).sustained == 80
+    assert after(after(HELD, 0.2), 0.0).slots == 90
+
+
+def test_a_cut_that_changes_nothing_is_undone() -> None:
+    """As many are refused as before, and less is served: this share is the teacher's baseline."""
+    restored = after(after(HELD, 0.1), 0.1)
+    assert (restored.state, restored.slots) == (Climbing(), 100)
+    assert restored.baseline == pytest.approx(0.1, abs=0.05)
+
+
+def test_an_outage_leaves_few_and_recovers() -> None:
+    """Nothing is concluded from it; concurrency doubles back as soon as some are served."""
+    down = after(HELD, 1.0)
+    assert (down.state, down.slots, down.sustained) == (Recovering(HELD.state), 100 // OUTAGE_DIVISOR, 100)
+    assert after(down, 0.0).slots == 2 * down.slots
+
+
+def test_recovery_ends_where_it_was() -> None:
+    """In the state that the outage broke off."""
+    search = after(HELD, 1.0)
+    while isinstance(search.state, Recovering):
+        search = after(search, 0.0)
+    assert (search.state, search.slots) == (HELD.state, 100)
+
+
+def test_an_outage_that_began_with_a_few_refusals_forgets_the_cut() -> None:
+    """They were no limit."""
+    down = after(after(HELD, 0.3), 1.0)
+    assert (down.state, down.sustained) == (Recovering(Climbing()), 100)
 
 
 def test_concurrency_grows_only_while_it_is_used_up() -> None:
     """What is never under way at once proves nothing."""
-    adaptive = Adaptive()
+    search = Search()
     for second in range(100):
-        adaptive.observe(Replies(served=32, busy_s=32.0), saturated=False, now=float(second))
-    assert adaptive.slots == 32
+        search = step(search, Replies(served=32, busy_s=32.0), saturated=False, now=float(second))
+    assert search.slots == 32
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans(), st.floats(0, 10)), max_size=100))
 def test_concurrency_stays_in_its_bounds(steps: list[tuple[int, int, bool, float]]) -> None:
     """Never none, never more than the most."""
-    adaptive, now = Adaptive(), 0.0
+    search, now = Search(), 0.0
     for served, refused, saturated, passed in steps:
         now += passed
-        adaptive.observe(Replies(served, refused, served * 0.5, served * 9), saturated=saturated, now=now)
-        assert 1 <= adaptive.slots <= adaptive.most
+        search = step(search, Replies(served, refused, served * 0.5, served * 9), saturated=saturated, now=now)
+        assert 1 <= search.slots <= search.most
