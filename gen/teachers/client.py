@@ -41,8 +41,6 @@ class TeacherClient:
         self.estimator = Estimator(max_output=max_tokens)
         self._endpoints = Endpoints(teacher.urls)
         self._errors = interpreter.protocol.errors
-        self._kept_headers = self._errors.kept_headers
-        self._limit_headers = frozenset(each.remaining for each in self._errors.limits)
         self.evidence = Evidence()
         self._trust = HeaderTrust()
         self._turn = asyncio.Lock()
@@ -113,11 +111,7 @@ class TeacherClient:
             raise
         # Providers count when they admit a request, so a slow answer reports what was left long ago.
         age_s = self._clock.monotonic() - sent_at
-        ceilings = (
-            {}
-            if self._limit_headers.isdisjoint(reply.headers)
-            else ceilings_of(reply.headers, self._errors.limits, age_s=age_s, refused=reply.status == 429)
-        )
+        ceilings = ceilings_of(reply.headers, self._errors, age_s=age_s, refused=reply.status == 429)
         if reply.status < 400:  # a refusal's ceilings wait until it is clear who is to blame
             if believed := self._trust.answered(ceilings, sent_at=sent_at, now=self._clock.monotonic()):
                 self.account.told(believed)
@@ -133,8 +127,8 @@ class TeacherClient:
         return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
 
     def _kept(self, reply: Reply) -> dict[str, str]:
-        headers = reply.headers
-        kept = {name: value for name, value in headers.items() if name in self._kept_headers}
+        headers, names = reply.headers, self._errors.kept_headers
+        kept = {name: value for name, value in headers.items() if name in names}
         if reply.status >= 300:
             kept |= passed_on(headers)
         said = "\n".join(kept.values())

@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -39,11 +39,11 @@ UNACKNOWLEDGED_S = 20
 deliver a request long after its sample was asked elsewhere; this is less than a lease's 30 s, so it can't. An answer
 may take as long as it likes: while we wait for it, only probes can go unacknowledged."""
 
-MOST_ROUTES = 1_000
-"""URLs whose routes are remembered: a teacher has one per endpoint, but each batch is looked at under its own."""
-
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
 """TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""
+
+MOST_ROUTES = 1_000
+"""URLs whose routes are remembered: a teacher has one per endpoint, but each batch is looked at under its own."""
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -115,7 +115,8 @@ class HttpTransport:
         proxy = self._proxies[_origin(url)]
         if len(self._routes) >= MOST_ROUTES:
             self._routes.clear()
-        route = self._routes[url] = _Route(URL(url), timeout_s, connecting, None if proxy is None else URL(proxy))
+        route = _Route(URL(url), timeout_s, connecting, None if proxy is None else URL(proxy))
+        self._routes[url] = route
         return route
 
     async def close(self) -> None:
@@ -133,8 +134,14 @@ class _Route:
     connecting: aiohttp.ClientTimeout
     proxy: URL | None
     given: Mapping[str, str] | None = None
-    headers: CIMultiDict[str] | None = None
+    wired: CIMultiDict[str] = field(default_factory=CIMultiDict)
     """`given` as aiohttp takes it."""
+
+    def headers(self, given: Mapping[str, str]) -> CIMultiDict[str]:
+        """These headers for aiohttp, converted once for as long as the same object comes."""
+        if self.given is not given:
+            self.given, self.wired = given, CIMultiDict(given)
+        return self.wired
 
 
 def _origin(url: str) -> str:
@@ -144,12 +151,10 @@ def _origin(url: str) -> str:
 
 
 async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> Reply:
-    if route.given is not request.headers:
-        route.given, route.headers = request.headers, CIMultiDict(request.headers)
     response = await session.request(
         request.method,
         route.url,
-        headers=route.headers,
+        headers=route.headers(request.headers),
         data=request.body or None,
         allow_redirects=False,
         auto_decompress=False,

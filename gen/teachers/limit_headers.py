@@ -1,27 +1,29 @@
 """Reads what a reply's headers leave of the account's limits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 from stillhouse.gen.teachers.durations import number_in, reset_s
-from stillhouse.gen.teachers.vocabulary import LimitHeaders
+from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 
 LIMIT_STANDS_S = 300.0
 """How long a limit that a gateway states without a reset applies after it was hit."""
 
 
 def ceilings_of(
-    headers: Mapping[str, str], limits: Iterable[LimitHeaders], *, age_s: float, refused: bool = False
+    headers: Mapping[str, str], errors: ErrorVocabulary, *, age_s: float, refused: bool = False
 ) -> dict[Resource, Ceiling]:
-    """What remains of these limits, by a reply's headers; `age_s`: how long ago its request was admitted.
+    """What remains of the account's limits, by a reply's headers; `age_s`: how long ago its request was admitted.
 
     The remainder is spread over the time until reset. With a fixed window that uses up exactly what is left; with a
     bucket that refills continuously it binds when less than half is left, and settles at what others leave of the
     limit. Nothing left counts as one in that time, because only an answer can show that there is more. A limit without
     a reset is per minute, and applies once it is hit.
     """
+    if errors.remaining_headers.isdisjoint(headers):
+        return {}
     found: dict[Resource, Ceiling] = {}
-    for each in limits:
+    for each in errors.limits:
         if (value := headers.get(each.remaining)) is None:
             continue
         left, until_reset_s = number_in(value), reset_s(headers.get(each.reset), headers)

@@ -6,7 +6,7 @@ errors and no list of them is complete. A protocol adds its exact codes, its lim
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from stillhouse.gen.limits.shares import Resource
@@ -61,10 +61,14 @@ class ErrorVocabulary:
     headers: tuple[str, ...]
     """Headers beside `code_headers` that an outcome may depend on."""
 
-    @property
-    def kept_headers(self) -> frozenset[str]:
-        """All that the journal keeps: a reply means the same to its receiver and to one who finds it in a journal."""
-        return frozenset((*self.headers, *self.code_headers))
+    kept_headers: frozenset[str] = field(init=False)
+    """All that the journal keeps: a reply means the same to its receiver and to one who finds it in a journal."""
+    remaining_headers: frozenset[str] = field(init=False)
+    """Those of `limits` without which there is nothing to read."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept_headers", frozenset((*self.headers, *self.code_headers)))
+        object.__setattr__(self, "remaining_headers", frozenset(each.remaining for each in self.limits))
 
     def extended(
         self,

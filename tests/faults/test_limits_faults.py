@@ -85,7 +85,7 @@ class Play:
             _, headers = hand.out.popleft()
             hand.allowance.settle(COST, COST, now=now)
             hand.served += 1
-            hand.ceilings.take(ceilings_of(headers, OPENAI_ERRORS.limits, age_s=LATENCY_S), now=now)
+            hand.ceilings.take(ceilings_of(headers, OPENAI_ERRORS, age_s=LATENCY_S), now=now)
         if now >= hand.renews_at:
             standing = hand.ceilings.standing(now=now)
             report = Report(hand.allowance.peak, 50, Replies(hand.served), ceilings=standing)

@@ -345,7 +345,7 @@ def test_what_is_left_is_spread_until_there_is_more(
     """By OpenAI's headers; one that makes no sense says nothing."""
     values = {"x-ratelimit-remaining-tokens": remaining, "x-ratelimit-reset-tokens": reset}
     headers = {name: value for name, value in values.items() if value is not None}
-    found = ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0)
+    found = ceilings_of(headers, OPENAI_ERRORS, age_s=0.0)
     assert [ceiling.rate for ceiling in found.values()] == ([] if per_second is None else [pytest.approx(per_second)])
     assert not found or found.keys() == {"total"}
 
@@ -355,10 +355,8 @@ def test_limit_headers_are_told_apart() -> None:
     names = {"requests": "requests", "tokens-prompt": "input", "tokens-generated": "output"}
     headers = {f"x-ratelimit-remaining-{name}": "50" for name in names}
     headers |= {f"x-ratelimit-reset-{name}": "10s" for name in names}
-    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=4.0) == dict.fromkeys(
-        names.values(), Ceiling(5.0, 10.0, 4.0)
-    )
-    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=11.0) == {}
+    assert ceilings_of(headers, OPENAI_ERRORS, age_s=4.0) == dict.fromkeys(names.values(), Ceiling(5.0, 10.0, 4.0))
+    assert ceilings_of(headers, OPENAI_ERRORS, age_s=11.0) == {}
 
 
 @pytest.mark.parametrize(
@@ -374,7 +372,7 @@ def test_limit_headers_are_told_apart() -> None:
 def test_limits_are_told_in_other_words(names: str, reset: str, resource: Resource) -> None:
     """Other names, and moments instead of spans, by the server's clock and never ours."""
     headers = {names.format("remaining"): "50", names.format("reset"): reset, "date": "Tue, 24 Nov 2026 02:00:00 GMT"}
-    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0) == {resource: Ceiling(5.0, 10.0, 0.0)}
+    assert ceilings_of(headers, OPENAI_ERRORS, age_s=0.0) == {resource: Ceiling(5.0, 10.0, 0.0)}
 
 
 def test_a_moment_without_the_servers_clock_says_nothing() -> None:
@@ -383,7 +381,7 @@ def test_a_moment_without_the_servers_clock_says_nothing() -> None:
         "anthropic-ratelimit-requests-remaining": "5",
         "anthropic-ratelimit-requests-reset": "2026-11-24T02:00:10Z",
     }
-    assert ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0) == {}
+    assert ceilings_of(headers, OPENAI_ERRORS, age_s=0.0) == {}
 
 
 @given(
@@ -402,7 +400,7 @@ def test_a_moment_without_the_servers_clock_says_nothing() -> None:
 )
 def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
     """Nothing in a header raises, or holds us for ever."""
-    for ceiling in ceilings_of(headers, OPENAI_ERRORS.limits, age_s=0.0).values():
+    for ceiling in ceilings_of(headers, OPENAI_ERRORS, age_s=0.0).values():
         assert ceiling.rate > 0
         assert 0 < ceiling.for_s <= MAX_WAIT_S
 
@@ -412,9 +410,9 @@ GATEWAY_LIMIT = {"x-ratelimit-limit-requests": "120", "x-ratelimit-remaining-req
 
 def test_a_limit_without_a_reset_is_by_the_minute_once_it_is_met() -> None:
     """Case 77: two requests a second from then on; while much is left nothing is read into it."""
-    assert ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS.limits, age_s=0.0, refused=True)["requests"].rate == 2.0
+    assert ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS, age_s=0.0, refused=True)["requests"].rate == 2.0
     plenty = GATEWAY_LIMIT | {"x-ratelimit-remaining-requests": "100"}
-    assert ceilings_of(plenty, OPENAI_ERRORS.limits, age_s=0.0) == {}
+    assert ceilings_of(plenty, OPENAI_ERRORS, age_s=0.0) == {}
 
 
 def test_a_wait_under_a_longer_name_is_a_wait() -> None:
