@@ -1,0 +1,108 @@
+"""The contract of a lane: how one teacher's samples get asked, and what all lanes of a worker obey.
+
+To add one: a file here, and a line in `LANES`. Whatever a lane pays for is in the chunk's journal before anything acts
+on it, and nothing is sent for a chunk while the worker's fence is closed.
+"""
+
+import asyncio
+import typing
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.worker.fence import Fence
+from stillhouse.gen.worker.leased_chunk import Held
+
+
+class Host(typing.Protocol):
+    """The worker as its lanes see it."""
+
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> asyncio.Task[None]:
+        """Run a task that ends with the worker."""
+        ...
+
+    def fail(self, error: StillhouseError) -> None:
+        """Stop in good order because of this error."""
+        ...
+
+    def heard(self, held: Held) -> None:
+        """A reply came for the chunk."""
+        ...
+
+    def taken(self) -> None:
+        """A sample left the queue: more may be wanted."""
+        ...
+
+    def settled(self, held: Held) -> None:
+        """The chunk's last sample is settled."""
+        ...
+
+
+class Gate:
+    """Decides whether anything new is sent, for all lanes of a worker."""
+
+    def __init__(self, fence: Fence) -> None:
+        self.fence = fence
+        self.stopping = False
+        """True if nothing new is to be sent; requests in flight continue."""
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Send nothing new until `go_on`."""
+        self._open.clear()
+
+    def go_on(self) -> None:
+        """Send again."""
+        self._open.set()
+
+    async def passed(self) -> None:
+        """Wait while sending is held up."""
+        await self._open.wait()
+
+
+class Lane(typing.Protocol):
+    """How one teacher's samples get asked."""
+
+    @property
+    def account(self) -> Account:
+        """The account whose limits it keeps."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Samples that only wait for the account's limits."""
+        ...
+
+    @property
+    def runs_dry(self) -> bool:
+        """True if it could ask more samples than it has."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Connections it uses at most as it is now."""
+        ...
+
+    @property
+    def wanted(self) -> int:
+        """Connections it could use now beyond `slots`."""
+        ...
+
+    @property
+    def largest_reply_bytes(self) -> int:
+        """Size of the largest reply so far."""
+        ...
+
+    def take(self, held: Held, ordinals: Iterable[int]) -> None:
+        """Ask these samples of the chunk."""
+        ...
+
+    def widen(self, slots: int) -> None:
+        """Use so many connections more."""
+        ...
+
+    def cancel(self) -> None:
+        """End all tasks, for the worker ends."""
+        ...

@@ -1,0 +1,317 @@
+"""The online lane: one request per sample, as many at a time as the account's lease allows.
+
+A sample that has to wait leaves the queue and holds no slot; a teacher that serves nothing blocks no other lane.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, TypeVar
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
+from stillhouse.gen.journal.frames import Kind
+from stillhouse.gen.limits.shares import Cost
+from stillhouse.gen.teachers.account import UNUSED
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.endpoints import Endpoint
+from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
+    BadRequest,
+    Malformed,
+    Outcome,
+    Overload,
+    Ramp,
+    Rate,
+    ServerError,
+    kind_of,
+)
+from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.retry import Again, Blame, Decision, Pause
+from stillhouse.gen.teachers.transport import Lost, NotSent
+from stillhouse.gen.worker.lanes.base import Gate, Host
+from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.schemas.completion import Completion
+
+LACKING = 3
+"""Answers without requested log probabilities before this is reported."""
+
+STARTING_PAUSE_S = 1.0
+"""Pause of the account after a 429 that does not say how long."""
+
+_T = TypeVar("_T")
+
+_Work: TypeAlias = tuple[Held, int, bool, bool]
+"""(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
+
+
+class _WorkQueue(asyncio.Queue[_Work]):
+    """First in, first out, but most samples asked before come first: their chunks wait for them."""
+
+    def _put(self, item: _Work) -> None:
+        queue: Any = self._queue  # type: ignore[attr-defined]
+        queue.appendleft(item) if item[3] else queue.append(item)
+
+
+class OnlineLane:
+    """Asks one teacher's samples over its endpoints."""
+
+    def __init__(self, client: TeacherClient, *, host: Host, gate: Gate, counters: Counters, clock: Clock) -> None:
+        self.account = client.account
+        self.largest_reply_bytes = 0
+        self._client = client
+        self._host = host
+        self._gate = gate
+        self._counters = counters
+        self._clock = clock
+        self._queue = _WorkQueue()
+        self._slots: list[asyncio.Task[None]] = []
+        self._lacking = 0
+        """Answers without the requested log probabilities."""
+
+    @property
+    def waiting(self) -> int:
+        """Samples that only wait for slots."""
+        return self._queue.qsize()
+
+    @property
+    def runs_dry(self) -> bool:
+        """True if it has fewer samples waiting than slots."""
+        return self._queue.qsize() < max(1, self.account.slots)
+
+    @property
+    def slots(self) -> int:
+        """Number of samples it asks at a time, as far as the limits allow."""
+        return len(self._slots)
+
+    @property
+    def wanted(self) -> int:
+        """Slots that the lease allows beyond these; too many slots only wait."""
+        return self.account.slots - len(self._slots)
+
+    def take(self, held: Held, ordinals: Iterable[int]) -> None:
+        """Queue these samples of the chunk."""
+        for ordinal in ordinals:
+            self._put(held, ordinal, again=False)
+
+    def widen(self, slots: int) -> None:
+        """Open so many slots more."""
+        self._slots += [self._host.spawn(self._slot) for _ in range(slots)]
+
+    def cancel(self) -> None:
+        """End the slots."""
+        for slot in self._slots:
+            slot.cancel()
+
+    async def _slot(self) -> None:
+        while True:
+            held, ordinal, again, _ = await self._queue.get()
+            await self._gate.passed()
+            self._host.taken()
+            if self._gate.stopping or held.abandoned:
+                continue
+            try:
+                await self._ask(held, ordinal, again=again)
+            except StillhouseError as error:
+                self._host.fail(error)
+
+    async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
+        prompt, client = held.open.prompt(ordinal), self._client
+        chars = sum([len(content) for _, content in prompt.messages])
+        cost = client.estimator.estimate(chars)
+        tally, waits_from = self._counters.of(client.teacher.name), self._clock.monotonic()
+        await self._reserved(cost)
+        tally.lease_wait_s += self._clock.monotonic() - waits_from
+        used: Cost | None = Cost(0, 0)
+        refused = False
+        tally.in_flight += 1
+        held.under_way += 1
+        try:
+            holds_back = self._gate.stopping or held.abandoned or client.account.is_paused
+            avoid = held.open.tries(ordinal).refused_by
+            if holds_back or (endpoint := client.endpoint(again=again, avoid=avoid)) is None:
+                self._put(held, ordinal, again=again)
+                return
+            tally.requests += 1
+            tally.retries += again
+            sent_at = self._clock.monotonic()
+            served: bool | None = False
+            try:
+                outcome, decision, blame = await self._attempt(held, ordinal, endpoint)
+                served = _served(outcome, endpoint)
+                self._host.heard(held)
+            finally:
+                client.done(endpoint, served=served)
+                if served is None and endpoint.is_open and not endpoint.answered:
+                    self._counters.note(
+                        f"teacher {client.teacher.name}: endpoint {endpoint.host} has answered nothing yet, while "
+                        f"others do; its samples go to them. It said: {getattr(outcome, 'message', '')}"
+                    )
+            latency_s = self._clock.monotonic() - sent_at
+            spared = blame is not None and (blame.on == "request" or blame.spares_account)
+            refused = isinstance(outcome, (Rate, Ramp)) and not spared
+            used = self._heard(endpoint, outcome, chars, latency_s=latency_s, spared=spared)
+        finally:
+            tally.in_flight -= 1
+            if refused:
+                client.account.settle_refused(cost)
+            else:
+                client.account.settle(cost, used)
+            held.ended()
+        if not held.abandoned:
+            self._follow(held, ordinal, endpoint, decision, sent_at=sent_at)
+
+    async def _reserved(self, cost: Cost) -> None:
+        """Wait for the fence and then for a share of the limits.
+
+        A reservation that outlives the fence is given up; otherwise all slots would send at once when it opens.
+        """
+        client, fence = self._client, self._gate.fence
+        while True:
+            if not fence.is_open:
+                await fence.open()
+            await client.usable()
+            await client.account.reserve(cost)
+            if fence.is_open:
+                return
+            client.account.settle(cost, UNUSED)
+
+    async def _attempt(self, held: Held, ordinal: int, endpoint: Endpoint) -> tuple[Outcome, Decision, Blame | None]:
+        client = self._client
+        ask = Request(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
+        at, start = self._clock.time(), self._clock.monotonic()
+        request = client.request(ask, endpoint, now=at)
+        place = client.interpreter.place
+        held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
+        outcome: Overload | Ambiguous
+        try:
+            reply = await client.send(request)
+        except NotSent as error:
+            if error.certificate:
+                raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None
+            outcome = Overload(str(error))
+            return (
+                outcome,
+                held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place, endpoint=endpoint.host),
+                None,
+            )
+        except Lost as error:
+            outcome = Ambiguous(str(error), deadline=error.deadline)
+            return (
+                outcome,
+                held.open.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host),
+                None,
+            )
+        latency_s = self._clock.monotonic() - start
+        self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
+        received = await self._kept(
+            functools.partial(
+                held.open.received,
+                ordinal,
+                reply,
+                at=at,
+                latency_s=latency_s,
+                endpoint=endpoint.host,
+                place=place,
+            )
+        )
+        prompt = (held.open.chunk.id, ordinal // held.open.samples)
+        blame = client.weigh(prompt, received.outcome, endpoint=endpoint, sent_at=start)
+        decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
+        if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
+            client.account.told(reply.ceilings)
+        return received.outcome, decision, blame
+
+    async def _kept(self, keep: Callable[[], _T]) -> _T:
+        """Keep what was paid for; on a full disk, try again while the worker stops: there may be room by then."""
+        while True:
+            try:
+                return keep()
+            except StoreAway as error:
+                self._host.fail(error)
+                await asyncio.sleep(1.0)
+
+    def _heard(
+        self,
+        endpoint: Endpoint,
+        outcome: Outcome,
+        chars: int,
+        *,
+        latency_s: float,
+        spared: bool,
+    ) -> Cost | None:
+        """Count an outcome and report it to the account; returns what the request used, None if unknown.
+
+        `spared`: the request alone is to blame, and slows nobody else.
+        """
+        client, counters, account = self._client, self._counters, self._client.account
+        if isinstance(outcome, Completion):
+            tally = counters.of(client.teacher.name)
+            tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
+            if client.interpreter.wants_logprobs and outcome.logprobs is None:
+                self._lacks_logprobs()
+            account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
+            return client.learn(chars, outcome)
+        counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
+        if spared:
+            return Cost(0, 0)
+        if isinstance(outcome, (Rate, Ramp)):
+            wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
+            account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp))
+            return Cost(0, 0)
+        if not isinstance(outcome, (Overload, Ambiguous)):
+            account.served(latency_s=latency_s, tokens=0)
+        elif not endpoint.is_open and not _cut_on_the_way(
+            outcome
+        ):  # probes of a dead endpoint say nothing about the account's capacity
+            account.refused()
+        return Cost(0, 0) if isinstance(outcome, Overload) else None
+
+    def _lacks_logprobs(self) -> None:
+        """Report once that requested log probabilities are missing."""
+        self._lacking += 1
+        if self._lacking == LACKING:
+            self._counters.note(
+                f"teacher {self._client.teacher.name}: log probabilities were requested (ask.top_logprobs), but "
+                f"{LACKING} answers came without any: their column is null. Does this server support them for this "
+                "model?"
+            )
+
+    def _follow(self, held: Held, ordinal: int, endpoint: Endpoint, decision: Decision, *, sent_at: float) -> None:
+        client = self._client
+        match decision:
+            case Again(after_s, last):
+                self._ask_again(held, ordinal, after_s, first=not last)
+            case Pause(reason, auth):
+                if not (auth and client.reload_key(sent_at=sent_at)):
+                    where = f" at {endpoint.host}" if len(client.teacher.urls) > 1 else ""
+                    raise TeacherPaused(
+                        f"teacher {client.teacher.name}{where} {reason}; then run the same command again"
+                    )
+                self._ask_again(held, ordinal, 0.0, first=True)
+            case _:
+                if held.open.left == 0:
+                    self._host.settled(held)
+
+    def _ask_again(self, held: Held, ordinal: int, after_s: float, *, first: bool) -> None:
+        if after_s <= 0:
+            self._put(held, ordinal, again=True, first=first)
+            return
+        put = functools.partial(self._put, held, ordinal, again=True, first=first)
+        asyncio.get_running_loop().call_later(after_s, put)
+
+    def _put(self, held: Held, ordinal: int, *, again: bool, first: bool | None = None) -> None:
+        self._queue.put_nowait((held, ordinal, again, again if first is None else first))
+
+
+def _served(outcome: Outcome, endpoint: Endpoint) -> bool | None:
+    """What an outcome says about its endpoint; see `Endpoints.done`."""
+    if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
+        return None  # another model, or no API at all, may be there
+    return not isinstance(outcome, (Overload, Ambiguous, ServerError)) or _cut_on_the_way(outcome)
+
+
+def _cut_on_the_way(outcome: Outcome) -> bool:
+    """True if a gateway or the recipe's `timeout_s` ended the wait, which only reflects this answer's length."""
+    return isinstance(outcome, Ambiguous) and (outcome.deadline or (outcome.status or 0) >= 400)
