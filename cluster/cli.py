@@ -25,9 +25,9 @@ from stillhouse.cluster.commands.options import (
     recipe_argument,
 )
 from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
-from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError, UsageError
-from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.views.summary import Summary, summary_of
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas import __version__
 from stillhouse.schemas.failure import RETRYABLE, FailureKind
@@ -128,8 +128,9 @@ def status(
 ) -> None:
     """Show the progress of DATASET, from storage alone; with --address also which job is working on it."""
     store = open_given(dataset, endpoint_url, region, path_style)
-    summary = summarise(store)
-    if summary.state != "done" and is_running(store):
+    stored = DatasetReader(store)
+    summary = summary_of(stored)
+    if summary.state != "done" and stored.is_running:
         summary = summary.model_copy(update={"state": "running"})
     if address is not None:
         note_job(store.url, address)
@@ -158,10 +159,8 @@ def retry(
     path_style: bool | None,
 ) -> None:
     """Ask the Failures of DATASET again, with the recipe of its last run; not refusals or bad rows."""
-    from stillhouse.gen.dataset.last_run import read_last_run
-
     store = open_given(dataset, endpoint_url, region, path_style)
-    recipe = read_last_run(store, overrides=overrides)
+    recipe = DatasetReader(store).last_run(overrides=overrides)
     where = {"path": dataset, "endpoint_url": endpoint_url, "region": region, "path_style": path_style}
     given = {name: value for name, value in where.items() if value is not None}
     recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=given)})

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.dataset.binding import binding_for
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.shipping import journal_root
@@ -134,7 +134,7 @@ def _dataset(recipe: Recipe) -> Finding:
     said = f"{store.url} can be written, and a second writer of a key is refused"
     if binding_for(store, recipe) is None:
         return Finding(name="dataset", state="ok", said=f"{said}; new")
-    if is_running(store):
+    if DatasetReader(store).is_running:
         return Finding(
             name="dataset",
             state="warn",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stillhouse.gen.dataset.plans import read_plans
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.provenance import Survey, survey
@@ -38,11 +38,11 @@ def card_of(store: ReadableStore, recipe: Recipe | None = None, *, stored: str =
     Raises:
         DatasetError: there is no dataset, or it is damaged.
     """
-    surveyed = survey(store)
+    dataset = DatasetReader(store)
+    surveyed = survey(dataset)
     if recipe is not None:
         surveyed.provenance.add_recipe(recipe)
-    kept = next((plan.kept_fields for plan in read_plans(store)), [])
-    return render(surveyed, kept=kept, stored=stored)
+    return render(surveyed, kept=dataset.kept, stored=stored)
 
 
 def render(surveyed: Survey, *, kept: Sequence[pa.Field], stored: str = "") -> str:

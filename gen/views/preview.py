@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
-from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import ROWS_PER_PROMPT
-from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import Row, SourceFile, passed_over_note, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -114,7 +113,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     store = open_dataset(recipe)
     store.check_writable()
     recipe = resolved_by(recipe, binding_for(store, recipe))
-    there = _There(store)
+    there = _There(DatasetReader(store))
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
     found = survey(recipe.source)
@@ -233,13 +232,13 @@ def _cut(text: str) -> str:
 class _There:
     """What the dataset holds already of source rows."""
 
-    def __init__(self, store: ReadableStore) -> None:
-        sealed = set(sealed_chunks(store))
+    def __init__(self, dataset: DatasetReader) -> None:
+        sealed = set(dataset.shards)
         self.chunks = len(sealed)
         self.rows = self.samples = 0
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
-        generations = read_generations(store, sealed=sealed)
+        generations = dataset.generations
         self.first = generations[0].plan if generations else None
         """What later generations take over from."""
         for generation in generations:

@@ -10,12 +10,11 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stillhouse.gen.dataset.binding import read_binding
-from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import MOST_MODELS, ShardMeta
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.views.summary import Summary, summary_of
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Terms
 
@@ -103,13 +102,13 @@ class Survey:
     """(key, kind) of all that hold rows, in the chunks' order; kind is data, rejected or failed."""
 
 
-def survey(store: ReadableStore, *, state: str | None = None) -> Survey:
+def survey(dataset: DatasetReader, *, state: str | None = None) -> Survey:
     """Read every footer once.
 
     Raises:
-        DatasetError: there is no dataset at the store's root, or it is damaged.
+        DatasetError: there is no dataset, or it is damaged.
     """
-    provenance = _bound(store)
+    provenance = _bound(dataset)
     files: list[tuple[str, str]] = []
     shards = 0
 
@@ -121,13 +120,11 @@ def survey(store: ReadableStore, *, state: str | None = None) -> Survey:
             files.append((chunk.data_key, "data"))
         files.extend((side.key, kind) for kind, side in meta.side.items() if kind != "raw")
 
-    summary = summarise(store, state=state, visit=visit)
+    summary = summary_of(dataset, state=state, visit=visit)
     return Survey(summary, provenance, shards, tuple(files))
 
 
-def _bound(store: ReadableStore) -> Provenance:
+def _bound(dataset: DatasetReader) -> Provenance:
     """What the dataset is bound to, before any shard is read."""
-    bound = read_binding(store)
-    if bound is None:
-        raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
+    bound = dataset.bound
     return Provenance(name=bound.name, identity=bound.identity | {"samples": bound.samples})

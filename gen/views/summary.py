@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import BaseModel
 
-from stillhouse.gen.dataset.binding import read_binding
-from stillhouse.gen.dataset.generations import Generation, read_generations
+from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
-from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, sealed_chunks
-from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta, read_metas
-from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
 
@@ -129,8 +128,17 @@ def _kinds(counts: dict[str, int]) -> str:
     return f" ({', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))})" if counts else ""
 
 
-def summarise(
-    store: ReadableStore,
+def summarise(store: ReadableStore, *, state: str | None = None) -> Summary:
+    """The counts of the dataset at the store's root; `state`: what its state is called, where that is known.
+
+    Raises:
+        DatasetError: there is no dataset, or it is damaged.
+    """
+    return summary_of(DatasetReader(store), state=state)
+
+
+def summary_of(
+    dataset: DatasetReader,
     *,
     state: str | None = None,
     visit: Callable[[ChunkId, ShardMeta], None] = lambda chunk, meta: None,
@@ -138,17 +146,13 @@ def summarise(
     """The dataset's counts; `visit` is shown what each shard says of itself, in order.
 
     Raises:
-        DatasetError: there is no dataset at the store's root, or it is damaged.
+        DatasetError: there is no dataset, or it is damaged.
     """
-    bound = read_binding(store)
-    if bound is None:
-        raise DatasetError(f"{store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
-    samples = bound.samples
-    sealed = list(sealed_chunks(store))
-    generations = read_generations(store, sealed=sealed)
+    samples = dataset.bound.samples
+    generations = dataset.generations
     sources = [each for each in generations if each.plan.is_source]
     counts = ShardCounts()
-    for chunk, meta in read_metas(store, sealed):
+    for chunk, meta in dataset.metas():
         visit(chunk, meta)
         counts += meta.counts
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
@@ -159,7 +163,7 @@ def summarise(
     done = remaining == 0 and all(each.is_sealed for each in generations)
     return Summary(
         state=state or ("done" if done else "unfinished"),
-        dataset=store.url,
+        dataset=dataset.url,
         prompts=rows if planned else None,
         duplicates=duplicates if planned else None,
         bad=bad if planned else None,

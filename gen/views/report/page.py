@@ -11,8 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillhouse.gen.dataset.last_run import read_last_run
-from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.provenance import Survey, survey
@@ -23,7 +22,6 @@ from stillhouse.gen.views.report.samples import Samples, read_samples
 from stillhouse.gen.views.report.shown import TEXT_CHARS, shown
 from stillhouse.gen.views.report.timeline import Timeline
 from stillhouse.schemas import __version__
-from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError
 
 
@@ -45,12 +43,13 @@ def report(store: ReadableStore) -> str:
         DatasetError: there is none, or it is damaged.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
-    surveyed = survey(store)
-    if surveyed.summary.state != "done" and is_running(store):
+    dataset = DatasetReader(store)
+    surveyed = survey(dataset)
+    if surveyed.summary.state != "done" and dataset.is_running:
         surveyed.summary.state = "running"
     answers = read_answers(store, surveyed.files)
     samples = read_samples(store, answers)
-    return _render(surveyed, answers, samples, limits=_limits(store))
+    return _render(surveyed, answers, samples, limits=_limits(dataset))
 
 
 def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Mapping[str, float]) -> str:
@@ -164,10 +163,10 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _limits(store: ReadableStore) -> dict[str, float]:
+def _limits(dataset: DatasetReader) -> dict[str, float]:
     """The limits of the last run's recipe; over several accounts their sum, where each has one."""
     try:
-        recipe: Recipe = read_last_run(store)
+        recipe = dataset.last_run()
     except (DatasetError, RecipeError):  # nothing else in the page hangs on it
         return {}
     stated = [limits.model_dump(exclude_none=True) for limits in recipe.accounts.values()]

@@ -6,6 +6,7 @@ record id.
 """
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from stillhouse.gen.dataset.binding import parse_binding
@@ -16,10 +17,9 @@ from stillhouse.gen.dataset.layout import (
     ChunkId,
     index_key,
     plan_key,
-    sealed_chunks,
 )
 from stillhouse.gen.dataset.plans import Plan, read_plan
-from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.verify.expected import Identity, Part, read_checked_part
@@ -42,14 +42,16 @@ def verify(store: ReadableStore) -> Report:
         DatasetError: there is no dataset at the store's root.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
-    return Verification(store, running=is_running(store)).run()
+    dataset = DatasetReader(store)
+    return Verification(dataset, running=dataset.is_running).run()
 
 
 class Verification:
     """One pass over a dataset."""
 
-    def __init__(self, store: ReadableStore, *, running: bool) -> None:
-        self._store = store
+    def __init__(self, dataset: DatasetReader, *, running: bool) -> None:
+        self._dataset = dataset
+        self._store = dataset.store
         self._running = running
         self._findings: list[Finding] = []
         self._checked = Checked()
@@ -59,7 +61,7 @@ class Verification:
         """Parts of the index that are sound."""
         self.seals: dict[ChunkId, str | None] = {}
         """Of every shard; None where it is not sound."""
-        self._shards: list[ChunkId] = []
+        self._shards: Sequence[ChunkId] = ()
         self.retried: dict[str, int] = {}
         """By prompt key: the last generation that asked its Failures again."""
         self.identity: Identity | None = None
@@ -72,7 +74,7 @@ class Verification:
 
     def run(self) -> Report:
         """Check everything."""
-        self._shards = sorted(set(sealed_chunks(self._store)))
+        self._shards = self._dataset.shards
         generations = self._generations()
         self._read_recipe(any_left=bool(generations))
         for generation in range(generations):
@@ -120,9 +122,7 @@ class Verification:
     def _read_recipe(self, *, any_left: bool) -> None:
         stored = self._store.get(RECIPE_KEY)
         if stored is None and not any_left:
-            raise DatasetError(
-                f"{self._store.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path"
-            )
+            raise self._dataset.absent()
         try:
             self.identity = Identity.of(parse_binding(stored or b"", origin=RECIPE_KEY))
         except (DatasetError, ValueError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.run_lock import RunLock, is_running
 from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.gen.journal.file import JournalFile
@@ -49,7 +50,7 @@ def verify_and_repair(store: Store) -> Report:
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     with _alone(store):
-        first = Verification(store, running=False)
+        first = Verification(DatasetReader(store), running=False)
         before = first.run()
         repairer = Repairer(
             store, identity=first.identity, part_of=first.part_of, seals=first.seals, retried=first.retried
@@ -57,7 +58,7 @@ def verify_and_repair(store: Store) -> Report:
         done = repairer.repair(first.damaged, sweep=first.sweepable, gone=first.gone)
         if not done:
             return before
-        after = Verification(store, running=False).run()
+        after = Verification(DatasetReader(store), running=False).run()
     still = set(after.findings)
     repaired = [
         finding.model_copy(update={"repaired": True, "message": f"{finding.message}; {done[finding.key]}"})

@@ -1,0 +1,83 @@
+"""A dataset as whoever only reads it sees it: what it is bound to, its generations, shards and last recipe.
+
+A reader shows one moment: each part is read when it is first asked for, and not again.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import pyarrow as pa
+
+from stillhouse.gen.dataset.binding import Binding, read_binding
+from stillhouse.gen.dataset.generations import Generation, read_generations
+from stillhouse.gen.dataset.last_run import read_last_run
+from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, sealed_chunks
+from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.dataset.shard_meta import ShardMeta, read_metas
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.recipe import Recipe
+
+
+class DatasetReader:
+    """Reads the dataset at a store's root, which need not be finished, or sound.
+
+    All of it raises StoreAway and StoreRefused as the store does, and DatasetError where what is asked for is damaged.
+    """
+
+    def __init__(self, store: ReadableStore) -> None:
+        self.store = store
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.store.url
+
+    @cached_property
+    def bound(self) -> Binding:
+        """What it is bound to.
+
+        Raises:
+            DatasetError: there is no dataset, or the file is damaged.
+        """
+        bound = read_binding(self.store)
+        if bound is None:
+            raise self.absent()
+        return bound
+
+    def absent(self) -> DatasetError:
+        """The error for a place that holds no dataset."""
+        return DatasetError(f"{self.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
+
+    @cached_property
+    def shards(self) -> tuple[ChunkId, ...]:
+        """The chunks whose shard exists, in order."""
+        return tuple(sorted(set(sealed_chunks(self.store))))
+
+    @cached_property
+    def generations(self) -> tuple[Generation, ...]:
+        """All generations, in order."""
+        return tuple(read_generations(self.store, sealed=self.shards))
+
+    @property
+    def kept(self) -> list[pa.Field]:
+        """Its `keep` columns; none before anything is planned."""
+        return self.generations[0].plan.kept_fields if self.generations else []
+
+    def metas(self) -> Iterator[tuple[ChunkId, ShardMeta]]:
+        """What each shard says of itself, in order; read from the shards' footers each time."""
+        return read_metas(self.store, self.shards)
+
+    @cached_property
+    def is_running(self) -> bool:
+        """True if a run seems to be working on it."""
+        return is_running(self.store)
+
+    def last_run(self, *, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe of the last run, with the `KEY=VALUE` overrides applied.
+
+        Raises:
+            DatasetError: there is none.
+            RecipeError: it is damaged, or an override is wrong.
+        """
+        return read_last_run(self.store, overrides=overrides)
