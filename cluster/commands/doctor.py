@@ -27,7 +27,7 @@ from stillhouse.gen.teachers.keys import Credentials, redacted, resolve
 from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, Rate
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
-from stillhouse.gen.worker.rows import reject_reason
+from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
@@ -227,7 +227,7 @@ def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
     prompt = Prompt("doctor", b"", _HELLO, ())
     if recipe.ask.top_logprobs is not None and answer.logprobs is None:
         return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
-    match reject_reason(answer, prompt):
+    match rejected_by_rules(answer, prompt):
         case "unknown_finish":
             word = answer.finish_reason_raw or ""
             return (

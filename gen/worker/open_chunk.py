@@ -31,7 +31,7 @@ from stillhouse.gen.teachers.retry import (
     note,
 )
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.rows import reject_reason
+from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.prompt import Prompt
@@ -287,7 +287,7 @@ class OpenChunk:
         if isinstance(decision, GiveUp):
             reason, words = decision.kind, f"HTTP {decision.status}: {decision.message}"
         elif isinstance(outcome, Completion):
-            reason, word = reject_reason(outcome, prompt), outcome.finish_reason_raw or ""
+            reason, word = rejected_by_rules(outcome, prompt), outcome.finish_reason_raw or ""
             if reason is not None:
                 words = f"finish_reason {word!r}"
         if reason is None:

@@ -1,4 +1,4 @@
-"""Rows of the stored files as tuples in their schemas' order, and the rule that says which file an answer goes to."""
+"""Rows of the stored files as tuples in their schemas' order."""
 
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -8,47 +8,15 @@ from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp, Tries
-from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import BODY_HEAD_CHARS
 from stillhouse.schemas.prompt import Message, Prompt
 from stillhouse.schemas.record import RejectReason
 
 Row: TypeAlias = tuple[Any, ...]
 
-TRUNCATION_WORDS = 1000
-"""Shorter prompts are not checked for silent truncation."""
-
 _MOST = 2**15 - 1
 """The columns of attempts are int16; what waits for limits for days may have more."""
-
-_REJECTED_FINISH: dict[str, RejectReason] = {
-    "length": "length",
-    "content_filter": "content_filter",
-    "refused": "refused",
-    "unknown": "unknown_finish",
-}
-
-
-def reject_reason(completion: Completion, prompt: Prompt) -> RejectReason | None:
-    """Why the answer is not training data by itself, or None."""
-    if (reason := _REJECTED_FINISH.get(completion.finish_reason)) is not None:
-        return reason
-    if _truncated(prompt, completion.usage):
-        return "prompt_truncated"
-    if not (completion.text and completion.text.strip()) and not completion.tool_calls:
-        return "only_reasoning" if completion.reasoning else "empty"
-    return "markup" if completion.markup else None
-
-
-def _truncated(prompt: Prompt, usage: Usage) -> bool:
-    """Whether the teacher read far less than it was sent (Ollama cuts long prompts without a word).
-
-    No tokenizer in use makes fewer tokens than half the words of a long text.
-    """
-    if usage.input_tokens is None or sum(len(content) for _, content in prompt.messages) < 2 * TRUNCATION_WORDS:
-        return False
-    words = sum(len(content.split()) for _, content in prompt.messages)
-    return words >= TRUNCATION_WORDS and usage.input_tokens < words / 2
 
 
 class SampleRows:

@@ -19,6 +19,7 @@ from stillhouse.gen.worker import rows
 from stillhouse.gen.worker.earlier_answers import fingerprint, kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.parquet_writer import Sheet
+from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.completion import Completion
@@ -133,21 +134,9 @@ class Sealer:
     ) -> None:
         outcome = self._open.outcome(frame.ordinal, frame)
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
-        reason: RejectReason | None = "refused"
-        same = None
+        reason, same = self._verdict(outcome, prompt, seen, sample_rows.record_id)
         if isinstance(outcome, Completion):
-            self._count(teacher.cost_usd(outcome), outcome)
-            self._note_model(teacher.teacher.name, outcome.model)
-            reason = rows.reject_reason(outcome, prompt)
-            answer = fingerprint(outcome.text, outcome.tool_calls)
-            if reason is None and self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
-                reason = "duplicate_answer"
-            if reason is None:
-                seen[answer] = sample_rows.record_id
-                self._tool_calls += outcome.tool_calls is not None
-                self._no_logprobs += self._recipe.ask.top_logprobs is not None and outcome.logprobs is None
-            elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
-                self._finish_words[(outcome.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
+            self._count(teacher, outcome, reason)
         inline = self._recipe.dataset.reasoning == "inline"
         if reason is None:
             assert isinstance(outcome, Completion)
@@ -157,16 +146,35 @@ class Sealer:
             row = sample_rows.rejected(frame, outcome, reason, inline=inline, of=same)
             self._sheet("rejected").add(row, size=size)
 
+    def _verdict(
+        self, outcome: Completion | Policy, prompt: Prompt, seen: dict[bytes, str], record_id: str
+    ) -> tuple[RejectReason | None, str | None]:
+        """(why it is rejected, the equal answer that is kept); a record is noted in `seen`."""
+        if (reason := rejected_by_rules(outcome, prompt)) is not None or isinstance(outcome, Policy):
+            return reason, None
+        answer = fingerprint(outcome.text, outcome.tool_calls)
+        if self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
+            return "duplicate_answer", same
+        seen[answer] = record_id
+        return None, None
+
     def _retried_kinds(self) -> Iterator[str]:
         """The kind of Failure that each sample was that is asked again."""
         for retried in self._open.chunk.retried.values():
             yield from (kind for kind in retried.kinds.values() if kind is not None)
 
-    def _count(self, usd: float | None, completion: Completion) -> None:
+    def _count(self, teacher: Interpreter, completion: Completion, reason: RejectReason | None) -> None:
+        """Count an answer and what it cost, kept or not."""
         self._input += completion.usage.input_tokens or 0
         self._output += completion.usage.output_tokens or 0
-        if usd is not None:
+        if (usd := teacher.cost_usd(completion)) is not None:
             self._usd = (self._usd or 0.0) + usd
+        self._note_model(teacher.teacher.name, completion.model)
+        if reason is None:
+            self._tool_calls += completion.tool_calls is not None
+            self._no_logprobs += self._recipe.ask.top_logprobs is not None and completion.logprobs is None
+        elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
+            self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
 
     def _note_model(self, teacher: str, model: str | None) -> None:
         known = self._models.setdefault(teacher, set())

@@ -1,0 +1,75 @@
+"""The verdict on an answer, in three stages, each only for what the one before let pass.
+
+rules      on the reply itself: how it ends, whether its prompt was cut, whether it is empty or has markup. They are
+           pure and need no frame: whoever reads the journal applies them again, so that a recipe whose
+           `finish_reasons` or `thinking` was corrected judges answers already paid for anew
+checks     the recipe's own, whose verdicts alone are VERDICT frames, written before anything acts on them
+equality   equal answers to one prompt are kept once: decided at the seal, where all of them are known
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from stillhouse.gen.teachers.outcome import Policy
+from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.record import RejectReason
+
+Rule: TypeAlias = Callable[[Completion, Prompt], RejectReason | None]
+"""Why the answer is not training data by itself, or None."""
+
+TRUNCATION_WORDS = 1000
+"""Shorter prompts are not checked for silent truncation."""
+
+_REJECTED_FINISH: dict[str, RejectReason] = {
+    "length": "length",
+    "content_filter": "content_filter",
+    "refused": "refused",
+    "unknown": "unknown_finish",
+}
+
+
+def finish(completion: Completion, prompt: Prompt) -> RejectReason | None:
+    """It ends otherwise than by being complete."""
+    return _REJECTED_FINISH.get(completion.finish_reason)
+
+
+def truncation(completion: Completion, prompt: Prompt) -> RejectReason | None:
+    """The teacher read far less than it was sent (Ollama cuts long prompts without a word).
+
+    No tokenizer in use makes fewer tokens than half the words of a long text.
+    """
+    return "prompt_truncated" if _is_truncated(prompt, completion.usage) else None
+
+
+def emptiness(completion: Completion, prompt: Prompt) -> RejectReason | None:
+    """There is neither text nor a tool call."""
+    if completion.tool_calls or (completion.text and completion.text.strip()):
+        return None
+    return "only_reasoning" if completion.reasoning else "empty"
+
+
+def markup(completion: Completion, prompt: Prompt) -> RejectReason | None:
+    """Tags of reasoning or special tokens are left in its text."""
+    return "markup" if completion.markup else None
+
+
+RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup)
+"""In this order: the first that rejects gives the reason."""
+
+
+def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt) -> RejectReason | None:
+    """Why a settled answer is not training data by itself, or None; a refusal by error is refused like any other."""
+    if isinstance(outcome, Policy):
+        return "refused"
+    for rule in RULES:
+        if (reason := rule(outcome, prompt)) is not None:
+            return reason
+    return None
+
+
+def _is_truncated(prompt: Prompt, usage: Usage) -> bool:
+    if usage.input_tokens is None or sum([len(content) for _, content in prompt.messages]) < 2 * TRUNCATION_WORDS:
+        return False
+    words = sum(len(content.split()) for _, content in prompt.messages)
+    return words >= TRUNCATION_WORDS and usage.input_tokens < words / 2

@@ -1,0 +1,50 @@
+"""Rules on the reply itself: which one rejects an answer that breaks several."""
+
+import pytest
+
+from stillhouse.gen.teachers.outcome import Policy
+from stillhouse.gen.worker.verdicts import RULES, rejected_by_rules
+from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.record import RejectReason
+
+LONG = Prompt("a", b"", (("user", "word " * 2000),), ())
+BROKEN = Completion(" ", "length", "length", markup=True, usage=Usage(input_tokens=5))
+"""It breaks every rule."""
+
+
+def test_the_first_rule_that_rejects_gives_the_reason() -> None:
+    """In the order of the table: how it ends says more than that it is empty."""
+    assert [rule(BROKEN, LONG) for rule in RULES] == ["length", "prompt_truncated", "empty", "markup"]
+    assert rejected_by_rules(BROKEN, LONG) == "length"
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "calls", "reason"),
+    [
+        ("four", None, None, None),
+        (None, None, "[{}]", None),
+        (" \n", "hm", "[{}]", None),
+        (" \n", "hm", None, "only_reasoning"),
+        (None, None, None, "empty"),
+    ],
+)
+def test_an_answer_needs_text_or_a_call(
+    text: str | None, reasoning: str | None, calls: str | None, reason: RejectReason | None
+) -> None:
+    """White space is no text, and reasoning is no answer."""
+    completion = Completion(text, "stop", "stop", reasoning=reasoning, tool_calls=calls)
+    assert rejected_by_rules(completion, LONG) == reason
+
+
+def test_few_tokens_of_a_long_prompt_mean_that_it_was_cut() -> None:
+    """A teacher that reports no usage is believed."""
+    whole = Completion("four", "stop", "stop", usage=Usage(input_tokens=1000))
+    assert rejected_by_rules(whole, LONG) is None
+    assert rejected_by_rules(whole._replace(usage=Usage(input_tokens=999)), LONG) == "prompt_truncated"
+    assert rejected_by_rules(whole._replace(usage=Usage()), LONG) is None
+
+
+def test_a_refusal_by_error_is_refused() -> None:
+    """Like one that came as an answer."""
+    assert rejected_by_rules(Policy("no", 400), LONG) == "refused"
