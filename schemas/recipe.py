@@ -5,7 +5,7 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_validator, model_validator
 
@@ -15,8 +15,9 @@ from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
-KEEP_TYPES = ("string", "int64", "float64", "bool")
+KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 """The types a kept column of a text source may be given."""
+KEEP_TYPES: tuple[KeepType, ...] = get_args(KeepType)
 
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
@@ -51,7 +52,7 @@ class Keep(Strict):
 
     name: str
     """The column."""
-    type: Literal["string", "int64", "float64", "bool"] | None = None
+    type: KeepType | None = None
     """Its type; by default a Parquet or Arrow column's own, and string in JSONL and CSV."""
     rename: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="as")
     """The column's name in the records, where its own is taken: `{name: messages, as: theirs}`."""

@@ -5,8 +5,16 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from stillhouse.gen.limits.shares import Resource
+from stillhouse.gen.source.kept_columns import DECLARED
 from stillhouse.gen.teachers.protocols import PROTOCOLS
 from stillhouse.gen.teachers.protocols.profiles import PROFILES
+from stillhouse.gen.teachers.vocabulary import Signal
+from stillhouse.gen.worker.verdicts import RULES
+from stillhouse.schemas.completion import Completion, FinishReason
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Ask, KeepType
+from stillhouse.schemas.record import RejectReason
 from stillhouse.schemas.teacher import TEACHER_APIS, ProfileName, Teacher
 
 
@@ -24,6 +32,33 @@ def test_no_host_belongs_to_two_profiles() -> None:
     """Else the order in a table would decide how it is asked."""
     hosts = [host for profile in PROFILES.values() for host in profile.hosts]
     assert len(hosts) == len(set(hosts))
+
+
+def test_each_protocol_s_words_are_of_known_meaning() -> None:
+    """Of a signal or limit that nobody looks for, a word would never be read."""
+    terms = {"training_use": "permitted"}
+    behind_url = {"base_url": "http://t/v1", "model": "m", "terms": terms}
+    for api, protocol in PROTOCOLS.items():
+        fields = {"name": "t", "api": api} | ({} if api == "simulator" else behind_url)
+        errors = protocol(Teacher.model_validate(fields), Ask()).errors
+        assert {*errors.codes, *errors.families, *errors.phrases} <= set(get_args(Signal))
+        assert {each.resource for each in errors.limits} <= set(get_args(Resource))
+        assert all(word == word.lower() for words in errors.codes.values() for word in words)
+
+
+def test_each_type_of_a_kept_column_is_stored() -> None:
+    """As a recipe declares it, and as the JSON Schema lists it."""
+    assert set(get_args(KeepType)) == set(DECLARED)
+
+
+def test_each_finish_reason_is_ruled_on() -> None:
+    """An answer that ends in one that no rule knows would become a record."""
+    kept = {"stop", "tool_calls"}
+    for finish in get_args(FinishReason):
+        reasons = [rule(Completion("four", finish, finish), Prompt("a", b"", (), ())) for rule in RULES]
+        rejected = [reason for reason in reasons if reason is not None]
+        assert bool(rejected) == (finish not in kept)
+        assert set(rejected) <= set(get_args(RejectReason))
 
 
 def test_the_built_in_teacher_has_no_profile() -> None:
