@@ -3,6 +3,8 @@
     StillhouseError            exit 1   the run failed
     ├── UsageError             exit 2   the recipe, the source or the command is wrong
     │   ├── SourceError                 a source file is missing, unreadable or changed
+    │   │   └── ColumnMissing           it lacks a column that the recipe names
+    │   ├── TemplateError               a template of the recipe can't be compiled
     │   ├── DatasetError                what is stored contradicts the recipe, or itself
     │   └── StoreRefused                no access, no bucket, or no conditional writes
     └── Paused                 exit 3   nothing is lost and the same command goes on
@@ -37,6 +39,22 @@ class UsageError(StillhouseError):
 
 class SourceError(UsageError):
     """A source file is missing, unreadable, or not what the plan recorded."""
+
+
+class ColumnMissing(SourceError):
+    """A source file lacks a column that the recipe names."""
+
+    def __init__(self, message: str, *, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+class TemplateError(UsageError):
+    """A template of the recipe can't be compiled."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class DatasetError(UsageError):

@@ -181,8 +181,15 @@ def _advice(expected: list[str], node: Node, *, path: str) -> str:
             return "; put it in quotes"
         case str() if "a list" in expected and "text" not in expected:
             return "; put it in brackets: [a, b]"
+        case str() as text if close := difflib.get_close_matches(text, _words_in(expected), n=1):
+            return f"; did you mean {close[0]}?"
         case _:
             return ""
+
+
+def _words_in(expected: list[str]) -> list[str]:
+    """The words that a field of few may hold."""
+    return [word for each in expected for word in re.findall(r"`([^`]+)`", each)]
 
 
 def _number_in(text: str) -> str:

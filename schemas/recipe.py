@@ -7,12 +7,13 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 import re
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.location import canonical_location
+from stillhouse.schemas.places import Places
 from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
 
 KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
@@ -217,6 +218,7 @@ class Recipe(Strict):
     dedup: Dedup = Dedup()
     dataset: Dataset
     run: RunSettings = RunSettings()
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -243,6 +245,16 @@ class Recipe(Strict):
     def prompts_per_shard(self) -> int:
         """Prompts in a chunk; a recipe that leaves it out is resolved when it is bound (`gen.dataset.binding`)."""
         return self.dataset.prompts_per_shard or PROMPTS_PER_SHARD
+
+    def where(self, path: str) -> str:
+        """What a message about the field at the dotted path begins with; see `Places.before`."""
+        return self._places.before(path)
+
+    def placed(self, places: Places) -> Self:
+        """The same recipe, with the places of its fields for messages."""
+        copy = self.model_copy()
+        copy._places = places
+        return copy
 
     def with_files(self) -> Self:
         """The recipe with the files that it names inside it, so that it can be used where they are not."""

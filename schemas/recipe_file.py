@@ -14,12 +14,16 @@ from pydantic_core import ErrorDetails
 
 from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_value
 from stillhouse.schemas.override import apply_override
+from stillhouse.schemas.places import places_in
 from stillhouse.schemas.recipe import KEEP_TYPES, Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.teacher import TEACHER_APIS
 from stillhouse.schemas.yaml_tree import MAX_CHARS, Node, YamlFault, read_tree
 
 _M = TypeVar("_M", bound=BaseModel)
+
+
+_DUMPED = "# Written out by Stillhouse: the lines are not those of the file that the user wrote.\n"
 
 
 class RecipeError(ValueError):
@@ -64,13 +68,14 @@ def load_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Rec
         raise RecipeError(f"{origin}: empty; expected a recipe: name, source, ask, teachers, dataset")
     if not isinstance(tree.content, dict):
         raise RecipeError(f"{tree.where}: expected a mapping (`name: …`, `source: …`), got a list or a single value")
-    return _validated(Recipe, tree, overrides)
+    recipe = _validated(Recipe, tree, overrides)
+    return recipe if text.startswith(_DUMPED) else recipe.placed(places_in(tree))
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every field written out: `load_recipe` reads an equal one from it."""
     # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return _DUMPED + yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def load_simulator_settings(overrides: Sequence[str]) -> SimulatorSettings:

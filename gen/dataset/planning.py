@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol, TypeAlias
@@ -16,9 +16,9 @@ from stillhouse.gen.dataset.index import End
 from stillhouse.gen.dataset.more_planning import more_plan
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, store_plan
+from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, placed
 from stillhouse.gen.dataset.retry_planning import retry_plan
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.source.columns import is_in
 from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
@@ -248,21 +248,16 @@ def check_first_rows(
             them makes a prompt.
         UsageError: the template can't be compiled, or see `kept_columns`.
     """
-    maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system)
-    rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
+    with placed(recipe):
+        maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system)
+        rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
             f"source.path: expected rows, got none in {len(files)} files, the first of which is {files[0].url}: "
             "write prompts to them"
         )
-    there = {name for row in rows for name in row.values or ()}
-    for field, name in _named_columns(recipe):
-        if there and not any(is_in(row.values, name) for row in rows if row.values is not None):
-            names = ", ".join(map(repr, sorted(there)[:100]))
-            raise SourceError(
-                f"source.{field}: none of the first {len(rows)} rows has the column {name!r}, in {files[0].url} and "
-                f"what follows it; they have {names}"
-            )
+    if message := no_such_column(recipe, rows, maker, first=files[0].url):
+        raise SourceError(message)
     if proven:
         return
     kept = kept_columns(files, recipe) if kept is None else kept
@@ -270,10 +265,7 @@ def check_first_rows(
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     if not any(isinstance(each, Prompt) for each in made):
         (why, count), *_ = Counter(map(str, made)).most_common(1)
-        raise SourceError(
-            f"expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: {why}; the "
-            f"recipe or all of {files[0].url} is at fault, not a single row"
-        )
+        raise SourceError(no_prompt(recipe, rows, maker, why=why, count=count, first=files[0].url))
 
 
 def _first_rows(
@@ -281,13 +273,6 @@ def _first_rows(
 ) -> list[Row]:
     rows = (row for file in files for row in read_rows(file, source=recipe.source, columns=columns))
     return list(islice(rows, most))
-
-
-def _named_columns(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    source = recipe.source
-    named = [("prompt", source.prompt), ("messages", source.messages), ("id", source.id)]
-    yield from ((field, name) for field, name in named if name is not None)
-    yield from (("keep", keep.name) for keep in source.keep)
 
 
 def kept_columns(
@@ -303,13 +288,14 @@ def kept_columns(
         SourceError: a file lacks one or can't be read, or no type holds what two files have.
         UsageError: one has the name of a column of ours, or a type that Parquet has not.
     """
-    fields = list(kept_fields(files, source=recipe.source, frozen=frozen))
+    with placed(recipe):
+        fields = list(kept_fields(files, source=recipe.source, frozen=frozen))
     if recipe.source.answer == "drop":
         fields.append(pa.field(SOURCE_ANSWER, pa.string()))
     try:
         schema = columns_of(version).with_kept(fields).data
     except ValueError as error:
-        raise UsageError(f"source.{error}") from None
+        raise UsageError(f"{recipe.where('source.keep')}source.{error}") from None
     try:
         pq.write_table(schema.empty_table(), io.BytesIO())
     except (pa.ArrowException, NotImplementedError) as error:

@@ -3,7 +3,8 @@
 A column literally named `data.question` takes precedence.
 """
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,43 @@ def column_of(schema: pa.Schema, name: str) -> tuple[str, pa.DataType] | None:
         if head in schema.names and (kind := _inside(schema.field(schema.get_all_field_indices(head)[0]).type, rest)):
             return head, kind
     return None
+
+
+def names_in(values: Mapping[str, Any]) -> Iterator[str]:
+    """The row's columns, and the fields of its structs by their paths."""
+    for name, value in values.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in names_in(value))
+
+
+def names_of(schema: Iterable[pa.Field]) -> Iterator[str]:
+    """The same of a schema or a struct's type."""
+    for field in schema:
+        yield field.name
+        if pa.types.is_struct(field.type):
+            yield from (f"{field.name}.{inner}" for inner in names_of(field.type))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The columns' names for a message, the first hundred of many."""
+    return ", ".join(map(repr, names[:100])) + (", …" if len(names) > 100 else "")
+
+
+def instead(name: str, names: Sequence[str], *, has: str = "; they have", likely: Iterable[str] | None = None) -> str:
+    """What to say after a column that is missing: the one that may be meant, of `likely`, and all `names` there are.
+
+    `has` leads to the names where nothing is like the missing one.
+    """
+    close = _did_you_mean(name, names if likely is None else likely)
+    return f"{close or has} {'Columns: ' if close else ''}{listed(names)}"
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Advice that names the column most like a misspelt one; empty if none is."""
+    folded = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean `{folded[close[0]]}`?" if close else ""
 
 
 def splits(name: str) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from stillhouse.gen.errors import SourceError
+from stillhouse.gen.errors import ColumnMissing, SourceError
 from stillhouse.gen.source.columns import column_of
 from stillhouse.gen.source.elsewhere import hub_advice, refuse_elsewhere
 from stillhouse.gen.source.formats.arrow_ipc import arrow_schema, read_arrow
@@ -27,7 +27,7 @@ from stillhouse.gen.source.formats.delimited import DELIMITERS, read_delimited
 from stillhouse.gen.source.formats.json_array import read_json
 from stillhouse.gen.source.formats.jsonl import read_jsonl
 from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
-from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
+from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, MissingColumn, Position, Row
 from stillhouse.gen.source.formats.text import Codec
 from stillhouse.gen.source.kept_columns import kept_field
 from stillhouse.gen.source.kept_types import OwnType, check_frozen, settled
@@ -396,6 +396,8 @@ def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
     try:
         with store.open(key) as stream:
             yield stream
+    except MissingColumn as error:
+        raise ColumnMissing(f"{file.url}: {error}", column=error.column) from error
     except FormatError as error:
         raise SourceError(f"{file.url}: {error}") from error
     except (pa.ArrowException, OSError) as error:

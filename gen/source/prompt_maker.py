@@ -23,7 +23,7 @@ class PromptMaker:
     template still send it verbatim.
 
     Raises:
-        UsageError: ask.template or ask.system can't be compiled.
+        TemplateError: ask.template or ask.system can't be compiled.
     """
 
     def __init__(
@@ -42,11 +42,16 @@ class PromptMaker:
             (keep.name, f"column {keep.name!r}", converter(field.type))
             for keep, field in zip(source.keep, fields, strict=False)
         ]
-        named = (source.prompt, source.messages, source.id, *(keep.name for keep in source.keep))
-        self.columns = frozenset(name for name in named if name is not None)
-        for template in (self._template, self._system_template):
-            if template is not None:
-                self.columns |= template.columns
+        self.fields = {
+            **{keep.name: f"source.keep.{number}" for number, keep in enumerate(source.keep)},
+            **dict.fromkeys(self._template.columns if self._template else (), "ask.template"),
+            **dict.fromkeys(self._system_template.columns if self._system_template else (), "ask.system"),
+            **{name: "source.id" for name in [source.id] if name is not None},
+            **{name: "source.messages" for name in [source.messages] if name is not None},
+            **{name: "source.prompt" for name in [source.prompt] if name is not None},
+        }
+        """The columns it needs, each with a field of the recipe that names it."""
+        self.columns = frozenset(self.fields)
         """The columns it needs."""
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:

@@ -15,7 +15,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from stillhouse.gen.errors import UsageError
+from stillhouse.gen.errors import TemplateError
 from stillhouse.gen.source.conversation import NoPrompt
 from stillhouse.gen.source.render_limits import (
     MAX_TEXT_CHARS,
@@ -37,7 +37,7 @@ class Template:
     """A compiled template; `what` is the field of the recipe that holds it.
 
     Raises:
-        UsageError: the template's syntax is wrong, or it wants other templates.
+        TemplateError: the template's syntax is wrong, or it wants other templates.
     """
 
     def __init__(self, source: str, *, what: Literal["ask.template", "ask.system"] = "ask.template") -> None:
@@ -54,11 +54,13 @@ class Template:
                 if what == "ask.template"
                 else " (put text that is not a template between {% raw %} and {% endraw %})"
             )
-            raise UsageError(f"{what}, line {error.lineno}: {error.message}{advice}") from error
+            raise TemplateError(f"{what}, line {error.lineno}: {error.message}{advice}", field=what) from error
         except RecursionError as error:
-            raise UsageError(f"{what}: nested too deeply") from error
+            raise TemplateError(f"{what}: nested too deeply", field=what) from error
         if referenced:
-            raise UsageError(f"{what}: include, import and extends have nothing to refer to: write it in one piece")
+            raise TemplateError(
+                f"{what}: include, import and extends have nothing to refer to: write it in one piece", field=what
+            )
         self.columns = frozenset(names - environment.globals.keys())
         """The columns that the template looks up."""
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillhouse.gen.source.columns import column_of
-from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
+from stillhouse.gen.source.columns import column_of, listed, names_of
+from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, MissingColumn, Position, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ def check_columns(
         if found is None and name in elsewhere:
             continue
         if found is None or schema.names.count(found[0]) != 1:
-            there = "missing" if found is None else "there twice"
-            names = ", ".join(map(repr, schema.names[:100])) + (", …" if len(schema.names) > 100 else "")
-            raise FormatError(f"the column {name!r} is {there}; the file has {names}")
+            if found is not None:
+                raise FormatError(f"the column {name!r} is there twice; the file has {listed(schema.names)}")
+            raise MissingColumn(name, names=schema.names, likely=names_of(schema))
         paths[name] = found[0]
     return Wanted([name for name in schema.names if name in paths.values()], list(paths))
 

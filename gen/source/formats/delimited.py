@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO
 
-from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, Position, Row
+from stillhouse.gen.source.columns import listed
+from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatError, MissingColumn, Position, Row
 from stillhouse.gen.source.formats.text import Codec, Line, open_lines
 
 _MAX_RECORD_BYTES = MAX_ROW_BYTES + 1
@@ -140,7 +141,8 @@ def _wanted(header: list[str], columns: Collection[str] | None, elsewhere: Colle
     for name in header if columns is None else sorted(columns):
         if name in elsewhere and name not in header:
             continue
+        if name not in header:
+            raise MissingColumn(name, names=header, of=" from the header")
         if header.count(name) != 1:
-            there = "twice in" if name in header else "missing from"
-            raise FormatError(f"the column {name!r} is {there} the header, which has {', '.join(map(repr, header))}")
+            raise FormatError(f"the column {name!r} is twice in the header, which has {listed(header)}")
     return [(name, index) for index, name in enumerate(header) if columns is None or name in columns]

@@ -1,7 +1,10 @@
 """A Row: one row of a source file, or why it is none, and the Position from which reading can go on."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from stillhouse.gen.source.columns import instead
 
 MAX_ROW_BYTES = 16 * 2**20
 """The largest row that is read; a larger one is a bad row and is never held in memory whole."""
@@ -11,6 +14,18 @@ TOO_LARGE = f"the row is larger than {MAX_ROW_BYTES // 2**20} MiB"
 
 class FormatError(Exception):
     """The file can't be read as what its name says it is; the message leaves out the file's name."""
+
+
+class MissingColumn(FormatError):
+    """The file lacks a wanted column.
+
+    `names`: the columns it has. `likely`: what may be meant, those or more. `of`: " from the header", where it has one.
+    """
+
+    def __init__(self, column: str, *, names: Sequence[str], likely: Iterable[str] | None = None, of: str = "") -> None:
+        has = f"{of}, which has" if of else "; the file has"
+        super().__init__(f"the column {column!r} is missing{instead(column, names, has=has, likely=likely)}")
+        self.column = column
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""Says where in the recipe a column or a template is wrong, and what may be meant."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from stillhouse.gen.errors import ColumnMissing, TemplateError
+from stillhouse.gen.source.columns import instead, is_in, names_in
+from stillhouse.gen.source.files import Row
+from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.schemas.recipe import Recipe
+
+_TEMPLATES = ("ask.template", "ask.system")
+
+
+@contextmanager
+def placed(recipe: Recipe) -> Iterator[None]:
+    """Errors about a column or a template begin with the recipe's file and line, where these are known."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(f"{recipe.where(error.field)}{error}", field=error.field) from None
+    except ColumnMissing as error:
+        field = PromptMaker(recipe.source, recipe.ask).fields.get(error.column, "source")
+        raise ColumnMissing(f"{recipe.where(field)}{_shown(field)}: {error}", column=error.column) from None
+
+
+def missing_columns(rows: Sequence[Row], maker: PromptMaker) -> dict[str, str]:
+    """Columns that the recipe names and no row has, each with what the rows have instead."""
+    read = [row.values for row in rows if row.values is not None]
+    there = sorted({name for values in read for name in values})
+    missing = [name for name in maker.fields if there and not any(is_in(values, name) for values in read)]
+    likely = sorted({name for values in read for name in names_in(values)}) if missing else []
+    return {name: instead(name, there, likely=likely) for name in missing}
+
+
+def no_such_column(recipe: Recipe, rows: Sequence[Row], maker: PromptMaker, *, first: str) -> str | None:
+    """The message for a column of `source` that none of the first rows has; None if there is none such.
+
+    A template may make do without a column, so its columns are not required. `first` is the url of the first file.
+    """
+    for name, others in missing_columns(rows, maker).items():
+        field = maker.fields[name]
+        if field not in _TEMPLATES:
+            return (
+                f"{recipe.where(field)}{_shown(field)}: none of the first {len(rows)} rows has the column {name!r}, in "
+                f"{first} and what follows it{others}"
+            )
+    return None
+
+
+def no_prompt(recipe: Recipe, rows: Sequence[Row], maker: PromptMaker, *, why: str, count: int, first: str) -> str:
+    """The message if none of the first rows makes a prompt, `count` of them because of `why`."""
+    field, others = why.partition(":")[0], ""
+    if missing := missing_columns(rows, maker):
+        name, others = next(iter(missing.items()))
+        field = maker.fields[name]
+    where = recipe.where(field) if field in _TEMPLATES else ""
+    return (
+        f"{where}expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: "
+        f"{why}{others}; the recipe or all of {first} is at fault, not a single row"
+    )
+
+
+def _shown(field: str) -> str:
+    """The field as a message names it: all kept columns are `source.keep`."""
+    return "source.keep" if field.startswith("source.keep.") else field
