@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillhouse.cluster.commands.help import Commands
 from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
 from stillhouse.cluster.commands.options import (
     address_option,
@@ -38,7 +39,11 @@ if TYPE_CHECKING:
     from stillhouse.cluster.driver import Driver
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="`stillhouse run quickstart` tries everything on this machine. `stillhouse COMMAND --help` says more.",
+)
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
     """Ask a teacher model a dataset's worth of prompts; lose no answer, pay none twice."""
@@ -223,10 +228,15 @@ def report(dataset: str, output: str, endpoint_url: str | None, region: str | No
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8100, show_default=True, help="The port; 0 takes a free one.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", metavar="N", default=8100, show_default=True, help="The port; 0 takes a free one.")
 @click.option(
-    "-o", "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting: -o latency_s=0.2 -o 'faults=[…]'"
+    "-o",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting: -o latency_s=0.2 -o 'faults=[…]'.",
 )
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:

@@ -48,7 +48,7 @@ def die(message: str, code: int) -> NoReturn:
 
 recipe_argument = click.argument("recipe")
 override_option = click.option(
-    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x"
+    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 
