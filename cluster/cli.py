@@ -78,20 +78,33 @@ def _drive(
     retry: Sequence[FailureKind] | None = None,
 ) -> None:
     """Run to the end, and print what the dataset then holds."""
+    summary = _ran(recipe, as_json=as_json, quiet=quiet, address=address, limit=limit, retry=retry)
+    _print_summary(summary, as_json=as_json)
+
+
+def _ran(
+    recipe: Recipe,
+    *,
+    as_json: bool,
+    quiet: bool,
+    address: str | None,
+    limit: int | None = None,
+    retry: Sequence[FailureKind] | None = None,
+) -> Summary:
+    """Run to the end; with `as_json` a failure is the last line of stdout too."""
     from stillhouse.cluster.driver import Driver
 
     with ExitStack() as stack:
         display = _display(recipe, stack, quiet=quiet)
         driver = Driver(recipe, address=address, limit=limit, retry=retry, display=display)
         try:
-            summary = driver.run()
+            return driver.run()
         except StillhouseError as error:
             if as_json:
                 _print_failure(driver, error)
             raise
         finally:
             stack.close()
-    _print_summary(summary, as_json=as_json)
 
 
 def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> Display:
@@ -178,12 +191,40 @@ def retry(
 @override_option
 @json_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the next N source rows.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="First ask the next N source rows, as `run --limit N` does; then project cost and time from the answers.",
+)
+@address_option
+@quiet_option
 @clean
-def plan(recipe: str, overrides: tuple[str, ...], as_json: bool, limit: int | None) -> None:
-    """Show what RECIPE would ask, and what it would cost; sends and writes nothing."""
+def plan(
+    recipe: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    limit: int | None,
+    sample: int | None,
+    address: str | None,
+    quiet: bool,
+) -> None:
+    """Show what RECIPE would ask, and what it would cost; without --sample nothing is sent or written.
+
+    Once answers are there, cost and time of the rest are projected from them, each with a range.
+    """
     from stillhouse.gen.views.preview import preview, render
 
-    shown = preview(read(recipe, overrides), limit=limit)
+    if sample is not None and limit is not None:
+        raise UsageError(
+            "expected --sample or --limit, got both: --sample asks rows, --limit only counts fewer of them"
+        )
+    chosen = read(recipe, overrides)
+    if sample is not None:
+        summary = _ran(chosen, as_json=False, quiet=quiet, address=address, limit=sample)
+        if not as_json:
+            click.echo(f"{summary.as_text()}\n")
+    shown = preview(chosen, limit=limit)
     click.echo(shown.model_dump_json() if as_json else render(shown))
 
 

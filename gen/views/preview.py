@@ -4,7 +4,8 @@ The source is read once, as the index does it: the counts are those that a run o
 `limit` rows) comes to. What can't be known before asking is null, never a guess; the estimates say by what rule.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,9 +14,12 @@ from stillhouse.gen.dataset.index import ROWS_PER_PROMPT
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import Row, SourceFile, passed_over_note, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.teachers.keys import resolve
+from stillhouse.gen.views.projection import Projection, Range, project
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -83,6 +87,10 @@ class Preview(_Frozen):
     """At the declared limits, with answers of max_tokens; null where no declared limit decides it."""
     bound_by: str
     """The limit that decides `seconds`, or why there is none."""
+    projection: Projection | None = None
+    """What is left will take so much, by the answers that the dataset holds,"""
+    no_projection: str = ""
+    """or why that can't be said yet."""
     teachers: tuple[TeacherShare, ...]
     shards: int = 0
     prompts_per_shard: int
@@ -131,7 +139,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     left = max(0, wanted - there.samples)
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
-    warnings = []
+    projected = project(store, recipe, there.chunks, left=left) if left and there.chunks else ""
+    warnings = list(_missing_keys(recipe))
     if workers is not None and left > 0 and counted.shards < workers * SHARDS_PER_WORKER:
         warnings.append(_too_few(counted, workers=workers))
     if small := _many_small_files(counted, load):
@@ -154,12 +163,14 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         unpriced=load.unpriced(),
         seconds=seconds,
         bound_by=bound_by,
+        projection=projected if isinstance(projected, Projection) else None,
+        no_projection=projected if isinstance(projected, str) else "",
         teachers=shares_of(recipe),
         shards=counted.shards,
         prompts_per_shard=recipe.prompts_per_shard,
         workers=workers,
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
-        sealed=there.chunks,
+        sealed=len(there.chunks),
         settled=wanted - left,
         warnings=tuple(warnings),
     )
@@ -234,7 +245,7 @@ class _There:
 
     def __init__(self, dataset: DatasetReader) -> None:
         sealed = set(dataset.shards)
-        self.chunks = len(sealed)
+        self.chunks = sorted(sealed)
         self.rows = self.samples = 0
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
@@ -251,6 +262,15 @@ class _There:
                 for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
                     if ChunkId(plan.generation, number) in sealed:
                         self.samples += part.samples_in(number, each=plan.samples)
+
+
+def _missing_keys(recipe: Recipe) -> Iterator[str]:
+    """Where a run from here would find no key: another machine may have it, so it is no error yet."""
+    for number, teacher in enumerate(recipe.teachers):
+        try:
+            resolve(teacher.api_key, teacher=teacher.name)
+        except UsageError as error:
+            yield f"{recipe.where(f'teachers.{number}.api_key')}{error}; not found on this machine"
 
 
 def _too_few(counted: _Count, *, workers: int) -> str:
@@ -294,9 +314,8 @@ def render(preview: Preview) -> str:
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),
         f"to ask        {preview.to_ask:,} samples, {preview.samples:,} a prompt{_besides(preview)}",
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
-        f"output tokens {_at_most(preview.output_tokens, 'ask.max_tokens is not set')}",
-        f"cost          {_cost(preview)}",
-        f"time          {_time(preview)}",
+        *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
+        *_projected(preview),
         f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
         *(f"teacher       {t.name}: {t.model}, {t.share:.1%} of the samples" for t in preview.teachers),
         f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
@@ -326,9 +345,62 @@ def _cost(preview: Preview) -> str:
 def _time(preview: Preview) -> str:
     if preview.seconds is None:
         return f"unknown: {preview.bound_by}"
-    minutes, seconds = divmod(round(preview.seconds), 60)
+    return f"about {_duration(preview.seconds)} at the limits (by {preview.bound_by})"
+
+
+def _duration(value: float) -> str:
+    minutes, seconds = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"about {hours:,} h {minutes:02d} min {seconds:02d} s at the limits (by {preview.bound_by})"
+    return f"{hours:,} h {minutes:02d} min {seconds:02d} s"
+
+
+def _bounds(preview: Preview) -> Iterator[str]:
+    yield f"output tokens {_at_most(preview.output_tokens, 'ask.max_tokens is not set')}"
+    yield f"cost          {_cost(preview)}"
+    yield f"time          {_time(preview)}"
+
+
+def _projected(preview: Preview) -> Iterator[str]:
+    shown = preview.projection
+    if shown is None:
+        if preview.to_ask:
+            why = f"{preview.no_projection}; " if preview.no_projection else ""
+            yield f"projection    {why}`plan --sample 100` asks 100 rows first, and projects from their answers"
+        return
+    rests_on = f"{shown.answers:,} answers to {shown.prompts:,} prompts"
+    yield f"projection    from {rests_on}, if the rest is like them (in brackets: the 90 % range)"
+    yield f"  input tokens  {_range(shown.input_tokens, _figures)}"
+    yield f"  output tokens {_range(shown.output_tokens, _figures)}"
+    if shown.usd is not None and shown.whole_usd is not None:
+        yield f"  cost          {_range(shown.usd, _dollars)}; the whole dataset {_range(shown.whole_usd, _dollars)}"
+    else:
+        lacks = [name for name in preview.unpriced if name.endswith(".price")]
+        yield f"  cost          unknown without {' and '.join(lacks)}"
+    if shown.seconds is None:
+        yield f"  time          unknown: {inert(shown.bound_by)}"
+    else:
+        yield f"  time          {_range(shown.seconds, _span)}, by {inert(shown.bound_by)}"
+
+
+def _range(value: Range, shown: Callable[[float], str]) -> str:
+    low, likely, high = shown(value.low), shown(value.likely), shown(value.high)
+    return f"about {likely}" if low == high else f"about {likely} ({low} to {high})"
+
+
+def _figures(value: float) -> str:
+    """To three figures, for more are not known."""
+    return f"{round(value, 2 - math.floor(math.log10(value))):,.0f}" if value >= 1000 else f"{value:,.0f}"
+
+
+def _span(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if seconds < 60:
+        return f"{seconds:,.0f} s"
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _dollars(value: float) -> str:
+    return f"${value:,.2f}" if value >= 0.1 else f"${value:,.4f}"
 
 
 def _workers(preview: Preview) -> str:

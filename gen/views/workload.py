@@ -5,13 +5,14 @@ the recipe does not say is None.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.limits.shares import Cost, rates_of
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.teacher import Limits, Teacher
 
 CHARS_PER_TOKEN = 4
 """The rule for input tokens: English prose in the tokenizers in use has 4 to 4.5; code and other scripts have fewer."""
@@ -82,30 +83,64 @@ class Workload:
 
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
-        slowest, bound_by = 0.0, ""
-        for key, teachers in _accounts(self.recipe).items():
-            seconds, name = self._account_seconds(teachers)
-            if seconds is None:
-                return None, f"account {key}: {name}"
-            if seconds >= slowest:
-                slowest, bound_by = seconds, f"{name} of {key}"
-        return slowest, bound_by
-
-    def _account_seconds(self, teachers: list[Teacher]) -> tuple[float | None, str]:
-        # Of an account that several teachers share, the lower of two stated limits holds.
-        rates = [(name, rate) for teacher in teachers for name, rate in rates_of(teacher.limits).items()]
-        if not rates:
-            slots = any(teacher.limits.in_flight is not None for teacher in teachers)
-            stated = "limits.in_flight alone is declared" if slots else "no limits are declared"
-            return None, f"{stated}, so the teacher's latency decides"
         output = self.output_tokens
-        if output is None and any(name in ("output", "total") for name, _ in rates):
-            return None, "a limit on output tokens is declared, but ask.max_tokens is not"
-        share = sum(teacher.weight for teacher in teachers) / sum(teacher.weight for teacher in self.recipe.teachers)
-        used = Cost(self.input_tokens * share, (output or 0) * share)
-        needs = {"requests": self.samples * share} | {n: used.of(n) for n, _ in rates if n != "requests"}
-        seconds, tightest = max((needs[name] / rate, name) for name, rate in rates)
-        return seconds, f"limits.{_NAMES[tightest]}"
+        needs = {
+            each.name: Need(
+                self.samples * each.share,
+                self.input_tokens * each.share,
+                None if output is None else output * each.share,
+            )
+            for each in shares_of(self.recipe)
+        }
+        return slowest_account(self.recipe, needs)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one teacher's part takes."""
+
+    samples: float
+    input: float
+    """Tokens, as all that follows but the last two."""
+    output: float | None
+    """None: not known."""
+    busy_s: float | None = None
+    """The latencies of all answers, one after the other; None: not known."""
+    in_flight: int | None = None
+    """The most requests in flight that the teacher was seen to take."""
+
+
+def slowest_account(recipe: Recipe, needs: Mapping[str, Need]) -> tuple[float | None, str]:
+    """How long it takes by teachers' needs, and the limit that decides it; or None and why not."""
+    slowest, bound_by = 0.0, ""
+    for key, teachers in _accounts(recipe).items():
+        seconds, name = _account_seconds(recipe.accounts[key], [needs[teacher.name] for teacher in teachers])
+        if seconds is None:
+            return None, f"account {key}: {name}"
+        if seconds >= slowest:
+            slowest, bound_by = seconds, f"{name} of {key}"
+    return slowest, bound_by
+
+
+def _account_seconds(limits: Limits, needs: list[Need]) -> tuple[float | None, str]:
+    rates = rates_of(limits)
+    outputs = [need.output for need in needs if need.output is not None]
+    if len(outputs) < len(needs) and {"output", "total"} & rates.keys():
+        return None, "a limit on output tokens is declared, but ask.max_tokens is not"
+    used = Cost(sum(need.input for need in needs), sum(outputs))
+    wanted = {"requests": sum(need.samples for need in needs)} | {n: used.of(n) for n in rates if n != "requests"}
+    found = [(wanted[name] / rate, f"limits.{_NAMES[name]}") for name, rate in rates.items()]
+    busy = [need.busy_s for need in needs if need.busy_s is not None]
+    if len(busy) == len(needs):
+        if limits.in_flight is not None:
+            found.append((sum(busy) / limits.in_flight, "limits.in_flight and the latency so far"))
+        elif not rates:
+            slots = sum(need.in_flight or 1 for need in needs)
+            found.append((sum(busy) / slots, f"the latency and the {slots:,} requests in flight so far"))
+    if not found:
+        stated = "limits.in_flight alone is declared" if limits.in_flight is not None else "no limits are declared"
+        return None, f"{stated}, so the teacher's latency decides"
+    return max(found)
 
 
 def _accounts(recipe: Recipe) -> dict[str, list[Teacher]]:
