@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stillhouse.cluster.commands.help import Commands
+from stillhouse.cluster.commands.init import init
 from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
 from stillhouse.cluster.commands.options import (
     address_option,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="`stillhouse run quickstart` tries everything on this machine. `stillhouse COMMAND --help` says more.",
+    epilog="`stillhouse run quickstart` tries everything on this machine; `stillhouse init PROMPTS` begins with your "
+    "own prompts. `stillhouse COMMAND --help` says more.",
 )
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
@@ -295,7 +297,7 @@ def schema() -> None:
     click.echo(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
 
-for _command in (submit, stop, logs, doctor):
+for _command in (init, submit, stop, logs, doctor):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""`init`: a first recipe from a file of prompts and a few flags."""
+
+import click
+
+from stillhouse.cluster.commands.options import clean
+from stillhouse.schemas.teacher import TEACHER_APIS
+
+
+@click.command()
+@click.argument("prompts")
+@click.option("--url", metavar="URL", help="The teacher's base URL, such as http://vllm-0:8000/v1.")
+@click.option("--model", metavar="NAME", help="The teacher's model, as its server calls it.")
+@click.option(
+    "--api",
+    type=click.Choice(TEACHER_APIS),
+    help="The protocol; by default openai-chat with --url, and the built-in simulator without it.",
+)
+@click.option(
+    "--api-key",
+    metavar="REFERENCE",
+    help="Where the key is, never the key itself: env:NAME or file:/path. By default env: and the host's name.",
+)
+@click.option("--prompt", metavar="COLUMN", help="The column of text to ask; found by itself where it can be.")
+@click.option("--messages", metavar="COLUMN", help="The column that holds a conversation to be answered.")
+@click.option("--out", default="recipe.yaml", show_default=True, metavar="FILE", help="The recipe; - is stdout.")
+@click.option(
+    "--dataset",
+    metavar="PATH",
+    help="Where the dataset goes: a folder, or s3://…; by default out/ and the prompts' name.",
+)
+@click.option(
+    "--training-use",
+    type=click.Choice(["permitted", "permitted-with-obligations", "by-authorisation"]),
+    help="What the teacher's terms say of training on its answers, where that is not known of its model.",
+)
+@click.option("--license", metavar="NAME", help="The licence of the weights, or the name of the terms.")
+@click.option("--authorisation", metavar="REFERENCE", help="With by-authorisation: the reference of the permission.")
+@clean
+def init(
+    prompts: str,
+    url: str | None,
+    model: str | None,
+    api: str | None,
+    api_key: str | None,
+    prompt: str | None,
+    messages: str | None,
+    out: str,
+    dataset: str | None,
+    training_use: str | None,
+    license: str | None,
+    authorisation: str | None,
+) -> None:
+    """Write a recipe that asks PROMPTS (a file, folder, glob or s3:// URL), ready for `plan` and `run`.
+
+    The column to ask is found by its name and content. Without --url the recipe asks the built-in simulator, so that
+    everything can be tried at once and for nothing; a comment in it says how a real teacher is put in its place.
+    Nothing is sent, and no file is overwritten.
+    """
+    from stillhouse.cluster.commands.starter import Terms, whom, write_recipe
+
+    terms = Terms(training_use=training_use, license=license, authorisation=authorisation)
+    teacher = whom(url=url, model=model, api=api, api_key=api_key, terms=terms)
+    shown = write_recipe(prompts, teacher, out=out, dataset=dataset, prompt=prompt, messages=messages)
+    click.echo(shown, err=True)

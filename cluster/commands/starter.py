@@ -1,0 +1,167 @@
+"""Makes a first recipe: looks at the prompts, tries the recipe on the first of them, and only then writes it."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from stillhouse.cluster.commands.starter_text import Asked, key_for, recipe_text, slug
+from stillhouse.gen.errors import DatasetError, SourceError, UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.source.guess import Guess, guess
+from stillhouse.gen.views.preview import Preview, preview
+from stillhouse.schemas.licences import hosts_of, known_terms
+from stillhouse.schemas.recipe import Recipe, Source
+from stillhouse.schemas.recipe_file import RecipeError, load_recipe
+
+_TRIED_ROWS = 300
+
+_FLAGS = {
+    "source.path": "PROMPTS",
+    "teachers.0.base_url": "--url",
+    "teachers.0.model": "--model",
+    "teachers.0.api_key": "--api-key",
+    "teachers.0.terms": "--training-use",
+    "dataset.path": "--dataset",
+}
+"""What the user typed, by the field of the recipe that it went to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the user says of the teacher's terms."""
+
+    training_use: str | None
+    license: str | None
+    authorisation: str | None
+
+    def given(self) -> dict[str, str]:
+        """Those fields of a recipe's `terms` that are said."""
+        fields = {"training_use": self.training_use, "license": self.license, "authorisation": self.authorisation}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | None, terms: Terms) -> Asked:
+    """Whom to ask, by the flags.
+
+    Raises:
+        UsageError: one is missing, or they contradict each other.
+    """
+    if url is None:
+        flags = {
+            "--model": model,
+            "--api-key": api_key,
+            "--training-use": terms.training_use,
+            "--license": terms.license,
+        }
+        flags["--api openai-chat"] = api if api != "simulator" else None
+        if given := [flag for flag, value in flags.items() if value is not None]:
+            raise UsageError(f"{given[0]} needs --url, the teacher's base URL such as http://vllm-0:8000/v1")
+        return Asked(None, "simulator", None, {})
+    if api == "simulator":
+        raise UsageError("--api simulator starts its own server: leave out --url")
+    if not model:
+        raise UsageError(
+            f"--model is missing: the model as the server calls it; `curl {url.rstrip('/')}/models` lists them"
+        )
+    known = known_terms(model, hosts=hosts_of([url]))
+    if known is not None and known.prohibits and terms.training_use != "by-authorisation":
+        raise UsageError(
+            f"--url: the {known.license} prohibits training on its answers ({known.says}): ask another teacher, or, "
+            "with a written permission, give `--training-use by-authorisation --authorisation REFERENCE`, which every "
+            "shard then names"
+        )
+    if terms.training_use is None and known is None:
+        raise UsageError(
+            f"--training-use is missing: nothing is known of the terms of {model}. Read whether a model may be trained "
+            "on its answers, and give `--training-use permitted --license NAME` or what else is so"
+        )
+    return Asked(url, model, api_key or key_for(url), terms.given())
+
+
+def write_recipe(
+    prompts: str, asked: Asked, *, out: str, dataset: str | None, prompt: str | None, messages: str | None
+) -> str:
+    """Write the recipe, once it is tried on the first rows as `plan` would; what it does, for people.
+
+    Raises:
+        UsageError: the file exists, a flag is wrong, or no column is plainly the one to ask; see also `preview`.
+    """
+    if out != "-" and Path(out).exists():
+        raise UsageError(f"{out} exists, and is not overwritten; give another --out FILE, or remove it")
+    if prompt is not None and messages is not None:
+        raise UsageError("expected --prompt or --messages, got both")
+    try:
+        found = guess(Source(path=prompts), prompt=prompt, messages=messages)
+    except SourceError as error:
+        raise SourceError(str(error).replace("source.path", "PROMPTS")) from None
+    name = _name_of(prompts)
+    text = recipe_text(
+        file=shlex.quote("recipe.yaml" if out == "-" else out),
+        name=name,
+        path=prompts,
+        dataset=dataset or f"out/{name}",
+        found=found,
+        asked=asked,
+    )
+    recipe = _read(text, origin=out)
+    try:
+        shown = preview(recipe, limit=_TRIED_ROWS)
+    except DatasetError as error:
+        raise DatasetError(f"{error}: --dataset PATH") from None
+    _write(text, out)
+    return _summary(shown, recipe, found, out)
+
+
+def _name_of(prompts: str) -> str:
+    """A dataset's name, of the last part of the path that is no wildcard."""
+    parts = [part.partition(".")[0] for part in reversed(prompts.split("/"))]
+    return next((name for part in parts if "*" not in part and (name := slug(part))), "dataset")
+
+
+def _read(text: str, *, origin: str) -> Recipe:
+    """The recipe; what is wrong with it came from the flags, so they are named in place of lines."""
+    try:
+        return load_recipe(text, origin=origin)
+    except RecipeError as error:
+        raise UsageError("\n".join(_by_flag(line.removeprefix(origin)) for line in str(error).splitlines())) from None
+
+
+def _by_flag(message: str) -> str:
+    place = re.match(r":\d+: ([\w.]+): ", message)
+    if place is None:
+        return message
+    return f"{_FLAGS.get(place[1], place[1])}: {message[place.end() :]}"
+
+
+def _write(text: str, out: str) -> None:
+    if out == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(out, "x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{out}: can't be written ({error.strerror}); give another --out FILE") from None
+
+
+def _summary(shown: Preview, recipe: Recipe, found: Guess, out: str) -> str:
+    column = found.prompt or found.messages or ""
+    teacher = recipe.teachers[0]
+    whom = (
+        f"{teacher.model_name} at {teacher.base_url}"
+        if teacher.base_url
+        else "the built-in simulator (a real teacher takes --url and --model)"
+    )
+    lines = [
+        f"asks the column {inert(column)!r} of {inert(recipe.source.paths[0])} of {whom}; of the first "
+        f"{shown.prompts:,} rows {shown.prompts - shown.bad:,} make a prompt",
+        *(f"  bad: {inert(row)}" for row in shown.bad_rows),
+        *(f"warning: {inert(warning)}" for warning in shown.warnings),
+    ]
+    if out != "-":
+        file = shlex.quote(out)
+        lines = [f"wrote {out}", *lines, f"next: stillhouse plan {file}", f"      stillhouse run {file} --limit 20"]
+    return "\n".join(lines)

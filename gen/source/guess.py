@@ -1,0 +1,157 @@
+"""Finds what to ask in files that nobody has described: the column of prompts or of conversations, ids and answers.
+
+It goes by the first rows and by the names that public datasets use, and decides nothing that it can't show: what it
+finds makes a prompt of a row, or it is refused with the columns that there are.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.columns import instead, listed, names_in, value_of
+from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation
+from stillhouse.gen.source.files import read_rows, survey
+from stillhouse.schemas.arrow import RECORD
+from stillhouse.schemas.recipe import Source
+
+FIRST_ROWS = 100
+
+_PROMPTS = ("prompt", "question", "query", "instruction", "problem", "user_prompt", "task")
+"""Columns of text to ask, the likeliest first; before conversations,"""
+_CHATS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "prompt", "turns")
+_TEXTS = ("input", "inputs", "text", "content", "message", "body")
+"""and after them."""
+_CONTEXTS = ("input", "context")
+"""With an `instruction`, what it is about, as in Alpaca and Dolly; often empty."""
+_TEMPLATE = "{{{{ instruction }}}}{{% if {context} %}}\n\n{{{{ {context} }}}}{{% endif %}}"
+_IDS = ("id", "_id", "prompt_id", "question_id", "task_id", "uid", "uuid", "idx", "index")
+_ANSWERS = (
+    *("answer", "answers", "solution", "label", "target", "reference", "reference_answer", "ground_truth", "gold"),
+    *("expected_answer", "correct_answer", "final_answer", "test", "tests", "test_cases"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a recipe over the files can say."""
+
+    prompt: str | None
+    """The column of text, or"""
+    messages: str | None
+    """the column of conversations."""
+    drops_answer: bool
+    """True if conversations end with the assistant's turn."""
+    template: str | None
+    """For a prompt that two columns make up."""
+    id: str | None
+    keep: tuple[str, ...]
+    others: tuple[str, ...]
+    """Columns that are left."""
+
+
+def guess(source: Source, *, prompt: str | None = None, messages: str | None = None) -> Guess:
+    """Look at the first rows of the source's files, of which only the place is known.
+
+    `prompt`, `messages`: the column, if the user says which.
+
+    Raises:
+        SourceError: there is no file or no row, or no column that is plainly the one to ask.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    rows = _first_rows(source)
+    columns = list(dict.fromkeys(name for row in rows for name in names_in(row)))
+    top = list(dict.fromkeys(name for row in rows for name in row))
+    for given in (prompt, messages):
+        if given is not None and given not in columns:
+            raise SourceError(f"there is no column {given!r}{instead(given, top, likely=columns)}")
+    if prompt is None and messages is None:
+        prompt, messages = _to_ask(rows, columns)
+    drops_answer = messages is not None and any(_ends_with_answer(row, messages) for row in rows)
+    context = next((name for name in _CONTEXTS if prompt == "instruction" and all(name in row for row in rows)), None)
+    used = {prompt, messages, context}
+    own = next((name for name in _named(_IDS, top) if name not in used and _are_ids(rows, name)), None)
+    taken = set(RECORD.names)
+    keep = tuple(name for name in _named(_ANSWERS, top) if name not in used and name not in taken)
+    return Guess(
+        prompt=prompt,
+        messages=messages,
+        drops_answer=drops_answer,
+        template=None
+        if context is None
+        else f"{{{{ instruction }}}}{{% if {context} %}}\n\n{{{{ {context} }}}}{{% endif %}}",
+        id=own,
+        keep=keep,
+        others=tuple(name for name in top if name not in {*used, own, *keep}),
+    )
+
+
+def _first_rows(source: Source) -> list[dict[str, Any]]:
+    files = survey(source).files
+    rows = (row for file in files for row in read_rows(file, source=source))
+    first = list(islice(rows, FIRST_ROWS))
+    read = [row.values for row in first if row.values]
+    if not read:
+        why = f"; the first is bad: {first[0].bad}" if first and first[0].bad else ""
+        raise SourceError(f"{files[0].url}: expected rows with columns, got none{why}")
+    return read
+
+
+def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str | None, str | None]:
+    """(the column of prompts, the column of conversations), one of them None."""
+    chats = [name for name in columns if _most(_chat(row, name) is not None for row in rows)]
+    texts = [name for name in columns if name not in chats and _most(_is_text(row, name) for row in rows)]
+    for name in _named(_PROMPTS, texts):
+        return name, None
+    for name in (*_named(_CHATS, chats), *chats):
+        return None, name
+    for name in _named(_TEXTS, texts):
+        return name, None
+    likely = [name for name in texts if name not in (*_named(_IDS, texts), *_named(_ANSWERS, texts))]
+    if len(likely) == 1:
+        return likely[0], None
+    which = f"it may be {listed(likely)}" if likely else f"the columns are {listed(list(columns))}"
+    raise SourceError(
+        f"no column is plainly the one to ask: {which}; give --prompt COLUMN for text, or --messages COLUMN for a "
+        "conversation (a list of {role, content} or of {from, value})"
+    )
+
+
+def _named(names: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
+    """The columns of these names, also inside of a struct, in the names' order."""
+    for name in names:
+        yield from (column for column in columns if column.casefold() == name)
+        yield from (column for column in columns if column.casefold().endswith(f".{name}"))
+
+
+def _most(holds: Iterable[bool]) -> bool:
+    each = list(holds)
+    return sum(each) * 2 > len(each)
+
+
+def _is_text(row: dict[str, Any], name: str) -> bool:
+    value = value_of(row, name)
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _chat(row: dict[str, Any], name: str) -> Conversation | None:
+    value = value_of(row, name)
+    if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        return conversation(value, name, drop_answer=True)
+    except NoPrompt:
+        return None
+
+
+def _ends_with_answer(row: dict[str, Any], name: str) -> bool:
+    chat = _chat(row, name)
+    return chat is not None and chat.answer is not None
+
+
+def _are_ids(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    values = [row.get(name) for row in rows]
+    return all(type(value) is int or (isinstance(value, str) and value) for value in values) and len(
+        set(map(str, values))
+    ) == len(values)
