@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from stillhouse.cluster.progress.display import Display, Quiet
+from stillhouse.cluster.progress.notebook import Notebook, in_notebook
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
 from stillhouse.gen.coordination.messages import End
@@ -31,8 +32,10 @@ from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import passed_over_note, survey
+from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import resolve
 from stillhouse.gen.views.card import card_of
+from stillhouse.gen.views.result import RunResult
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.schemas.failure import FailureKind
 from stillhouse.schemas.recipe import Recipe
@@ -50,21 +53,27 @@ SLOTS_PER_WORKER = 512
 
 def run(
     recipe: Recipe, *, address: str | None = None, limit: int | None = None, display: Display | None = None
-) -> Summary:
+) -> RunResult:
     """Run the recipe until every source row is settled; the same call again goes on where the last one ended.
 
     Args:
         recipe: what to do; `schemas.recipe_file.read_recipe` reads one from a file.
         address: a running Ray cluster's; by default one is started here, or joined inside a Ray job.
         limit: a pilot: plan at most the next so many source rows.
-        display: who is shown the progress; by default nobody.
+        display: who is shown the progress; by default a notebook, or nobody.
+
+    Returns:
+        The dataset's summary, whose `load` gives its records as a pyarrow Table.
 
     Raises:
         UsageError: the recipe, the source or the store is wrong (exit code 2).
         Paused: a signal, billing, authorisation or an absent store; the same call goes on (exit code 3).
         StillhouseError: the run failed (exit code 1).
     """
-    return Driver(recipe, address=address, limit=limit, display=display or Quiet()).run()
+    if display is None:
+        display = Notebook(recipe) if in_notebook() else Quiet()
+    driver = Driver(recipe, address=address, limit=limit, display=display)
+    return RunResult.of(driver.run(), driver.store)
 
 
 class Driver:
@@ -125,6 +134,11 @@ class Driver:
         seconds = round(time.monotonic() - self._started, 3)
         update = {"requests": requests, "retries": retries, "seconds": seconds}
         return summarise(self._store, state=state).model_copy(update=update)
+
+    @property
+    def store(self) -> Store:
+        """The dataset's store."""
+        return self._store
 
     @property
     def dataset(self) -> str:

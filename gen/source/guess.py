@@ -78,9 +78,7 @@ def guess(source: Source, *, prompt: str | None = None, messages: str | None = N
         prompt=prompt,
         messages=messages,
         drops_answer=drops_answer,
-        template=None
-        if context is None
-        else f"{{{{ instruction }}}}{{% if {context} %}}\n\n{{{{ {context} }}}}{{% endif %}}",
+        template=None if context is None else _TEMPLATE.format(context=context),
         id=own,
         keep=keep,
         others=tuple(name for name in top if name not in {*used, own, *keep}),

@@ -1,0 +1,52 @@
+"""What a run comes to in Python: the Summary, and the records that it counts."""
+
+import html
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import pyarrow as pa
+from pydantic import PrivateAttr
+
+from stillhouse.gen.store import open_store
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.records import read_records
+from stillhouse.gen.views.summary import Summary
+
+
+class _Printer(Protocol):
+    """IPython's, as far as it is used."""
+
+    def text(self, text: str) -> None: ...
+
+
+class RunResult(Summary):
+    """The dataset after a run. A notebook shows it as text; `load` reads its records."""
+
+    _store: ReadableStore | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, summary: Summary, store: ReadableStore) -> Self:
+        """The summary of the dataset in the store."""
+        result = cls(**dict(summary))
+        result._store = store
+        return result
+
+    def load(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The dataset's records, of earlier runs too, as a pyarrow Table in memory.
+
+        `table.to_pandas()`, `polars.from_arrow(table)` and `datasets.Dataset(table)` take it from there. Where the
+        dataset is larger than memory, name the `columns` that are needed, or read `data/*.parquet` in batches.
+
+        Raises:
+            UsageError: there is no such column (`DatasetError`: or a shard is missing or damaged).
+            StoreAway, StoreRefused: the store does not answer, or refuses.
+        """
+        return read_records(self._store or open_store(self.dataset), columns=columns)
+
+    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+        """As IPython shows it."""
+        printer.text("RunResult(…)" if cycle else self.as_text())
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return f"<pre>{html.escape(self.as_text())}</pre>"
