@@ -18,7 +18,8 @@ from stillhouse.schemas.teacher import TEACHER_APIS
 @click.option(
     "--api-key",
     metavar="REFERENCE",
-    help="Where the key is, never the key itself: env:NAME or file:/path. By default env: and the host's name.",
+    help="Where the key is, never the key itself: env:NAME or file:/path. By default named after the host, such as "
+    "env:DEEPSEEK_API_KEY; none for a server nearby.",
 )
 @click.option("--prompt", metavar="COLUMN", help="The column of text to ask; found by itself where it can be.")
 @click.option("--messages", metavar="COLUMN", help="The column that holds a conversation to be answered.")

@@ -4,8 +4,7 @@ The source is read once, as the index does it: the counts are those that a run o
 `limit` rows) comes to. What can't be known before asking is null, never a guess; the estimates say by what rule.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,14 +14,16 @@ from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.inert import inert
-from stillhouse.gen.source.files import Row, SourceFile, passed_over_note, read_rows, survey
+from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.teachers.keys import resolve
-from stillhouse.gen.views.projection import Projection, Range, project
+from stillhouse.gen.views.preview_text import render
+from stillhouse.gen.views.projection import Projection, project
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+
+__all__ = ["Preview", "preview", "render"]
 
 EXAMPLES = 3
 """Prompts shown as they would be asked,"""
@@ -140,11 +141,6 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
     projected = project(store, recipe, there.chunks, left=left) if left and there.chunks else ""
-    warnings = list(_missing_keys(recipe))
-    if workers is not None and left > 0 and counted.shards < workers * SHARDS_PER_WORKER:
-        warnings.append(_too_few(counted, workers=workers))
-    if small := _many_small_files(counted, load):
-        warnings.append(small)
     seconds, bound_by = load.seconds()
     return Preview(
         dataset=store.url,
@@ -172,7 +168,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
         sealed=len(there.chunks),
         settled=wanted - left,
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(recipe, counted, load, workers=workers)),
     )
 
 
@@ -264,6 +260,14 @@ class _There:
                         self.samples += part.samples_in(number, each=plan.samples)
 
 
+def _warnings(recipe: Recipe, counted: _Count, load: Workload, *, workers: int | None) -> Iterator[str]:
+    yield from _missing_keys(recipe)
+    if workers is not None and load.samples > 0 and counted.shards < workers * SHARDS_PER_WORKER:
+        yield _too_few(counted, workers=workers)
+    if small := _many_small_files(counted, load):
+        yield small
+
+
 def _missing_keys(recipe: Recipe) -> Iterator[str]:
     """Where a run from here would find no key: another machine may have it, so it is no error yet."""
     for number, teacher in enumerate(recipe.teachers):
@@ -297,113 +301,4 @@ def _many_small_files(counted: _Count, load: Workload) -> str | None:
     return (
         f"{counted.shards:,} files in data/, each smaller than a megabyte: set dataset.prompts_per_shard to "
         f"{min(MOST_PER_SHARD, per_shard * fewer):,} or so"
-    )
-
-
-def render(preview: Preview) -> str:
-    """For people: plain text, in which nothing of what the source holds can act on a terminal."""
-    files = f"{len(preview.files):,} file{'s' if len(preview.files) != 1 else ''}"
-    lines = [f"source: {files}, {sum(file.bytes for file in preview.files):,} bytes"]
-    lines += [f"  {inert(file.url)}  {file.bytes:,}" for file in preview.files[:10]]
-    if (more := len(preview.files) - 10) > 0:
-        lines.append(f"  and {more:,} more")
-    if note := passed_over_note(preview.passed_over):
-        lines.append(f"  {inert(note)}")
-    lines += [
-        f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
-        *(f"  bad: {inert(row)}" for row in preview.bad_rows),
-        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} a prompt{_besides(preview)}",
-        f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
-        *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
-        *_projected(preview),
-        f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
-        *(f"teacher       {t.name}: {t.model}, {t.share:.1%} of the samples" for t in preview.teachers),
-        f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
-    ]
-    for number, example in enumerate(preview.examples, 1):
-        lines.append(f"example {number}: {inert(example.prompt_id)}")
-        for role, content in example.messages:
-            lines += [f"  [{inert(role)}]", *(f"    {inert(line)}" for line in content.split("\n"))]
-    lines += [f"warning: {inert(warning)}" for warning in preview.warnings]
-    return "\n".join(lines)
-
-
-def _besides(preview: Preview) -> str:
-    return f" (beside {preview.settled:,} that are sealed)" if preview.settled else ""
-
-
-def _at_most(count: int | None, why: str) -> str:
-    return f"unknown: {why}" if count is None else f"at most {count:,}"
-
-
-def _cost(preview: Preview) -> str:
-    return (
-        f"unknown without {' and '.join(preview.unpriced)}" if preview.usd is None else f"at most ${preview.usd:,.2f}"
-    )
-
-
-def _time(preview: Preview) -> str:
-    if preview.seconds is None:
-        return f"unknown: {preview.bound_by}"
-    return f"about {_duration(preview.seconds)} at the limits (by {preview.bound_by})"
-
-
-def _duration(value: float) -> str:
-    minutes, seconds = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min {seconds:02d} s"
-
-
-def _bounds(preview: Preview) -> Iterator[str]:
-    yield f"output tokens {_at_most(preview.output_tokens, 'ask.max_tokens is not set')}"
-    yield f"cost          {_cost(preview)}"
-    yield f"time          {_time(preview)}"
-
-
-def _projected(preview: Preview) -> Iterator[str]:
-    shown = preview.projection
-    if shown is None:
-        if preview.to_ask:
-            why = f"{preview.no_projection}; " if preview.no_projection else ""
-            yield f"projection    {why}`plan --sample 100` asks 100 rows first, and projects from their answers"
-        return
-    rests_on = f"{shown.answers:,} answers to {shown.prompts:,} prompts"
-    yield f"projection    from {rests_on}, if the rest is like them (in brackets: the 90 % range)"
-    yield f"  input tokens  {_range(shown.input_tokens, _figures)}"
-    yield f"  output tokens {_range(shown.output_tokens, _figures)}"
-    if shown.usd is not None and shown.whole_usd is not None:
-        yield f"  cost          {_range(shown.usd, _dollars)}; the whole dataset {_range(shown.whole_usd, _dollars)}"
-    else:
-        lacks = [name for name in preview.unpriced if name.endswith(".price")]
-        yield f"  cost          unknown without {' and '.join(lacks)}"
-    if shown.seconds is None:
-        yield f"  time          unknown: {inert(shown.bound_by)}"
-    else:
-        yield f"  time          {_range(shown.seconds, _span)}, by {inert(shown.bound_by)}"
-
-
-def _range(value: Range, shown: Callable[[float], str]) -> str:
-    low, likely, high = shown(value.low), shown(value.likely), shown(value.high)
-    return f"about {likely}" if low == high else f"about {likely} ({low} to {high})"
-
-
-def _figures(value: float) -> str:
-    """To three figures, for more are not known."""
-    return f"{round(value, 2 - math.floor(math.log10(value))):,.0f}" if value >= 1000 else f"{value:,.0f}"
-
-
-def _span(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if seconds < 60:
-        return f"{seconds:,.0f} s"
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
-def _dollars(value: float) -> str:
-    return f"${value:,.2f}" if value >= 0.1 else f"${value:,.4f}"
-
-
-def _workers(preview: Preview) -> str:
-    return (
-        "workers: auto" if preview.workers is None else f"{preview.shards_per_worker:g} a worker of {preview.workers:,}"
     )

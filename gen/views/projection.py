@@ -3,7 +3,8 @@
 The range is where the figure ends up with 90 % probability, provided that the rest is like what was answered. Answers
 to one prompt are alike, so it rests on prompts, not on answers: s/m * sqrt(1/k + 1/K) is the relative error for K
 prompts to come, judged by k whose totals have mean m and standard deviation s (W. Cochran, Sampling Techniques, 6.4);
-it is taken on the log scale, for costs are skewed and never below zero.
+it is taken on the log scale, for costs are skewed and never below zero. Of log-normal lengths that vary by a factor of
+1.6 to 2.7 the simulated range held the truth in 81 to 89 of 100 cases, and most of the others came out dearer.
 """
 
 import math
