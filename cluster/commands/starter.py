@@ -150,18 +150,15 @@ def _write(text: str, out: str) -> None:
 def _summary(shown: Preview, recipe: Recipe, found: Guess, out: str) -> str:
     column = found.prompt or found.messages or ""
     teacher = recipe.teachers[0]
-    whom = (
-        f"{teacher.model_name} at {teacher.base_url}"
-        if teacher.base_url
-        else "the built-in simulator (a real teacher takes --url and --model)"
-    )
+    simulator = "the built-in simulator; --url and --model name a real one"
+    tried = f"rows tried: {shown.prompts:,} ({shown.bad:,} bad)"
     lines = [
-        f"asks the column {inert(column)!r} of {inert(recipe.source.paths[0])} of {whom}; of the first "
-        f"{shown.prompts:,} rows {shown.prompts - shown.bad:,} make a prompt",
+        f"column   {inert(column)} of {inert(recipe.source.paths[0])}; {tried}",
         *(f"  bad: {inert(row)}" for row in shown.bad_rows),
+        f"teacher  {f'{teacher.model_name} at {teacher.base_url}' if teacher.base_url else simulator}",
         *(f"warning: {inert(warning)}" for warning in shown.warnings),
     ]
     if out != "-":
         file = shlex.quote(out)
-        lines = [f"wrote {out}", *lines, f"next: stillhouse plan {file}", f"      stillhouse run {file} --limit 20"]
+        lines += [f"wrote {out}; next:", f"  stillhouse plan {file}", f"  stillhouse run {file} --limit 20"]
     return "\n".join(lines)

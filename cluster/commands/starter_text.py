@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -93,7 +93,10 @@ def _source(path: str, found: Guess) -> Iterator[str]:
         yield _line(f"  id: {_scalar(found.id)}", "your own id; it comes back as prompt_id")
     others = [other for other in found.others if other.isprintable() and len(other) <= 40]
     more = f"; there are also: {', '.join(others[:_MOST_OTHERS])}" if others else ""
-    keep = f"  keep: {_flow(list(found.keep))}" if found.keep else "  # keep: [column]"
+    kept: list[str | dict[str, str]] = [
+        keep.name if keep.type is None else {keep.name: keep.type} for keep in found.keep
+    ]
+    keep = f"  keep: {_flow(kept)}" if kept else "  # keep: [column]"
     yield _line(keep, f"columns carried into every record{more}")
 
 
@@ -144,7 +147,7 @@ def _scalar(value: str) -> str:
     return dumped if "\n" not in dumped else json.dumps(value, ensure_ascii=False)
 
 
-def _flow(value: list[str] | dict[str, str]) -> str:
+def _flow(value: Sequence[str | dict[str, str]] | dict[str, str]) -> str:
     return yaml.safe_dump(
         value, default_flow_style=True, allow_unicode=True, width=float("inf"), sort_keys=False
     ).rstrip("\n")

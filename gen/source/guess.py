@@ -12,13 +12,13 @@ from typing import Any
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.columns import instead, listed, names_in, value_of
 from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation
-from stillhouse.gen.source.files import read_rows, survey
+from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows, survey
 from stillhouse.schemas.arrow import RECORD
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.recipe import Keep, Source
 
 FIRST_ROWS = 100
 
-_PROMPTS = ("prompt", "question", "query", "instruction", "problem", "user_prompt", "task")
+_PROMPTS = ("prompt", "question", "query", "instruction", "problem", "user_prompt", "task", "q")
 """Columns of text to ask, the likeliest first; before conversations,"""
 _CHATS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "prompt", "turns")
 _TEXTS = ("input", "inputs", "text", "content", "message", "body")
@@ -46,7 +46,8 @@ class Guess:
     template: str | None
     """For a prompt that two columns make up."""
     id: str | None
-    keep: tuple[str, ...]
+    keep: tuple[Keep, ...]
+    """Columns with what the source knows of the answers; of type string where the files' own do not go together."""
     others: tuple[str, ...]
     """Columns that are left."""
 
@@ -60,7 +61,8 @@ def guess(source: Source, *, prompt: str | None = None, messages: str | None = N
         SourceError: there is no file or no row, or no column that is plainly the one to ask.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
-    rows = _first_rows(source)
+    files = survey(source).files
+    rows = _first_rows(files, source)
     columns = list(dict.fromkeys(name for row in rows for name in names_in(row)))
     top = list(dict.fromkeys(name for row in rows for name in row))
     for given in (prompt, messages):
@@ -73,20 +75,19 @@ def guess(source: Source, *, prompt: str | None = None, messages: str | None = N
     used = {prompt, messages, context}
     own = next((name for name in _named(_IDS, top) if name not in used and _are_ids(rows, name)), None)
     taken = set(RECORD.names)
-    keep = tuple(name for name in _named(_ANSWERS, top) if name not in used and name not in taken)
+    keep = [name for name in _named(_ANSWERS, top) if name not in used and name not in taken]
     return Guess(
         prompt=prompt,
         messages=messages,
         drops_answer=drops_answer,
         template=None if context is None else _TEMPLATE.format(context=context),
         id=own,
-        keep=keep,
+        keep=tuple(_kept(name, files, source) for name in keep),
         others=tuple(name for name in top if name not in {*used, own, *keep}),
     )
 
 
-def _first_rows(source: Source) -> list[dict[str, Any]]:
-    files = survey(source).files
+def _first_rows(files: Sequence[SourceFile], source: Source) -> list[dict[str, Any]]:
     rows = (row for file in files for row in read_rows(file, source=source))
     first = list(islice(rows, FIRST_ROWS))
     read = [row.values for row in first if row.values]
@@ -94,6 +95,14 @@ def _first_rows(source: Source) -> list[dict[str, Any]]:
         why = f"; the first is bad: {first[0].bad}" if first and first[0].bad else ""
         raise SourceError(f"{files[0].url}: expected rows with columns, got none{why}")
     return read
+
+
+def _kept(name: str, files: Sequence[SourceFile], source: Source) -> Keep:
+    try:
+        kept_fields(files, source=source.model_copy(update={"keep": (Keep(name=name),)}))
+    except SourceError:
+        return Keep(name=name, type="string")
+    return Keep(name=name)
 
 
 def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str | None, str | None]:
@@ -107,8 +116,9 @@ def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str
     for name in _named(_TEXTS, texts):
         return name, None
     likely = [name for name in texts if name not in (*_named(_IDS, texts), *_named(_ANSWERS, texts))]
-    if len(likely) == 1:
-        return likely[0], None
+    at_the_top = [name for name in likely if any(name in row for row in rows)]
+    if len(at_the_top or likely) == 1:
+        return (at_the_top or likely)[0], None
     which = f"it may be {listed(likely)}" if likely else f"the columns are {listed(list(columns))}"
     raise SourceError(
         f"no column is plainly the one to ask: {which}; give --prompt COLUMN for text, or --messages COLUMN for a "

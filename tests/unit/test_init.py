@@ -55,6 +55,7 @@ def rows(*values: dict[str, Any], name: str = "prompts.jsonl") -> None:
         ({"data": {"question": "Why?"}, "uid": "a"}, {"prompt": "data.question", "id": "uid"}, None),
         ({"Question": "Why?", "n": 3}, {"prompt": "Question"}, None),
         ({"frage": "Warum?", "n": 3}, {"prompt": "frage"}, None),
+        ({"frage": "Warum?", "meta": {"source": "web"}}, {"prompt": "frage"}, None),
         (
             {"instruction": "Say why.", "input": "", "output": "Because."},
             {"prompt": "instruction"},
@@ -98,11 +99,23 @@ async def test_what_it_writes_runs_against_the_simulator(name: str) -> None:
     assert (summary.state, summary.records, summary.bad) == ("done", 3, 0)
 
 
+async def test_an_answer_that_has_two_types_is_kept_as_text() -> None:
+    """For a source that a recipe without a type would be refused for."""
+    for name, answer in (("a", 1), ("b", "one")):
+        pq.write_table(pa.table({"question": [f"Why {name}?"], "answer": [answer]}), f"{name}.parquet")
+    init("*.parquet")
+    recipe = read_recipe("recipe.yaml")
+    summary = await run_in_process(recipe)
+    assert [(keep.name, keep.type) for keep in recipe.source.keep] == [("answer", "string")]
+    assert summary.records == 2
+
+
 def test_next_commands_can_be_pasted() -> None:
     """They are in the order in which they make sense."""
     rows({"q": "Why?"})
     said = init("prompts.jsonl", "--out", "my recipe.yaml")
-    assert "next: stillhouse plan 'my recipe.yaml'\n      stillhouse run 'my recipe.yaml' --limit 20\n" in said
+    following = ("plan 'my recipe.yaml'", "run 'my recipe.yaml' --limit 20")
+    assert said.endswith("wrote my recipe.yaml; next:\n" + "".join(f"  stillhouse {each}\n" for each in following))
     assert "the built-in simulator" in said
     assert "stillhouse plan 'my recipe.yaml'" in Path("my recipe.yaml").read_text()
 
@@ -131,7 +144,7 @@ def test_to_stdout() -> None:
     rows({"q": "Why?"})
     done = CliRunner().invoke(main, ["init", "prompts.jsonl", "--out", "-"])
     assert yaml.safe_load(done.stdout)["source"] == {"path": "prompts.jsonl", "prompt": "q"}
-    assert "asks the column 'q'" in done.stderr
+    assert "column   q of prompts.jsonl; rows tried: 1 (0 bad)" in done.stderr
     assert not Path("recipe.yaml").exists()
 
 
