@@ -81,7 +81,7 @@ def _projected(preview: "Preview") -> Iterator[str]:
             yield f"projection    {why}`plan --sample 100` asks 100 rows first, and projects from their answers"
         return
     rests_on = f"{shown.answers:,} answers to {shown.prompts:,} prompts"
-    yield f"projection    from {rests_on}, if the rest is like them (in brackets: the 90 % range)"
+    yield f"projection    of what is left, from {rests_on}, if it is like them (in brackets: the 90 % range)"
     yield f"  input tokens  {_range(shown.input_tokens, _figures)}"
     yield f"  output tokens {_range(shown.output_tokens, _figures)}"
     if shown.usd is not None and shown.whole_usd is not None:

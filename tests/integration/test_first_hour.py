@@ -58,6 +58,6 @@ def test_from_prompts_to_a_dataset() -> None:
     assert "to ask        60 samples" in typed("plan", "recipe.yaml")
     sampled = typed("plan", "recipe.yaml", "--sample", "20")
     assert "  records    20\n" in sampled
-    assert "projection    from 20 answers to 20 prompts" in sampled
+    assert "projection    of what is left, from 20 answers to 20 prompts" in sampled
     assert json.loads(typed("run", "recipe.yaml", "--json"))["records"] == 60
     typed("verify", "out/prompts")

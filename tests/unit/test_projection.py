@@ -105,7 +105,7 @@ async def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     shown = preview(recipe)
     assert projected(shown).usd is None
     text = render(shown)
-    assert "projection    from 40 answers to 20 prompts, if the rest is like them" in text
+    assert "projection    of what is left, from 40 answers to 20 prompts, if it is like them" in text
     assert "  cost          unknown without teachers.sim.price\n" in text
     assert "max_tokens" not in text
     await run_in_process(recipe)
