@@ -122,7 +122,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     store = open_dataset(recipe)
     store.check_writable()
     recipe = resolved_by(recipe, binding_for(store, recipe))
-    there = _There(DatasetReader(store))
+    dataset = DatasetReader(store)
+    there = _There(dataset)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
     found = survey(recipe.source)
@@ -140,7 +141,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     left = max(0, wanted - there.samples)
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
-    projected = project(store, recipe, there.chunks, left=left) if left and there.chunks else ""
+    projected = project(dataset, recipe, left=left) if left and there.chunks else ""
     seconds, bound_by = load.seconds()
     return Preview(
         dataset=store.url,
@@ -166,7 +167,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         prompts_per_shard=recipe.prompts_per_shard,
         workers=workers,
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
-        sealed=len(there.chunks),
+        sealed=there.chunks,
         settled=wanted - left,
         warnings=tuple(_warnings(recipe, counted, load, workers=workers)),
     )
@@ -241,7 +242,7 @@ class _There:
 
     def __init__(self, dataset: DatasetReader) -> None:
         sealed = set(dataset.shards)
-        self.chunks = sorted(sealed)
+        self.chunks = len(sealed)
         self.rows = self.samples = 0
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True

@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.shard_meta import read_metas
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.workload import Need, shares_of, slowest_account
@@ -67,13 +66,13 @@ class Projection(BaseModel):
     """What decides `seconds`, or why there is none."""
 
 
-def project(store: ReadableStore, recipe: Recipe, sealed: Sequence[ChunkId], *, left: int) -> Projection | str:
-    """What asking `left` samples takes, by the answers in the latest of the sealed chunks; or why that can't be said.
+def project(dataset: DatasetReader, recipe: Recipe, *, left: int) -> Projection | str:
+    """What asking `left` samples takes, by the answers in the latest shards; or why that can't be said.
 
     Raises:
         DatasetError: a shard or a file beside it is damaged.
     """
-    seen = _see(store, recipe, sealed)
+    seen = _see(dataset, recipe)
     for teacher in recipe.teachers:
         found = seen.teachers.get(teacher.name)
         if found is None or found.prompts < LEAST_PROMPTS:
@@ -196,11 +195,11 @@ def _t(freedom: int) -> float:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def _see(store: ReadableStore, recipe: Recipe, sealed: Sequence[ChunkId]) -> _Seen:
+def _see(dataset: DatasetReader, recipe: Recipe) -> _Seen:
     seen = _Seen()
     keys: list[str] = []
     read = 0
-    for chunk, meta in reversed(list(read_metas(store, sealed))):
+    for chunk, meta in reversed(list(dataset.metas())):
         seen.spent_usd += meta.counts.usd or 0.0
         if read >= MOST_ANSWERS:
             continue
@@ -216,7 +215,7 @@ def _see(store: ReadableStore, recipe: Recipe, sealed: Sequence[ChunkId]) -> _Se
         keys.append(chunk.data_key)
         if side := meta.side.get("rejected"):
             keys.append(side.key)
-    tables = [_answers_in(store, key) for key in keys]
+    tables = [_answers_in(dataset.store, key) for key in keys]
     if tables:
         answers = pa.concat_tables(tables)
         for teacher in recipe.teachers:

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import pyarrow as pa
 from pydantic import PrivateAttr
 
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.records import read_records
@@ -41,7 +42,7 @@ class RunResult(Summary):
             UsageError: there is no such column (`DatasetError`: or a shard is missing or damaged).
             StoreAway, StoreRefused: the store does not answer, or refuses.
         """
-        return read_records(self._store or open_store(self.dataset), columns=columns)
+        return read_records(DatasetReader(self._store or open_store(self.dataset)), columns=columns)
 
     def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
         """As IPython shows it."""
