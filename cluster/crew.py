@@ -23,7 +23,6 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.cluster.runtime import cpus, draining_nodes, free_cpus, this_node
 from stillhouse.gen.coordination.messages import End, node_of
 from stillhouse.gen.errors import StillhouseError
-from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe
 
 _log = logging.getLogger("stillhouse")
@@ -38,8 +37,6 @@ SLOW_START_S = 30.0
 DRAIN_POLL_S = 2.0
 WAVE = 50
 """Workers started at a time: all at once would hold each other up."""
-NO_ANSWER_S = 15.0
-"""A note appears after this long of nothing but errors."""
 MOST_SAID = 300
 """Maximum number of characters shown of a worker's last message."""
 AWAY_S, MOST_AWAY_S = 30.0, 300.0
@@ -99,8 +96,7 @@ class Crew:
         self._deaths = 0
         self._sealed = -1
         self._stopping = False
-        self._warned = self._no_answer_said = False
-        self._troubled_since: float | None = None
+        self._warned = False
         self._stats: QueueStats | None = None
         self._is_reached = True
         self._look_for_drains_at = 0.0
@@ -196,7 +192,6 @@ class Crew:
         if not self._stopping:
             self._hands += [self._hire() for _ in range(self._aways.due(time.monotonic()))]
         self._note_slow_start(display)
-        self._note_no_answer(display)
 
     def _away(self, hand: _Hand, end: End, display: Display) -> None:
         """A worker lost its store or disk: the others continue, and a replacement starts after a while.
@@ -242,19 +237,6 @@ class Crew:
             return
         self._warned = True
         display.note(f"no worker has started after {waited_s:.0f} s ({why}); waiting")
-
-    def _note_no_answer(self, display: Display) -> None:
-        """A word where nothing but troubles came since the start: a teacher that is down is waited for without end."""
-        stats, now = self._stats, time.monotonic()
-        if self._no_answer_said or stats is None or stats.answers or not stats.troubles:
-            return
-        self._troubled_since = self._troubled_since or now
-        if now - self._troubled_since > NO_ANSWER_S:
-            self._no_answer_said = True
-            display.note(
-                f"no answer yet; the last word: {inert(stats.last_trouble)[:MOST_SAID]}; waiting until it is served "
-                "(`stillhouse doctor RECIPE` tries each teacher once)"
-            )
 
     def _any_started(self) -> bool:
         return bool(self.ends) or any(hand.name is not None for hand in self._hands)

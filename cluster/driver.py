@@ -22,6 +22,7 @@ from stillhouse.cluster.progress.notebook import Notebook, in_notebook
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
 from stillhouse.gen.coordination.messages import End
+from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
@@ -100,6 +101,7 @@ class Driver:
         """Requests and retries."""
         self._started = time.monotonic()
         self._said: set[str] = set()
+        self._silence = Silence(give_up_after_s=recipe.run.give_up_after_s)
 
     def run(self) -> Summary:
         """See `run`."""
@@ -225,6 +227,10 @@ class Driver:
         self._display.update(stats)
         self._say(stats.notes)
         self._sent = (stats.requests, stats.retries)
+        notes, given_up = self._silence.look(stats.teachers, now=time.monotonic())
+        self._say(notes)
+        if given_up is not None:
+            self._stop_for(given_up)
         if stats.error is not None:
             self._stop_for(_ERRORS[stats.exit_code](stats.error))
 

@@ -203,6 +203,9 @@ class RunSettings(Strict):
     """TeacherWorkers; `auto`: by CPUs, in_flight and chunks."""
     ship_every_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """How often a journal goes to the store: what a lost node's disk can cost."""
+    give_up_after_s: Annotated[float, Field(gt=0)] = 600.0
+    """How long a teacher that has never answered is waited for; while it says that it is loading, for as long as it
+    does."""
     journal_dir: str | None = None
     """The nodes' folder for journals of datasets on S3; by default the user's state folder."""
 

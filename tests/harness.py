@@ -15,6 +15,7 @@ from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen import simulator
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
+from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner
@@ -83,8 +84,10 @@ class _Crew:
 
     queue: PromptQueue
 
-    def __init__(self, planning: Planning, workers: list[Worker]) -> None:
+    def __init__(self, planning: Planning, workers: list[Worker], silence: Silence) -> None:
         self._planning = planning
+        self._silence = silence
+        self._given_up: Paused | None = None
         self.workers = workers
 
     @classmethod
@@ -113,7 +116,7 @@ class _Crew:
             )
             for number in range(workers)
         ]
-        crew = cls(planning, hands)
+        crew = cls(planning, hands, Silence(give_up_after_s=recipe.run.give_up_after_s))
         crew.queue = queue
         return crew
 
@@ -127,6 +130,8 @@ class _Crew:
         stats = await self.queue.stats()
         if stats.error is not None:
             raise UsageError(stats.error) if stats.exit_code == 2 else Paused(stats.error)
+        if self._given_up is not None:
+            raise self._given_up
         for end in (run.result() for run in runs):
             if end.kind in _ERRORS:
                 raise _ERRORS[end.kind](end.message)
@@ -139,7 +144,9 @@ class _Crew:
             await asyncio.sleep(0.05)
             await self._plan_on()
             failed = any(run.done() and not run.cancelled() and run.result().kind != "done" for run in runs)
-            if failed or (await self.queue.stats()).error is not None:
+            stats = await self.queue.stats()
+            _, self._given_up = self._silence.look(stats.teachers, now=time.monotonic())
+            if failed or self._given_up is not None or stats.error is not None:
                 await self.queue.stop()
                 for worker in self.workers:
                     worker.stop()

@@ -19,7 +19,7 @@ from stillhouse.gen.coordination.counters import LATENCY_BOUNDS_S, SPEED_BOUNDS,
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.schemas.recipe import Recipe
 
-_DEFERRED = {"rate", "ramp", "overload"}
+_DEFERRED = {"rate", "ramp", "overload", "loading", "no_connection"}
 """Troubles that mean `later`: the request was not served, and the sample's attempts are not used up."""
 
 

@@ -26,10 +26,14 @@ class Tally:
     usd: float = 0.0
     in_flight: int = 0
     """Now."""
+    awaited: int = 0
+    """Those of them that are at endpoints whose last request did not fail, as of the last report."""
     lease_wait_s: float = 0.0
     """How long requests waited for their share of the limits, added up."""
     troubles: dict[str, int] = field(default_factory=dict)
     """What came instead of answers, by class."""
+    said: str = ""
+    """What came last instead of an answer, in words that hold no key."""
     latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
     """Answers by seconds; the last bucket has no bound."""
     speeds: list[int] = field(default_factory=lambda: [0] * (len(SPEED_BOUNDS) + 1))
@@ -54,6 +58,8 @@ def _added(one: Any, other: Any) -> Any:
         return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}
     if isinstance(one, list):
         return [a + b for a, b in zip(one, other, strict=True)]
+    if isinstance(one, str):
+        return other or one
     return one + other
 
 
@@ -88,8 +94,9 @@ class Counters:
 
     def troubled(self, teacher: str, kind: str, message: str) -> None:
         """Count what came instead of an answer."""
-        troubles = self.of(teacher).troubles
-        troubles[kind] = troubles.get(kind, 0) + 1
+        tally = self.of(teacher)
+        tally.troubles[kind] = tally.troubles.get(kind, 0) + 1
+        tally.said = message
         self.last_trouble = f"{teacher}: {message}"
 
     def note(self, text: str) -> None:
@@ -102,7 +109,7 @@ class Counters:
         self.open_chunks = self.open_settled = self.journal_lag_bytes = 0
         self.held_up = ""
         for tally in self.teachers.values():
-            tally.in_flight = 0
+            tally.in_flight = tally.awaited = 0
 
     @property
     def requests(self) -> int:

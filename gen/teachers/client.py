@@ -56,6 +56,11 @@ class TeacherClient:
         """Its endpoints' names."""
         return [endpoint.host for endpoint in self._endpoints.all]
 
+    @property
+    def awaited(self) -> int:
+        """Requests in flight at endpoints whose last request did not fail."""
+        return sum(endpoint.in_flight for endpoint in self._endpoints.all if not endpoint.not_served)
+
     def reload_key(self, *, sent_at: float = math.inf) -> bool:
         """Resolve the key again; True if it differs from the one a request sent at `sent_at` (monotonic) carried.
 

@@ -109,9 +109,7 @@ class Evidence:
             place.failing.add(prompt)
             lasts = now - refused.first_at < OUTAGE_S and place.served_at < refused.first_at
             return Blame("account") if lasts and len(place.failing) >= MIN_FAILING else None
-        if isinstance(outcome, (Rate, Overload)):
-            if outcome.status is None:  # no connection was made, which says nothing about this request
-                return None
+        if isinstance(outcome, (Rate, Overload)) and not (isinstance(outcome, Overload) and outcome.loading):
             refused = self._count(prompt, place, now=now)
             place.failing.add(prompt)
             return self._weigh_limit(refused, outcome, now=now)

@@ -3,6 +3,7 @@
     Rate        too fast: wait as told, the sample's count untouched
     Ramp        growing too fast: wait, then grow slowly
     Overload    the teacher can't now: wait; it was not served
+    NoConnection  no connection was made, so nothing was sent: wait
     Money       the account is empty: pause the run
     Auth        the key is refused, or the address is wrong: pause the run
     TooLong     the prompt does not fit: give up
@@ -47,9 +48,16 @@ class Ramp(_Trouble):
 
 @dataclass(frozen=True, slots=True)
 class Overload(_Trouble):
-    """The teacher can't serve now, or can't be reached; this request was not served."""
+    """The teacher can't serve now; this request was not served."""
 
     retry_after_s: float | None = None
+    loading: bool = False
+    """True if it says that it is still loading its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoConnection(_Trouble):
+    """No connection could be made, so nothing was sent: nobody listens, or the host's name is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +117,26 @@ class Malformed(_Trouble):
 
 
 Trouble: TypeAlias = (
-    Rate | Ramp | Overload | Money | Auth | TooLong | BadRequest | Policy | ServerError | Ambiguous | Malformed
+    Rate
+    | Ramp
+    | Overload
+    | NoConnection
+    | Money
+    | Auth
+    | TooLong
+    | BadRequest
+    | Policy
+    | ServerError
+    | Ambiguous
+    | Malformed
 )
 Outcome: TypeAlias = Completion | Trouble
 
 
 def kind_of(trouble: Trouble) -> str:
     """As counters and logs name it: `bad_request`, like the kind of Failure that comes of it."""
+    if isinstance(trouble, Overload) and trouble.loading:
+        return "loading"
     return _snake(type(trouble).__name__)
 
 

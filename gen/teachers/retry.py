@@ -3,8 +3,9 @@
 Who is to blame for a refusal is decided in `gen.teachers.evidence` and passed in.
 
 Three budgets are kept apart. Real failures (the teacher failed at this request, or its answer got lost) count towards
-`max_attempts`. Waiting for a limit does not count at all. Overload does not count either, up to a bound so generous
-that only a prompt that itself overloads the teacher meets it. A sample that waits holds no slot.
+`max_attempts`. Waiting for a limit does not count at all, nor does a teacher that can't be reached or is still loading:
+that says nothing about the sample. Overload does not count either, up to a bound so generous that only a prompt that
+itself overloads the teacher meets it. A sample that waits holds no slot.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from stillhouse.gen.teachers.outcome import (
     BadRequest,
     Malformed,
     Money,
+    NoConnection,
     Outcome,
     Overload,
     Policy,
@@ -41,6 +43,9 @@ MAX_ALIKE = 2
 MAX_DEADLINES = 2
 """An answer that exceeded the recipe's `timeout_s` this often is given up: each is paid in full."""
 
+MAX_UNREADY_WAIT_S = 5.0
+"""The longest wait for a teacher that can't be reached or is loading: its endpoint's circuit spaces the tries out."""
+
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 """Full jitter: uniform(0, min(60 s, 0.5 s x 2^(n-1)))."""
 _RETRYING = Retrying(wait=_WAIT)
@@ -55,6 +60,8 @@ class Tries:
     failures: int = 0
     """Attempts that were real failures."""
     overloads: int = 0
+    unready: int = 0
+    """Attempts that found the teacher out of reach, or loading."""
     maybe_billed: int = 0
     """Attempts sent without a complete answer."""
     deaths: int = 0
@@ -141,6 +148,8 @@ def note(outcome: Outcome, tries: Tries, *, endpoint: str = "", blame: Blame | N
             tries.refused_by = (*tries.refused_by, endpoint) if again else (endpoint,)
         case BadRequest():
             tries.refused_by = (*tries.refused_by, endpoint)
+        case NoConnection() | Overload(loading=True):
+            tries.unready += 1
         case Overload():
             tries.overloads += 1
         case _:
@@ -183,6 +192,10 @@ def decide(
             return Again(0.0) if blame is None else Again(blame.wait_s, last=True)
         case ServerError() if on == "account" and tries.overloads < MAX_OVERLOADS:
             return Again(backoff_s(tries.overloads))
+        case NoConnection():
+            return Again(_unready_s(tries))
+        case Overload(loading=True):
+            return Again(max(_unready_s(tries), outcome.retry_after_s or 0.0))
         case Overload():
             if tries.overloads >= MAX_OVERLOADS:
                 return GiveUp("overload", outcome.message, outcome.status)
@@ -196,6 +209,10 @@ def decide(
             return Again(backoff_s(tries.failures))
         case _:
             assert_never(outcome)
+
+
+def _unready_s(tries: Tries) -> float:
+    return min(backoff_s(tries.unready), MAX_UNREADY_WAIT_S)
 
 
 def _came_again(outcome: Outcome, tries: Tries, *, endpoints: int) -> bool:

@@ -82,14 +82,15 @@ class _Refusal:
         if status in _GATEWAY_TIMEOUTS and self.reply.latency_s >= GATEWAY_TIMEOUT_S:
             took = f"{self.reply.latency_s:.0f} s are cut on the way (HTTP {status}: {message})"
             return Ambiguous(f"answers that take longer than {took}", status)
+        is_loading = self._says("loading", self.lower)
         if status in _OVERLOAD_STATUS or self._has("overload") or 520 <= status < 530:
-            return Overload(message, status, retry_after_s(self.reply.headers))
+            return Overload(message, status, retry_after_s(self.reply.headers), is_loading)
         if self._has("too_long") or (400 <= status < 500 and self._is_too_long()):
             return TooLong(message, status)
         if 200 <= status < 300 or not 100 <= status < 600:
             return Malformed(message, status)
-        if 500 <= status < 600 and self._says("overload", self.lower):
-            return Overload(message, status, retry_after_s(self.reply.headers))
+        if 500 <= status < 600 and (is_loading or self._says("overload", self.lower)):
+            return Overload(message, status, retry_after_s(self.reply.headers), is_loading)
         if status >= 500 or status == 409:
             return ServerError(message, status)
         return BadRequest(message, status)

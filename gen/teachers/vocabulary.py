@@ -22,6 +22,7 @@ Signal: TypeAlias = Literal[
     "too_large",  # a 429 for one request above the whole limit: no wait helps
     "rate",
     "overload",
+    "loading",  # not ready yet, and about to be: waited for as long as it says so
     "too_long",
 ]
 """What a code or phrase means, in the order in which they are looked for."""
@@ -133,7 +134,13 @@ COMMON = ErrorVocabulary(
         ),
         "overload": re.compile(
             r"connection (error|refused|reset|aborted|closed)|upstream|(service|temporarily) unavailable|overloaded"
-            r"|no healthy|bad gateway|try again later|at capacity|model is (currently )?loading"
+            r"|no healthy|bad gateway|try again later|at capacity"
+        ),
+        "loading": re.compile(
+            r"\bloading (the |its )?(model|weights|checkpoint)"
+            r"|\bmodel\b.{0,100}\b(is|are|still|currently|being) (still |currently |being )*load(ing|ed)\b"
+            r"|\b(server|engine|service|instance|model)\b.{0,100}\b(is|still|currently) (still |currently )*"
+            r"(starting|warming up|initiali[sz]ing|not ready)|\bcold start"
         ),
         "too_long": re.compile(
             r"(prompt|input|context|messages?|request|conversation|sequence|tokens?)\b.{0,80}?"

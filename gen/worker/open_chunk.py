@@ -16,7 +16,7 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import ERROR_BODY_BYTES, NOTES, Frame, Kind, encode
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
 from stillhouse.gen.teachers.retry import (
     MAX_DEATHS,
     SETTLED,
@@ -168,7 +168,7 @@ class OpenChunk:
         self,
         ordinal: int,
         kind: Kind,
-        outcome: Overload | Ambiguous,
+        outcome: NoConnection | Ambiguous,
         *,
         at: float,
         place: int | None = None,
@@ -361,7 +361,7 @@ class OpenChunk:
             case Kind.ANSWERED:
                 self._judge(frame, self._read(frame), place)
             case Kind.NOT_SENT:
-                self._judge(frame, Overload("no connection"), None)
+                self._judge(frame, NoConnection("no connection"), None)
             case Kind.LOST:
                 self._judge(frame, Ambiguous("no whole reply"), None)
             case Kind.DIED | Kind.CUT:

@@ -300,6 +300,9 @@ class Worker:
     def _count_open(self) -> None:
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.open_settled = sum(held.open.asked - held.open.left for held in self._held.values())
+        for client in self._clients:
+            if (tally := self.counters.teachers.get(client.teacher.name)) is not None:
+                tally.awaited = client.awaited
         self.counters.held_up = self._held_up()
         self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
 

@@ -1,6 +1,7 @@
 """Rows 30 to 32 of the faults: a teacher that fails in part, and what still serves goes on at full speed."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from builders import questions, recipe_of, write_source
 from faults.wire import at, served, setup, status
 from harness import run_in_process
 
-from stillhouse.gen.errors import Paused
+from stillhouse.gen.errors import Paused, TeacherPaused
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.teachers.endpoints import OPENS_AFTER
 from stillhouse.gen.worker.worker import Worker
@@ -69,6 +70,46 @@ async def test_a_dead_teacher_does_not_hold_up_another(tmp_path: Path) -> None:
         crew[0].stop()
         with pytest.raises(Paused):
             await run
+
+
+@pytest.mark.parametrize("give_up_after_s", [1.0, 3.0])
+async def test_a_teacher_that_nobody_reaches_ends_the_run_and_the_next_one_asks_all(
+    tmp_path: Path, give_up_after_s: float
+) -> None:
+    """Row 31, never there: exit 3 in time, with its address; nothing is used up, and nothing was billed."""
+    recipe = setup(tmp_path, prompts=5)
+    patience = recipe.run.model_copy(update={"give_up_after_s": give_up_after_s})
+    started = time.monotonic()
+    async with at(recipe.model_copy(update={"run": patience}), extra=["http://127.0.0.1:9/v1"]) as asked:
+        crew: list[Worker] = []
+        with pytest.raises(TeacherPaused, match=r"sim could not be reached for .*127\.0\.0\.1:9 \(Connection refused"):
+            await run_in_process(asked, crew=crew.extend)
+    assert give_up_after_s <= time.monotonic() - started < 30
+    assert crew[0].counters.teachers["sim"].troubles.keys() == {"no_connection"}
+    async with at(recipe, {}) as asked:
+        summary = await run_in_process(asked)
+    assert (summary.records, summary.failed, summary.maybe_billed) == (5, 0, 0)
+
+
+async def test_a_teacher_that_fails_at_every_request_ends_the_run(tmp_path: Path) -> None:
+    """Row 31, broken from the start: exit 3 with its words, though each sample might be asked again."""
+    recipe = setup(tmp_path, prompts=200)
+    patience = recipe.run.model_copy(update={"give_up_after_s": 4.0})
+    async with at(recipe.model_copy(update={"run": patience}), {"faults": [status(500)]}) as asked:
+        with pytest.raises(TeacherPaused, match=r"answered nothing for .* \(server_error \d+\).*HTTP 500: "):
+            await run_in_process(asked)
+
+
+async def test_a_teacher_that_is_loading_is_waited_for(tmp_path: Path) -> None:
+    """Row 31, a large model: longer than anything else is."""
+    recipe = setup(tmp_path, prompts=5)
+    patience = recipe.run.model_copy(update={"give_up_after_s": 1.0})
+    loading = status(503, body='{"error": {"message": "Loading model", "type": "unavailable_error"}}', stop_s=6)
+    async with at(recipe.model_copy(update={"run": patience}), {"faults": [loading]}) as asked:
+        crew: list[Worker] = []
+        summary = await run_in_process(asked, crew=crew.extend)
+    assert (summary.records, summary.failed, summary.maybe_billed) == (5, 0, 0)
+    assert crew[0].counters.teachers["sim"].troubles.keys() == {"loading"}
 
 
 async def test_a_teacher_that_turns_slow_is_waited_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.teachers.evidence import MIN_REFUSALS, Evidence
-from stillhouse.gen.teachers.outcome import Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.outcome import Auth, Money, NoConnection, Outcome, Overload, Rate, ServerError
 from stillhouse.gen.teachers.retry import Blame
 
 RATE = Rate("slow", 429)
@@ -163,4 +163,13 @@ def test_a_request_that_was_never_sent_says_nothing() -> None:
     """No connection, whoever asks."""
     evidence = Evidence()
     serve(evidence, 100, at=0.0)
-    assert all(evidence.weigh("p", Overload("no connection"), endpoint="a", now=float(n)) is None for n in range(99))
+    assert all(evidence.weigh("p", NoConnection("refused"), endpoint="a", now=float(n)) is None for n in range(99))
+
+
+def test_an_endpoint_that_is_loading_is_not_the_requests_fault() -> None:
+    """Others are served at another endpoint meanwhile."""
+    evidence = Evidence()
+    loading = Overload("Loading model", 503, loading=True)
+    for number in range(50):
+        serve(evidence, 10, at=float(number))
+        assert evidence.weigh("p", loading, endpoint="b", now=number + 0.5) is None

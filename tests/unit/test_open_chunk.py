@@ -17,7 +17,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
 from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
-from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, NoConnection, Outcome, Overload, Rate, ServerError
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
 from stillhouse.gen.teachers.transport import Reply
@@ -87,7 +87,7 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None
     if how == "lost":
         held.unanswered(ordinal, Kind.LOST, Ambiguous("lost"), at=at, place=place)
     elif how == "not sent":
-        held.unanswered(ordinal, Kind.NOT_SENT, Overload("away"), at=at, place=place)
+        held.unanswered(ordinal, Kind.NOT_SENT, NoConnection("away"), at=at, place=place)
     else:
         status, body = REPLIES[how]
         reply = Reply(status, {"content-type": "application/json", "retry-after": "1"}, body)

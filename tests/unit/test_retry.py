@@ -10,6 +10,7 @@ from stillhouse.gen.teachers.outcome import (
     BadRequest,
     Malformed,
     Money,
+    NoConnection,
     Outcome,
     Overload,
     Policy,
@@ -20,6 +21,7 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.retry import (
     MAX_OVERLOADS,
+    MAX_UNREADY_WAIT_S,
     Again,
     Decision,
     GiveUp,
@@ -108,6 +110,15 @@ def test_overload_has_a_generous_budget_of_its_own() -> None:
     """Only a prompt that itself overloads the teacher meets its end."""
     assert isinstance(after(*[Overload("503")] * (MAX_OVERLOADS - 1), max_attempts=1)[0], Again)
     assert after(*[Overload("busy", 503)] * MAX_OVERLOADS)[0] == GiveUp("overload", "busy", 503)
+
+
+@pytest.mark.parametrize("outcome", [NoConnection("refused"), Overload("loading", 503, loading=True)])
+def test_a_teacher_that_is_not_there_yet_uses_up_nothing(outcome: Outcome) -> None:
+    """However often it was tried; once it is there, the next try is seconds away."""
+    decision, tries = after(*[outcome] * (5 * MAX_OVERLOADS), max_attempts=1)
+    assert isinstance(decision, Again)
+    assert 0.0 <= decision.after_s <= MAX_UNREADY_WAIT_S
+    assert (tries.failures, tries.overloads, tries.maybe_billed) == (0, 0, 0)
 
 
 def test_overload_waits_at_least_as_told() -> None:

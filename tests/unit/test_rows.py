@@ -21,7 +21,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.journal.shipping import recovered
-from stillhouse.gen.teachers.outcome import Ambiguous, Overload
+from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED
 from stillhouse.schemas.record import Record, RejectReason
@@ -297,7 +297,7 @@ def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
     held.sent(0, at=1.0)
     held.unanswered(0, Kind.LOST, Ambiguous("no whole reply"), at=1.0)
     held.sent(1, at=2.0)
-    held.unanswered(1, Kind.NOT_SENT, Overload("no connection"), at=2.0)
+    held.unanswered(1, Kind.NOT_SENT, NoConnection("no connection"), at=2.0)
     answer(held, 1, b"<html>", status=500, at=3.0)
     held.journal.close()
     again = open_chunk(recipe, worker="w1")

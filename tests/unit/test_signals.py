@@ -23,6 +23,7 @@ from stillhouse.gen.teachers.outcome import (
     ServerError,
     TooLong,
     Trouble,
+    kind_of,
 )
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.signals import trouble_of
@@ -284,6 +285,27 @@ def test_overload_tells_its_wait() -> None:
     found = trouble(503, b"", retry_after="3")
     assert isinstance(found, Overload)
     assert found.retry_after_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "loading"),
+    [
+        (503, "Loading model", True),
+        (503, "Model org/name-7b is currently loading", True),
+        (503, "The model is being loaded, please retry", True),
+        (500, "Please wait: loading the model", True),
+        (503, "The server is still starting up", True),
+        (503, "The engine is currently overloaded, please try again later.", False),
+        (503, "no healthy upstream", False),
+        (502, "Bad Gateway", False),
+    ],
+)
+def test_a_server_that_is_loading_says_so(status: int, message: str, loading: bool) -> None:
+    """Whatever its words; one that is overloaded is not loading."""
+    found = trouble(status, {"error": {"message": message}})
+    assert isinstance(found, Overload)
+    assert found.loading == loading
+    assert kind_of(found) == ("loading" if loading else "overload")
 
 
 JSON = st.recursive(

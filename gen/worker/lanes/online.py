@@ -20,11 +20,13 @@ from stillhouse.gen.teachers.outcome import (
     Ambiguous,
     BadRequest,
     Malformed,
+    NoConnection,
     Outcome,
     Overload,
     Ramp,
     Rate,
     ServerError,
+    Trouble,
     kind_of,
 )
 from stillhouse.gen.teachers.protocols.base import Request
@@ -184,13 +186,13 @@ class OnlineLane:
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
         held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
-        outcome: Overload | Ambiguous
+        outcome: NoConnection | Ambiguous
         try:
             reply = await client.send(request)
         except NotSent as error:
             if error.certificate:
                 raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None
-            outcome = Overload(str(error))
+            outcome = NoConnection(str(error))
             return (
                 outcome,
                 held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place, endpoint=endpoint.host),
@@ -253,12 +255,16 @@ class OnlineLane:
                 self._lacks_logprobs()
             account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
             return client.learn(chars, outcome)
-        counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
+        counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
         if spared:
             return Cost(0, 0)
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
             account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp))
+            return Cost(0, 0)
+        if isinstance(outcome, NoConnection):
+            if endpoint.answered and not endpoint.is_open:  # it is there, and takes no more connections
+                account.refused()
             return Cost(0, 0)
         if not isinstance(outcome, (Overload, Ambiguous)):
             account.served(latency_s=latency_s, tokens=0)
@@ -305,11 +311,19 @@ class OnlineLane:
         self._queue.put_nowait((held, ordinal, again, again if first is None else first))
 
 
+def _words_of(trouble: Trouble) -> str:
+    """For people: its status, unless the message names one, and its message."""
+    if trouble.status is None or "HTTP" in trouble.message:
+        return trouble.message
+    return f"HTTP {trouble.status}: {trouble.message}"
+
+
 def _served(outcome: Outcome, endpoint: Endpoint) -> bool | None:
     """What an outcome says about its endpoint; see `Endpoints.done`."""
     if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
         return None  # another model, or no API at all, may be there
-    return not isinstance(outcome, (Overload, Ambiguous, ServerError)) or _cut_on_the_way(outcome)
+    failed = isinstance(outcome, (NoConnection, Overload, Ambiguous, ServerError))
+    return not failed or _cut_on_the_way(outcome)
 
 
 def _cut_on_the_way(outcome: Outcome) -> bool:
