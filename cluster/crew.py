@@ -20,7 +20,7 @@ from stillhouse.cluster.progress.display import Display
 from stillhouse.cluster.progress.job_message import JobMessage
 from stillhouse.cluster.progress.metrics import RunMetrics
 from stillhouse.cluster.progress.stats import QueueStats
-from stillhouse.cluster.runtime import cpus, draining_nodes, free_cpus, this_node
+from stillhouse.cluster.runtime import draining_nodes, this_node, why_none_started
 from stillhouse.gen.coordination.messages import End, node_of
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.schemas.recipe import Recipe
@@ -30,10 +30,6 @@ _log = logging.getLogger("stillhouse")
 CALL_TIMEOUT_S = 5.0
 STATS_TIMEOUT_S = 3.0
 """Shorter, because the display stands still meanwhile."""
-START_PATIENCE_S = 10.0
-"""A note appears after this long without a started worker."""
-SLOW_START_S = 30.0
-"""The same, if CPUs are free."""
 DRAIN_POLL_S = 2.0
 WAVE = 50
 """Workers started at a time: all at once would hold each other up."""
@@ -226,17 +222,11 @@ class Crew:
     def _note_slow_start(self, display: Display) -> None:
         """A word where no worker is up: soon where none has a CPU, later where they are only slow."""
         waited_s = time.monotonic() - self._started
-        if self._warned or waited_s < START_PATIENCE_S or self._any_started():
+        if self._warned or self._any_started():
             return
-        free, known = free_cpus(), cpus()
-        if free < 1:
-            why = f"each needs a CPU, and {free:g} of {known} are free: end another job, or add a node"
-        elif waited_s > SLOW_START_S:
-            why = f"{free:g} of {known} CPUs are free, so its nodes are slow to start one"
-        else:
-            return
-        self._warned = True
-        display.note(f"no worker has started after {waited_s:.0f} s ({why}); waiting")
+        if (why := why_none_started(waited_s)) is not None:
+            self._warned = True
+            display.note(why)
 
     def _any_started(self) -> bool:
         return bool(self.ends) or any(hand.name is not None for hand in self._hands)

@@ -23,7 +23,7 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
-from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
@@ -34,7 +34,7 @@ from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageErr
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.teachers.keys import resolve
+from stillhouse.gen.teachers.keys import resolve_all
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.result import RunResult
 from stillhouse.gen.views.summary import Summary, summarise
@@ -100,13 +100,15 @@ class Driver:
         self._sent = (0, 0)
         """Requests and retries."""
         self._started = time.monotonic()
+        self._is_joined = False
         self._said: set[str] = set()
         self._silence = Silence(give_up_after_s=recipe.run.give_up_after_s)
 
     def run(self) -> Summary:
         """See `run`."""
-        self._store.probe()
         with ExitStack() as stack:
+            self._check_keys(stack)
+            self._store.probe()
             lock = RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             stack.enter_context(lock)
             self._recipe = bind(self._store, self._recipe)
@@ -129,6 +131,28 @@ class Driver:
             if (why := summary.why_useless()) is not None:
                 raise StillhouseError(why)
             return summary
+
+    def _check_keys(self, stack: ExitStack) -> None:
+        """Resolve the keys before anything is written, where they will be used.
+
+        Workers of a Ray started here see what this process sees. On a cluster a process of its resolves them, unless
+        the dataset is there already: then the first worker does, before it leases.
+        """
+        if self._address is None:
+            resolve_all(self._recipe)
+        elif any(teacher.api_key for teacher in self._recipe.teachers) and read_binding(self._store) is None:
+            self._join(stack)
+            from stillhouse.cluster.actors.key_check import check_keys
+
+            check_keys(self._recipe, self._display)
+
+    def _join(self, stack: ExitStack) -> None:
+        """Have Ray until the stack ends."""
+        from stillhouse.cluster.runtime import connected
+
+        self._display.step("starting Ray" if self._address is None else f"joining Ray at {self._address}")
+        stack.enter_context(connected(self._address))
+        self._is_joined = True
 
     def summary(self, *, state: str | None = None) -> Summary:
         """The dataset's counts with this call's."""
@@ -172,22 +196,20 @@ class Driver:
     def _crew(self, planning: Planning) -> Iterator["Crew"]:
         """Ray, the simulators, and a crew that works on the open generations."""
         # Ray takes a second to import, and a finished run needs none.
-        from stillhouse.cluster.runtime import connected, cpus, this_node
+        from stillhouse.cluster.runtime import cpus, this_node
 
         with ExitStack() as stack:
             recipe = self._recipe
             teachers = []
             for teacher in recipe.teachers:
-                if self._address is None:  # our workers see what we see: better said now than by them
-                    resolve(teacher.api_key, teacher=teacher.name)
                 if teacher.api == "simulator":
                     process = simulator.start(teacher.simulator or SimulatorSettings())
                     stack.callback(process.stop)
                     teacher = teacher.model_copy(update={"endpoints": (process.url,)})
                 teachers.append(teacher)
             recipe = recipe.model_copy(update={"teachers": tuple(teachers)})
-            self._display.step("starting Ray" if self._address is None else f"joining Ray at {self._address}")
-            stack.enter_context(connected(self._address))
+            if not self._is_joined:
+                self._join(stack)
             self._display.step("starting workers")
             from stillhouse.cluster.crew import Crew
 

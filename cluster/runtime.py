@@ -14,6 +14,10 @@ from stillhouse.gen.errors import Paused, UsageError
 
 NAMESPACE = "stillhouse"
 CONNECT_TIMEOUT_S = 5.0
+START_PATIENCE_S = 10.0
+"""A note appears after this long without a started worker."""
+SLOW_START_S = 30.0
+"""The same, if CPUs are free."""
 _SETTINGS = b"\x04"
 """The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
 
@@ -151,6 +155,20 @@ def cpus() -> int:
 def free_cpus() -> float:
     """Those that nothing has reserved."""
     return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+
+
+def why_none_started(waited_s: float) -> str | None:
+    """What to say when no worker has started for this long: soon if none has a CPU, later if nodes are only slow."""
+    if waited_s < START_PATIENCE_S:
+        return None
+    free, known = free_cpus(), cpus()
+    if free < 1:
+        why = f"each needs a CPU, and {free:g} of {known} are free: end another job, or add a node"
+    elif waited_s > SLOW_START_S:
+        why = f"{free:g} of {known} CPUs are free, so its nodes are slow to start one"
+    else:
+        return None
+    return f"no worker has started after {waited_s:.0f} s ({why}); waiting"
 
 
 def draining_nodes() -> set[str]:

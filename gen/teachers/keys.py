@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.schemas.recipe import Recipe
 
 _SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.ASCII)
 
@@ -48,6 +49,16 @@ def resolve(reference: str | None, *, teacher: str) -> str | None:
     if not value or not value.isascii() or not value.isprintable():
         raise UsageError(f"teachers.{teacher}.api_key: {reference} holds no usable key; {hint}")
     return value
+
+
+def resolve_all(recipe: Recipe) -> None:
+    """Check that every teacher's key is there.
+
+    Raises:
+        UsageError: one is not; see `resolve`.
+    """
+    for teacher in recipe.teachers:
+        resolve(teacher.api_key, teacher=teacher.name)
 
 
 def without_keys(body: bytes, *, keys: tuple[str | None, ...]) -> bytes:

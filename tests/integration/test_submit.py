@@ -251,7 +251,7 @@ def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path) -> None:
-    """Exit 2 with the secret's name, and no worker after worker; the driver having it is of no use."""
+    """Exit 2 with the secret's name, and no dataset left behind; the driver having it is of no use."""
     recipe = write_recipe(tmp_path)
     document = yaml.safe_load(recipe.read_text())
     teacher = {"name": "t", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "env:ONLY_THE_DRIVER_HAS_IT"}
@@ -263,6 +263,7 @@ def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path
     assert "died" not in run.stderr
     assert json.loads(run.stdout.splitlines()[-1])["state"] == "failed"
     assert "canary-0123456789" not in run.stderr + run.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def test_actors_that_the_nodes_can_not_load_end_the_run(head: RayHead, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Has a process of the cluster resolve the teachers' keys, in a worker's place, before a run writes anything.
+
+The cluster keeps that process and makes the first worker of it, so the check costs little.
+"""
+
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from stillhouse.cluster.actors.plain import Plain, pack_recipe, unpack_recipe
+from stillhouse.cluster.progress.display import Display
+from stillhouse.cluster.runtime import why_none_started
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.keys import resolve_all
+from stillhouse.schemas.recipe import Recipe
+
+POLL_S = 1.0
+
+
+def missing_key(recipe: Plain) -> str | None:
+    """The reason why a key can't be used on this node; None: all can."""
+    try:
+        resolve_all(unpack_recipe(recipe))
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def check_keys(recipe: Recipe, display: Display) -> None:
+    """Have the keys resolved where a worker would be; waits for a free CPU, as workers do.
+
+    Raises:
+        UsageError: one is not there.
+    """
+    task: Any = ray.remote(missing_key).options(num_cpus=1, scheduling_strategy="SPREAD")
+    found = task.remote(pack_recipe(recipe))
+    started, is_noted = time.monotonic(), False
+    while not ray.wait([found], timeout=POLL_S)[0]:
+        if not is_noted and (why := why_none_started(time.monotonic() - started)):
+            is_noted = True
+            display.note(why)
+    try:
+        reason = ray.get(found)
+    except RayError:
+        return  # what keeps it from running keeps workers from starting, and is reported by them
+    if reason is not None:
+        raise UsageError(reason)
