@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,12 @@ from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner, first_planning
 from stillhouse.gen.dataset.run_lock import RunLock
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
+from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import resolve_all
@@ -111,12 +113,13 @@ class Driver:
             self._store.probe()
             lock = RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             stack.enter_context(lock)
-            self._recipe = bind(self._store, self._recipe)
+            begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
+            self._recipe = bind(self._store, self._recipe, begun=begun)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
                 self._note_passed_over()
             stack.enter_context(kept_card(self._store, self._card))
-            planning = Planning(self._planner())
+            planning = first_planning(self._store, self._planner, begun=begun)
             if planning.opened:
                 crew = stack.enter_context(self._crew(planning))
                 stack.enter_context(_signals(self._on_signal))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
@@ -18,9 +19,11 @@ from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner, first_planning
+from stillhouse.gen.dataset.run_lock import read_holder
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
+from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
@@ -56,14 +59,18 @@ async def run_in_process(
     started = time.monotonic()
     store = open_dataset(recipe)
     store.probe()
-    recipe = bind(store, recipe)
+    begun = partial(why_begun, store, recipe.run, last=read_holder(store))
+    recipe = bind(store, recipe, begun=begun)
     requests = retries = 0
     with _threads():
         async with AsyncExitStack() as stack:
-            planner: Planner = SourcePlanner(store, recipe, limit=limit)
-            if retry is not None:
-                planner = RetryPlanner(store, recipe, kinds=retry)
-            planning = Planning(planner)
+
+            def planner() -> Planner:
+                if retry is not None:
+                    return RetryPlanner(store, recipe, kinds=retry)
+                return SourcePlanner(store, recipe, limit=limit)
+
+            planning = first_planning(store, planner, begun=begun)
             if planning.opened:
                 ready = await _with_simulators(recipe, stack)
                 crew_now = await _Crew.start(store, ready, planning, workers=workers, stack=stack)

@@ -19,6 +19,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
+from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.journal.shipping import journal_root
 from stillhouse.gen.source.files import find_files
 from stillhouse.gen.teachers.http import HttpTransport
@@ -132,9 +133,10 @@ def _dataset(recipe: Recipe) -> Finding:
     store = open_dataset(recipe)
     store.probe()
     said = f"{store.url} can be written, and a second writer of a key is refused"
-    if binding_for(store, recipe) is None:
+    dataset = DatasetReader(store)
+    if binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder)) is None:
         return Finding(name="dataset", state="ok", said=f"{said}; new")
-    if DatasetReader(store).is_running:
+    if dataset.is_running:
         return Finding(
             name="dataset",
             state="warn",

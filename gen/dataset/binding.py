@@ -4,13 +4,13 @@
 samples are wanted for each prompt, which alone may grow.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import yaml
 
-from stillhouse.gen.dataset.layout import RECIPE_KEY, plan_key, sealed_chunks
+from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, RECIPE_KEY, plan_key, sealed_chunks
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -32,6 +32,8 @@ class Binding:
     """Answers wanted for each prompt, as of the last run."""
     first_samples: int
     """The same as of the first run: what plans of schema version 1 mean, which do not say it."""
+    changes: int = 0
+    """How often it was bound anew, by a run that found nothing asked yet."""
 
     def encoded(self) -> bytes:
         """The document stored as recipe.yaml."""
@@ -42,12 +44,25 @@ class Binding:
             "first_samples": self.first_samples,
             "identity": self.identity,
         }
+        if self.changes:
+            document["changes"] = self.changes
         # In ASCII: some Unicode line breaks that PyYAML writes do not read back as the same characters.
         return yaml.safe_dump(document, sort_keys=False).encode()
 
 
-def bind(store: Store, recipe: Recipe) -> Recipe:
+Begun: TypeAlias = Callable[[], str | None]
+"""What keeps a planned dataset from taking another recipe, in words; None: nothing does. See `gen.journal.begun`."""
+
+
+def is_planned() -> str | None:
+    """Plans are enough: what `begun` is where nobody looks for more."""
+    return "its prompts are planned"
+
+
+def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
     """Bind a new dataset to the recipe's identity, or check that it is bound to it.
+
+    One that has not `begun` is bound anew, and its plans go. Its old recipe holds until they are gone.
 
     Returns:
         The recipe with what it leaves to the dataset filled in.
@@ -55,7 +70,12 @@ def bind(store: Store, recipe: Recipe) -> Recipe:
     Raises:
         DatasetError: see `binding_for`.
     """
-    bound = binding_for(store, recipe)
+    bound = binding_for(store, recipe, begun=begun)
+    changes = bound.changes if bound else 0
+    if bound is None and (before := read_binding(store)) is not None:
+        changes = before.changes
+        if store.stat(plan_key(0)) is not None:
+            changes = unplan(store, before)
     resolved = resolved_by(recipe, bound)
     wanted = Binding(
         version=bound.version if bound else SCHEMA_VERSION,
@@ -63,13 +83,39 @@ def bind(store: Store, recipe: Recipe) -> Recipe:
         identity=bound.identity if bound else resolved.identity(),
         samples=recipe.ask.samples,
         first_samples=bound.first_samples if bound else recipe.ask.samples,
+        changes=changes,
     )
     if bound is None:
-        if not store.put_new(RECIPE_KEY, wanted.encoded()) and binding_for(store, recipe) is None:
+        if not store.put_new(RECIPE_KEY, wanted.encoded()) and binding_for(store, recipe, begun=begun) is None:
             store.put(RECIPE_KEY, wanted.encoded())
     elif bound.samples != wanted.samples:
         store.put(RECIPE_KEY, wanted.encoded())
     return resolved
+
+
+def unplan(store: Store, bound: Binding) -> int:
+    """Remove all that runs left of a dataset that has not begun, but for its recipe; returns its new `changes`.
+
+    May be cut off at any point: what is left is the dataset of the old recipe.
+    """
+    bound = replace(bound, changes=bound.changes + 1)
+    store.put(RECIPE_KEY, bound.encoded())  # first: journals on the nodes' disks stay, and belong to what goes
+    for prefix in (JOURNAL_PREFIX, "failed/", "rejected/", "_stillhouse/raw/", "_stillhouse/index-"):
+        for stat in list(store.list(prefix)):
+            store.delete(stat.key)
+    for stat in reversed(list(store.list("_stillhouse/plan-"))):  # a plan without those before it is damage
+        store.delete(stat.key)
+    return bound.changes
+
+
+def times_changed(store: ReadableStore) -> int:
+    """How often the dataset was bound anew; 0 also on a local disk, where nothing depends on it.
+
+    Raises:
+        DatasetError: its recipe is damaged or from a newer version.
+    """
+    bound = None if store.is_local else read_binding(store)
+    return bound.changes if bound else 0
 
 
 def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
@@ -81,12 +127,12 @@ def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
     return recipe.model_copy(update={"dataset": dataset})
 
 
-def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
-    """The dataset's binding, checked against the recipe; None if nothing is planned yet. Writes nothing.
+def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_planned) -> Binding | None:
+    """The dataset's binding, checked against the recipe; None if the recipe may bind it (anew). Writes nothing.
 
     Raises:
-        DatasetError: it is bound to another identity or has more samples, or its recipe.yaml is damaged, or gone while
-            shards are there.
+        DatasetError: it has `begun` and is bound to another identity or has more samples, or its recipe.yaml is
+            damaged, or gone while shards are there.
     """
     bound = read_binding(store)
     if bound is None:
@@ -102,9 +148,11 @@ def binding_for(store: ReadableStore, recipe: Recipe) -> Binding | None:
         return bound
     if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
         return None  # an earlier run with a mistake in its recipe stopped right after writing this file
+    if (why := begun()) is None:
+        return None
     if different:
         raise DatasetError(
-            f"{store.url}: was made with a different recipe; they differ in {', '.join(different)}. "
+            f"{store.url}: was made with a different recipe, and {why}; they differ in {', '.join(different)}. "
             "Use another dataset.path, or the recipe it was made with"
         )
     raise DatasetError(
@@ -138,7 +186,9 @@ def parse_binding(stored: bytes, *, origin: str) -> Binding:
             samples = document["samples"] if "samples" in document else identity["ask"]["samples"]
             first, name = document.get("first_samples", samples), str(document.get("name", ""))
             _check_counts(version, samples, first, identity["prompts_per_shard"])
-            bound = Binding(version, name, reduced(identity), samples, first)
+            changes = document.get("changes", 0)
+            _check_counts(changes + 1)
+            bound = Binding(version, name, reduced(identity), samples, first, changes)
     except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError):
         raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
     if is_newer:

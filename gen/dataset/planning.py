@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol, TypeAlias
@@ -10,9 +10,10 @@ from typing import Literal, Protocol, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.binding import read_binding
+from stillhouse.gen.dataset.binding import Begun, is_planned, read_binding, unplan
 from stillhouse.gen.dataset.generations import Generation, GenerationReader
 from stillhouse.gen.dataset.index import End
+from stillhouse.gen.dataset.layout import plan_key
 from stillhouse.gen.dataset.more_planning import more_plan
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, store_plan
@@ -92,6 +93,24 @@ class Planning:
         if known < self.known or self._waits_for is None:
             return "tell" if (known, last) != (self.known, self.is_over) else None
         return "advance" if indexed and (self._waits_for.until == "indexed" or sealed) else None
+
+
+def first_planning(store: Store, make: Callable[[], Planner], *, begun: Begun = is_planned) -> Planning:
+    """Plan what can be planned now, with a planner of `make`.
+
+    If the source is no longer what an earlier run planned, the plans of a dataset that has not `begun` give way.
+
+    Raises:
+        StillhouseError: see `Planner.step`.
+    """
+    try:
+        return Planning(make())
+    except SourceError:
+        bound = read_binding(store)
+        if bound is None or store.stat(plan_key(0)) is None or begun() is not None:
+            raise
+        unplan(store, bound)
+        return Planning(make())
 
 
 class SourcePlanner:

@@ -12,9 +12,10 @@ from stillhouse.gen.dataset.binding import Binding, read_binding
 from stillhouse.gen.dataset.generations import Generation, read_generations
 from stillhouse.gen.dataset.last_run import read_last_run
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, sealed_chunks
-from stillhouse.gen.dataset.run_lock import is_running
+from stillhouse.gen.dataset.run_lock import is_running, read_holder
 from stillhouse.gen.dataset.shard_meta import ShardMeta, read_metas
 from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.lock import Holder
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.recipe import Recipe
 
@@ -72,6 +73,11 @@ class DatasetReader:
     def is_running(self) -> bool:
         """True if a run seems to be working on it."""
         return is_running(self.store)
+
+    @cached_property
+    def last_holder(self) -> Holder | None:
+        """The run that worked on it last, or does now; None if it is not known."""
+        return read_holder(self.store)
 
     def last_run(self, *, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe of the last run, with the `KEY=VALUE` overrides applied.

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.dataset.layout import RUN_KEY
 from stillhouse.gen.errors import Paused, StillhouseError, StoreAway
@@ -42,6 +44,8 @@ class RunLock:
         self._lock = store.run_lock(RUN_KEY)
         self._run = run
         self._waiting = waiting
+        self.last: Holder | None = None
+        """Who held it before, as of the last `take`."""
         self._said = False
         self._waits_for_store = False
         self._lost = lost
@@ -90,6 +94,7 @@ class RunLock:
         """
         asked_at = self._clock.monotonic()
         try:
+            self.last = read_holder(self._store)
             holder = self._lock.take(self._holder())
         except StoreAway:
             if asked_at - self._answered_at < GIVE_UP_S:
@@ -165,6 +170,14 @@ class RunLock:
 
     def _holder(self, *, ended: bool = False) -> Holder:
         return Holder(run=self._run, host=socket.gethostname(), pid=os.getpid(), beat=self._clock.time(), ended=ended)
+
+
+def read_holder(store: ReadableStore) -> Holder | None:
+    """The run that worked on the dataset last, or does now; None if it is not known."""
+    try:
+        return Holder.model_validate_json(store.get(RUN_KEY) or b"")
+    except ValidationError:
+        return None
 
 
 def is_running(store: ReadableStore) -> bool:

@@ -17,6 +17,7 @@ from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.journal.file import JournalFile, is_dead, leftovers
 from stillhouse.gen.journal.frames import MAGIC, Frame, encode, frames
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.recipe import RunSettings
 
 SHIP_BYTES = 2**20
@@ -25,14 +26,19 @@ SEGMENT_BYTES = 8 * 2**20
 """A dead worker's journal is shipped in segments of about so many bytes."""
 
 
-def journal_root(store: Store, settings: RunSettings) -> Path:
-    """This node's folder for the dataset's journals: the same for every run, outside Ray's session folder."""
+def journal_root(store: ReadableStore, settings: RunSettings, *, changes: int = 0) -> Path:
+    """This node's folder for the dataset's journals: the same for every run, outside Ray's session folder.
+
+    `changes`: how often the dataset's recipe was changed (`gen.dataset.binding.times_changed`). What an earlier recipe
+    left on a node is in another folder, so that it is never taken for an answer to the present one.
+    """
     if store.is_local:
         return Path(store.url) / "_stillhouse" / "journal"
     base = (
         Path(settings.journal_dir) if settings.journal_dir else platformdirs.user_state_path("stillhouse") / "journal"
     )
-    return base / hashlib.sha256(store.url.encode()).hexdigest()[:16]
+    name = f"{store.url} {changes}" if changes else store.url
+    return base / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 class Shipper:
@@ -88,7 +94,7 @@ def recovered(store: Store, chunk: ChunkId, folder: Path, *, mine: Path | None =
         shipped.setdefault(stat.key.rpartition("/")[2].rpartition("-")[0], []).append(stat.key)
     for stem in sorted(here.keys() | shipped.keys()):
         for key in shipped.get(stem, ()):
-            yield from frames(_Unpacked(store.get(key) or b""), origin=f"{store.url}/{key}")
+            yield from frames(Unpacked(store.get(key) or b""), origin=f"{store.url}/{key}")
         if stem in here:
             with here[stem] as file:
                 yield from frames(file, origin=file.name)
@@ -164,7 +170,7 @@ def _pack(data: bytes) -> bytes:
     return bytes(pa.Codec("zstd").compress(data, asbytes=True))
 
 
-class _Unpacked:
+class Unpacked:
     """A segment's bytes, up to where it is damaged: what was behind that is asked again."""
 
     def __init__(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.teachers.keys import resolve
@@ -121,9 +122,10 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     """
     store = open_dataset(recipe)
     store.check_writable()
-    recipe = resolved_by(recipe, binding_for(store, recipe))
     dataset = DatasetReader(store)
-    there = _There(dataset)
+    bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
+    recipe = resolved_by(recipe, bound)
+    there = _There(dataset, is_bound=bound is not None)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
     found = survey(recipe.source)
@@ -240,13 +242,14 @@ def _cut(text: str) -> str:
 class _There:
     """What the dataset holds already of source rows."""
 
-    def __init__(self, dataset: DatasetReader) -> None:
+    def __init__(self, dataset: DatasetReader, *, is_bound: bool) -> None:
+        """`is_bound`: False for a dataset that a run would begin, whatever an earlier mistake planned."""
         sealed = set(dataset.shards)
         self.chunks = len(sealed)
         self.rows = self.samples = 0
         """Rows that are planned, and samples in sealed chunks that no earlier generation asked."""
         self.is_sealed = True
-        generations = dataset.generations
+        generations = dataset.generations if is_bound else ()
         self.first = generations[0].plan if generations else None
         """What later generations take over from."""
         for generation in generations:

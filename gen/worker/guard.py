@@ -133,7 +133,10 @@ class Guard:
 
 
 _OTHER_DATASET = "a changed `ask` needs another `dataset.path`"
-_OTHER_ADVICE = f"The recipe or the teacher is at fault, not the data: correct it and run again ({_OTHER_DATASET})"
+_OTHER_ADVICE = (
+    f"The recipe or the teacher is at fault, not the data: correct it and run again (if anything was paid for, "
+    f"{_OTHER_DATASET})"
+)
 _ADVICE = {
     "length": "The answers are cut off: raise `ask.max_tokens` (" + _OTHER_DATASET + "), or keep them as they are with "
     "`teachers.{teacher}.finish_reasons: {{'{word}': stop}}`, which also applies to answers already paid for",

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -66,7 +67,7 @@ class Hands:
         self._teacher_of = teacher_of
         self._clock = clock
         self._reader = ChunkReader(store, recipe)
-        self._root = journal_root(store, recipe.run)
+        self._root = journal_root(store, recipe.run, changes=times_changed(store))
 
     def is_free(self, chunk: ChunkId) -> bool:
         """Whether all who wrote the chunk's journals on this node are gone."""
