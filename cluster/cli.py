@@ -15,12 +15,12 @@ from stillhouse.cluster.commands.help import Commands
 from stillhouse.cluster.commands.init import init
 from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
 from stillhouse.cluster.commands.options import (
+    Given,
     address_option,
     clean,
     dataset_argument,
     json_option,
     limit_option,
-    open_given,
     override_option,
     quiet_option,
     read,
@@ -135,19 +135,13 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
 
 @main.command()
 @dataset_argument
+@override_option
 @json_option
 @click.option("--address", metavar="URL", help="Also ask a cluster's dashboard for the job: http://head:8265.")
 @clean
-def status(
-    dataset: str,
-    as_json: bool,
-    address: str | None,
-    endpoint_url: str | None,
-    region: str | None,
-    path_style: bool | None,
-) -> None:
+def status(given: Given, as_json: bool, address: str | None) -> None:
     """Show the progress of DATASET, from storage alone; with --address also which job is working on it."""
-    store = open_given(dataset, endpoint_url, region, path_style)
+    store = given.open()
     stored = DatasetReader(store)
     summary = summary_of(stored)
     if summary.state != "done" and stored.is_running:
@@ -167,23 +161,13 @@ def status(
 @address_option
 @quiet_option
 @clean
-def retry(
-    dataset: str,
-    overrides: tuple[str, ...],
-    kinds: tuple[FailureKind, ...],
-    as_json: bool,
-    address: str | None,
-    quiet: bool,
-    endpoint_url: str | None,
-    region: str | None,
-    path_style: bool | None,
-) -> None:
-    """Ask the Failures of DATASET again, with the recipe of its last run; not refusals or bad rows."""
-    store = open_given(dataset, endpoint_url, region, path_style)
-    recipe = DatasetReader(store).last_run(overrides=overrides)
-    where = {"path": dataset, "endpoint_url": endpoint_url, "region": region, "path_style": path_style}
-    given = {name: value for name, value in where.items() if value is not None}
-    recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=given)})
+def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: str | None, quiet: bool) -> None:
+    """Ask the Failures of DATASET again, with the recipe of its last run or a RECIPE; not refusals or bad rows."""
+    recipe = given.recipe()
+    if recipe is None:
+        recipe = DatasetReader(given.open_path()).last_run(overrides=given.overrides)
+        there = recipe.dataset.model_copy(update={"path": given.text, **given.store})
+        recipe = recipe.model_copy(update={"dataset": there})
     wanted = [kind for kind in RETRYABLE if kind in kinds] or RETRYABLE
     _drive(recipe, as_json=as_json, quiet=quiet, address=address, retry=wanted)
 
@@ -232,17 +216,16 @@ def plan(
 
 @main.command()
 @dataset_argument
+@override_option
 @json_option
 @click.option("--repair", is_flag=True, help="Clean up what crashes left, and fix what can be fixed.")
 @clean
-def verify(
-    dataset: str, as_json: bool, repair: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
-) -> None:
+def verify(given: Given, as_json: bool, repair: bool) -> None:
     """Check every promise against what is stored in DATASET; exit code 1 if one is broken."""
     from stillhouse.gen.views.verify import render, verify_and_repair
     from stillhouse.gen.views.verify import verify as check
 
-    store = open_given(dataset, endpoint_url, region, path_style)
+    store = given.open()
     report = verify_and_repair(store) if repair else check(store)
     click.echo(report.model_dump_json() if as_json else render(report))
     if not report.ok:
@@ -251,13 +234,14 @@ def verify(
 
 @main.command()
 @dataset_argument
+@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the RECIPE.")
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="The page; - is stdout.")
 @clean
-def report(dataset: str, output: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> None:
+def report(given: Given, output: str) -> None:
     """Write one self-contained HTML page about DATASET, finished or not."""
     from stillhouse.gen.views.report import report as page
 
-    store = open_given(dataset, endpoint_url, region, path_style)
+    store = given.open()
     if not output or (store.is_local and output != "-" and Path(output).resolve().is_relative_to(Path(store.url))):
         raise UsageError(f"-o: expected a file outside of the dataset, got {output!r}: what is in there is its own")
     text = page(store)

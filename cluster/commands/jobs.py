@@ -3,17 +3,17 @@
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from pydantic import ValidationError
 
 from stillhouse.cluster.commands.options import (
+    Given,
     clean,
     dataset_argument,
     json_option,
     limit_option,
-    open_given,
     override_option,
     read,
     recipe_argument,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from stillhouse.cluster.jobs.shipment import Ship
     from stillhouse.cluster.jobs.submit import Jobs
 
-_P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _RESULT = '{"state":'
@@ -101,9 +100,9 @@ def doctor(recipe: str | None, overrides: tuple[str, ...], address: str | None, 
         sys.exit(1)
 
 
-def _job(command: Callable[_P, _R]) -> Callable[_P, _R]:
+def _job(command: Callable[..., _R]) -> Callable[..., _R]:
     """The job that `logs` and `stop` are about."""
-    return dataset_argument(job_address_option(command))
+    return dataset_argument(override_option(job_address_option(command)))
 
 
 @click.command()
@@ -111,17 +110,9 @@ def _job(command: Callable[_P, _R]) -> Callable[_P, _R]:
 @click.option("--follow/--no-follow", default=True, help="Follow until the job ends.  [default: follow]")
 @json_option
 @clean
-def logs(
-    dataset: str,
-    address: str,
-    follow: bool,
-    as_json: bool,
-    endpoint_url: str | None,
-    region: str | None,
-    path_style: bool | None,
-) -> None:
-    """Show a job's log; DATASET is a job's id, or a dataset: then its running or newest job."""
-    jobs, job = _find(dataset, address, endpoint_url, region, path_style)
+def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
+    """Show a job's log; DATASET is a job's id, a dataset or its recipe: then its running or newest job."""
+    jobs, job = _find(given, address)
     if follow:
         _follow(jobs, job, as_json=as_json, say=_note if as_json else click.echo)
     elif as_json:
@@ -135,11 +126,9 @@ def logs(
 @_job
 @click.option("--wait/--no-wait", default=True, help="Wait until the job has ended.  [default: wait]")
 @clean
-def stop(
-    dataset: str, address: str, wait: bool, endpoint_url: str | None, region: str | None, path_style: bool | None
-) -> None:
-    """Stop a job, by its id or its DATASET; requests in flight are finished, and `submit` resumes it."""
-    jobs, job = _find(dataset, address, endpoint_url, region, path_style)
+def stop(given: Given, address: str, wait: bool) -> None:
+    """Stop a job, by its id, its DATASET or RECIPE; requests in flight are finished, and `submit` resumes it."""
+    jobs, job = _find(given, address)
     if jobs.details(job).status.is_terminal():
         _note(f"job {job} has already ended")
         return
@@ -149,14 +138,12 @@ def stop(
         _note(f"job {job}: {jobs.wait(job).status.lower()}; the same submit resumes it")
 
 
-def _find(
-    dataset: str, address: str, endpoint_url: str | None, region: str | None, path_style: bool | None
-) -> tuple["Jobs", str]:
+def _find(given: Given, address: str) -> tuple["Jobs", str]:
     from stillhouse.cluster.jobs.submit import Jobs
 
+    url = given.open().url
     jobs = Jobs(address)
-    url = open_given(dataset, endpoint_url, region, path_style).url
-    return jobs, _id_of(jobs.find(dataset, dataset=url))
+    return jobs, _id_of(jobs.find(given.text, dataset=url))
 
 
 def _id_of(job: "JobDetails") -> str:

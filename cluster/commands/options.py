@@ -2,14 +2,16 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
@@ -90,13 +92,68 @@ _store_options = [
 ]
 
 
-def dataset_argument(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The DATASET argument and where its store is: dataset, endpoint_url, region and path_style."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A dataset as the command line names it: by its path, or by a recipe that writes it."""
+
+    text: str
+    overrides: tuple[str, ...]
+    """Of the recipe's fields."""
+    store: Mapping[str, str | bool]
+    """Options of its store; they take precedence over the recipe's."""
+
+    def recipe(self) -> Recipe | None:
+        """The recipe, if one is given.
+
+        Raises:
+            RecipeError: it can't be read.
+        """
+        path = Path(self.text)
+        is_named_so = path.suffix in (".yaml", ".yml") and "://" not in self.text
+        if path.is_file() or (not path.exists() and (is_named_so or self.text == "quickstart")):
+            recipe = read(self.text, self.overrides)
+            return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=dict(self.store))})
+        return None
+
+    def open(self) -> Store:
+        """The dataset's store.
+
+        Raises:
+            UsageError: there are overrides, and no recipe to apply them to.
+        """
+        recipe = self.recipe()
+        if recipe is not None:
+            return open_dataset(recipe)
+        if self.overrides:
+            raise UsageError(
+                f"-o {self.overrides[0]}: expected a recipe that it overrides, got the dataset {self.text}; give the "
+                "recipe's file in its place"
+            )
+        return self.open_path()
+
+    def open_path(self) -> Store:
+        """The store at the path."""
+        return open_store(self.text, **self.store)  # type: ignore[arg-type]
+
+
+def dataset_argument(command: Callable[..., _R]) -> Callable[..., _R]:
+    """DATASET, the options of its store and the recipe's overrides, which the command takes as `given`."""
+
+    @wraps(command)
+    def wrapped(
+        *,
+        dataset: str,
+        endpoint_url: str | None,
+        region: str | None,
+        path_style: bool | None,
+        overrides: tuple[str, ...] = (),
+        **others: Any,
+    ) -> _R:
+        store = {"endpoint_url": endpoint_url, "region": region, "path_style": path_style}
+        given = {name: value for name, value in store.items() if value is not None}
+        return command(given=Given(dataset, overrides, given), **others)
+
+    decorated: Callable[..., _R] = wrapped
     for option in reversed(_store_options):
-        command = option(command)
-    return click.argument("dataset")(command)
-
-
-def open_given(dataset: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> Store:
-    """The store that `dataset_argument` means."""
-    return open_store(dataset, endpoint_url=endpoint_url, region=region, path_style=path_style)
+        decorated = option(decorated)
+    return click.argument("dataset", metavar="DATASET|RECIPE")(decorated)

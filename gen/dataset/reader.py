@@ -48,7 +48,9 @@ class DatasetReader:
 
     def absent(self) -> DatasetError:
         """The error for a place that holds no dataset."""
-        return DatasetError(f"{self.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path")
+        return DatasetError(
+            f"{self.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path, or run its recipe first"
+        )
 
     @cached_property
     def shards(self) -> tuple[ChunkId, ...]:

@@ -70,7 +70,9 @@ def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -
     assert "stillhouse/cluster/quickstart/prompts.jsonl" not in files
     status = stillhouse("status", tmp_path / "out", "--address", head.dashboard, env=head.env, code=0)
     assert "no job on" in status.stderr
-    logs = stillhouse("logs", tmp_path / "out", "--no-follow", "--address", head.dashboard, env=head.env, code=0)
+    logs = stillhouse(
+        "logs", tmp_path / "recipe.yaml", "--no-follow", "--address", head.dashboard, env=head.env, code=0
+    )
     assert done.stdout.strip() in logs.stdout
 
 
@@ -103,7 +105,7 @@ def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) ->
     assert json.loads(status.stdout)["state"] == "running"
     interrupt_following(job, head)
 
-    stillhouse("stop", tmp_path / "out", *where, env=head.env, code=0)
+    stillhouse("stop", tmp_path / "recipe.yaml", *where, env=head.env, code=0)
     first = json.loads(stillhouse("logs", job, "--json", *where, env=head.env, code=3).stdout)
     assert first["state"] == "paused"
     assert 0 < first["requests"] < 1000
