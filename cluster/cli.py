@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.commands.help import Commands
 from stillhouse.cluster.commands.init import init
 from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
@@ -67,11 +68,15 @@ def run(
     recipe: str, overrides: tuple[str, ...], as_json: bool, address: str | None, limit: int | None, quiet: bool
 ) -> None:
     """Run RECIPE (a file, or `quickstart`); the same command again resumes where it stopped."""
-    _drive(read(recipe, overrides), as_json=as_json, quiet=quiet, address=address, limit=limit)
+    chosen = read(recipe, overrides)
+    typed = [recipe, *(word for override in overrides for word in ("-o", override))]
+    ending = None if as_json or quiet else Ending(chosen, typed)
+    _drive(chosen, ending, as_json=as_json, quiet=quiet, address=address, limit=limit)
 
 
 def _drive(
     recipe: Recipe,
+    ending: Ending | None,
     *,
     as_json: bool,
     quiet: bool,
@@ -79,13 +84,16 @@ def _drive(
     limit: int | None = None,
     retry: Sequence[FailureKind] | None = None,
 ) -> None:
-    """Run to the end, and print what the dataset then holds."""
-    summary = _ran(recipe, as_json=as_json, quiet=quiet, address=address, limit=limit, retry=retry)
+    """Run to the end, and print what the dataset then holds, and the ending."""
+    summary = _ran(recipe, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, retry=retry)
     _print_summary(summary, as_json=as_json)
+    if ending is not None:
+        click.echo(ending.done(summary))
 
 
 def _ran(
     recipe: Recipe,
+    ending: Ending | None,
     *,
     as_json: bool,
     quiet: bool,
@@ -104,6 +112,8 @@ def _ran(
         except StillhouseError as error:
             if as_json:
                 _print_failure(driver, error)
+            if ending is not None and (text := ending.stopped(error)):
+                error.add_note(text)
             raise
         finally:
             stack.close()
@@ -169,7 +179,8 @@ def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: 
         there = recipe.dataset.model_copy(update={"path": given.text, **given.store})
         recipe = recipe.model_copy(update={"dataset": there})
     wanted = [kind for kind in RETRYABLE if kind in kinds] or RETRYABLE
-    _drive(recipe, as_json=as_json, quiet=quiet, address=address, retry=wanted)
+    ending = None if as_json or quiet else Ending(recipe)
+    _drive(recipe, ending, as_json=as_json, quiet=quiet, address=address, retry=wanted)
 
 
 @main.command()
@@ -207,7 +218,7 @@ def plan(
         )
     chosen = read(recipe, overrides)
     if sample is not None:
-        summary = _ran(chosen, as_json=False, quiet=quiet, address=address, limit=sample)
+        summary = _ran(chosen, None, as_json=False, quiet=quiet, address=address, limit=sample)
         if not as_json:
             click.echo(f"{summary.as_text()}\n")
     shown = preview(chosen, limit=limit)

@@ -30,6 +30,7 @@ from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner, first_planning
 from stillhouse.gen.dataset.run_lock import RunLock
+from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
@@ -101,6 +102,7 @@ class Driver:
         self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command resumes")
         self._sent = (0, 0)
         """Requests and retries."""
+        self._sealed = ShardCounts()
         self._started = time.monotonic()
         self._is_joined = False
         self._said: set[str] = set()
@@ -160,8 +162,14 @@ class Driver:
     def summary(self, *, state: str | None = None) -> Summary:
         """The dataset's counts with this call's."""
         requests, retries = self._sent
-        seconds = round(time.monotonic() - self._started, 3)
-        update = {"requests": requests, "retries": retries, "seconds": seconds}
+        update = {
+            "requests": requests,
+            "retries": retries,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "new_records": self._sealed.records,
+            "new_rejected": sum(self._sealed.rejected.values()),
+            "new_failed": sum(self._sealed.failed.values()),
+        }
         return summarise(self._store, state=state).model_copy(update=update)
 
     @property
@@ -251,7 +259,7 @@ class Driver:
     def _take_in(self, stats: QueueStats) -> None:
         self._display.update(stats)
         self._say(stats.notes)
-        self._sent = (stats.requests, stats.retries)
+        self._sent, self._sealed = (stats.requests, stats.retries), stats.counts
         notes, given_up = self._silence.look(stats.teachers, now=time.monotonic())
         self._say(notes)
         if given_up is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
-from stillhouse.cluster.progress.stats import QueueStats
+from stillhouse.cluster.progress.stats import Closed, QueueStats
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
@@ -147,6 +147,6 @@ def queue_stats(**changes: Any) -> QueueStats:
     rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
     rows |= {"samples": 1000, "samples_left": 1000, "all_sealed": False, "last": True}
     empty: dict[str, Any] = {"counts": ShardCounts(), "troubles": {}, "teachers": {}, "last_trouble": "", "error": None}
-    empty |= {"notes": []}
+    empty |= {"notes": [], "closed": Closed()}
     empty["held_up"] = {}
     return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)

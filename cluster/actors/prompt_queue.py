@@ -8,7 +8,7 @@ import asyncio
 import math
 import threading
 from collections import Counter as Tallied
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -19,7 +19,7 @@ from stillhouse.cluster.actors.events import event, trouble
 from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
 from stillhouse.cluster.actors.startup import described
-from stillhouse.cluster.progress.stats import QueueStats
+from stillhouse.cluster.progress.stats import Closed, QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import TERM_S, Grant, Leases
@@ -97,6 +97,7 @@ class PromptQueue:
         self._leases = Leases()
         self._open: list[_Open] = []
         self._generations: list[Generation] = []
+        self._closed = Closed()
         self._sealed: set[ChunkId] = set()
         self._last = False
         """True if no generation will follow."""
@@ -138,6 +139,8 @@ class PromptQueue:
         numbers = {each.plan.generation for each in new}
         with self._lock:
             self._generations = list(generations)
+            mine = numbers | {opened.plan.generation for opened in self._open}
+            self._closed = _totals(each for each in generations if each.plan.generation not in mine)
             self._sealed |= {chunk for chunk in sealed if chunk.generation in numbers}
             for each in new:
                 opened = _Open(each.plan)
@@ -321,6 +324,7 @@ class PromptQueue:
             teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
             total = sum(teachers.values(), Tally())
             return QueueStats(
+                closed=self._closed,
                 planned=self._indexed(),
                 all_sealed=self._all_sealed(),
                 known=len(self._generations),
@@ -357,6 +361,23 @@ class PromptQueue:
                 error=str(self._error) if self._error else None,
                 exit_code=self._error.exit_code if self._error else 0,
             )
+
+
+def _totals(generations: Iterable[Generation]) -> Closed:
+    closed = Closed()
+    for each in generations:
+        if each.plan.is_source:
+            closed.rows += sum(part.rows for part in each.parts)
+            closed.duplicates += sum(part.duplicates for part in each.parts)
+            closed.bad += sum(part.bad for part in each.parts)
+        if each.plan.retry is None:
+            closed.samples += sum(
+                part.samples_in(number, each=each.plan.samples)
+                for part in each.parts
+                for number in range(part.first_chunk, part.first_chunk + len(part.asks))
+            )
+        closed.chunks += each.chunks
+    return closed
 
 
 class PromptQueueActor:

@@ -33,7 +33,7 @@ def clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
         except RecipeError as error:
             die(str(error), 2)
         except StillhouseError as error:
-            die(str(error), error.exit_code)
+            die("\n".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
         except KeyboardInterrupt:
             die("stopped at once; the same command resumes", 3)
         except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 from rich.console import Console, Group
@@ -48,26 +49,50 @@ class Quiet:
         """Nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One moment, as words: name to value."""
+
+    dataset: dict[str, str]
+    """Of the whole dataset, whichever run did it."""
+    call: dict[str, str]
+    """Of this run alone."""
+
+    def as_line(self) -> str:
+        """On one line."""
+        return f"dataset: {_joined(self.dataset)}; this call: {_joined(self.call)}"
+
+
+def _joined(figures: dict[str, str]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in figures.items())
+
+
 class Progress:
-    """The figures of one moment, as words."""
+    """Turns stats into words."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
         self._priced = any(t.price is not None for t in recipe.teachers)
 
-    def figures(self, stats: QueueStats) -> dict[str, str]:
-        """Name to value."""
+    def figures(self, stats: QueueStats) -> Figures:
+        """How far the dataset is, and what this run did."""
         self._pace.add(stats, now=time.monotonic())
-        more = "" if stats.planned else "+"
-        rows = f"{stats.rows:,}{more} ({stats.duplicates:,} duplicate, {stats.bad:,} bad)"
+        more, closed = "" if stats.planned else "+", stats.closed
+        rows, duplicates, bad = closed.rows + stats.rows, closed.duplicates + stats.duplicates, closed.bad + stats.bad
+        sealed, chunks = closed.chunks + stats.sealed, closed.chunks + stats.chunks
         answered, total = self.answered(stats)
+        samples = f"{answered:,} of {total:,}{more} answered, {answered - unsealed(stats):,} sealed"
+        dataset = {"prompts": f"{rows:,}{more} ({duplicates:,} duplicate, {bad:,} bad)", "samples": samples}
+        call = {}
+        if stats.again:
+            call = {"asked again": f"{stats.asks:,}{more} prompts, samples {dataset.pop('samples')}"}
+        return Figures(dataset | {"shards": f"{sealed:,} of {chunks:,}{more}"}, call | self._call(stats))
+
+    def _call(self, stats: QueueStats) -> dict[str, str]:
         figures = {
-            "prompts": f"{stats.asks:,}{more} asked again" if stats.again else rows,
-            "samples": f"{answered:,} of {total:,}{more} answered, {answered - unsealed(stats):,} sealed",
-            "new records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
+            "records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
             f"failed {sum(stats.counts.failed.values()):,})",
-            "shards": f"{stats.sealed:,} of {stats.chunks:,}{more}",
             "requests": f"{stats.requests:,} ({self._pace.requests_per_s:,.0f}/s, {stats.in_flight:,} in flight, "
             f"{stats.retries:,} retries)",
             "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
@@ -87,8 +112,12 @@ class Progress:
         return figures
 
     def answered(self, stats: QueueStats) -> tuple[int, int]:
-        """Samples that need not be asked any more, of those known so far."""
-        return stats.samples - stats.samples_left + unsealed(stats), stats.samples
+        """Samples that need not be asked any more, of those known so far: the dataset's, or all that are asked again.
+
+        Samples of generations that ask again count in the dataset already.
+        """
+        before = 0 if stats.again else stats.closed.samples
+        return before + stats.samples - stats.samples_left + unsealed(stats), before + stats.samples
 
 
 _LIMITS = {"requests": "requests", "input": "input", "output": "output", "total": "tokens", "in_flight": "in flight"}
@@ -112,7 +141,7 @@ class Lines:
         figures = self._progress.figures(stats)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
-            self.note("; ".join(f"{name} {value}" for name, value in figures.items()))
+            self.note(figures.as_line())
 
 
 class Screen:
@@ -144,13 +173,19 @@ class Screen:
         bar = Table.grid(padding=(0, 1))
         share = f"{answered / total:.0%}" if total else ""
         bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
-        for name, value in figures.items():
-            # A str would be read for markup.
-            table.add_row(name, Text(value, style="yellow" if name == "troubles" else ""))
-        table.add_row("time gone", _duration(time.monotonic() - self._started))
-        self._live.update(Group(Text(self._title, style="bold"), bar, table))
+        gone = {"time gone": _duration(time.monotonic() - self._started)}
+        tables = _table("dataset", figures.dataset), _table("this call", figures.call | gone)
+        self._live.update(Group(Text(self._title, style="bold"), bar, *tables))
+
+
+def _table(title: str, figures: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True, min_width=len("this call"))
+    table.add_column(style="dim", no_wrap=True, min_width=len("limits used"))
+    for number, (name, value) in enumerate(figures.items()):
+        # A str would be read for markup.
+        table.add_row("" if number else title, name, Text(value, style="yellow" if name == "troubles" else ""))
+    return table
 
 
 def _duration(seconds: float) -> str:

@@ -13,12 +13,13 @@ import time
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from stillhouse.cluster.progress.display import Progress
+from stillhouse.cluster.progress.display import Figures, Progress
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.schemas.recipe import Recipe
 
 EVERY_S = 5.0
-_TOLD = ("samples", "new records", "requests", "time left")
+_TOLD = ("asked again", "records", "requests", "time left")
+"""Of this call."""
 
 
 def submission_id() -> str | None:
@@ -45,7 +46,8 @@ class JobMessage:
         figures = self._progress.figures(stats)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY_S
-            put(self._job, "; ".join(f"{name} {figures[name]}" for name in _TOLD if name in figures))
+            call = {name: figures.call[name] for name in _TOLD if name in figures.call}
+            put(self._job, Figures(figures.dataset, call).as_line())
 
 
 def put(job: str, message: str) -> None:

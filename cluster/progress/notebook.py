@@ -45,7 +45,8 @@ class Notebook:
 
     def update(self, stats: QueueStats) -> None:
         """Redraw, when it is time, and at the end."""
-        self._figures = self._progress.figures(stats)
+        figures = self._progress.figures(stats)
+        self._figures = figures.dataset | {f"this call: {name}": value for name, value in figures.call.items()}
         self._answered = self._progress.answered(stats)
         if stats.finished or time.monotonic() >= self._next:
             self._draw()

@@ -6,9 +6,22 @@ from stillhouse.gen.coordination.counters import Tally
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 
+class Closed(BaseModel):
+    """Totals of the generations that were sealed before the run began."""
+
+    rows: int = 0
+    duplicates: int = 0
+    bad: int = 0
+    samples: int = 0
+    """Less those asked again."""
+    chunks: int = 0
+
+
 class QueueStats(BaseModel):
     """How far a run is with the generations that it found open or planned itself."""
 
+    closed: Closed = Closed()
+    """The rest of the dataset, of which no other figure tells."""
     planned: bool
     """Whether all that these generations ask is known."""
     all_sealed: bool

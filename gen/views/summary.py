@@ -37,6 +37,10 @@ class Summary(BaseModel):
     output_tokens: int = 0
     usd: float | None = None
     seconds: float = 0.0
+    new_records: int = 0
+    """Sealed by this call, like `new_rejected` and `new_failed`."""
+    new_rejected: int = 0
+    new_failed: int = 0
     pilot: bool = False
     """Whether source rows are left that a `limit` kept from being planned."""
     rejected_by_reason: dict[str, int] = {}
@@ -73,8 +77,10 @@ class Summary(BaseModel):
             words = _kinds({inert(word): count for word, count in self.finish_words.items()})
             lines.append(f"  finish reasons not known{words}: `finish_reasons` of the teacher can say what they mean")
         lines += [f"  {word}" for word in self.warnings()]
-        if self.requests:
-            lines.append(f"  this call  {self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s")
+        if self.requests or self.new_records or self.new_rejected or self.new_failed:
+            sealed = f"{self.new_records:,} records ({self.new_rejected:,} rejected, {self.new_failed:,} failed)"
+            asked = f"{self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s"
+            lines.append(f"  this call  {sealed}; {asked}")
         return "\n".join(lines)
 
     def warnings(self) -> list[str]:
@@ -109,6 +115,9 @@ class Summary(BaseModel):
 
 
 _FOR_PEOPLE = {
+    "new_records",
+    "new_rejected",
+    "new_failed",
     "pilot",
     "rejected_by_reason",
     "failed_by_kind",

@@ -11,6 +11,7 @@ import pytest
 from builders import queue_stats, recipe_of
 
 from stillhouse.cluster.progress.display import Progress
+from stillhouse.cluster.progress.stats import Closed
 from stillhouse.gen.coordination.counters import Tally
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 
@@ -38,17 +39,47 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
     stats = queue_stats(answers=250, counts=counts, samples=2000, samples_left=1600)
-    assert progress.figures(stats)["samples"] == "450 of 2,000 answered, 400 sealed"
-    assert progress.figures(stats)["new records"] == "190 (rejected 7, failed 3)"
+    figures = progress.figures(stats)
+    assert figures.dataset["samples"] == "450 of 2,000 answered, 400 sealed"
+    assert figures.call["records"] == "190 (rejected 7, failed 3)"
+
+
+def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
+    """Generations sealed earlier count in the one and not in the other; the line says which is which."""
+    progress = Progress(recipe_of(tmp_path))
+    closed = Closed(rows=600, duplicates=6, bad=2, samples=592, chunks=12)
+    counts = ShardCounts(records=40)
+    stats = queue_stats(
+        closed=closed, counts=counts, rows=100, asks=100, samples=100, samples_left=60, sealed=4, chunks=10
+    )
+    figures = progress.figures(stats)
+    assert figures.dataset == {
+        "prompts": "700 (6 duplicate, 2 bad)",
+        "samples": "632 of 692 answered, 632 sealed",
+        "shards": "16 of 22",
+    }
+    assert figures.call["records"] == "40 (rejected 0, failed 0)"
+    line = figures.as_line()
+    assert line.startswith("dataset: prompts 700 (6 duplicate, 2 bad); samples 632 of 692 answered, 632 sealed; shards")
+    assert "; this call: records 40 (rejected 0, failed 0); requests 0 " in line
+
+
+def test_what_is_asked_again_is_not_counted_twice(tmp_path: Path) -> None:
+    """A retry's samples are those of prompts that the dataset has already."""
+    closed = Closed(rows=600, samples=600, chunks=12)
+    stats = queue_stats(closed=closed, again=True, rows=0, asks=7, samples=9, samples_left=9, answers=4, chunks=1)
+    figures = Progress(recipe_of(tmp_path)).figures(stats)
+    assert figures.dataset == {"prompts": "600 (0 duplicate, 0 bad)", "shards": "12 of 13"}
+    assert figures.call["asked again"] == "7 prompts, samples 4 of 9 answered, 0 sealed"
 
 
 def test_every_declared_limit_is_shown(tmp_path: Path) -> None:
     """By its account where there are several."""
     teachers = [{"name": name, "api": "simulator", "account": name, "limits": LIMITS} for name in ("a", "b")]
     stats = queue_stats(teachers={"a": Tally(in_flight=50)})
-    one = Progress(recipe_of(tmp_path, teachers=teachers[:1])).figures(stats)
+    one = Progress(recipe_of(tmp_path, teachers=teachers[:1])).figures(stats).call
     assert one["limits used"] == "requests 0%, in flight 100%"
-    both = Progress(recipe_of(tmp_path, teachers=teachers)).figures(stats)
+    both = Progress(recipe_of(tmp_path, teachers=teachers)).figures(stats).call
     assert both["limits used"] == "a requests 0%, a in flight 100%, b requests 0%, b in flight 0%"
 
 

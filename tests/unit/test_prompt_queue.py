@@ -3,10 +3,12 @@
 import math
 from pathlib import Path
 
-from builders import questions, recipe_of, write_source
+from builders import index, questions, recipe_of, write_source
 from faults.test_limits_faults import Clock
+from harness import run_in_process
 
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
+from stillhouse.cluster.progress.stats import Closed
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import Wait
@@ -74,3 +76,15 @@ async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> N
     assert (stats.requests, stats.retries, stats.counts.records, stats.shards) == (19, 2, 5, 2)
     await second.renew("lives.w", [], counters(13))
     assert (await second.stats()).requests == 20
+
+
+async def test_what_earlier_runs_sealed_is_reported_beside_what_this_one_works_on(tmp_path: Path) -> None:
+    """A new file is this run's; the rows, duplicates and samples of the first are the rest of the dataset."""
+    write_source(tmp_path, [*questions(10), *questions(2), "{"])
+    recipe = recipe_of(tmp_path, ask={"samples": 2}, dataset={"prompts_per_shard": 5})
+    await run_in_process(recipe)
+    write_source(tmp_path, questions(8, start=8), name="b.jsonl")
+    index(recipe)
+    stats = await PromptQueue(recipe, workers=1, background=lambda work: work()).stats()
+    assert stats.closed == Closed(rows=13, duplicates=2, bad=1, samples=20, chunks=3)
+    assert (stats.rows, stats.duplicates, stats.samples, stats.chunks) == (8, 2, 12, 2)
