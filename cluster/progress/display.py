@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Protocol, Self
 
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -48,6 +49,19 @@ class Quiet:
         """Nothing."""
 
 
+class Shown(BaseModel):
+    """What a person is shown of one moment; a job sends it to whoever follows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    figures: dict[str, str]
+    """Name to value, in order."""
+    answered: int
+    """Samples that need not be asked any more."""
+    total: int
+    """Samples known so far."""
+
+
 class Progress:
     """The figures of one moment, as words."""
 
@@ -55,6 +69,11 @@ class Progress:
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
         self._priced = any(t.price is not None for t in recipe.teachers)
+
+    def shown(self, stats: QueueStats) -> Shown:
+        """All of it."""
+        answered, total = self.answered(stats)
+        return Shown(figures=self.figures(stats), answered=answered, total=total)
 
     def figures(self, stats: QueueStats) -> dict[str, str]:
         """Name to value."""
@@ -115,6 +134,11 @@ class Lines:
             self.note("; ".join(f"{name} {value}" for name, value in figures.items()))
 
 
+def is_progress(line: str) -> bool:
+    """True for a line that `Lines` makes of figures."""
+    return line.startswith("prompts ") and "; samples " in line
+
+
 class Screen:
     """A live table; a context manager."""
 
@@ -139,14 +163,17 @@ class Screen:
 
     def update(self, stats: QueueStats) -> None:
         """Redraw."""
-        figures = self._progress.figures(stats)
-        answered, total = self._progress.answered(stats)
+        self.show(self._progress.shown(stats))
+
+    def show(self, shown: Shown) -> None:
+        """Redraw."""
+        answered, total = shown.answered, shown.total
         bar = Table.grid(padding=(0, 1))
         share = f"{answered / total:.0%}" if total else ""
         bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
-        for name, value in figures.items():
+        for name, value in shown.figures.items():
             # A str would be read for markup.
             table.add_row(name, Text(value, style="yellow" if name == "troubles" else ""))
         table.add_row("time gone", _duration(time.monotonic() - self._started))
