@@ -2,9 +2,9 @@
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import Protocol, Self
 
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -49,14 +49,19 @@ class Quiet:
         """Nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One moment, as words: name to value."""
+class Figures(BaseModel):
+    """One moment, as words for a person: name to value. A job sends it to whoever follows."""
+
+    model_config = ConfigDict(frozen=True)
 
     dataset: dict[str, str]
     """Of the whole dataset, whichever run did it."""
     call: dict[str, str]
     """Of this run alone."""
+    answered: int
+    """Samples that need not be asked any more."""
+    total: int
+    """Samples known so far."""
 
     def as_line(self) -> str:
         """On one line."""
@@ -87,7 +92,8 @@ class Progress:
         call = {}
         if stats.again:
             call = {"asked again": f"{stats.asks:,}{more} prompts, samples {dataset.pop('samples')}"}
-        return Figures(dataset | {"shards": f"{sealed:,} of {chunks:,}{more}"}, call | self._call(stats))
+        dataset["shards"] = f"{sealed:,} of {chunks:,}{more}"
+        return Figures(dataset=dataset, call=call | self._call(stats), answered=answered, total=total)
 
     def _call(self, stats: QueueStats) -> dict[str, str]:
         figures = {
@@ -144,6 +150,11 @@ class Lines:
             self.note(figures.as_line())
 
 
+def is_progress(line: str) -> bool:
+    """True for a line that `Lines` makes of figures."""
+    return line.startswith("dataset: ") and "; this call: " in line
+
+
 class Screen:
     """A live table; a context manager."""
 
@@ -168,8 +179,11 @@ class Screen:
 
     def update(self, stats: QueueStats) -> None:
         """Redraw."""
-        figures = self._progress.figures(stats)
-        answered, total = self._progress.answered(stats)
+        self.show(self._progress.figures(stats))
+
+    def show(self, figures: Figures) -> None:
+        """Redraw."""
+        answered, total = figures.answered, figures.total
         bar = Table.grid(padding=(0, 1))
         share = f"{answered / total:.0%}" if total else ""
         bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
