@@ -454,6 +454,7 @@ SAID = [
         "Rate limit reached on tokens per minute (TPM): Limit 8000, Used 7900, Requested 500. Try again in 4s.",
     ),
     (Money, 422, "Budget has been exceeded! Current cost: 1.0, Max budget: 0.5"),
+    (Money, 429, "No deployments available - crossed budget: Exceeded budget for deployment model_name: m: 0.3 >= 1d"),
     (Money, 429, "You exceeded your current quota, please check your plan and billing details."),
     (Money, 429, "Rate limit exceeded: free-models-per-day"),
     (Money, 200, "Insufficient credits"),
