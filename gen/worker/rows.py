@@ -12,7 +12,7 @@ from stillhouse.gen.teachers.retry import GiveUp, Tries
 from stillhouse.gen.worker.tool_calls import ToolCall, tool_calls_in
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.failure import BODY_HEAD_CHARS
+from stillhouse.schemas.failure import BODY_HEAD_CHARS, WHAT_TO_DO
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
 
@@ -107,7 +107,7 @@ class SampleRows:
             frame.endpoint if frame else None,
             reason.kind,
             reason.status,
-            reason.message,
+            f"{reason.message.rstrip('. ')}. {WHAT_TO_DO[reason.kind]}",
             self._teacher.redact(body) if body is not None else None,
             self._attempts,
             self._maybe_billed,
