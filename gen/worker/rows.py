@@ -107,7 +107,7 @@ class SampleRows:
             frame.endpoint if frame else None,
             reason.kind,
             reason.status,
-            f"{reason.message.rstrip('. ')}. {WHAT_TO_DO[reason.kind]}",
+            f"{_sentence(reason.message)} {WHAT_TO_DO[reason.kind]}",
             self._teacher.redact(body) if body is not None else None,
             self._attempts,
             self._maybe_billed,
@@ -121,6 +121,11 @@ class SampleRows:
         """The row of raw/."""
         received = int((frame.at + frame.latency_s) * 1e6)
         return (self.record_id, self._attempts, frame.status, frame.endpoint, received, frame.body)
+
+
+def _sentence(message: str) -> str:
+    said = message.rstrip()
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 _COMPLETION = 5

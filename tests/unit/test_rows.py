@@ -367,7 +367,11 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
         ("poison", None, 3, 3, None),
     ]
     assert failed[0]["failed_at"] == datetime.datetime(1970, 1, 1, 0, 0, 5, tzinfo=datetime.UTC)
-    assert [row["message"] for row in failed][0::2] == ["what?", "cut off"]
+    assert [row["message"].partition(" Run ")[0].partition(" Correct ")[0] for row in failed][0::2] == [
+        "what?",
+        "cut off.",
+    ]
+    assert all("`stillhouse retry --kind " in row["message"] for row in failed)
     assert meta.counts == ShardCounts(
         failed={"bad_request": 1, "malformed": 1, "ambiguous": 1, "poison": 1}, maybe_billed=7
     )
