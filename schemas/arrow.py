@@ -4,14 +4,22 @@
 dataset keeps the columns of the version it was bound at; a column that a recipe has no use for is absent.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+from stillhouse.schemas.identity import asks_with_tools
 
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+SCHEMA_VERSION = 3
+
+PLAIN_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.json_())])
+_CALLS = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", _FUNCTION)]))
+MESSAGES_WITH_CALLS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", _CALLS)]))
+"""`arguments` is JSON (Arrow's extension type), because each tool has its own: `datasets` reads it as a dict, which
+chat templates want, and other readers as text."""
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
 _LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
@@ -28,8 +36,8 @@ RECORD = pa.schema(
         _column("prompt_id", pa.string()),
         _column("prompt_key", pa.string()),
         _column("sample", pa.int32()),
-        _column("prompt", _MESSAGES),
-        _column("completion", _MESSAGES),
+        _column("prompt", PLAIN_MESSAGES),
+        _column("completion", PLAIN_MESSAGES),
         _column("reasoning", pa.large_string(), null=True),
         _column("reasoning_source", _NAME, null=True),
         _column("finish_reason", _NAME),
@@ -68,7 +76,7 @@ FAILED = pa.schema(
         _column("prompt_id", pa.string(), null=True),
         _column("prompt_key", pa.string(), null=True),
         _column("sample", pa.int32(), null=True),
-        _column("prompt", _MESSAGES, null=True),
+        _column("prompt", PLAIN_MESSAGES, null=True),
         _column("teacher", _NAME, null=True),
         _column("endpoint", _NAME, null=True),
         _column("kind", _NAME),
@@ -118,14 +126,28 @@ In a retry generation a row per prompt: only the samples in `again` are asked, e
 """
 
 
+MESSAGES = "messages"
+"""The column with prompt and completion as one conversation, where a dataset has it."""
+
+Calls: TypeAlias = Literal["beside", "inside", "nowhere"]
+"""Where a dataset's records keep tool calls: only in the column `tool_calls` (schema versions 1 and 2), inside the
+assistant's message too, or nowhere, because the recipe asks without tools: many chat templates fail on a message that
+has the key `tool_calls` without calls, so that plain datasets must not have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The stored columns of one schema version, less the `keep` columns."""
+    """The stored columns of one dataset."""
 
+    version: int
+    """The schema version it was bound at."""
     data: pa.Schema
     rejected: pa.Schema
     failed: pa.Schema
     raw: pa.Schema
+    calls: Calls
+    has_messages: bool
+    """True if data/ has the column `messages`."""
 
     def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
         """The same with the recipe's `keep` columns at the end of each but raw.
@@ -141,14 +163,26 @@ class Columns:
                 )
         nullable = [field.with_nullable(True) for field in kept]
         data, rejected, failed = (pa.schema([*schema, *nullable]) for schema in (self.data, self.rejected, self.failed))
-        return Columns(data, rejected, failed, self.raw)
+        return replace(self, data=data, rejected=rejected, failed=failed)
 
 
-_FIRST = Columns(RECORD, REJECTED, FAILED, RAW)
-_BY_VERSION = {1: _FIRST, 2: _FIRST}
-"""Version 2 has the columns of version 1: plans, journals and recipe.yaml changed."""
+def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
+    """The columns, less those of `keep`, of a dataset that was bound to this identity at this schema version.
+
+    Versions 1 and 2 have the same columns; from version 3 on they depend on what the recipe asks for.
+    """
+    if version < 3:
+        return Columns(version, RECORD, REJECTED, FAILED, RAW, calls="beside", has_messages=False)
+    data, rejected = RECORD, REJECTED
+    calls: Calls = "nowhere"
+    if asks_with_tools(identity):
+        data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
+    if has_messages := bool(identity.get(MESSAGES)):
+        at = data.get_field_index("completion")
+        data = data.insert(at + 1, data.field(at).with_name(MESSAGES))
+    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages)
 
 
-def columns_of(version: int) -> Columns:
-    """The columns of a dataset that was bound at this schema version."""
-    return _BY_VERSION[version]
+def _with_calls(schema: pa.Schema) -> pa.Schema:
+    at = schema.get_field_index("completion")
+    return schema.set(at, schema.field(at).with_type(MESSAGES_WITH_CALLS))

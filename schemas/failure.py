@@ -1,5 +1,6 @@
 """A Failure: a sample given up on, or a source row that is no prompt. Data, not a crash."""
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
 FailureKind: TypeAlias = Literal[
@@ -12,6 +13,20 @@ FailureKind: TypeAlias = Literal[
     "poison",  # asking it killed worker after worker
 ]
 """Why it was given up."""
+
+WHAT_TO_DO: Mapping[FailureKind, str] = {
+    "too_long": "Raise the context length of the teacher's server and run `stillhouse retry --kind too_long`, or ask a "
+    "shorter prompt from a new source file",
+    "bad_request": "Correct what the teacher refuses (a changed `ask` needs another dataset.path), then run "
+    "`stillhouse retry --kind bad_request`",
+    "malformed": "Check what the server, or a proxy before it, sends (`body_head` shows it), then run "
+    "`stillhouse retry --kind malformed`",
+    "ambiguous": "Run `stillhouse retry --kind ambiguous`; if it happens again, allow more time (timeout_s, a "
+    "gateway's own limit)",
+    "overload": "Run `stillhouse retry --kind overload` once the teacher has recovered",
+    "poison": "Look into the logs of the workers that died (memory?), then run `stillhouse retry --kind poison`",
+}
+"""By kind, for people; a bad row's message itself says what was expected."""
 
 RETRYABLE: tuple[FailureKind, ...] = tuple(kind for kind in get_args(FailureKind) if kind != "bad_row")
 """The kinds of samples, which can be asked again; a row that is no prompt can't."""

@@ -34,8 +34,15 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
             "dedup": dump["dedup"],
             "prompts_per_shard": recipe.prompts_per_shard,
             "reasoning": dump["dataset"]["reasoning"],
+            "messages": recipe.messages,
         }
     )
+
+
+def asks_with_tools(identity: Mapping[str, Any]) -> bool:
+    """True if the recipe offers the teacher tools, so that answers may call them."""
+    extra = identity.get("ask", {}).get("extra", {})
+    return bool(extra.get("tools") or extra.get("functions"))
 
 
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError, KeyError, AttributeError: the document is not an identity.
     """
-    from stillhouse.schemas.recipe import Ask, Dataset, Dedup, Keep, Source
+    from stillhouse.schemas.recipe import MESSAGES, Ask, Dataset, Dedup, Keep, Source
 
     teachers = list(document["teachers"])
     if len(teachers) == 1:  # a weight only matters among several
@@ -61,7 +68,8 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     rest = {name: value for name, value in document.items() if name not in sections}
     whole = {name: rest.pop(name) for name in _WHOLE}
-    return {name: value for name, value in sections.items() if value} | whole | _less(rest, _defaults(Dataset))
+    defaults = _defaults(Dataset) | {"messages": MESSAGES}
+    return {name: value for name, value in sections.items() if value} | whole | _less(rest, defaults)
 
 
 def _less(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ RejectReason: TypeAlias = Literal[
     "markup",  # tags of thoughts or special tokens are left in the text
     "prompt_truncated",
     "unknown_finish",
+    "unasked_tool_call",  # the recipe offers no tools, so records have no place for a call
+    "invalid_tool_call",  # it names no function, or its arguments are not a JSON object
 ]
 """Why something seen is not in the dataset."""
 
@@ -66,7 +68,7 @@ class Record(BaseModel):
     prompt: list[MessageRow]
     """The messages as asked."""
     completion: list[MessageRow]
-    """The assistant's message."""
+    """The assistant's message; where the recipe offers tools, with `tool_calls` inside it."""
     reasoning: str | None
     """The reasoning text."""
     reasoning_source: ReasoningSource | None
@@ -76,7 +78,7 @@ class Record(BaseModel):
     finish_reason_raw: str | None
     """The provider's own word."""
     tool_calls: str | None
-    """The tool calls as JSON."""
+    """The tool calls as JSON, as the provider sent them."""
     refusal: str | None
     """The refusal's text."""
     logprobs: list[TokenLogprob] | None
@@ -105,6 +107,13 @@ class Record(BaseModel):
     """Seconds from there to the last byte."""
     attempts: int
     """Requests sent for this sample."""
+
+
+MEANINGS: Mapping[str, str] = {
+    **{name: field.description or "" for name, field in Record.model_fields.items()},
+    "messages": "Prompt and completion as one conversation.",
+}
+"""Of each column that a dataset can have by itself."""
 
 
 class RecordIds:

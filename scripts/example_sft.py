@@ -3,7 +3,8 @@
     python -m venv .venv-trl && .venv-trl/bin/pip install torch trl datasets
     .venv-trl/bin/python scripts/example_sft.py out/quickstart --output out/student
 
-Records go into SFTTrainer as they are: `prompt` and `completion` are conversations, and the loss is on the completion.
+Records go into SFTTrainer as they are, all columns present: `prompt` and `completion` are conversations, and the loss
+is on the completion. Where answers call tools, the calls are inside the message; the chat template below writes them.
 The student is a toy made on the spot: a tokenizer trained on the dataset's own texts, a Llama of two layers. For a real
 one, pass SFTTrainer its name as `model` and no `processing_class`, and set no HF_HUB_OFFLINE.
 """
@@ -23,17 +24,18 @@ import trl
 
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
+    "<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
 
 def read(dataset: Path) -> datasets.Dataset:
-    """The two columns that TRL trains on, of every shard there is."""
+    """The records of every shard there is."""
     if not any(dataset.glob("data/*.parquet")):
         sys.exit(f"expected shards in {dataset}/data, found none; make a dataset with scripts/quickstart")
-    rows = datasets.load_dataset("parquet", data_files=f"{dataset}/data/*.parquet", split="train")
-    return rows.select_columns(["prompt", "completion"])
+    return datasets.load_dataset("parquet", data_files=f"{dataset}/data/*.parquet", split="train")
 
 
 def make_tokenizer(rows: datasets.Dataset) -> transformers.PreTrainedTokenizerFast:
@@ -72,7 +74,8 @@ def main() -> None:
     for log in trainer.state.log_history[: options.steps]:
         print(f"step {log['step']}: loss {log['loss']:.4f}")
     trainer.save_model()
-    print(f"{len(rows)} records; student saved to {options.output}")
+    calling = sum(bool(row["completion"][0].get("tool_calls")) for row in rows.select_columns(["completion"]))
+    print(f"{len(rows)} records, {calling} of them with tool calls; student saved to {options.output}")
 
 
 if __name__ == "__main__":

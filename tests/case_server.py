@@ -78,6 +78,7 @@ class CaseServer:
     """Waits and times of recorded replies pass so many times faster."""
     status_for_all: str | None = None
     """The status of replies by address, in place of their own."""
+    folder: Path = CASES
     asked: list[tuple[float, str, int]] = field(default_factory=list)
     """(when, the prompt, the status that it met)."""
     _scripts: dict[str, Script] = field(default_factory=dict)
@@ -131,18 +132,20 @@ class CaseServer:
             return len(self._good_at) >= self.limit
         return self.per_minute is not None and sum(now - at < 60 for at in self._good_at) >= self.per_minute
 
-    def _script(self, path: str, prompt: str) -> Script | None:
-        now = time.monotonic()
+    def _name(self, path: str, prompt: str) -> str | None:
+        """The reply that this request meets; None: a good answer."""
         if found := _FOR_ALL.match(path):
-            name = found[1]
-        elif named := _NAMED.search(prompt):
-            name = named[1]
-        elif self._used_up(now):
-            name = self.then
-        else:
+            return found[1]
+        if named := _NAMED.search(prompt):
+            return named[1]
+        return self.then if self._used_up(time.monotonic()) else None
+
+    def _script(self, path: str, prompt: str) -> Script | None:
+        now, name = time.monotonic(), self._name(path, prompt)
+        if name is None:
             return None
         if name not in self._scripts:
-            self._scripts[name] = Script.read(CASES / f"{name}.http")
+            self._scripts[name] = Script.read(self.folder / f"{name}.http")
         script = self._scripts[name]
         self._times[name] += 1
         self._times[name + prompt] += 1

@@ -30,6 +30,7 @@ from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
+from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -229,7 +230,7 @@ def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
     prompt = Prompt("doctor", b"", _HELLO, ())
     if recipe.ask.top_logprobs is not None and answer.logprobs is None:
         return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
-    match rejected_by_rules(answer, prompt):
+    match rejected_by_rules(answer, prompt, calls=columns_of(SCHEMA_VERSION, recipe.identity()).calls):
         case "unknown_finish":
             word = answer.finish_reason_raw or ""
             return (
@@ -240,6 +241,8 @@ def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
             return "tags or special tokens are left in its text", "set `thinking` to how reasoning is marked"
         case "empty":
             return "it has no text", "the server may need streaming, or other parameters"
+        case "unasked_tool_call":
+            return "it calls tools", "offer them in `ask.extra.tools`, so that records keep the calls"
         case "refused" | "content_filter" as reason:
             return f"it is {reason}", "is the model behind a filter?"
         case _:

@@ -14,9 +14,9 @@ from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, RECIPE_KEY, plan_key, 
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.schemas.arrow import SCHEMA_VERSION
+from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
 from stillhouse.schemas.identity import reduced
-from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe import MESSAGES, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Binding:
     """The same as of the first run: what plans of schema version 1 mean, which do not say it."""
     changes: int = 0
     """How often it was bound anew, by a run that found nothing asked yet."""
+
+    @property
+    def columns(self) -> Columns:
+        """Its columns, less the kept ones."""
+        return columns_of(self.version, self.identity)
 
     def encoded(self) -> bytes:
         """The document stored as recipe.yaml."""
@@ -120,11 +125,10 @@ def times_changed(store: ReadableStore) -> int:
 
 def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
     """The recipe, with settings it leaves open taken from its dataset; unchanged for a new dataset."""
-    per_shard = bound.identity["prompts_per_shard"] if bound else recipe.prompts_per_shard
-    if recipe.dataset.prompts_per_shard is not None:
-        return recipe
-    dataset = recipe.dataset.model_copy(update={"prompts_per_shard": per_shard})
-    return recipe.model_copy(update={"dataset": dataset})
+    own = bound.identity if bound else recipe.identity()
+    settled = {"prompts_per_shard": own["prompts_per_shard"], "messages": own.get("messages", MESSAGES)}
+    left_open = {name: value for name, value in settled.items() if getattr(recipe.dataset, name) is None}
+    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=left_open)})
 
 
 def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_planned) -> Binding | None:

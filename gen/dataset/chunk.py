@@ -19,6 +19,7 @@ from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
@@ -73,8 +74,8 @@ class Chunk:
     """The kept columns' types."""
     samples: int
     """Answers per prompt, as its generation was planned."""
-    version: int
-    """The schema version whose columns its dataset has."""
+    columns: Columns
+    """Those of its dataset, less the kept ones."""
     retried: dict[int, Retried] = field(default_factory=dict)
     """By index in `prompts`; empty if all samples of all prompts are asked."""
 
@@ -102,8 +103,8 @@ class ChunkReader:
         plan, maker = self._planned(chunk.generation)
         part = self._part_of(chunk)
         index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
-        version = self._binding().version
-        read = Chunk(chunk, [], [], [], plan.kept_fields, samples=plan.samples, version=version)
+        columns = self._binding().columns
+        read = Chunk(chunk, [], [], [], plan.kept_fields, samples=plan.samples, columns=columns)
         for entry in index:
             file = plan.files[entry["file"]]
             if entry["fate"] == "bad":

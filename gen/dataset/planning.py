@@ -312,11 +312,11 @@ def kept_columns(
     if recipe.source.answer == "drop":
         fields.append(pa.field(SOURCE_ANSWER, pa.string()))
     try:
-        schema = columns_of(version).with_kept(fields).data
+        columns_of(version, recipe.identity()).with_kept(fields)
     except ValueError as error:
         raise UsageError(f"{recipe.where('source.keep')}source.{error}") from None
     try:
-        pq.write_table(schema.empty_table(), io.BytesIO())
+        pq.write_table(pa.schema(fields).empty_table(), io.BytesIO())
     except (pa.ArrowException, NotImplementedError) as error:
         raise UsageError(f"source.keep: {files[0].url} has a column of a type that can't be stored: {error}") from None
     return fields

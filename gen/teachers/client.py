@@ -115,10 +115,16 @@ class TeacherClient:
             error.args = (self.interpreter.redact(str(error)),)
             raise
         # Providers count when they admit a request, so a slow answer reports what was left long ago.
-        age_s = self._clock.monotonic() - sent_at
-        ceilings = ceilings_of(reply.headers, self._errors, age_s=age_s, refused=reply.status == 429)
+        now = self._clock.monotonic()
+        ceilings = ceilings_of(
+            reply.headers,
+            self._errors,
+            age_s=now - sent_at,
+            refused=reply.status == 429,
+            answers=self._trust.answers(now=now),
+        )
         if reply.status < 400:  # a refusal's ceilings wait until it is clear who is to blame
-            if believed := self._trust.answered(ceilings, sent_at=sent_at, now=self._clock.monotonic()):
+            if believed := self._trust.answered(ceilings, sent_at=sent_at, now=now):
                 self.account.told(believed)
             ceilings = {}
         elif reply.status == 429:
@@ -148,7 +154,7 @@ class TeacherClient:
             endpoint.answered = True
             self.evidence.served(prompt, endpoint=endpoint.host, sent_at=sent_at, now=now)
             return None
-        return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now)
+        return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now, sent_at=sent_at)
 
     def learn(self, chars: int, completion: Completion) -> Cost | None:
         """The usage of an answer to a prompt of so many characters, if stated; remembered for later estimates."""

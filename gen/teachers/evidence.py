@@ -5,7 +5,7 @@ Pure: times are arguments. One per teacher of a worker; a `prompt` is any value 
     429, 503     the request's own where, by what the others met since, an ordinary request would not have been refused
                  so often in a row by chance; no pause is ordered for the others while they are served
     402, 403     the request's own after `MIN_REFUSALS`, while others that were sent after it are served; the account's
-                 where several prompts are refused and nobody is served; till then nobody can say
+                 where several prompts are refused and nobody who asked after them is served; till then nobody can say
     500          the teacher's own where several prompts fail and nobody is served, for `OUTAGE_S`
 """
 
@@ -67,8 +67,9 @@ class _Place:
     """When the most recently sent of the served requests was sent."""
     served_at: float = float("-inf")
     suspects: set[Hashable] = field(default_factory=set)
-    """Prompts refused for account reasons, with no request sent after the first of them served."""
-    suspected_at: float = 0.0
+    """Prompts refused for account reasons, with no request served that was sent after them."""
+    suspected_at: float = float("-inf")
+    """When the latest of these refused requests was sent."""
     failing: set[Hashable] = field(default_factory=set)
     """Prompts that failed since anyone was last served."""
 
@@ -99,8 +100,13 @@ class Evidence:
         """True while it is unclear if the endpoint refuses everyone; it then gets one request at a time."""
         return bool(self._place(endpoint).suspects)
 
-    def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: str, now: float) -> Blame | None:
-        """Count the outcome and decide who is to blame; None if its own words decide."""
+    def weigh(
+        self, prompt: Hashable, outcome: Outcome, *, endpoint: str, now: float, sent_at: float | None = None
+    ) -> Blame | None:
+        """Count the outcome of a request sent at that time (by default now) and decide who is to blame.
+
+        None if its own words decide.
+        """
         if isinstance(outcome, Completion):
             return None
         place = self._place(endpoint)
@@ -115,7 +121,7 @@ class Evidence:
             return self._weigh_limit(refused, outcome, now=now)
         if isinstance(outcome, Money) or (isinstance(outcome, Auth) and outcome.status == 403):
             refused = self._count(prompt, place, now=now)
-            return self._weigh_account(prompt, refused, outcome, place)
+            return self._weigh_account(prompt, refused, outcome, place, sent_at=now if sent_at is None else sent_at)
         return None
 
     def _place(self, endpoint: str) -> _Place:
@@ -156,10 +162,12 @@ class Evidence:
         latest = itertools.islice(reversed(self._refused.values()), _ENOUGH)
         return sum(other is not this and other.last_at >= this.first_at for other in latest)
 
-    def _weigh_account(self, prompt: Hashable, refused: _Refused, outcome: Money | Auth, place: _Place) -> Blame:
-        if not place.suspects:
-            place.suspected_at = refused.last_at
-        place.suspects.add(prompt)
+    def _weigh_account(
+        self, prompt: Hashable, refused: _Refused, outcome: Money | Auth, place: _Place, *, sent_at: float
+    ) -> Blame:
+        if place.served_sent_at <= sent_at:  # an account without money serves nobody who asks later
+            place.suspected_at = max(place.suspected_at, sent_at)
+            place.suspects.add(prompt)
         if refused.times >= MIN_REFUSALS and refused.between:
             place.suspects.discard(prompt)
             return Blame("request", words=_alone(refused))

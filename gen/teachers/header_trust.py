@@ -21,6 +21,8 @@ LIES = 2
 DISTRUST_S = 600.0
 """How long a disproved header is not believed."""
 
+_MINUTE_S = 60.0
+
 _FREE = 1e6
 """Units per second: no limit, as a number that can be summed."""
 
@@ -38,9 +40,13 @@ class HeaderTrust:
 
     def __init__(self) -> None:
         self._states: dict[Resource, _State] = {}
+        self._minute_began = float("-inf")
+        self._answers = self._answers_before = 0
+        """In this minute, and in the one before."""
 
     def answered(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
         """The ceilings of an answer that are believed, plus those that revoke earlier ones."""
+        self._answers += 1
         if not ceilings and not self._states:
             return {}
         said = {name: self._believed(name, ceiling, now=now) for name, ceiling in ceilings.items()}
@@ -49,6 +55,13 @@ class HeaderTrust:
             for name, state in list(self._states.items())
             if name not in ceilings and state.none_since is not None and self._counts(state, sent_at, now=now)
         }
+
+    def answers(self, *, now: float) -> int:
+        """How many answers came within a minute lately."""
+        if (passed_s := now - self._minute_began) >= _MINUTE_S:
+            self._answers_before = self._answers if passed_s < 2 * _MINUTE_S else 0
+            self._answers, self._minute_began = 0, now
+        return max(self._answers, self._answers_before)
 
     def refused(self) -> None:
         """A request was refused for a limit: the headers are right."""

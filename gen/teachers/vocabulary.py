@@ -114,7 +114,8 @@ COMMON = ErrorVocabulary(
     },
     phrases={
         "money": re.compile(
-            r"budget (has been )?exceeded|exceeded (your|the|its) (current )?(quota|budget|spend)|plan and billing"
+            r"budget (has been )?exceeded|\b(exceeded|crossed|over) budget\b"
+            r"|exceeded (your|the|its) (current )?(quota|budget|spend)|plan and billing"
             r"|insufficient (account )?(balance|credit|fund|quota)|credit balance|out of (credit|fund|money)"
             r"|(no|not enough|too few) (remaining )?(credits?|funds|balance|money)\b"
             r"|account .{0,40}\b(arrears|overdue)"

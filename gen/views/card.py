@@ -19,9 +19,9 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.provenance import Survey, survey
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import RECORD
+from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.record import Record
+from stillhouse.schemas.record import MEANINGS
 
 BEGIN, END = "<!-- stillhouse: begin; what stands between these marks is written anew -->", "<!-- stillhouse: end -->"
 _HEAD = re.compile(r"---\n(.*?\n)---\n(.*)", re.DOTALL)
@@ -115,7 +115,10 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
             asked=(surveyed.summary.prompts or 0) - (surveyed.summary.duplicates or 0) - (surveyed.summary.bad or 0),
             provenance=surveyed.provenance,
             shards=surveyed.shards,
-            columns=[*_columns(), *((field.name, str(field.type), "Kept from the source.") for field in kept)],
+            columns=[
+                *_columns(surveyed.provenance.columns),
+                *((field.name, str(field.type), "Kept from the source.") for field in kept),
+            ],
             recipe=recipe.replace("<!--", "<\\!--"),
             fence="`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0)),
             version=__version__,
@@ -125,11 +128,11 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
     )
 
 
-def _columns() -> Iterator[tuple[str, str, str]]:
+def _columns(columns: Columns) -> Iterator[tuple[str, str, str]]:
     """(name, type, meaning) of a record's own columns."""
-    for field in RECORD:
+    for field in columns.data:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        yield field.name, str(kind), Record.model_fields[field.name].description or ""
+        yield field.name, str(kind), MEANINGS[field.name]
 
 
 def markdown(text: object) -> str:

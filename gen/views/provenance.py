@@ -15,6 +15,7 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import MOST_MODELS, ShardMeta
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.views.summary import Summary, summary_of
+from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Terms
 
@@ -36,6 +37,8 @@ class Provenance:
     name: str
     identity: dict[str, Any]
     """The recipe, as far as a dataset is bound to it."""
+    columns: Columns
+    """Those of the dataset, less the kept ones."""
     teachers: list[StoredTeacher] = field(default_factory=list)
     """Each with each of the terms it had."""
     versions: set[str] = field(default_factory=set)
@@ -127,4 +130,5 @@ def survey(dataset: DatasetReader, *, state: str | None = None) -> Survey:
 def _bound(dataset: DatasetReader) -> Provenance:
     """What the dataset is bound to, before any shard is read."""
     bound = dataset.bound
-    return Provenance(name=bound.name, identity=bound.identity | {"samples": bound.samples})
+    identity = bound.identity | {"samples": bound.samples}
+    return Provenance(name=bound.name, identity=identity, columns=bound.columns)

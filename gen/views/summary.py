@@ -49,6 +49,7 @@ class Summary(BaseModel):
     wasted_input_tokens: int = 0
     wasted_output_tokens: int = 0
     tool_calls: int = 0
+    """Records whose message lacks the tool calls."""
     no_logprobs: int = 0
 
     def as_line(self) -> str:
@@ -92,8 +93,8 @@ class Summary(BaseModel):
             )
         if self.tool_calls:
             found.append(
-                f"{self.tool_calls:,} records hold tool calls, in the column tool_calls: to train on completion alone, "
-                "leave them out"
+                f"{self.tool_calls:,} records hold tool calls that are only in the column tool_calls: to train on "
+                "completion alone, leave them out"
             )
         return found
 
@@ -190,7 +191,7 @@ def summary_of(
         finish_words=counts.finish_words,
         wasted_input_tokens=counts.wasted_input_tokens,
         wasted_output_tokens=counts.wasted_output_tokens,
-        tool_calls=counts.tool_calls,
+        tool_calls=counts.tool_calls if dataset.bound.columns.calls == "beside" else 0,
         no_logprobs=counts.no_logprobs,
     )
 

@@ -18,6 +18,7 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.worker.tool_calls import tool_calls_in
 
 _READERS = 8
 _BATCH_ROWS = 1024
@@ -27,8 +28,10 @@ _THOUGHT_END = "\n</think>\n\n"
 
 
 def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
-    """16 bytes that are the same for equal answers, reasoning aside."""
-    said = f"{tool_calls or ''}\0{text or ''}".encode("utf-8", "surrogatepass")
+    """16 bytes that are the same for equal answers, reasoning and the ids of tool calls aside."""
+    calls = tool_calls_in(tool_calls)
+    called = tool_calls if calls is None else "".join(f"{call.name}\0{call.arguments}\0" for call in calls)
+    said = f"{called}\0{text or ''}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(said, digest_size=16).digest()
 
 

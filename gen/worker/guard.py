@@ -148,6 +148,10 @@ _ADVICE = {
     + _OTHER_DATASET
     + "); where the tags mean something else, set `teachers.{teacher}.thinking`, which holds for answers already paid "
     "for",
+    "unasked_tool_call": "It calls tools although the recipe offers none: offer them in `ask.extra.tools`, and records "
+    "keep the calls (" + _OTHER_DATASET + ")",
+    "invalid_tool_call": "Its calls name no function, or their arguments are not a JSON object: check the server's "
+    "parser of tool calls",
     "empty": "It answers without text: it may need streaming, or another `ask` (" + _OTHER_DATASET + ")",
     "ambiguous": "Answers are lost on the way: try shorter ones (`ask.max_tokens`; " + _OTHER_DATASET + "), a higher "
     "`teachers.{teacher}.timeout_s`, or a gateway that waits longer",

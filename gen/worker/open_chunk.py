@@ -287,7 +287,8 @@ class OpenChunk:
         if isinstance(decision, GiveUp):
             reason, words = decision.kind, f"HTTP {decision.status}: {decision.message}"
         elif isinstance(outcome, Completion):
-            reason, word = rejected_by_rules(outcome, prompt), outcome.finish_reason_raw or ""
+            reason = rejected_by_rules(outcome, prompt, calls=self.chunk.columns.calls)
+            word = outcome.finish_reason_raw or ""
             if reason is not None:
                 words = f"finish_reason {word!r}"
         if reason is None:

@@ -1,7 +1,6 @@
 """A Parquet file being written row by row in bounded memory, with what it holds counted and hashed."""
 
 import hashlib
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillhouse.gen.errors import StoreAway
-from stillhouse.schemas.prompt import Message
+from stillhouse.gen.worker.columns import column
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Rows are written out when their texts are so large together,"""
@@ -86,32 +85,3 @@ class Sheet:
 
     def _away(self, error: OSError) -> StoreAway:
         return StoreAway(f"{self.path}: can't be written ({error.strerror or error}); free the disk, then run again")
-
-
-def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
-    """A column of these Python values. Our lists of (role, content) are built without an object per cell."""
-    kind = field.type
-    if field.name in ("prompt", "completion"):
-        return _messages(values)
-    if pa.types.is_dictionary(kind):
-        return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
-    return pa.array(values, kind)
-
-
-def _messages(values: Sequence[tuple[Message, ...] | None]) -> pa.Array:
-    offsets: list[int | None] = []
-    roles: list[str] = []
-    contents: list[str] = []
-    for messages in values:
-        offsets.append(None if messages is None else len(roles))
-        for role, content in messages or ():
-            roles.append(role)
-            contents.append(content)
-    offsets.append(len(roles))
-    flat = pa.StructArray.from_arrays(
-        [pa.array(roles, pa.string()), pa.array(contents, pa.string())], ["role", "content"]
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=_MESSAGES)
-
-
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

@@ -21,7 +21,6 @@ from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.parquet_writer import Sheet
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -41,7 +40,8 @@ class Sealer:
         self._open = open_chunk
         self._id = open_chunk.chunk.id
         self._seal = secrets.token_hex(8)
-        columns = columns_of(open_chunk.chunk.version).with_kept(open_chunk.chunk.kept)
+        columns = open_chunk.chunk.columns.with_kept(open_chunk.chunk.kept)
+        self._form = rows.Form(open_chunk.chunk.columns, inline=recipe.dataset.reasoning == "inline")
         self._schemas = {
             "data": columns.data,
             "rejected": columns.rejected,
@@ -91,7 +91,7 @@ class Sealer:
     def _write_rows(self) -> None:
         chunk = self._open.chunk
         if chunk.retried and self._recipe.dedup.answers and self._open.samples > 1:
-            self._kept = kept_answers(self._store, chunk, inline=self._recipe.dataset.reasoning == "inline")
+            self._kept = kept_answers(self._store, chunk, inline=self._form.inline)
         for bad in chunk.bad:
             self._sheet("failed").add(rows.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
         for duplicate in chunk.duplicates:
@@ -137,20 +137,20 @@ class Sealer:
         reason, same = self._verdict(outcome, prompt, seen, sample_rows.record_id)
         if isinstance(outcome, Completion):
             self._count(teacher, outcome, reason)
-        inline = self._recipe.dataset.reasoning == "inline"
         if reason is None:
             assert isinstance(outcome, Completion)
-            self._sheet("data").add(sample_rows.record(frame, outcome, inline=inline), size=size)
+            self._sheet("data").add(sample_rows.record(frame, outcome, self._form), size=size)
         else:
             self._rejected[reason] += 1
-            row = sample_rows.rejected(frame, outcome, reason, inline=inline, of=same)
+            row = sample_rows.rejected(frame, outcome, reason, self._form, of=same)
             self._sheet("rejected").add(row, size=size)
 
     def _verdict(
         self, outcome: Completion | Policy, prompt: Prompt, seen: dict[bytes, str], record_id: str
     ) -> tuple[RejectReason | None, str | None]:
         """(why it is rejected, the equal answer that is kept); a record is noted in `seen`."""
-        if (reason := rejected_by_rules(outcome, prompt)) is not None or isinstance(outcome, Policy):
+        reason = rejected_by_rules(outcome, prompt, calls=self._form.columns.calls)
+        if reason is not None or isinstance(outcome, Policy):
             return reason, None
         answer = fingerprint(outcome.text, outcome.tool_calls)
         if self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
@@ -192,7 +192,7 @@ class Sealer:
 
     def _meta(self, side: dict[str, SideFile]) -> ShardMeta:
         return ShardMeta(
-            schema_version=self._open.chunk.version,
+            schema_version=self._open.chunk.columns.version,
             stillhouse=__version__,
             seal=self._seal,
             generation=self._id.generation,

@@ -1,8 +1,9 @@
 """The verdict on an answer, in three stages, each only for what the one before let pass.
 
-rules      on the reply itself: how it ends, whether its prompt was cut, whether it is empty or has markup. They are
-           pure and need no frame: whoever reads the journal applies them again, so that a recipe whose
-           `finish_reasons` or `thinking` was corrected judges answers already paid for anew
+rules      on the reply itself: how it ends, whether its prompt was cut, whether it is empty, has markup, or calls tools
+           that its record has no place for. They are pure and need no frame: whoever reads the journal applies them
+           again, so that a recipe whose `finish_reasons` or `thinking` was corrected judges answers already paid for
+           anew
 checks     the recipe's own, whose verdicts alone are VERDICT frames, written before anything acts on them
 equality   equal answers to one prompt are kept once: decided at the seal, where all of them are known
 """
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from stillhouse.gen.teachers.outcome import Policy
+from stillhouse.gen.worker.tool_calls import tool_calls_in
+from stillhouse.schemas.arrow import Calls
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
@@ -58,14 +61,26 @@ RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup)
 """In this order: the first that rejects gives the reason."""
 
 
-def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt) -> RejectReason | None:
-    """Why a settled answer is not training data by itself, or None; a refusal by error is refused like any other."""
+def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Calls) -> RejectReason | None:
+    """Why a settled answer is not training data by itself, or None; a refusal by error is refused like any other.
+
+    `calls`: where its dataset keeps tool calls.
+    """
     if isinstance(outcome, Policy):
         return "refused"
     for rule in RULES:
         if (reason := rule(outcome, prompt)) is not None:
             return reason
-    return None
+    return _without_place(outcome.tool_calls, calls)
+
+
+def _without_place(tool_calls: str | None, calls: Calls) -> RejectReason | None:
+    """Its message would lack the calls, and a student learn the rest of the answer, or nothing, in their place."""
+    if tool_calls is None or calls == "beside":
+        return None
+    if calls == "nowhere":
+        return "unasked_tool_call"
+    return "invalid_tool_call" if tool_calls_in(tool_calls) is None else None
 
 
 def _is_truncated(prompt: Prompt, usage: Usage) -> bool:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow.dataset as ds
 import pytest
 from builders import recipe_of, write_source
@@ -70,9 +71,9 @@ AT_ONCE: dict[str, Fate] = {
     "16-all-in-reasoning/think": ("rejected", "only_reasoning"),
     "16-all-in-reasoning/unclosed": ("rejected", "only_reasoning"),
     "17-no-choice/length": ("rejected", "length"),
-    "38-tool-calls/call": ("data", ""),
+    "38-tool-calls/call": ("rejected", "unasked_tool_call"),
     "38-tool-calls/stop-and-empty-list": ("data", "It is noon."),
-    "38-tool-calls/text-and-call": ("data", "Let me look."),
+    "38-tool-calls/text-and-call": ("rejected", "unasked_tool_call"),
     "50-number-out-of-range/1e999": ("data", "Four."),
     "50-number-out-of-range/usage-1e999": ("data", "Four."),
     "51-odd-bodies/bom": ("data", "Four."),
@@ -236,8 +237,28 @@ async def test_what_settles_is_read_and_paid_once(tmp_path: Path) -> None:
     assert summary.finish_words == {"none": 6, "1": 2, "repetition": 2}
     words = summary.as_text()
     assert "finish reasons not known (1 2, none 6, repetition 2)" in words
-    assert "records hold tool calls" in words
     assert "lack the log probabilities" in words
+
+
+async def test_calls_of_offered_tools_are_in_the_message(tmp_path: Path) -> None:
+    """Case 38: a record with the call inside, which a trainer reads as chat templates want it; no empty answer."""
+    tools = [{"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}]
+    names = [name for name in NAMES if name.startswith("38-")]
+    async with serving(CaseServer()) as server:
+        prompts = [text for name in names for text in bad(name)] + good(2)
+        recipe = case_recipe(tmp_path, server.url, prompts, ask={"extra": {"tools": tools}})
+        summary = await run(recipe)
+    assert (summary.records, summary.rejected, summary.warnings()) == (len(prompts), 0, [])
+    path = str(tmp_path / "out" / "data" / "*.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    messages = {row["prompt"][0]["content"][2:].partition("]]")[0]: row["completion"][0] for row in loaded}
+    call = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": {}}}
+    said = {name: (messages[name]["content"], messages[name]["tool_calls"]) for name in names}
+    assert said == {
+        "38-tool-calls/call": ("", [call]),
+        "38-tool-calls/stop-and-empty-list": ("It is noon.", None),
+        "38-tool-calls/text-and-call": ("Let me look.", [call]),
+    }
 
 
 FOR_ALL = [
@@ -245,6 +266,7 @@ FOR_ALL = [
     ("15-harmony/chatml-tail", "markup"),
     ("16-all-in-reasoning/reasoning", "only_reasoning"),
     ("18-needs-stream/200-empty", "empty"),
+    ("38-tool-calls/call", "ask.extra.tools"),
     ("18-needs-stream/400", "non-streaming calls"),
     ("51-odd-bodies/login-html", "web page"),
     ("55-length-for-all/length", "ask.max_tokens"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from builders import questions, recipe_of, write_source
+from case_server import CaseServer, serving
 from harness import run_in_process
 from ray.cluster_utils import Cluster
 from s3_server import S3Server, rclone_s3
@@ -23,9 +24,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quickstart's first 50 prompts, twice each: 100 records, with the teacher's five likeliest at each token."""
+    """The quickstart's first 50 prompts, twice each: 100 records, with all columns that a dataset can have."""
     out = tmp_path_factory.mktemp("examples") / "ds"
-    recipe = read("quickstart", (f"dataset.path={out}", "ask.top_logprobs=5"))
+    recipe = read("quickstart", (f"dataset.path={out}", "ask.top_logprobs=5", "dataset.messages=true"))
     asyncio.run(run_in_process(recipe, limit=50))
     return out
 
@@ -92,7 +93,7 @@ def trl_python() -> str:
 
 @pytest.mark.slow
 def test_example_sft(trl_python: str, dataset: Path, tmp_path: Path) -> None:
-    """TRL trains on the records as they are: the loss falls, and the student is saved."""
+    """TRL trains on the records as they are, all columns present: the loss falls, and the student is saved."""
     student = tmp_path / "student"
     script = SCRIPTS / "example_sft.py"
     printed = run(trl_python, script, dataset, "--output", student, env={"HF_HOME": str(tmp_path / "hf")})
@@ -100,6 +101,30 @@ def test_example_sft(trl_python: str, dataset: Path, tmp_path: Path) -> None:
     assert len(losses) == 8
     assert losses[-1] < losses[0]
     assert (student / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_example_sft_learns_tool_calls(trl_python: str, tmp_path: Path) -> None:
+    """Records whose answers call tools, beside others that do not: the calls are in what is trained on."""
+    write_source(
+        tmp_path, [{"id": f"q{n}", "question": f"{'[[38-tool-calls/call]] ' * (n % 2)}{n}"} for n in range(16)]
+    )
+    terms = {"license": "MIT", "training_use": "permitted", "url": "http://x.local/y"}
+    teacher = {"name": "t", "api": "openai-chat", "model": "made-up-8b", "terms": terms}
+    tools = [{"type": "function", "function": {"name": "get_time"}}]
+
+    async def ask() -> None:
+        async with serving(CaseServer()) as server:
+            teachers = [teacher | {"base_url": server.url}]
+            await run_in_process(recipe_of(tmp_path, ask={"extra": {"tools": tools}}, teachers=teachers))
+
+    asyncio.run(ask())
+    student = tmp_path / "student"
+    printed = run(
+        trl_python, SCRIPTS / "example_sft.py", tmp_path / "out", "--steps", "3", "--output", student,
+        env={"HF_HOME": str(tmp_path / "hf")},
+    )  # fmt: skip
+    assert "16 records, 8 of them with tool calls; student saved" in printed
 
 
 @pytest.mark.slow

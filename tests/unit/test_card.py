@@ -52,6 +52,20 @@ def test_datasets_loads_data_and_nothing_else(tmp_path: Path) -> None:
     assert [row["content"] for (row,) in loaded["completion"]] == ["answer 0", "answer 1"]
 
 
+def test_missing_log_probabilities_and_own_columns_are_in_card_and_report(tmp_path: Path) -> None:
+    """What was asked for and is null, and what `messages` and the calls inside a message are."""
+    tools = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    recipe, held = chunk_of(tmp_path, questions(1), ask={"top_logprobs": 2, "extra": tools}, dataset={"messages": True})
+    answer(held, 0, body_of())
+    sealed(recipe, held)
+    _, body = written(recipe)
+    assert "1 records lack the log probabilities" in body
+    assert "1 records lack the log probabilities" in report(open_dataset(recipe))
+    row = next(line for line in body.splitlines() if line.startswith("| messages |"))
+    assert "tool" in row
+    assert row.endswith("Prompt and completion as one conversation. |")
+
+
 def test_partial_dataset_says_so(tmp_path: Path) -> None:
     """The counts are those of the sealed shards, and what is left to ask is named."""
     head, body = written(part_of_a_dataset(tmp_path))

@@ -131,6 +131,20 @@ def test_answers_to_what_was_sent_before_prove_nothing() -> None:
     assert blamed(evidence.weigh("q", BROKE, endpoint="a", now=1.2)) == "account"
 
 
+def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accounts() -> None:
+    """Many are in flight together: an account without money would serve none that asked after the refused ones."""
+    evidence = Evidence()
+    serve(evidence, 1, at=0.95)
+    for number in range(5):  # answers to what was sent after them came before or after the refusals
+        refused_at = 1.0 + number / 10
+        assert blamed(evidence.weigh(number, BROKE, endpoint="a", now=refused_at, sent_at=0.9)) == "unclear"
+        assert not evidence.is_suspect("a")
+    evidence.weigh("later", BROKE, endpoint="a", now=2.0, sent_at=1.9)
+    assert evidence.is_suspect("a")
+    serve(evidence, 1, at=1.95)
+    assert not evidence.is_suspect("a")
+
+
 @pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 2), (FORBIDDEN, 5)])
 def test_several_prompts_refused_are_the_account(outcome: Outcome, prompts: int) -> None:
     """With nobody served in between."""

@@ -10,7 +10,9 @@ from builders import recipe_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.dataset.binding import parse_binding
+from stillhouse.gen.dataset.binding import bind, parse_binding
+from stillhouse.gen.dataset.layout import open_dataset, plan_key
+from stillhouse.gen.errors import DatasetError
 from stillhouse.schemas.identity import reduced
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import load_recipe, read_recipe
@@ -40,6 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "two teachers": {"teachers": [{"name": "a", "api": "simulator"}, {"name": "b", "api": "simulator", "weight": 3}]},
     "dedup": {"dedup": {"answers": False}},
     "inline": {"dataset": {"reasoning": "inline", "prompts_per_shard": 50}},
+    "one conversation": {"dataset": {"messages": True}},
 }
 
 
@@ -94,11 +97,25 @@ def in_full(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "keep"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("keep", "one conversation")])
 def test_both_forms_are_one_identity(name: str) -> None:
     """Whatever the recipe says."""
     recipe = recipe_of(Path("/data"), **RECIPES[name])
     assert reduced(in_full(recipe)) == recipe.identity() == reduced(recipe.identity())
+
+
+def test_a_recipe_that_leaves_a_setting_out_takes_the_datasets_own(tmp_path: Path) -> None:
+    """`messages` is settled when a dataset is bound, like `prompts_per_shard`; another value is refused by name."""
+    given = recipe_of(tmp_path, dataset={"messages": True, "prompts_per_shard": 20})
+    open_ = recipe_of(tmp_path, dataset={"messages": None, "prompts_per_shard": None})
+    store = open_dataset(given)
+    store.put_new(plan_key(0), b"{}")
+    assert (bind(store, given).messages, bind(store, open_).messages) == (True, True)
+    assert bind(store, open_).identity() == given.identity()
+    with pytest.raises(DatasetError, match="differ in messages"):
+        bind(store, recipe_of(tmp_path, dataset={"messages": False, "prompts_per_shard": 20}))
+    new = recipe_of(tmp_path / "new", dataset={"messages": None})
+    assert bind(open_dataset(new), new).dataset.messages is False
 
 
 @given(

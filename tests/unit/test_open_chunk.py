@@ -22,6 +22,7 @@ from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.open_chunk import REMEMBERED_BYTES, OpenChunk
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Recipe
@@ -62,7 +63,7 @@ def chunk_of(count: int = PROMPTS) -> Chunk:
         [],
         [],
         samples=SAMPLES,
-        version=1,
+        columns=columns_of(1, {}),
     )
 
 

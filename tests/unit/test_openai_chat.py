@@ -404,6 +404,7 @@ def test_logprobs_that_json_can_not_hold() -> None:
         None,
         {},
         {"content": None},
+        {"content": []},
         {"content": "abc"},
         {"content": {"a": 1}},
         {"content": [None]},
@@ -686,7 +687,10 @@ def test_ids_and_bytes_beside_tokens_are_kept() -> None:
                         "token": " how",
                         "bytes": [32, 104, 111, 119],
                         "logprob": -0.5,
-                        "top_logprobs": [{"id": 905, "token": "\ufffd", "bytes": [0xE2, 0x82], "logprob": -1.5}],
+                        "top_logprobs": [
+                            {"id": 905, "token": "\ufffd", "bytes": [0xE2, 0x82], "logprob": -1.5},
+                            {"id": 244, "token": "", "bytes": [0xF1], "logprob": -2.0},  # as its server does, too
+                        ],
                     }
                 ]
             }
@@ -697,6 +701,9 @@ def test_ids_and_bytes_beside_tokens_are_kept() -> None:
             "token": " how",
             "token_id": 433,
             "logprob": -0.5,
-            "top": [{"token": "<0xE2><0x82>", "token_id": 905, "logprob": -1.5}],
+            "top": [
+                {"token": "<0xE2><0x82>", "token_id": 905, "logprob": -1.5},
+                {"token": "<0xF1>", "token_id": 244, "logprob": -2.0},
+            ],
         }
     ]

@@ -24,6 +24,7 @@ from stillhouse.gen.simulator import serve
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.views.verify import verify, verify_and_repair
 from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Recipe
@@ -272,7 +273,7 @@ def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
     texts = [(("user", f"question {n}"),) for n in range(3)]
     prompts = [Prompt(f"q{n}", prompt_key(text), text, ()) for n, text in enumerate(texts)]
     retried = {n: Retried({n: "overload", 3: "poison"}, (ChunkId(0, 0),)) for n in range(3)}
-    chunk = Chunk(ChunkId(1, 0), prompts, [], [], [], samples=4, version=1, retried=retried)
+    chunk = Chunk(ChunkId(1, 0), prompts, [], [], [], samples=4, columns=columns_of(1, {}), retried=retried)
     journal = JournalFile.create(tmp_path / "j")
     teacher_of = teachers_of(recipe_of(tmp_path))
     held = OpenChunk(chunk, journal, samples=4, teacher_of=teacher_of)

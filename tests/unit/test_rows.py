@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.journal.shipping import recovered
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
@@ -135,6 +136,9 @@ def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
     assert raw["received_at"] - row["asked_at"] == datetime.timedelta(seconds=0.5)
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": '{"zone": "utc"}'}}
+TOOLS = {"extra": {"tools": [{"type": "function", "function": {"name": "get_time"}}]}}
+
 LONG = " ".join(["word"] * 1500)
 
 
@@ -149,6 +153,8 @@ REJECTS: list[tuple[RejectReason, bytes, int]] = [
     ("markup", body_of("42<|im_end|>"), 200),
     ("unknown_finish", body_of("weird", finish="weird"), 200),
     ("prompt_truncated", body_of("short memory"), 200),
+    ("unasked_tool_call", body_of("Let me look.", finish="tool_calls", tool_calls=[CALL]), 200),
+    ("invalid_tool_call", body_of(None, finish="tool_calls", tool_calls=[{"function": {"arguments": "{}"}}]), 200),
 ]
 
 
@@ -158,7 +164,7 @@ def test_what_is_no_training_data_is_rejected_with_its_reason(
 ) -> None:
     """With all that is known of it, and the raw body beside."""
     rows = [{"id": "a", "question": LONG if reason == "prompt_truncated" else "why?"}]
-    recipe, held = chunk_of(tmp_path, rows)
+    recipe, held = chunk_of(tmp_path, rows, ask=TOOLS if reason == "invalid_tool_call" else {})
     answer(held, 0, body, status=status)
     meta, files = sealed(recipe, held)
     assert files["data"] == []
@@ -177,14 +183,92 @@ def test_every_reject_reason_is_tried(tmp_path: Path) -> None:
     assert tried == set(typing.get_args(RejectReason))
 
 
-def test_tool_calls_are_records(tmp_path: Path) -> None:
-    """Without any text, too."""
-    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    _, files = seal_answers(tmp_path, body_of(None, finish="tool_calls", tool_calls=calls))
-    (row,) = files["data"]
-    assert json.loads(row["tool_calls"]) == calls
-    assert row["completion"] == [{"role": "assistant", "content": ""}]
-    assert row["finish_reason"] == "tool_calls"
+CALLS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (CALL, CALL),
+    ({"function": {"name": "f", "arguments": {"a": [1, None]}}}, {"name": "f", "arguments": '{"a":[1,null]}'}),
+    ({"id": 7, "type": "function", "function": {"name": "f", "arguments": ""}}, {"name": "f", "arguments": "{}"}),
+    ({"type": "function", "function": {"name": "f"}}, {"name": "f", "arguments": "{}"}),
+]
+"""(as servers send it, as it is stored)."""
+
+
+def test_tool_calls_are_inside_the_answers_message(tmp_path: Path) -> None:
+    """With or without a text beside; what the server sent is kept as it is."""
+    bodies = [body_of(None, finish="tool_calls", tool_calls=[sent]) for sent, _ in CALLS]
+    bodies += [body_of("Both.", tool_calls=[CALL, CALL]), body_of("It is noon.", tool_calls=[])]
+    _, files = seal_answers(tmp_path, *bodies, ask=TOOLS)
+    rows = files["data"]
+    for row, (sent, stored) in zip(rows, CALLS, strict=False):
+        assert json.loads(row["tool_calls"]) == [sent]
+        function = stored.get("function", stored)
+        call = {"id": stored.get("id"), "type": "function", "function": function}
+        assert row["completion"] == [{"role": "assistant", "content": "", "tool_calls": [call]}]
+        assert row["finish_reason"] == "tool_calls"
+    assert rows[-2]["completion"] == [{"role": "assistant", "content": "Both.", "tool_calls": [CALL, CALL]}]
+    assert rows[-1]["completion"] == [{"role": "assistant", "content": "It is noon.", "tool_calls": None}]
+
+
+def test_the_older_function_call_is_a_tool_call(tmp_path: Path) -> None:
+    """The function alone, without a list or an id."""
+    body = body_of(None, finish="function_call", function_call={"name": "f", "arguments": "{}"})
+    _, files = seal_answers(tmp_path, body, ask={"extra": {"functions": [{"name": "f"}]}})
+    (message,) = files["data"][0]["completion"]
+    function = {"name": "f", "arguments": "{}"}
+    assert message["tool_calls"] == [{"id": None, "type": "function", "function": function}]
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", '"a"', 7, [1]])
+def test_arguments_that_no_chat_template_can_read_are_rejected(tmp_path: Path, arguments: Any) -> None:
+    """They must be a JSON object; the answer stays in rejected/."""
+    call = {"function": {"name": "f", "arguments": arguments}}
+    _, files = seal_answers(tmp_path, body_of("See:", tool_calls=[call]), ask=TOOLS)
+    (row,) = files["rejected"]
+    assert (row["reject_reason"], row["completion"][0]["content"]) == ("invalid_tool_call", "See:")
+    assert json.loads(row["tool_calls"]) == [call]
+
+
+def test_equal_tool_calls_with_ids_of_their_own_are_equal_answers(tmp_path: Path) -> None:
+    """Servers give each call a new id."""
+    recipe, held = chunk_of(tmp_path, questions(1), ask=TOOLS | {"samples": 3})
+    for ordinal, (call_id, name) in enumerate([("c1", "f"), ("c2", "f"), ("c3", "g")]):
+        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        answer(held, ordinal, body_of(None, finish="tool_calls", tool_calls=[call]))
+    meta, files = sealed(recipe, held)
+    assert len(files["data"]) == 2
+    assert meta.counts.rejected == {"duplicate_answer": 1}
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_messages_are_the_whole_conversation(tmp_path: Path, tools: bool) -> None:
+    """`dataset.messages`: prompt and completion in one column, in data/ alone."""
+    bodies = [body_of("Four.", reasoning="Two and two."), body_of("cut", finish="length")]
+    bodies += [body_of(None, finish="tool_calls", tool_calls=[CALL])] if tools else []
+    _, files = seal_answers(
+        tmp_path, *bodies, ask={"system": "Be brief."} | (TOOLS if tools else {}), dataset={"messages": True}
+    )
+    for row in files["data"]:
+        prompt = [message | ({"tool_calls": None} if tools else {}) for message in row["prompt"]]
+        assert row["messages"] == prompt + row["completion"]
+    assert [row["messages"][-1]["content"] for row in files["data"]] == ["Four.", ""][: 1 + tools]
+    names = list(files["data"][0])
+    assert names.index("messages") == names.index("completion") + 1
+    assert "messages" not in files["rejected"][0]
+
+
+def test_a_kept_column_may_be_called_messages_where_the_dataset_has_none(tmp_path: Path) -> None:
+    """Also one of exactly the type that ours has; with `dataset.messages` it needs another name."""
+    table = pa.table({"question": ["why?"], "messages": [[{"role": "user", "content": "old"}]]})
+    (tmp_path / "source").mkdir()
+    pq.write_table(table, tmp_path / "source" / "a.parquet")
+    changes = {"source": {"id": None, "keep": ["messages"]}}
+    recipe = recipe_of(tmp_path, **changes)
+    index(recipe)
+    held = open_chunk(recipe)
+    answer(held, 0, body_of())
+    _, files = sealed(recipe, held)
+    assert files["data"][0]["messages"] == [{"role": "user", "content": "old"}]
+    with pytest.raises(UsageError, match="source_messages"):
+        index(recipe_of(tmp_path, **changes, dataset={"path": str(tmp_path / "b"), "messages": True}))
 
 
 def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
@@ -283,7 +367,11 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
         ("poison", None, 3, 3, None),
     ]
     assert failed[0]["failed_at"] == datetime.datetime(1970, 1, 1, 0, 0, 5, tzinfo=datetime.UTC)
-    assert [row["message"] for row in failed][0::2] == ["what?", "cut off"]
+    assert [row["message"].partition(" Run ")[0].partition(" Correct ")[0] for row in failed][0::2] == [
+        "what?",
+        "cut off.",
+    ]
+    assert all("`stillhouse retry --kind " in row["message"] for row in failed)
     assert meta.counts == ShardCounts(
         failed={"bad_request": 1, "malformed": 1, "ambiguous": 1, "poison": 1}, maybe_billed=7
     )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 from stillhouse.gen.teachers.durations import MAX_WAIT_S, retry_after_s
+from stillhouse.gen.teachers.header_trust import HeaderTrust
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
@@ -437,6 +438,19 @@ def test_a_limit_without_a_reset_is_by_the_minute_once_it_is_met() -> None:
     assert ceilings_of(plenty, OPENAI_ERRORS, age_s=0.0) == {}
 
 
+@pytest.mark.parametrize(("answers", "believed"), [(240, True), (241, False)])
+def test_a_limit_that_answers_disprove_is_not_believed(answers: int, believed: bool) -> None:
+    """Two windows of a minute let twice the limit through within one; more was never allowed by this limit."""
+    trust = HeaderTrust()
+    trust.answers(now=1000.0)
+    for _ in range(answers):
+        trust.answered({}, sent_at=1000.0, now=1000.5)
+    for now in (1059.0, 1061.0):  # in the minute itself and in the next
+        found = ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS, age_s=0.0, refused=True, answers=trust.answers(now=now))
+        assert ("requests" in found) == believed
+    assert trust.answers(now=1200.0) == 0
+
+
 def test_a_wait_under_a_longer_name_is_a_wait() -> None:
     """Gateways pass a provider's on as `llm_provider-retry-after`."""
     found = trouble(429, openai("Rate limit exceeded"), **{"llm_provider-retry-after": "60"})
@@ -476,6 +490,7 @@ SAID = [
         "Rate limit reached on tokens per minute (TPM): Limit 8000, Used 7900, Requested 500. Try again in 4s.",
     ),
     (Money, 422, "Budget has been exceeded! Current cost: 1.0, Max budget: 0.5"),
+    (Money, 429, "No deployments available - crossed budget: Exceeded budget for deployment model_name: m: 0.3 >= 1d"),
     (Money, 429, "You exceeded your current quota, please check your plan and billing details."),
     (Money, 429, "Rate limit exceeded: free-models-per-day"),
     (Money, 200, "Insufficient credits"),

@@ -4,6 +4,7 @@ import pytest
 
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.worker.verdicts import RULES, rejected_by_rules
+from stillhouse.schemas.arrow import Calls
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
@@ -16,7 +17,7 @@ BROKEN = Completion(" ", "length", "length", markup=True, usage=Usage(input_toke
 def test_the_first_rule_that_rejects_gives_the_reason() -> None:
     """In the order of the table: how it ends says more than that it is empty."""
     assert [rule(BROKEN, LONG) for rule in RULES] == ["length", "prompt_truncated", "empty", "markup"]
-    assert rejected_by_rules(BROKEN, LONG) == "length"
+    assert rejected_by_rules(BROKEN, LONG, calls="beside") == "length"
 
 
 @pytest.mark.parametrize(
@@ -34,17 +35,32 @@ def test_an_answer_needs_text_or_a_call(
 ) -> None:
     """White space is no text, and reasoning is no answer."""
     completion = Completion(text, "stop", "stop", reasoning=reasoning, tool_calls=calls)
-    assert rejected_by_rules(completion, LONG) == reason
+    assert rejected_by_rules(completion, LONG, calls="beside") == reason
 
 
 def test_few_tokens_of_a_long_prompt_mean_that_it_was_cut() -> None:
     """A teacher that reports no usage is believed."""
     whole = Completion("four", "stop", "stop", usage=Usage(input_tokens=1000))
-    assert rejected_by_rules(whole, LONG) is None
-    assert rejected_by_rules(whole._replace(usage=Usage(input_tokens=999)), LONG) == "prompt_truncated"
-    assert rejected_by_rules(whole._replace(usage=Usage()), LONG) is None
+    assert rejected_by_rules(whole, LONG, calls="beside") is None
+    assert rejected_by_rules(whole._replace(usage=Usage(input_tokens=999)), LONG, calls="beside") == "prompt_truncated"
+    assert rejected_by_rules(whole._replace(usage=Usage()), LONG, calls="beside") is None
 
 
 def test_a_refusal_by_error_is_refused() -> None:
     """Like one that came as an answer."""
-    assert rejected_by_rules(Policy("no", 400), LONG) == "refused"
+    assert rejected_by_rules(Policy("no", 400), LONG, calls="beside") == "refused"
+
+
+@pytest.mark.parametrize(
+    ("sent", "calls", "reason"),
+    [
+        ('[{"function": {"name": "f"}}]', "inside", None),
+        ('[{"function": {"name": "f"}}]', "nowhere", "unasked_tool_call"),
+        ("[{}]", "inside", "invalid_tool_call"),
+        ("[{}]", "beside", None),
+        (None, "inside", None),
+    ],
+)
+def test_a_call_needs_a_place_in_its_record(sent: str | None, calls: Calls, reason: RejectReason | None) -> None:
+    """Also where there is a text beside it; datasets of the first two schema versions keep calls as they came."""
+    assert rejected_by_rules(Completion("Let me look.", "stop", "stop", tool_calls=sent), LONG, calls=calls) == reason

@@ -211,6 +211,8 @@ def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
     """A row for each token, with its id where the server gives one: beside the answer or beside the token."""
     try:
         content = choice["logprobs"]["content"]
+        if not content:  # an empty list says no more than null does
+            return None
         ids = choice.get("token_ids")
         known = ids if isinstance(ids, list) and len(ids) == len(content) else [None] * len(content)
         return [
@@ -230,7 +232,7 @@ def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
     if token_id is None:  # llama.cpp's place for it
         token_id = entry.get("id")
     return {
-        "token": _spelt(token, entry.get("bytes")) if "\ufffd" in token else token,
+        "token": _spelt(token, entry.get("bytes")) if not token or "\ufffd" in token else token,
         "token_id": _count(token_id, below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }

@@ -48,7 +48,7 @@ def report(store: ReadableStore) -> str:
     if surveyed.summary.state != "done" and dataset.is_running:
         surveyed.summary.state = "running"
     answers = read_answers(store, surveyed.files)
-    samples = read_samples(store, answers)
+    samples = read_samples(store, answers, columns=dataset.bound.columns)
     return _render(surveyed, answers, samples, limits=_limits(dataset))
 
 

@@ -1,6 +1,6 @@
 """Rows to look at: some records from all over the dataset, and a few of each rejection and Failure, cut to size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.answers import Answers, Place
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.report.shown import TEXT_CHARS, shown
-from stillhouse.schemas.arrow import FAILED, REJECTED
+from stillhouse.schemas.arrow import Columns
 
 RECORDS = 12
 """Records shown."""
@@ -19,7 +19,6 @@ _READERS = 8
 _BATCH_ROWS = 16
 """A cell may hold megabytes."""
 _UNREAD = {"logprobs"}
-_OURS = {*REJECTED.names, *FAILED.names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,16 @@ class Samples:
     failed: tuple[tuple[str, tuple[Sample, ...]], ...]
 
 
-def read_samples(store: ReadableStore, answers: Answers) -> Samples:
-    """The rows to look at.
+def read_samples(store: ReadableStore, answers: Answers, *, columns: Columns) -> Samples:
+    """The rows to look at; `columns`: those of the dataset, less the kept ones.
 
     Raises:
         DatasetError: a file is missing or damaged.
     """
+    ours = {*columns.data.names, *columns.rejected.names, *columns.failed.names}
     with ThreadPoolExecutor(_READERS) as pool:
         groups = {
-            name: [pool.submit(_read, store, place) for place in places]
+            name: [pool.submit(_read, store, place, ours) for place in places]
             for name, places in ({("data", ""): _spread(answers.records)} | answers.examples).items()
         }
         read = {name: tuple(future.result() for future in futures) for name, futures in groups.items()}
@@ -81,7 +81,7 @@ def _places(shards: Sequence[tuple[str, int]], wanted: Sequence[int]) -> Iterato
         before += rows
 
 
-def _read(store: ReadableStore, place: Place) -> Sample:
+def _read(store: ReadableStore, place: Place, ours: Collection[str]) -> Sample:
     with open_parquet(store, place.key) as file:
         left, group = place.row, 0
         while (rows := file.metadata.row_group(group).num_rows) <= left:
@@ -92,14 +92,14 @@ def _read(store: ReadableStore, place: Place) -> Sample:
                 break
             left -= len(batch)
         (row,) = batch.slice(left, 1).to_pylist()
-    return _sample(row)
+    return _sample(row, ours)
 
 
-def _sample(row: dict[str, Any]) -> Sample:
+def _sample(row: dict[str, Any], ours: Collection[str]) -> Sample:
     completion = _messages(row.get("completion"))
     if not completion and (said := row.get("refusal") or row.get("message")):
         completion = (("refusal" if row.get("refusal") else "failure", shown(said, most=TEXT_CHARS)),)
-    kept = [name for name in row if name not in _OURS]
+    kept = [name for name in row if name not in ours]
     facts = [*_facts(row), *((name, row[name]) for name in kept[:MOST_MESSAGES])]
     number = row.get("sample")
     title = shown(str(row.get("prompt_id") or row.get("file") or "a row without an id"))

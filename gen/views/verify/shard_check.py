@@ -179,8 +179,10 @@ class _Checking:
                 self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
 
     def _columns(self) -> Columns:
-        """Those of the version that the dataset was bound at; of ours where that is not known."""
-        return columns_of(SCHEMA_VERSION if self._identity is None else self._identity.bound.version)
+        """Those that the dataset is bound to; where that is not known, a plain one's of today."""
+        if self._identity is None:
+            return columns_of(SCHEMA_VERSION, {})
+        return self._identity.bound.columns
 
     # --- comparing
 

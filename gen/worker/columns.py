@@ -1,0 +1,68 @@
+"""Arrow columns of rows' values. Conversations come as tuples, and are built without an object per cell."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from stillhouse.gen.worker.tool_calls import ToolCall
+from stillhouse.schemas.arrow import MESSAGES, MESSAGES_WITH_CALLS, PLAIN_MESSAGES
+
+Conversation: TypeAlias = Sequence[tuple[Any, ...]] | None
+"""Messages as (role, content) or (role, content, tool calls)."""
+
+
+def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    """A column of these Python values."""
+    kind = field.type
+    if _is_conversation(field):
+        return _messages_with_calls(values) if kind == MESSAGES_WITH_CALLS else _messages(values)
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
+    return pa.array(values, kind)
+
+
+def _is_conversation(field: pa.Field) -> bool:
+    """A kept column may have the name `messages` where the dataset has no such column; it is nullable, ours is not."""
+    return field.name in ("prompt", "completion") or (field.name == MESSAGES and not field.nullable)
+
+
+def _messages(values: Sequence[Conversation]) -> pa.Array:
+    roles = [message[0] for messages in values for message in messages or ()]
+    contents = [message[1] for messages in values for message in messages or ()]
+    fields = [pa.array(roles, pa.string()), pa.array(contents, pa.string())]
+    flat = pa.StructArray.from_arrays(fields, fields=list(PLAIN_MESSAGES.value_type))
+    return pa.ListArray.from_arrays(_offsets(values), flat, type=PLAIN_MESSAGES)
+
+
+def _messages_with_calls(values: Sequence[Conversation]) -> pa.Array:
+    calls = [message[2] if len(message) > 2 else None for messages in values for message in messages or ()]
+    message_type = MESSAGES_WITH_CALLS.value_type
+    fields = [*_messages(values).values.flatten(), _calls(calls, message_type.field("tool_calls").type)]
+    flat = pa.StructArray.from_arrays(fields, fields=list(message_type))
+    return pa.ListArray.from_arrays(_offsets(values), flat, type=MESSAGES_WITH_CALLS)
+
+
+def _calls(values: Sequence[Sequence[ToolCall] | None], kind: pa.DataType) -> pa.Array:
+    calls = [call for each in values for call in each or ()]
+    call_type = kind.value_type
+    function_type = call_type.field("function").type
+    names = pa.array([call.name for call in calls], pa.string())
+    arguments = pa.ExtensionArray.from_storage(
+        function_type.field("arguments").type, pa.array([call.arguments for call in calls], pa.string())
+    )
+    function = pa.StructArray.from_arrays([names, arguments], fields=list(function_type))
+    ids = pa.array([call.id for call in calls], pa.string())
+    types = pa.array([call.type for call in calls], pa.string())
+    flat = pa.StructArray.from_arrays([ids, types, function], fields=list(call_type))
+    return pa.ListArray.from_arrays(_offsets(values), flat, type=kind)
+
+
+def _offsets(values: Sequence[Sequence[Any] | None]) -> pa.Array:
+    """Where each list begins, null for one that is null, and the end of the last."""
+    offsets: list[int | None] = []
+    end = 0
+    for each in values:
+        offsets.append(None if each is None else end)
+        end += len(each or ())
+    return pa.array([*offsets, end], pa.int32())

@@ -1,0 +1,171 @@
+"""Real servers, run against by the real worker: each record is compared with the reply as it passed by."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+from real_servers import KEY, Recorder, litellm, llama_cpp, recording, why_missing
+
+from stillhouse.gen.errors import Paused
+from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.worker.worker import Worker
+from stillhouse.schemas.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+
+TERMS = {"license": "MIT", "training_use": "permitted", "url": "http://x.local/y"}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """llama.cpp's server."""
+    if reason := why_missing("xllamacpp, gguf"):
+        pytest.skip(reason)
+    with llama_cpp(tmp_path_factory.mktemp("llama")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """LiteLLM's proxy."""
+    if reason := why_missing("litellm"):
+        pytest.skip(reason)
+    with litellm(tmp_path_factory.mktemp("litellm")) as url:
+        yield url
+
+
+def recipe(root: Path, url: str, rows: list[dict[str, Any]], *, model: str, ask: Any = None, **more: Any) -> Recipe:
+    """A recipe that asks the server's model, in chunks of one prompt."""
+    write_source(root, rows)
+    limits = {"in_flight": 4}
+    teacher = {"name": "t", "base_url": url, "model": model, "terms": TERMS, "limits": limits, "api_key": "env:SERVER"}
+    return recipe_of(root, ask=ask or {}, teachers=[teacher | more], dataset={"prompts_per_shard": 1})
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER", KEY)
+
+
+def stored(root: Path, folder: str) -> list[dict[str, Any]]:
+    """The rows of data/, rejected/ or failed/."""
+    path = root / "out" / folder
+    return ds.dataset(path, format="parquet").to_table().to_pylist() if path.exists() else []
+
+
+async def test_llama_cpp_s_answers_are_the_records(llama: str, tmp_path: Path) -> None:
+    """Text, usage, finish, and the ids, bytes and alternatives of every token; a prompt too long is a Failure."""
+    long = {"id": "long", "question": "why " * 3000}
+    ask = {"top_logprobs": 2, "max_tokens": 16, "seed": 5, "temperature": 1.0}
+    async with recording(llama) as server:
+        rows = [*questions(20), long]
+        asked = recipe(tmp_path, server.url, rows, model="x", ask=ask, finish_reasons={"length": "stop"})
+        summary = await run_in_process(asked)
+    replies = {
+        document["id"]: document for each in server.exchanges if "choices" in (document := json.loads(each.body))
+    }
+    rows = stored(tmp_path, "data") + stored(tmp_path, "rejected")
+    assert len(rows) == len(replies) == 20
+    assert summary.records >= 15  # noise may look like markup, or like nothing
+    for row in rows:
+        reply = replies[row["response_id"]]
+        (choice,) = reply["choices"]
+        assert row["completion"][0]["content"] == choice["message"]["content"]
+        assert row["finish_reason_raw"] == choice["finish_reason"]
+        usage = reply["usage"]
+        assert (row["input_tokens"], row["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+        assert_same_tokens(row["logprobs"] or [], (choice.get("logprobs") or {"content": []})["content"])
+    (failed,) = stored(tmp_path, "failed")
+    assert (failed["prompt_id"], failed["kind"], failed["attempts"]) == ("long", "too_long", 1)
+    assert "exceeds the available context size" in failed["message"]
+
+
+def assert_same_tokens(stored: list[dict[str, Any]], sent: list[dict[str, Any]]) -> None:
+    """Ids, log probabilities and bytes, of tokens and of their alternatives."""
+    assert len(stored) == len(sent)
+    for row, token in zip(stored, sent, strict=True):
+        assert [bytes_of(each["token"]) for each in (row, *row["top"])] == [
+            bytes(each["bytes"]) for each in (token, *token["top_logprobs"])
+        ]
+        assert [each["token_id"] for each in (row, *row["top"])] == [
+            each["id"] for each in (token, *token["top_logprobs"])
+        ]
+        assert row["logprob"] == pytest.approx(token["logprob"])
+
+
+def bytes_of(token: str) -> bytes:
+    """The bytes that a token's text stands for: its own, or those spelt as `<0xE2>`."""
+    if token.startswith("<0x") and len(token) % 6 == 0:
+        return bytes(int(token[at + 3 : at + 5], 16) for at in range(0, len(token), 6))
+    return token.encode()
+
+
+async def test_a_gateway_s_answers_are_the_records(gateway: str, tmp_path: Path) -> None:
+    """LiteLLM's mock answers, one by one, as they came."""
+    async with recording(gateway) as server:
+        summary = await run_in_process(recipe(tmp_path, server.url, questions(20), model="noon"))
+    assert (summary.records, summary.requests) == (20, 20)
+    assert_as_sent(tmp_path, server)
+
+
+def assert_as_sent(root: Path, server: Recorder) -> None:
+    """Each reply that answered is one record, with its text and usage."""
+    replies = {document["id"]: document for each in server.exchanges if "id" in (document := json.loads(each.body))}
+    rows = {row["response_id"]: row for row in stored(root, "data")}
+    assert rows.keys() == replies.keys()
+    for key, row in rows.items():
+        (choice,), usage = replies[key]["choices"], replies[key]["usage"]
+        assert row["completion"][0]["content"] == choice["message"]["content"]
+        assert (row["input_tokens"], row["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+
+
+async def test_a_gateway_s_budget_pauses_the_run(gateway: str, tmp_path: Path) -> None:
+    """Exit 3 in LiteLLM's own words; the answer that was paid for is a record, and nothing fails."""
+    async with recording(gateway) as server:
+        with pytest.raises(Paused, match="crossed budget"):
+            await run_in_process(recipe(tmp_path, server.url, questions(20), model="poor"))
+    assert len(server.exchanges) <= 8
+    assert_as_sent(tmp_path, server)
+    assert stored(tmp_path, "failed") == []
+
+
+async def run_for(recipe: Recipe, seconds: float) -> Summary | None:
+    """Run it, and stop it as Ctrl-C does if it has not ended by then."""
+    workers: list[Worker] = []
+
+    def stop() -> None:
+        for worker in workers:
+            worker.stop()
+
+    asyncio.get_running_loop().call_later(seconds, stop)
+    try:
+        return await run_in_process(recipe, crew=workers.extend)
+    except Paused:
+        return None
+
+
+async def test_a_gateway_s_rate_limit_is_waited_for(gateway: str, tmp_path: Path) -> None:
+    """Three requests in a minute: three records, a handful of refusals, no Failure, and the run goes on."""
+    async with recording(gateway) as server:
+        ended = await run_for(recipe(tmp_path, server.url, questions(20), model="limited"), 6.0)
+    assert ended is None
+    assert 3 <= server.statuses().count(200) <= 6  # a new minute may have begun
+    assert server.statuses().count(429) <= 20
+    assert_as_sent(tmp_path, server)
+    assert stored(tmp_path, "failed") == []
+
+
+async def test_a_dead_server_behind_a_gateway_is_waited_for(gateway: str, tmp_path: Path) -> None:
+    """Every request fails behind a gateway that lives: nothing fails for good, and little is asked in vain."""
+    async with recording(gateway) as server:
+        ended = await run_for(recipe(tmp_path, server.url, questions(20), model="dead"), 6.0)
+    assert ended is None
+    assert set(server.statuses()) == {500}
+    assert len(server.exchanges) <= 20
+    assert stored(tmp_path, "failed") == stored(tmp_path, "data") == []
