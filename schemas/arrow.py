@@ -10,61 +10,23 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, NAME, PLAIN_MESSAGES, RECORD_COLUMNS, TIME
 from stillhouse.schemas.identity import asks_with_tools
 
 SCHEMA_VERSION = 3
-
-PLAIN_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.json_())])
-_CALLS = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", _FUNCTION)]))
-MESSAGES_WITH_CALLS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", _CALLS)]))
-"""`arguments` is JSON (Arrow's extension type), because each tool has its own: `datasets` reads it as a dict, which
-chat templates want, and other readers as text."""
-_NAME = pa.dictionary(pa.int32(), pa.string())
-_TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
-_LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
-_TIME = pa.timestamp("us", tz="UTC")
 
 
 def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=null)
 
 
-RECORD = pa.schema(
-    [
-        _column("record_id", pa.string()),
-        _column("prompt_id", pa.string()),
-        _column("prompt_key", pa.string()),
-        _column("sample", pa.int32()),
-        _column("prompt", PLAIN_MESSAGES),
-        _column("completion", PLAIN_MESSAGES),
-        _column("reasoning", pa.large_string(), null=True),
-        _column("reasoning_source", _NAME, null=True),
-        _column("finish_reason", _NAME),
-        _column("finish_reason_raw", _NAME, null=True),
-        _column("tool_calls", pa.string(), null=True),
-        _column("refusal", pa.string(), null=True),
-        _column("logprobs", _LOGPROBS, null=True),
-        _column("teacher", _NAME),
-        _column("model", _NAME, null=True),
-        _column("endpoint", _NAME),
-        _column("response_id", pa.string(), null=True),
-        _column("input_tokens", pa.int64(), null=True),
-        _column("cached_tokens", pa.int64(), null=True),
-        _column("output_tokens", pa.int64(), null=True),
-        _column("reasoning_tokens", pa.int64(), null=True),
-        _column("cost_usd", pa.float64(), null=True),
-        _column("asked_at", _TIME),
-        _column("latency_s", pa.float32()),
-        _column("attempts", pa.int16()),
-    ]
-)
-"""A record, less the `keep` columns."""
+RECORD = pa.schema([column.field for column in RECORD_COLUMNS if column.always])
+"""A record of a plain dataset, less the `keep` columns."""
 
 REJECTED = pa.schema(
     [
         *(field.with_nullable(field.name not in ("prompt_id", "prompt_key")) for field in RECORD),
-        _column("reject_reason", _NAME),
+        _column("reject_reason", NAME),
         _column("duplicate_of", pa.string(), null=True),
     ]
 )
@@ -77,15 +39,15 @@ FAILED = pa.schema(
         _column("prompt_key", pa.string(), null=True),
         _column("sample", pa.int32(), null=True),
         _column("prompt", PLAIN_MESSAGES, null=True),
-        _column("teacher", _NAME, null=True),
-        _column("endpoint", _NAME, null=True),
-        _column("kind", _NAME),
+        _column("teacher", NAME, null=True),
+        _column("endpoint", NAME, null=True),
+        _column("kind", NAME),
         _column("status", pa.int16(), null=True),
         _column("message", pa.string()),
         _column("body_head", pa.string(), null=True),
         _column("attempts", pa.int16()),
         _column("maybe_billed", pa.int16()),
-        _column("failed_at", _TIME, null=True),
+        _column("failed_at", TIME, null=True),
         _column("file", pa.string(), null=True),
         _column("line", pa.int64(), null=True),
     ]
@@ -97,8 +59,8 @@ RAW = pa.schema(
         _column("record_id", pa.string()),
         _column("attempt", pa.int16()),
         _column("status", pa.int16()),
-        _column("endpoint", _NAME),
-        _column("received_at", _TIME),
+        _column("endpoint", NAME),
+        _column("received_at", TIME),
         _column("body", pa.large_binary()),
     ]
 )
@@ -173,16 +135,16 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     """
     if version < 3:
         return Columns(version, RECORD, REJECTED, FAILED, RAW, calls="beside", has_messages=False)
-    data, rejected = RECORD, REJECTED
+    wanted = {MESSAGES} if identity.get(MESSAGES) else set[str]()
+    data = pa.schema([column.field for column in RECORD_COLUMNS if column.always or column.name in wanted])
+    rejected = REJECTED
     calls: Calls = "nowhere"
     if asks_with_tools(identity):
-        data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
-    if has_messages := bool(identity.get(MESSAGES)):
-        at = data.get_field_index("completion")
-        data = data.insert(at + 1, data.field(at).with_name(MESSAGES))
-    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages)
+        data, rejected, calls = _with_calls(data), _with_calls(REJECTED), "inside"
+    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted)
 
 
 def _with_calls(schema: pa.Schema) -> pa.Schema:
-    at = schema.get_field_index("completion")
-    return schema.set(at, schema.field(at).with_type(MESSAGES_WITH_CALLS))
+    """The schema with tool calls inside the assistant's messages."""
+    names = ("completion", MESSAGES)
+    return pa.schema([field.with_type(MESSAGES_WITH_CALLS) if field.name in names else field for field in schema])

@@ -7,12 +7,11 @@ so that the same question is never filed twice.
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, Field, JsonValue, create_model
 
-from stillhouse.schemas.completion import ReasoningSource
+from stillhouse.schemas.columns import RECORD_COLUMNS, python_type
 
 RejectReason: TypeAlias = Literal[
     "duplicate_prompt",
@@ -31,89 +30,16 @@ RejectReason: TypeAlias = Literal[
 """Why something seen is not in the dataset."""
 
 
-class MessageRow(BaseModel):
-    """A message as a row of a list column."""
-
-    role: str
-    content: str
-
-
-class TopLogprob(BaseModel):
-    """An alternative at one place of an answer."""
-
-    token: str
-    token_id: int | None
-    logprob: float
-
-
-class TokenLogprob(TopLogprob):
-    """A token of an answer with the alternatives the teacher weighed."""
-
-    top: list[TopLogprob]
-
-
-class Record(BaseModel):
-    """One row of data/, less the recipe's `keep` columns; `schemas.arrow` holds the same as an Arrow schema."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    record_id: str
-    """32 hex digits of the hash of (prompt_key, teacher, parameters, sample)."""
-    prompt_id: str
-    """The user's id, or the prompt's key."""
-    prompt_key: str
-    """32 hex digits of the hash of the messages as asked."""
-    sample: int
-    """Which of the prompt's answers, from 0."""
-    prompt: list[MessageRow]
-    """The messages as asked."""
-    completion: list[MessageRow]
-    """The assistant's message; where the recipe offers tools, with `tool_calls` inside it."""
-    reasoning: str | None
-    """The reasoning text."""
-    reasoning_source: ReasoningSource | None
-    """Where the wire hid it."""
-    finish_reason: str
-    """Why the answer ends, normalised."""
-    finish_reason_raw: str | None
-    """The provider's own word."""
-    tool_calls: str | None
-    """The tool calls as JSON, as the provider sent them."""
-    refusal: str | None
-    """The refusal's text."""
-    logprobs: list[TokenLogprob] | None
-    """Soft labels, a row a token."""
-    teacher: str
-    """The recipe's name of the teacher that answered."""
-    model: str | None
-    """The model the response names."""
-    endpoint: str
-    """The host that answered."""
-    response_id: str | None
-    """The provider's id of the response."""
-    input_tokens: int | None
-    """As billed, cached ones included."""
-    cached_tokens: int | None
-    """Of these, read from the provider's cache."""
-    output_tokens: int | None
-    """As billed, reasoning included."""
-    reasoning_tokens: int | None
-    """Of these, reasoning."""
-    cost_usd: float | None
-    """By the recipe's prices."""
-    asked_at: datetime
-    """When the answered attempt was sent, UTC."""
-    latency_s: float
-    """Seconds from there to the last byte."""
-    attempts: int
-    """Requests sent for this sample."""
-
-
-MEANINGS: Mapping[str, str] = {
-    **{name: field.description or "" for name, field in Record.model_fields.items()},
-    "messages": "Prompt and completion as one conversation.",
+_FIELDS: dict[str, Any] = {
+    column.name: (
+        python_type(column.kind) | None if column.null else python_type(column.kind),
+        Field(description=column.meaning),
+    )
+    for column in RECORD_COLUMNS
+    if column.always
 }
-"""Of each column that a dataset can have by itself."""
+Record: type[BaseModel] = create_model("Record", __doc__="A row of data/ of a plain dataset.", **_FIELDS)
+"""A row of data/ of a plain dataset, less the recipe's `keep` columns, as pyarrow gives it to Python."""
 
 
 class RecordIds:

@@ -20,8 +20,8 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.provenance import Survey, survey
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import Columns
+from stillhouse.schemas.columns import MEANINGS
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.record import MEANINGS
 
 BEGIN, END = "<!-- stillhouse: begin; what stands between these marks is written anew -->", "<!-- stillhouse: end -->"
 _HEAD = re.compile(r"---\n(.*?\n)---\n(.*)", re.DOTALL)

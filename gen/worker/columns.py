@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from stillhouse.gen.worker.tool_calls import ToolCall
-from stillhouse.schemas.arrow import MESSAGES, MESSAGES_WITH_CALLS, PLAIN_MESSAGES
+from stillhouse.schemas.arrow import MESSAGES
+from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, PLAIN_MESSAGES
 
 Conversation: TypeAlias = Sequence[tuple[Any, ...]] | None
 """Messages as (role, content) or (role, content, tool calls)."""

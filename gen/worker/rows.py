@@ -1,7 +1,7 @@
-"""Rows of the stored files as tuples in their schemas' order."""
+"""Rows of the stored files, by column name; a file's schema picks from them, so that it alone decides about order."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from stillhouse.gen.dataset.chunk import BadRow, Duplicate
@@ -25,13 +25,18 @@ AnswerMessage: TypeAlias = tuple[str, str, tuple[ToolCall, ...] | None]
 """(role, content, tool calls); None: it calls none, or its dataset does not keep calls inside messages."""
 
 
-@dataclass(frozen=True, slots=True)
 class Form:
-    """How a dataset writes its answers."""
+    """How a dataset writes its rows: which columns it has, in which order, and what its messages look like."""
 
-    columns: Columns
-    inline: bool
-    """True if the reasoning stands at the head of the text."""
+    def __init__(self, columns: Columns, *, inline: bool) -> None:
+        """`columns`: less the kept ones. `inline`: the reasoning stands at the head of the text."""
+        self.columns = columns
+        self.inline = inline
+        self.data = itemgetter(*columns.data.names)
+        """Picks the values of a row from those of all columns."""
+        self.rejected = itemgetter(*columns.rejected.names)
+        self.failed = itemgetter(*columns.failed.names)
+        self.raw = itemgetter(*columns.raw.names)
 
     def message(self, completion: Completion) -> AnswerMessage | None:
         """The assistant's message; None if there is neither text nor a call."""
@@ -43,106 +48,130 @@ class Form:
         calls = tool_calls_in(completion.tool_calls) if self.columns.calls == "inside" else None
         return "assistant", text or "", calls or None
 
+    def duplicate_prompt(self, duplicate: Duplicate) -> Row:
+        """The row in rejected/ of a source row whose prompt is asked under another id."""
+        prompt = duplicate.prompt
+        values = dict.fromkeys(self.columns.rejected.names) | {
+            "prompt_id": prompt.id,
+            "prompt_key": prompt.key.hex(),
+            "prompt": prompt.messages,
+            "reject_reason": "duplicate_prompt",
+            "duplicate_of": duplicate.duplicate_of,
+        }
+        return (*self.rejected(values), *prompt.kept)
+
+    def bad_row(self, bad: BadRow, *, kept: int) -> Row:
+        """The row in failed/ of a source row that is no prompt."""
+        values = dict.fromkeys(self.columns.failed.names) | {
+            "prompt_id": bad.prompt_id,
+            "kind": "bad_row",
+            "message": bad.message,
+            "attempts": 0,
+            "maybe_billed": 0,
+            "file": bad.file,
+            "line": bad.line,
+        }
+        return (*self.failed(values), *(None,) * kept)
+
 
 class SampleRows:
     """Makes the rows of one sample."""
 
-    def __init__(self, prompt: Prompt, sample: int, teacher: Interpreter, tries: Tries) -> None:
+    def __init__(self, prompt: Prompt, sample: int, teacher: Interpreter, tries: Tries, form: Form) -> None:
         self._prompt = prompt
+        self._sample = sample
         self._teacher = teacher
+        self._form = form
         self._attempts = min(tries.attempts, _MOST)
         self._maybe_billed = min(tries.maybe_billed, _MOST)
         self.record_id = teacher.ids.of(prompt.key, sample)
-        self._head = (self.record_id, prompt.id, prompt.key.hex(), sample, prompt.messages)
 
-    def record(self, frame: Frame, completion: Completion, form: Form) -> Row:
+    def record(self, frame: Frame, completion: Completion) -> Row:
         """The row of data/."""
-        message = form.message(completion)
-        answer = self._answer(frame, completion, message, form)
-        if form.columns.has_messages:
-            conversation = None if message is None else (*self._prompt.messages, message)
-            answer = (*answer[: _COMPLETION + 1], conversation, *answer[_COMPLETION + 1 :])
-        return (*answer, *self._prompt.kept)
+        values = self._answer(frame, completion)
+        if self._form.columns.has_messages:
+            completed = values["completion"]
+            values["messages"] = None if completed is None else (*self._prompt.messages, *completed)
+        return (*self._form.data(values), *self._prompt.kept)
 
     def rejected(
-        self, frame: Frame, outcome: Completion | Policy, reason: RejectReason, form: Form, *, of: str | None = None
+        self, frame: Frame, outcome: Completion | Policy, reason: RejectReason, *, of: str | None = None
     ) -> Row:
-        """The row of rejected/; a refusal by error has no completion."""
+        """The row of rejected/; a refusal by error has no completion. `of`: the equal answer that is kept."""
         if isinstance(outcome, Policy):
             outcome = Completion(None, "refused", None, refusal=outcome.message)
-        return (*self._answer(frame, outcome, form.message(outcome), form), reason, of, *self._prompt.kept)
+        values = self._answer(frame, outcome)
+        values["reject_reason"], values["duplicate_of"] = reason, of
+        return (*self._form.rejected(values), *self._prompt.kept)
 
-    def _answer(self, frame: Frame, completion: Completion, message: AnswerMessage | None, form: Form) -> Row:
+    def _answer(self, frame: Frame, completion: Completion) -> dict[str, Any]:
+        """The columns that records and rejected answers have in common."""
         usage = completion.usage
-        return (
-            *self._head,
-            None if message is None else (message,),
-            None if form.inline else completion.reasoning,
-            completion.reasoning_source,
-            completion.finish_reason,
-            completion.finish_reason_raw,
-            completion.tool_calls,
-            completion.refusal,
-            completion.logprobs,
-            self._teacher.teacher.name,
-            completion.model,
-            frame.endpoint,
-            completion.response_id,
-            usage.input_tokens,
-            usage.cached_tokens,
-            usage.output_tokens,
-            usage.reasoning_tokens,
-            self._teacher.cost_usd(completion),
-            int(frame.at * 1e6),
-            frame.latency_s,
-            self._attempts,
-        )
+        message = self._form.message(completion)
+        return {
+            "record_id": self.record_id,
+            "prompt_id": self._prompt.id,
+            "prompt_key": self._prompt.key.hex(),
+            "sample": self._sample,
+            "prompt": self._prompt.messages,
+            "completion": None if message is None else (message,),
+            "reasoning": None if self._form.inline else completion.reasoning,
+            "reasoning_source": completion.reasoning_source,
+            "finish_reason": completion.finish_reason,
+            "finish_reason_raw": completion.finish_reason_raw,
+            "tool_calls": completion.tool_calls,
+            "refusal": completion.refusal,
+            "logprobs": completion.logprobs,
+            "teacher": self._teacher.teacher.name,
+            "model": completion.model,
+            "endpoint": frame.endpoint,
+            "response_id": completion.response_id,
+            "input_tokens": usage.input_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "output_tokens": usage.output_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "cost_usd": self._teacher.cost_usd(completion),
+            "asked_at": int(frame.at * 1e6),
+            "latency_s": frame.latency_s,
+            "attempts": self._attempts,
+        }
 
     def failed(self, frame: Frame | None, reason: GiveUp) -> Row:
         """The row of failed/."""
         body = frame.body[: 4 * BODY_HEAD_CHARS].decode("utf-8", "replace")[:BODY_HEAD_CHARS] if frame else None
-        return (
-            *self._head,
-            self._teacher.teacher.name,
-            frame.endpoint if frame else None,
-            reason.kind,
-            reason.status,
-            f"{_sentence(reason.message)} {WHAT_TO_DO[reason.kind]}",
-            self._teacher.redact(body) if body is not None else None,
-            self._attempts,
-            self._maybe_billed,
-            datetime.fromtimestamp(frame.at, UTC) if frame else None,
-            None,
-            None,
-            *self._prompt.kept,
-        )
+        values = {
+            "record_id": self.record_id,
+            "prompt_id": self._prompt.id,
+            "prompt_key": self._prompt.key.hex(),
+            "sample": self._sample,
+            "prompt": self._prompt.messages,
+            "teacher": self._teacher.teacher.name,
+            "endpoint": frame.endpoint if frame else None,
+            "kind": reason.kind,
+            "status": reason.status,
+            "message": f"{_sentence(reason.message)} {WHAT_TO_DO[reason.kind]}",
+            "body_head": self._teacher.redact(body) if body is not None else None,
+            "attempts": self._attempts,
+            "maybe_billed": self._maybe_billed,
+            "failed_at": datetime.fromtimestamp(frame.at, UTC) if frame else None,
+            "file": None,
+            "line": None,
+        }
+        return (*self._form.failed(values), *self._prompt.kept)
 
     def raw(self, frame: Frame) -> Row:
         """The row of raw/."""
-        received = int((frame.at + frame.latency_s) * 1e6)
-        return (self.record_id, self._attempts, frame.status, frame.endpoint, received, frame.body)
+        values = {
+            "record_id": self.record_id,
+            "attempt": self._attempts,
+            "status": frame.status,
+            "endpoint": frame.endpoint,
+            "received_at": int((frame.at + frame.latency_s) * 1e6),
+            "body": frame.body,
+        }
+        return tuple(self._form.raw(values))
 
 
 def _sentence(message: str) -> str:
     said = message.rstrip()
     return said if said.endswith((".", "!", "?")) else f"{said}."
-
-
-_COMPLETION = 5
-"""Place of the column `completion`."""
-
-_NO_ANSWER = (None,) * 20
-"""The columns of a record from `completion` on."""
-
-
-def duplicate_prompt(duplicate: Duplicate) -> Row:
-    """The row in rejected/ of a source row whose prompt is asked under another id."""
-    prompt = duplicate.prompt
-    head = (None, prompt.id, prompt.key.hex(), None, prompt.messages)
-    return (*head, *_NO_ANSWER, "duplicate_prompt", duplicate.duplicate_of, *prompt.kept)
-
-
-def bad_row(bad: BadRow, *, kept: int) -> Row:
-    """The row in failed/ of a source row that is no prompt."""
-    place = (None, bad.file, bad.line)
-    return (None, bad.prompt_id, *(None,) * 5, "bad_row", None, bad.message, None, 0, 0, *place, *(None,) * kept)

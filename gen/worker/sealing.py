@@ -93,9 +93,9 @@ class Sealer:
         if chunk.retried and self._recipe.dedup.answers and self._open.samples > 1:
             self._kept = kept_answers(self._store, chunk, inline=self._form.inline)
         for bad in chunk.bad:
-            self._sheet("failed").add(rows.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
+            self._sheet("failed").add(self._form.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
         for duplicate in chunk.duplicates:
-            self._sheet("rejected").add(rows.duplicate_prompt(duplicate), size=_size(duplicate.prompt))
+            self._sheet("rejected").add(self._form.duplicate_prompt(duplicate), size=_size(duplicate.prompt))
         for number, prompt in enumerate(chunk.prompts):
             self._write_prompt(number, prompt)
 
@@ -112,7 +112,7 @@ class Sealer:
             place = self._open.answers[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
             teacher = self._open.teacher(ordinal, frame.teacher if frame else None)
-            sample_rows = rows.SampleRows(prompt, sample, teacher, tries)
+            sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form)
             size = prompt_size + (len(frame.body) if frame else 0)
             if (reason := self._open.given_up.get(ordinal)) is not None:
                 self._failed[reason.kind] += 1
@@ -139,10 +139,10 @@ class Sealer:
             self._count(teacher, outcome, reason)
         if reason is None:
             assert isinstance(outcome, Completion)
-            self._sheet("data").add(sample_rows.record(frame, outcome, self._form), size=size)
+            self._sheet("data").add(sample_rows.record(frame, outcome), size=size)
         else:
             self._rejected[reason] += 1
-            row = sample_rows.rejected(frame, outcome, reason, self._form, of=same)
+            row = sample_rows.rejected(frame, outcome, reason, of=same)
             self._sheet("rejected").add(row, size=size)
 
     def _verdict(

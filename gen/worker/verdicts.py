@@ -18,8 +18,8 @@ from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
 
-Rule: TypeAlias = Callable[[Completion, Prompt], RejectReason | None]
-"""Why the answer is not training data by itself, or None."""
+Rule: TypeAlias = Callable[[Completion, Prompt, Calls], RejectReason | None]
+"""Why the answer to this prompt is not training data by itself, or None; Calls: where its dataset keeps them."""
 
 TRUNCATION_WORDS = 1000
 """Shorter prompts are not checked for silent truncation."""
@@ -32,12 +32,12 @@ _REJECTED_FINISH: dict[str, RejectReason] = {
 }
 
 
-def finish(completion: Completion, prompt: Prompt) -> RejectReason | None:
+def finish(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
     """It ends otherwise than by being complete."""
     return _REJECTED_FINISH.get(completion.finish_reason)
 
 
-def truncation(completion: Completion, prompt: Prompt) -> RejectReason | None:
+def truncation(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
     """The teacher read far less than it was sent (Ollama cuts long prompts without a word).
 
     No tokenizer in use makes fewer tokens than half the words of a long text.
@@ -45,19 +45,28 @@ def truncation(completion: Completion, prompt: Prompt) -> RejectReason | None:
     return "prompt_truncated" if _is_truncated(prompt, completion.usage) else None
 
 
-def emptiness(completion: Completion, prompt: Prompt) -> RejectReason | None:
+def emptiness(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
     """There is neither text nor a tool call."""
     if completion.tool_calls or (completion.text and completion.text.strip()):
         return None
     return "only_reasoning" if completion.reasoning else "empty"
 
 
-def markup(completion: Completion, prompt: Prompt) -> RejectReason | None:
+def markup(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
     """Tags of reasoning or special tokens are left in its text."""
     return "markup" if completion.markup else None
 
 
-RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup)
+def tool_calls(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
+    """Its message would lack its calls, and a student learn the rest of the answer, or nothing, in their place."""
+    if completion.tool_calls is None or calls == "beside":
+        return None
+    if calls == "nowhere":
+        return "unasked_tool_call"
+    return "invalid_tool_call" if tool_calls_in(completion.tool_calls) is None else None
+
+
+RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup, tool_calls)
 """In this order: the first that rejects gives the reason."""
 
 
@@ -69,18 +78,9 @@ def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Ca
     if isinstance(outcome, Policy):
         return "refused"
     for rule in RULES:
-        if (reason := rule(outcome, prompt)) is not None:
+        if (reason := rule(outcome, prompt, calls)) is not None:
             return reason
-    return _without_place(outcome.tool_calls, calls)
-
-
-def _without_place(tool_calls: str | None, calls: Calls) -> RejectReason | None:
-    """Its message would lack the calls, and a student learn the rest of the answer, or nothing, in their place."""
-    if tool_calls is None or calls == "beside":
-        return None
-    if calls == "nowhere":
-        return "unasked_tool_call"
-    return "invalid_tool_call" if tool_calls_in(tool_calls) is None else None
+    return None
 
 
 def _is_truncated(prompt: Prompt, usage: Usage) -> bool:

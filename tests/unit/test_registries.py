@@ -55,7 +55,7 @@ def test_each_finish_reason_is_ruled_on() -> None:
     """An answer that ends in one that no rule knows would become a record."""
     kept = {"stop", "tool_calls"}
     for finish in get_args(FinishReason):
-        reasons = [rule(Completion("four", finish, finish), Prompt("a", b"", (), ())) for rule in RULES]
+        reasons = [rule(Completion("four", finish, finish), Prompt("a", b"", (), ()), "beside") for rule in RULES]
         rejected = [reason for reason in reasons if reason is not None]
         assert bool(rejected) == (finish not in kept)
         assert set(rejected) <= set(get_args(RejectReason))

@@ -2,11 +2,8 @@
 
 import datetime
 import decimal
-import inspect
 import json
-import types
 import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed
-from pydantic import BaseModel
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
@@ -24,7 +20,8 @@ from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.journal.shipping import recovered
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED
+from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, columns_of
+from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, RECORD_COLUMNS
 from stillhouse.schemas.record import Record, RejectReason
 
 PRICE = {"input": 1.0, "output": 2.0}
@@ -38,55 +35,30 @@ def seal_answers(tmp_path: Path, *bodies: bytes, **changes: Any) -> tuple[ShardM
     return sealed(recipe, held)
 
 
-ARROW: dict[Any, Callable[[pa.DataType], bool]] = {
-    str: lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_name(kind),
-    int: pa.types.is_integer,
-    float: pa.types.is_floating,
-    datetime.datetime: pa.types.is_timestamp,
-}
-
-
-def is_name(kind: pa.DataType) -> bool:
-    """Whether it is a dictionary of texts."""
-    return bool(pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
-
-
-def assert_same_shape(model: type[BaseModel], fields: list[pa.Field], *, nulls: bool) -> None:
-    """The model's fields are the Arrow schema's, by name, order, type and (where Parquet tells) nullability."""
-    hints = typing.get_type_hints(model)
-    inherited = [name for base in reversed(model.__mro__) for name in inspect.get_annotations(base)]
-    names = [name for name in inherited if name in model.model_fields]
-    assert [field.name for field in fields] == names
-    for field in fields:
-        hint = hints[field.name]
-        options = [*typing.get_args(hint)] if isinstance(hint, types.UnionType) or is_union(hint) else [hint]
-        can_be_null = type(None) in options
-        (kind,) = {of_literal(option) for option in options if option is not type(None)}
-        if nulls:
-            assert field.nullable == can_be_null, field.name
-        if typing.get_origin(kind) is list:
-            assert pa.types.is_list(field.type), field.name
-            inner = field.type.value_type
-            assert_same_shape(typing.get_args(kind)[0], [inner.field(i) for i in range(inner.num_fields)], nulls=False)
-        else:
-            assert ARROW[kind](field.type), (field.name, kind, field.type)
-
-
-def is_union(hint: Any) -> bool:
-    """Whether it is `Union[…]`."""
-    return typing.get_origin(hint) is typing.Union
-
-
-def of_literal(hint: Any) -> Any:
-    """A Literal's type."""
-    return type(typing.get_args(hint)[0]) if typing.get_origin(hint) is typing.Literal else hint
-
-
-def test_the_record_and_its_arrow_schema_are_one() -> None:
-    """Field by field, nullability included; and the rejected have the same columns and two more."""
-    assert_same_shape(Record, list(RECORD), nulls=True)
+def test_one_table_declares_the_columns() -> None:
+    """The Arrow schemas and the model of a row follow it, in order and nullability; each column has a meaning."""
+    plain = [column for column in RECORD_COLUMNS if column.always]
+    assert RECORD.names == [column.name for column in plain] == list(Record.model_fields)
+    for column in plain:
+        described = Record.model_fields[column.name]
+        assert (
+            RECORD.field(column.name).nullable == column.null == (type(None) in typing.get_args(described.annotation))
+        )
+        assert described.description == column.meaning
+        assert column.meaning.endswith(".")
     assert REJECTED.names == [*RECORD.names, "reject_reason", "duplicate_of"]
     assert [field.type for field in REJECTED][:-2] == [field.type for field in RECORD]
+
+
+def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
+    """In the table's order; with tools, each conversation of the assistant has their calls."""
+    identity = recipe_of(Path("/data"), dataset={"messages": True}).identity()
+    columns = columns_of(SCHEMA_VERSION, identity)
+    assert columns.data.names == [column.name for column in RECORD_COLUMNS]
+    assert columns_of(SCHEMA_VERSION, {}).data == RECORD
+    assert columns_of(1, identity).data == RECORD
+    tools = columns_of(SCHEMA_VERSION, identity | {"ask": {"extra": {"tools": [{}]}}})
+    assert [field.name for field in tools.data if field.type == MESSAGES_WITH_CALLS] == ["completion", "messages"]
 
 
 def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:

@@ -10,13 +10,19 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
 
 LONG = Prompt("a", b"", (("user", "word " * 2000),), ())
-BROKEN = Completion(" ", "length", "length", markup=True, usage=Usage(input_tokens=5))
-"""It breaks every rule."""
+BROKEN = Completion(" ", "length", "length", tool_calls="[{}]", markup=True, usage=Usage(input_tokens=5))
+"""It breaks every rule but the one of emptiness, for it calls a tool."""
 
 
 def test_the_first_rule_that_rejects_gives_the_reason() -> None:
     """In the order of the table: how it ends says more than that it is empty."""
-    assert [rule(BROKEN, LONG) for rule in RULES] == ["length", "prompt_truncated", "empty", "markup"]
+    assert [rule(BROKEN, LONG, "inside") for rule in RULES] == [
+        "length",
+        "prompt_truncated",
+        None,
+        "markup",
+        "invalid_tool_call",
+    ]
     assert rejected_by_rules(BROKEN, LONG, calls="beside") == "length"
 
 

@@ -1,0 +1,96 @@
+"""The columns of a record, declared once: the Arrow schemas, the rows and the card derive from this table.
+
+To add one: a line here, where it stands in data/; a value of that name in `gen.worker.rows`; and, unless every dataset
+has it, a condition in `schemas.arrow.columns_of`.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+PLAIN_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.json_())])
+_CALLS = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", _FUNCTION)]))
+MESSAGES_WITH_CALLS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", _CALLS)]))
+"""`arguments` is JSON (Arrow's extension type), because each tool has its own: `datasets` reads it as a dict, which
+chat templates want, and other readers as text."""
+NAME = pa.dictionary(pa.int32(), pa.string())
+_TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
+_LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
+TIME = pa.timestamp("us", tz="UTC")
+
+
+class Column(NamedTuple):
+    """A column of data/; rejected/ has those that every dataset has, nearly all nullable."""
+
+    name: str
+    kind: pa.DataType
+    meaning: str
+    """For the card."""
+    null: bool = False
+    """True if a record may lack it."""
+    always: bool = True
+    """False if only datasets have it whose recipe asks for it."""
+
+    @property
+    def field(self) -> pa.Field:
+        """The column in data/."""
+        return pa.field(self.name, self.kind, nullable=self.null)
+
+
+RECORD_COLUMNS: tuple[Column, ...] = (
+    Column("record_id", pa.string(), "32 hex digits of the hash of (prompt_key, teacher, parameters, sample)."),
+    Column("prompt_id", pa.string(), "The user's id, or the prompt's key."),
+    Column("prompt_key", pa.string(), "32 hex digits of the hash of the messages as asked."),
+    Column("sample", pa.int32(), "Which of the prompt's answers, from 0."),
+    Column("prompt", PLAIN_MESSAGES, "The messages as asked."),
+    Column(
+        "completion",
+        PLAIN_MESSAGES,
+        "The assistant's message; where the recipe offers tools, with `tool_calls` inside it.",
+    ),
+    Column("messages", PLAIN_MESSAGES, "Prompt and completion as one conversation.", always=False),
+    Column("reasoning", pa.large_string(), "The reasoning text.", null=True),
+    Column("reasoning_source", NAME, "Where the reply held the reasoning.", null=True),
+    Column("finish_reason", NAME, "Why the answer ends, normalised."),
+    Column("finish_reason_raw", NAME, "The provider's own word.", null=True),
+    Column("tool_calls", pa.string(), "The tool calls as JSON, as the provider sent them.", null=True),
+    Column("refusal", pa.string(), "The refusal's text.", null=True),
+    Column("logprobs", _LOGPROBS, "Soft labels: a row per token.", null=True),
+    Column("teacher", NAME, "The recipe's name of the teacher that answered."),
+    Column("model", NAME, "The model the response names.", null=True),
+    Column("endpoint", NAME, "The host that answered."),
+    Column("response_id", pa.string(), "The provider's id of the response.", null=True),
+    Column("input_tokens", pa.int64(), "Input tokens as billed, cached ones included.", null=True),
+    Column("cached_tokens", pa.int64(), "Input tokens read from the provider's cache.", null=True),
+    Column("output_tokens", pa.int64(), "Output tokens as billed, reasoning included.", null=True),
+    Column("reasoning_tokens", pa.int64(), "Output tokens that were reasoning.", null=True),
+    Column("cost_usd", pa.float64(), "By the recipe's prices.", null=True),
+    Column("asked_at", TIME, "When the answered attempt was sent, UTC."),
+    Column("latency_s", pa.float32(), "Seconds from `asked_at` to the reply's last byte."),
+    Column("attempts", pa.int16(), "Requests sent for this sample."),
+)
+"""All that a record can have, in their order, less the recipe's `keep` columns."""
+MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS}
+
+
+def python_type(kind: pa.DataType) -> Any:
+    """The type of a non-null value of this Arrow type, as pyarrow gives it to Python."""
+    if pa.types.is_list(kind):
+        return list[python_type(kind.value_type)]  # type: ignore[misc] # made at run time
+    if pa.types.is_struct(kind):
+        return dict[str, Any]
+    if pa.types.is_dictionary(kind):
+        return python_type(kind.value_type)
+    return next(found for is_of, found in _PYTHON if is_of(kind))
+
+
+_PYTHON: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
+    (pa.types.is_string, str),
+    (pa.types.is_large_string, str),
+    (pa.types.is_integer, int),
+    (pa.types.is_floating, float),
+    (pa.types.is_timestamp, datetime),
+)
