@@ -45,4 +45,5 @@ def _schema(dataset: DatasetReader) -> pa.Schema:
         with open_parquet(dataset.store, chunk.data_key) as file:
             return file.schema_arrow
     bound = read_binding(dataset.store)
-    return columns_of(SCHEMA_VERSION if bound is None else bound.version).with_kept(dataset.kept).data
+    columns = columns_of(SCHEMA_VERSION, {}) if bound is None else bound.columns
+    return columns.with_kept(dataset.kept).data
