@@ -71,7 +71,8 @@ def run(
 
     Raises:
         UsageError: the recipe, the source or the store is wrong (exit code 2).
-        Paused: a signal, billing, authorisation or an absent store; the same call goes on (exit code 3).
+        Paused: a signal, billing, authorisation, an absent store or a teacher that never answers; the same call goes on
+            (exit code 3).
         StillhouseError: the run failed (exit code 1).
     """
     if display is None:

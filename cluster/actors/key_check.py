@@ -1,6 +1,6 @@
 """Has a process of the cluster resolve the teachers' keys, in a worker's place, before a run writes anything.
 
-The cluster keeps that process and makes the first worker of it, so the check costs little.
+That costs a second or two, once for each new dataset.
 """
 
 import time

@@ -219,9 +219,10 @@ async def _asked(
     else:
         said = f"{url}: {outcome.status or ''} {outcome.message} (one request sent)"
         waits = isinstance(outcome, (Rate, Overload))
-        found = Finding(
-            name=name, state="warn" if waits else "fail", said=said, mend=_MEND.get(type(outcome), _MEND[None])
-        )
+        mend = _MEND.get(type(outcome), _MEND[None])
+        if isinstance(outcome, Overload) and outcome.loading:
+            mend = "it is still loading: a run would wait until it is ready"
+        found = Finding(name=name, state="warn" if waits else "fail", said=said, mend=mend)
     return [found, *_skew(reply, name=name)]
 
 

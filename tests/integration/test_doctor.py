@@ -88,6 +88,7 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
         (429, "Rate limit reached", "warn", "limits"),
         (404, "The model `m` does not exist", "fail", "model"),
         (500, "oops", "fail", "server is up"),
+        (503, "Loading model", "warn", "still loading"),
     ],
 )
 def test_what_a_teacher_replies_says_what_to_do(
