@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError
 
+from stillhouse.cluster.tokens import MODE, Token, kept_token, named_token, no_token, refused_token
 from stillhouse.gen.errors import Paused, UsageError
 
 NAMESPACE = "stillhouse"
@@ -21,6 +23,10 @@ SLOW_START_S = 30.0
 _SETTINGS = b"\x04"
 """The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
 
+_COMMON: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+_ANY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""A call of the GCS that takes an empty message and changes nothing."""
+
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
@@ -31,34 +37,36 @@ def connected(address: str | None) -> Iterator[None]:
         Paused: this machine is too busy to start one.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        check_reachable(address)
-    common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            with _alone():
-                _start(
-                    address="local",
-                    include_dashboard=False,
-                    num_cpus=max(4, os.cpu_count() or 1),
-                    # Each of our actors has a process of its own: idle ones started ahead only compete with them. They
-                    # are the run itself, not a guest's on a shared node: they start and renew as fast as this process.
-                    _system_config={"prestart_worker_first_driver": False, "worker_niceness": 0},
-                    **common,
-                )
-        else:
-            ray.init(address=address, **common)
-    except (RayError, RuntimeError, ValueError, OSError) as error:
-        if address is None:
-            raise UsageError(f"Ray can't be started here: {_words(error)}") from None
-        raise UsageError(
-            f"the Ray cluster at {address} can't be joined: {_words(error)}; with the versions of Python and Ray that "
-            "are there, whichever are here, runs: stillhouse submit --address http://head:8265"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            if address is None:
+                _start_alone()
+            else:
+                check_reachable(address)
+                stack.enter_context(_token_agreed(address))
+                ray.init(address=address, **_COMMON)
+        except (RayError, RuntimeError, ValueError, OSError) as error:
+            if address is None:
+                raise UsageError(f"Ray can't be started here: {_words(error)}") from None
+            raise UsageError(
+                f"the Ray cluster at {address} can't be joined: {_words(error)}; with the versions of Python and Ray "
+                "that are there, whichever are here, runs: stillhouse submit --address http://head:8265"
+            ) from None
+        stack.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
+
+
+def _start_alone() -> None:
+    with _alone():
+        _start(
+            address="local",
+            include_dashboard=False,
+            num_cpus=max(4, os.cpu_count() or 1),
+            # Each of our actors has a process of its own: idle ones started ahead only compete with them. They are the
+            # run itself, not a guest's on a shared node: they start and renew as fast as this process.
+            _system_config={"prestart_worker_first_driver": False, "worker_niceness": 0},
+            **_COMMON,
+        )
 
 
 def _start(**settings: Any) -> None:
@@ -141,6 +149,60 @@ def check_reachable(address: str) -> None:
         )
     if said[3:4] != _SETTINGS:
         raise UsageError(f"what listens at {address} is not a Ray cluster; is this its GCS port (6379 by default)?")
+
+
+@contextmanager
+def _token_agreed(address: str) -> Iterator[None]:
+    """Have Ray send a token where the cluster asks for one, and only there.
+
+    Ray itself goes by what it finds on this machine: without RAY_AUTH_MODE it sends the token in the user's home to a
+    cluster found by `auto` but to no other, and a cluster without tokens accepts a client that has one only half.
+
+    Raises:
+        UsageError: the cluster asks for a token, and there is none, or not the right one.
+    """
+    gcs = canonicalize_bootstrap_address(address)
+    asks = None if gcs is None else _refuses(gcs, None)
+    if gcs is None or asks is None:
+        yield
+        return
+    if asks:
+        token = named_token() or kept_token()
+        if token is None:
+            raise no_token(address)
+        if _refuses(gcs, token):
+            raise refused_token(address, token.origin)
+    before = os.environ.get(MODE)
+    try:
+        _set_mode("token" if asks else "disabled")
+        yield
+    finally:
+        _set_mode(before)
+
+
+def _refuses(gcs: str, token: Token | None) -> bool | None:
+    """True if the cluster lets nobody in with this token or, given None, without one; None if it can't be asked."""
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return None
+    import grpc  # Ray's own; it takes a while to load
+
+    metadata = (("authorization", f"Bearer {token.value}"),) if token else ()
+    with grpc.insecure_channel(gcs) as channel:
+        try:
+            channel.unary_unary(_ANY_CALL)(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None
+        return False
+
+
+def _set_mode(mode: str | None) -> None:
+    """For this process; Ray reads it when it is imported, and again when told to."""
+    if mode is None:
+        os.environ.pop(MODE, None)
+    else:
+        os.environ[MODE] = mode
+    raylet: Any = ray._raylet
+    raylet.Config.initialize("")
 
 
 def _words(error: Exception) -> str:

@@ -33,12 +33,16 @@ _R = TypeVar("_R")
 _RESULT = '{"state":'
 """How the last line of `run --json` begins."""
 
+_LOCAL = "http://127.0.0.1:8265"
+"""Where `ray start --head` opens its dashboard."""
+
 job_address_option = click.option(
     "--address",
-    required=True,
+    default=_LOCAL,
     envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+    callback=lambda _context, _parameter, address: _LOCAL if address == "auto" else address,
     metavar="URL",
-    help="The cluster's dashboard: http://head:8265. Default: $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS.",
+    help=f"The cluster's dashboard. Default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS, or {_LOCAL}: a head here.",
 )
 
 
@@ -68,7 +72,7 @@ def submit(
     jobs = Jobs(address)
     if paths := local_paths(chosen):
         _note(f"local paths, which every node must be able to see: {', '.join(paths)}")
-    job_id = jobs.submit(chosen, ship=ship, limit=limit)
+    job_id = jobs.submit(chosen, ship=ship, limit=limit, note=_note)
     _note(f"job {job_id} on {jobs.address}")
     if follow:
         _follow(jobs, job_id, as_json=as_json)

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,9 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
-from stillhouse.cluster.jobs.shipment import DATASET_KEY, Ship, packed
+from stillhouse.cluster.jobs.access import HEADERS, Access, access
+from stillhouse.cluster.jobs.shipment import DATASET_KEY, Ship, Shipment, packed
+from stillhouse.cluster.tokens import TOKEN, NoToken, kept_token, no_token
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe
@@ -31,6 +34,9 @@ READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
 POLL_S = 0.5
 WORD_AFTER_S = 10.0
 """A job that has not started by then gets a word about it."""
+AGENT_WAIT_S = 30.0
+"""How long a submission is tried again while the head has no agent; Ray itself waits 10 s for one each time."""
+_NO_AGENT = "No available agent"
 OLDEST_RAY = (2, 54)
 LINE_LOST_MOST = 5
 """Times in a row that a log is taken up again after its connection broke."""
@@ -44,12 +50,39 @@ def _broke_off(error: BaseException) -> bool:
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client, which by itself waits for ever for a host that does not answer, and asks once."""
+    """Ray's client, which by itself waits for ever for a host that does not answer, asks once, and follows redirects.
+
+    Following one would take a gateway's login page for the dashboard, and our headers to another host.
+    """
+
+    def __init__(self, address: str, opens: Access) -> None:
+        self._opens = opens
+        with _without_settings():
+            try:
+                super().__init__(address, headers=opens.headers)
+            except AuthenticationError:  # RAY_AUTH_MODE=token, and no token anywhere: it sends nothing
+                raise no_token(address) from None
 
     @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         timeout_s = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60))
-        return super()._do_request(method, endpoint, timeout=timeout_s, **options)
+        try:
+            reply = super()._do_request(method, endpoint, timeout=timeout_s, allow_redirects=False, **options)
+        except AuthenticationError as error:
+            raise self._opens.refused(self._address, str(error)) from None
+        self._opens.check(self._address, status=reply.status_code, headers=reply.headers, body=reply.text)
+        return reply
+
+
+def _client(address: str) -> _Client:
+    """One that the dashboard at the address lets in."""
+    opens = access()
+    try:
+        return _Client(address, opens)
+    except NoToken:
+        if (kept := kept_token()) is None:
+            raise
+        return _Client(address, replace(opens, token=kept))
 
 
 class Jobs:
@@ -60,21 +93,20 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = _checked(address)
-        for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        for name in _TALKATIVE:
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         with self._plainly():
-            with _without_settings():
-                self._client = _Client(self.address)
+            self._client = _client(self.address)
             self.ray_version = str(self._client._server_ray_version)
         if _version(self.ray_version) < OLDEST_RAY:
             oldest = ".".join(map(str, OLDEST_RAY))
             raise UsageError(f"{self.address} runs Ray {self.ray_version}; expected {oldest} or newer: renew its image")
 
-    def submit(self, recipe: Recipe, *, ship: Ship, limit: int | None = None) -> str:
-        """Hand the run in; returns the job's id.
+    def submit(self, recipe: Recipe, *, ship: Ship, note: Callable[[str], None], limit: int | None = None) -> str:
+        """Hand the run in; returns the job's id. `note` is told what it waits for.
 
         Raises:
-            UsageError: besides, a job works on this dataset already.
+            UsageError: besides, a job works on this dataset already, or the head starts no jobs.
         """
         with packed(recipe, ship=ship, limit=limit) as shipment, self._plainly():
             dataset = shipment.metadata[DATASET_KEY]
@@ -84,12 +116,7 @@ class Jobs:
             # Of hand-ins at the same moment all choose the same id, which the cluster takes once.
             job_id, ours = _next_id(dataset, known), secrets.token_hex(8)
             try:
-                self._client.submit_job(
-                    submission_id=job_id,
-                    entrypoint=shipment.entrypoint,
-                    runtime_env=shipment.runtime_env,
-                    metadata=shipment.metadata | {_HAND_IN_KEY: ours},
-                )
+                self._hand_in(shipment, job_id, ours, note=note)
             except (OSError, RuntimeError):
                 taken = next((job for job in self._client.list_jobs() if job.submission_id == job_id), None)
                 if taken is None:
@@ -98,6 +125,38 @@ class Jobs:
                     raise self._busy(taken, dataset) from None
                 # It was taken, only the reply got lost.
             return job_id
+
+    def _hand_in(self, shipment: Shipment, job_id: str, ours: str, *, note: Callable[[str], None]) -> None:
+        """Submit once the head can start jobs: right after `ray start` its dashboard answers before its agent does."""
+        give_up_at = time.monotonic() + AGENT_WAIT_S
+        metadata, noted = shipment.metadata | {_HAND_IN_KEY: ours}, False
+        while True:
+            try:
+                self._client.submit_job(
+                    submission_id=job_id,
+                    entrypoint=shipment.entrypoint,
+                    runtime_env=shipment.runtime_env,
+                    metadata=metadata,
+                )
+            except RuntimeError as error:
+                if _NO_AGENT not in str(error):
+                    raise
+                if time.monotonic() > give_up_at:
+                    raise self._no_agent() from None
+                if not noted:
+                    note(f"{self.address}: the head can't start jobs yet (no available agent); trying again")
+                noted = True
+                time.sleep(POLL_S)
+            else:
+                return
+
+    def _no_agent(self) -> UsageError:
+        return UsageError(
+            f"{self.address} has had no available agent for {AGENT_WAIT_S:.0f} s: its head's dashboard agent, which "
+            "starts jobs, is down. Its dashboard_agent.log says why (in /tmp/ray/session_latest/logs, or below the "
+            "RAY_TMPDIR or --temp-dir it was started with). Often another Ray on that machine holds its port: start "
+            "the head with --dashboard-agent-listen-port=0; or the limit on processes (ulimit -u) is low"
+        )
 
     def _busy(self, job: JobDetails, dataset: str) -> UsageError:
         return UsageError(
@@ -201,8 +260,6 @@ class Jobs:
         """Ray's errors as ours, in one line each."""
         try:
             yield
-        except AuthenticationError as error:
-            raise UsageError(f"{self.address} refuses the token: {_first_line(error)}; {_TOKEN_HINT}") from None
         except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f"{self.address} does not answer as Ray's dashboard does ({type(error).__name__}); expected its "
@@ -217,8 +274,13 @@ class Jobs:
             raise UsageError(f"{self.address}: {_first_line(error)}") from None
 
 
-_TOKEN_HINT = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"  # noqa: S105
-
+_TALKATIVE = (
+    "dashboard.modules.job.sdk",
+    "dashboard.modules.dashboard_sdk",
+    "_private.runtime_env.packaging",
+    "_private.authentication.http_token_authentication",
+)
+"""Ray's loggers, whose warnings we put in words of our own."""
 
 _SYSTEM = re.compile(r"\[Errno -?\d+\] [\w' -]+|Read timed out|timed out", re.ASCII)
 
@@ -305,7 +367,9 @@ def _checked(address: str) -> str:
             f"expected the http address of the cluster's dashboard, such as http://head:8265, got {address!r}"
         )
     if parts.username or parts.password:
-        raise UsageError(f"expected an address without credentials; {_TOKEN_HINT}")
+        raise UsageError(
+            f"expected an address without credentials; Ray's token goes into {TOKEN}, a gateway's into {HEADERS}"
+        )
     return address.rstrip("/")
 
 

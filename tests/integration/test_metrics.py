@@ -117,7 +117,7 @@ def value(watched: Watched, query: str) -> float:
 def work(head: RayHead, path: Path) -> tuple[list[str], dict[str, Any]]:
     """Run the recipe as a job: its messages, and its Summary."""
     jobs = Jobs(head.dashboard)
-    job = jobs.submit(read_recipe(path), ship="code")
+    job = jobs.submit(read_recipe(path), ship="code", note=print)
     messages: list[str] = []
 
     def ended() -> bool:
