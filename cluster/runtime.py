@@ -5,11 +5,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stillhouse.cluster.tokens import MODE, Token, kept_token, named_token, no_token, refused_token
 from stillhouse.gen.errors import Paused, UsageError
@@ -23,6 +25,7 @@ SLOW_START_S = 30.0
 _SETTINGS = b"\x04"
 """The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
 
+UNPACK_TIMEOUT_S = 30.0
 _COMMON: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
 _ANY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """A call of the GCS that takes an empty message and changes nothing."""
@@ -53,7 +56,39 @@ def connected(address: str | None) -> Iterator[None]:
                 "that are there, whichever are here, runs: stillhouse submit --address http://head:8265"
             ) from None
         stack.callback(ray.shutdown)
+        if address is not None:
+            _unpack_on_siblings()
         yield
+
+
+def _unpack_on_siblings() -> None:
+    """Have the other raylets that share our session's folder unpack the job's working_dir now, not while we import.
+
+    Two raylets of one cluster on one machine keep it at the same path, and each deletes what is there before it unpacks
+    it for the first time (Ray 2.54 to 2.60): modules would be gone for a moment under processes that load them. Each
+    unpacks it once, for its first process of the job; so each starts one before any of ours needs a module.
+    """
+    if not ray.get_runtime_context().runtime_env.get("working_dir"):
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    places = {node["NodeID"]: (node["NodeManagerHostname"], Path(node["RayletSocketName"]).parent) for node in nodes}
+    here = this_node()
+    siblings = [node for node, place in places.items() if node != here and place == places.get(here)]
+    if not siblings:
+        return
+    unpacked = Path.cwd()
+
+    def nothing() -> None:
+        """A local function, which Ray sends as it is: to import it would take a module."""
+
+    task = ray.remote(nothing)
+    on = [NodeAffinitySchedulingStrategy(node, soft=True) for node in siblings]
+    ray.wait(
+        [task.options(num_cpus=0, scheduling_strategy=each).remote() for each in on],
+        num_returns=len(on),
+        timeout=UNPACK_TIMEOUT_S,
+    )
+    os.chdir(unpacked)  # ours was deleted
 
 
 def _start_alone() -> None:

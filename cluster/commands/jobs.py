@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import click
-from pydantic import ValidationError
 
+from stillhouse.cluster.commands import following
+from stillhouse.cluster.commands.following import finish, how_on, note, plain
 from stillhouse.cluster.commands.options import (
     Given,
     clean,
@@ -19,8 +20,7 @@ from stillhouse.cluster.commands.options import (
     recipe_argument,
 )
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.inert import inert
-from stillhouse.gen.views.summary import Summary
+from stillhouse.schemas.recipe import Recipe
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from stillhouse.cluster.jobs.submit import Jobs
 
 _R = TypeVar("_R")
-
-_RESULT = '{"state":'
-"""How the last line of `run --json` begins."""
 
 _LOCAL = "http://127.0.0.1:8265"
 """Where `ray start --head` opens its dashboard."""
@@ -66,20 +63,33 @@ def submit(
 ) -> None:
     """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
-    from stillhouse.cluster.jobs.submit import Jobs
+    from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
     chosen = with_absolute_paths(read(recipe, overrides))
     jobs = Jobs(address)
     if paths := local_paths(chosen):
-        _note(f"local paths, which every node must be able to see: {', '.join(paths)}")
-    job_id = jobs.submit(chosen, ship=ship, limit=limit, note=_note)
-    _note(f"job {job_id} on {jobs.address}")
+        note(f"local paths, which every node must be able to see: {', '.join(paths)}")
+    job_id = _submitted(jobs, chosen, ship=ship, limit=limit)
     if follow:
-        _follow(jobs, job_id, as_json=as_json)
+        ended = following.follow(jobs, job_id, recipe=chosen)
+        if ship == "all" and lacks_pip(ended.job):
+            note(
+                "its node's Python has no pip (an environment made by uv has none), so nothing can be installed there; "
+                "submitting again, to run with the packages that are there, as --ship code does"
+            )
+            job_id = _submitted(jobs, chosen, ship="code", limit=limit)
+            ended = following.follow(jobs, job_id, recipe=chosen)
+        finish(ended, as_json=as_json)
     elif as_json:
         click.echo(json.dumps({"job": job_id, "address": jobs.address}))
     else:
-        _note(_how_on(jobs, job_id))
+        note(how_on(jobs, job_id))
+
+
+def _submitted(jobs: "Jobs", recipe: Recipe, *, ship: "Ship", limit: int | None) -> str:
+    job_id = jobs.submit(recipe, ship=ship, limit=limit, note=note)
+    note(f"job {job_id} on {jobs.address}")
+    return job_id
 
 
 @click.command()
@@ -118,12 +128,12 @@ def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
     """Show a job's log; DATASET is a job's id, a dataset or its recipe: then its running or newest job."""
     jobs, job = _find(given, address)
     if follow:
-        _follow(jobs, job, as_json=as_json, say=_note if as_json else click.echo)
+        finish(following.follow(jobs, job, say=note if as_json else click.echo), as_json=as_json)
     elif as_json:
         click.echo(json.dumps({"job": job, "status": jobs.details(job).status.lower(), "log": jobs.logs(job)}))
     else:
         for line in jobs.logs(job).splitlines():
-            click.echo(_shown(line))
+            click.echo(plain(line))
 
 
 @click.command()
@@ -134,12 +144,12 @@ def stop(given: Given, address: str, wait: bool) -> None:
     """Stop a job, by its id, its DATASET or RECIPE; requests in flight are finished, and `submit` resumes it."""
     jobs, job = _find(given, address)
     if jobs.details(job).status.is_terminal():
-        _note(f"job {job} has already ended")
+        note(f"job {job} has already ended")
         return
     jobs.stop(job)
-    _note(f"job {job} is asked to stop" + ("; it finishes the requests in flight" if wait else ""))
+    note(f"job {job} is asked to stop" + ("; it finishes the requests in flight" if wait else ""))
     if wait:
-        _note(f"job {job}: {jobs.wait(job).status.lower()}; the same submit resumes it")
+        note(f"job {job}: {jobs.wait(job).status.lower()}; the same submit resumes it")
 
 
 def _find(given: Given, address: str) -> tuple["Jobs", str]:
@@ -156,55 +166,10 @@ def _id_of(job: "JobDetails") -> str:
     return str(job.submission_id)
 
 
-def _note(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _follow(jobs: "Jobs", job_id: str, *, as_json: bool, say: Callable[[str], None] = _note) -> None:
-    """Show the job until it ends, print what it left, and exit as it did; `say` is given its log."""
-    from stillhouse.cluster.jobs.submit import check_ended, exit_code_of
-
-    results: list[str] = []
-
-    def take(line: str) -> None:
-        if line.startswith(_RESULT):
-            results.append(line)
-        else:
-            say(_shown(line))
-
-    try:
-        job = jobs.follow(job_id, say=take, note=_note)
-    except KeyboardInterrupt:
-        _note(f"no longer following; the job continues. {_how_on(jobs, job_id)}")
-        sys.exit(130)
-    if results:
-        _print_result(results[-1], as_json=as_json)
-    check_ended(job)
-    sys.exit(exit_code_of(job))
-
-
-def _print_result(line: str, *, as_json: bool) -> None:
-    try:
-        summary = Summary.model_validate_json(line)
-    except ValidationError:  # of another version: said as it is
-        click.echo(_shown(line))
-    else:
-        click.echo(summary.as_line() if as_json else summary.as_text())
-
-
 def note_job(dataset: str, address: str) -> None:
     """Report which job of the cluster is working on the dataset."""
     from stillhouse.cluster.jobs.submit import Jobs
 
     jobs = Jobs(address)
     job = jobs.running(dataset)
-    _note(f"job {job.submission_id}: {job.status.lower()}" if job else f"no job on {jobs.address} is working on it")
-
-
-def _how_on(jobs: "Jobs", job_id: str) -> str:
-    where = f"{job_id} --address {jobs.address}"
-    return f"Its log: stillhouse logs {where}; to stop it: stillhouse stop {where}"
-
-
-def _shown(line: str) -> str:
-    return inert(click.unstyle(line).expandtabs().rstrip())
+    note(f"job {job.submission_id}: {job.status.lower()}" if job else f"no job on {jobs.address} is working on it")

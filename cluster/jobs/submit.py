@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
 """By method, to wait for a reply: a GET asks for what is known, a PUT brings a package."""
 POLL_S = 0.5
+LOOK_S = 1.0
 WORD_AFTER_S = 10.0
 """A job that has not started by then gets a word about it."""
 AGENT_WAIT_S = 30.0
@@ -195,30 +196,45 @@ class Jobs:
         with self._plainly():
             return str(self._client.get_job_logs(job_id))
 
-    def follow(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
+    def follow(
+        self,
+        job_id: str,
+        *,
+        say: Callable[[str], None],
+        note: Callable[[str], None],
+        look: Callable[[JobDetails], None] | None = None,
+    ) -> JobDetails:
         """Say every line of the job's log as it comes, until the job has ended; returns the job.
 
-        `note` is given what is to be known besides: what a job that does not start waits for.
+        `note` is given what is to be known besides: what a job that does not start waits for. `look` is given the job
+        about once a second.
 
         Raises:
             Paused: the cluster was lost meanwhile.
         """
         try:
-            return self._followed(job_id, say=say, note=note)
+            return self._followed(job_id, say=say, note=note, look=look)
         except UsageError as error:
             raise Paused(
                 f"lost the cluster while following job {job_id} ({error}); it may still run: stillhouse logs {job_id} "
                 f"--address {self.address}. If it does not, the same submit resumes it"
             ) from None
 
-    def _followed(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
+    def _followed(
+        self,
+        job_id: str,
+        *,
+        say: Callable[[str], None],
+        note: Callable[[str], None],
+        look: Callable[[JobDetails], None] | None,
+    ) -> JobDetails:
         self._wait_for_start(job_id, note=note)
         lines = _Lines(say)
         broken = 0
         while True:
             try:
                 with self._plainly():
-                    asyncio.run(self._tail(job_id, lines))
+                    asyncio.run(self._tail(job_id, lines, look))
                 break
             except UsageError:
                 broken += 1
@@ -229,12 +245,22 @@ class Jobs:
         lines.end()
         return self.wait(job_id)
 
-    async def _tail(self, job_id: str, lines: "_Lines") -> None:
+    async def _tail(self, job_id: str, lines: "_Lines", look: Callable[[JobDetails], None] | None) -> None:
+        looking = asyncio.create_task(self._keep_looking(job_id, look)) if look else None
         try:
             async for part in self._client.tail_job_logs(job_id):
                 lines.add(part)
         except Exception as error:  # noqa: BLE001 - aiohttp's and Ray's have no base in common
             raise ConnectionError(f"the log broke off: {_first_line(error)}") from None
+        finally:
+            if looking is not None:
+                looking.cancel()
+
+    async def _keep_looking(self, job_id: str, look: Callable[[JobDetails], None]) -> None:
+        while True:
+            with suppress(UsageError):  # whether the cluster is lost, the log tells
+                look(await asyncio.to_thread(self.details, job_id))
+            await asyncio.sleep(LOOK_S)
 
     def _wait_for_start(self, job_id: str, *, note: Callable[[str], None]) -> None:
         started, said = time.monotonic(), False
@@ -337,16 +363,33 @@ def exit_code_of(job: JobDetails) -> int:
     return job.driver_exit_code if job.driver_exit_code in (0, 1, 2, 3) else 1
 
 
+_NOT_THERE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'", re.ASCII)
+
+
+def lacks_pip(job: JobDetails) -> bool:
+    """True for a job whose node could not install anything, for want of pip."""
+    return _failed_to_install(job) and "No module named pip" in (job.message or "")
+
+
+def _failed_to_install(job: JobDetails) -> bool:
+    return job.status == JobStatus.FAILED and (job.message or "").lstrip().startswith("runtime_env setup failed")
+
+
 def check_ended(job: JobDetails) -> None:
     """Say why a job that never came to run, or was killed, has no result.
 
     Raises:
         StillhouseError: it is such a job.
     """
+    lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
+    if job.driver_exit_code == 1 and lines and (missing := _NOT_THERE.fullmatch(lines[-1])):
+        raise StillhouseError(
+            f"job {job.submission_id}: the head's Python has no {missing[1]}; expected what Stillhouse needs on every "
+            "node: install Stillhouse there, or have pip there and submit with --ship all"
+        )
     if job.status != JobStatus.FAILED or job.driver_exit_code in (1, 2, 3):
         return
-    lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
-    if lines and lines[0].startswith("runtime_env setup failed"):
+    if _failed_to_install(job):
         raise StillhouseError(
             f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; expected "
             "pip there and an index of packages. Where the nodes' Python has the packages, submit with --ship code; "

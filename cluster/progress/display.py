@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -67,6 +68,18 @@ def _joined(figures: dict[str, str]) -> str:
     return "; ".join(f"{name} {value}" for name, value in figures.items())
 
 
+class Shown(BaseModel):
+    """What a person is shown of one moment; a job sends it to whoever follows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    figures: Figures
+    answered: int
+    """Samples that need not be asked any more."""
+    total: int
+    """Samples known so far."""
+
+
 class Progress:
     """Turns stats into words."""
 
@@ -74,6 +87,11 @@ class Progress:
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
         self._priced = any(t.price is not None for t in recipe.teachers)
+
+    def shown(self, stats: QueueStats) -> Shown:
+        """All that a display shows."""
+        answered, total = self.answered(stats)
+        return Shown(figures=self.figures(stats), answered=answered, total=total)
 
     def figures(self, stats: QueueStats) -> Figures:
         """How far the dataset is, and what this run did."""
@@ -144,6 +162,11 @@ class Lines:
             self.note(figures.as_line())
 
 
+def is_progress(line: str) -> bool:
+    """True for a line that `Lines` makes of figures."""
+    return line.startswith("dataset: ") and "; this call: " in line
+
+
 class Screen:
     """A live table; a context manager."""
 
@@ -168,13 +191,16 @@ class Screen:
 
     def update(self, stats: QueueStats) -> None:
         """Redraw."""
-        figures = self._progress.figures(stats)
-        answered, total = self._progress.answered(stats)
+        self.show(self._progress.shown(stats))
+
+    def show(self, shown: Shown) -> None:
+        """Redraw."""
+        answered, total = shown.answered, shown.total
         bar = Table.grid(padding=(0, 1))
         share = f"{answered / total:.0%}" if total else ""
         bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
         gone = {"time gone": _duration(time.monotonic() - self._started)}
-        tables = _table("dataset", figures.dataset), _table("this call", figures.call | gone)
+        tables = _table("dataset", shown.figures.dataset), _table("this call", shown.figures.call | gone)
         self._live.update(Group(Text(self._title, style="bold"), bar, *tables))
 
 

@@ -1,23 +1,27 @@
-"""The message of a Ray job, as its page on the dashboard and `ray job status` show it.
+"""The message of a Ray job, as its page on the dashboard and `ray job status` show it, and its progress for followers.
 
-Ray has no call for it. The job's supervisor keeps it in the cluster's key-value store, in one value with the job's
-status, which it writes before the entrypoint starts and after that has ended. In between, and only while the status
-there is RUNNING, we put our words in. Where Ray keeps it elsewhere, the job goes without.
+Ray has no call for either. The job's supervisor keeps both the message and the metadata in the cluster's key-value
+store, in one value with the job's status, which it writes before the entrypoint starts and after that has ended. In
+between, and only while the status there is RUNNING, we put ours in. Where Ray keeps it elsewhere, the job goes without.
 """
 
 import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 
+from pydantic import ValidationError
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from stillhouse.cluster.progress.display import Figures, Progress
+from stillhouse.cluster.progress.display import Figures, Progress, Shown
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.schemas.recipe import Recipe
 
-EVERY_S = 5.0
+EVERY_S = 2.0
+PROGRESS_KEY = "stillhouse_progress"
+"""The metadata that holds what followers are shown."""
 _TOLD = ("asked again", "records", "requests", "time left")
 """Of this call."""
 
@@ -43,18 +47,29 @@ class JobMessage:
         """Take in how far it is."""
         if self._job is None:
             return
-        figures = self._progress.figures(stats)
+        shown = self._progress.shown(stats)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY_S
-            call = {name: figures.call[name] for name in _TOLD if name in figures.call}
-            put(self._job, Figures(figures.dataset, call).as_line())
+            put(self._job, shown)
 
 
-def put(job: str, message: str) -> None:
-    """Make it the job's message, if the job runs and the head can be reached."""
+def put(job: str, shown: Shown) -> None:
+    """Make it the job's message and progress, if the job runs and the head can be reached."""
+    figures = shown.figures
+    call = {name: figures.call[name] for name in _TOLD if name in figures.call}
+    message = Figures(figures.dataset, call).as_line()
     key = f"_ray_internal_job_info_{job}"
     with contextlib.suppress(RayError):
         stored = _internal_kv_get(key, namespace="job")
         info = json.loads(stored) if stored else {}
         if info.get("status") == "RUNNING":
-            _internal_kv_put(key, json.dumps(info | {"message": message}), namespace="job")
+            metadata = (info.get("metadata") or {}) | {PROGRESS_KEY: shown.model_dump_json()}
+            _internal_kv_put(key, json.dumps(info | {"message": message, "metadata": metadata}), namespace="job")
+
+
+def progress_of(metadata: Mapping[str, str] | None) -> Shown | None:
+    """What the job with this metadata last said; None before it said anything, or where it is another version's."""
+    try:
+        return Shown.model_validate_json((metadata or {}).get(PROGRESS_KEY, ""))
+    except ValidationError:
+        return None
