@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,8 @@ _SETTINGS = b"\x04"
 """The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
 
 UNPACK_TIMEOUT_S = 30.0
+MIN_FREE_BYTES = 16 * 2**20
+"""For a Ray that is started here: its logs, more than ten times what a short run writes."""
 _COMMON: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
 _ANY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """A call of the GCS that takes an empty message and changes nothing."""
@@ -50,7 +53,7 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.init(address=address, **_COMMON)
         except (RayError, RuntimeError, ValueError, OSError) as error:
             if address is None:
-                raise UsageError(f"Ray can't be started here: {_words(error)}") from None
+                raise _not_started(error) from None
             raise UsageError(
                 f"the Ray cluster at {address} can't be joined: {_words(error)}; with the versions of Python and Ray "
                 "that are there, whichever are here, runs: stillhouse submit --address http://head:8265"
@@ -91,7 +94,42 @@ def _unpack_on_siblings() -> None:
     os.chdir(unpacked)  # ours was deleted
 
 
+def _not_started(error: Exception) -> UsageError:
+    """With what to do where it is about the folder that Ray keeps its files in."""
+    words = f"Ray can't be started here: {_words(error)}"
+    if "AF_UNIX path length" in words:
+        return UsageError(f"{words}; set RAY_TMPDIR to a folder with a short path, such as /tmp")
+    if isinstance(error, OSError):
+        return UsageError(
+            f"{words}; Ray keeps its files in {_ray_folder()}: set RAY_TMPDIR to a folder of yours, with a short path"
+        )
+    return UsageError(words)
+
+
+def _ray_folder() -> Path:
+    """Where a Ray that is started here keeps its files."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")  # noqa: S108 - Ray's choice
+
+
+def _check_room() -> None:
+    """Ray itself starts on a full disk, and its processes then die without a word.
+
+    Raises:
+        UsageError: the disk is full.
+    """
+    folder = _ray_folder()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    disk = shutil.disk_usage(there)
+    if disk.total and disk.free < MIN_FREE_BYTES:
+        raise UsageError(
+            f"Ray can't be started here: the disk of {folder}, where it keeps its files, is full "
+            f"({disk.free / 2**20:.1f} MiB free); expected {MIN_FREE_BYTES / 2**20:.0f} MiB: free some, or set RAY_TMPDIR "
+            "to a folder on another disk, with a short path"
+        )
+
+
 def _start_alone() -> None:
+    _check_room()
     with _alone():
         _start(
             address="local",

@@ -389,6 +389,11 @@ def check_ended(job: JobDetails) -> None:
         )
     if job.status != JobStatus.FAILED or job.driver_exit_code in (1, 2, 3):
         return
+    if _failed_to_install(job) and "No space left on device" in (job.message or ""):
+        raise StillhouseError(
+            f"job {job.submission_id}: the disk of its node's session folder is full ({inert(lines[-1])}); free some, "
+            "or start Ray there with --temp-dir (or RAY_TMPDIR) on another disk"
+        )
     if _failed_to_install(job):
         raise StillhouseError(
             f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; expected "
