@@ -123,7 +123,7 @@ def _check_room() -> None:
     if disk.total and disk.free < MIN_FREE_BYTES:
         raise UsageError(
             f"Ray can't be started here: the disk of {folder}, where it keeps its files, is full "
-            f"({disk.free / 2**20:.1f} MiB free); expected {MIN_FREE_BYTES / 2**20:.0f} MiB: free some, or set RAY_TMPDIR "
+            f"({disk.free / 2**20:.1f} MiB free); expected {MIN_FREE_BYTES / 2**20:.0f}: free some, or set RAY_TMPDIR "
             "to a folder on another disk, with a short path"
         )
 

@@ -40,10 +40,14 @@ class RayHead:
         """The folder of its session's logs."""
         return self.folder / "session_latest" / "logs"
 
+    def working_dirs(self) -> list[Path]:
+        """Where each working_dir that was shipped to it is unpacked."""
+        folders = self.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+        return [folder for folder in folders if folder.is_dir()]
+
     def shipped(self) -> list[set[str]]:
         """The files of each working_dir that was shipped to it, as relative paths."""
-        folders = self.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
-        return [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in folders if f.is_dir()]
+        return [{str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()} for f in self.working_dirs()]
 
 
 class NotUp(AssertionError):
@@ -106,6 +110,30 @@ def _ray_head(*, cpus: int, token: str | None) -> Iterator[RayHead]:
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextmanager
+def second_raylet(head: RayHead, *, cpus: int, late_s: int = 0) -> Iterator[None]:
+    """A second node of the head's cluster on this machine, in the same session folder.
+
+    It waits `late_s` before it unpacks what a job ships.
+    """
+    env = head.env | {"RAY_RUNTIME_ENV_SLEEP_FOR_TESTING_S": str(late_s) if late_s else ""}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={head.gcs}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"]
+    log = head.folder.parent / "second.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=env, cwd=head.folder.parent, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        sockets = head.logs.parent / "sockets"
+        wait_until(lambda: len([*sockets.glob("raylet*")]) == 2, what="a second raylet", within_s=START_TIMEOUT_S)
+        wait_until(lambda: "Ray runtime started" in log.read_text(), what="it has joined", within_s=START_TIMEOUT_S)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def wait_until(holds: Callable[[], bool], *, what: str, within_s: float) -> None:

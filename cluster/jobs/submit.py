@@ -70,7 +70,8 @@ class _Client(JobSubmissionClient):
         try:
             reply = super()._do_request(method, endpoint, timeout=timeout_s, allow_redirects=False, **options)
         except AuthenticationError as error:
-            raise self._opens.refused(self._address, str(error)) from None
+            body = str(error).partition(": ")[2].rpartition("\n\n")[0]  # Ray's own words stand before and after it
+            raise self._opens.refused(self._address, body) from None
         self._opens.check(self._address, status=reply.status_code, headers=reply.headers, body=reply.text)
         return reply
 

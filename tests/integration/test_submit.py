@@ -1,24 +1,24 @@
 """A run as a Ray job on a real cluster with a token: submitted, followed, stopped, gone on with, refused."""
 
-import http.client
 import json
+import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from builders import questions, write_source
+from dashboard_proxy import Reply, Request, dashboard_proxy
 from installs import ROOT, make_hostile
-from ray_head import TOKEN, RayHead, ray_head, wait_until
+from ray_head import TOKEN, RayHead, ray_head, second_raylet, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -174,52 +174,103 @@ def test_of_two_hand_ins_at_once_one_is_taken(head: RayHead, tmp_path: Path) -> 
     assert again != job
 
 
-@contextmanager
-def mute_once(dashboard: str) -> Iterator[tuple[str, list[str]]]:
-    """The address of a proxy that passes on the first hand-in and then breaks off; what was handed in through it."""
-    seen: list[str] = []
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            upstream = http.client.HTTPConnection(dashboard.removeprefix("http://"), timeout=60)
-            upstream.request(self.command, self.path, body, {**self.headers, "Connection": "close"})
-            reply = upstream.getresponse()
-            said = reply.read()
-            if (self.command, self.path) == ("POST", "/api/jobs/"):
-                seen.append(json.loads(body)["submission_id"])
-                if len(seen) == 1:
-                    return
-            self.send_response(reply.status)
-            self.send_header("Content-Type", reply.headers["Content-Type"])
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def do_PUT(self) -> None:
-            self.do_GET()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", seen
-        server.shutdown()
+def hands_in(request: Request) -> bool:
+    """True for the request that submits a job."""
+    return (request.method, request.path) == ("POST", "/api/jobs/")
 
 
 def test_a_hand_in_whose_reply_got_lost_is_found(head: RayHead, tmp_path: Path) -> None:
     """The cluster took it and broke off: it is asked again, under the same id, and there is one job."""
     recipe = write_recipe(tmp_path)
-    with mute_once(head.dashboard) as (proxy, seen):
+    seen: list[str] = []
+
+    def mute_once(request: Request, forward: Callable[[], Reply]) -> Reply | None:
+        reply = forward()
+        if hands_in(request):
+            seen.append(json.loads(request.body)["submission_id"])
+        return None if hands_in(request) and len(seen) == 1 else reply
+
+    with dashboard_proxy(head.dashboard, mute_once) as proxy:
         args = ("submit", recipe, "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow", "--json")
         job = json.loads(stillhouse(*args, "--address", proxy, env=head.env, code=0).stdout)["job"]
     assert set(seen) == {job}
     assert len(seen) >= 2
     stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
+
+
+def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -> None:
+    """As one is right after `ray start`: with a word about it, and under the same id."""
+    recipe = write_recipe(tmp_path)
+    seen: list[str] = []
+
+    def late(request: Request, forward: Callable[[], Reply]) -> Reply:
+        if hands_in(request):
+            seen.append(json.loads(request.body)["submission_id"])
+            if len(seen) < 3:
+                return Reply(500, b"No available agent to submit job, please try again later.")
+        return forward()
+
+    with dashboard_proxy(head.dashboard, late) as proxy:
+        args = ("submit", recipe, "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow", "--json")
+        done = stillhouse(*args, "--address", proxy, env=head.env, code=0)
+    assert done.stderr.count("the head can't start jobs yet") == 1
+    job = json.loads(done.stdout)["job"]
+    assert seen == [job] * 3
+    stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
+
+
+def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) -> None:
+    """By every command; it and the dashboard each get what they ask for."""
+    recipe = write_recipe(tmp_path, rows=3)
+
+    def gate(request: Request, forward: Callable[[], Reply]) -> Reply:
+        if request.headers.get("X-Made-Up-Auth") == "opens":
+            return forward()
+        return Reply(200, b"<html><title>Sign in</title></html>", {"Content-Type": "text/html"})
+
+    opens = head.env | {"RAY_JOB_HEADERS": json.dumps({"X-Made-Up-Auth": "opens"})}
+    with dashboard_proxy(head.dashboard, gate) as proxy:
+        where = ("--address", proxy)
+        shut = stillhouse("submit", recipe, "--ship", "code", *where, env=head.env, code=2)
+        assert "RAY_JOB_HEADERS" in shut.stderr
+        submit = ("submit", recipe, "--ship", "code", "--no-follow", "--json", *where)
+        job = json.loads(stillhouse(*submit, env=opens, code=0).stdout)["job"]
+        stillhouse("stop", job, *where, env=opens, code=0)
+        assert "ended" in stillhouse("stop", tmp_path / "out", *where, env=opens, code=0).stderr
+        assert job in stillhouse("logs", job, "--no-follow", *where, "--json", env=opens, code=0).stdout
+        doctor = stillhouse("doctor", *where, env=opens, code=0)
+        assert "takes jobs" in doctor.stdout
+
+
+def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path) -> None:
+    """The same table as `run` has, from the job's own figures, in place of its lines; and the same end."""
+    recipe = write_recipe(tmp_path, rows=300, latency_s=0.15)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "submit", str(recipe), "--ship", "code"]
+    command += ["--address", head.dashboard]
+    env = head.env | {"TERM": "xterm-256color", "COLUMNS": "200"}
+    with subprocess.Popen(command, env=env, stderr=theirs, stdout=subprocess.PIPE, text=True) as child:
+        os.close(theirs)
+        shown = b"".join(iter(lambda: read(ours), b"")).decode(errors="replace")
+        assert child.stdout is not None
+        result = child.stdout.read()
+    os.close(ours)
+    assert child.returncode == 0, shown
+    assert f"stillhouse · submitted → {tmp_path}/out" in shown
+    assert "of 300 answered" in shown
+    assert "time gone" in shown
+    assert "Running entrypoint" in shown
+    assert shown.count("prompts 0+") <= 1  # a line before the first figures came, and none after
+    assert "; shards" not in shown.partition("time gone")[2]
+    assert result.splitlines()[0] == f"done: {tmp_path}/out"
+
+
+def read(fd: int) -> bytes:
+    """What a terminal is sent; nothing once the other side is closed."""
+    try:
+        return os.read(fd, 65536)
+    except OSError:
+        return b""
 
 
 def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
@@ -290,7 +341,7 @@ def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:
     submit = stillhouse("submit", write_recipe(tmp_path), "--address", head.dashboard, env=wrong, code=2)
     assert "RAY_AUTH_TOKEN" in submit.stderr
     run = stillhouse("run", tmp_path / "recipe.yaml", "--address", head.gcs, env=wrong, code=2)
-    assert "can't be joined" in run.stderr
+    assert "token refused" in run.stderr
     assert TOKEN[::-1] not in submit.stderr + run.stderr
 
 
@@ -299,6 +350,20 @@ def test_a_token_is_enough(head: RayHead, tmp_path: Path) -> None:
     env = {name: value for name, value in head.env.items() if name != "RAY_AUTH_MODE"}
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
     assert "knows no job" in done.stderr
+
+
+def test_the_token_that_ray_keeps_is_enough(head: RayHead, tmp_path: Path) -> None:
+    """In the user's home, as a first local run leaves it there; to join by the GCS, too."""
+    env = {name: value for name, value in head.env.items() if not name.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
+    none = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
+    assert "no token given" in none.stderr
+    none = stillhouse("run", write_recipe(tmp_path, rows=3), "--address", head.gcs, env=env, code=2)
+    assert "no token given" in none.stderr
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
+    done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
+    assert "knows no job" in done.stderr
+    assert f"joined at {head.gcs}" in stillhouse("doctor", "--address", head.gcs, env=env, code=0).stdout
 
 
 def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
@@ -338,3 +403,21 @@ def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
     """Neither an id nor a dataset with a job."""
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=head.env, code=2)
     assert "knows no job" in done.stderr
+
+
+def test_two_raylets_share_a_sessions_folder(head: RayHead, tmp_path: Path) -> None:
+    """The second deletes the job's folder and unpacks it anew; no process of ours is started before it has."""
+    recipe = write_recipe(tmp_path, rows=20)
+    before = {*head.working_dirs()}
+    with second_raylet(head, cpus=2, late_s=4):
+        command = [sys.executable, "-m", "stillhouse.cluster.cli", "submit", str(recipe), "--ship", "code"]
+        command += ["-o", "run.workers=3", "--address", head.dashboard]
+        with subprocess.Popen(command, env=head.env, stderr=subprocess.PIPE, text=True) as following:
+            assert following.stderr is not None
+            lines = iter(following.stderr)
+            assert any("starting workers" in line for line in lines)
+            started_at = time.time()
+            rest = "".join(lines)
+        assert following.returncode == 0, rest
+        (folder,) = {*head.working_dirs()} - before
+        assert folder.stat().st_mtime < started_at
