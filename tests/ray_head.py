@@ -55,7 +55,7 @@ class NotUp(AssertionError):
 
 
 @contextmanager
-def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead]:
+def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path(sys.executable)) -> Iterator[RayHead]:
     """Start one in a short folder of its own (sockets' paths are), and kill all of it at the end.
 
     Its dashboard takes jobs from whoever has the token, or from anybody where there is none. One that does not come up
@@ -63,15 +63,15 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN) -> Iterator[RayHead
     """
     with ExitStack() as stack:
         try:
-            head = stack.enter_context(_ray_head(cpus=cpus, token=token))
+            head = stack.enter_context(_ray_head(cpus=cpus, token=token, python=python))
         except NotUp as error:
             print(f"a second try: {error}", file=sys.stderr)
-            head = stack.enter_context(_ray_head(cpus=cpus, token=token))
+            head = stack.enter_context(_ray_head(cpus=cpus, token=token, python=python))
         yield head
 
 
 @contextmanager
-def _ray_head(*, cpus: int, token: str | None) -> Iterator[RayHead]:
+def _ray_head(*, cpus: int, token: str | None, python: Path) -> Iterator[RayHead]:
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
     with (
@@ -80,7 +80,7 @@ def _ray_head(*, cpus: int, token: str | None) -> Iterator[RayHead]:
     ):
         ports = dict(zip(names, reserved, strict=True))
         env = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": folder,
             "RAY_AUTH_MODE": "token" if token else "disabled",
             "RAY_metrics_report_interval_ms": "1000",
@@ -91,7 +91,7 @@ def _ray_head(*, cpus: int, token: str | None) -> Iterator[RayHead]:
             env["RAY_AUTH_TOKEN"] = token
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             env.pop(name, None)
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
+        command = [str(python), "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--temp-dir={folder}/r"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--num-cpus={cpus}"]
         command += ["--object-store-memory=100000000", *(f"--{name}={port}" for name, port in ports.items())]
         log = Path(folder, "head.log")

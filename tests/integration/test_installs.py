@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from installs import LOCK, build_wheel, install, make_environment, make_hostile
+from ray_head import ray_head, wait_until
 
 
 def run_quickstart(stillhouse: Path, *, cwd: Path) -> None:
@@ -23,11 +24,49 @@ def test_an_editable_install_runs_in_a_hostile_folder(tmp_path: Path) -> None:
     run_quickstart(Path(sys.executable).with_name("stillhouse"), cwd=make_hostile(tmp_path, "queue.py"))
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The console command in an environment that holds nothing but the wheel from the sdist, and what it needs."""
+    folder = tmp_path_factory.mktemp("installed")
+    python = make_environment(folder / "environment")
+    done = install(python, build_wheel(folder / "dist"), "--constraint", LOCK)
+    assert done.returncode == 0, done.stderr
+    return python.with_name("stillhouse")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_wheel_runs_in_a_hostile_folder(tmp_path: Path) -> None:
-    """In an environment that holds nothing but the wheel from the sdist, and what it needs."""
-    python = make_environment(tmp_path / "environment")
-    done = install(python, build_wheel(tmp_path / "dist"), "--constraint", LOCK)
-    assert done.returncode == 0, done.stderr
-    run_quickstart(python.with_name("stillhouse"), cwd=make_hostile(tmp_path / "hostile", "queue.py"))
+def test_a_wheel_runs_in_a_hostile_folder(installed: Path, tmp_path: Path) -> None:
+    """Whatever is called as our folders are."""
+    run_quickstart(installed, cwd=make_hostile(tmp_path, "queue.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_wheel_is_submitted_without_pip(installed: Path, tmp_path: Path) -> None:
+    """To a head in its own environment, as uv makes them; stopped and submitted again, it is done and sound."""
+    python = installed.with_name("python")
+    if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        pytest.skip("this environment was made without uv, so it has pip")
+    with ray_head(python=python, token=None) as head:
+
+        def stillhouse(*args: object) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [installed, *map(str, args)], cwd=tmp_path, env=head.env, capture_output=True, text=True, timeout=240
+            )
+
+        submit = ["submit", "quickstart", "--json", "-o", "dataset.path=ds", "--address", head.dashboard]
+        slow = ["-o", "teachers.0.simulator.latency_s=2", "-o", "teachers.0.limits.in_flight=8"]
+        with subprocess.Popen([installed, *submit, *slow], cwd=tmp_path, env=head.env, stderr=subprocess.PIPE) as first:
+            journals = tmp_path / "ds" / "_stillhouse" / "journal"
+            wait_until(lambda: any(journals.glob("*/*.journal")), what="it asks", within_s=200)
+            stopped = stillhouse("stop", "ds", "--address", head.dashboard)
+            assert stopped.returncode == 0, stopped.stderr
+            said = first.communicate()[1].decode()
+        assert first.returncode == 3, said
+        assert "has no pip" in said
+        again = stillhouse(*submit)
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["records"] == 594 * 2
+    verified = stillhouse("verify", "ds")
+    assert verified.returncode == 0, verified.stdout

@@ -405,6 +405,7 @@ def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
     assert "knows no job" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_raylets_share_a_sessions_folder(head: RayHead, tmp_path: Path) -> None:
     """The second deletes the job's folder and unpacks it anew; no process of ours is started before it has."""
     recipe = write_recipe(tmp_path, rows=20)
