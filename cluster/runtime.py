@@ -49,7 +49,7 @@ def connected(address: str | None) -> Iterator[None]:
                 _start_alone()
             else:
                 check_reachable(address)
-                stack.enter_context(_token_agreed(address))
+                stack.enter_context(token_agreed(address))
                 ray.init(address=address, **_COMMON)
         except (RayError, RuntimeError, ValueError, OSError) as error:
             if address is None:
@@ -225,7 +225,7 @@ def check_reachable(address: str) -> None:
 
 
 @contextmanager
-def _token_agreed(address: str) -> Iterator[None]:
+def token_agreed(address: str) -> Iterator[None]:
     """Have Ray send a token where the cluster asks for one, and only there.
 
     Ray itself goes by what it finds on this machine: without RAY_AUTH_MODE it sends the token in the user's home to a
@@ -269,13 +269,12 @@ def _refuses(gcs: str, token: Token | None) -> bool | None:
 
 
 def _set_mode(mode: str | None) -> None:
-    """For this process; Ray reads it when it is imported, and again when told to."""
-    if mode is None:
-        os.environ.pop(MODE, None)
-    else:
-        os.environ[MODE] = mode
+    """For this process; Ray reads it when it is imported, and again when told to. None: not set, and no token."""
+    os.environ[MODE] = mode or "disabled"
     raylet: Any = ray._raylet
     raylet.Config.initialize("")
+    if mode is None:
+        del os.environ[MODE]
 
 
 def _words(error: Exception) -> str:

@@ -67,6 +67,7 @@ class _Client(JobSubmissionClient):
     @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         timeout_s = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60))
+        self._headers = self._opens.headers  # and no token that Ray found by itself
         try:
             reply = super()._do_request(method, endpoint, timeout=timeout_s, allow_redirects=False, **options)
         except AuthenticationError as error:

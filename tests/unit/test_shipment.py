@@ -1,6 +1,7 @@
 """What a submitted run takes along, and above all what not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ from builders import recipe_of
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from stillhouse.cluster.jobs.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
-from stillhouse.cluster.jobs.submit import check_ended
+from stillhouse.cluster.jobs.submit import check_ended, lacks_pip
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.schemas.recipe_file import read_recipe
 
@@ -95,10 +96,35 @@ def read_text_recipe(text: str) -> dict[str, object]:
     return load_recipe(text, origin="rayjob.yaml").model_dump(mode="json")
 
 
+def failed(message: str, **known: Any) -> JobDetails:
+    """A job that ended so."""
+    known |= {"type": JobType.SUBMISSION, "submission_id": "raysubmit_x", "entrypoint": "python"}
+    return JobDetails(status=JobStatus.FAILED, message=message, **known)
+
+
+SETUP = "runtime_env setup failed: Failed to set up runtime environment.\nTraceback:\n"
+
+
 def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
     """Ray's many lines become the last one, with the two ways around it."""
-    message = "runtime_env setup failed: Failed to set up runtime environment.\nTraceback:\n  No module named pip\n\n"
-    known = {"type": JobType.SUBMISSION, "submission_id": "raysubmit_x", "entrypoint": "python"}
-    job = JobDetails(status=JobStatus.FAILED, message=message, **known)
+    job = failed(f"{SETUP}  /x/python: No module named pip\n\n")
     with pytest.raises(StillhouseError, match=r"No module named pip; expected pip .* --ship code; .* --ship recipe"):
         check_ended(job)
+    assert lacks_pip(job)
+    assert not lacks_pip(failed(f"{SETUP}  ERROR: No matching distribution found for httpx\n"))
+
+
+def test_a_node_whose_disk_is_full_is_told_where_to_go() -> None:
+    """No other way of shipping would help."""
+    with pytest.raises(
+        StillhouseError, match=r"disk .* is full \(OSError: .*\); free some, or start Ray .* --temp-dir"
+    ):
+        check_ended(failed(f"{SETUP}OSError: [Errno 28] No space left on device: '/tmp/ray/session_x'"))
+
+
+def test_a_head_that_lacks_our_packages_is_told() -> None:
+    """Of a job that began and could not import; any other that fails says its own reason."""
+    log = "Job entrypoint command failed with exit code 1, last available logs:\nTraceback (most recent call last):\n"
+    with pytest.raises(StillhouseError, match="the head's Python has no httpx; expected what Stillhouse needs"):
+        check_ended(failed(f"{log}ModuleNotFoundError: No module named 'httpx'\n", driver_exit_code=1))
+    check_ended(failed(f"{log}stillhouse: the source is empty\n", driver_exit_code=1))
