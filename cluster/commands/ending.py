@@ -24,6 +24,10 @@ class Ending:
     recipe: Recipe
     typed: Sequence[str] | None = None
     """The recipe and its overrides, as words of a command; None where only a dataset was given."""
+    again: Sequence[str] = ("run",)
+    """The command that was typed, without these."""
+    patience_s: float = 60.0
+    """How long an absent store is waited for."""
 
     def done(self, summary: Summary) -> str:
         """After a run that came to its end."""
@@ -41,7 +45,7 @@ class Ending:
 
     def _answer(self) -> str | None:
         with suppress(StillhouseError):  # what is wrong with a shard is for `verify` to say
-            return glimpse(DatasetReader(open_dataset(self.recipe)))
+            return glimpse(DatasetReader(open_dataset(self.recipe, patience_s=self.patience_s)))
         return None
 
     def _after(self, summary: Summary) -> Iterator[Step]:
@@ -51,7 +55,7 @@ class Ending:
             yield f"stillhouse retry {self._dataset}", "asks the failures again"
         if summary.pilot and self.typed is not None:
             yield self._with_recipe("plan"), "what the rest would take"
-            yield self._with_recipe("run"), "asks the rest"
+            yield self._with_recipe(*self.again), "asks the rest"
         if summary.records:
             yield self._reading, "in Python: the records"
 
@@ -71,7 +75,7 @@ class Ending:
 
     def _exists(self) -> bool:
         with suppress(StillhouseError):
-            return read_binding(open_dataset(self.recipe)) is not None
+            return read_binding(open_dataset(self.recipe, patience_s=self.patience_s)) is not None
         return False
 
     @property
@@ -92,8 +96,8 @@ class Ending:
             return f"ray.data.read_parquet({f'{path}/data'!r})"
         return f"datasets.load_dataset({path!r})"
 
-    def _with_recipe(self, command: str) -> str:
-        return shlex.join(["stillhouse", command, *(self.typed or ())])
+    def _with_recipe(self, *command: str) -> str:
+        return shlex.join(["stillhouse", *command, *(self.typed or ())])
 
 
 def _text(answer: str | None, steps: Iterator[Step]) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import ValidationError
 
+from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.progress.display import Screen, is_progress
+from stillhouse.gen.errors import Paused, StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
@@ -80,27 +82,38 @@ def follow(jobs: "Jobs", job_id: str, *, recipe: Recipe | None = None, say: Call
     return Ended(job, results[-1] if results else None)
 
 
-def finish(ended: Ended, *, as_json: bool) -> None:
-    """Print the job's result, and exit as it did.
+def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None:
+    """Print the job's result and the ending, and exit as the job did.
 
     Raises:
-        StillhouseError: it has none.
+        StillhouseError: it never ran, or was killed.
     """
     from stillhouse.cluster.jobs.submit import check_ended, exit_code_of
 
-    if ended.result is not None:
-        _print_result(ended.result, as_json=as_json)
-    check_ended(ended.job)
-    sys.exit(exit_code_of(ended.job))
-
-
-def _print_result(line: str, *, as_json: bool) -> None:
-    try:
-        summary = Summary.model_validate_json(line)
-    except ValidationError:  # of another version: said as it is
-        click.echo(plain(line))
-    else:
+    summary = _summary_of(ended.result)
+    if summary is not None:
         click.echo(summary.as_line() if as_json else summary.as_text())
+    elif ended.result is not None:  # another version's
+        click.echo(plain(ended.result))
+    check_ended(ended.job)
+    code = exit_code_of(ended.job)
+    if ending is not None and not as_json:
+        if code == 0 and summary is not None:
+            click.echo(ending.done(summary))
+        elif code in _STOPPED and (text := ending.stopped(_STOPPED[code]("the job's log says why"))):
+            note(text)
+    sys.exit(code)
+
+
+_STOPPED: dict[int, type[StillhouseError]] = {1: StillhouseError, 3: Paused}
+"""By exit code, what stopped a run, as far as that tells; after a wrong recipe (2) its message says what to do."""
+
+
+def _summary_of(result: str | None) -> Summary | None:
+    try:
+        return None if result is None else Summary.model_validate_json(result)
+    except ValidationError:
+        return None
 
 
 def how_on(jobs: "Jobs", job_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from stillhouse.cluster.commands import following
+from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.commands.following import finish, how_on, note, plain
 from stillhouse.cluster.commands.options import (
     Given,
@@ -32,6 +33,8 @@ _R = TypeVar("_R")
 
 _LOCAL = "http://127.0.0.1:8265"
 """Where `ray start --head` opens its dashboard."""
+LOOK_PATIENCE_S = 3.0
+"""For a look into the dataset when its job has ended: the nodes reach its store, but this machine perhaps does not."""
 
 job_address_option = click.option(
     "--address",
@@ -65,7 +68,8 @@ def submit(
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
     from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
-    chosen = with_absolute_paths(read(recipe, overrides))
+    given = read(recipe, overrides)
+    chosen = with_absolute_paths(given)
     jobs = Jobs(address)
     if paths := local_paths(chosen):
         note(f"local paths, which every node must be able to see: {', '.join(paths)}")
@@ -79,7 +83,9 @@ def submit(
             )
             job_id = _submitted(jobs, chosen, ship="code", limit=limit)
             ended = following.follow(jobs, job_id, recipe=chosen)
-        finish(ended, as_json=as_json)
+        typed = [recipe, *(word for override in overrides for word in ("-o", override))]
+        again = ("submit",) if address == _LOCAL else ("submit", "--address", address)
+        finish(ended, Ending(given, typed, again, patience_s=LOOK_PATIENCE_S), as_json=as_json)
     elif as_json:
         click.echo(json.dumps({"job": job_id, "address": jobs.address}))
     else:

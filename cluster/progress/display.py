@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -49,19 +50,14 @@ class Quiet:
         """Nothing."""
 
 
-class Figures(BaseModel):
-    """One moment, as words for a person: name to value. A job sends it to whoever follows."""
-
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One moment, as words: name to value."""
 
     dataset: dict[str, str]
     """Of the whole dataset, whichever run did it."""
     call: dict[str, str]
     """Of this run alone."""
-    answered: int
-    """Samples that need not be asked any more."""
-    total: int
-    """Samples known so far."""
 
     def as_line(self) -> str:
         """On one line."""
@@ -72,6 +68,18 @@ def _joined(figures: dict[str, str]) -> str:
     return "; ".join(f"{name} {value}" for name, value in figures.items())
 
 
+class Shown(BaseModel):
+    """What a person is shown of one moment; a job sends it to whoever follows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    figures: Figures
+    answered: int
+    """Samples that need not be asked any more."""
+    total: int
+    """Samples known so far."""
+
+
 class Progress:
     """Turns stats into words."""
 
@@ -79,6 +87,11 @@ class Progress:
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
         self._priced = any(t.price is not None for t in recipe.teachers)
+
+    def shown(self, stats: QueueStats) -> Shown:
+        """All that a display shows."""
+        answered, total = self.answered(stats)
+        return Shown(figures=self.figures(stats), answered=answered, total=total)
 
     def figures(self, stats: QueueStats) -> Figures:
         """How far the dataset is, and what this run did."""
@@ -92,8 +105,7 @@ class Progress:
         call = {}
         if stats.again:
             call = {"asked again": f"{stats.asks:,}{more} prompts, samples {dataset.pop('samples')}"}
-        dataset["shards"] = f"{sealed:,} of {chunks:,}{more}"
-        return Figures(dataset=dataset, call=call | self._call(stats), answered=answered, total=total)
+        return Figures(dataset | {"shards": f"{sealed:,} of {chunks:,}{more}"}, call | self._call(stats))
 
     def _call(self, stats: QueueStats) -> dict[str, str]:
         figures = {
@@ -179,16 +191,16 @@ class Screen:
 
     def update(self, stats: QueueStats) -> None:
         """Redraw."""
-        self.show(self._progress.figures(stats))
+        self.show(self._progress.shown(stats))
 
-    def show(self, figures: Figures) -> None:
+    def show(self, shown: Shown) -> None:
         """Redraw."""
-        answered, total = figures.answered, figures.total
+        answered, total = shown.answered, shown.total
         bar = Table.grid(padding=(0, 1))
         share = f"{answered / total:.0%}" if total else ""
         bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
         gone = {"time gone": _duration(time.monotonic() - self._started)}
-        tables = _table("dataset", figures.dataset), _table("this call", figures.call | gone)
+        tables = _table("dataset", shown.figures.dataset), _table("this call", shown.figures.call | gone)
         self._live.update(Group(Text(self._title, style="bold"), bar, *tables))
 
 

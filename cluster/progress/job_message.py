@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from stillhouse.cluster.progress.display import Figures, Progress
+from stillhouse.cluster.progress.display import Figures, Progress, Shown
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.schemas.recipe import Recipe
 
@@ -47,28 +47,29 @@ class JobMessage:
         """Take in how far it is."""
         if self._job is None:
             return
-        figures = self._progress.figures(stats)
+        shown = self._progress.shown(stats)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY_S
-            put(self._job, figures)
+            put(self._job, shown)
 
 
-def put(job: str, figures: Figures) -> None:
+def put(job: str, shown: Shown) -> None:
     """Make it the job's message and progress, if the job runs and the head can be reached."""
+    figures = shown.figures
     call = {name: figures.call[name] for name in _TOLD if name in figures.call}
-    message = figures.model_copy(update={"call": call}).as_line()
+    message = Figures(figures.dataset, call).as_line()
     key = f"_ray_internal_job_info_{job}"
     with contextlib.suppress(RayError):
         stored = _internal_kv_get(key, namespace="job")
         info = json.loads(stored) if stored else {}
         if info.get("status") == "RUNNING":
-            metadata = (info.get("metadata") or {}) | {PROGRESS_KEY: figures.model_dump_json()}
+            metadata = (info.get("metadata") or {}) | {PROGRESS_KEY: shown.model_dump_json()}
             _internal_kv_put(key, json.dumps(info | {"message": message, "metadata": metadata}), namespace="job")
 
 
-def progress_of(metadata: Mapping[str, str] | None) -> Figures | None:
+def progress_of(metadata: Mapping[str, str] | None) -> Shown | None:
     """What the job with this metadata last said; None before it said anything, or where it is another version's."""
     try:
-        return Figures.model_validate_json((metadata or {}).get(PROGRESS_KEY, ""))
+        return Shown.model_validate_json((metadata or {}).get(PROGRESS_KEY, ""))
     except ValidationError:
         return None

@@ -63,8 +63,8 @@ def index_key(generation: int, part: int) -> str:
     return f"_stillhouse/index-{generation:03d}-{part:06d}.parquet"
 
 
-def open_dataset(recipe: Recipe, *, path: str | None = None) -> Store:
-    """The store of the recipe's dataset."""
+def open_dataset(recipe: Recipe, *, path: str | None = None, patience_s: float = 60.0) -> Store:
+    """The store of the recipe's dataset; `patience_s` as for `open_store`."""
     where = recipe.dataset
     return open_store(
         path or where.path,
@@ -72,6 +72,7 @@ def open_dataset(recipe: Recipe, *, path: str | None = None) -> Store:
         region=where.region,
         path_style=where.path_style,
         encryption=where.encryption,
+        patience_s=patience_s,
     )
 
 

@@ -260,9 +260,10 @@ def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path
     assert "of 300 answered" in shown
     assert "time gone" in shown
     assert "Running entrypoint" in shown
-    assert shown.count("prompts 0+") <= 1  # a line before the first figures came, and none after
-    assert "; shards" not in shown.partition("time gone")[2]
+    assert "; this call: " not in shown.partition("time gone")[2]  # perhaps a line before the first figures, none after
     assert result.splitlines()[0] == f"done: {tmp_path}/out"
+    assert "next:" in result
+    assert f"stillhouse verify {tmp_path}/out" in result
 
 
 def read(fd: int) -> bytes:

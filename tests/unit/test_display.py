@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from builders import queue_stats, recipe_of
 
-from stillhouse.cluster.progress.display import Progress
+from stillhouse.cluster.progress.display import Lines, Progress, Shown, is_progress
 from stillhouse.cluster.progress.stats import Closed
 from stillhouse.gen.coordination.counters import Tally
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -105,3 +105,20 @@ def _read(fd: int) -> bytes:
         return os.read(fd, 65536)
     except OSError:  # the other side is closed
         return b""
+
+
+def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By whoever shows a table in its place; a note is not."""
+    lines = Lines(recipe_of(tmp_path))
+    lines.update(queue_stats())
+    lines.note("dataset: is local")
+    progress, note = capsys.readouterr().err.splitlines()
+    assert is_progress(progress)
+    assert not is_progress(note)
+
+
+def test_what_is_shown_travels(tmp_path: Path) -> None:
+    """From a job to whoever follows it, whole."""
+    shown = Progress(recipe_of(tmp_path)).shown(queue_stats(answers=250))
+    assert Shown.model_validate_json(shown.model_dump_json()) == shown
+    assert shown.answered == 250
