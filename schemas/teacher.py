@@ -5,17 +5,18 @@ query gets past validation, and no key can travel in clear to a public host.
 """
 
 import ipaddress
-import re
 from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.completion import FinishReason
+from stillhouse.schemas.headers import Headers, Query, is_reference
 from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
+from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.simulator import SimulatorSettings
 
 TEACHER_APIS = ("openai-chat", "simulator")
@@ -32,7 +33,7 @@ def _api(value: str) -> str:
 
 
 def _secret_reference(value: str) -> str:
-    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+", value):
+    if not is_reference(value):
         # The value may be a key: it is not repeated.
         raise ValueError(
             "expected a reference, `env:NAME` or `file:/absolute/path`, never the key itself; "
@@ -97,6 +98,18 @@ ProfileName: TypeAlias = Literal[
     "litellm",
 ]
 """Dialects of `openai-chat`; what each is, is in `gen.teachers.protocols.profiles`."""
+
+_RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
+
+
+def _not_reserved(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if taken := _RESERVED & value.keys():
+        raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
+    return value
+
+
+Extra = Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)]
+"""Fields of a request's body that no parameter covers."""
 
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
@@ -166,6 +179,16 @@ class Teacher(Strict):
     """The protocol: `openai-chat`, or `simulator` for the built-in teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` goes by the host."""
+    ask: TeacherParameters = TeacherParameters()
+    """What differs for this teacher from the recipe's `ask`: `{temperature: null}` removes a parameter."""
+    extra: Extra = Field(default_factory=dict)
+    """Merged into this teacher's requests, over `ask.extra`."""
+    headers: Headers = Field(default_factory=dict)
+    """Further headers of its requests; a secret is a reference, `env:NAME` or `file:/path`."""
+    query: Query = Field(default_factory=dict)
+    """Query parameters of its requests, such as `{api-version: 2026-10-01}`; a secret is a reference."""
+    cache_prompt: bool = True
+    """Mark the system prompt for the provider's cache, where its API wants a mark."""
     base_url: EndpointUrl | None = None
     """Where the API stands, version included: https://host/v1."""
     endpoints: tuple[EndpointUrl, ...] = ()
@@ -222,6 +245,8 @@ class Teacher(Strict):
         if self.api == "simulator":
             if self.base_url or self.endpoints or self.api_key:
                 raise ValueError("`api: simulator` starts its own server: leave out base_url, endpoints and api_key")
+            if self.headers or self.query:
+                raise ValueError("`api: simulator` takes no headers or query: leave them out")
             if self.profile != "auto":
                 raise ValueError("`profile` goes with `api: openai-chat`")
             return self
@@ -235,6 +260,8 @@ class Teacher(Strict):
         """What a teacher behind a URL still lacks, all of it at once."""
         if (self.base_url is None) == (not self.endpoints):
             yield "expected `base_url` or `endpoints`, one of both"
+        if self.api_key and self.api.startswith("openai") and "authorization" in map(str.lower, self.headers):
+            yield "`api_key` and the header `authorization` are one thing: give one of both"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
         known = known_terms(self.model, hosts=hosts_of(self.urls))

@@ -14,7 +14,7 @@ from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
 from stillhouse.gen.teachers.evidence import Evidence
 from stillhouse.gen.teachers.header_trust import HeaderTrust
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.keys import Credentials, resolve, without_keys
+from stillhouse.gen.teachers.keys import Credentials, credentials_of, without_keys
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.protocols.base import Request
@@ -30,7 +30,6 @@ class TeacherClient:
         self,
         interpreter: Interpreter,
         *,
-        max_tokens: int | None,
         transport: Transport,
         account: Account,
         clock: Clock,
@@ -38,7 +37,7 @@ class TeacherClient:
         self.interpreter = interpreter
         self.teacher = teacher = interpreter.teacher
         self.account = account
-        self.estimator = Estimator(max_output=max_tokens)
+        self.estimator = Estimator(max_output=interpreter.ask.max_tokens)
         self._endpoints = Endpoints(teacher.urls)
         self._errors = interpreter.protocol.errors
         self.evidence = Evidence()
@@ -49,6 +48,7 @@ class TeacherClient:
         transport.prepare(teacher.urls)
         self._clock = clock
         self._keyed_at = clock.monotonic()
+        self._credentials = Credentials()
         self.reload_key()
 
     @property
@@ -65,15 +65,14 @@ class TeacherClient:
         """Resolve the key again; True if it differs from the one a request sent at `sent_at` (monotonic) carried.
 
         Raises:
-            UsageError: see `gen.teachers.keys.resolve`.
+            UsageError: see `gen.teachers.keys.credentials_of`.
         """
-        key = resolve(self.teacher.api_key, teacher=self.teacher.name)
-        keys = self.interpreter.keys
-        if keys and key == keys[-1]:
+        credentials = credentials_of(self.teacher)
+        if credentials == self._credentials:
             return sent_at < self._keyed_at
-        self.interpreter.keys = (*keys, key)
+        self.interpreter.keys = tuple(dict.fromkeys((*self.interpreter.keys, *credentials.secrets)))
         self._keyed_at = self._clock.monotonic()
-        self._credentials = Credentials(key)
+        self._credentials = credentials
         return True
 
     async def usable(self) -> None:
@@ -143,7 +142,7 @@ class TeacherClient:
         if reply.status >= 300:
             kept |= passed_on(headers)
         said = "\n".join(kept.values())
-        if reply.status < 300 and not any(key and key in said for key in self.interpreter.keys):
+        if reply.status < 300 and not any(key in said for key in self.interpreter.keys):
             return kept  # nearly always, and cheaper than looking for parts of keys
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
 

@@ -21,14 +21,16 @@ class Interpreter:
     """Reads one teacher's replies, live or from a journal, in the same way."""
 
     def __init__(self, teacher: Teacher, ask: Ask, *, place: int | None = None) -> None:
-        """`place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
+        """`ask`: the recipe's. `place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
         self.teacher = teacher
         self.place = place
+        self.ask = ask = ask.of(teacher)
+        """What this teacher is asked."""
         self.protocol = protocol_of(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
-        self.keys: tuple[str | None, ...] = ()
-        """Every key used so far, the current one last; all are redacted from any text returned here."""
+        self.keys: tuple[str, ...] = ()
+        """Every key and other secret used so far; all are redacted from any text returned here."""
 
     def read(self, reply: Reply) -> Outcome:
         """The reply's outcome, with keys redacted from its message."""

@@ -64,5 +64,6 @@ class Destinations:
         """A POST of this body."""
         made = self._made.get(base_url)
         if made is None or made[0] is not key:
-            made = self._made[base_url] = (key, base_url + self._path, self._headers(key))
+            url = base_url + self._path + (f"?{key.query}" if key.query else "")
+            made = self._made[base_url] = (key, url, {**self._headers(key), **key.headers})
         return HttpRequest("POST", made[1], made[2], body)
