@@ -5,7 +5,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refused", "unknown"]
 """Normalised; the provider's own word stands beside it."""
 
-ReasoningSource: TypeAlias = Literal["reasoning", "reasoning_content", "reasoning_details", "think_tag", "content_part"]
+ReasoningSource: TypeAlias = Literal[
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "think_tag",
+    "content_part",
+    "reasoning_item",  # of OpenAI's Responses
+    "thought_part",  # of Gemini
+]
 """Where the wire hid the reasoning."""
 
 
@@ -18,6 +26,8 @@ class Usage(NamedTuple):
     output_tokens: int | None = None
     """All output tokens, reasoning included."""
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    """Input tokens written to the provider's cache, where it bills these apart."""
 
 
 class Completion(NamedTuple):
@@ -40,3 +50,9 @@ class Completion(NamedTuple):
     usage: Usage = Usage()
     markup: bool = False
     """The text holds tags of thoughts or special tokens outside code and quotes."""
+    reasoning_is_summary: bool | None = None
+    """True if the reasoning is the provider's summary of it; null without reasoning."""
+    reasoning_signatures: str | None = None
+    """What the provider wants back with the reasoning, signatures or encrypted text, as JSON."""
+    refusal_category: str | None = None
+    """The provider's word for the kind of refusal."""

@@ -19,16 +19,16 @@ from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_te
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.simulator import SimulatorSettings
 
-TEACHER_APIS = ("openai-chat", "simulator")
+TEACHER_APIS = ("openai-chat", "openai-responses", "gemini", "simulator")
 """The protocols spoken."""
-_NOT_YET_APIS = ("openai-responses", "anthropic", "gemini", "bedrock")
+_NOT_YET_APIS = ("anthropic", "bedrock")
 
 
 def _api(value: str) -> str:
     if value in _NOT_YET_APIS:
         raise ValueError(f"api {value!r} is not built yet; write `openai-chat` (most servers speak it) or `simulator`")
     if value not in TEACHER_APIS:
-        raise ValueError(f"expected `openai-chat` or `simulator`, got {value!r}")
+        raise ValueError(f"expected {' or '.join(f'`{api}`' for api in TEACHER_APIS)}, got {value!r}")
     return value
 
 
@@ -176,7 +176,7 @@ class Teacher(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The name in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
-    """The protocol: `openai-chat`, or `simulator` for the built-in teacher."""
+    """The protocol: `openai-chat`, `openai-responses` or `gemini`; `simulator` for the built-in teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` goes by the host."""
     ask: TeacherParameters = TeacherParameters()
@@ -250,6 +250,8 @@ class Teacher(Strict):
             if self.profile != "auto":
                 raise ValueError("`profile` goes with `api: openai-chat`")
             return self
+        if self.profile != "auto" and self.api != "openai-chat":
+            raise ValueError("`profile` goes with `api: openai-chat`")
         if self.simulator is not None:
             raise ValueError("`simulator:` goes with `api: simulator`")
         if problems := "\n".join(self._problems()):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.google_hosts import is_vertex
+from stillhouse.gen.teachers.google_tokens import require_google_auth, secrets_in
 from stillhouse.gen.teachers.key_kinds import wrong_kind
 from stillhouse.schemas.headers import is_reference
 from stillhouse.schemas.recipe import Recipe
@@ -33,6 +35,8 @@ class Credentials:
     """The recipe's own headers, names in lower case, secrets in place."""
     query: str = field(default="", repr=False)
     """The recipe's own query parameters, encoded."""
+    google: str | None = field(default=None, repr=False)
+    """For Vertex: what `key` is made of, see `GoogleTokens`; empty: the machine's own identity."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """All that must never be seen: the key, and the secrets in headers and query."""
 
@@ -53,12 +57,16 @@ def credentials_of(teacher: Teacher) -> Credentials:
         return secrets[-1]
 
     key = value(teacher.api_key, "api_key") if teacher.api_key else None
-    if key is not None and (why := wrong_kind(key, urls=teacher.urls)) is not None:
+    google = None
+    if teacher.api == "gemini" and any(map(is_vertex, teacher.urls)) and (key is None or key.startswith("{")):
+        require_google_auth(field)
+        key, google, secrets = None, key or "", [*secrets_in(key or "")]
+    elif key is not None and (why := wrong_kind(key, urls=teacher.urls)) is not None:
         raise UsageError(f"{field}.api_key: {teacher.api_key} {why}")
     headers = {name.lower(): value(text, f"headers.{name}") for name, text in teacher.headers.items()}
     query = {name: value(text, f"query.{name}") for name, text in teacher.query.items()}
     encoded = urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe="")
-    return Credentials(key, headers, encoded, tuple(secrets))
+    return Credentials(key, headers, encoded, google, tuple(secrets))
 
 
 def resolve(reference: str, *, field: str) -> str:
@@ -78,7 +86,7 @@ def resolve(reference: str, *, field: str) -> str:
             raise UsageError(f"{field}: {name} can't be read: {type(error).__name__}") from None
         hint = f"put the key into {name} on every node that asks"
     value = value.strip()
-    if not value or not value.isascii() or not value.isprintable():
+    if not value or not value.isascii() or not (value.isprintable() or value.startswith("{")):
         raise UsageError(f"{field}: {reference} holds no usable key; {hint}")
     return value
 

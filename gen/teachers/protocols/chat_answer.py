@@ -11,12 +11,12 @@ from typing import Any
 
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, Overload, ServerError
 from stillhouse.gen.teachers.protocols.finish import finish_of
+from stillhouse.gen.teachers.protocols.values import count, dicts
+from stillhouse.gen.teachers.protocols.values import text as text_of
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
 from stillhouse.schemas.teacher import Teacher
 
-_MOST_TOKENS = 2**24
-"""No context is that long: a larger count is ignored, so that it can't become a debt to the limits or a price."""
 _WRAPPERS = ("data", "result", "response", "output", "body", "completion")
 _TEXTS = ("text", "content", "value", "parts")
 _THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
@@ -52,7 +52,7 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             if delta is None or delta.get("tool_calls"):
                 return None
             text += _parts(delta.get("content"))[0] or ""
-            reasoning += _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")) or ""
+            reasoning += text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")) or ""
             finish = choice.get("finish_reason") or finish
     if finish is None:
         return None
@@ -95,13 +95,28 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         reasoning=reasoning,
         reasoning_source=source,
         tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
-        refusal=_text(refusal) or None,
+        refusal=text_of(refusal) or None,
         logprobs=logprobs_of(choice),
-        model=_text(document.get("model")),
-        response_id=_text(document.get("id")),
+        model=text_of(document.get("model")),
+        response_id=text_of(document.get("id")),
         usage=usage,
         markup=text is not None and has_markup(text, teacher.thinking),
+        reasoning_is_summary=_is_summary(message) if reasoning else None,
+        reasoning_signatures=_signatures(message),
     )
+
+
+def _is_summary(message: dict[str, Any]) -> bool | None:
+    """OpenRouter's details say it; elsewhere nobody does."""
+    details = dicts(message.get("reasoning_details"))
+    return any(detail.get("type") == "reasoning.summary" for detail in details) if details else None
+
+
+def _signatures(message: dict[str, Any]) -> str | None:
+    """The details that OpenRouter wants back with the reasoning, as they came."""
+    details = message.get("reasoning_details")
+    found = [each for each in dicts(details) if each.get("signature") or each.get("data")] if details else []
+    return json.dumps(found, ensure_ascii=False) if found else None
 
 
 def without_choice(document: dict[str, Any], status: int) -> Malformed | Overload | None:
@@ -134,12 +149,14 @@ def _texts(
     text, thoughts, odd = _parts(message.get("content"))
     if thoughts:
         return text, thoughts, "content_part", odd
-    if found := _text(message.get("reasoning")):
+    if found := text_of(message.get("reasoning")):
         return text, found, "reasoning", odd
-    if found := _text(message.get("reasoning_content")):
+    if found := text_of(message.get("reasoning_content")):
         return text, found, "reasoning_content", odd
     if isinstance(details := message.get("reasoning_details"), list):
-        found = "".join(_text(d.get("text")) or _text(d.get("summary")) or "" for d in details if isinstance(d, dict))
+        found = "".join(
+            text_of(d.get("text")) or text_of(d.get("summary")) or "" for d in details if isinstance(d, dict)
+        )
         if found:
             return text, found, "reasoning_details", odd
     if text is None:
@@ -151,7 +168,7 @@ def _texts(
 def _parts(content: Any) -> tuple[str | None, str, str | None]:
     """(text, thoughts, types of parts that are none of both) of a message's content in any shape."""
     if not isinstance(content, (list, dict)):
-        return _text(content), "", None
+        return text_of(content), "", None
     text: list[str] = []
     thoughts: list[str] = []
     odd: set[str] = set()
@@ -190,15 +207,16 @@ def usage_of(usage: Any) -> Usage:
     inputs = _first(usage, "prompt_tokens_details", "input_tokens_details")
     outputs = _first(usage, "completion_tokens_details", "output_tokens_details")
     cached = inputs.get("cached_tokens") if isinstance(inputs, dict) else usage.get("prompt_cache_hit_tokens")
-    input_tokens = _count(_first(usage, "prompt_tokens", "input_tokens"))
-    output_tokens = _count(_first(usage, "completion_tokens", "output_tokens"))
-    if not output_tokens and input_tokens and (total := _count(usage.get("total_tokens"))) and total > input_tokens:
+    input_tokens = count(_first(usage, "prompt_tokens", "input_tokens"))
+    output_tokens = count(_first(usage, "completion_tokens", "output_tokens"))
+    if not output_tokens and input_tokens and (total := count(usage.get("total_tokens"))) and total > input_tokens:
         output_tokens = total - input_tokens  # billed reasoning that is missing from the answer's count
     return Usage(
         input_tokens=input_tokens or None,  # every prompt has at least one token
-        cached_tokens=_count(cached),
+        cached_tokens=count(cached),
         output_tokens=output_tokens,
-        reasoning_tokens=_count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+        reasoning_tokens=count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+        cache_write_tokens=count(inputs.get("cache_write_tokens")) if isinstance(inputs, dict) else None,
     )
 
 
@@ -233,7 +251,7 @@ def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
         token_id = entry.get("id")
     return {
         "token": _spelt(token, entry.get("bytes")) if not token or "\ufffd" in token else token,
-        "token_id": _count(token_id, below=2**31),
+        "token_id": count(token_id, below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }
 
@@ -253,14 +271,3 @@ def _is_broken(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return False
-
-
-def _count(value: Any, *, below: int = _MOST_TOKENS) -> int | None:
-    """A whole number of tokens; a fraction counts as one more."""
-    if isinstance(value, float) and math.isfinite(value):
-        value = math.ceil(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
