@@ -11,8 +11,8 @@ ReasoningSource: TypeAlias = Literal[
     "reasoning_details",
     "think_tag",
     "content_part",
-    "reasoning_item",  # of OpenAI's Responses
-    "thought_part",  # of Gemini
+    "reasoning_item",  # OpenAI's Responses
+    "thought_part",  # Gemini's
 ]
 """Where the wire hid the reasoning."""
 
@@ -27,7 +27,7 @@ class Usage(NamedTuple):
     """All output tokens, reasoning included."""
     reasoning_tokens: int | None = None
     cache_write_tokens: int | None = None
-    """Input tokens written to the provider's cache, where it bills these apart."""
+    """Of the input tokens, those written to the provider's cache."""
 
 
 class Completion(NamedTuple):
@@ -40,7 +40,7 @@ class Completion(NamedTuple):
     reasoning: str | None = None
     reasoning_source: ReasoningSource | None = None
     tool_calls: str | None = None
-    """The tool calls' JSON as the wire gave it."""
+    """The tool calls as JSON, in OpenAI's form: {id, type, function: {name, arguments}}."""
     refusal: str | None = None
     logprobs: list[dict[str, Any]] | None = None
     """A row a token: {token, token_id, logprob, top: [{token, token_id, logprob}]}."""
@@ -51,8 +51,8 @@ class Completion(NamedTuple):
     markup: bool = False
     """The text holds tags of thoughts or special tokens outside code and quotes."""
     reasoning_is_summary: bool | None = None
-    """True if the reasoning is the provider's summary of it; null without reasoning."""
+    """Whether the reasoning is the provider's summary of it, not its own words; null where nobody says."""
     reasoning_signatures: str | None = None
-    """What the provider wants back with the reasoning, signatures or encrypted text, as JSON."""
+    """JSON of the signatures and the encrypted parts of the reasoning, in order, as the wire gave them."""
     refusal_category: str | None = None
-    """The provider's word for the kind of refusal."""
+    """The provider's word for what a refusal is about."""

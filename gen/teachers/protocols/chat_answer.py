@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, Overload, ServerError
+from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.finish import finish_of
-from stillhouse.gen.teachers.protocols.values import count, dicts
-from stillhouse.gen.teachers.protocols.values import text as text_of
+from stillhouse.gen.teachers.protocols.values import dicts
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
 from stillhouse.schemas.teacher import Teacher
@@ -52,7 +52,7 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             if delta is None or delta.get("tool_calls"):
                 return None
             text += _parts(delta.get("content"))[0] or ""
-            reasoning += text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")) or ""
+            reasoning += _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")) or ""
             finish = choice.get("finish_reason") or finish
     if finish is None:
         return None
@@ -95,10 +95,10 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         reasoning=reasoning,
         reasoning_source=source,
         tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
-        refusal=text_of(refusal) or None,
+        refusal=_text(refusal) or None,
         logprobs=logprobs_of(choice),
-        model=text_of(document.get("model")),
-        response_id=text_of(document.get("id")),
+        model=_text(document.get("model")),
+        response_id=_text(document.get("id")),
         usage=usage,
         markup=text is not None and has_markup(text, teacher.thinking),
         reasoning_is_summary=_is_summary(message) if reasoning else None,
@@ -149,14 +149,12 @@ def _texts(
     text, thoughts, odd = _parts(message.get("content"))
     if thoughts:
         return text, thoughts, "content_part", odd
-    if found := text_of(message.get("reasoning")):
+    if found := _text(message.get("reasoning")):
         return text, found, "reasoning", odd
-    if found := text_of(message.get("reasoning_content")):
+    if found := _text(message.get("reasoning_content")):
         return text, found, "reasoning_content", odd
     if isinstance(details := message.get("reasoning_details"), list):
-        found = "".join(
-            text_of(d.get("text")) or text_of(d.get("summary")) or "" for d in details if isinstance(d, dict)
-        )
+        found = "".join(_text(d.get("text")) or _text(d.get("summary")) or "" for d in details if isinstance(d, dict))
         if found:
             return text, found, "reasoning_details", odd
     if text is None:
@@ -168,7 +166,7 @@ def _texts(
 def _parts(content: Any) -> tuple[str | None, str, str | None]:
     """(text, thoughts, types of parts that are none of both) of a message's content in any shape."""
     if not isinstance(content, (list, dict)):
-        return text_of(content), "", None
+        return _text(content), "", None
     text: list[str] = []
     thoughts: list[str] = []
     odd: set[str] = set()
@@ -207,16 +205,16 @@ def usage_of(usage: Any) -> Usage:
     inputs = _first(usage, "prompt_tokens_details", "input_tokens_details")
     outputs = _first(usage, "completion_tokens_details", "output_tokens_details")
     cached = inputs.get("cached_tokens") if isinstance(inputs, dict) else usage.get("prompt_cache_hit_tokens")
-    input_tokens = count(_first(usage, "prompt_tokens", "input_tokens"))
-    output_tokens = count(_first(usage, "completion_tokens", "output_tokens"))
-    if not output_tokens and input_tokens and (total := count(usage.get("total_tokens"))) and total > input_tokens:
+    input_tokens = count_in(_first(usage, "prompt_tokens", "input_tokens"))
+    output_tokens = count_in(_first(usage, "completion_tokens", "output_tokens"))
+    if not output_tokens and input_tokens and (total := count_in(usage.get("total_tokens"))) and total > input_tokens:
         output_tokens = total - input_tokens  # billed reasoning that is missing from the answer's count
     return Usage(
         input_tokens=input_tokens or None,  # every prompt has at least one token
-        cached_tokens=count(cached),
+        cached_tokens=count_in(cached),
         output_tokens=output_tokens,
-        reasoning_tokens=count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
-        cache_write_tokens=count(inputs.get("cache_write_tokens")) if isinstance(inputs, dict) else None,
+        reasoning_tokens=count_in(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+        cache_write_tokens=count_in(inputs.get("cache_write_tokens")) if isinstance(inputs, dict) else None,
     )
 
 
@@ -251,7 +249,7 @@ def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
         token_id = entry.get("id")
     return {
         "token": _spelt(token, entry.get("bytes")) if not token or "\ufffd" in token else token,
-        "token_id": count(token_id, below=2**31),
+        "token_id": count_in(token_id, below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }
 
@@ -271,3 +269,7 @@ def _is_broken(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return False
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -11,8 +11,10 @@ from typing import Any
 
 from stillhouse.gen.teachers.lenient_json import NoDocument, document_in, events_in
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
+from stillhouse.gen.teachers.protocols.calls import function_call
+from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.finish import Finish, finish_of
-from stillhouse.gen.teachers.protocols.values import count, dicts, text, tool_call
+from stillhouse.gen.teachers.protocols.values import dicts, text
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.teacher import Teacher
@@ -42,7 +44,7 @@ def folded(body: bytes) -> dict[str, Any] | None:
     for document in documents:
         whole |= {name: value for name, value in document.items() if name != "candidates"}
         for candidate in dicts(document.get("candidates")):
-            index = count(candidate.get("index")) or 0
+            index = count_in(candidate.get("index")) or 0
             by_index[index] = _joined(by_index.get(index, {}), candidate)
     if not by_index:
         return whole if _blocked(whole) else None
@@ -142,16 +144,16 @@ def usage_of(usage: Any) -> Usage:
     """Tokens as billed: thoughts are output, and what tools put into the prompt is input."""
     if not isinstance(usage, dict):
         return Usage()
-    prompt, answer = count(usage.get("promptTokenCount")), count(usage.get("candidatesTokenCount"))
-    thoughts, tools = count(usage.get("thoughtsTokenCount")), count(usage.get("toolUsePromptTokenCount")) or 0
-    total = count(usage.get("totalTokenCount"))
+    prompt, answer = count_in(usage.get("promptTokenCount")), count_in(usage.get("candidatesTokenCount"))
+    thoughts, tools = count_in(usage.get("thoughtsTokenCount")), count_in(usage.get("toolUsePromptTokenCount")) or 0
+    total = count_in(usage.get("totalTokenCount"))
     if answer is None and thoughts is not None:
         answer = 0  # all the budget went into thoughts
     if answer is None and prompt is not None and total is not None and total >= prompt + tools:
         answer = total - prompt - tools
     return Usage(
         input_tokens=prompt + tools if prompt else None,
-        cached_tokens=count(usage.get("cachedContentTokenCount")),
+        cached_tokens=count_in(usage.get("cachedContentTokenCount")),
         output_tokens=None if answer is None else answer + (thoughts or 0),
         reasoning_tokens=thoughts,
     )
@@ -199,7 +201,7 @@ def _parts(candidate: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
-    return tool_call(call.get("name"), call.get("args"), call_id=call.get("id"))
+    return function_call(call.get("id"), call.get("name"), call.get("args") or {})
 
 
 def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
@@ -232,6 +234,6 @@ def _token(entry: dict[str, Any]) -> dict[str, Any]:
     logprob = entry.get("logProbability")
     return {
         "token": entry["token"],
-        "token_id": count(entry.get("tokenId"), below=2**31),
+        "token_id": count_in(entry.get("tokenId"), below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError, Trouble
+from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.chat_answer import logprobs_of, usage_of
 from stillhouse.gen.teachers.protocols.finish import finish_of
-from stillhouse.gen.teachers.protocols.values import dicts, text, tool_call
+from stillhouse.gen.teachers.protocols.values import dicts, text
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.gen.teachers.transport import Reply
@@ -111,7 +112,7 @@ def _encrypted(items: list[dict[str, Any]]) -> str | None:
 
 def _call(item: dict[str, Any]) -> dict[str, Any]:
     arguments = item.get("arguments") if item.get("type") == "function_call" else item.get("input")
-    return tool_call(item.get("name"), arguments, call_id=item.get("call_id"))
+    return function_call(item.get("call_id"), item.get("name"), arguments)
 
 
 def _logprobs(parts: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
