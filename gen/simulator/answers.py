@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 from stillhouse.gen.simulator.draws import Draws, draw, unit
@@ -47,6 +48,7 @@ class Answers:
         tools: Sequence[Tool] = (),
         must_call: bool = False,
         thinks: bool | None = None,
+        seed: int | None = None,
     ) -> Answer:
         """The answer number `index` of the request `serial` to the user's last message.
 
@@ -59,9 +61,11 @@ class Answers:
             tools: those that the answer may call.
             must_call: whether it has to call one of them.
             thinks: whether the request switches reasoning on or off; null: as the settings have it.
+            seed: the request's; equal prompts with equal seeds get equal answers, whatever their serials.
         """
         settings = self._settings
-        draws = draw(settings.seed, serial, stream=1 + index)
+        number = serial if seed is None else _seeded(prompt, seed)
+        draws = draw(settings.seed, number, stream=1 + index)
         if settings.distinct is not None:
             variant = draws[0] % settings.distinct
             draws = draw(settings.seed, int.from_bytes(prompt[:8], "little"), stream=1 + variant)
@@ -83,6 +87,10 @@ class Answers:
         said = right if unit(draws[2]) < self._settings.accuracy else _wrong(right, draws)
         tail = f"\n#### {said}"
         return self._block.window(draws, chars=chars - len(tail)) + tail
+
+
+def _seeded(prompt: bytes, seed: int) -> int:
+    return int.from_bytes(blake2b(b"%b%d" % (prompt, seed), digest_size=8).digest(), "little")
 
 
 def _wrong(right: str, draws: Draws) -> str:

@@ -169,6 +169,7 @@ class Simulator:
             tools=asked.tools,
             must_call=asked.must_call,
             thinks=asked.thinks,
+            seed=asked.seed,
         )
 
     def _fate(self, call: _Call) -> tuple[Fault | None, float]:

@@ -3,9 +3,11 @@
 from functools import lru_cache
 
 from stillhouse.gen.simulator.dialects.base import Dialect
+from stillhouse.gen.simulator.dialects.gemini import Gemini
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
+from stillhouse.gen.simulator.dialects.openai_responses import OpenAIResponses
 
-DIALECTS: tuple[Dialect, ...] = (OpenAIChat(),)
+DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), Gemini())
 """No two take the same path."""
 
 

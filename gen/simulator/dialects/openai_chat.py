@@ -89,7 +89,7 @@ class OpenAIChat:
             if field and answer.reasoning is not None:
                 message[field] = answer.reasoning
             message |= _calls(answer, serial=serial)
-            logprobs = _logprobs(answer.content, asked.top_logprobs)
+            logprobs = logprobs_of(answer.content, asked.top_logprobs)
             choices.append(
                 {"index": index, "message": message, "logprobs": logprobs, "finish_reason": answer.finish_reason}
             )
@@ -162,10 +162,10 @@ def _parse(body: bytes) -> Asked:
     if not isinstance(model, str) or not model:
         raise BadRequest("You must provide a model parameter.", param="model")
     messages = _read_messages(payload.get("messages"))
-    max_tokens = _integer(payload, "max_completion_tokens", least=1, most=None)
+    max_tokens = integer(payload, "max_completion_tokens", least=1, most=None)
     if max_tokens is None:
-        max_tokens = _integer(payload, "max_tokens", least=1, most=None)
-    n = _integer(payload, "n", least=1, most=128)
+        max_tokens = integer(payload, "max_tokens", least=1, most=None)
+    n = integer(payload, "n", least=1, most=128)
     options = payload.get("stream_options")
     may_call = messages[-1][0] != "tool" and payload.get("tool_choice") != "none"
     return Asked(
@@ -175,8 +175,9 @@ def _parse(body: bytes) -> Asked:
         prompt_tokens=sum([count_tokens(text) for _, text in messages]),
         n=1 if n is None else n,
         max_tokens=max_tokens,
+        seed=integer(payload, "seed", least=-(2**63), most=2**63 - 1),
         top_logprobs=_top_logprobs(payload),
-        tools=_tools(payload.get("tools")) if may_call else (),
+        tools=tools_in(payload.get("tools")) if may_call else (),
         must_call=payload.get("tool_choice") == "required" or isinstance(payload.get("tool_choice"), dict),
         stream=payload.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -207,7 +208,8 @@ def _text(content: Any, *, place: int) -> str:
             raise BadRequest("A message's content must be a text or a list of parts.", param=param)
 
 
-def _integer(payload: dict[str, Any], name: str, *, least: int, most: int | None) -> int | None:
+def integer(payload: dict[str, Any], name: str, *, least: int, most: int | None) -> int | None:
+    """The number in this field; None where there is none."""
     value = payload.get(name)
     if value is None:
         return None
@@ -218,7 +220,7 @@ def _integer(payload: dict[str, Any], name: str, *, least: int, most: int | None
 
 
 def _top_logprobs(payload: dict[str, Any]) -> int | None:
-    top = _integer(payload, "top_logprobs", least=0, most=20)
+    top = integer(payload, "top_logprobs", least=0, most=20)
     if payload.get("logprobs") is True:
         return top or 0
     if top is not None:
@@ -226,11 +228,12 @@ def _top_logprobs(payload: dict[str, Any]) -> int | None:
     return None
 
 
-def _tools(given: Any) -> tuple[Tool, ...]:
+def tools_in(given: Any) -> tuple[Tool, ...]:
+    """The functions that are offered, in the form of chat completions or, a level higher, of Responses."""
     found = []
     for place, each in enumerate(given if isinstance(given, list) else []):
         match each:
-            case {"function": {"name": str(name), **function}}:
+            case {"function": {"name": str(name), **function}} | {"type": "function", "name": str(name), **function}:
                 schema = function.get("parameters")
                 found.append(Tool(name, schema if isinstance(schema, dict) else {}))
             case _:
@@ -255,7 +258,7 @@ def _deltas(answer: Answer, *, index: int, top: int | None, field: str | None, s
         piece = answer.content[start : start + _PIECE_CHARS]
         deltas.append(({"content": piece}, piece))
     choices = [
-        {"index": index, "delta": delta, "logprobs": _logprobs(text, top if text else None), "finish_reason": None}
+        {"index": index, "delta": delta, "logprobs": logprobs_of(text, top if text else None), "finish_reason": None}
         for delta, text in deltas
     ]
     return [*choices, {"index": index, "delta": {}, "logprobs": None, "finish_reason": answer.finish_reason}]
@@ -272,7 +275,7 @@ def _usage(asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def _logprobs(text: str, top: int | None) -> dict[str, Any] | None:
+def logprobs_of(text: str, top: int | None) -> dict[str, Any] | None:
     """Log-probabilities of a text's tokens, each the likeliest of its place and drawn from its own characters."""
     if top is None:
         return None
