@@ -38,6 +38,7 @@ from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import resolve_all
+from stillhouse.gen.teachers.prices import priced
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.result import RunResult
 from stillhouse.gen.views.summary import Summary, summarise
@@ -116,7 +117,8 @@ class Driver:
             lock = RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             stack.enter_context(lock)
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
-            self._recipe = bind(self._store, self._recipe, begun=begun)
+            self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))
+            self._say(notes)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
                 self._note_passed_over()

@@ -130,15 +130,33 @@ class Limits(Strict):
     """Maximum number of requests in flight, over all workers."""
 
 
-class Price(Strict):
-    """USD per million tokens."""
-
+class _Prices(Strict):
     input: Annotated[float, Field(ge=0)]
     """USD per million input tokens."""
     output: Annotated[float, Field(ge=0)]
     """USD per million output tokens, reasoning included."""
     cached_input: Annotated[float, Field(ge=0)] | None = None
     """USD per million input tokens read from the provider's cache; by default the input price."""
+    cache_write: Annotated[float, Field(ge=0)] | None = None
+    """USD per million input tokens written to the provider's cache; by default the input price."""
+    reasoning: Annotated[float, Field(ge=0)] | None = None
+    """USD per million output tokens of reasoning; by default the output price."""
+
+
+class PriceAbove(_Prices):
+    """Prices of long requests."""
+
+    input_tokens: Annotated[int, Field(gt=0)]
+    """They apply to requests with more input tokens than these."""
+
+
+class Price(_Prices):
+    """USD per million tokens."""
+
+    above: tuple[PriceAbove, ...] = ()
+    """Prices of long requests, in ascending order, each for the whole request."""
+    source: str | None = None
+    """Where a price comes from that was looked up; set by Stillhouse."""
 
 
 class Terms(Strict):
@@ -212,7 +230,7 @@ class Teacher(Strict):
     thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
     """How thoughts are marked in the text: `auto`, `none`, or the tags around them such as `[<think>, </think>]`."""
     price: Price | None = None
-    """What tokens cost."""
+    """What tokens cost; by default looked up for a provider's own host."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """The share of the samples this teacher is asked, relative to the others."""
     allow_http: bool = False

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from stillhouse.gen.teachers.keys import redacted
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.prices import cost_usd
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
@@ -46,14 +47,9 @@ class Interpreter:
         return redacted(text, keys=self.keys)
 
     def cost_usd(self, completion: Completion) -> float | None:
-        """The answer's price by the recipe."""
-        price, usage = self.teacher.price, completion.usage
-        if price is None or usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        cached = usage.cached_tokens or 0
-        cached_price = price.input if price.cached_input is None else price.cached_input
-        fresh = max(0, usage.input_tokens - cached)
-        return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / 1e6
+        """What the answer costs; None if its price or its usage is not known."""
+        price = self.teacher.price
+        return None if price is None else cost_usd(price, completion.usage)
 
 
 def _shape(body: bytes) -> str:

@@ -200,6 +200,7 @@ class Sealer:
             identity=self._recipe.identity(),
             teachers=[
                 {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
+                | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
                 for t in self._recipe.teachers
             ],
             answered_as={teacher: sorted(models) for teacher, models in self._models.items() if models},
