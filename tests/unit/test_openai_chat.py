@@ -707,3 +707,22 @@ def test_ids_and_bytes_beside_tokens_are_kept() -> None:
             ],
         }
     ]
+
+
+def test_openrouter_is_asked_for_what_may_be_distilled() -> None:
+    """What a recipe says of its providers stands beside it."""
+    ask = Ask(extra={"provider": {"order": ["a"]}})
+    body = sent(ask, base_url="https://openrouter.ai/api/v1", model="deepseek/deepseek-r1")
+    assert body["provider"] == {"enforce_distillable_text": True, "order": ["a"]}
+    assert "provider" not in sent(Ask())
+
+
+def test_openrouter_s_details_say_whether_reasoning_is_a_summary() -> None:
+    """What it wants back is kept as it came."""
+    details = [
+        {"type": "reasoning.summary", "summary": "Adds.", "index": 0},
+        {"type": "reasoning.encrypted", "data": "gAAAA", "index": 1},
+    ]
+    found = answer(chat({"content": "4", "reasoning_details": details}))
+    assert (found.reasoning, found.reasoning_is_summary) == ("Adds.", True)
+    assert json.loads(found.reasoning_signatures or "") == details[1:]

@@ -16,6 +16,7 @@ from stillhouse.gen.teachers.protocols.chat_answer import answer_document, compl
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import profile_of
 from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.recipe import Ask
@@ -33,14 +34,14 @@ class OpenAIChat:
         self._destinations = Destinations("/chat/completions", _headers)
         profile = profile_of(teacher)
         fields: dict[str, Any] = ask.parameters()
-        extra = fields.pop("extra", {})
+        fields.pop("extra", None)
         self._seed = fields.pop("seed", None)
         self._seed_name = orjson.dumps(profile.seed)
         if "max_tokens" in fields:
             fields[teacher.max_tokens_as or profile.max_tokens] = fields.pop("max_tokens")
         if "top_logprobs" in fields:
             fields["logprobs"] = True
-        fields |= extra
+        fields = merged({**fields, **profile.always}, ask.extra)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"messages":'
         self._tail = (b"," + orjson.dumps(fields)[1:-1] if fields else b"") + b"}"
 

@@ -3,7 +3,9 @@
 Facts as the vendors' pages and clients had them in autumn 2026.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from stillhouse.schemas.teacher import Teacher
@@ -18,6 +20,8 @@ class Profile:
     max_tokens: str = "max_tokens"
     """The field for the output limit."""
     seed: str = "seed"
+    always: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of every request."""
 
 
 PLAIN = Profile()
@@ -31,7 +35,8 @@ PROFILES: dict[str, Profile] = {
     "sglang": PLAIN,
     "llama.cpp": PLAIN,
     "ollama": PLAIN,
-    "openrouter": Profile(hosts=("openrouter.ai",)),
+    # So that only upstreams are chosen whose terms allow training on their answers.
+    "openrouter": Profile(hosts=("openrouter.ai",), always={"provider": {"enforce_distillable_text": True}}),
     "together": Profile(hosts=("api.together.xyz", "api.together.ai")),
     "fireworks": Profile(hosts=("api.fireworks.ai",)),
     "groq": Profile(hosts=("api.groq.com",)),
