@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -22,6 +23,7 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.journal.shipping import journal_root
 from stillhouse.gen.source.files import find_files
+from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import Credentials, credentials_of, redacted
@@ -182,14 +184,22 @@ async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterat
             yield Finding(name=name, state="ok", said="the built-in teacher: starts with the run")
             continue
         try:
-            key = credentials_of(teacher)
-        except StillhouseError as error:
+            key = await _with_token(credentials_of(teacher), teacher)
+        except (StillhouseError, TokenAway) as error:
             mend = "fine where only the nodes hold the key: then run `doctor` there"
             yield Finding(name=name, state="fail", said=inert(str(error)), mend=mend)
             continue
         for url in teacher.urls:
             for finding in await _asked(recipe, teacher, transport, url=url, key=key):
                 yield finding.model_copy(update={"said": redacted(inert(finding.said), keys=key.secrets)})
+
+
+async def _with_token(key: Credentials, teacher: Teacher) -> Credentials:
+    """With a token of Google Cloud, where the teacher wants one."""
+    if key.google is None:
+        return key
+    token = await asyncio.to_thread(GoogleTokens(key.google, field=f"teachers.{teacher.name}").fetch)
+    return replace(key, key=token.text, secrets=(*key.secrets, token.text))
 
 
 async def _asked(

@@ -94,11 +94,18 @@ class GoogleTokens:
 
     def _load(self) -> Any:
         import google.auth
+        from google.oauth2 import credentials, service_account
 
         if not self._source:
             return google.auth.default(scopes=[SCOPE])[0]
         info = json.loads(self._source)
-        return google.auth.load_credentials_from_dict(info, scopes=[SCOPE])[0]  # type: ignore[no-untyped-call]
+        match info.get("type"):
+            case "service_account":
+                return service_account.Credentials.from_service_account_info(info, scopes=[SCOPE])  # type: ignore[no-untyped-call]
+            case "authorized_user":
+                return credentials.Credentials.from_authorized_user_info(info, scopes=[SCOPE])  # type: ignore[no-untyped-call]
+            case kind:
+                raise ValueError(f"expected a file of a service_account or an authorized_user, got {str(kind)[:40]}")
 
 
 def _utc(moment: Any) -> float:
