@@ -97,9 +97,7 @@ class Workload:
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
         needs = {
-            teacher.name: Need(
-                self.samples * each.share, self.input_tokens * each.share, self._output_of([teacher])
-            )
+            teacher.name: Need(self.samples * each.share, self.input_tokens * each.share, self._output_of([teacher]))
             for teacher, each in zip(self.recipe.teachers, shares_of(self.recipe), strict=True)
         }
         return slowest_account(self.recipe, needs)
