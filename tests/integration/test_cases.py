@@ -454,8 +454,12 @@ async def test_one_teacher_of_two_that_refuses_everything_stops_the_run(tmp_path
     """Case 19: b's samples all fail alike, though a answers."""
     async with serving(CaseServer()) as server:
         wrong = server.url.removesuffix("/v1") + "/all/19-per-teacher/temperature/v1"
-        recipe = case_recipe(tmp_path, server.url, good(200), per_shard=20, account="a")
+        recipe = case_recipe(tmp_path, server.url, good(200), per_shard=20, ask={"temperature": 0.7}, account="a")
         other = recipe.teachers[0].model_copy(update={"name": "b", "base_url": wrong, "account": "b"})
+        crew: list[Worker] = []
         with pytest.raises(StillhouseError, match=r"teacher b .*temperature"):
-            await run(recipe.model_copy(update={"teachers": (recipe.teachers[0], other)}))
+            await run(recipe.model_copy(update={"teachers": (recipe.teachers[0], other)}), crew=crew)
         assert len(server.asked) < 120
+    (note,) = [note for note in crew[0].counters.notes if "refuses the parameter" in note]
+    assert note.startswith("teacher b refuses the parameter temperature (Unsupported value: 'temperature'")
+    assert "`ask: {temperature: null}`" in note
