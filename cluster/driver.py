@@ -37,7 +37,7 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.teachers.keys import resolve_all
+from stillhouse.gen.teachers.keys import has_secrets, resolve_all
 from stillhouse.gen.teachers.prices import priced
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.result import RunResult
@@ -147,7 +147,7 @@ class Driver:
         """
         if self._address is None:
             resolve_all(self._recipe)
-        elif any(teacher.api_key for teacher in self._recipe.teachers) and read_binding(self._store) is None:
+        elif any(map(has_secrets, self._recipe.teachers)) and read_binding(self._store) is None:
             self._join(stack)
             from stillhouse.cluster.actors.key_check import check_keys
 

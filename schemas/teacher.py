@@ -5,6 +5,7 @@ query gets past validation, and no key can travel in clear to a public host.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal, Self, TypeAlias
@@ -18,6 +19,9 @@ from stillhouse.schemas.headers import Headers, Query, is_reference
 from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.simulator import SimulatorSettings
+
+_METHOD = re.compile(r"/(chat/completions|completions|responses|messages|models(/[^/]*)?)\Z")
+"""Ends of URLs that are copied from examples of a request."""
 
 TEACHER_APIS = ("openai-chat", "openai-responses", "gemini", "simulator")
 """The protocols spoken."""
@@ -57,6 +61,14 @@ def _endpoint_url(value: str) -> str:
     if not is_host(parts.hostname):
         raise ValueError("expected a URL whose host has labels of 1 to 63 characters between its dots")
     return value.rstrip("/")
+
+
+def _without_method(value: str) -> str:
+    if _METHOD.search(value):
+        raise ValueError(
+            "expected the URL below which the API's methods stand, without `/chat/completions` or the like"
+        )
+    return value
 
 
 def is_host(host: str) -> bool:
@@ -113,6 +125,7 @@ Extra = Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)]
 
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+BaseUrl = Annotated[EndpointUrl, AfterValidator(_without_method)]
 
 
 class Limits(Strict):
@@ -207,9 +220,9 @@ class Teacher(Strict):
     """Query parameters of its requests, such as `{api-version: 2026-10-01}`; a secret is a reference."""
     cache_prompt: bool = True
     """Mark the system prompt for the provider's cache, where its API wants a mark."""
-    base_url: EndpointUrl | None = None
-    """Where the API stands, version included: https://host/v1."""
-    endpoints: tuple[EndpointUrl, ...] = ()
+    base_url: BaseUrl | None = None
+    """Where the API stands: https://host/v1; only `openai-responses` and `gemini` find the version by themselves."""
+    endpoints: tuple[BaseUrl, ...] = ()
     """Several base URLs that serve the same model and share the load."""
     model: str = ""
     """The model's name as the API expects it."""
@@ -270,6 +283,8 @@ class Teacher(Strict):
             return self
         if self.profile != "auto" and self.api != "openai-chat":
             raise ValueError("`profile` goes with `api: openai-chat`")
+        if self.max_tokens_as is not None and self.api != "openai-chat":
+            raise ValueError("`max_tokens_as` goes with `api: openai-chat`")
         if self.simulator is not None:
             raise ValueError("`simulator:` goes with `api: simulator`")
         if problems := "\n".join(self._problems()):

@@ -91,6 +91,11 @@ def resolve(reference: str, *, field: str) -> str:
     return value
 
 
+def has_secrets(teacher: Teacher) -> bool:
+    """True if its requests carry something that is only found on a node."""
+    return teacher.api_key is not None or any(map(is_reference, [*teacher.headers.values(), *teacher.query.values()]))
+
+
 def resolve_all(recipe: Recipe) -> None:
     """Check that every teacher's key and other secrets are there.
 

@@ -121,6 +121,11 @@ def test_full_recipe_is_read() -> None:
             "x-a: given twice; the case of a header's name does not matter",
         ),
         ("account: r1-prod", "account: r1-prod\n    extra: {messages: []}", "leave it out of `extra`"),
+        (
+            "base_url: http://vllm-0:8000/v1",
+            "base_url: http://vllm-0:8000/v1/chat/completions",
+            "base_url: expected the URL below which the API's methods stand, without `/chat/completions`",
+        ),
         ("samples: 4", "samples: 0", "ask.samples: expected at least 1, got the number 0"),
         ("samples: 4", "samples: true", "ask.samples: expected a whole number, got true"),
         ("samples: 4", "samples:", "got nothing; give it a value, or leave the line out"),
