@@ -56,7 +56,7 @@ def asked(ask: Ask, *messages: tuple[str, str], base_url: str = "https://api.ope
     request = protocol.request(
         Request(messages or (("user", "hi"),), 2), base_url=base_url, key=Credentials("k"), now=0
     )
-    assert request.headers["authorization"] == "Bearer k"
+    assert request.headers["api-key" if "azure" in base_url else "authorization"].removeprefix("Bearer ") == "k"
     return request.url, json.loads(request.body)
 
 
@@ -122,6 +122,8 @@ def test_models_that_do_not_reason_are_not_asked_for_reasoning() -> None:
     [
         ("https://api.openai.com", "https://api.openai.com/v1/responses"),
         ("https://api.openai.com/v1", "https://api.openai.com/v1/responses"),
+        ("https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1/responses"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1/responses"),
         ("https://r.openai.azure.com/openai", "https://r.openai.azure.com/openai/v1/responses"),
         ("https://gateway.local/team/v1", "https://gateway.local/team/v1/responses"),
     ],

@@ -4,6 +4,7 @@ It has no `seed` and no `stop`. Nothing is stored at the provider: `store` is fa
 beside its summary. A base URL may leave out the version.
 """
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from stillhouse.gen.teachers.lenient_json import events_in
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
+from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import document_of
 from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
 from stillhouse.gen.teachers.protocols.values import merged
@@ -35,7 +37,7 @@ class OpenAIResponses:
 
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         self._teacher = teacher
-        self._destinations = Destinations("/responses", _headers, base=_versioned)
+        self._destinations = Destinations("/responses", partial(key_headers, profile_of(teacher)), base=_versioned)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"input":'
         self._tail = b"," + orjson.dumps(merged(_fields(ask), ask.extra))[1:]
 
@@ -92,6 +94,7 @@ def _fields(ask: Ask) -> dict[str, Any]:
 
 def _versioned(base_url: str) -> str:
     """With the version, where the URL is a bare host, or Azure's without it."""
+    base_url = complete_base(base_url)
     return f"{base_url}/v1" if urlsplit(base_url).path in ("", "/openai") else base_url
 
 
@@ -106,8 +109,3 @@ def _response_in(document: Any) -> dict[str, Any] | None:
             return document
         document = document.get("response") or document.get("data") or document.get("body")
     return None
-
-
-def _headers(key: Credentials) -> dict[str, str]:
-    headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
-    return headers | ({"authorization": f"Bearer {key.key}"} if key.key else {})
