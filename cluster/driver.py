@@ -37,7 +37,8 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.teachers.keys import resolve_all
+from stillhouse.gen.teachers.keys import has_secrets, resolve_all
+from stillhouse.gen.teachers.prices import priced
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.result import RunResult
 from stillhouse.gen.views.summary import Summary, summarise
@@ -117,7 +118,8 @@ class Driver:
             lock = RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             stack.enter_context(lock)
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
-            self._recipe = bind(self._store, self._recipe, begun=begun)
+            self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))
+            self._say(notes)
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
                 self._note_passed_over()
@@ -146,7 +148,7 @@ class Driver:
         """
         if self._address is None:
             resolve_all(self._recipe)
-        elif any(teacher.api_key for teacher in self._recipe.teachers) and read_binding(self._store) is None:
+        elif any(map(has_secrets, self._recipe.teachers)) and read_binding(self._store) is None:
             self._join(stack)
             from stillhouse.cluster.actors.key_check import check_keys
 

@@ -16,6 +16,7 @@ from stillhouse.schemas.yaml_tree import Node
 
 _SECRET_NAME = re.compile(
     r"(?i)(^|[_-])key$|^key|api_?key|token(?!s)|passw|secret|auth|credential|bearer|cookie|signature|url|endpoint"
+    r"|^headers$|^query$"
 )
 _SECRET_TEXT = re.compile(r"(?i)\b(sk-|AKIA|AIza|ghp_|hf_|xox|eyJ|bearer\b|basic\b)|://[^/\s]*@")
 _MAX_SHOWN = 60

@@ -5,7 +5,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refused", "unknown"]
 """Normalised; the provider's own word stands beside it."""
 
-ReasoningSource: TypeAlias = Literal["reasoning", "reasoning_content", "reasoning_details", "think_tag", "content_part"]
+ReasoningSource: TypeAlias = Literal[
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "think_tag",
+    "content_part",
+    "reasoning_item",  # OpenAI's Responses
+    "thought_part",  # Gemini's
+]
 """Where the wire hid the reasoning."""
 
 
@@ -18,6 +26,8 @@ class Usage(NamedTuple):
     output_tokens: int | None = None
     """All output tokens, reasoning included."""
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    """Of the input tokens, those written to the provider's cache."""
 
 
 class Completion(NamedTuple):
@@ -30,7 +40,7 @@ class Completion(NamedTuple):
     reasoning: str | None = None
     reasoning_source: ReasoningSource | None = None
     tool_calls: str | None = None
-    """The tool calls' JSON as the wire gave it."""
+    """The tool calls as JSON, in OpenAI's form: {id, type, function: {name, arguments}}."""
     refusal: str | None = None
     logprobs: list[dict[str, Any]] | None = None
     """A row a token: {token, token_id, logprob, top: [{token, token_id, logprob}]}."""
@@ -40,3 +50,9 @@ class Completion(NamedTuple):
     usage: Usage = Usage()
     markup: bool = False
     """The text holds tags of thoughts or special tokens outside code and quotes."""
+    reasoning_is_summary: bool | None = None
+    """Whether the reasoning is the provider's summary of it, not its own words; null where nobody says."""
+    reasoning_signatures: str | None = None
+    """JSON of the signatures and the encrypted parts of the reasoning, in order, as the wire gave them."""
+    refusal_category: str | None = None
+    """The provider's word for what a refusal is about."""

@@ -24,7 +24,9 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
     """What a dataset is bound to, as plain JSON: two recipes may share a dataset only if these are equal."""
     dump = recipe.model_dump(mode="json")
     teachers = [
-        {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight} for teacher in recipe.teachers
+        {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight}
+        | {"ask": teacher.ask.model_dump(mode="json"), "extra": teacher.extra}
+        for teacher in recipe.teachers
     ]
     return reduced(
         {
@@ -63,13 +65,24 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     sections = {
         "source": _less(source, _defaults(Source)),
         "ask": _less(ask, _defaults(Ask)),
-        "teachers": [_less(teacher, {"weight": 1.0}) for teacher in teachers],
+        "teachers": [_less(_differing(teacher, ask), {"weight": 1.0, "ask": {}, "extra": {}}) for teacher in teachers],
         "dedup": _less(document.get("dedup", {}), _defaults(Dedup)),
     }
     rest = {name: value for name, value in document.items() if name not in sections}
     whole = {name: rest.pop(name) for name in _WHOLE}
     defaults = _defaults(Dataset) | {"messages": MESSAGES}
     return {name: value for name, value in sections.items() if value} | whole | _less(rest, defaults)
+
+
+def _differing(teacher: Mapping[str, Any], ask: Mapping[str, Any]) -> dict[str, Any]:
+    """The teacher, with of its `ask` and `extra` only what differs from the recipe's."""
+    found = dict(teacher)
+    if own := teacher.get("ask"):
+        found["ask"] = {name: value for name, value in own.items() if value != ask.get(name)}
+    if own := teacher.get("extra"):
+        shared = ask.get("extra") or {}
+        found["extra"] = {name: value for name, value in own.items() if name not in shared or value != shared[name]}
+    return found
 
 
 def _less(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

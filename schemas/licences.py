@@ -69,22 +69,33 @@ _BY_MODEL: tuple[tuple[str, Known], ...] = (
     (r"meta-llama/Meta-Llama-3-.+", _closed("Llama 3 Community License", _OLD_LLAMA)),
 )
 
+_OPENAI = _closed(
+    "OpenAI Services Agreement 3.3(e)",
+    'answers may not be used "to develop artificial intelligence models that compete with OpenAI\'s products", '
+    "but for its Permitted Exceptions",
+)
+_GEMINI = _closed(
+    "Gemini API Additional Terms", 'the services may not be used "to develop models that compete with" them'
+)
+_XAI = _closed("xAI Enterprise Terms", 'no product similar to or competitive with theirs, and no "distill"ing')
+
+_ON_PLATFORM: tuple[tuple[str, str, Known], ...] = (
+    (r"openrouter\.ai", r"openai/(?!gpt-oss).+", _OPENAI),
+    (r"openrouter\.ai", r"openai/gpt-oss-(20b|120b)(:.+)?", _APACHE),
+    (r"openrouter\.ai", r"google/gemini-.+", _GEMINI),
+    (r"openrouter\.ai", r"x-ai/.+", _XAI),
+    (r"(.+\.|.+-)?aiplatform(\..+)?\.googleapis\.com", r"(.*/)?gemini-.+", _GEMINI),
+)
+"""(host, model on it, terms) of platforms, where what may be done with answers is up to each model's owner."""
+
 _BY_HOST: Mapping[str, Known] = {
-    "api.openai.com": _closed(
-        "OpenAI Services Agreement 3.3(e)",
-        'answers may not be used "to develop artificial intelligence models that compete with OpenAI\'s products", '
-        "but for its Permitted Exceptions",
-    ),
+    "api.openai.com": _OPENAI,
     "api.anthropic.com": _closed(
         "Anthropic Commercial Terms D.4",
         'no access "to train competing AI models ... except as expressly approved by Anthropic"',
     ),
-    "generativelanguage.googleapis.com": _closed(
-        "Gemini API Additional Terms", 'the services may not be used "to develop models that compete with" them'
-    ),
-    "api.x.ai": _closed(
-        "xAI Enterprise Terms", 'no product similar to or competitive with theirs, and no "distill"ing'
-    ),
+    "generativelanguage.googleapis.com": _GEMINI,
+    "api.x.ai": _XAI,
     "api.deepseek.com": Known("DeepSeek Open Platform Terms 4.2(3)", "permitted"),
 }
 """A platform that serves others' models under those models' terms is none of these."""
@@ -94,6 +105,11 @@ def known_terms(model: str, *, hosts: tuple[str, ...]) -> Known | None:
     """What is known of a teacher; the stricter of its model's and its hosts' terms, None where nothing is."""
     found = [known for pattern, known in _BY_MODEL if re.fullmatch(pattern, model, re.IGNORECASE)]
     found += [_BY_HOST[host] for host in hosts if host in _BY_HOST]
+    found += [
+        known
+        for where, what, known in _ON_PLATFORM
+        if any(re.fullmatch(where, host) for host in hosts) and re.fullmatch(what, model, re.IGNORECASE)
+    ]
     strictness = ("permitted", "permitted-with-obligations", "prohibited")
     return max(found, key=lambda known: strictness.index(known.training_use), default=None)
 

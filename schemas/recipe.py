@@ -5,6 +5,7 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
@@ -13,8 +14,9 @@ from stillhouse.schemas.base import Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.location import canonical_location
+from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
-from stillhouse.schemas.teacher import EndpointUrl, Limits, Teacher
+from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
 
 KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 """The types a kept column of a text source may be given."""
@@ -26,14 +28,6 @@ PROMPTS_PER_SHARD = 1000
 MESSAGES = False
 """Likewise: a conversation column of GSM8K's questions and answers makes shards larger by half (two fifths with four
 samples of each prompt), since texts compress column by column."""
-
-_RESERVED = {"model", "messages", "n", "stream", "stream_options"}
-
-
-def _not_reserved(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if taken := _RESERVED & value.keys():
-        raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
-    return value
 
 
 def _no_controls(value: str) -> str:
@@ -134,7 +128,7 @@ def _keep(item: Any) -> Any:
     return {"name": name, "type": kind}
 
 
-class Ask(Strict):
+class Ask(Parameters):
     """What is asked of the teacher for every prompt."""
 
     system: str | None = None
@@ -144,32 +138,20 @@ class Ask(Strict):
     """A Jinja template of the user's message over the row's columns; by default the prompt column."""
     samples: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Answers wanted for each prompt."""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """As the API defines it; left to the teacher when absent, like all that follow."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Nucleus sampling."""
-    stop: str | tuple[str, ...] | None = None
-    """Where an answer ends."""
-    seed: int | None = None
-    """The first sample's seed; sample n is asked with seed + n."""
-    reasoning_effort: str | None = None
-    """As the API defines it, such as low, medium or high."""
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    """Ask for log probabilities, with so many alternatives a token."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The longest answer in tokens, reasoning included where the teacher counts it."""
-    extra: Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)] = Field(default_factory=dict)
+    extra: Extra = Field(default_factory=dict)
     """Merged into the request's body as it is."""
 
     def parameters(self) -> dict[str, JsonValue]:
         """What shapes an answer beside its prompt, unset ones left out: part of a record's id."""
-        names = ("temperature", "top_p", "stop", "seed", "reasoning_effort", "top_logprobs", "max_tokens")
-        given: dict[str, JsonValue] = {}
-        for name in names:
-            value = getattr(self, name)
-            if value is not None:
-                given[name] = list(value) if isinstance(value, tuple) else value
-        return given | ({"extra": self.extra} if self.extra else {})
+        return self.given() | ({"extra": self.extra} if self.extra else {})
+
+    def changed(self, changes: Mapping[str, Any], extra: Mapping[str, JsonValue]) -> Self:
+        """The same with these parameters changed, those of null removed, and `extra` over what `extra` holds."""
+        return self.model_copy(update={**changes, "extra": {**self.extra, **extra}})
+
+    def of(self, teacher: Teacher) -> Self:
+        """What this teacher is asked."""
+        return self.changed(teacher.ask.changes(), teacher.extra)
 
 
 class Dedup(Strict):

@@ -137,6 +137,9 @@ class SimulatorSettings(_Settings):
     reasoning: Literal["reasoning", "reasoning_content", "think"] | None = None
     """Where a reasoning text goes: a field of the message by that name, or <think>…</think> heading the content."""
 
+    tool_calls: float = Field(default=1.0, ge=0, le=1)
+    """Share of the answers to requests with tools that call one of them, where the request leaves it to the model."""
+
     latency_s: float = Field(default=0.0, ge=0, le=86_400)
     """Median time to an answer, in seconds."""
     latency_spread: float = Field(default=0.0, ge=0, le=5)

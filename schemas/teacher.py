@@ -11,28 +11,33 @@ from datetime import date
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.completion import FinishReason
+from stillhouse.schemas.headers import Headers, Query, is_reference
 from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
+from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.simulator import SimulatorSettings
 
-TEACHER_APIS = ("openai-chat", "simulator")
+_METHOD = re.compile(r"/(chat/completions|completions|responses|messages|models(/[^/]*)?)\Z")
+"""Ends of URLs that are copied from examples of a request."""
+
+TEACHER_APIS = ("openai-chat", "openai-responses", "gemini", "simulator")
 """The protocols spoken."""
-_NOT_YET_APIS = ("openai-responses", "anthropic", "gemini", "bedrock")
+_NOT_YET_APIS = ("anthropic", "bedrock")
 
 
 def _api(value: str) -> str:
     if value in _NOT_YET_APIS:
         raise ValueError(f"api {value!r} is not built yet; write `openai-chat` (most servers speak it) or `simulator`")
     if value not in TEACHER_APIS:
-        raise ValueError(f"expected `openai-chat` or `simulator`, got {value!r}")
+        raise ValueError(f"expected {' or '.join(f'`{api}`' for api in TEACHER_APIS)}, got {value!r}")
     return value
 
 
 def _secret_reference(value: str) -> str:
-    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+", value):
+    if not is_reference(value):
         # The value may be a key: it is not repeated.
         raise ValueError(
             "expected a reference, `env:NAME` or `file:/absolute/path`, never the key itself; "
@@ -56,6 +61,14 @@ def _endpoint_url(value: str) -> str:
     if not is_host(parts.hostname):
         raise ValueError("expected a URL whose host has labels of 1 to 63 characters between its dots")
     return value.rstrip("/")
+
+
+def _without_method(value: str) -> str:
+    if _METHOD.search(value):
+        raise ValueError(
+            "expected the URL below which the API's methods stand, without `/chat/completions` or the like"
+        )
+    return value
 
 
 def is_host(host: str) -> bool:
@@ -98,8 +111,21 @@ ProfileName: TypeAlias = Literal[
 ]
 """Dialects of `openai-chat`; what each is, is in `gen.teachers.protocols.profiles`."""
 
+_RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
+
+
+def _not_reserved(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if taken := _RESERVED & value.keys():
+        raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
+    return value
+
+
+Extra = Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)]
+"""Fields of a request's body that no parameter covers."""
+
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+BaseUrl = Annotated[EndpointUrl, AfterValidator(_without_method)]
 
 
 class Limits(Strict):
@@ -117,15 +143,33 @@ class Limits(Strict):
     """Maximum number of requests in flight, over all workers."""
 
 
-class Price(Strict):
-    """USD per million tokens."""
-
+class _Prices(Strict):
     input: Annotated[float, Field(ge=0)]
     """USD per million input tokens."""
     output: Annotated[float, Field(ge=0)]
     """USD per million output tokens, reasoning included."""
     cached_input: Annotated[float, Field(ge=0)] | None = None
     """USD per million input tokens read from the provider's cache; by default the input price."""
+    cache_write: Annotated[float, Field(ge=0)] | None = None
+    """USD per million input tokens written to the provider's cache; by default the input price."""
+    reasoning: Annotated[float, Field(ge=0)] | None = None
+    """USD per million output tokens of reasoning; by default the output price."""
+
+
+class PriceAbove(_Prices):
+    """Prices of long requests."""
+
+    input_tokens: Annotated[int, Field(gt=0)]
+    """They apply to requests with more input tokens than these."""
+
+
+class Price(_Prices):
+    """USD per million tokens."""
+
+    above: tuple[PriceAbove, ...] = ()
+    """Prices of long requests, in ascending order, each for the whole request."""
+    source: str | None = None
+    """Where a price comes from that was looked up; set by Stillhouse."""
 
 
 class Terms(Strict):
@@ -163,12 +207,22 @@ class Teacher(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The name in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
-    """The protocol: `openai-chat`, or `simulator` for the built-in teacher."""
+    """The protocol: `openai-chat`, `openai-responses` or `gemini`; `simulator` for the built-in teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` goes by the host."""
-    base_url: EndpointUrl | None = None
-    """Where the API stands, version included: https://host/v1."""
-    endpoints: tuple[EndpointUrl, ...] = ()
+    ask: TeacherParameters = TeacherParameters()
+    """What differs for this teacher from the recipe's `ask`: `{temperature: null}` removes a parameter."""
+    extra: Extra = Field(default_factory=dict)
+    """Merged into this teacher's requests, over `ask.extra`."""
+    headers: Headers = Field(default_factory=dict)
+    """Further headers of its requests; a secret is a reference, `env:NAME` or `file:/path`."""
+    query: Query = Field(default_factory=dict)
+    """Query parameters of its requests, such as `{api-version: 2026-10-01}`; a secret is a reference."""
+    cache_prompt: bool = True
+    """Mark the system prompt for the provider's cache, where its API wants a mark."""
+    base_url: BaseUrl | None = None
+    """Where the API stands: https://host/v1; only `openai-responses` and `gemini` find the version by themselves."""
+    endpoints: tuple[BaseUrl, ...] = ()
     """Several base URLs that serve the same model and share the load."""
     model: str = ""
     """The model's name as the API expects it."""
@@ -189,7 +243,7 @@ class Teacher(Strict):
     thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
     """How thoughts are marked in the text: `auto`, `none`, or the tags around them such as `[<think>, </think>]`."""
     price: Price | None = None
-    """What tokens cost."""
+    """What tokens cost; by default looked up for a provider's own host."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """The share of the samples this teacher is asked, relative to the others."""
     allow_http: bool = False
@@ -222,9 +276,15 @@ class Teacher(Strict):
         if self.api == "simulator":
             if self.base_url or self.endpoints or self.api_key:
                 raise ValueError("`api: simulator` starts its own server: leave out base_url, endpoints and api_key")
+            if self.headers or self.query:
+                raise ValueError("`api: simulator` takes no headers or query: leave them out")
             if self.profile != "auto":
                 raise ValueError("`profile` goes with `api: openai-chat`")
             return self
+        if self.profile != "auto" and self.api != "openai-chat":
+            raise ValueError("`profile` goes with `api: openai-chat`")
+        if self.max_tokens_as is not None and self.api != "openai-chat":
+            raise ValueError("`max_tokens_as` goes with `api: openai-chat`")
         if self.simulator is not None:
             raise ValueError("`simulator:` goes with `api: simulator`")
         if problems := "\n".join(self._problems()):
@@ -235,6 +295,8 @@ class Teacher(Strict):
         """What a teacher behind a URL still lacks, all of it at once."""
         if (self.base_url is None) == (not self.endpoints):
             yield "expected `base_url` or `endpoints`, one of both"
+        if self.api_key and self.api.startswith("openai") and "authorization" in map(str.lower, self.headers):
+            yield "`api_key` and the header `authorization` are one thing: give one of both"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
         known = known_terms(self.model, hosts=hosts_of(self.urls))

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -81,6 +82,8 @@ class CaseServer:
     folder: Path = CASES
     asked: list[tuple[float, str, int]] = field(default_factory=list)
     """(when, the prompt, the status that it met)."""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    """The requests themselves."""
     _scripts: dict[str, Script] = field(default_factory=dict)
     _times: Counter[str] = field(default_factory=Counter)
     _good_at: list[float] = field(default_factory=list)
@@ -102,6 +105,7 @@ class CaseServer:
                 path = head.split(b" ", 2)[1].decode()
                 length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
                 sent = json.loads(await reader.readexactly(int(length[1]) if length else 0))
+                self.bodies.append(sent)
                 await self._answer(path, str(sent["messages"][-1]["content"]), writer)
         except (asyncio.IncompleteReadError, OSError):
             pass

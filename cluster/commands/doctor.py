@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -22,9 +23,10 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.journal.shipping import journal_root
 from stillhouse.gen.source.files import find_files
+from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.keys import Credentials, redacted, resolve
+from stillhouse.gen.teachers.keys import Credentials, credentials_of, redacted
 from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, Rate
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
@@ -32,8 +34,9 @@ from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
 from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe import Ask, Recipe
 from stillhouse.schemas.teacher import Teacher
 
 MOST_TOKENS = 16
@@ -181,23 +184,32 @@ async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterat
             yield Finding(name=name, state="ok", said="the built-in teacher: starts with the run")
             continue
         try:
-            key = resolve(teacher.api_key, teacher=teacher.name)
-        except StillhouseError as error:
+            key = await _with_token(credentials_of(teacher), teacher)
+        except (StillhouseError, TokenAway) as error:
             mend = "fine where only the nodes hold the key: then run `doctor` there"
             yield Finding(name=name, state="fail", said=inert(str(error)), mend=mend)
             continue
         for url in teacher.urls:
             for finding in await _asked(recipe, teacher, transport, url=url, key=key):
-                yield finding.model_copy(update={"said": redacted(inert(finding.said), keys=(key,))})
+                yield finding.model_copy(update={"said": redacted(inert(finding.said), keys=key.secrets)})
+
+
+async def _with_token(key: Credentials, teacher: Teacher) -> Credentials:
+    """With a token of Google Cloud, where the teacher wants one."""
+    if key.google is None:
+        return key
+    token = await asyncio.to_thread(GoogleTokens(key.google, field=f"teachers.{teacher.name}").fetch)
+    return replace(key, key=token.text, secrets=(*key.secrets, token.text))
 
 
 async def _asked(
-    recipe: Recipe, teacher: Teacher, transport: HttpTransport, *, url: str, key: str | None
+    recipe: Recipe, teacher: Teacher, transport: HttpTransport, *, url: str, key: Credentials
 ) -> list[Finding]:
     """One request, as the run would send it but for a short answer."""
-    tokens = min(MOST_TOKENS, recipe.ask.max_tokens or MOST_TOKENS)
-    interpreter = Interpreter(teacher, recipe.ask.model_copy(update={"max_tokens": tokens}))
-    request = interpreter.protocol.request(Request(_HELLO), base_url=url, key=Credentials(key), now=time.time())
+    ask = recipe.ask.of(teacher)
+    short = ask.model_copy(update={"max_tokens": min(MOST_TOKENS, ask.max_tokens or MOST_TOKENS)})
+    interpreter = Interpreter(teacher.model_copy(update={"ask": TeacherParameters()}), short)
+    request = interpreter.protocol.request(Request(_HELLO), base_url=url, key=key, now=time.time())
     name, at = f"teacher {teacher.name}", time.monotonic()
     try:
         reply = await transport.send(request, timeout_s=min(TIMEOUT_S, teacher.timeout_s))
@@ -213,7 +225,7 @@ async def _asked(
     if isinstance(outcome, Completion):
         said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s (one request sent)"
         found = Finding(name=name, state="ok", said=said)
-        if wrong := _wrong_with(outcome, recipe):
+        if wrong := _wrong_with(outcome, ask):
             said = f"{said}, but a run would not keep it: {wrong[0]}"
             found = Finding(name=name, state="warn", said=said, mend=wrong[1])
     else:
@@ -226,10 +238,10 @@ async def _asked(
     return [found, *_skew(reply, name=name)]
 
 
-def _wrong_with(answer: Completion, recipe: Recipe) -> tuple[str, str] | None:
+def _wrong_with(answer: Completion, ask: Ask) -> tuple[str, str] | None:
     """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
     prompt = Prompt("doctor", b"", _HELLO, ())
-    if recipe.ask.top_logprobs is not None and answer.logprobs is None:
+    if ask.top_logprobs is not None and answer.logprobs is None:
         return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
     match rejected_by_rules(answer, prompt, calls=columns_of(SCHEMA_VERSION, recipe.identity()).calls):
         case "unknown_finish":

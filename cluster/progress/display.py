@@ -115,7 +115,7 @@ class Progress:
             f"{stats.retries:,} retries)",
             "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
         }
-        if self._priced:
+        if self._priced or stats.usd:  # a price may have been looked up since
             figures["spend"] = f"${stats.usd:,.2f}"
         if used := self._pace.limits_used(stats):
             figures["limits used"] = ", ".join(

@@ -1,11 +1,14 @@
 """What the teacher says: a pure function of the settings, the message and the draws of the request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 from stillhouse.gen.simulator.draws import Draws, draw, unit
 from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
+from stillhouse.gen.simulator.tools import Call, Tool, call_of
 from stillhouse.schemas.simulator import SimulatorSettings
 
 _REASONING_TOKENS = 24
@@ -21,7 +24,9 @@ class Answer:
     reasoning_tokens: int
     completion_tokens: int
     """All tokens of the choice, those of the reasoning included."""
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    call: Call | None = None
+    """The tool that it calls; the content is then empty."""
 
 
 class Answers:
@@ -32,21 +37,45 @@ class Answers:
         self._known = KnownAnswers.read(settings.answers) if settings.answers else KnownAnswers()
         self._block = TextBlock(settings.seed, longest_tokens=settings.output_tokens[1])
 
-    def give(self, message: str, *, prompt: bytes, serial: int, index: int, max_tokens: int | None) -> Answer:
+    def give(
+        self,
+        message: str,
+        *,
+        prompt: bytes,
+        serial: int,
+        index: int,
+        max_tokens: int | None,
+        tools: Sequence[Tool] = (),
+        must_call: bool = False,
+        thinks: bool | None = None,
+        seed: int | None = None,
+    ) -> Answer:
         """The answer number `index` of the request `serial` to the user's last message.
 
-        `prompt` is the key of all messages: where the number of distinct answers is limited, they are drawn from it.
+        Args:
+            message: the user's last message.
+            prompt: the key of all messages; where the number of distinct answers is limited, they are drawn from it.
+            serial: the request's number.
+            index: the answer's number in the request.
+            max_tokens: the longest answer.
+            tools: those that the answer may call.
+            must_call: whether it has to call one of them.
+            thinks: whether the request switches reasoning on or off; null: as the settings have it.
+            seed: the request's; equal prompts with equal seeds get equal answers, whatever their serials.
         """
         settings = self._settings
-        draws = draw(settings.seed, serial, stream=1 + index)
+        number = serial if seed is None else _seeded(prompt, seed)
+        draws = draw(settings.seed, number, stream=1 + index)
         if settings.distinct is not None:
             variant = draws[0] % settings.distinct
             draws = draw(settings.seed, int.from_bytes(prompt[:8], "little"), stream=1 + variant)
+        reasoning = None
+        if thinks or (thinks is None and settings.reasoning is not None):
+            reasoning = self._block.window(draws[::-1], chars=_REASONING_TOKENS * CHARS_PER_TOKEN)
+        if tools and (must_call or unit(draws[7]) < settings.tool_calls):
+            return _calling(call_of(tools, drawn=draws[6]), reasoning=reasoning)
         text = self._text(self._known.find(message) or arithmetic(message), draws)
-        if settings.reasoning is None:
-            return _cut(text, reasoning=None, max_tokens=max_tokens)
-        reasoning = self._block.window(draws[::-1], chars=_REASONING_TOKENS * CHARS_PER_TOKEN)
-        if settings.reasoning == "think":
+        if reasoning is not None and settings.reasoning == "think":
             return _cut(f"<think>\n{reasoning}\n</think>\n\n{text}", reasoning=None, max_tokens=max_tokens)
         return _cut(text, reasoning=reasoning, max_tokens=max_tokens)
 
@@ -60,9 +89,19 @@ class Answers:
         return self._block.window(draws, chars=chars - len(tail)) + tail
 
 
+def _seeded(prompt: bytes, seed: int) -> int:
+    return int.from_bytes(blake2b(b"%b%d" % (prompt, seed), digest_size=8).digest(), "little")
+
+
 def _wrong(right: str, draws: Draws) -> str:
     off = 1 + draws[6] % 9
     return str(int(right) + off) if right.lstrip("-").isdecimal() else f"not {right}"
+
+
+def _calling(call: Call, *, reasoning: str | None) -> Answer:
+    thought = 0 if reasoning is None else count_tokens(reasoning)
+    tokens = thought + count_tokens(call.name + call.text)
+    return Answer("", reasoning, thought, tokens, "tool_calls", call)
 
 
 def _cut(content: str, *, reasoning: str | None, max_tokens: int | None) -> Answer:

@@ -6,16 +6,28 @@ that debt is waited off.
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.schemas.simulator import SimulatorLimits
+
+Resource: TypeAlias = Literal["requests", "total", "input", "output"]
+
+
+class Level(NamedTuple):
+    """What is left of a limit at one moment."""
+
+    resource: Resource
+    per_minute: int
+    left: int
+    full_in_s: float
+    """Seconds until all of it is there again."""
 
 
 @dataclass(slots=True)
 class Bucket:
     """A level that rises with time up to `capacity` and falls by what is taken."""
 
-    header: str
-    """Ending of the `x-ratelimit-…` headers."""
+    resource: Resource
     title: str
     """The provider's words in the message of a 429."""
     per_minute: int
@@ -24,10 +36,10 @@ class Bucket:
     at_s: float
 
     @classmethod
-    def full(cls, header: str, title: str, per_minute: int, *, burst_s: float, now_s: float) -> "Bucket":
+    def full(cls, resource: Resource, title: str, per_minute: int, *, burst_s: float, now_s: float) -> "Bucket":
         """A bucket that holds `burst_s` seconds of its rate, at least one unit, and is full."""
         capacity = max(1.0, per_minute / 60 * burst_s)
-        return cls(header, title, per_minute, capacity, capacity, now_s)
+        return cls(resource, title, per_minute, capacity, capacity, now_s)
 
     def refill(self, now_s: float) -> None:
         """Let time pass up to `now_s`; a clock that goes back is ignored."""
@@ -56,21 +68,19 @@ class Limits:
     def __init__(self, limits: SimulatorLimits, *, slot_s: float, now_s: float) -> None:
         """`slot_s` is what a refusal for too many requests in flight tells the client to wait."""
 
-        def bucket(header: str, title: str, per_minute: int | None, burst_s: float) -> Bucket | None:
+        def bucket(resource: Resource, title: str, per_minute: int | None, burst_s: float) -> Bucket | None:
             if per_minute is None:
                 return None
-            return Bucket.full(header, title, per_minute, burst_s=burst_s, now_s=now_s)
+            return Bucket.full(resource, title, per_minute, burst_s=burst_s, now_s=now_s)
 
         burst_s, token_burst_s = limits.burst_s, limits.token_burst_s
         self._in_flight = limits.in_flight
         self._tells = limits.headers
         self._slot_s = slot_s
         self._requests = bucket("requests", "requests per min (RPM)", limits.requests_per_minute, burst_s)
-        self._total = bucket("tokens", "tokens per min (TPM)", limits.total_tokens_per_minute, token_burst_s)
-        self._input = bucket("tokens-prompt", "input tokens per min", limits.input_tokens_per_minute, token_burst_s)
-        self._output = bucket(
-            "tokens-generated", "output tokens per min", limits.output_tokens_per_minute, token_burst_s
-        )
+        self._total = bucket("total", "tokens per min (TPM)", limits.total_tokens_per_minute, token_burst_s)
+        self._input = bucket("input", "input tokens per min", limits.input_tokens_per_minute, token_burst_s)
+        self._output = bucket("output", "output tokens per min", limits.output_tokens_per_minute, token_burst_s)
         self._buckets = [each for each in (self._requests, self._total, self._input, self._output) if each]
 
     def admit(
@@ -102,18 +112,13 @@ class Limits:
                 bucket.level -= taken
         return None
 
-    def headers(self, now_s: float) -> dict[str, str]:
-        """The `x-ratelimit-…` headers at this moment: OpenAI's, and Fireworks' for input and output tokens apart.
-
-        None where the limits are not told.
-        """
-        found: dict[str, str] = {}
+    def levels(self, now_s: float) -> list[Level]:
+        """What every answer reports at this moment; nothing where the limits are kept secret."""
+        found = []
         for bucket in self._buckets if self._tells else ():
             bucket.refill(now_s)
-            reset_s = (bucket.capacity - bucket.level) * 60 / bucket.per_minute
-            found[f"x-ratelimit-limit-{bucket.header}"] = str(bucket.per_minute)
-            found[f"x-ratelimit-remaining-{bucket.header}"] = str(max(0, int(bucket.level)))
-            found[f"x-ratelimit-reset-{bucket.header}"] = go_duration(reset_s)
+            full_in_s = (bucket.capacity - bucket.level) * 60 / bucket.per_minute
+            found.append(Level(bucket.resource, bucket.per_minute, max(0, int(bucket.level)), full_in_s))
         return found
 
 

@@ -89,8 +89,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._url = b""
-        self._authorization = ""
-        self._expects = False
+        self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -101,19 +100,17 @@ class Connection(asyncio.Protocol):
         self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; three of them matter."""
+        """One header."""
         self._count_header(len(name) + len(value))
-        match name.lower():
-            case b"authorization":
-                self._authorization = value.decode("latin-1")
-            case b"expect":
-                self._expects = value.lower() == b"100-continue"
-            case b"content-length" if len(value) > 18 or not value.isdigit() or int(value) > _MAX_BODY_BYTES:
-                self._break_off(413)
+        name = name.lower()
+        self._headers[name] = value
+        if name == b"content-length" and (len(value) > 18 or not value.isdigit() or int(value) > _MAX_BODY_BYTES):
+            self._break_off(413)
 
     def on_headers_complete(self) -> None:
         """Let a client that asks first send its body."""
-        if self._expects and self._exchange is None and not self._deaf:
+        expects = self._headers.get(b"expect", b"").lower() == b"100-continue"
+        if expects and self._exchange is None and not self._deaf:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -128,11 +125,13 @@ class Connection(asyncio.Protocol):
         """A whole request."""
         if self._deaf:
             return
+        path, _, query = self._url.partition(b"?")
         self._waiting.append(
             Request(
                 method=self._parser.get_method().decode("latin-1"),
-                path=self._url.partition(b"?")[0].decode("latin-1"),
-                authorization=self._authorization,
+                path=path.decode("latin-1"),
+                query=query.decode("latin-1"),
+                headers=self._headers,
                 body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
                 keep_alive=self._parser.should_keep_alive(),
             )
@@ -149,7 +148,7 @@ class Connection(asyncio.Protocol):
     def _break_off(self, status: int) -> None:
         if not self._deaf:
             self._deaf = True
-            self._waiting.append(Request("", "", "", b"", keep_alive=False, broken=status))
+            self._waiting.append(Request("", "", {}, b"", keep_alive=False, broken=status))
             self._advance()
 
     def _advance(self) -> None:

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
-from math import ceil
 from typing import Any
 
-from stillhouse.gen.simulator import chat
 from stillhouse.gen.simulator.answers import Answer, Answers
+from stillhouse.gen.simulator.dialects import dialect_of
+from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Dialect, Error, Spoken
+from stillhouse.gen.simulator.dialects.openai_chat import error_body, models
 from stillhouse.gen.simulator.draws import draw, lognormal, unit
 from stillhouse.gen.simulator.exchange import ChatExchange
-from stillhouse.gen.simulator.faults import default_body, error_body, pick
+from stillhouse.gen.simulator.faults import pick
 from stillhouse.gen.simulator.limits import Limits
 from stillhouse.gen.simulator.protocol import Connection
 from stillhouse.gen.simulator.request_log import RequestLog
@@ -29,7 +30,6 @@ from stillhouse.gen.simulator.stats import Stats
 from stillhouse.gen.simulator.wire import Request, Response, chunked, response, sniff
 from stillhouse.schemas.simulator import Fault, SimulatorSettings, StatusFault
 
-_CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
 _FATE_STREAM = 0
 _SLOT_LEAST_S = 0.1
 _BROKEN = {
@@ -43,6 +43,7 @@ _BROKEN = {
 class _Call:
     """One chat request under way, and its line of the log so far."""
 
+    dialect: Dialect
     serial: int
     now_s: float
     keep_alive: bool
@@ -52,11 +53,9 @@ class _Call:
 class _Refused(Exception):
     """The request is not admitted: no answer, no fault, no latency."""
 
-    def __init__(self, status: int, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.body = body
-        self.headers = headers or {}
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.status)
+        self.error = error
 
 
 class Simulator:
@@ -83,8 +82,8 @@ class Simulator:
 
     def handle(self, request: Request, connection: Connection) -> ChatExchange | None:
         """Begin to answer a request; None where it is answered already."""
-        if request.broken is None and request.path in _CHAT_PATHS and request.method == "POST":
-            return self._chat(request, connection)
+        if request.broken is None and request.method == "POST" and (dialect := dialect_of(request.path)) is not None:
+            return self._chat(request, connection, dialect)
         page = self._page(request)
         return ChatExchange(connection, page, keep_alive=request.keep_alive, loop=self._loop).start(0)
 
@@ -101,30 +100,30 @@ class Simulator:
             case Request(broken=int(broken)):
                 status, body = broken, error_body(_BROKEN[broken], code=None)
             case Request(method="GET", path="/v1/models" | "/models"):
-                body = chat.models(self._settings.model)
+                body = models(self._settings.model)
             case Request(method="GET", path="/healthz"):
                 body = b'{"status":"ok"}'
             case Request(method="GET", path="/_stats"):
                 uptime_s = time.monotonic() - self._start_s
                 body = self._stats.as_json(uptime_s=uptime_s, connections=len(self.connections))
-            case Request(path=path) if path in _CHAT_PATHS:
+            case Request(path=path) if dialect_of(path) is not None:
                 message = f"Not allowed to {request.method} on {path} (HINT: Perhaps you meant to POST)"
                 status, body = 405, error_body(message, code="method_not_supported")
             case _:
                 status, body = 404, error_body(f"Invalid URL ({request.method} {request.path})", code="unknown_url")
         return response(status, body, headers={"date": self._now_date()}, keep_alive=request.keep_alive)
 
-    def _chat(self, request: Request, connection: Connection) -> ChatExchange | None:
+    def _chat(self, request: Request, connection: Connection, dialect: Dialect) -> ChatExchange | None:
         now_s, serial = time.monotonic(), self._serial
         self._serial += 1
-        line = {"serial": serial, "id": f"chatcmpl-{serial}", "time": self._epoch_s + now_s, "model": None}
+        line = {"serial": serial, "id": dialect.response_id(serial), "time": self._epoch_s + now_s, "model": None}
         line |= {"prompt": None, "prompt_tokens": 0, "completion_tokens": 0, "completions": []}
-        call = _Call(serial, now_s, request.keep_alive, line)
+        call = _Call(dialect, serial, now_s, request.keep_alive, line)
         fault, delay_s, admitted = None, 0.0, False
         try:
             asked, answers = self._admit(call, request)
         except _Refused as refused:
-            answer = self._plain(call, refused.status, refused.body, refused.headers)
+            answer = self._plain(call, *refused.error)
         else:
             self._stats.begin()
             admitted = True
@@ -136,20 +135,17 @@ class Simulator:
         )
         return exchange.start(delay_s)
 
-    def _admit(self, call: _Call, request: Request) -> tuple[chat.ChatRequest, list[Answer]]:
+    def _admit(self, call: _Call, request: Request) -> tuple[Asked, list[Answer]]:
         """The request and its answers, paid for out of the limits; raises `_Refused`."""
-        self._authorize(request.authorization)
+        key, dialect = self._settings.api_key, call.dialect
+        if key is not None and (error := dialect.unauthorized(request, key)) is not None:
+            raise _Refused(error)
         try:
-            asked = chat.parse(request.body)
-        except chat.BadRequest as bad:
-            raise _Refused(400, error_body(str(bad), param=bad.param, code=None)) from None
+            asked = dialect.parse(request)
+        except BadRequest as bad:
+            raise _Refused(dialect.bad_request(bad)) from None
         call.line.update(model=asked.model, prompt=asked.prompt.hex())
-        answers = [
-            self._answers.give(
-                asked.message, prompt=asked.prompt, serial=call.serial, index=index, max_tokens=asked.max_tokens
-            )
-            for index in range(asked.n)
-        ]
+        answers = [self._give(call, asked, index) for index in range(asked.n)]
         tokens = sum([answer.completion_tokens for answer in answers])
         refusal = self._limits.admit(
             prompt_tokens=asked.prompt_tokens,
@@ -159,22 +155,22 @@ class Simulator:
             now_s=call.now_s,
         )
         if refusal is not None:
-            millis = ceil(refusal.retry_after_s * 1000)
-            headers = {"retry-after": str(ceil(millis / 1000)), "retry-after-ms": str(millis)}
-            body = error_body(refusal.message, kind=refusal.kind, code="rate_limit_exceeded")
-            raise _Refused(429, body, headers=headers)
+            raise _Refused(dialect.limited(refusal))
         call.line.update(prompt_tokens=asked.prompt_tokens, completion_tokens=tokens)
         return asked, answers
 
-    def _authorize(self, authorization: str) -> None:
-        expected = self._settings.api_key
-        if expected is None or authorization == f"Bearer {expected}":
-            return
-        key = authorization.removeprefix("Bearer ")
-        message = (
-            f"Incorrect API key provided: {key[:5]}{'*' * 8}{key[-4:]}." if key else "You didn't provide an API key."
+    def _give(self, call: _Call, asked: Asked, index: int) -> Answer:
+        return self._answers.give(
+            asked.message,
+            prompt=asked.prompt,
+            serial=call.serial,
+            index=index,
+            max_tokens=asked.max_tokens,
+            tools=asked.tools,
+            must_call=asked.must_call,
+            thinks=asked.thinks,
+            seed=asked.seed,
         )
-        raise _Refused(401, error_body(message, code="invalid_api_key" if key else None))
 
     def _fate(self, call: _Call) -> tuple[Fault | None, float]:
         """The fault and the latency of an admitted request."""
@@ -187,31 +183,34 @@ class Simulator:
         fault = pick(settings.faults, chance=chance, uptime_s=uptime_s, number=number)
         return fault, lognormal(draws[1], median=settings.latency_s, sigma=settings.latency_spread)
 
-    def _answer(self, call: _Call, asked: chat.ChatRequest, answers: list[Answer], fault: Fault | None) -> Response:
+    def _answer(self, call: _Call, asked: Asked, answers: list[Answer], fault: Fault | None) -> Response:
+        dialect = call.dialect
         if isinstance(fault, StatusFault):
             call.line.update(prompt_tokens=0, completion_tokens=0)
-            body = default_body(fault.status) if fault.body is None else fault.body.encode()
-            return self._plain(call, fault.status, body, fault.headers)
+            error = dialect.failure(fault.status) if fault.body is None else Error(fault.status, fault.body.encode())
+            return self._plain(call, fault.status, error.body, {**error.headers, **fault.headers})
         if self._log.wanted:
             call.line["completions"] = [sha256(each.content.encode()).hexdigest()[:32] for each in answers]
         created = int(self._epoch_s + call.now_s)
+        spoken = Spoken(asked, answers, self._reasoning_field, call.serial, created)
         if not asked.stream:
-            body = chat.completion(
-                asked, answers, serial=call.serial, created=created, reasoning_field=self._reasoning_field
-            )
-            return self._plain(call, 200, body, {})
-        events = chat.event_stream(
-            asked, answers, serial=call.serial, created=created, reasoning_field=self._reasoning_field
+            return self._plain(call, 200, dialect.answer(spoken), {})
+        return chunked(
+            200,
+            dialect.stream(spoken),
+            headers=self._headers(call),
+            content_type=dialect.stream_type,
+            keep_alive=call.keep_alive,
         )
-        return chunked(200, events, headers=self._headers(call), keep_alive=call.keep_alive)
 
     def _plain(self, call: _Call, status: int, body: bytes, headers: Mapping[str, str]) -> Response:
         headers = self._headers(call) | {name.lower(): value for name, value in headers.items()}
         return response(status, body, headers=headers, content_type=sniff(body), keep_alive=call.keep_alive)
 
     def _headers(self, call: _Call) -> dict[str, str]:
-        headers = {"date": self._now_date(), "x-request-id": f"req_{call.serial}"}
-        return headers | self._limits.headers(call.now_s)
+        levels = self._limits.levels(call.now_s)
+        told = call.dialect.headers(call.serial, levels, now=self._epoch_s + call.now_s)
+        return {"date": self._now_date(), **told}
 
     def _ended(self, call: _Call, status: int, fault: Fault | None, admitted: bool, delivered: bool) -> None:
         kind = None if fault is None else fault.kind

@@ -16,9 +16,11 @@ class Request:
     method: str
     path: str
     """Without the query."""
-    authorization: str
+    headers: Mapping[bytes, bytes]
+    """Names in lower case; of a name that comes twice, the last."""
     body: bytes
     keep_alive: bool
+    query: str = ""
     broken: int | None = None
     """The status to answer with where the protocol or a bound was broken; the connection ends after it."""
 
@@ -40,10 +42,12 @@ def response(
     return Response(status, _head(status, fields, headers, keep_alive=keep_alive), body)
 
 
-def chunked(status: int, pieces: Iterable[bytes], *, headers: Mapping[str, str], keep_alive: bool) -> Response:
-    """A response of server-sent events, one to a chunk."""
+def chunked(
+    status: int, pieces: Iterable[bytes], *, headers: Mapping[str, str], content_type: str, keep_alive: bool
+) -> Response:
+    """A streamed response, one event to a chunk."""
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-    fields = {"content-type": EVENT_STREAM, "transfer-encoding": "chunked", "cache-control": "no-cache"}
+    fields = {"content-type": content_type, "transfer-encoding": "chunked", "cache-control": "no-cache"}
     return Response(status, _head(status, fields, headers, keep_alive=keep_alive), body)
 
 

@@ -4,23 +4,33 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from stillhouse.gen.clock import Clock
+from stillhouse.gen.errors import TeacherPaused
 from stillhouse.gen.limits.shares import Cost, Estimator
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.durations import passed_on
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
 from stillhouse.gen.teachers.evidence import Evidence
+from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.header_trust import HeaderTrust
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.keys import Credentials, resolve, without_keys
+from stillhouse.gen.teachers.keys import Credentials, credentials_of, without_keys
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Blame
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
+
+TOKEN_EARLY_S = 300.0
+"""How long before its end a token is replaced."""
+TOKEN_RETRY_S = 30.0
+"""How long a token that is about to end is used before its replacement is fetched again."""
+TOKEN_STANDS_S = 60.0
+"""A token that is refused this long after it came has been withdrawn, and a new one is worth a try."""
 
 
 class TeacherClient:
@@ -30,15 +40,15 @@ class TeacherClient:
         self,
         interpreter: Interpreter,
         *,
-        max_tokens: int | None,
         transport: Transport,
         account: Account,
         clock: Clock,
     ) -> None:
         self.interpreter = interpreter
         self.teacher = teacher = interpreter.teacher
+        self._name = teacher.name
         self.account = account
-        self.estimator = Estimator(max_output=max_tokens)
+        self.estimator = Estimator(max_output=interpreter.ask.max_tokens)
         self._endpoints = Endpoints(teacher.urls)
         self._errors = interpreter.protocol.errors
         self.evidence = Evidence()
@@ -49,6 +59,11 @@ class TeacherClient:
         transport.prepare(teacher.urls)
         self._clock = clock
         self._keyed_at = clock.monotonic()
+        self._credentials = self._found = Credentials()
+        self._tokens: GoogleTokens | None = None
+        self._token_ends_at = self._renew_at = 0.0
+        """Of a token that is fetched, in UTC seconds since 1970."""
+        self._renewing = asyncio.Lock()
         self.reload_key()
 
     @property
@@ -65,19 +80,53 @@ class TeacherClient:
         """Resolve the key again; True if it differs from the one a request sent at `sent_at` (monotonic) carried.
 
         Raises:
-            UsageError: see `gen.teachers.keys.resolve`.
+            UsageError: see `gen.teachers.keys.credentials_of`.
         """
-        key = resolve(self.teacher.api_key, teacher=self.teacher.name)
-        keys = self.interpreter.keys
-        if keys and key == keys[-1]:
+        found = credentials_of(self.teacher)
+        if found == self._found:
+            if self._tokens is not None and self._clock.monotonic() - self._keyed_at > TOKEN_STANDS_S:
+                self._renew_at = 0.0
+                return True
             return sent_at < self._keyed_at
-        self.interpreter.keys = (*keys, key)
-        self._keyed_at = self._clock.monotonic()
-        self._credentials = Credentials(key)
+        self._found = found
+        self._tokens = None if found.google is None else GoogleTokens(found.google, field=f"teachers.{self._name}")
+        self._renew_at = 0.0
+        self._take(found)
         return True
 
+    def _take(self, credentials: Credentials) -> None:
+        """Use these from now on, and hide them."""
+        self.interpreter.keys = tuple(dict.fromkeys((*self.interpreter.keys, *credentials.secrets)))
+        self._keyed_at = self._clock.monotonic()
+        self._credentials = credentials
+
+    async def _renew(self, tokens: GoogleTokens) -> None:
+        """Fetch a token in a thread; those who come meanwhile wait for it."""
+        async with self._renewing:
+            while self._clock.time() >= self._renew_at:
+                try:
+                    token = await asyncio.to_thread(tokens.fetch)
+                except TokenAway as error:
+                    if self._clock.time() >= self._token_ends_at:
+                        said = self.interpreter.redact(str(error))
+                        raise TeacherPaused(
+                            f"teacher {self._name}: Google's token server is out of reach ({said}); check the network, "
+                            "then run the same command again"
+                        ) from None
+                    self._renew_at = self._clock.time() + TOKEN_RETRY_S
+                else:
+                    self._token_ends_at = token.ends_at
+                    self._renew_at = max(token.ends_at - TOKEN_EARLY_S, self._clock.time() + TOKEN_RETRY_S)
+                    self._take(replace(self._found, key=token.text, secrets=(*self._found.secrets, token.text)))
+
     async def usable(self) -> None:
-        """Wait until an endpoint may be asked; callers must not hold any of the account's share."""
+        """Wait until an endpoint may be asked; callers must not hold any of the account's share.
+
+        Raises:
+            UsageError, TeacherPaused: there is no token for it.
+        """
+        if self._tokens is not None and self._clock.time() >= self._renew_at:
+            await self._renew(self._tokens)
         if not self._turn.locked() and self._endpoints.wait_s(now=self._clock.monotonic()) <= 0.0:
             return
         async with self._turn:  # one waits for a closed circuit, not a thousand
@@ -143,7 +192,7 @@ class TeacherClient:
         if reply.status >= 300:
             kept |= passed_on(headers)
         said = "\n".join(kept.values())
-        if reply.status < 300 and not any(key and key in said for key in self.interpreter.keys):
+        if reply.status < 300 and not any(key in said for key in self.interpreter.keys):
             return kept  # nearly always, and cheaper than looking for parts of keys
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from stillhouse.gen.teachers.keys import redacted
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.prices import cost_usd
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
@@ -21,14 +22,16 @@ class Interpreter:
     """Reads one teacher's replies, live or from a journal, in the same way."""
 
     def __init__(self, teacher: Teacher, ask: Ask, *, place: int | None = None) -> None:
-        """`place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
+        """`ask`: the recipe's. `place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
         self.teacher = teacher
         self.place = place
+        self.ask = ask = ask.of(teacher)
+        """What this teacher is asked."""
         self.protocol = protocol_of(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
-        self.keys: tuple[str | None, ...] = ()
-        """Every key used so far, the current one last; all are redacted from any text returned here."""
+        self.keys: tuple[str, ...] = ()
+        """Every key and other secret used so far; all are redacted from any text returned here."""
 
     def read(self, reply: Reply) -> Outcome:
         """The reply's outcome, with keys redacted from its message."""
@@ -44,14 +47,9 @@ class Interpreter:
         return redacted(text, keys=self.keys)
 
     def cost_usd(self, completion: Completion) -> float | None:
-        """The answer's price by the recipe."""
-        price, usage = self.teacher.price, completion.usage
-        if price is None or usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        cached = usage.cached_tokens or 0
-        cached_price = price.input if price.cached_input is None else price.cached_input
-        fresh = max(0, usage.input_tokens - cached)
-        return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / 1e6
+        """What the answer costs; None if its price or its usage is not known."""
+        price = self.teacher.price
+        return None if price is None else cost_usd(price, completion.usage)
 
 
 def _shape(body: bytes) -> str:

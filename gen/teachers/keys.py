@@ -5,11 +5,17 @@ import functools
 import os
 import re
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.google_hosts import is_vertex
+from stillhouse.gen.teachers.google_tokens import require_google_auth, secrets_in
+from stillhouse.gen.teachers.key_kinds import wrong_kind
+from stillhouse.schemas.headers import is_reference
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 
 _SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.ASCII)
 
@@ -25,16 +31,50 @@ class Credentials:
     """What a request is authorised with, as resolved in the process that sends it."""
 
     key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The recipe's own headers, names in lower case, secrets in place."""
+    query: str = field(default="", repr=False)
+    """The recipe's own query parameters, encoded."""
+    google: str | None = field(default=None, repr=False)
+    """For Vertex: what `key` is made of, see `GoogleTokens`; empty: the machine's own identity."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """All that must never be seen: the key, and the secrets in headers and query."""
 
 
-def resolve(reference: str | None, *, teacher: str) -> str | None:
-    """The key behind `env:NAME` or `file:/path`.
+def credentials_of(teacher: Teacher) -> Credentials:
+    """The teacher's key, headers and query, their references resolved on this node.
+
+    Raises:
+        UsageError: a reference leads to nothing here, or to a key that the teacher's hosts can't take.
+    """
+    field = f"teachers.{teacher.name}"
+    secrets: list[str] = []
+
+    def value(text: str, name: str) -> str:
+        if not is_reference(text):
+            return text
+        secrets.append(resolve(text, field=f"{field}.{name}"))
+        return secrets[-1]
+
+    key = value(teacher.api_key, "api_key") if teacher.api_key else None
+    google = None
+    if teacher.api == "gemini" and any(map(is_vertex, teacher.urls)) and (key is None or key.startswith("{")):
+        require_google_auth(field)
+        key, google, secrets = None, key or "", [*secrets_in(key or "")]
+    elif key is not None and (why := wrong_kind(key, urls=teacher.urls)) is not None:
+        raise UsageError(f"{field}.api_key: {teacher.api_key} {why}")
+    headers = {name.lower(): value(text, f"headers.{name}") for name, text in teacher.headers.items()}
+    query = {name: value(text, f"query.{name}") for name, text in teacher.query.items()}
+    encoded = urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe="")
+    return Credentials(key, headers, encoded, google, tuple(secrets))
+
+
+def resolve(reference: str, *, field: str) -> str:
+    """The secret behind `env:NAME` or `file:/path`; `field`: the recipe's, for messages.
 
     Raises:
         UsageError: nothing is there on this node.
     """
-    if reference is None:
-        return None
     kind, _, name = reference.partition(":")
     if kind == "env":
         value = os.environ.get(name, "")
@@ -43,32 +83,37 @@ def resolve(reference: str | None, *, teacher: str) -> str | None:
         try:
             value = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"teachers.{teacher}.api_key: {name} can't be read: {type(error).__name__}") from None
+            raise UsageError(f"{field}: {name} can't be read: {type(error).__name__}") from None
         hint = f"put the key into {name} on every node that asks"
     value = value.strip()
-    if not value or not value.isascii() or not value.isprintable():
-        raise UsageError(f"teachers.{teacher}.api_key: {reference} holds no usable key; {hint}")
+    if not value or not value.isascii() or not (value.isprintable() or value.startswith("{")):
+        raise UsageError(f"{field}: {reference} holds no usable key; {hint}")
     return value
 
 
+def has_secrets(teacher: Teacher) -> bool:
+    """True if its requests carry something that is only found on a node."""
+    return teacher.api_key is not None or any(map(is_reference, [*teacher.headers.values(), *teacher.query.values()]))
+
+
 def resolve_all(recipe: Recipe) -> None:
-    """Check that every teacher's key is there.
+    """Check that every teacher's key and other secrets are there.
 
     Raises:
-        UsageError: one is not; see `resolve`.
+        UsageError: one is not; see `credentials_of`.
     """
     for teacher in recipe.teachers:
-        resolve(teacher.api_key, teacher=teacher.name)
+        credentials_of(teacher)
 
 
-def without_keys(body: bytes, *, keys: tuple[str | None, ...]) -> bytes:
+def without_keys(body: bytes, *, keys: tuple[str, ...]) -> bytes:
     """An answer's body without the keys, all else as it came.
 
     Only whole keys of some length: an answer is data, in which a short word such as `EMPTY`, the key of many a server
     that wants none, means itself.
     """
     for key in keys:
-        if key and len(key) >= _LEAST_SECRET:
+        if len(key) >= _LEAST_SECRET:
             if key.encode() in body:
                 body = body.replace(key.encode(), b"[key]")
             if b"\\" in body:
@@ -83,11 +128,10 @@ def _escaped(key: str) -> re.Pattern[bytes]:
     return re.compile("".join(forms).encode())
 
 
-def redacted(text: str, *, keys: tuple[str | None, ...] = ()) -> str:
+def redacted(text: str, *, keys: tuple[str, ...] = ()) -> str:
     """The text without the keys, the parts of them that providers echo, and whatever looks like a key."""
     for key in keys:
-        if key:
-            text = _forms(key).sub("[key]", text)
+        text = _forms(key).sub("[key]", text)
     return _SECRET.sub("[key]", text)
 
 

@@ -82,6 +82,9 @@ class TooLong(_Trouble):
 class BadRequest(_Trouble):
     """The request is refused as such."""
 
+    parameter: str | None = None
+    """The parameter at fault by its name on the wire, where the reply states it apart from its message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy(_Trouble):

@@ -93,7 +93,7 @@ class _Refusal:
             return Overload(message, status, retry_after_s(self.reply.headers), is_loading)
         if status >= 500 or status == 409:
             return ServerError(message, status)
-        return BadRequest(message, status)
+        return BadRequest(message, status, _parameter(self.error))
 
     def _has(self, signal: Signal) -> bool:
         """True if a code says so."""
@@ -222,6 +222,12 @@ def _message(error: Any, reply: Reply) -> str:
         text = reply.body[:2000].decode("utf-8", "replace")
     words = " ".join(text[:2000].split())[:500] or f"HTTP {reply.status} without a body"
     return words if 100 <= reply.status < 600 else f"HTTP {reply.status}, not a valid HTTP status: {words}"[:500]
+
+
+def _parameter(error: Any) -> str | None:
+    """OpenAI's `param`."""
+    name = error.get("param") if isinstance(error, dict) else None
+    return name if isinstance(name, str) and 0 < len(name) <= 100 else None
 
 
 def _wait_field_s(error: Any, errors: ErrorVocabulary) -> float | None:

@@ -21,7 +21,8 @@ class HttpRequest(NamedTuple):
     body: bytes = b""
 
     def __repr__(self) -> str:
-        return f"HttpRequest({self.method} {self.url}, {len(self.body)} bytes)"  # headers hold keys
+        bare = self.url.partition("?")[0]
+        return f"HttpRequest({self.method} {bare}, {len(self.body)} bytes)"  # headers and query hold keys
 
 
 class NotSent(Exception):

@@ -17,7 +17,8 @@ from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.teachers.keys import resolve
+from stillhouse.gen.teachers.keys import credentials_of
+from stillhouse.gen.teachers.prices import priced
 from stillhouse.gen.views.preview_text import render
 from stillhouse.gen.views.projection import Projection, project
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
@@ -124,7 +125,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     store.check_writable()
     dataset = DatasetReader(store)
     bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
-    recipe = resolved_by(recipe, bound)
+    recipe, notes = priced(resolved_by(recipe, bound))
     there = _There(dataset, is_bound=bound is not None)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
@@ -171,7 +172,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
         sealed=there.chunks,
         settled=wanted - left,
-        warnings=tuple(_warnings(recipe, counted, load, workers=workers)),
+        warnings=(*notes, *_warnings(recipe, counted, load, workers=workers)),
     )
 
 
@@ -276,7 +277,7 @@ def _missing_keys(recipe: Recipe) -> Iterator[str]:
     """Where a run from here would find no key: another machine may have it, so it is no error yet."""
     for number, teacher in enumerate(recipe.teachers):
         try:
-            resolve(teacher.api_key, teacher=teacher.name)
+            credentials_of(teacher)
         except UsageError as error:
             yield f"{recipe.where(f'teachers.{number}.api_key')}{error}; not found on this machine"
 

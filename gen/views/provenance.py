@@ -17,7 +17,7 @@ from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.views.summary import Summary, summary_of
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Terms
+from stillhouse.schemas.teacher import Price, Terms
 
 
 class StoredTeacher(BaseModel):
@@ -45,6 +45,8 @@ class Provenance:
     """Of this program."""
     answered_as: dict[str, set[str]] = field(default_factory=dict)
     """By teacher, the models that its answers named."""
+    prices: dict[str, list[str]] = field(default_factory=dict)
+    """By teacher, what it cost, in words, with where the price is from."""
     _seen: set[bytes] = field(default_factory=set)
 
     def add(self, meta: ShardMeta) -> None:
@@ -61,6 +63,8 @@ class Provenance:
         self._seen.add(text)
         try:
             self._add_teachers([StoredTeacher.model_validate(teacher) for teacher in meta.teachers])
+            for each in meta.teachers:
+                self._add_price(each["name"], Price.model_validate(each["price"]) if "price" in each else None)
         except ValidationError:
             chunk = ChunkId(meta.generation, meta.chunk)
             raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
@@ -70,6 +74,13 @@ class Provenance:
         self._add_teachers(
             [StoredTeacher(name=each.name, model=each.model_name, terms=each.terms) for each in recipe.teachers]
         )
+        for each in recipe.teachers:
+            self._add_price(each.name, each.price)
+
+    def _add_price(self, teacher: str, price: Price | None) -> None:
+        known = self.prices.setdefault(teacher, [])
+        if price is not None and (words := _in_words(price)) not in known:
+            known.append(words)
 
     def _add_teachers(self, teachers: list[StoredTeacher]) -> None:
         self.teachers += [teacher for teacher in teachers if teacher not in self.teachers]
@@ -88,6 +99,16 @@ class Provenance:
         """What whoever trains on the records has to do, each once."""
         terms = [teacher.terms for teacher in self.teachers if teacher.terms is not None]
         return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
+
+
+def _in_words(price: Price) -> str:
+    names = (("cached_input", "cached input"), ("cache_write", "cache writes"), ("reasoning", "reasoning"))
+    further = [f"{words} {value:g}" for name, words in names if (value := getattr(price, name)) is not None]
+    long = [
+        f"input {each.input:g} and output {each.output:g} above {each.input_tokens:,} tokens" for each in price.above
+    ]
+    said = ", ".join([f"input {price.input:g}", f"output {price.output:g}", *further, *long])
+    return f"{said} USD per million tokens, by {price.source or 'the recipe'}"
 
 
 def _plain(model: str) -> str:

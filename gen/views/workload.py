@@ -5,7 +5,7 @@ the recipe does not say is None.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -60,37 +60,45 @@ class Workload:
 
     @property
     def output_tokens(self) -> int | None:
-        """At most; None without ask.max_tokens."""
-        most = self.recipe.ask.max_tokens
-        return None if most is None else most * self.samples
+        """At most; None if a teacher has no max_tokens."""
+        most = self._output_of(self.recipe.teachers)
+        return None if most is None else math.ceil(most)
+
+    def _output_of(self, teachers: Sequence[Teacher]) -> float | None:
+        """The part of these teachers."""
+        total = sum(teacher.weight for teacher in self.recipe.teachers)
+        found = 0.0
+        for teacher in teachers:
+            if (most := self.recipe.ask.of(teacher).max_tokens) is None:
+                return None
+            found += most * self.samples * teacher.weight / total
+        return found
 
     def usd(self) -> float | None:
         """At most; None where a price or ask.max_tokens is not set."""
-        output, usd = self.output_tokens, 0.0
+        usd = 0.0
         for teacher, share in zip(self.recipe.teachers, shares_of(self.recipe), strict=True):
-            if teacher.price is None or (output is None and teacher.price.output > 0):
+            price, output = teacher.price, self._output_of([teacher])
+            if price is None or (output is None and price.output > 0):
                 return None
-            price = teacher.price
-            usd += share.share * (self.input_tokens * price.input + (output or 0) * price.output) / 1e6
+            usd += (share.share * self.input_tokens * price.input + (output or 0) * price.output) / 1e6
         return usd
 
     def unpriced(self) -> tuple[str, ...]:
         """What the recipe would have to say before `usd` is known."""
         teachers = self.recipe.teachers
         lacks = [f"teachers.{teacher.name}.price" for teacher in teachers if teacher.price is None]
-        wants_output = any(teacher.price is None or teacher.price.output > 0 for teacher in teachers)
-        return (*lacks, "ask.max_tokens") if self.recipe.ask.max_tokens is None and wants_output else tuple(lacks)
+        unbounded = any(
+            (teacher.price is None or teacher.price.output > 0) and self.recipe.ask.of(teacher).max_tokens is None
+            for teacher in teachers
+        )
+        return (*lacks, "ask.max_tokens") if unbounded else tuple(lacks)
 
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
-        output = self.output_tokens
         needs = {
-            each.name: Need(
-                self.samples * each.share,
-                self.input_tokens * each.share,
-                None if output is None else output * each.share,
-            )
-            for each in shares_of(self.recipe)
+            teacher.name: Need(self.samples * each.share, self.input_tokens * each.share, self._output_of([teacher]))
+            for teacher, each in zip(self.recipe.teachers, shares_of(self.recipe), strict=True)
         }
         return slowest_account(self.recipe, needs)
 

@@ -172,7 +172,7 @@ class Sealer:
         self._note_model(teacher.teacher.name, completion.model)
         if reason is None:
             self._tool_calls += completion.tool_calls is not None
-            self._no_logprobs += self._recipe.ask.top_logprobs is not None and completion.logprobs is None
+            self._no_logprobs += teacher.wants_logprobs and completion.logprobs is None
         elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
             self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
 
@@ -200,6 +200,7 @@ class Sealer:
             identity=self._recipe.identity(),
             teachers=[
                 {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
+                | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
                 for t in self._recipe.teachers
             ],
             answered_as={teacher: sorted(models) for teacher, models in self._models.items() if models},

@@ -64,7 +64,6 @@ class Worker:
         self._clients = [
             TeacherClient(
                 Interpreter(teacher, recipe.ask, place=place),
-                max_tokens=recipe.ask.max_tokens,
                 transport=transport,
                 account=self._accounts[teacher.limits_key],
                 clock=clock,

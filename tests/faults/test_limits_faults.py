@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Allowance, Ceilings, Cost, Report
+from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
@@ -94,7 +95,7 @@ class Play:
         while hand.allowance.reserve(COST, now=now) == 0.0:
             if self._admitted():
                 self.answered.append(now)
-            hand.out.append((now + LATENCY_S, self.teacher.headers(now)))
+            hand.out.append((now + LATENCY_S, OpenAIChat().headers(0, self.teacher.levels(now), now=now)))
 
 
 async def test_a_limiter_that_dies_lets_nobody_exceed_the_limit() -> None:

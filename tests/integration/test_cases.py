@@ -15,10 +15,13 @@ from builders import recipe_of, write_source
 from case_server import CASES, CaseServer, serving
 from harness import run_in_process
 
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused, StillhouseError
 from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import dump_recipe, load_recipe
 from stillhouse.schemas.teacher import Teacher
 
 TERMS = {"license": "MIT", "training_use": "permitted", "url": "http://x.local/y"}
@@ -428,19 +431,35 @@ async def test_a_teacher_that_only_streams_is_asked_for_a_stream(tmp_path: Path)
         assert (await run(recipe)).records == 2
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="parameters by teacher are not built")
 async def test_a_teacher_is_asked_with_parameters_of_its_own(tmp_path: Path) -> None:
-    """Case 19: `ask` of a teacher."""
-    known = case_recipe(tmp_path, "http://127.0.0.1:9/v1", good(1)).teachers[0].model_dump(exclude={"simulator"})
-    Teacher.model_validate(known | {"ask": {"temperature": None}})
+    """Case 19: a null removes a parameter for one teacher; record ids and verify know of it."""
+    async with serving(CaseServer()) as server:
+        recipe = case_recipe(
+            tmp_path, server.url, good(20), per_shard=20, ask={"temperature": 0.7, "extra": {"a": 1}}, account="a"
+        )
+        known = recipe.teachers[0].model_dump(exclude={"simulator"})
+        own = {"name": "b", "model": "made-up-r", "ask": {"temperature": None, "max_tokens": 9}, "extra": {"b": 2}}
+        recipe = recipe.model_copy(update={"teachers": (recipe.teachers[0], Teacher.model_validate(known | own))})
+        summary = await run(load_recipe(dump_recipe(recipe), origin="dumped"))
+    assert (summary.records, summary.failed) == (20, 0)
+    asked = {body["model"]: {k: v for k, v in body.items() if k not in ("messages", "model")} for body in server.bodies}
+    assert asked == {
+        "made-up-8b": {"temperature": 0.7, "a": 1},
+        "made-up-r": {"max_tokens": 9, "a": 1, "b": 2},
+    }
+    assert verify(open_dataset(recipe)).ok
 
 
 async def test_one_teacher_of_two_that_refuses_everything_stops_the_run(tmp_path: Path) -> None:
     """Case 19: b's samples all fail alike, though a answers."""
     async with serving(CaseServer()) as server:
         wrong = server.url.removesuffix("/v1") + "/all/19-per-teacher/temperature/v1"
-        recipe = case_recipe(tmp_path, server.url, good(200), per_shard=20, account="a")
+        recipe = case_recipe(tmp_path, server.url, good(200), per_shard=20, ask={"temperature": 0.7}, account="a")
         other = recipe.teachers[0].model_copy(update={"name": "b", "base_url": wrong, "account": "b"})
+        crew: list[Worker] = []
         with pytest.raises(StillhouseError, match=r"teacher b .*temperature"):
-            await run(recipe.model_copy(update={"teachers": (recipe.teachers[0], other)}))
+            await run(recipe.model_copy(update={"teachers": (recipe.teachers[0], other)}), crew=crew)
         assert len(server.asked) < 120
+    (note,) = [note for note in crew[0].counters.notes if "refuses the parameter" in note]
+    assert note.startswith("teacher b refuses the parameter temperature (Unsupported value: 'temperature'")
+    assert "`ask: {temperature: null}`" in note

@@ -18,6 +18,7 @@ from stillhouse.gen.views.report import report
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Price
 
 LLAMA = {"name": "llama", "base_url": "http://t/v1", "model": "meta-llama/Llama-3.3-70B-Instruct"}
 
@@ -64,6 +65,19 @@ def test_missing_log_probabilities_and_own_columns_are_in_card_and_report(tmp_pa
     row = next(line for line in body.splitlines() if line.startswith("| messages |"))
     assert "tool" in row
     assert row.endswith("Prompt and completion as one conversation. |")
+
+
+def test_the_card_says_what_answers_cost_and_by_whom(tmp_path: Path) -> None:
+    """From the shards, and from a run whose first shard is still to come."""
+    priced = LLAMA | {"price": {"input": 1, "output": 2.5, "cached_input": 0.1}}
+    recipe = part_of_a_dataset(tmp_path, teachers=[priced])
+    said = "* Price: input 1, output 2.5, cached input 0.1 USD per million tokens, by the recipe"
+    assert said in card_of(open_dataset(recipe))
+    source = "genai-prices 0.2.3, 2026-11-26"
+    dearer = recipe.teachers[0].model_copy(update={"price": Price(input=3, output=4, source=source)})
+    both = card_of(open_dataset(recipe), recipe.model_copy(update={"teachers": (dearer,)}))
+    assert said in both
+    assert f"* Price: input 3, output 4 USD per million tokens, by {source}" in both
 
 
 def test_partial_dataset_says_so(tmp_path: Path) -> None:

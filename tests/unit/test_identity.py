@@ -15,7 +15,7 @@ from stillhouse.gen.dataset.layout import open_dataset, plan_key
 from stillhouse.gen.errors import DatasetError
 from stillhouse.schemas.identity import reduced
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.recipe_file import load_recipe, read_recipe
+from stillhouse.schemas.recipe_file import dump_recipe, load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 STORED = Path(__file__).parents[1] / "fixtures" / "identities.json"
@@ -137,3 +137,25 @@ def test_any_ask_has_one_identity_in_both_forms(ask: dict[str, Any]) -> None:
     recipe = recipe_of(Path("/data"), ask=ask)
     assert reduced(in_full(recipe)) == recipe.identity()
     assert recipe_of(Path("/data"), ask=ask | {"samples": 7}).identity() == recipe.identity()
+
+
+def test_what_a_teacher_is_asked_differently_is_in_the_identity_and_the_ids() -> None:
+    """Less what changes nothing; a null that removes a parameter is kept, through the recipe's own dump too."""
+    own = {"temperature": None, "top_p": 0.5, "seed": None}
+    recipe = recipe_of(
+        Path("/data"),
+        ask={"temperature": 0.7, "top_p": 0.5, "max_tokens": 9, "extra": {"a": 1}},
+        teachers=[
+            {"name": "a", "api": "simulator"},
+            {"name": "b", "api": "simulator", "ask": own, "extra": {"a": 1, "b": None}, "cache_prompt": False},
+        ],
+    )
+    plain, changed = recipe.identity()["teachers"]
+    assert plain == {"name": "a", "model": "simulator"}
+    assert changed == {"name": "b", "model": "simulator", "ask": {"temperature": None}, "extra": {"b": None}}
+    assert load_recipe(dump_recipe(recipe), origin="dumped").identity() == recipe.identity()
+    assert reduced(recipe.identity()) == recipe.identity()
+    assert [recipe.ask.of(teacher).parameters() for teacher in recipe.teachers] == [
+        {"temperature": 0.7, "top_p": 0.5, "max_tokens": 9, "extra": {"a": 1}},
+        {"top_p": 0.5, "max_tokens": 9, "extra": {"a": 1, "b": None}},
+    ]

@@ -707,3 +707,52 @@ def test_ids_and_bytes_beside_tokens_are_kept() -> None:
             ],
         }
     ]
+
+
+def test_openrouter_is_asked_for_what_may_be_distilled() -> None:
+    """What a recipe says of its providers stands beside it."""
+    ask = Ask(extra={"provider": {"order": ["a"]}})
+    body = sent(ask, base_url="https://openrouter.ai/api/v1", model="deepseek/deepseek-r1")
+    assert body["provider"] == {"enforce_distillable_text": True, "order": ["a"]}
+    assert "provider" not in sent(Ask())
+
+
+def test_openrouter_s_details_say_whether_reasoning_is_a_summary() -> None:
+    """What it wants back is kept as it came."""
+    details = [
+        {"type": "reasoning.summary", "summary": "Adds.", "index": 0},
+        {"type": "reasoning.encrypted", "data": "gAAAA", "index": 1},
+    ]
+    found = answer(chat({"content": "4", "reasoning_details": details}))
+    assert (found.reasoning, found.reasoning_is_summary) == ("Adds.", True)
+    assert json.loads(found.reasoning_signatures or "") == details[1:]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        ("https://api.openai.com", "https://api.openai.com/v1/chat/completions"),
+        ("https://api.groq.com", "https://api.groq.com/openai/v1/chat/completions"),
+        ("https://openrouter.ai", "https://openrouter.ai/api/v1/chat/completions"),
+        ("https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1/chat/completions"),
+        ("https://api.deepseek.com", "https://api.deepseek.com/chat/completions"),
+        ("http://vllm-0:8000", "http://vllm-0:8000/chat/completions"),
+        ("https://api.openai.com/v2", "https://api.openai.com/v2/chat/completions"),
+    ],
+)
+def test_the_path_of_a_known_host_may_be_left_out(base_url: str, url: str) -> None:
+    """Elsewhere a base URL is taken as it is."""
+    terms = {"training_use": "by-authorisation", "authorisation": "a"}
+    protocol = protocol_of(teacher(base_url=base_url, terms=terms), Ask())
+    assert protocol.request(Request((("user", "hi"),)), base_url=base_url, key=NO_KEY, now=0).url == url
+
+
+@pytest.mark.parametrize(
+    ("key", "header", "value"), [("abc", "api-key", "abc"), ("eyJ0.a.b", "authorization", "Bearer eyJ0.a.b")]
+)
+def test_azure_takes_keys_and_tokens_in_different_headers(key: str, header: str, value: str) -> None:
+    """By what the key looks like."""
+    one = teacher(base_url="https://r.openai.azure.com", model="deployment")
+    request = request_of(protocol_of(one, Ask()), Request((("user", "hi"),)), key=Credentials(key))
+    assert request.headers[header] == value
+    assert {"api-key", "authorization"} & request.headers.keys() == {header}

@@ -100,6 +100,32 @@ def test_full_recipe_is_read() -> None:
         ("samples: 4", "sampels: 4", "ask.sampels: unknown field; did you mean samples?"),
         ("samples: 4", "in_flight: 4", "ask.in_flight: unknown field here; did you mean teachers.0.limits.in_flight?"),
         ("in_flight: 512", "requests_per_second: 5", "did you mean requests_per_minute? Write 60 times the number"),
+        (
+            "account: r1-prod",
+            "account: r1-prod\n    ask: {temprature: null}",
+            "ask.temprature: unknown field; did you mean temperature?",
+        ),
+        (
+            "account: r1-prod",
+            "account: r1-prod\n    ask: {samples: 2}",
+            "ask.samples: unknown field here; did you mean ask.samples?",
+        ),
+        (
+            "account: r1-prod",
+            "account: r1-prod\n    headers: {Host: x}",
+            "host: set by Stillhouse itself; leave it out of `headers`",
+        ),
+        (
+            "account: r1-prod",
+            "account: r1-prod\n    headers: {x-a: a, X-A: b}",
+            "x-a: given twice; the case of a header's name does not matter",
+        ),
+        ("account: r1-prod", "account: r1-prod\n    extra: {messages: []}", "leave it out of `extra`"),
+        (
+            "base_url: http://vllm-0:8000/v1",
+            "base_url: http://vllm-0:8000/v1/chat/completions",
+            "base_url: expected the URL below which the API's methods stand, without `/chat/completions`",
+        ),
         ("samples: 4", "samples: 0", "ask.samples: expected at least 1, got the number 0"),
         ("samples: 4", "samples: true", "ask.samples: expected a whole number, got true"),
         ("samples: 4", "samples:", "got nothing; give it a value, or leave the line out"),
@@ -125,7 +151,7 @@ def test_full_recipe_is_read() -> None:
 def test_problem_is_told_with_line_path_and_advice(old: str, new: str, message: str) -> None:
     """One wrong field is one line: where, which, what was expected, what came, what to do."""
     found = only(with_line(old, new))
-    line = FULL[: FULL.index(old)].count("\n") + 1
+    line = FULL[: FULL.index(old)].count("\n") + 1 + new.count("\n", 0, -1)
     assert found.startswith(f"recipe.yaml:{line}: ")
     assert message in found
 
@@ -234,6 +260,12 @@ def test_aliases_are_read_but_never_multiply() -> None:
         ("account: r1-prod", f"account: '{CANARY}"),
         ("account: r1-prod", f"\taccount: {CANARY}"),
         ("name: r1", f"name: r 1 {CANARY}"),
+        ("account: r1-prod", f"headers: {{X-Api-Key: {CANARY}}}"),
+        ("account: r1-prod", f"headers: {{x: [{CANARY}]}}"),
+        ("account: r1-prod", f"headers: {{x: {CANARY}, host: y}}"),
+        ("account: r1-prod", f"headers: {{Authorization: Bearer {CANARY}}}"),
+        ("account: r1-prod", f"query: {{key: {CANARY}}}"),
+        ("account: r1-prod", f"query: {{'a b': {CANARY}}}"),
     ],
 )
 def test_credential_is_never_repeated(old: str, new: str) -> None:

@@ -27,9 +27,11 @@ from stillhouse.gen.teachers.outcome import (
     kind_of,
 )
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
+from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.teachers.vocabulary import COMMON
+from stillhouse.schemas.recipe import Ask
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:
@@ -533,3 +535,24 @@ def test_common_words_are_read_for_every_protocol() -> None:
     """Gateways reword errors, so that families of phrases count whatever the protocol."""
     assert isinstance(trouble_of(Reply(400, {}, b'{"message": "This prompt is too long"}'), COMMON), TooLong)
     assert isinstance(trouble_of(Reply(500, {}, b'{"message": "model is currently loading"}'), COMMON), Overload)
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (openai("Unsupported value: 'temperature' does not support 0.7 with this model."), "temperature"),
+        (openai("Unsupported parameter: 'max_tokens' is not supported with this model."), "max_tokens"),
+        ({"error": {"message": "Use /v1/responses instead.", "param": "reasoning_effort"}}, "reasoning_effort"),
+        (google(400, "INVALID_ARGUMENT", "Logprobs is not supported for this model"), "top_logprobs"),
+        (anthropic("invalid_request_error", "`temperature` is deprecated for this model."), "temperature"),
+        (openai("Unsupported parameter: 'stop'"), None),  # not asked with
+        (openai("The temperatures of the prompt are odd"), None),
+        (openai("No such model"), None),
+    ],
+)
+def test_a_refusal_that_names_a_parameter(body: Any, name: str | None) -> None:
+    """By its name in `ask`, where the teacher was asked with it."""
+    found = trouble(400, body)
+    assert isinstance(found, BadRequest)
+    ask = Ask(temperature=0.7, max_tokens=9, reasoning_effort="low", top_logprobs=2)
+    assert refused_parameter(found, ask) == name

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.draws import draw, lognormal, unit
 from stillhouse.gen.simulator.faults import pick
 from stillhouse.gen.simulator.limits import Limits, Refusal, go_duration
@@ -95,14 +96,15 @@ def test_in_flight_is_a_hard_bound() -> None:
 def test_limits_may_be_kept_to_itself() -> None:
     """As providers do that tell nobody."""
     limits = Limits(SimulatorLimits(requests_per_minute=60, headers=False), slot_s=1.0, now_s=0.0)
-    assert limits.headers(0.0) == {}
+    assert limits.levels(0.0) == []
 
 
 def test_headers_tell_the_state() -> None:
     """OpenAI's names, the reset as Go writes a duration."""
     limits = Limits(SimulatorLimits(requests_per_minute=600, output_tokens_per_minute=60_000), slot_s=1, now_s=0)
     admit(limits, 0, output=10_000)
-    assert limits.headers(0.05) == {
+    assert OpenAIChat().headers(7, limits.levels(0.05), now=0.0) == {
+        "x-request-id": "req_7",
         "x-ratelimit-limit-requests": "600",
         "x-ratelimit-remaining-requests": "9",
         "x-ratelimit-reset-requests": "50ms",
@@ -110,7 +112,7 @@ def test_headers_tell_the_state() -> None:
         "x-ratelimit-remaining-tokens-generated": "0",
         "x-ratelimit-reset-tokens-generated": "9.95s",
     }
-    assert Limits(SimulatorLimits(), slot_s=1, now_s=0).headers(0) == {}
+    assert Limits(SimulatorLimits(), slot_s=1, now_s=0).levels(0) == []
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0ms"), (0.12, "120ms"), (1, "1s"), (6.25, "6.25s"), (360, "6m0s")])

@@ -20,7 +20,7 @@ from stillhouse.gen.teachers.assigner import Assigner
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.endpoints import OPENS_AFTER, Endpoint
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.keys import redacted, resolve, without_keys
+from stillhouse.gen.teachers.keys import credentials_of, redacted, without_keys
 from stillhouse.gen.teachers.outcome import Auth
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
@@ -80,7 +80,7 @@ def client(wire: Wire | None = None, clock: ManualClock | None = None, **fields:
     """A client of such a teacher."""
     clock = clock or ManualClock()
     interpreter = Interpreter(teacher(**fields), Ask(max_tokens=50))
-    return TeacherClient(interpreter, max_tokens=50, transport=wire or Wire(), account=Account(clock), clock=clock)
+    return TeacherClient(interpreter, transport=wire or Wire(), account=Account(clock), clock=clock)
 
 
 def lease(slots: int, *, pause_s: float = 0.0, ttl_s: float = math.inf) -> Lease:
@@ -387,7 +387,7 @@ def test_what_looks_like_a_key_is_hidden(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a risk-averse disk-full task", "the bearer of news", "42"])
 def test_other_words_stay(text: str) -> None:
     """A message is still a message."""
-    assert redacted(text, keys=(None, CANARY)) == text
+    assert redacted(text, keys=(CANARY,)) == text
 
 
 def test_keys_in_urls_and_base64_are_hidden() -> None:
@@ -400,9 +400,9 @@ def test_a_key_comes_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPa
     """White space around it is none of it."""
     monkeypatch.setenv("T_KEY", " k1\n")
     (tmp_path / "key").write_text("k2\n")
-    assert resolve("env:T_KEY", teacher="t") == "k1"
-    assert resolve(f"file:{tmp_path}/key", teacher="t") == "k2"
-    assert resolve(None, teacher="t") is None
+    assert credentials_of(teacher(api_key="env:T_KEY")).key == "k1"
+    assert credentials_of(teacher(api_key=f"file:{tmp_path}/key")).key == "k2"
+    assert credentials_of(teacher()).key is None
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "two\nlines", "caf\xe9", "nul\x01"])
@@ -414,10 +414,45 @@ def test_an_unusable_key_is_named_and_not_shown(
     if value is not None:
         monkeypatch.setenv("T_KEY", value)
     with pytest.raises(UsageError, match=r"teachers\.t\.api_key.*T_KEY.*set the environment variable") as caught:
-        resolve("env:T_KEY", teacher="t")
+        credentials_of(teacher(api_key="env:T_KEY"))
     assert not (value or "").strip() or (value or "") not in str(caught.value)
     with pytest.raises(UsageError, match="can't be read: FileNotFoundError"):
-        resolve(f"file:{tmp_path}/none", teacher="t")
+        credentials_of(teacher(api_key=f"file:{tmp_path}/none"))
+
+
+@pytest.mark.parametrize(
+    ("key", "host", "why"),
+    [
+        ("sk-ant-api03-CANARY", "api.openai.com", "a key of Anthropic .*api.openai.com takes a key of OpenAI"),
+        ("AIzaCANARY", "api.openai.com", "a key of Google"),
+        ("sk-proj-CANARY", "generativelanguage.googleapis.com", "takes a key of Google"),
+        ("Bearer CANARY", "gateway.local", "give the key alone"),
+    ],
+)
+def test_a_key_of_another_kind_is_explained(monkeypatch: pytest.MonkeyPatch, key: str, host: str, why: str) -> None:
+    """Before a request, with the field and without the key; a gateway takes any."""
+    monkeypatch.setenv("T_KEY", key)
+    asked = {"api_key": "env:T_KEY", "terms": {"training_use": "by-authorisation", "authorisation": "x"}}
+    with pytest.raises(UsageError, match=rf"teachers\.t\.api_key: env:T_KEY .*{why}") as caught:
+        credentials_of(teacher(base_url=f"https://{host}/v1", **asked))
+    assert "CANARY" not in str(caught.value)
+    if not key.startswith("Bearer"):
+        assert credentials_of(teacher(base_url="https://gateway.local/v1", **asked)).key == key
+
+
+async def test_headers_and_query_of_a_teacher_go_with_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets in them are looked up on the node, encoded in the URL, and hidden like keys."""
+    monkeypatch.setenv("T_KEY", "k1")
+    monkeypatch.setenv("T_TOKEN", CANARY)
+    wire = Wire(Reply(200, {}, b"{}"))
+    ours = {"headers": {"X-Team": "blue", "X-Token": "env:T_TOKEN"}}
+    asked = client(wire, api_key="env:T_KEY", query={"api-version": "2026-10-01", "sig": "env:T_TOKEN"}, **ours)
+    await send(asked)
+    request = wire.sent[0]
+    assert request.headers["x-team"] == "blue"
+    assert request.headers["x-token"] == CANARY
+    assert request.url.startswith("http://t/v1/chat/completions?api-version=2026-10-01&sig=canary")
+    assert "canary" not in repr(request) + repr(asked.interpreter.redact(f"{CANARY} {request.url}"))
 
 
 def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:

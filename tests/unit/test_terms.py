@@ -102,3 +102,30 @@ def test_authorisation_is_kept() -> None:
 def test_simulator_needs_no_terms() -> None:
     """Its answers are made up."""
     assert Teacher.model_validate({"name": "s", "api": "simulator"}).terms is None
+
+
+@pytest.mark.parametrize(
+    ("url", "model", "license"),
+    [
+        ("https://openrouter.ai/api/v1", "openai/gpt-5.1", "OpenAI Services Agreement"),
+        ("https://openrouter.ai/api/v1", "google/gemini-3-pro", "Gemini API Additional Terms"),
+        ("https://openrouter.ai/api/v1", "x-ai/grok-4", "xAI Enterprise Terms"),
+        ("https://generativelanguage.googleapis.com", "gemini-3-pro", "Gemini API Additional Terms"),
+        (
+            "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1",
+            "gemini-3-pro",
+            "Gemini API Additional Terms",
+        ),
+        ("https://aiplatform.googleapis.com", "publishers/google/models/gemini-3-pro", "Gemini API Additional Terms"),
+        ("https://aiplatform.eu.rep.googleapis.com", "gemini-3-pro", "Gemini API Additional Terms"),
+    ],
+)
+def test_a_platform_serves_a_model_under_its_owner_s_terms(url: str, model: str, license: str) -> None:
+    """The same prohibition as at the owner's own host."""
+    assert f"the {license}" in refusal(model, url=url)
+
+
+def test_open_models_on_a_platform_keep_their_licence() -> None:
+    """And what is not known there is undeclared."""
+    assert terms_of("openai/gpt-oss-120b", url="https://openrouter.ai/api/v1").license == "Apache-2.0"
+    assert "`terms` is missing" in refusal("llama-3", url="https://us-aiplatform.googleapis.com/v1")

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from stillhouse.gen.teachers.protocols.base import Protocol
+from stillhouse.gen.teachers.protocols.gemini import Gemini
 from stillhouse.gen.teachers.protocols.openai_chat import OpenAIChat
+from stillhouse.gen.teachers.protocols.openai_responses import OpenAIResponses
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 PROTOCOLS: Mapping[str, Callable[[Teacher, Ask], Protocol]] = {
     "openai-chat": OpenAIChat,
+    "openai-responses": OpenAIResponses,
+    "gemini": Gemini,
     "simulator": OpenAIChat,
 }
 """By a teacher's `api`. The built-in teacher speaks OpenAI's protocol."""

@@ -54,15 +54,23 @@ class Protocol(typing.Protocol):
 class Destinations:
     """URL and headers of requests that differ in their body alone, made once per endpoint and key."""
 
-    def __init__(self, path: str, headers: Callable[[Credentials], Mapping[str, str]]) -> None:
-        """`path`: appended to an endpoint's base URL."""
+    def __init__(
+        self,
+        path: str,
+        headers: Callable[[Credentials], Mapping[str, str]],
+        *,
+        base: Callable[[str], str] = str,
+    ) -> None:
+        """`path`: appended to an endpoint's base URL, which `base` completes, such as with the API's version."""
         self._path = path
         self._headers = headers
+        self._base = base
         self._made: dict[str, tuple[Credentials, str, Mapping[str, str]]] = {}
 
     def post(self, base_url: str, key: Credentials, body: bytes) -> HttpRequest:
         """A POST of this body."""
         made = self._made.get(base_url)
         if made is None or made[0] is not key:
-            made = self._made[base_url] = (key, base_url + self._path, self._headers(key))
+            url = self._base(base_url) + self._path + (f"?{key.query}" if key.query else "")
+            made = self._made[base_url] = (key, url, {**self._headers(key), **key.headers})
         return HttpRequest("POST", made[1], made[2], body)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, Overload, ServerError
+from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.finish import finish_of
+from stillhouse.gen.teachers.protocols.values import dicts
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
 from stillhouse.schemas.teacher import Teacher
 
-_MOST_TOKENS = 2**24
-"""No context is that long: a larger count is ignored, so that it can't become a debt to the limits or a price."""
 _WRAPPERS = ("data", "result", "response", "output", "body", "completion")
 _TEXTS = ("text", "content", "value", "parts")
 _THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
@@ -101,7 +101,22 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         response_id=_text(document.get("id")),
         usage=usage,
         markup=text is not None and has_markup(text, teacher.thinking),
+        reasoning_is_summary=_is_summary(message) if reasoning else None,
+        reasoning_signatures=_signatures(message),
     )
+
+
+def _is_summary(message: dict[str, Any]) -> bool | None:
+    """OpenRouter's details say it; elsewhere nobody does."""
+    details = dicts(message.get("reasoning_details"))
+    return any(detail.get("type") == "reasoning.summary" for detail in details) if details else None
+
+
+def _signatures(message: dict[str, Any]) -> str | None:
+    """The details that OpenRouter wants back with the reasoning, as they came."""
+    details = message.get("reasoning_details")
+    found = [each for each in dicts(details) if each.get("signature") or each.get("data")] if details else []
+    return json.dumps(found, ensure_ascii=False) if found else None
 
 
 def without_choice(document: dict[str, Any], status: int) -> Malformed | Overload | None:
@@ -190,15 +205,16 @@ def usage_of(usage: Any) -> Usage:
     inputs = _first(usage, "prompt_tokens_details", "input_tokens_details")
     outputs = _first(usage, "completion_tokens_details", "output_tokens_details")
     cached = inputs.get("cached_tokens") if isinstance(inputs, dict) else usage.get("prompt_cache_hit_tokens")
-    input_tokens = _count(_first(usage, "prompt_tokens", "input_tokens"))
-    output_tokens = _count(_first(usage, "completion_tokens", "output_tokens"))
-    if not output_tokens and input_tokens and (total := _count(usage.get("total_tokens"))) and total > input_tokens:
+    input_tokens = count_in(_first(usage, "prompt_tokens", "input_tokens"))
+    output_tokens = count_in(_first(usage, "completion_tokens", "output_tokens"))
+    if not output_tokens and input_tokens and (total := count_in(usage.get("total_tokens"))) and total > input_tokens:
         output_tokens = total - input_tokens  # billed reasoning that is missing from the answer's count
     return Usage(
         input_tokens=input_tokens or None,  # every prompt has at least one token
-        cached_tokens=_count(cached),
+        cached_tokens=count_in(cached),
         output_tokens=output_tokens,
-        reasoning_tokens=_count(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+        reasoning_tokens=count_in(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+        cache_write_tokens=count_in(inputs.get("cache_write_tokens")) if isinstance(inputs, dict) else None,
     )
 
 
@@ -233,7 +249,7 @@ def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
         token_id = entry.get("id")
     return {
         "token": _spelt(token, entry.get("bytes")) if not token or "\ufffd" in token else token,
-        "token_id": _count(token_id, below=2**31),
+        "token_id": count_in(token_id, below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }
 
@@ -253,13 +269,6 @@ def _is_broken(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return False
-
-
-def _count(value: Any, *, below: int = _MOST_TOKENS) -> int | None:
-    """A whole number of tokens; a fraction counts as one more."""
-    if isinstance(value, float) and math.isfinite(value):
-        value = math.ceil(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
 
 
 def _text(value: Any) -> str | None:

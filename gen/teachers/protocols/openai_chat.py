@@ -3,6 +3,7 @@
 Whatever is in the body, `read` returns an Outcome whose texts are valid Unicode and whose numbers fit their columns.
 """
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,8 +15,9 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document, completion_of, folded, without_choice
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
-from stillhouse.gen.teachers.protocols.profiles import profile_of
+from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.recipe import Ask
@@ -30,17 +32,17 @@ class OpenAIChat:
 
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         self._teacher = teacher
-        self._destinations = Destinations("/chat/completions", _headers)
         profile = profile_of(teacher)
+        self._destinations = Destinations("/chat/completions", partial(key_headers, profile), base=complete_base)
         fields: dict[str, Any] = ask.parameters()
-        extra = fields.pop("extra", {})
+        fields.pop("extra", None)
         self._seed = fields.pop("seed", None)
         self._seed_name = orjson.dumps(profile.seed)
         if "max_tokens" in fields:
             fields[teacher.max_tokens_as or profile.max_tokens] = fields.pop("max_tokens")
         if "top_logprobs" in fields:
             fields["logprobs"] = True
-        fields |= extra
+        fields = merged({**fields, **profile.always}, ask.extra)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"messages":'
         self._tail = (b"," + orjson.dumps(fields)[1:-1] if fields else b"") + b"}"
 
@@ -73,9 +75,3 @@ class OpenAIChat:
             return completion_of(answer, self._teacher)
         except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
-
-
-def _headers(key: Credentials) -> dict[str, str]:
-    """JSON both ways, uncompressed: answers are small, and a decompressor is a way to exhaust memory."""
-    headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
-    return headers | ({"authorization": f"Bearer {key.key}"} if key.key else {})

@@ -9,6 +9,7 @@ from stillhouse.gen.teachers.vocabulary import COMMON, LimitHeaders
 
 OPENAI_ERRORS = COMMON.extended(
     codes={
+        "money": frozenset({"organization_usage_limit_exceeded"}),
         "busy": frozenset({"openrouter_in_flight_budget"}),
         "auth": frozenset({"authentication_error", "invalid_api_key", "api_key_invalid"}),
         "ramp": frozenset({"slow_down"}),

@@ -3,9 +3,12 @@
 Facts as the vendors' pages and clients had them in autumn 2026.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
+from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.schemas.teacher import Teacher
 
 
@@ -18,6 +21,12 @@ class Profile:
     max_tokens: str = "max_tokens"
     """The field for the output limit."""
     seed: str = "seed"
+    path: str = ""
+    """Where the API stands on these hosts, for a base URL that names a host alone."""
+    key_header: str = ""
+    """The header for the key; empty: `authorization`, as a bearer's."""
+    always: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of every request."""
 
 
 PLAIN = Profile()
@@ -25,19 +34,27 @@ PLAIN = Profile()
 
 PROFILES: dict[str, Profile] = {
     # `max_tokens` is deprecated there, and refused by reasoning models.
-    "openai": Profile(hosts=("openai.com",), max_tokens="max_completion_tokens"),
-    "azure": Profile(hosts=("openai.azure.com",), max_tokens="max_completion_tokens"),
+    "openai": Profile(hosts=("openai.com",), max_tokens="max_completion_tokens", path="/v1"),
+    "azure": Profile(
+        hosts=("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
+        max_tokens="max_completion_tokens",
+        path="/openai/v1",
+        key_header="api-key",
+    ),
     "vllm": PLAIN,
     "sglang": PLAIN,
     "llama.cpp": PLAIN,
     "ollama": PLAIN,
-    "openrouter": Profile(hosts=("openrouter.ai",)),
-    "together": Profile(hosts=("api.together.xyz", "api.together.ai")),
-    "fireworks": Profile(hosts=("api.fireworks.ai",)),
-    "groq": Profile(hosts=("api.groq.com",)),
-    "mistral": Profile(hosts=("api.mistral.ai",), seed="random_seed"),
+    # So that only upstreams are chosen whose terms allow training on their answers.
+    "openrouter": Profile(
+        hosts=("openrouter.ai",), path="/api/v1", always={"provider": {"enforce_distillable_text": True}}
+    ),
+    "together": Profile(hosts=("api.together.xyz", "api.together.ai"), path="/v1"),
+    "fireworks": Profile(hosts=("api.fireworks.ai",), path="/inference/v1"),
+    "groq": Profile(hosts=("api.groq.com",), path="/openai/v1"),
+    "mistral": Profile(hosts=("api.mistral.ai",), path="/v1", seed="random_seed"),
     "deepseek": Profile(hosts=("api.deepseek.com",)),
-    "xai": Profile(hosts=("api.x.ai",)),
+    "xai": Profile(hosts=("api.x.ai",), path="/v1"),
     "litellm": PLAIN,
 }
 """By the name that a recipe uses; those without hosts stand anywhere."""
@@ -49,6 +66,25 @@ def profile_of(teacher: Teacher) -> Profile:
         return PROFILES[teacher.profile]
     hosts = [urlsplit(url).hostname or "" for url in teacher.urls]
     return next((found for found in PROFILES.values() if any(_is_among(host, found.hosts) for host in hosts)), PLAIN)
+
+
+def complete_base(base_url: str) -> str:
+    """The base URL, with the path of a known host's API where it names the host alone."""
+    parts = urlsplit(base_url)
+    if parts.path:
+        return base_url
+    host = parts.hostname or ""
+    return base_url + next((found.path for found in PROFILES.values() if _is_among(host, found.hosts)), "")
+
+
+def key_headers(profile: Profile, key: Credentials) -> dict[str, str]:
+    """JSON both ways, uncompressed (answers are small, and a decompressor is a way to exhaust memory), and the key."""
+    headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+    if key.key is None:
+        return headers
+    if profile.key_header and not key.key.startswith("eyJ"):  # a token of Entra is a bearer's everywhere
+        return headers | {profile.key_header: key.key}
+    return headers | {"authorization": f"Bearer {key.key}"}
 
 
 def _is_among(host: str, known: tuple[str, ...]) -> bool:

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import JsonValue
 
 from stillhouse.gen.dataset.binding import Binding
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
@@ -14,6 +15,7 @@ from stillhouse.gen.dataset.layout import CHUNKS_PER_PART
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RecordIds
 
@@ -34,14 +36,20 @@ class Identity:
             ValueError: it is no identity.
         """
         try:
-            parameters = Ask.model_validate(bound.identity.get("ask", {})).parameters()
+            ask = Ask.model_validate(bound.identity.get("ask", {}))
             ids = {
-                t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters=parameters)
+                t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters=_parameters(ask, t))
                 for t in bound.identity["teachers"]
             }
         except (KeyError, TypeError) as error:
             raise ValueError(f"{error} is not as it should be") from None
         return cls(bound, ids)
+
+
+def _parameters(ask: Ask, teacher: Mapping[str, Any]) -> Mapping[str, JsonValue]:
+    """Those of a teacher of an identity."""
+    own = TeacherParameters.model_validate(teacher.get("ask", {}))
+    return ask.changed(own.changes(), teacher.get("extra", {})).parameters()
 
 
 @dataclass(frozen=True, slots=True)

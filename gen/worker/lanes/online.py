@@ -30,6 +30,7 @@ from stillhouse.gen.teachers.outcome import (
     kind_of,
 )
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.retry import Again, Blame, Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Gate, Host
@@ -69,6 +70,7 @@ class OnlineLane:
         self._clock = clock
         self._queue = _WorkQueue()
         self._slots: list[asyncio.Task[None]] = []
+        self._refused_parameters: set[str] = set()
         self._lacking = 0
         """Answers without the requested log probabilities."""
 
@@ -256,6 +258,8 @@ class OnlineLane:
             account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
             return client.learn(chars, outcome)
         counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
+        if isinstance(outcome, BadRequest):
+            self._note_parameter(outcome)
         if spared:
             return Cost(0, 0)
         if isinstance(outcome, (Rate, Ramp)):
@@ -273,6 +277,18 @@ class OnlineLane:
         ):  # probes of a dead endpoint say nothing about the account's capacity
             account.refused()
         return Cost(0, 0) if isinstance(outcome, Overload) else None
+
+    def _note_parameter(self, refusal: BadRequest) -> None:
+        """Report a parameter that the teacher refuses, at its first refusal: the whole run may fail on it."""
+        client = self._client
+        name = refused_parameter(refusal, client.interpreter.ask)
+        if name is not None and name not in self._refused_parameters:
+            self._refused_parameters.add(name)
+            self._counters.note(
+                f"teacher {client.teacher.name} refuses the parameter {name} ({refusal.message}); to ask it without: "
+                f"`ask: {{{name}: null}}` in this teacher's part of the recipe (a dataset that holds answers keeps its "
+                "`ask`: then use another dataset.path)"
+            )
 
     def _lacks_logprobs(self) -> None:
         """Report once that requested log probabilities are missing."""

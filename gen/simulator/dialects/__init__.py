@@ -1,0 +1,17 @@
+"""The APIs that the simulator speaks, one module each; `base` is their contract."""
+
+from functools import lru_cache
+
+from stillhouse.gen.simulator.dialects.base import Dialect
+from stillhouse.gen.simulator.dialects.gemini import Gemini
+from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
+from stillhouse.gen.simulator.dialects.openai_responses import OpenAIResponses
+
+DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), Gemini())
+"""No two take the same path."""
+
+
+@lru_cache(maxsize=1000)
+def dialect_of(path: str) -> Dialect | None:
+    """The dialect that takes requests at this path."""
+    return next((dialect for dialect in DIALECTS if dialect.takes(path)), None)

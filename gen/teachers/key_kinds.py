@@ -1,0 +1,48 @@
+"""Whose a key is, by how it begins, and whose key a provider's own host takes: a mix-up is explained before a request.
+
+A gateway takes keys of any kind, so that only providers' own hosts are known here. Beginnings as the providers' pages
+showed them in autumn 2026.
+"""
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+_BEGINNINGS = (  # the longest first
+    ("sk-ant-", "Anthropic"),
+    ("sk-or-", "OpenRouter"),
+    ("sk-proj-", "OpenAI"),
+    ("sk-svcacct-", "OpenAI"),
+    ("AIza", "Google"),
+    ("ya29.", "Google Cloud"),
+    ("gsk_", "Groq"),
+    ("xai-", "xAI"),
+    ("hf_", "Hugging Face"),
+    ("fw_", "Fireworks"),
+    ("AKIA", "AWS"),
+    ("ASIA", "AWS"),
+    ("ABSK", "Bedrock"),
+)
+_HOSTS = {
+    "api.openai.com": "OpenAI",
+    "api.anthropic.com": "Anthropic",
+    "generativelanguage.googleapis.com": "Google",
+    "openrouter.ai": "OpenRouter",
+    "api.groq.com": "Groq",
+    "api.x.ai": "xAI",
+    "api.fireworks.ai": "Fireworks",
+}
+
+
+def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
+    """Why none of these hosts can take this key, without showing it; None where nothing speaks against it."""
+    if key.lower().startswith("bearer "):
+        return "begins with `Bearer `: give the key alone"
+    if key.startswith(("{", "-----BEGIN")):
+        return "holds a file of credentials, which only a Google Cloud host (Vertex) takes"
+    found = next(((start, owner) for start, owner in _BEGINNINGS if key.startswith(start)), None)
+    for url in urls:
+        host = urlsplit(url).hostname or ""
+        wanted = _HOSTS.get(host)
+        if found is not None and wanted is not None and found[1] != wanted:
+            return f"holds a key of {found[1]} (it begins with {found[0]}), but {host} takes a key of {wanted}"
+    return None

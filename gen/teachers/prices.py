@@ -1,0 +1,128 @@
+"""What answers cost: by the recipe's price, else by genai-prices for providers' own hosts, looked up once per run.
+
+genai-prices is data that comes with its release; nothing is fetched. A price that changes with the time of day is taken
+at its dearest.
+"""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from stillhouse.schemas.completion import Usage
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Price, PriceAbove, Teacher, is_near
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice
+
+_FIELDS = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cached_input": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "reasoning": "output_reasoning_mtok",
+}
+"""Ours to theirs."""
+_CONTRADICTS = 0.01
+"""Prices further apart than this share are different ones."""
+
+
+def cost_usd(price: Price, usage: Usage) -> float | None:
+    """The cost of an answer; None where the teacher did not say what it used."""
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    at: Price | PriceAbove = price
+    for dearer in price.above:
+        if usage.input_tokens > dearer.input_tokens:
+            at = dearer
+    cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+    reasoning = min(usage.reasoning_tokens or 0, usage.output_tokens)
+    fresh = max(0, usage.input_tokens - cached - written)
+    return (
+        fresh * at.input
+        + cached * (at.input if at.cached_input is None else at.cached_input)
+        + written * (at.input if at.cache_write is None else at.cache_write)
+        + (usage.output_tokens - reasoning) * at.output
+        + reasoning * (at.output if at.reasoning is None else at.reasoning)
+    ) / 1e6
+
+
+def priced(recipe: Recipe, *, now: datetime | None = None) -> tuple[Recipe, list[str]]:
+    """The recipe with the known prices of teachers that state none, and notes on what is not plain about them."""
+    now = now or datetime.now(UTC)
+    notes: list[str] = []
+    teachers = []
+    for teacher in recipe.teachers:
+        stated = None if teacher.price is None or teacher.price.source is not None else teacher.price
+        known = _known_price(teacher, now=now)
+        if known is None and stated is None and _is_public(teacher):
+            notes.append(f"teacher {teacher.name}: what it costs is not known; give `price` to see what is spent")
+        elif known is not None and stated is not None and (different := _differences(stated, known)):
+            notes.append(f"teacher {teacher.name}: the recipe's price holds, though {known.source} has {different}")
+        teachers.append(teacher if stated is not None else teacher.model_copy(update={"price": known}))
+    return recipe.model_copy(update={"teachers": tuple(teachers)}), notes
+
+
+def _is_public(teacher: Teacher) -> bool:
+    """True if it is a server that others run: its import of two thirds of a second is spared for one's own."""
+    return any(not is_near(urlsplit(url).hostname or "") for url in teacher.urls)
+
+
+def _known_price(teacher: Teacher, *, now: datetime) -> Price | None:
+    """The price at all its endpoints; None where they differ or one is not known."""
+    if teacher.api == "simulator" or not _is_public(teacher):
+        return None
+    found = [_price_at(url, teacher.model_name, now=now) for url in teacher.urls]
+    return found[0] if all(each == found[0] for each in found) else None
+
+
+def _price_at(url: str, model: str, *, now: datetime) -> Price | None:
+    from genai_prices import __version__
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        _, info = get_snapshot().find_provider_model(model.rpartition("models/")[2], None, None, url)
+    except LookupError:
+        return None
+    prices = [info.get_prices(now)]
+    if isinstance(info.prices, list):
+        prices += [each.prices for each in info.prices if getattr(each.constraint, "start_time", None) is not None]
+    source = f"genai-prices {__version__}, {now:%Y-%m-%d}"
+    found = [price for each in prices if (price := _price_of(each, source=source)) is not None]
+    return max(found, key=lambda price: (price.output, price.input), default=None)
+
+
+def _price_of(theirs: "ModelPrice", *, source: str) -> Price | None:
+    """None where it also counts what a reply does not say, such as requests."""
+    values = {ours: getattr(theirs, name) for ours, name in _FIELDS.items()}
+    if values["input"] is None or values["output"] is None or theirs.requests_kcount is not None:
+        return None
+    starts = sorted({tier.start for value in values.values() for tier in getattr(value, "tiers", ())})
+    above = tuple(PriceAbove(input_tokens=start, **_at(values, start)) for start in starts)
+    return Price(**_at(values, 0), above=above, source=source)
+
+
+def _at(values: dict[str, Any], start: int) -> dict[str, float]:
+    """The prices of requests with more input tokens than `start`."""
+    found = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        base = getattr(value, "base", value)
+        tiers = [tier.price for tier in getattr(value, "tiers", ()) if start and tier.start <= start]
+        found[name] = float(tiers[-1] if tiers else base)
+    return found
+
+
+def _differences(stated: Price, known: Price) -> str:
+    """The known prices that contradict the stated ones, in words."""
+    pairs = ((name, getattr(stated, name), getattr(known, name)) for name in ("input", "output", "cached_input"))
+    return ", ".join(_different(pairs))
+
+
+def _different(pairs: Iterable[tuple[str, float | None, float | None]]) -> Iterable[str]:
+    for name, ours, theirs in pairs:
+        if ours is not None and theirs is not None and not math.isclose(ours, theirs, rel_tol=_CONTRADICTS):
+            yield f"{name} {theirs:g} (not {ours:g})"

@@ -1,0 +1,14 @@
+"""Numbers of tokens as a wire states them."""
+
+import math
+from typing import Any
+
+MAX_TOKENS = 2**24
+"""No context is that long: a larger count is ignored, so that it can't become a debt to the limits or a price."""
+
+
+def count_in(value: Any, *, below: int = MAX_TOKENS) -> int | None:
+    """A whole number of tokens; a fraction counts as one more."""
+    if isinstance(value, float) and math.isfinite(value):
+        value = math.ceil(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None

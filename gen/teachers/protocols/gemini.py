@@ -1,0 +1,137 @@
+"""Google's generateContent: AI Studio with an API key, and Vertex with a token of Google Cloud.
+
+System messages at the head of a conversation become its instruction; one in the middle, for which the API has no role,
+is sent as the user's. A base URL may leave out the version, and Vertex's the publisher.
+"""
+
+from typing import Any
+
+import orjson
+
+from stillhouse.gen.teachers.google_hosts import is_vertex, model_base
+from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, folded
+from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.values import merged
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.vocabulary import COMMON
+from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
+
+GEMINI_ERRORS = COMMON.extended(
+    codes={
+        # FAILED_PRECONDITION: the region is not served, or billing is off.
+        "auth": frozenset({"api_key_invalid", "api_key_service_blocked", "unauthenticated", "failed_precondition"}),
+        "rate": frozenset({"resource_exhausted"}),
+        "overload": frozenset({"unavailable"}),
+    },
+    code_fields=frozenset({"quotaId"}),
+    wait_fields=("retryDelay",),
+)
+
+_ROLES = {"assistant": "model"}
+_NAMES = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "max_tokens": "maxOutputTokens",
+    "top_logprobs": "logprobs",
+}
+_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
+"""Thinking tokens of Gemini 2.x by effort, as Google's own compatibility layer translates it."""
+
+
+class Gemini:
+    """POST models/MODEL:generateContent, one candidate per request."""
+
+    errors = GEMINI_ERRORS
+    framing: Framing = "sse"
+
+    def __init__(self, teacher: Teacher, ask: Ask) -> None:
+        self._teacher = teacher
+        model = teacher.model_name.rpartition("models/")[2]
+        self._seed = ask.seed
+        self._body = merged({"generationConfig": _config(ask, model)}, ask.extra)
+        path = f"/models/{model}:generateContent"
+        studio = Destinations(path, _key_header, base=model_base)
+        cloud = Destinations(path, _cloud_headers, base=model_base)
+        self._destinations = {url: cloud if is_vertex(url) else studio for url in teacher.urls}
+        self._other = studio
+
+    def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
+        """Only the contents, and the seed where there is one, differ from prompt to prompt."""
+        body = {**_conversation(ask.messages), **self._body}
+        if self._seed is not None:
+            body["generationConfig"] = {**body["generationConfig"], "seed": self._seed + ask.sample}
+        return self._destinations.get(base_url, self._other).post(base_url, key, orjson.dumps(body))
+
+    def fold(self, raw: Reply) -> Reply:
+        """A stream's documents, or an array of them, as one."""
+        if raw.body.lstrip()[:1] == b"{" or not 200 <= raw.status < 300 or (document := folded(raw.body)) is None:
+            return raw
+        return raw._replace(body=orjson.dumps(document))
+
+    def read(self, reply: Reply) -> Outcome:
+        """The completion of a 2xx reply, else what the reply means."""
+        if not 200 <= reply.status < 300:
+            return trouble_of(reply, self.errors)
+        document = document_of(reply)
+        if isinstance(document, (Malformed, Ambiguous)):
+            return document
+        answer = answer_of(document)
+        if answer is None:
+            return trouble_of(reply, self.errors)
+        try:
+            return completion_of(answer, self._teacher)
+        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
+
+
+def _config(ask: Ask, model: str) -> dict[str, Any]:
+    config = {wire: value for name, wire in _NAMES.items() if (value := getattr(ask, name)) is not None}
+    if ask.stop:  # an empty list is refused
+        config["stopSequences"] = [ask.stop] if isinstance(ask.stop, str) else list(ask.stop)
+    if ask.top_logprobs is not None:
+        config["responseLogprobs"] = True
+        if ask.top_logprobs == 0:
+            del config["logprobs"]
+    if (effort := ask.reasoning_effort) is not None:
+        config["thinkingConfig"] = _thinking(effort, model) | ({} if effort == "none" else {"includeThoughts": True})
+    return config
+
+
+def _thinking(effort: str, model: str) -> dict[str, Any]:
+    """Up to Gemini 2 a budget of tokens, which may also be given as a number; from 3 on a level."""
+    if effort.lstrip("-").isdecimal():
+        return {"thinkingBudget": int(effort)}
+    if (model.startswith("gemini-2") and effort in _BUDGETS) or effort == "none":
+        return {"thinkingBudget": _BUDGETS[effort]}
+    return {"thinkingLevel": effort.upper()}
+
+
+def _conversation(messages: tuple[Message, ...]) -> dict[str, Any]:
+    head = 0
+    while head < len(messages) and messages[head][0] in ("system", "developer"):
+        head += 1
+    contents = [{"role": _ROLES.get(role, "user"), "parts": [{"text": content}]} for role, content in messages[head:]]
+    if head == 0:
+        return {"contents": contents}
+    return {"systemInstruction": {"parts": [{"text": content} for _, content in messages[:head]]}, "contents": contents}
+
+
+def _base_headers() -> dict[str, str]:
+    return {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+
+
+def _key_header(key: Credentials) -> dict[str, str]:
+    return _base_headers() | ({"x-goog-api-key": key.key} if key.key else {})
+
+
+def _cloud_headers(key: Credentials) -> dict[str, str]:
+    """A token, or the API key of Vertex's express mode."""
+    if key.key is not None and key.key.startswith(("AIza", "AQ.")):
+        return _key_header(key)
+    return _base_headers() | ({"authorization": f"Bearer {key.key}"} if key.key else {})

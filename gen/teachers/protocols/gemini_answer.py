@@ -1,0 +1,239 @@
+"""Reads the answer in a generateContent document: thoughts, function calls, blocked prompts, usage as Google means it.
+
+Google counts thoughts beside the answer, not in it; `Usage` has both in the output.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from stillhouse.gen.teachers.lenient_json import NoDocument, document_in, events_in
+from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
+from stillhouse.gen.teachers.protocols.calls import function_call
+from stillhouse.gen.teachers.protocols.counts import count_in
+from stillhouse.gen.teachers.protocols.finish import Finish, finish_of
+from stillhouse.gen.teachers.protocols.values import dicts, text
+from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
+from stillhouse.schemas.completion import Completion, FinishReason, Usage
+from stillhouse.schemas.teacher import Teacher
+
+_FINISHES: dict[str, Finish] = {
+    "LANGUAGE": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "FINISH_REASON_UNSPECIFIED": "unknown",
+    # The model's own slips, not calls: the same question may be answered well.
+    "MALFORMED_FUNCTION_CALL": "failed",
+    "UNEXPECTED_TOOL_CALL": "failed",
+    "TOO_MANY_TOOL_CALLS": "failed",
+    "MALFORMED_RESPONSE": "failed",
+    "MISSING_THOUGHT_SIGNATURE": "failed",
+}
+_BARE_ERROR = re.compile(rb"^\s*[\[{]", re.MULTILINE)
+
+
+def folded(body: bytes) -> dict[str, Any] | None:
+    """The document that a stream adds up to; its error, if it ends in one; None if it is not whole."""
+    documents = _documents(body)
+    error = next((each for each in documents if each.get("error")), None)
+    if error is not None:
+        return error
+    whole: dict[str, Any] = {}
+    by_index: dict[int, dict[str, Any]] = {}
+    for document in documents:
+        whole |= {name: value for name, value in document.items() if name != "candidates"}
+        for candidate in dicts(document.get("candidates")):
+            index = count_in(candidate.get("index")) or 0
+            by_index[index] = _joined(by_index.get(index, {}), candidate)
+    if not by_index:
+        return whole if _blocked(whole) else None
+    if not all(candidate.get("finishReason") for candidate in by_index.values()):
+        return None
+    return whole | {"candidates": [by_index[index] for index in sorted(by_index)]}
+
+
+def _documents(body: bytes) -> list[dict[str, Any]]:
+    """Those of an event stream or of an array; an error may stand in a stream without its `data:`."""
+    if body.lstrip()[:1] == b"[":
+        try:
+            return dicts(document_in(body))
+        except (ValueError, RecursionError):
+            return []
+    if events := events_in(body):
+        return dicts(events)
+    if (bare := _BARE_ERROR.search(body)) is None:
+        return []
+    try:
+        found = document_in(body[bare.start() :])
+    except (NoDocument, ValueError, RecursionError):
+        return []
+    return [each for each in dicts(found if isinstance(found, list) else [found]) if each.get("error")]
+
+
+def _joined(so_far: dict[str, Any], candidate: dict[str, Any]) -> dict[str, Any]:
+    """The candidate with a chunk's parts and log probabilities behind those it has."""
+    parts = [*_parts(so_far), *_parts(candidate)]
+    joined = {**so_far, **candidate, "content": {"role": "model", "parts": parts}}
+    scores = [each["logprobsResult"] for each in (so_far, candidate) if isinstance(each.get("logprobsResult"), dict)]
+    if scores:
+        joined["logprobsResult"] = {
+            name: [entry for score in scores for entry in dicts(score.get(name))]
+            for name in ("chosenCandidates", "topCandidates")
+        }
+    return joined
+
+
+def answer_of(document: Any) -> dict[str, Any] | None:
+    """The object that holds the candidates or says why there are none: the document, or inside an envelope."""
+    for _ in range(3):
+        if isinstance(document, list) and document:
+            document = document[0]
+        if not isinstance(document, dict) or document.get("error"):
+            return None
+        if any(name in document for name in ("candidates", "promptFeedback", "usageMetadata")):
+            return document
+        document = document.get("response") or document.get("data")
+    return None
+
+
+def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
+    """The completion of the first candidate; raises KeyError and its like where it has another shape."""
+    usage = usage_of(document.get("usageMetadata"))
+    candidates = dicts(document.get("candidates"))
+    if not candidates:
+        return _without_candidate(document, usage)
+    candidate = candidates[0]
+    raw = text(candidate.get("finishReason")) or None
+    finish = _finish(raw, teacher)
+    if finish == "failed":
+        words = text(candidate.get("finishMessage"))
+        return ServerError(
+            f"the answer broke off (finishReason {raw}){f': {words[:300]}' if words else ''}", 200, usage
+        )
+    parts = _parts(candidate)
+    answer = "".join(text(part.get("text")) or "" for part in parts if not part.get("thought"))
+    thoughts = "".join(text(part.get("text")) or "" for part in parts if part.get("thought")) or None
+    calls = [_call(part["functionCall"]) for part in parts if isinstance(part.get("functionCall"), dict)]
+    reason: FinishReason = "tool_calls" if calls and finish == "stop" else finish
+    split = split_thoughts(answer, teacher.thinking) if thoughts is None else None
+    if split is not None and split.thoughts is not None:
+        answer = split.text
+    if not (answer or calls or thoughts or (split and split.thoughts)) and reason == "stop":
+        return Malformed("the answer has no text", 200, usage)
+    inline = split is not None and split.thoughts is not None
+    return Completion(
+        text=answer or None,
+        finish_reason=reason,
+        finish_reason_raw=raw[:200] if raw else None,
+        reasoning=split.thoughts if split is not None else thoughts,
+        reasoning_source="think_tag" if inline else "thought_part" if thoughts else None,
+        tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+        logprobs=_logprobs(candidate),
+        model=text(document.get("modelVersion")),
+        response_id=text(document.get("responseId")),
+        usage=usage,
+        markup=has_markup(answer, teacher.thinking),
+        reasoning_is_summary=False if inline else True if thoughts else None,
+        reasoning_signatures=_signatures(parts),
+        refusal_category=_category(candidate, raw) if reason == "content_filter" else None,
+    )
+
+
+def usage_of(usage: Any) -> Usage:
+    """Tokens as billed: thoughts are output, and what tools put into the prompt is input."""
+    if not isinstance(usage, dict):
+        return Usage()
+    prompt, answer = count_in(usage.get("promptTokenCount")), count_in(usage.get("candidatesTokenCount"))
+    thoughts, tools = count_in(usage.get("thoughtsTokenCount")), count_in(usage.get("toolUsePromptTokenCount")) or 0
+    total = count_in(usage.get("totalTokenCount"))
+    if answer is None and thoughts is not None:
+        answer = 0  # all the budget went into thoughts
+    if answer is None and prompt is not None and total is not None and total >= prompt + tools:
+        answer = total - prompt - tools
+    return Usage(
+        input_tokens=prompt + tools if prompt else None,
+        cached_tokens=count_in(usage.get("cachedContentTokenCount")),
+        output_tokens=None if answer is None else answer + (thoughts or 0),
+        reasoning_tokens=thoughts,
+    )
+
+
+def _without_candidate(document: dict[str, Any], usage: Usage) -> Outcome:
+    """A blocked prompt is a refusal, which is data; anything else is of no use."""
+    reason = _blocked(document)
+    if reason is None:
+        return Malformed("the answer has no candidate", 200, usage)
+    said = text(document["promptFeedback"].get("blockReasonMessage")) or f"the prompt was blocked ({reason})"
+    return Completion(
+        text=None,
+        finish_reason="refused",
+        finish_reason_raw=reason,
+        refusal=said,
+        model=text(document.get("modelVersion")),
+        response_id=text(document.get("responseId")),
+        usage=usage,
+        refusal_category=reason,
+    )
+
+
+def _blocked(document: dict[str, Any]) -> str | None:
+    feedback = document.get("promptFeedback")
+    reason = text(feedback.get("blockReason")) if isinstance(feedback, dict) else None
+    return reason[:200] if reason else None
+
+
+def _finish(raw: str | None, teacher: Teacher) -> Finish:
+    if raw in _FINISHES and raw not in teacher.finish_reasons:
+        return _FINISHES[raw]
+    return finish_of(raw, teacher.finish_reasons)
+
+
+def _category(candidate: dict[str, Any], raw: str | None) -> str | None:
+    """The harm for which it was blocked, where Google names one, else the finish reason."""
+    blocked = [text(each.get("category")) for each in dicts(candidate.get("safetyRatings")) if each.get("blocked")]
+    return ",".join(each for each in blocked if each)[:200] or raw
+
+
+def _parts(candidate: dict[str, Any]) -> list[dict[str, Any]]:
+    content = candidate.get("content")
+    return dicts(content.get("parts")) if isinstance(content, dict) else []
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    return function_call(call.get("id"), call.get("name"), call.get("args") or {})
+
+
+def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
+    """Each with the place of its part, for a signature belongs to its part."""
+    found = [
+        {"part": place, "thoughtSignature": part["thoughtSignature"]}
+        for place, part in enumerate(parts)
+        if isinstance(part.get("thoughtSignature"), str)
+    ]
+    return json.dumps(found) if found else None
+
+
+def _logprobs(candidate: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """A row per token; Google gives ids, and the chosen token may be missing among the likeliest."""
+    result = candidate.get("logprobsResult")
+    if not isinstance(result, dict) or not (chosen := dicts(result.get("chosenCandidates"))):
+        return None
+    tops = [dicts(each.get("candidates")) for each in dicts(result.get("topCandidates"))]
+    if len(tops) != len(chosen):
+        tops = [[] for _ in chosen]
+    try:
+        return [
+            _token(token) | {"top": [_token(each) for each in top]} for token, top in zip(chosen, tops, strict=True)
+        ]
+    except (TypeError, ValueError, KeyError):
+        return None
+
+
+def _token(entry: dict[str, Any]) -> dict[str, Any]:
+    logprob = entry.get("logProbability")
+    return {
+        "token": entry["token"],
+        "token_id": count_in(entry.get("tokenId"), below=2**31),
+        "logprob": math.nan if logprob is None else float(logprob),
+    }

@@ -1,0 +1,111 @@
+"""OpenAI's Responses API, which OpenAI wants for reasoning together with tools.
+
+It has no `seed` and no `stop`. Nothing is stored at the provider: `store` is false, and reasoning comes back encrypted
+beside its summary. A base URL may leave out the version.
+"""
+
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from stillhouse.gen.teachers.decoding import looks_plain
+from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.lenient_json import events_in
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
+from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
+from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
+from stillhouse.gen.teachers.protocols.values import merged
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
+
+_STATUSES = ("completed", "incomplete", "failed", "cancelled", "queued", "in_progress")
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+class OpenAIResponses:
+    """POST /responses, not stored."""
+
+    errors = OPENAI_ERRORS
+    framing: Framing = "sse"
+
+    def __init__(self, teacher: Teacher, ask: Ask) -> None:
+        self._teacher = teacher
+        self._destinations = Destinations("/responses", partial(key_headers, profile_of(teacher)), base=_versioned)
+        self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"input":'
+        self._tail = b"," + orjson.dumps(merged(_fields(ask), ask.extra))[1:]
+
+    def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
+        """Only the input differs from prompt to prompt."""
+        items = orjson.dumps([{"role": role, "content": content} for role, content in ask.messages])
+        return self._destinations.post(base_url, key, self._head + items + self._tail)
+
+    def fold(self, raw: Reply) -> Reply:
+        """The last event of a whole stream holds the whole response."""
+        if looks_plain(raw.body) or not 200 <= raw.status < 300:
+            return raw
+        for event in reversed(events_in(raw.body)):
+            kind = event.get("type") if isinstance(event, dict) else None
+            if kind in _ENDS and isinstance(event.get("response"), dict):
+                return raw._replace(body=orjson.dumps(event["response"]))
+            if kind == "error":
+                return raw._replace(body=orjson.dumps({"error": event.get("error") or event}))
+        return raw
+
+    def read(self, reply: Reply) -> Outcome:
+        """The completion of a 2xx reply, else what the reply means."""
+        if not 200 <= reply.status < 300:
+            return trouble_of(reply, self.errors)
+        document = document_of(reply)
+        if isinstance(document, (Malformed, Ambiguous)):
+            return document
+        response = _response_in(document)
+        if response is None:
+            return trouble_of(reply, self.errors)
+        try:
+            return unfinished(response, reply, self.errors) or completion_of(response, self._teacher)
+        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
+
+
+def _fields(ask: Ask) -> dict[str, Any]:
+    fields: dict[str, Any] = {"store": False}
+    include: list[str] = []
+    for name in ("temperature", "top_p", "top_logprobs"):
+        if (value := getattr(ask, name)) is not None:
+            fields[name] = value
+    if ask.max_tokens is not None:
+        fields["max_output_tokens"] = ask.max_tokens
+    if ask.top_logprobs is not None:
+        include.append("message.output_text.logprobs")
+    if ask.reasoning_effort is not None:
+        fields["reasoning"] = {"effort": ask.reasoning_effort}
+        if ask.reasoning_effort != "none":  # models that do not reason refuse to encrypt and to sum up
+            fields["reasoning"]["summary"] = "auto"
+            include.append("reasoning.encrypted_content")
+    return fields | ({"include": include} if include else {})
+
+
+def _versioned(base_url: str) -> str:
+    """With the version, where the URL is a bare host, or Azure's without it."""
+    base_url = complete_base(base_url)
+    return f"{base_url}/v1" if urlsplit(base_url).path in ("", "/openai") else base_url
+
+
+def _response_in(document: Any) -> dict[str, Any] | None:
+    """The response: the document, the first of a list, or inside a gateway's or event's envelope."""
+    for _ in range(3):
+        if isinstance(document, list) and document:
+            document = document[0]
+        if not isinstance(document, dict):
+            return None
+        if isinstance(document.get("output"), list) or document.get("status") in _STATUSES:
+            return document
+        document = document.get("response") or document.get("data") or document.get("body")
+    return None

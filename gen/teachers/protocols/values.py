@@ -1,0 +1,25 @@
+"""Reads single values out of documents in which any value may be of any type."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+
+def text(value: Any) -> str | None:
+    """The value if it is text."""
+    return value if isinstance(value, str) else None
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none if it is not a list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def merged(fields: Mapping[str, Any], extra: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """The fields with `extra` over them; where both hold an object, their fields are merged in turn."""
+    found = dict(fields)
+    for name, value in extra.items():
+        known = found.get(name)
+        found[name] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return found

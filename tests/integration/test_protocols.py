@@ -1,0 +1,137 @@
+"""Runs over each protocol against the simulator: every column that the reply fills, and a key that never shows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+
+from stillhouse.cluster.commands.doctor import examine_recipe
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.errors import Paused
+from stillhouse.gen.simulator import serve, start
+from stillhouse.gen.views.verify import verify
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
+
+KEY = "canary-key-4f9d-for-the-tests"
+TOOL = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+APIS: dict[str, dict[str, Any]] = {
+    "openai-responses": {"ask": {"reasoning_effort": "low"}, "extra": {"reasoning": {"summary": "auto"}}},
+    "gemini": {"ask": {"reasoning_effort": "low", "seed": 3}},
+}
+"""What each teacher is asked with, by its protocol."""
+
+
+def teacher(api: str, url: str, **changes: Any) -> dict[str, Any]:
+    """A teacher of this protocol at the simulator, whose version may be left out."""
+    given = {"name": api, "api": api, "base_url": url.removesuffix("/v1"), "model": f"{api}-model"}
+    given |= {"api_key": "env:T_KEY", "limits": {"in_flight": 4}, "price": {"input": 1, "output": 10}}
+    return given | {"terms": {"training_use": "permitted"}} | APIS[api] | changes
+
+
+def settings(**changes: Any) -> SimulatorSettings:
+    """One that wants the key."""
+    return SimulatorSettings.model_validate({"api_key": KEY, "output_tokens": (20, 40)} | changes)
+
+
+def rows(recipe: Recipe, folder: str = "data") -> list[dict[str, Any]]:
+    """All rows of a folder of the dataset."""
+    path = Path(recipe.dataset.path) / folder
+    return pq.read_table(path, partitioning=None).to_pylist() if path.exists() else []  # type: ignore[no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment."""
+    monkeypatch.setenv("T_KEY", KEY)
+
+
+async def test_two_protocols_share_one_dataset(tmp_path: Path) -> None:
+    """By weight, each record with what its protocol says; verified, and without the key."""
+    write_source(tmp_path, questions(40))
+    async with await serve(settings()) as server:
+        recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url) for api in APIS])
+        summary = await run_in_process(recipe)
+        again = await run_in_process(recipe)
+    assert (summary.records, summary.failed, summary.rejected, again.requests) == (40, 0, 0, 0)
+    by_teacher = {api: [row for row in rows(recipe) if row["teacher"] == api] for api in APIS}
+    assert all(len(kept) > 5 for kept in by_teacher.values())
+    for api, kept in by_teacher.items():
+        for row in kept:
+            assert row["completion"][0]["content"].rpartition("#### ")[2].isdecimal()
+            assert row["reasoning"]
+            assert row["reasoning_tokens"] == 24
+            assert row["cost_usd"] == pytest.approx((row["input_tokens"] + 10 * row["output_tokens"]) / 1e6)
+            assert (row["model"], row["finish_reason"]) == (f"{api}-model", "stop")
+            assert row["response_id"]
+    assert {row["reasoning_source"] for row in by_teacher["gemini"]} == {"thought_part"}
+    assert {row["reasoning_source"] for row in by_teacher["openai-responses"]} == {"reasoning_item"}
+    assert verify(open_dataset(recipe)).ok
+    assert not any(KEY.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_log_probabilities_are_kept(tmp_path: Path, api: str) -> None:
+    """A row per token, with as many alternatives as asked."""
+    write_source(tmp_path, questions(3))
+    async with await serve(settings()) as server:
+        asked = teacher(api, server.url, ask={"top_logprobs": 3}, extra={})
+        recipe = recipe_of(tmp_path, teachers=[asked])
+        await run_in_process(recipe)
+    for row in rows(recipe):
+        assert "".join(token["token"] for token in row["logprobs"]) == row["completion"][0]["content"]
+        assert all(len(token["top"]) == 3 for token in row["logprobs"])
+        assert (row["logprobs"][0]["token_id"] is None) == (api == "openai-responses")
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_tool_calls_are_kept(tmp_path: Path, api: str) -> None:
+    """In one form."""
+    write_source(tmp_path, questions(3))
+    given = {"openai-responses": [{"type": "function", **TOOL}], "gemini": [{"functionDeclarations": [TOOL]}]}
+    async with await serve(settings()) as server:
+        recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url, extra={"tools": given[api]})])
+        await run_in_process(recipe)
+    kept = rows(recipe)
+    assert len(kept) == 3
+    for row in kept:
+        (call,) = json.loads(row["tool_calls"])
+        assert call["function"]["name"] == "add"
+        assert json.loads(call["function"]["arguments"]).keys() == {"a"}
+        assert row["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_limits_are_waited_out_and_failures_tried_again(tmp_path: Path, api: str) -> None:
+    """In each provider's own words."""
+    write_source(tmp_path, questions(20))
+    faults = [{"kind": "status", "status": status, "share": 0.1} for status in (500, 503)]
+    limits = {"requests_per_minute": 1200}
+    async with await serve(settings(faults=faults, limits=limits)) as server:
+        summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher(api, server.url)]))
+    assert (summary.records, summary.failed) == (20, 0)
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_a_refused_key_pauses_the_run(tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not shown."""
+    monkeypatch.setenv("T_KEY", "canary-wrong-key-for-the-tests")
+    write_source(tmp_path, questions(3))
+    async with await serve(settings()) as server:
+        with pytest.raises(Paused, match="check its api_key") as caught:
+            await run_in_process(recipe_of(tmp_path, teachers=[teacher(api, server.url)]))
+    assert "canary-wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_doctor_tries_it(tmp_path: Path, api: str) -> None:
+    """And judges its answer as a run would."""
+    write_source(tmp_path, questions(3))
+    with start(settings()) as server:
+        *_, finding = examine_recipe(recipe_of(tmp_path, teachers=[teacher(api, server.url)]))
+    assert finding.state == "ok", finding
+    assert f"answers as {api}-model" in finding.said

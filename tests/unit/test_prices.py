@@ -1,0 +1,95 @@
+"""What answers cost: as each provider counts its tokens, by the recipe's price or by genai-prices."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import genai_prices
+import pytest
+from builders import recipe_of
+
+from stillhouse.gen.teachers.prices import cost_usd, priced
+from stillhouse.schemas.completion import Usage
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Price
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def recipe(**teacher: Any) -> Recipe:
+    """A recipe with one teacher behind a URL."""
+    terms = {"training_use": "by-authorisation", "authorisation": "a"}
+    given = {"name": "t", "base_url": "https://api.openai.com/v1", "model": "gpt-5.1", "terms": terms}
+    return recipe_of(Path("/data"), teachers=[given | teacher])
+
+
+def price_of(**teacher: Any) -> tuple[Price | None, list[str]]:
+    """(the teacher's price, the notes)."""
+    found, notes = priced(recipe(**teacher), now=NOW)
+    return found.teachers[0].price, notes
+
+
+def test_cached_written_and_reasoning_tokens_have_prices_of_their_own() -> None:
+    """100 read, 50 written, 850 fresh; 30 of 40 output tokens are reasoning."""
+    price = Price(input=1, output=10, cached_input=0.1, cache_write=1.25, reasoning=20)
+    usage = Usage(1000, 100, 40, 30, 50)
+    assert cost_usd(price, usage) == pytest.approx((850 * 1 + 100 * 0.1 + 50 * 1.25 + 10 * 10 + 30 * 20) / 1e6)
+    assert cost_usd(Price(input=1, output=10), usage) == pytest.approx((1000 + 400) / 1e6)
+    assert cost_usd(price, Usage(None, None, 40)) is None
+
+
+def test_long_requests_cost_more_as_a_whole() -> None:
+    """Above the bound, all of the request."""
+    above = [{"input_tokens": 200, "input": 2, "output": 20}]
+    price = Price.model_validate({"input": 1, "output": 10, "above": above})
+    assert cost_usd(price, Usage(200, None, 10)) == pytest.approx((200 + 100) / 1e6)
+    assert cost_usd(price, Usage(201, None, 10)) == pytest.approx((402 + 200) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("url", "api", "model", "usage"),
+    [
+        ("https://api.openai.com/v1", "openai-responses", "gpt-5.1", {"input_tokens": 1000, "output_tokens": 90}),
+        ("https://generativelanguage.googleapis.com", "gemini", "gemini-2.5-pro", {"input_tokens": 1000}),
+        ("https://generativelanguage.googleapis.com", "gemini", "models/gemini-2.5-pro", {"input_tokens": 300_000}),
+        ("https://api.deepseek.com", "openai-chat", "deepseek-chat", {"input_tokens": 5, "output_tokens": 7}),
+    ],
+)
+def test_a_provider_s_own_price_is_looked_up(url: str, api: str, model: str, usage: dict[str, int]) -> None:
+    """And a cost is what genai-prices makes of it, or its dearest of the day; version and day stand with it."""
+    price, notes = price_of(base_url=url, api=api, model=model)
+    assert (notes, price is not None) == ([], True)
+    assert price is not None
+    assert price.source == f"genai-prices {genai_prices.__version__}, 2026-11-26"
+    theirs = genai_prices.calc_price(
+        genai_prices.Usage(**usage), model.removeprefix("models/"), provider_api_url=url, genai_request_timestamp=NOW
+    )
+    ours = cost_usd(price, Usage(usage.get("input_tokens"), None, usage.get("output_tokens", 0)))
+    assert ours is not None
+    assert ours >= float(theirs.total_price) * 0.999
+    if "deepseek" not in url:
+        assert ours == pytest.approx(float(theirs.total_price))
+
+
+def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
+    """With what is known; a price that agrees, or was itself looked up, is no contradiction."""
+    own = {"input": 1.0, "output": 10.0}
+    price, notes = price_of(price=own)
+    assert price == Price.model_validate(own)
+    (note,) = notes
+    assert "the recipe's price holds" in note
+    assert "input 1.25 (not 1)" in note
+    assert "output" not in note
+    assert price_of(price={"input": 1.25, "output": 10})[1] == []
+    found, notes = priced(priced(recipe(), now=NOW)[0], now=datetime(2026, 11, 27, tzinfo=UTC))
+    assert notes == []
+    assert found.teachers[0].price is not None
+    assert (found.teachers[0].price.source or "").endswith("2026-11-27")
+
+
+def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
+    """A server of one's own costs what one says."""
+    price, notes = price_of(model="no-such-model")
+    assert (price, len(notes)) == (None, 1)
+    assert "give `price`" in notes[0]
+    assert price_of(base_url="http://vllm-0:8000/v1") == (None, [])
