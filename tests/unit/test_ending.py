@@ -19,9 +19,9 @@ from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.schemas.recipe import Recipe
 
 
-def one_answer(tmp_path: Path, body: bytes, **row: Any) -> Recipe:
+def one_answer(tmp_path: Path, body: bytes, *, ask: dict[str, Any] | None = None, **row: Any) -> Recipe:
     """A dataset of one record."""
-    recipe, held = chunk_of(tmp_path, [{"id": "q0", "question": "how?"} | row])
+    recipe, held = chunk_of(tmp_path, [{"id": "q0", "question": "how?"} | row], ask=ask or {})
     answer(held, 0, body)
     sealed(recipe, held)
     return recipe
@@ -54,7 +54,8 @@ def test_one_answer_is_shown_on_lines_of_its_own(tmp_path: Path) -> None:
 def test_an_answer_that_is_only_a_tool_call_is_shown(tmp_path: Path) -> None:
     """Its text is empty."""
     call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    shown = seen(one_answer(tmp_path, body_of(None, finish="tool_calls", tool_calls=[call])))
+    ask = {"extra": {"tools": [{"type": "function", "function": {"name": "look"}}]}}
+    shown = seen(one_answer(tmp_path, body_of(None, finish="tool_calls", tool_calls=[call]), ask=ask))
     assert shown is not None
     assert '"look"' in shown.splitlines()[-1]
 
