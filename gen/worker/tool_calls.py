@@ -1,5 +1,6 @@
 """Tool calls as trainers and chat templates take them: a function's name and its arguments, which are a JSON object."""
 
+import json
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,7 +21,7 @@ def tool_calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
 
     None if one of them can't be stored: it names no function, or its arguments are not a JSON object.
     """
-    calls = [_call(each) for each in orjson.loads(wire)] if wire else []
+    calls = [_call(each) for each in json.loads(wire)] if wire else []
     known = tuple(call for call in calls if call is not None)
     return known if len(known) == len(calls) else None
 
@@ -44,7 +45,7 @@ def _arguments(given: Any) -> str | None:
     if given is None or given == "":
         return "{}"
     if isinstance(given, dict):
-        return orjson.dumps(given).decode()
+        return json.dumps(given, ensure_ascii=False)  # orjson would make floats of large numbers
     try:
         return given if isinstance(given, str) and isinstance(orjson.loads(given), dict) else None
     except orjson.JSONDecodeError:

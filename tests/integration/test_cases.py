@@ -12,6 +12,7 @@ import datasets
 import pyarrow.dataset as ds
 import pytest
 from builders import recipe_of, write_source
+from case_draw import DrawingServer, broken
 from case_server import CASES, CaseServer, serving
 from harness import run_in_process
 
@@ -262,6 +263,30 @@ async def test_calls_of_offered_tools_are_in_the_message(tmp_path: Path) -> None
         "38-tool-calls/stop-and-empty-list": ("It is noon.", None),
         "38-tool-calls/text-and-call": ("Let me look.", [call]),
     }
+
+
+NOT_AT_RANDOM = {
+    "04-nat/slow",
+    "77-limit-headers-without-reset/429",  # orders a minute's wait
+    "10-daily/openrouter",  # like the next two: a second one with nobody served in between pauses the run
+    "70-gateway-budget/422",
+    "71-gateway-quota/429",
+}
+
+
+async def test_any_reply_at_any_time(tmp_path: Path) -> None:
+    """Each reply is drawn once or twice, for any request: the run ends by itself, counts add up, nothing is paid twice.
+
+    `python -m tests.cases` does the same with 2,000 prompts and the command line.
+    """
+    names = [name for name in NAMES if name not in NOT_AT_RANDOM]
+    server = DrawingServer(names=names, share=0.3, seed=3, latency_s=0.005, hurry=10.0)
+    async with serving(server):
+        recipe = case_recipe(tmp_path, server.url, good(500), per_shard=100, limits={"in_flight": 16})
+        summary = await run(recipe)
+    assert set(names) <= server.drawn.keys()
+    assert broken(tmp_path / "out", server, summary.model_dump()) == []
+    assert summary.state == "done"
 
 
 FOR_ALL = [
