@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.progress.display import Screen, is_progress
-from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.errors import Interrupted, Paused, StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
@@ -100,13 +100,17 @@ def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None
     if ending is not None and not as_json:
         if code == 0 and summary is not None:
             click.echo(ending.done(summary))
-        elif code in _STOPPED and (text := ending.stopped(_STOPPED[code]("the job's log says why"))):
+        elif (reason := _reason(ended.job, code)) is not None and (text := ending.stopped(reason)):
             note(text)
     sys.exit(code)
 
 
-_STOPPED: dict[int, type[StillhouseError]] = {1: StillhouseError, 3: Paused}
-"""By exit code, what stopped a run, as far as that tells; after a wrong recipe (2) its message says what to do."""
+def _reason(job: "JobDetails", code: int) -> StillhouseError | None:
+    """What stopped a run, as far as its job tells; None where the message in its log says all there is to do."""
+    if job.status == "STOPPED":
+        return Interrupted("by a signal")
+    words = "see the job's log"
+    return Paused(words) if code == 3 else StillhouseError(words) if code == 1 else None
 
 
 def _summary_of(result: str | None) -> Summary | None:

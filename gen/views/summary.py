@@ -54,7 +54,7 @@ class Summary(BaseModel):
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
-        return self.model_dump_json(exclude=_FOR_PEOPLE)
+        return self.model_dump_json()
 
     def as_text(self) -> str:
         """For people."""
@@ -113,21 +113,6 @@ class Summary(BaseModel):
             return "not known yet"
         told = f"{self.prompts:,} ({self.duplicates or 0:,} duplicate, {self.bad or 0:,} bad)"
         return f"{told}, a pilot: `run` without --limit asks the rest" if self.pilot else told
-
-
-_FOR_PEOPLE = {
-    "new_records",
-    "new_rejected",
-    "new_failed",
-    "pilot",
-    "rejected_by_reason",
-    "failed_by_kind",
-    "finish_words",
-    "wasted_input_tokens",
-    "wasted_output_tokens",
-    "tool_calls",
-    "no_logprobs",
-}
 
 
 def _number(value: int | None) -> str:
