@@ -44,9 +44,11 @@ _FAMILIES: dict[tuple[str, str], Claude] = {
     ("opus", "4.8"): Claude("none", _LEVELS),
     ("sonnet", "5"): Claude("none", _LEVELS, thinks="by default"),
     ("opus", "5"): Claude("none", _LEVELS, thinks="by default"),
-    ("fable", "5"): Claude("none", _LEVELS, thinks="always"),
-    ("fable", "5.1"): Claude("none", _LEVELS, thinks="always"),
-    ("mythos", "5"): Claude("none", _LEVELS, thinks="always"),
+    **{
+        (name, version): Claude("none", _LEVELS, thinks="always")
+        for name in ("fable", "mythos")
+        for version in ("5", "5.1", "5.2")
+    },
     ("opus", "5.5"): Claude("none", _LEVELS, thinks="always"),
     ("sonnet", "5.5"): Claude("none", _LEVELS, thinks="always"),
     ("haiku", "5.5"): Claude("none", _LEVELS),

@@ -10,6 +10,8 @@ from stillhouse.schemas.simulator import SimulatorSettings
 
 anthropic = pytest.importorskip("anthropic")
 
+pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
+
 QUESTION: Any = [{"role": "user", "content": "What is 6 * 7?"}]
 TOOL: Any = {
     "name": "weather",
@@ -123,9 +125,9 @@ def test_keys_are_checked(simulator: SimulatorProcess) -> None:
 )
 def test_failures_are_the_clients_own_errors(status: int, error: str) -> None:
     """As it classifies them."""
-    with start(SimulatorSettings.model_validate({"faults": [{"kind": "status", "status": status}]})) as failing:
-        with pytest.raises(anthropic.APIStatusError) as caught:
-            connect(failing).messages.create(model="m", max_tokens=9, messages=QUESTION)
+    settings = SimulatorSettings.model_validate({"faults": [{"kind": "status", "status": status}]})
+    with start(settings) as failing, pytest.raises(anthropic.APIStatusError) as caught:
+        connect(failing).messages.create(model="m", max_tokens=9, messages=QUESTION)
     assert type(caught.value).__name__ == error
     assert caught.value.status_code == status
 

@@ -95,9 +95,9 @@ def test_a_wrong_secret_is_refused(simulator: SimulatorProcess) -> None:
 )
 def test_failures_are_named(status: int, code: str) -> None:
     """By the header, as the client reads it."""
-    with start(SimulatorSettings.model_validate({"faults": [{"kind": "status", "status": status}]})) as failing:
-        with pytest.raises(ClientError) as caught:
-            connect(failing).converse(modelId=MODEL, messages=QUESTION)
+    settings = SimulatorSettings.model_validate({"faults": [{"kind": "status", "status": status}]})
+    with start(settings) as failing, pytest.raises(ClientError) as caught:
+        connect(failing).converse(modelId=MODEL, messages=QUESTION)
     assert caught.value.response["Error"]["Code"] == code
 
 

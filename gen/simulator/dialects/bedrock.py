@@ -4,8 +4,6 @@ The simulator's `api_key` is `id:secret` of the AWS key that signs; one without 
 """
 
 import base64
-import struct
-import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
@@ -15,6 +13,7 @@ import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
+from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.simulator.dialects.messages import integer, payload_of, told
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -113,17 +112,17 @@ class Bedrock:
     def stream(self, spoken: Spoken) -> list[bytes]:
         """Frames; only a tool's block has a start."""
         (answer,) = spoken.answers
-        frames = [_frame("messageStart", {"role": "assistant"})]
+        frames = [frame("messageStart", {"role": "assistant"})]
         for index, block in enumerate(_blocks(answer, spoken.serial)):
             if (call := block.get("toolUse")) is not None:
                 start = {"toolUse": {"toolUseId": call["toolUseId"], "name": call["name"]}}
-                frames.append(_frame("contentBlockStart", {"start": start, "contentBlockIndex": index}))
+                frames.append(frame("contentBlockStart", {"start": start, "contentBlockIndex": index}))
             frames += [
-                _frame("contentBlockDelta", {"delta": delta, "contentBlockIndex": index}) for delta in _deltas(block)
+                frame("contentBlockDelta", {"delta": delta, "contentBlockIndex": index}) for delta in _deltas(block)
             ]
-            frames.append(_frame("contentBlockStop", {"contentBlockIndex": index}))
-        frames.append(_frame("messageStop", {"stopReason": _FINISHES[answer.finish_reason]}))
-        return [*frames, _frame("metadata", {"usage": _usage(spoken), "metrics": {"latencyMs": 1}})]
+            frames.append(frame("contentBlockStop", {"contentBlockIndex": index}))
+        frames.append(frame("messageStop", {"stopReason": _FINISHES[answer.finish_reason]}))
+        return [*frames, frame("metadata", {"usage": _usage(spoken), "metrics": {"latencyMs": 1}})]
 
     def bad_request(self, error: BadRequest) -> Error:
         """A ValidationException."""
@@ -232,15 +231,3 @@ def _usage(spoken: Spoken) -> dict[str, Any]:
         "cacheReadInputTokens": read,
         "cacheWriteInputTokens": written,
     }
-
-
-def _frame(kind: str, event: dict[str, Any]) -> bytes:
-    named = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
-    headers = b"".join(
-        struct.pack(">B", len(name)) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
-        for name, value in named.items()
-    )
-    payload = orjson.dumps(event)
-    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
-    frame = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
-    return frame + struct.pack(">I", zlib.crc32(frame))

@@ -30,7 +30,8 @@ def fault_of(request: Request, *, key: str, service: str, now: float) -> tuple[s
     headers = "".join(f"{name}:{_value(request, name)}\n" for name in names.split(";"))
     path = quote(request.path, safe="/~")
     digest = sha256(request.body).hexdigest()
-    canonical = f"{request.method}\n{path}\n{request.query}\n{headers}\n{names}\n{digest}"
+    query = "&".join(sorted(request.query.split("&")))
+    canonical = f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{digest}"
     scope = f"{day}/{region}/{signed_service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{sha256(canonical.encode('latin-1')).hexdigest()}"
     signing = f"AWS4{secret}".encode()

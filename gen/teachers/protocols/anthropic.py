@@ -144,8 +144,8 @@ def _said(document: dict[str, Any], usage: Usage) -> Said:
         match block:
             case {"type": "text", "text": str(text)}:
                 said.texts.append(text)
-            case {"type": "thinking"}:
-                said.thoughts.append(block.get("thinking") or "")
+            case {"type": "thinking", "thinking": str(thought)}:
+                said.thoughts.append(thought)
                 if block.get("signature"):
                     said.signatures.append({"signature": block["signature"]})
             case {"type": "redacted_thinking"}:

@@ -21,14 +21,18 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if index in blocks:
                 blocks[index].add(delta)
             case {"type": "message_delta"} if message is not None:
-                message |= event.get("delta") or {}
                 # Its counts replace those of the start, which it may repeat in part.
-                message["usage"] = (message.get("usage") or {}) | (event.get("usage") or {})
+                usage = _object(message.get("usage")) | _object(event.get("usage"))
+                message |= _object(event.get("delta")) | {"usage": usage}
             case {"type": "message_stop"} if message is not None:
                 return message | {"content": [blocks[index].whole() for index in sorted(blocks)]}
             case _:
                 pass  # pings, and what is not known
     return None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 class _Block:
@@ -49,7 +53,8 @@ class _Block:
         block = self._block
         for name, pieces in self._pieces.items():
             if name != "partial_json":
-                block[name] = (block.get(name) or "") + "".join(pieces)
+                start = block.get(name)
+                block[name] = (start if isinstance(start, str) else "") + "".join(pieces)
         if text := "".join(self._pieces.get("partial_json", ())):
             try:
                 block["input"] = document_in(text.encode("utf-8", "replace"))

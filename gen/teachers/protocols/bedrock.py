@@ -154,7 +154,8 @@ def _said(document: dict[str, Any], usage: Usage) -> Said:
             case {"text": str(text)}:
                 said.texts.append(text)
             case {"reasoningContent": {"reasoningText": dict(thought)}}:
-                said.thoughts.append(thought.get("text") or "")
+                if isinstance(words := thought.get("text"), str):
+                    said.thoughts.append(words)
                 if thought.get("signature"):
                     said.signatures.append({"signature": thought["signature"]})
             case {"reasoningContent": dict(thought)}:
@@ -162,7 +163,8 @@ def _said(document: dict[str, Any], usage: Usage) -> Said:
             case {"toolUse": dict(call)}:
                 said.calls.append(function_call(call.get("toolUseId"), call.get("name"), call.get("input", {})))
             case {"citationsContent": {"content": list(cited)}}:
-                said.texts += [part["text"] for part in cited if isinstance(part, dict) and "text" in part]
+                parts = [part.get("text") for part in cited if isinstance(part, dict)]
+                said.texts += [part for part in parts if isinstance(part, str)]
             case dict():
                 said.others += map(str, block)
             case _:

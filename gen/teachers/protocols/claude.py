@@ -22,9 +22,9 @@ def thinking_fields(model: str, effort: str | None) -> dict[str, Any]:
     return fields | {"thinking": _SUMMARISED}
 
 
-def is_summary(model: str) -> bool | None:
+def is_summary(model: Any) -> bool | None:
     """Whether a model's reasoning is a summary; None for one that is not Claude."""
-    if not is_claude(model):
+    if not isinstance(model, str) or not is_claude(model):
         return None
     claude = claude_of(model)
     return claude is None or claude.shows != "text"
