@@ -18,6 +18,7 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
+    Auth,
     BadRequest,
     Malformed,
     NoConnection,
@@ -260,6 +261,8 @@ class OnlineLane:
         counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
         if isinstance(outcome, BadRequest):
             self._note_parameter(outcome)
+        elif isinstance(outcome, Auth) and (words := client.clock_note) is not None:
+            counters.note(f"teacher {client.teacher.name}: {words}")
         if spared:
             return Cost(0, 0)
         if isinstance(outcome, (Rate, Ramp)):

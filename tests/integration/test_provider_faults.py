@@ -1,0 +1,141 @@
+"""A whole run against a teacher of each protocol: what is asked arrives, and what comes back is in the dataset."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.dataset as ds
+import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+
+from stillhouse.gen.errors import Paused
+from stillhouse.gen.simulator import serve
+from stillhouse.gen.worker.worker import Worker
+from stillhouse.schemas.simulator import SimulatorSettings
+
+PROMPTS = 20
+AUTHORISED = {"training_use": "by-authorisation", "authorisation": "letter 7"}
+AWS = {
+    "region": "us-east-1",
+    "access_key_id": "env:TEST_AWS_ID",
+    "secret_access_key": "env:TEST_AWS_SECRET",
+}
+TEACHERS: dict[str, dict[str, Any]] = {
+    "anthropic": {"model": "claude-opus-4-8", "api_key": "env:TEST_ANTHROPIC_KEY"},
+    "bedrock": {"model": "us.anthropic.claude-opus-4-8-v1:0", "aws": AWS},
+}
+KEYS = {"anthropic": "sk-ant-test", "bedrock": "AKIDEXAMPLE:the-secret"}
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the recipes look for them."""
+    monkeypatch.setenv("TEST_ANTHROPIC_KEY", KEYS["anthropic"])
+    for name, value in zip(("ID", "SECRET"), KEYS["bedrock"].split(":"), strict=True):
+        monkeypatch.setenv(f"TEST_AWS_{name}", value)
+
+
+class Shifted:
+    """A machine's clock that is off by so many seconds."""
+
+    def __init__(self, off_s: float) -> None:
+        self._off_s = off_s
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+    def time(self) -> float:
+        """Seconds since 1970, as this machine has them."""
+        return time.time() + self._off_s
+
+
+async def asked(root: Path, api: str, *, simulated: dict[str, Any] | None = None, **how: Any) -> list[dict[str, Any]]:
+    """The records of a run against this protocol's simulator."""
+    write_source(root, questions(PROMPTS))
+    settings = {"api_key": KEYS[api], "log": str(root / "log.jsonl")} | (simulated or {})
+    async with await serve(SimulatorSettings.model_validate(settings)) as server:
+        teacher = {"name": "t", "api": api, "terms": AUTHORISED} | TEACHERS[api]
+        teacher |= {"base_url": server.url.removesuffix("/v1"), "limits": {"in_flight": 8}} | how.pop("teacher", {})
+        ask = {"system": "Be brief.", "max_tokens": 400, "reasoning_effort": "low"} | how.pop("ask", {})
+        await run_in_process(recipe_of(root, teachers=[teacher], ask=ask), **how)
+    return rows(root, "data")
+
+
+def rows(root: Path, folder: str) -> list[dict[str, Any]]:
+    """What a folder of the dataset holds."""
+    found: list[dict[str, Any]] = ds.dataset(root / "out" / folder, format="parquet").to_table().to_pylist()
+    return found
+
+
+def served(root: Path) -> Counter[int]:
+    """How many requests the teacher answered with which status."""
+    return Counter(orjson.loads(line)["status"] for line in (root / "log.jsonl").read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("api", TEACHERS)
+async def test_a_run_keeps_what_the_wire_says(tmp_path: Path, api: str) -> None:
+    """Texts, thoughts, usage, finish reasons and ids."""
+    records = await asked(tmp_path, api)
+    assert len(records) == PROMPTS
+    for record in records:
+        number = int(record["prompt_id"].removeprefix("q"))
+        assert record["completion"][0]["content"].endswith(f"#### {number + 1}")
+        assert record["reasoning"]
+        assert record["reasoning_source"] == ("thinking" if api == "anthropic" else "reasoningContent")
+        assert (record["finish_reason"], record["finish_reason_raw"]) == ("stop", "end_turn")
+        assert record["input_tokens"] > 0
+        assert record["output_tokens"] > 24
+        assert record["response_id"]
+    assert served(tmp_path) == {200: PROMPTS}
+
+
+@pytest.mark.parametrize("days", [1, -1])
+async def test_a_clock_that_is_a_day_off_is_corrected_once(tmp_path: Path, days: int) -> None:
+    """By the server's, and reported; only what was sent before is refused."""
+    crew: list[Worker] = []
+
+    def take(workers: Sequence[Worker]) -> None:
+        crew.extend(workers)
+
+    records = await asked(tmp_path, "bedrock", clock=Shifted(86_400 * days), crew=take)
+    assert len(records) == PROMPTS
+    assert served(tmp_path)[403] <= 8
+    (note,) = crew[0].counters.notes
+    assert "24.0 hours " + ("ahead of" if days > 0 else "behind") in note
+
+
+async def test_a_wrong_secret_pauses_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AWS's words and without the secret."""
+    monkeypatch.setenv("TEST_AWS_SECRET", "another-secret-of-some-length")
+    with pytest.raises(Paused, match="signature we calculated does not match") as caught:
+        await asked(tmp_path, "bedrock")
+    assert "another-secret" not in str(caught.value)
+    assert served(tmp_path)[403] < 2 * PROMPTS
+
+
+@pytest.mark.parametrize("api", TEACHERS)
+async def test_limits_and_storms_are_waited_out(tmp_path: Path, api: str) -> None:
+    """429 in each provider's words, and an overload."""
+    overload = {"kind": "status", "status": 529 if api == "anthropic" else 503, "share": 0.2, "stop_request": 15}
+    limits = {"requests_per_minute": 1200, "burst_s": 0.2}
+    records = await asked(tmp_path, api, simulated={"faults": [overload], "limits": limits})
+    assert len(records) == PROMPTS
+    assert served(tmp_path)[429]
+
+
+async def test_refusals_are_kept_and_never_asked_again(tmp_path: Path) -> None:
+    """With their category, in rejected/."""
+    details = {"type": "refusal", "category": "frontier_llm", "explanation": "It builds a competitor."}
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-4-8", "content": []}
+    body |= {"stop_reason": "refusal", "stop_details": details, "usage": {"input_tokens": 9, "output_tokens": 0}}
+    fault = {"kind": "status", "status": 200, "body": orjson.dumps(body).decode(), "share": 0.3}
+    records = await asked(tmp_path, "anthropic", simulated={"faults": [fault]})
+    rejected = rows(tmp_path, "rejected")
+    assert len(records) + len(rejected) == PROMPTS == served(tmp_path).total()
+    assert rejected
+    assert {(row["reject_reason"], row["refusal"]) for row in rejected} == {("refused", "It builds a competitor.")}
