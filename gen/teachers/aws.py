@@ -14,7 +14,7 @@ from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys
+from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys, KeysAway
 
 
 def chain(profile: str | None, *, field: str) -> AwsChain:
@@ -26,13 +26,27 @@ def chain(profile: str | None, *, field: str) -> AwsChain:
     try:
         source = botocore.session.Session(profile=profile).get_credentials()
         if source is not None:
-            return AwsChain(source)
-    except botocore.exceptions.BotoCoreError as error:
+            return AwsChain(_Found(source))
+    except (botocore.exceptions.BotoCoreError, KeysAway) as error:
         raise UsageError(f"{field}: AWS's keys can't be had: {error}") from None
     raise UsageError(
         f"{field}: no AWS keys were found on this node: give it a role, a profile, or AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY; or put references into `aws`, or one to a Bedrock key into `api_key`"
     )
+
+
+class _Found:
+    """The keys that the chain found."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def get_frozen_credentials(self) -> AwsKeys:
+        try:
+            found = self._source.get_frozen_credentials()
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise KeysAway(str(error)) from None
+        return AwsKeys(found.access_key, found.secret_key, found.token)
 
 
 _SigV4: Any = SigV4Auth  # whose types leave out what a subclass needs

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 LOOK_EVERY_S = 60.0
 """How often to see if keys are due for renewal; botocore renews them 15 minutes before they expire."""
@@ -23,11 +23,23 @@ class AwsKeys(NamedTuple):
         return "AwsKeys(…)"
 
 
+class KeysAway(Exception):
+    """Keys can't be had now."""
+
+
+class KeySource(Protocol):
+    """Where keys come from."""
+
+    def get_frozen_credentials(self) -> AwsKeys:
+        """Those of this moment, renewed where that is due; may take seconds. Raises KeysAway."""
+        ...
+
+
 class AwsChain:
     """Keys from environment, profile, role or instance, renewed in time without holding anyone up."""
 
-    def __init__(self, source: Any) -> None:
-        """`source`: botocore's credentials."""
+    def __init__(self, source: KeySource) -> None:
+        """Raises KeysAway."""
         self._source = source
         self._keys = self._read()
         self._looked_at: float | None = None
@@ -48,14 +60,11 @@ class AwsChain:
 
     def _renew(self) -> None:
         # The old ones hold for a while; once they don't, the run pauses with AWS's own words.
-        from botocore.exceptions import BotoCoreError
-
-        with contextlib.suppress(BotoCoreError):
+        with contextlib.suppress(KeysAway):
             self._keys = self._read()
 
     def _read(self) -> AwsKeys:
-        found = self._source.get_frozen_credentials()
-        return AwsKeys(found.access_key, found.secret_key, found.token)
+        return self._source.get_frozen_credentials()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AwsChain) and self._keys == other._keys

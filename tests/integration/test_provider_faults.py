@@ -1,8 +1,8 @@
-"""A whole run against a teacher of each protocol: what is asked arrives, and what comes back is in the dataset."""
+"""Runs over Anthropic's and Bedrock's protocols that do not go smoothly: signatures, clocks, limits and refusals."""
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import pytest
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
 
+from stillhouse.cluster.commands.doctor import Finding, examine_recipe
 from stillhouse.gen.errors import Paused
-from stillhouse.gen.simulator import serve
+from stillhouse.gen.simulator import serve, start
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -42,8 +43,9 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 class Shifted:
     """A machine's clock that is off by so many seconds."""
 
-    def __init__(self, off_s: float) -> None:
+    def __init__(self, off_s: float, *, machine: Callable[[], float] = time.time) -> None:
         self._off_s = off_s
+        self._machine = machine
 
     def monotonic(self) -> float:
         """Seconds that never jump."""
@@ -51,7 +53,7 @@ class Shifted:
 
     def time(self) -> float:
         """Seconds since 1970, as this machine has them."""
-        return time.time() + self._off_s
+        return self._machine() + self._off_s
 
 
 async def asked(root: Path, api: str, *, simulated: dict[str, Any] | None = None, **how: Any) -> list[dict[str, Any]]:
@@ -75,23 +77,6 @@ def rows(root: Path, folder: str) -> list[dict[str, Any]]:
 def served(root: Path) -> Counter[int]:
     """How many requests the teacher answered with which status."""
     return Counter(orjson.loads(line)["status"] for line in (root / "log.jsonl").read_bytes().splitlines())
-
-
-@pytest.mark.parametrize("api", TEACHERS)
-async def test_a_run_keeps_what_the_wire_says(tmp_path: Path, api: str) -> None:
-    """Texts, thoughts, usage, finish reasons and ids."""
-    records = await asked(tmp_path, api)
-    assert len(records) == PROMPTS
-    for record in records:
-        number = int(record["prompt_id"].removeprefix("q"))
-        assert record["completion"][0]["content"].endswith(f"#### {number + 1}")
-        assert record["reasoning"]
-        assert record["reasoning_source"] == ("thinking" if api == "anthropic" else "reasoningContent")
-        assert (record["finish_reason"], record["finish_reason_raw"]) == ("stop", "end_turn")
-        assert record["input_tokens"] > 0
-        assert record["output_tokens"] > 24
-        assert record["response_id"]
-    assert served(tmp_path) == {200: PROMPTS}
 
 
 @pytest.mark.parametrize("days", [1, -1])
@@ -139,3 +124,29 @@ async def test_refusals_are_kept_and_never_asked_again(tmp_path: Path) -> None:
     assert len(records) + len(rejected) == PROMPTS == served(tmp_path).total()
     assert rejected
     assert {(row["reject_reason"], row["refusal"]) for row in rejected} == {("refused", "It builds a competitor.")}
+
+
+def examined(root: Path, api: str, *, simulated: dict[str, Any] | None = None) -> list[Finding]:
+    """What doctor finds of the teacher."""
+    write_source(root, questions(3))
+    with start(SimulatorSettings.model_validate({"api_key": KEYS[api]} | (simulated or {}))) as server:
+        teacher = {"name": "t", "api": api, "terms": AUTHORISED} | TEACHERS[api]
+        teacher |= {"base_url": server.url.removesuffix("/v1")}
+        recipe = recipe_of(root, teachers=[teacher], ask={"max_tokens": 400, "reasoning_effort": "low"})
+        return [finding for finding in examine_recipe(recipe) if finding.name == "teacher t"]
+
+
+def test_doctor_signs_for_the_teachers_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this machine's clock is a day off, and says so."""
+    monkeypatch.setattr("stillhouse.cluster.commands.doctor.time.time", Shifted(-86_400, machine=time.time).time)
+    asked, clock = examined(tmp_path, "bedrock")
+    assert (asked.state, "two requests sent" in asked.said) == ("ok", True), asked
+    assert (clock.state, "behind the teacher's" in clock.said) == ("warn", True), clock
+
+
+def test_doctor_judges_a_refusal_as_a_run_would(tmp_path: Path) -> None:
+    """It is an answer, and no record."""
+    body = {"id": "msg_1", "type": "message", "model": "m", "content": [], "stop_reason": "refusal"}
+    fault = {"kind": "status", "status": 200, "body": orjson.dumps(body).decode()}
+    (finding,) = examined(tmp_path, "anthropic", simulated={"faults": [fault]})
+    assert (finding.state, "would not keep it" in finding.said) == ("warn", True), finding

@@ -402,7 +402,7 @@ def test_limits_are_read_from_headers() -> None:
         "anthropic-ratelimit-input-tokens-remaining": "6000",
         "anthropic-ratelimit-input-tokens-reset": "2026-11-26T10:00:30Z",
     }
-    assert ceilings_of(headers, ANTHROPIC_ERRORS.limits, age_s=0.0) == {
+    assert ceilings_of(headers, ANTHROPIC_ERRORS, age_s=0.0) == {
         "requests": Ceiling(0.5, 60.0, 0.0),
         "input": Ceiling(200.0, 30.0, 0.0),
     }
