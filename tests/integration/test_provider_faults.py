@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from harness import run_in_process
 from stillhouse.cluster.commands.doctor import Finding, examine_recipe
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.simulator import serve, start
+from stillhouse.gen.store.local import LocalStore
+from stillhouse.gen.views.summary import summarise
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -83,11 +85,7 @@ def served(root: Path) -> Counter[int]:
 async def test_a_clock_that_is_a_day_off_is_corrected_once(tmp_path: Path, days: int) -> None:
     """By the server's, and reported; only what was sent before is refused."""
     crew: list[Worker] = []
-
-    def take(workers: Sequence[Worker]) -> None:
-        crew.extend(workers)
-
-    records = await asked(tmp_path, "bedrock", clock=Shifted(86_400 * days), crew=take)
+    records = await asked(tmp_path, "bedrock", clock=Shifted(86_400 * days), crew=crew.extend)
     assert len(records) == PROMPTS
     assert served(tmp_path)[403] <= 8
     (note,) = crew[0].counters.notes
@@ -113,17 +111,25 @@ async def test_limits_and_storms_are_waited_out(tmp_path: Path, api: str) -> Non
     assert served(tmp_path)[429]
 
 
-async def test_refusals_are_kept_and_never_asked_again(tmp_path: Path) -> None:
-    """With their category, in rejected/."""
-    details = {"type": "refusal", "category": "frontier_llm", "explanation": "It builds a competitor."}
+def refusing(category: str) -> str:
+    """A refusal's body."""
+    details = {"type": "refusal", "category": category, "explanation": "It builds a competitor."}
     body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-4-8", "content": []}
     body |= {"stop_reason": "refusal", "stop_details": details, "usage": {"input_tokens": 9, "output_tokens": 0}}
-    fault = {"kind": "status", "status": 200, "body": orjson.dumps(body).decode(), "share": 0.3}
-    records = await asked(tmp_path, "anthropic", simulated={"faults": [fault]})
+    return orjson.dumps(body).decode()
+
+
+@pytest.mark.parametrize(("category", "alarms"), [("frontier_llm", True), ("cyber", False)])
+async def test_refusals_are_kept_and_never_asked_again(tmp_path: Path, category: str, alarms: bool) -> None:
+    """In rejected/; those that speak of distillation raise an alarm in the log, in status, report and card."""
+    crew: list[Worker] = []
+    fault = {"kind": "status", "status": 200, "body": refusing(category), "share": 0.3}
+    records = await asked(tmp_path, "anthropic", simulated={"faults": [fault]}, crew=crew.extend)
     rejected = rows(tmp_path, "rejected")
     assert len(records) + len(rejected) == PROMPTS == served(tmp_path).total()
-    assert rejected
     assert {(row["reject_reason"], row["refusal"]) for row in rejected} == {("refused", "It builds a competitor.")}
+    said = [*crew[0].counters.notes, *summarise(LocalStore(tmp_path / "out")).warnings()]
+    assert [("distillation" in words, "do not reword" in words) for words in said] == [(True, True)] * 2 * alarms
 
 
 def examined(root: Path, api: str, *, simulated: dict[str, Any] | None = None) -> list[Finding]:
