@@ -67,7 +67,6 @@ class Anthropic:
         if system:
             parts += (b',"system":', orjson.dumps(self._system(system)))
         parts += (b',"messages":', orjson.dumps([{"role": role, "content": _content(texts)} for role, texts in turns]))
-        base_url = base_url.removesuffix("/messages")
         base_url = base_url if base_url.endswith(_VERSION) else base_url + _VERSION
         return self._destinations.post(base_url, key, b"".join(parts) + b"}")
 
