@@ -229,7 +229,7 @@ async def _asked(
     if isinstance(outcome, Completion):
         said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s ({sent})"
         found = Finding(name=name, state="ok", said=said)
-        if wrong := _wrong_with(outcome, ask):
+        if wrong := _wrong_with(outcome, recipe, ask):
             said = f"{said}, but a run would not keep it: {wrong[0]}"
             found = Finding(name=name, state="warn", said=said, mend=wrong[1])
     else:
@@ -259,7 +259,7 @@ def _thinking_budget(extra: Any) -> int:
     return budget if isinstance(budget, int) else max(map(_thinking_budget, extra.values()), default=0)
 
 
-def _wrong_with(answer: Completion, ask: Ask) -> tuple[str, str] | None:
+def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str] | None:
     """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
     prompt = Prompt("doctor", b"", _HELLO, ())
     if ask.top_logprobs is not None and answer.logprobs is None:
