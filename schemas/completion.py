@@ -13,6 +13,8 @@ ReasoningSource: TypeAlias = Literal[
     "content_part",
     "reasoning_item",  # OpenAI's Responses
     "thought_part",  # Gemini's
+    "thinking",  # Anthropic's blocks
+    "reasoningContent",  # Bedrock's
 ]
 """Where the wire hid the reasoning."""
 

@@ -1,4 +1,4 @@
-"""What is known for certain of teachers' terms, by the model's name on the Hugging Face Hub or by the API's host.
+"""What is known for certain of teachers' terms, by the model's name on the Hub, its id on Bedrock, or the API's host.
 
 Only what the texts themselves say, as read on `SEEN_ON`: no guess from a family's name, and whatever is not
 here is undeclared. It is not legal advice.
@@ -50,13 +50,17 @@ def _closed(license: str, says: str) -> Known:
 
 
 _APACHE = Known("Apache-2.0", "permitted")
+_R1 = Known("MIT", "permitted", url="https://github.com/deepseek-ai/DeepSeek-R1/blob/main/LICENSE")
+_ON_BEDROCK = r"(arn:aws[\w-]*:bedrock:[^/]*/)?([a-z]{2,6}(-[a-z]{2,6})?\.)?"
+"""Before a model's id: the ARN of a model or an inference profile, and the region's group (`us.`, `us-gov.`)."""
+_CLAUDE = _closed(
+    "Anthropic Commercial Terms D.4",
+    'no access "to train competing AI models ... except as expressly approved by Anthropic"',
+)
 _OLD_LLAMA = 'its results may not be used "to improve any other large language model"'
 
 _BY_MODEL: tuple[tuple[str, Known], ...] = (
-    (
-        r"deepseek-ai/DeepSeek-R1(-Zero|-0528)?",
-        Known("MIT", "permitted", url="https://github.com/deepseek-ai/DeepSeek-R1/blob/main/LICENSE"),
-    ),
+    (r"deepseek-ai/DeepSeek-R1(-Zero|-0528)?", _R1),
     (r"deepseek-ai/DeepSeek-R1-Distill-Llama-8B", _llama("3.1")),
     (r"deepseek-ai/DeepSeek-R1-Distill-Llama-70B", _llama("3.3")),
     (r"Qwen/Qwen3-[0-9.]+B(-.+)?", _APACHE),
@@ -67,6 +71,19 @@ _BY_MODEL: tuple[tuple[str, Known], ...] = (
     (r"meta-llama/Llama-4-.+", _llama("4")),
     (r"meta-llama/Llama-2-.+", _closed("Llama 2 Community License", _OLD_LLAMA)),
     (r"meta-llama/Meta-Llama-3-.+", _closed("Llama 3 Community License", _OLD_LLAMA)),
+    # Anthropic alone serves them, on its own API or through others' (Bedrock, Vertex, gateways).
+    (r"(anthropic/)?claude-(\d|opus|sonnet|haiku|fable|mythos|instant)[\w.@:-]*", _CLAUDE),
+    # Bedrock's ids. It has terms of its own, but what may be done with answers is up to each model's.
+    (rf"{_ON_BEDROCK}anthropic\.claude-.+", _CLAUDE),
+    (rf"{_ON_BEDROCK}deepseek\.r1-.+", _R1),
+    (rf"{_ON_BEDROCK}openai\.gpt-oss-(20b|120b)-.+", _APACHE),
+    (rf"{_ON_BEDROCK}qwen\.qwen3-((coder|vl|next)-)?\d+b-.+", _APACHE),
+    (rf"{_ON_BEDROCK}meta\.llama3-1-.+", _llama("3.1")),
+    (rf"{_ON_BEDROCK}meta\.llama3-2-.+", _llama("3.2")),
+    (rf"{_ON_BEDROCK}meta\.llama3-3-.+", _llama("3.3")),
+    (rf"{_ON_BEDROCK}meta\.llama4-.+", _llama("4")),
+    (rf"{_ON_BEDROCK}meta\.llama2-.+", _closed("Llama 2 Community License", _OLD_LLAMA)),
+    (rf"{_ON_BEDROCK}meta\.llama3-(8b|70b)-.+", _closed("Llama 3 Community License", _OLD_LLAMA)),
 )
 
 _OPENAI = _closed(
@@ -90,10 +107,7 @@ _ON_PLATFORM: tuple[tuple[str, str, Known], ...] = (
 
 _BY_HOST: Mapping[str, Known] = {
     "api.openai.com": _OPENAI,
-    "api.anthropic.com": _closed(
-        "Anthropic Commercial Terms D.4",
-        'no access "to train competing AI models ... except as expressly approved by Anthropic"',
-    ),
+    "api.anthropic.com": _CLAUDE,
     "generativelanguage.googleapis.com": _GEMINI,
     "api.x.ai": _XAI,
     "api.deepseek.com": Known("DeepSeek Open Platform Terms 4.2(3)", "permitted"),

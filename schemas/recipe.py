@@ -5,7 +5,7 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
@@ -14,6 +14,7 @@ from stillhouse.schemas.base import Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.location import canonical_location
+from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
 from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
@@ -222,7 +223,15 @@ class Recipe(Strict):
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
         if self.ask.template is None and self.source.prompt is None and self.source.messages is None:
             raise ValueError(f"source: expected {_ONE_PROMPT}, or ask.template, got none")
+        if refused := "\n".join(self._refused_parameters()):
+            raise ValueError(refused)
         return self
+
+    def _refused_parameters(self) -> Iterator[str]:
+        for teacher in self.teachers:
+            ask = self.ask.of(teacher)
+            for parameter, why in refusals(teacher.api, teacher.model_name, ask.given(), ask.extra):
+                yield f"teachers.{teacher.name}: {parameter}: {why}"
 
     @property
     def accounts(self) -> dict[str, Limits]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
+from stillhouse.schemas.aws import Aws, region_of
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.completion import FinishReason
 from stillhouse.schemas.headers import Headers, Query, is_reference
@@ -23,14 +24,11 @@ from stillhouse.schemas.simulator import SimulatorSettings
 _METHOD = re.compile(r"/(chat/completions|completions|responses|messages|models(/[^/]*)?)\Z")
 """Ends of URLs that are copied from examples of a request."""
 
-TEACHER_APIS = ("openai-chat", "openai-responses", "gemini", "simulator")
+TEACHER_APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock", "simulator")
 """The protocols spoken."""
-_NOT_YET_APIS = ("anthropic", "bedrock")
 
 
 def _api(value: str) -> str:
-    if value in _NOT_YET_APIS:
-        raise ValueError(f"api {value!r} is not built yet; write `openai-chat` (most servers speak it) or `simulator`")
     if value not in TEACHER_APIS:
         raise ValueError(f"expected {' or '.join(f'`{api}`' for api in TEACHER_APIS)}, got {value!r}")
     return value
@@ -207,7 +205,8 @@ class Teacher(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The name in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
-    """The protocol: `openai-chat`, `openai-responses` or `gemini`; `simulator` for the built-in teacher."""
+    """The protocol: `openai-chat`, `openai-responses`, `anthropic`, `gemini` or `bedrock`; `simulator` for the built-in
+    teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` goes by the host."""
     ask: TeacherParameters = TeacherParameters()
@@ -218,16 +217,20 @@ class Teacher(Strict):
     """Further headers of its requests; a secret is a reference, `env:NAME` or `file:/path`."""
     query: Query = Field(default_factory=dict)
     """Query parameters of its requests, such as `{api-version: 2026-10-01}`; a secret is a reference."""
-    cache_prompt: bool = True
-    """Mark the system prompt for the provider's cache, where its API wants a mark."""
+    cache_prompt: bool | None = None
+    """With `anthropic` and `bedrock`: mark the system prompt for the provider's cache. By default where `ask.system` is
+    the same for every row; a mark on a prompt that is used once costs a quarter more."""
     base_url: BaseUrl | None = None
-    """Where the API stands: https://host/v1; only `openai-responses` and `gemini` find the version by themselves."""
+    """Where the API stands: https://host/v1; only with `openai-chat` must it hold the version. By default Anthropic's
+    own with `anthropic`, and with `bedrock` the one of `aws.region`."""
     endpoints: tuple[BaseUrl, ...] = ()
     """Several base URLs that serve the same model and share the load."""
     model: str = ""
     """The model's name as the API expects it."""
     api_key: SecretReference | None = None
     """`env:NAME` or `file:/path`, resolved on the node that sends."""
+    aws: Aws | None = None
+    """With `bedrock`: region and keys, where there is no `api_key`; AWS's own chain finds what it leaves out."""
     account: str | None = None
     """Who shares the limits; by default the host and the key's reference."""
     limits: Limits = Limits()
@@ -293,8 +296,17 @@ class Teacher(Strict):
 
     def _problems(self) -> Iterator[str]:
         """What a teacher behind a URL still lacks, all of it at once."""
-        if (self.base_url is None) == (not self.endpoints):
-            yield "expected `base_url` or `endpoints`, one of both"
+        if self.base_url is not None and self.endpoints:
+            yield "expected `base_url` or `endpoints`, got both"
+        elif not self.urls:
+            region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
+            yield f"expected `base_url` or `endpoints`, one of both{region}"
+        if self.aws is not None and self.api != "bedrock":
+            yield "`aws` goes with `api: bedrock`"
+        elif self.aws is not None and self.api_key and self.aws.signs:
+            yield "expected `api_key` or the keys of `aws`, got both"
+        elif self.api == "bedrock" and self.urls and self.api_key is None and self.region is None:
+            yield "the hosts' names say no region to sign for: add it, such as `aws: {region: us-east-1}`"
         if self.api_key and self.api.startswith("openai") and "authorization" in map(str.lower, self.headers):
             yield "`api_key` and the header `authorization` are one thing: give one of both"
         if not self.model:
@@ -323,7 +335,18 @@ class Teacher(Strict):
     @property
     def urls(self) -> tuple[str, ...]:
         """The endpoints' base URLs; none for a simulator that is not started yet."""
-        return self.endpoints or ((self.base_url,) if self.base_url else ())
+        if self.endpoints or self.base_url:
+            return self.endpoints or (self.base_url or "",)
+        if self.api == "anthropic":
+            return ("https://api.anthropic.com/v1",)
+        if self.api == "bedrock" and self.aws is not None and self.aws.region:
+            return (f"https://bedrock-runtime.{self.aws.region}.amazonaws.com",)
+        return ()
+
+    @property
+    def region(self) -> str | None:
+        """With `bedrock`: the region to sign for, where it is known."""
+        return region_of(self.aws or Aws(), self.endpoints or filter(None, [self.base_url]))
 
     @property
     def model_name(self) -> str:
@@ -338,7 +361,8 @@ class Teacher(Strict):
         if self.api == "simulator":
             return f"simulator/{self.name}"
         hosts = ",".join(sorted({urlsplit(url).netloc for url in self.urls}))
-        return f"{hosts}/{self.api_key or 'no key'}"
+        signs = self.aws.access_key_id or self.aws.profile if self.aws else None
+        return f"{hosts}/{self.api_key or signs or 'no key'}"
 
 
 def is_near(host: str) -> bool:

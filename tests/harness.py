@@ -14,7 +14,7 @@ from functools import partial
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen import simulator
-from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind
@@ -46,12 +46,13 @@ async def run_in_process(
     limit: int | None = None,
     retry: Sequence[str] | None = None,
     crew: Callable[[Sequence[Worker]], None] | None = None,
+    clock: Clock = SYSTEM,
 ) -> Summary:
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
 
     Simulators without `endpoints` are served in this loop (give `endpoints` by model_copy to keep one over several
     runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does. `crew` is called with the
-    workers before they start, for tests that stop them.
+    workers before they start, for tests that stop them. `clock`: the machine's, as the workers read it.
 
     Raises:
         StillhouseError: what stopped a worker, of the class that has its exit code; Paused also where one was stopped.
@@ -73,7 +74,7 @@ async def run_in_process(
             planning = first_planning(store, planner, begun=begun)
             if planning.opened:
                 ready = await _with_simulators(recipe, stack)
-                crew_now = await _Crew.start(store, ready, planning, workers=workers, stack=stack)
+                crew_now = await _Crew.start(store, ready, planning, workers=workers, stack=stack, clock=clock)
                 if crew is not None:
                     crew(crew_now.workers)
                 try:
@@ -106,6 +107,7 @@ class _Crew:
         *,
         workers: int,
         stack: AsyncExitStack,
+        clock: Clock,
     ) -> "_Crew":
         queue = await asyncio.to_thread(PromptQueue, recipe, workers=workers)
         ledgers = {teacher.limits_key: RateLimiter(teacher.limits) for teacher in recipe.teachers}
@@ -119,7 +121,7 @@ class _Crew:
                 queue=queue,
                 ledgers=ledgers,
                 transport=transport,
-                clock=SYSTEM,
+                clock=clock,
             )
             for number in range(workers)
         ]

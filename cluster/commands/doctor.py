@@ -10,8 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,7 +28,9 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import Credentials, credentials_of, redacted
 from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, Rate
 from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.server_clock import ServerClock
+from stillhouse.gen.teachers.server_clock import ahead_s as server_ahead_s
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
@@ -207,12 +208,15 @@ async def _asked(
 ) -> list[Finding]:
     """One request, as the run would send it but for a short answer."""
     ask = recipe.ask.of(teacher)
-    short = ask.model_copy(update={"max_tokens": min(MOST_TOKENS, ask.max_tokens or MOST_TOKENS)})
-    interpreter = Interpreter(teacher.model_copy(update={"ask": TeacherParameters()}), short)
-    request = interpreter.protocol.request(Request(_HELLO), base_url=url, key=key, now=time.time())
-    name, at = f"teacher {teacher.name}", time.monotonic()
+    interpreter = Interpreter(teacher.model_copy(update={"ask": TeacherParameters()}), _short(ask))
+    name, at, ahead_s = f"teacher {teacher.name}", time.monotonic(), 0.0
+    timeout_s, sent = min(TIMEOUT_S, teacher.timeout_s), "one request sent"
     try:
-        reply = await transport.send(request, timeout_s=min(TIMEOUT_S, teacher.timeout_s))
+        reply = await transport.send(_hello(interpreter, url, key, ahead_s), timeout_s=timeout_s)
+        if key.aws is not None and ServerClock().refused(reply.status, reply.headers, now=time.time()):
+            sent = "two requests sent, the second signed for the teacher's time, as a run does"
+            ahead_s = server_ahead_s(reply.headers, now=time.time()) or 0.0
+            reply = await transport.send(_hello(interpreter, url, key, ahead_s), timeout_s=timeout_s)
     except StillhouseError as error:
         return [Finding(name=name, state="fail", said=f"{url}: {error}")]
     except NotSent as error:
@@ -223,19 +227,36 @@ async def _asked(
     took_s = time.monotonic() - at
     outcome = interpreter.read(reply._replace(latency_s=took_s))
     if isinstance(outcome, Completion):
-        said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s (one request sent)"
+        said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s ({sent})"
         found = Finding(name=name, state="ok", said=said)
         if wrong := _wrong_with(outcome, recipe, ask):
             said = f"{said}, but a run would not keep it: {wrong[0]}"
             found = Finding(name=name, state="warn", said=said, mend=wrong[1])
     else:
-        said = f"{url}: {outcome.status or ''} {outcome.message} (one request sent)"
+        said = f"{url}: {outcome.status or ''} {outcome.message} ({sent})"
         waits = isinstance(outcome, (Rate, Overload))
         mend = _MEND.get(type(outcome), _MEND[None])
         if isinstance(outcome, Overload) and outcome.loading:
             mend = "it is still loading: a run would wait until it is ready"
         found = Finding(name=name, state="warn" if waits else "fail", said=said, mend=mend)
     return [found, *_skew(reply, name=name)]
+
+
+def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float) -> HttpRequest:
+    return interpreter.protocol.request(Request(_HELLO), base_url=url, key=key, now=time.time() + ahead_s)
+
+
+def _short(ask: Ask) -> Ask:
+    """The same for a short answer; where thinking has a budget of tokens, beside it."""
+    tokens = MOST_TOKENS + _thinking_budget(ask.extra)
+    return ask.model_copy(update={"max_tokens": min(tokens, ask.max_tokens or tokens)})
+
+
+def _thinking_budget(extra: Any) -> int:
+    if not isinstance(extra, dict):
+        return 0
+    budget = extra.get("budget_tokens")
+    return budget if isinstance(budget, int) else max(map(_thinking_budget, extra.values()), default=0)
 
 
 def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str] | None:
@@ -265,7 +286,7 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
 _HELLO = (("user", "Say hello."),)
 
 _MEND: dict[type | None, str] = {
-    Auth: "check api_key, base_url (with /v1) and that the account may use the model",
+    Auth: "check api_key (or `aws`), base_url (with /v1) and that the account may use the model",
     Money: "top the account up, or wait for its quota",
     BadRequest: "check model and `ask`: this teacher does not accept them",
     Rate: "a run would wait; declare `limits` to avoid this",
@@ -275,16 +296,10 @@ _MEND: dict[type | None, str] = {
 
 
 def _skew(reply: Reply, *, name: str) -> list[Finding]:
-    """A clock that is off makes S3 refuse its signatures and records carry wrong times."""
-    try:
-        ahead_s = time.time() - parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
-    except (ValueError, TypeError):
+    """A clock that is off makes AWS refuse its signatures and records carry wrong times."""
+    ahead_s = server_ahead_s(reply.headers, now=time.time())
+    if ahead_s is None or abs(ahead_s) <= MOST_SKEW_S:
         return []
-    if abs(ahead_s) <= MOST_SKEW_S:
-        return []
-    said = f"this machine's clock is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the teacher's"
-    return [
-        Finding(
-            name=name, state="warn", said=said, mend="set the clock (NTP): S3 refuses requests that are 15 minutes off"
-        )
-    ]
+    said = f"this machine's clock is {abs(ahead_s):,.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the teacher's"
+    mend = "set the clock (NTP): S3 refuses requests that are 15 minutes off, and Bedrock those that are 5"
+    return [Finding(name=name, state="warn", said=said, mend=mend)]

@@ -57,6 +57,8 @@ class ShardCounts(BaseModel):
     """Records that hold tool calls."""
     no_logprobs: int = 0
     """Records without the log probabilities that were asked for."""
+    distillation_refusals: int = 0
+    """Answers that refuse because the provider takes the request for distillation of its model."""
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         known = [usd for usd in (self.usd, other.usd) if usd is not None]
@@ -74,6 +76,7 @@ class ShardCounts(BaseModel):
             finish_words=dict(Counter(self.finish_words) + Counter(other.finish_words)),
             tool_calls=self.tool_calls + other.tool_calls,
             no_logprobs=self.no_logprobs + other.no_logprobs,
+            distillation_refusals=self.distillation_refusals + other.distillation_refusals,
         )
 
 

@@ -138,12 +138,16 @@ class Simulator:
     def _admit(self, call: _Call, request: Request) -> tuple[Asked, list[Answer]]:
         """The request and its answers, paid for out of the limits; raises `_Refused`."""
         key, dialect = self._settings.api_key, call.dialect
-        if key is not None and (error := dialect.unauthorized(request, key)) is not None:
-            raise _Refused(error)
+        if key is not None:
+            error = dialect.unauthorized(request, key, now=self._epoch_s + call.now_s)
+            if error is not None:
+                raise _Refused(error)
         try:
             asked = dialect.parse(request)
         except BadRequest as bad:
             raise _Refused(dialect.bad_request(bad)) from None
+        except (TypeError, KeyError, AttributeError):  # a field of another type than any client sends
+            raise _Refused(dialect.bad_request(BadRequest("The request is malformed."))) from None
         call.line.update(model=asked.model, prompt=asked.prompt.hex())
         answers = [self._give(call, asked, index) for index in range(asked.n)]
         tokens = sum([answer.completion_tokens for answer in answers])

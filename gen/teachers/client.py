@@ -22,6 +22,7 @@ from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Blame
+from stillhouse.gen.teachers.server_clock import ServerClock
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
 
@@ -59,6 +60,7 @@ class TeacherClient:
         transport.prepare(teacher.urls)
         self._clock = clock
         self._keyed_at = clock.monotonic()
+        self._server_clock = ServerClock()
         self._credentials = self._found = Credentials()
         self._tokens: GoogleTokens | None = None
         self._token_ends_at = self._renew_at = 0.0
@@ -77,7 +79,7 @@ class TeacherClient:
         return sum(endpoint.in_flight for endpoint in self._endpoints.all if not endpoint.not_served)
 
     def reload_key(self, *, sent_at: float = math.inf) -> bool:
-        """Resolve the key again; True if it differs from the one a request sent at `sent_at` (monotonic) carried.
+        """Resolve the key again; True if a request sent at `sent_at` (monotonic) had another, or a wrong time.
 
         Raises:
             UsageError: see `gen.teachers.keys.credentials_of`.
@@ -149,7 +151,13 @@ class TeacherClient:
 
     def request(self, ask: Request, endpoint: Endpoint, *, now: float) -> HttpRequest:
         """One attempt at this endpoint, ready to be sent; `now`: UTC seconds since 1970."""
+        now += self._server_clock.ahead_s
         return self.interpreter.protocol.request(ask, base_url=endpoint.url, key=self._credentials, now=now)
+
+    @property
+    def clock_note(self) -> str | None:
+        """What to report of this machine's clock."""
+        return self._server_clock.words()
 
     async def send(self, request: HttpRequest) -> Reply:
         """Send one attempt; of the reply's headers, those that the protocol's vocabulary keeps are returned.
@@ -178,6 +186,8 @@ class TeacherClient:
             ceilings = {}
         elif reply.status == 429:
             self._trust.refused()
+        if reply.status >= 400 and self._credentials.aws is not None:
+            self._see_clock(reply)
         body = in_utf8(reply.body, reply.headers.get("content-type", ""))
         # The journal stores what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
@@ -185,6 +195,10 @@ class TeacherClient:
         else:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
         return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
+
+    def _see_clock(self, refusal: Reply) -> None:
+        if self._server_clock.refused(refusal.status, refusal.headers, now=self._clock.time()):
+            self._keyed_at = self._clock.monotonic()  # what was signed before that is asked again
 
     def _kept(self, reply: Reply) -> dict[str, str]:
         headers, names = reply.headers, self._errors.kept_headers

@@ -115,7 +115,9 @@ class HttpTransport:
         proxy = self._proxies[_origin(url)]
         if len(self._routes) >= MOST_ROUTES:
             self._routes.clear()
-        route = _Route(URL(url), timeout_s, connecting, None if proxy is None else URL(proxy))
+        # A path with encoded characters goes as it is: yarl decodes those that need no code, and a signature breaks.
+        target = URL(url, encoded="%" in url)
+        route = _Route(target, timeout_s, connecting, None if proxy is None else URL(proxy))
         self._routes[url] = route
         return route
 

@@ -4,6 +4,7 @@ A gateway takes keys of any kind, so that only providers' own hosts are known he
 showed them in autumn 2026.
 """
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -18,8 +19,6 @@ _BEGINNINGS = (  # the longest first
     ("xai-", "xAI"),
     ("hf_", "Hugging Face"),
     ("fw_", "Fireworks"),
-    ("AKIA", "AWS"),
-    ("ASIA", "AWS"),
     ("ABSK", "Bedrock"),
 )
 _HOSTS = {
@@ -32,6 +31,8 @@ _HOSTS = {
     "api.fireworks.ai": "Fireworks",
 }
 
+_BEDROCK = re.compile(r"bedrock[\w.-]*\.amazonaws\.com")
+
 
 def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
     """Why none of these hosts can take this key, without showing it; None where nothing speaks against it."""
@@ -39,10 +40,12 @@ def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
         return "begins with `Bearer `: give the key alone"
     if key.startswith(("{", "-----BEGIN")):
         return "holds a file of credentials, which only a Google Cloud host (Vertex) takes"
+    if key.startswith(("AKIA", "ASIA")):
+        return "holds an AWS access key's id, which alone opens nothing: see `aws.access_key_id`, with `api: bedrock`"
     found = next(((start, owner) for start, owner in _BEGINNINGS if key.startswith(start)), None)
     for url in urls:
         host = urlsplit(url).hostname or ""
-        wanted = _HOSTS.get(host)
+        wanted = "Bedrock" if _BEDROCK.fullmatch(host) else _HOSTS.get(host)
         if found is not None and wanted is not None and found[1] != wanted:
             return f"holds a key of {found[1]} (it begins with {found[0]}), but {host} takes a key of {wanted}"
     return None

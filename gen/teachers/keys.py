@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys
 from stillhouse.gen.teachers.google_hosts import is_vertex
 from stillhouse.gen.teachers.google_tokens import require_google_auth, secrets_in
 from stillhouse.gen.teachers.key_kinds import wrong_kind
+from stillhouse.schemas.aws import Aws
 from stillhouse.schemas.headers import is_reference
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 
-_SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.ASCII)
+_SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+|x-amz-security-token:\S+", re.ASCII)
 
 _LEAST_SECRET = 16
 """Characters from which on a key, or a part of one, is no word."""
@@ -39,6 +41,8 @@ class Credentials:
     """For Vertex: what `key` is made of, see `GoogleTokens`; empty: the machine's own identity."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """All that must never be seen: the key, and the secrets in headers and query."""
+    aws: AwsChain | None = field(default=None, repr=False)
+    """What signs requests, where no key does."""
 
 
 def credentials_of(teacher: Teacher) -> Credentials:
@@ -66,7 +70,32 @@ def credentials_of(teacher: Teacher) -> Credentials:
     headers = {name.lower(): value(text, f"headers.{name}") for name, text in teacher.headers.items()}
     query = {name: value(text, f"query.{name}") for name, text in teacher.query.items()}
     encoded = urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe="")
-    return Credentials(key, headers, encoded, google, tuple(secrets))
+    if teacher.api != "bedrock" or key is not None:
+        return Credentials(key, headers, encoded, google, tuple(secrets))
+    signing = _aws_of(teacher, field)
+    if isinstance(signing, str):
+        return Credentials(signing, headers, encoded, secrets=(*secrets, signing))
+    hidden = tuple(filter(None, (signing.keys.secret_key, signing.keys.token)))
+    return Credentials(None, headers, encoded, secrets=(*secrets, *hidden), aws=signing)
+
+
+def _aws_of(teacher: Teacher, field: str) -> AwsChain | str:
+    """AWS's keys, the recipe's or those that AWS's chain finds; or Bedrock's own key, which boto3 takes first too."""
+    aws = teacher.aws or Aws()
+    if aws.access_key_id and aws.secret_access_key:
+        return AwsChain(
+            AwsKeys(
+                resolve(aws.access_key_id, field=f"{field}.aws.access_key_id"),
+                resolve(aws.secret_access_key, field=f"{field}.aws.secret_access_key"),
+                resolve(aws.session_token, field=f"{field}.aws.session_token") if aws.session_token else None,
+            )
+        )
+    bearer = os.environ.get("AWS_BEARER_TOKEN_BEDROCK", "").strip()
+    if bearer and not aws.signs:
+        return bearer
+    from stillhouse.gen.teachers.aws import chain
+
+    return chain(aws.profile, field=field)
 
 
 def resolve(reference: str, *, field: str) -> str:

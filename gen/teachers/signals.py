@@ -166,7 +166,7 @@ def _headers_within(error: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 def _is_said(error: Any) -> bool:
     """True if the error document has its own message; otherwise its text may contain anything."""
     if isinstance(error, dict):
-        error = error.get("message") or error.get("detail") or error.get("msg")
+        error = _words_in(error)
     return isinstance(error, str) and bool(error)
 
 
@@ -202,22 +202,30 @@ def _codes(error: Any, errors: ErrorVocabulary, depth: int = 0) -> Iterator[str]
             if name in errors.code_names:
                 yield name
             elif isinstance(value, str) and name in errors.code_fields:
-                yield value.lower()
+                yield _bare(value)
             elif isinstance(value, (dict, list)):
                 yield from _codes(value, errors, depth + 1)
 
 
 def _header_codes(reply: Reply, errors: ErrorVocabulary) -> Iterator[str]:
-    """Codes in headers, without the address that AWS appends after a colon or prefixes before a hash sign."""
     for name in errors.code_headers:
         if value := reply.headers.get(name):
-            yield value.partition(":")[0].rpartition("#")[2].strip().lower()
+            yield _bare(value.partition(":")[0])  # AWS appends an address
+
+
+def _bare(code: str) -> str:
+    """The code in lower case, without the namespace that AWS may put before a hash sign."""
+    return code.rpartition("#")[2].strip().lower()
+
+
+def _words_in(error: dict[str, Any]) -> Any:
+    return error.get("message") or error.get("Message") or error.get("detail") or error.get("msg")
 
 
 def _message(error: Any, reply: Reply) -> str:
     text: Any = error
     if isinstance(error, dict):
-        text = error.get("message") or error.get("detail") or error.get("msg")
+        text = _words_in(error)
     if not isinstance(text, str) or not text:
         text = reply.body[:2000].decode("utf-8", "replace")
     words = " ".join(text[:2000].split())[:500] or f"HTTP {reply.status} without a body"

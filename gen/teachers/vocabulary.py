@@ -81,6 +81,7 @@ class ErrorVocabulary:
         code_headers: tuple[str, ...] = (),
         wait_fields: tuple[str, ...] = (),
         limits: tuple[LimitHeaders, ...] = (),
+        headers: tuple[str, ...] = (),
     ) -> "ErrorVocabulary":
         """This vocabulary with a protocol's own words added; a phrase given here replaces the common one."""
         given = codes or {}
@@ -94,6 +95,7 @@ class ErrorVocabulary:
             code_headers=(*self.code_headers, *code_headers),
             wait_fields=(*self.wait_fields, *wait_fields),
             limits=(*self.limits, *limits),
+            headers=(*self.headers, *headers),
         )
 
 

@@ -12,6 +12,7 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
 
 
 class Summary(BaseModel):
@@ -51,6 +52,8 @@ class Summary(BaseModel):
     tool_calls: int = 0
     """Records whose message lacks the tool calls."""
     no_logprobs: int = 0
+    distillation_refusals: int = 0
+    """Refusals because the provider takes the request for distillation of its model."""
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
@@ -87,6 +90,11 @@ class Summary(BaseModel):
     def warnings(self) -> list[str]:
         """What whoever trains on the records should know."""
         found = []
+        if is_alarming(self.distillation_refusals, answers=self.records + self.rejected):
+            found.append(
+                f"{self.distillation_refusals:,} prompts were refused as distillation of the teacher's model "
+                f"(rejected/ has them, by refusal_category): {ADVICE}"
+            )
         if self.no_logprobs:
             found.append(
                 f"{self.no_logprobs:,} records lack the log probabilities that were asked for (ask.top_logprobs)"
@@ -178,6 +186,7 @@ def summary_of(
         wasted_output_tokens=counts.wasted_output_tokens,
         tool_calls=counts.tool_calls if dataset.bound.columns.calls == "beside" else 0,
         no_logprobs=counts.no_logprobs,
+        distillation_refusals=counts.distillation_refusals,
     )
 
 

@@ -13,6 +13,7 @@ from stillhouse.gen.dataset.shard_meta import META_KEY, MOST_MODELS, SIDES, Shar
 from stillhouse.gen.dataset.tidying import remove_orphans
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.distillation import is_distillation
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.worker import rows
@@ -57,7 +58,7 @@ class Sealer:
         """By teacher, as its answers name them."""
         self._maybe_billed = self._input = self._output = self._wasted_input = self._wasted_output = 0
         self._finish_words: Counter[str] = Counter()
-        self._tool_calls = self._no_logprobs = 0
+        self._tool_calls = self._no_logprobs = self._distillation_refusals = 0
         self._usd: float | None = None
 
     def seal(self) -> ShardCounts | None:
@@ -170,6 +171,7 @@ class Sealer:
         if (usd := teacher.cost_usd(completion)) is not None:
             self._usd = (self._usd or 0.0) + usd
         self._note_model(teacher.teacher.name, completion.model)
+        self._distillation_refusals += is_distillation(completion)
         if reason is None:
             self._tool_calls += completion.tool_calls is not None
             self._no_logprobs += teacher.wants_logprobs and completion.logprobs is None
@@ -219,6 +221,7 @@ class Sealer:
                 finish_words=dict(self._finish_words),
                 tool_calls=self._tool_calls,
                 no_logprobs=self._no_logprobs,
+                distillation_refusals=self._distillation_refusals,
             ),
         )
 

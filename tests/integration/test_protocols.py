@@ -22,8 +22,20 @@ TOOL = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"ty
 APIS: dict[str, dict[str, Any]] = {
     "openai-responses": {"ask": {"reasoning_effort": "low"}, "extra": {"reasoning": {"summary": "auto"}}},
     "gemini": {"ask": {"reasoning_effort": "low", "seed": 3}},
+    "anthropic": {"ask": {"max_tokens": 2000}, "extra": {"thinking": {"type": "enabled", "budget_tokens": 1024}}},
+    "bedrock": {
+        "ask": {"max_tokens": 2000},
+        "extra": {"additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 1024}}},
+    },
 }
 """What each teacher is asked with, by its protocol."""
+SOURCES = {
+    "openai-responses": "reasoning_item",
+    "gemini": "thought_part",
+    "anthropic": "thinking",
+    "bedrock": "reasoningContent",
+}
+WITH_LOGPROBS = ("openai-responses", "gemini")
 
 
 def teacher(api: str, url: str, **changes: Any) -> dict[str, Any]:
@@ -50,31 +62,30 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("T_KEY", KEY)
 
 
-async def test_two_protocols_share_one_dataset(tmp_path: Path) -> None:
+async def test_all_protocols_share_one_dataset(tmp_path: Path) -> None:
     """By weight, each record with what its protocol says; verified, and without the key."""
-    write_source(tmp_path, questions(40))
+    write_source(tmp_path, questions(80))
     async with await serve(settings()) as server:
         recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url) for api in APIS])
         summary = await run_in_process(recipe)
         again = await run_in_process(recipe)
-    assert (summary.records, summary.failed, summary.rejected, again.requests) == (40, 0, 0, 0)
+    assert (summary.records, summary.failed, summary.rejected, again.requests) == (80, 0, 0, 0)
     by_teacher = {api: [row for row in rows(recipe) if row["teacher"] == api] for api in APIS}
     assert all(len(kept) > 5 for kept in by_teacher.values())
     for api, kept in by_teacher.items():
         for row in kept:
             assert row["completion"][0]["content"].rpartition("#### ")[2].isdecimal()
             assert row["reasoning"]
-            assert row["reasoning_tokens"] == 24
+            assert row["reasoning_source"] == SOURCES[api]
+            assert row["reasoning_tokens"] == (None if api == "bedrock" else 24)
             assert row["cost_usd"] == pytest.approx((row["input_tokens"] + 10 * row["output_tokens"]) / 1e6)
-            assert (row["model"], row["finish_reason"]) == (f"{api}-model", "stop")
+            assert (row["model"], row["finish_reason"]) == (None if api == "bedrock" else f"{api}-model", "stop")
             assert row["response_id"]
-    assert {row["reasoning_source"] for row in by_teacher["gemini"]} == {"thought_part"}
-    assert {row["reasoning_source"] for row in by_teacher["openai-responses"]} == {"reasoning_item"}
     assert verify(open_dataset(recipe)).ok
     assert not any(KEY.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("api", WITH_LOGPROBS)
 async def test_log_probabilities_are_kept(tmp_path: Path, api: str) -> None:
     """A row per token, with as many alternatives as asked."""
     write_source(tmp_path, questions(3))
@@ -92,9 +103,16 @@ async def test_log_probabilities_are_kept(tmp_path: Path, api: str) -> None:
 async def test_tool_calls_are_kept(tmp_path: Path, api: str) -> None:
     """In one form."""
     write_source(tmp_path, questions(3))
-    given = {"openai-responses": [{"type": "function", **TOOL}], "gemini": [{"functionDeclarations": [TOOL]}]}
+    schema = {"name": "add", "input_schema": TOOL["parameters"]}
+    spec = {"toolSpec": {"name": "add", "inputSchema": {"json": TOOL["parameters"]}}}
+    given: dict[str, dict[str, Any]] = {
+        "openai-responses": {"tools": [{"type": "function", **TOOL}]},
+        "gemini": {"tools": [{"functionDeclarations": [TOOL]}]},
+        "anthropic": {"tools": [schema]},
+        "bedrock": {"toolConfig": {"tools": [spec]}},
+    }
     async with await serve(settings()) as server:
-        recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url, extra={"tools": given[api]})])
+        recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url, extra=given[api])])
         await run_in_process(recipe)
     kept = rows(recipe)
     assert len(kept) == 3

@@ -2,12 +2,14 @@
 
 from functools import lru_cache
 
+from stillhouse.gen.simulator.dialects.anthropic import Anthropic
 from stillhouse.gen.simulator.dialects.base import Dialect
+from stillhouse.gen.simulator.dialects.bedrock import Bedrock
 from stillhouse.gen.simulator.dialects.gemini import Gemini
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.dialects.openai_responses import OpenAIResponses
 
-DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), Gemini())
+DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), Anthropic(), Gemini(), Bedrock())
 """No two take the same path."""
 
 

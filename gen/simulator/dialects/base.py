@@ -44,6 +44,8 @@ class Asked:
     """Whether the answer has to call one of them."""
     thinks: bool | None = None
     """Whether the request switches reasoning on or off; null: left to the settings."""
+    marked_tokens: int = 0
+    """Of the prompt's, those marked for the cache."""
     stream: bool = False
     include_usage: bool = False
     shows_reasoning: bool = True
@@ -88,8 +90,8 @@ class Dialect(typing.Protocol):
         """Those of every reply: the request's id, and what is left of the limits; `now`: seconds since 1970."""
         ...
 
-    def unauthorized(self, request: Request, key: str) -> Error | None:
-        """The refusal of a request that does not show this key; None where it does."""
+    def unauthorized(self, request: Request, key: str, *, now: float) -> Error | None:
+        """The refusal of a request that does not show this key; None where it does. `now`: seconds since 1970."""
         ...
 
     def parse(self, request: Request) -> Asked:

@@ -55,7 +55,7 @@ class Gemini:
         """Google says nothing of its limits in headers."""
         return {"server-timing": f"gfet4t7; dur={serial % 100}"}
 
-    def unauthorized(self, request: Request, key: str) -> Error | None:
+    def unauthorized(self, request: Request, key: str, *, now: float) -> Error | None:
         """A key in its own header or the query, or a bearer token."""
         shown = request.headers.get(b"x-goog-api-key", b"").decode("latin-1")
         bearer = request.headers.get(b"authorization", b"").decode("latin-1")

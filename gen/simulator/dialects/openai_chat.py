@@ -65,7 +65,7 @@ class OpenAIChat:
             found[f"x-ratelimit-reset-{ending}"] = go_duration(level.full_in_s)
         return found
 
-    def unauthorized(self, request: Request, key: str) -> Error | None:
+    def unauthorized(self, request: Request, key: str, *, now: float) -> Error | None:
         """A bearer key."""
         shown = request.headers.get(b"authorization", b"").decode("latin-1")
         if shown == f"Bearer {key}":

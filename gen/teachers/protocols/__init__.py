@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
+from stillhouse.gen.teachers.protocols.anthropic import Anthropic
 from stillhouse.gen.teachers.protocols.base import Protocol
+from stillhouse.gen.teachers.protocols.bedrock import Bedrock
 from stillhouse.gen.teachers.protocols.gemini import Gemini
 from stillhouse.gen.teachers.protocols.openai_chat import OpenAIChat
 from stillhouse.gen.teachers.protocols.openai_responses import OpenAIResponses
@@ -13,6 +15,8 @@ PROTOCOLS: Mapping[str, Callable[[Teacher, Ask], Protocol]] = {
     "openai-chat": OpenAIChat,
     "openai-responses": OpenAIResponses,
     "gemini": Gemini,
+    "anthropic": Anthropic,
+    "bedrock": Bedrock,
     "simulator": OpenAIChat,
 }
 """By a teacher's `api`. The built-in teacher speaks OpenAI's protocol."""

@@ -5,6 +5,7 @@ Gateways pass on their upstream's codes and headers, so that other providers' wo
 
 import re
 
+from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_LIMITS
 from stillhouse.gen.teachers.vocabulary import COMMON, LimitHeaders
 
 OPENAI_ERRORS = COMMON.extended(
@@ -31,13 +32,7 @@ OPENAI_ERRORS = COMMON.extended(
         # Fireworks
         LimitHeaders("input", "x-ratelimit-remaining-tokens-prompt", "x-ratelimit-reset-tokens-prompt"),
         LimitHeaders("output", "x-ratelimit-remaining-tokens-generated", "x-ratelimit-reset-tokens-generated"),
-        # Anthropic, behind a gateway
-        LimitHeaders("requests", "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
-        LimitHeaders("total", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
-        LimitHeaders("input", "anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
-        LimitHeaders(
-            "output", "anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"
-        ),
+        *ANTHROPIC_LIMITS,  # behind a gateway
         # Together, OpenRouter
         LimitHeaders("requests", "x-ratelimit-remaining", "x-ratelimit-reset"),
     ),

@@ -15,9 +15,11 @@ from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.teachers.account import UNUSED
 from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.distillation import ADVICE, MAX_SHARE, Watch
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
+    Auth,
     BadRequest,
     Malformed,
     NoConnection,
@@ -71,6 +73,7 @@ class OnlineLane:
         self._queue = _WorkQueue()
         self._slots: list[asyncio.Task[None]] = []
         self._refused_parameters: set[str] = set()
+        self._distillation = Watch()
         self._lacking = 0
         """Answers without the requested log probabilities."""
 
@@ -255,11 +258,18 @@ class OnlineLane:
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
             if client.interpreter.wants_logprobs and outcome.logprobs is None:
                 self._lacks_logprobs()
+            if self._distillation.alarms(outcome):
+                counters.note(
+                    f"teacher {client.teacher.name}: refuses more than {MAX_SHARE:.0%} of the prompts as distillation "
+                    f"of its model (rejected/ has them, by refusal_category): {ADVICE}"
+                )
             account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
             return client.learn(chars, outcome)
         counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
         if isinstance(outcome, BadRequest):
             self._note_parameter(outcome)
+        elif isinstance(outcome, Auth) and (words := client.clock_note) is not None:
+            counters.note(f"teacher {client.teacher.name}: {words}")
         if spared:
             return Cost(0, 0)
         if isinstance(outcome, (Rate, Ramp)):

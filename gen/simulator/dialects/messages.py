@@ -1,0 +1,45 @@
+"""Parts that the dialects share: a body as JSON, and the prompt that its messages make."""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from stillhouse.gen.simulator.dialects.base import BadRequest
+from stillhouse.gen.simulator.texts import count_tokens
+from stillhouse.schemas.prompt import Message, prompt_key
+
+
+class Told(NamedTuple):
+    """The prompt in a request."""
+
+    message: str
+    """The text of the last user message, or of the last of any role."""
+    prompt: bytes
+    tokens: int
+
+
+def payload_of(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body; raises BadRequest."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadRequest("The body is not valid JSON.") from None
+    if not isinstance(payload, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return payload
+
+
+def told(messages: tuple[Message, ...]) -> Told:
+    """What the messages, at least one, ask."""
+    message = next((text for role, text in reversed(messages) if role == "user"), messages[-1][1])
+    return Told(message, prompt_key(messages), sum([count_tokens(text) for _, text in messages]))
+
+
+def integer(payload: dict[str, Any], name: str, *, least: int) -> int | None:
+    """A field that is absent or a whole number of at least `least`; raises BadRequest."""
+    value = payload.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or value < least:
+        raise BadRequest(f"{name}: Input should be a valid integer of at least {least}", param=name)
+    return value

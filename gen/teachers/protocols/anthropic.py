@@ -1,0 +1,173 @@
+"""Anthropic's Messages API, as Anthropic and the servers that copy it speak it.
+
+Usage is Anthropic's: `input_tokens` leaves out what was read from the cache or written to it.
+"""
+
+import json
+from typing import Any
+
+import orjson
+
+from stillhouse.gen.teachers.decoding import looks_plain
+from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.lenient_json import events_in
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
+from stillhouse.gen.teachers.protocols.anthropic_stream import folded
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.blocks import Said, completion_of
+from stillhouse.gen.teachers.protocols.calls import function_call
+from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
+from stillhouse.gen.teachers.protocols.counts import count_in
+from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.completion import FinishReason, Usage
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
+
+_VERSION = "/v1"
+_NAMES = {"stop": "stop_sequences"}
+_FINISHES: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "refused",
+    "pause_turn": "unknown",  # the turn is not over: no sample
+}
+
+
+class Anthropic:
+    """POST /v1/messages."""
+
+    errors = ANTHROPIC_ERRORS
+    framing: Framing = "sse"
+
+    def __init__(self, teacher: Teacher, ask: Ask) -> None:
+        self._teacher = teacher
+        self._finishes = {**_FINISHES, **teacher.finish_reasons}
+        self._destinations = Destinations("/messages", _headers)
+        self._shared_system = shared_system(ask)
+        fields: dict[str, Any] = ask.parameters()
+        extra = fields.pop("extra", {})
+        effort = fields.pop("reasoning_effort", None)
+        if isinstance(stop := fields.get("stop"), str):
+            fields["stop"] = [stop]
+        fields = {_NAMES.get(name, name): value for name, value in fields.items()}
+        own = {} if "thinking" in extra else thinking_fields(teacher.model_name, effort)
+        self._head = orjson.dumps({"model": teacher.model_name, **merged({**fields, **own}, extra)})[:-1]
+
+    def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
+        """Only the system prompt and the turns differ from prompt to prompt."""
+        system, turns = system_and_turns(ask.messages)
+        parts = [self._head]
+        if system:
+            parts += (b',"system":', orjson.dumps(self._system(system)))
+        parts += (b',"messages":', orjson.dumps([{"role": role, "content": _content(texts)} for role, texts in turns]))
+        base_url = base_url if base_url.endswith(_VERSION) else base_url + _VERSION
+        return self._destinations.post(base_url, key, b"".join(parts) + b"}")
+
+    def _system(self, texts: list[str]) -> Any:
+        marks = self._teacher.cache_prompt
+        if not (texts == [self._shared_system] if marks is None else marks):
+            return _content(texts)
+        blocks = [_text_block(text) for text in texts]
+        return [*blocks[:-1], {**blocks[-1], "cache_control": {"type": "ephemeral"}}]
+
+    def fold(self, raw: Reply) -> Reply:
+        """A stream's events make the message, or the error that ended them."""
+        if looks_plain(raw.body) or not 200 <= raw.status < 300 or (document := folded(events_in(raw.body))) is None:
+            return raw
+        return raw._replace(body=orjson.dumps(document))
+
+    def read(self, reply: Reply) -> Outcome:
+        """The completion of a 2xx reply, else what the reply means."""
+        if not 200 <= reply.status < 300:
+            return trouble_of(reply, self.errors)
+        document = document_of(reply)
+        if isinstance(document, (Malformed, Ambiguous)):
+            return document
+        if not isinstance(document, dict) or document.get("error") or "content" not in document:
+            return trouble_of(reply, self.errors)
+        usage = _usage(document.get("usage"))
+        if not isinstance(document["content"], list):
+            return Malformed("the message has no content", reply.status, usage)
+        try:
+            said = _said(document, usage)
+        except (KeyError, TypeError, AttributeError) as error:
+            return Malformed(f"no message in the body ({type(error).__name__}: {error})", reply.status, usage)
+        model = said.model or self._teacher.model_name
+        return completion_of(said, self._finishes, self._teacher.thinking, is_summary=is_summary(model))
+
+
+def _headers(key: Credentials) -> dict[str, str]:
+    """JSON both ways, uncompressed; a token of an OAuth login goes another way than a key."""
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "anthropic-version": "2023-06-01",
+    }
+    if not key.key:
+        return headers
+    return headers | ({"authorization": f"Bearer {key.key}"} if _is_token(key.key) else {"x-api-key": key.key})
+
+
+def _is_token(key: str) -> bool:
+    return key.startswith("sk-ant-oat")
+
+
+def _content(texts: list[str]) -> Any:
+    return texts[0] if len(texts) == 1 else [_text_block(text) for text in texts]
+
+
+def _text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _said(document: dict[str, Any], usage: Usage) -> Said:
+    details = document.get("stop_details")
+    said = Said(
+        source="thinking",
+        finish=document.get("stop_reason"),
+        model=document.get("model"),
+        response_id=document.get("id"),
+        usage=usage,
+        category=details.get("category") if isinstance(details, dict) else None,
+        explanation=details.get("explanation") if isinstance(details, dict) else None,
+    )
+    for block in document["content"]:
+        match block:
+            case {"type": "text", "text": str(text)}:
+                said.texts.append(text)
+            case {"type": "thinking", "thinking": str(thought)}:
+                said.thoughts.append(thought)
+                if block.get("signature"):
+                    said.signatures.append({"signature": block["signature"]})
+            case {"type": "redacted_thinking"}:
+                said.signatures.append({"redacted": block.get("data")})
+            case {"type": "tool_use"}:
+                said.calls.append(function_call(block.get("id"), block.get("name"), block.get("input", {})))
+            case {"type": str(kind)}:
+                said.others.append(kind)
+            case _:
+                raise TypeError(f"a block of content is {json.dumps(block)[:80]}")
+    return said
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    read, written = count_in(usage.get("cache_read_input_tokens")), count_in(usage.get("cache_creation_input_tokens"))
+    fresh = count_in(usage.get("input_tokens"))
+    details = usage.get("output_tokens_details")
+    return Usage(
+        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0) or None,
+        cached_tokens=read,
+        output_tokens=count_in(usage.get("output_tokens")),
+        reasoning_tokens=count_in(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+        cache_write_tokens=written,
+    )

@@ -1,0 +1,63 @@
+"""The message that the events of Anthropic's stream add up to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
+
+
+def folded(events: Sequence[Any]) -> dict[str, Any] | None:
+    """The message, or the error that came in its place; None where the stream is not whole."""
+    message: dict[str, Any] | None = None
+    blocks: dict[int, _Block] = {}
+    for event in events:
+        match event:
+            case {"type": "error", "error": dict(error)}:
+                return {"type": "error", "error": error}
+            case {"type": "message_start", "message": dict(started)}:
+                message = dict(started)
+            case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
+                blocks[index] = _Block(block)
+            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if index in blocks:
+                blocks[index].add(delta)
+            case {"type": "message_delta"} if message is not None:
+                # Its counts replace those of the start, which it may repeat in part.
+                usage = _object(message.get("usage")) | _object(event.get("usage"))
+                message |= _object(event.get("delta")) | {"usage": usage}
+            case {"type": "message_stop"} if message is not None:
+                return message | {"content": [blocks[index].whole() for index in sorted(blocks)]}
+            case _:
+                pass  # pings, and what is not known
+    return None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+class _Block:
+    """A block of content as its deltas arrive."""
+
+    def __init__(self, block: dict[str, Any]) -> None:
+        self._block = dict(block)
+        self._pieces: dict[str, list[str]] = {}
+
+    def add(self, delta: dict[str, Any]) -> None:
+        """One delta."""
+        for name in ("text", "thinking", "signature", "partial_json"):
+            if isinstance(piece := delta.get(name), str):
+                self._pieces.setdefault(name, []).append(piece)
+
+    def whole(self) -> dict[str, Any]:
+        """The block at its end. A tool's input that is not JSON is the model's fault: it stays as its text."""
+        block = self._block
+        for name, pieces in self._pieces.items():
+            if name != "partial_json":
+                start = block.get(name)
+                block[name] = (start if isinstance(start, str) else "") + "".join(pieces)
+        if text := "".join(self._pieces.get("partial_json", ())):
+            try:
+                block["input"] = document_in(text.encode("utf-8", "replace"))
+            except (NoDocument, UnicodeDecodeError, RecursionError):
+                block["input"] = text
+        return block

@@ -1,0 +1,197 @@
+"""Bedrock's Converse API: signed with AWS's keys, or with a key of Bedrock's own."""
+
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
+from stillhouse.gen.teachers.protocols.bedrock_stream import folded, is_stream
+from stillhouse.gen.teachers.protocols.blocks import Said, completion_of
+from stillhouse.gen.teachers.protocols.calls import function_call
+from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
+from stillhouse.gen.teachers.protocols.counts import count_in
+from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.claude_models import claude_of, is_claude
+from stillhouse.schemas.completion import FinishReason, Usage
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
+
+if TYPE_CHECKING:
+    from stillhouse.gen.teachers.aws import Signing
+
+SERVICE = "bedrock"
+"""The service that requests are signed for; the host's name says another."""
+
+_LIMITS = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p": "topP", "stop": "stopSequences"}
+_JSON = {"content-type": "application/json"}
+_UNSIGNED = {"accept": "application/json", "accept-encoding": "identity"}
+"""Headers that a proxy may change on the way."""
+_FINISHES: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "refusal": "refused",
+}
+_BROKEN = ("malformed_model_output", "malformed_tool_use")
+"""Reasons that mean that the model's output could not be read."""
+
+
+class Bedrock:
+    """POST /model/{id}/converse."""
+
+    errors = BEDROCK_ERRORS
+    framing: Framing = "eventstream"
+
+    def __init__(self, teacher: Teacher, ask: Ask) -> None:
+        self._teacher = teacher
+        self._finishes = {**_FINISHES, **teacher.finish_reasons}
+        # Encoded whole, so that an ARN's slashes are part of the name.
+        self._path = f"/model/{urllib.parse.quote(teacher.model_name, safe='')}/converse"
+        self._destinations = Destinations(self._path, _headers)
+        self._signing: Signing | None = None
+        self._region = teacher.region
+        self._shared_system = shared_system(ask)
+        self._head = orjson.dumps(_fields(teacher.model_name, ask))[:-1]
+
+    def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
+        """Only the system prompt and the turns differ from prompt to prompt, and with AWS's keys the signature."""
+        system, turns = system_and_turns(ask.messages)
+        parts = [self._head, b"," if len(self._head) > 1 else b""]
+        if system:
+            parts += (b'"system":', orjson.dumps(self._system(system)), b",")
+        messages = [{"role": role, "content": [{"text": text} for text in texts]} for role, texts in turns]
+        parts += (b'"messages":', orjson.dumps(messages), b"}")
+        body = b"".join(parts)
+        if key.aws is None or self._region is None:
+            return self._destinations.post(base_url, key, body)
+        if self._signing is None:
+            from stillhouse.gen.teachers.aws import Signing
+
+            self._signing = Signing(SERVICE, self._region)
+        url = base_url + self._path + (f"?{key.query}" if key.query else "")
+        headers = self._signing.headers("POST", url, _JSON, body, keys=key.aws.current(now=now), now=now)
+        return HttpRequest("POST", url, {**headers, **_UNSIGNED, **key.headers}, body)
+
+    def _system(self, texts: list[str]) -> list[dict[str, Any]]:
+        marks = self._teacher.cache_prompt
+        if marks is None:
+            # Many models refuse a mark; Claude takes it from 3.7 on.
+            claude = claude_of(self._teacher.model_name)
+            marks = claude is not None and (claude.budget or claude.adaptive) and texts == [self._shared_system]
+        blocks: list[dict[str, Any]] = [{"text": text} for text in texts]
+        return [*blocks, {"cachePoint": {"type": "default"}}] if marks else blocks
+
+    def fold(self, raw: Reply) -> Reply:
+        """A stream's frames make the answer, or the exception that ended them with its own status."""
+        if not 200 <= raw.status < 300 or not is_stream(raw.body) or (found := folded(raw.body)) is None:
+            return raw
+        status, document = found
+        return raw._replace(status=status, body=orjson.dumps(document))
+
+    def read(self, reply: Reply) -> Outcome:
+        """The completion of a 2xx reply, else what the reply means."""
+        if not 200 <= reply.status < 300:
+            return trouble_of(reply, self.errors)
+        if is_stream(reply.body):
+            return Ambiguous("the stream is not whole", reply.status)
+        document = document_of(reply)
+        if isinstance(document, (Malformed, Ambiguous)):
+            return document
+        if not isinstance(document, dict) or "output" not in document:
+            return trouble_of(reply, self.errors)
+        usage = _usage(document.get("usage"))
+        try:
+            said = _said(document, usage)
+        except (KeyError, TypeError, AttributeError) as error:
+            return Malformed(f"no message in the body ({type(error).__name__}: {error})", reply.status, usage)
+        if said.finish in _BROKEN and said.finish not in self._finishes:
+            return Malformed(f"the model's output could not be read ({said.finish})", reply.status, usage)
+        said.response_id = reply.headers.get("x-amzn-requestid")
+        summary = is_summary(said.model or self._teacher.model_name)
+        return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
+
+
+def _headers(key: Credentials) -> dict[str, str]:
+    return {**_JSON, **_UNSIGNED, **({"authorization": f"Bearer {key.key}"} if key.key else {})}
+
+
+def _fields(model: str, ask: Ask) -> dict[str, Any]:
+    """The fields that all requests share: limits, what only this model knows, and the recipe's `extra`."""
+    asked: dict[str, Any] = ask.parameters()
+    extra, effort = asked.pop("extra", {}), asked.pop("reasoning_effort", None)
+    limits = {_LIMITS[name]: value for name, value in asked.items() if name in _LIMITS}
+    if isinstance(stop := limits.get("stopSequences"), str):
+        limits["stopSequences"] = [stop]
+    own = {"reasoning_effort": effort} if effort is not None else {}
+    if is_claude(model):
+        given = extra.get("additionalModelRequestFields")
+        own = {} if isinstance(given, dict) and "thinking" in given else thinking_fields(model, effort)
+    fields = {"inferenceConfig": limits} if limits else {}
+    return merged(fields | ({"additionalModelRequestFields": own} if own else {}), extra)
+
+
+def _said(document: dict[str, Any], usage: Usage) -> Said:
+    message = document["output"]["message"]
+    said = Said("reasoningContent", document.get("stopReason"), _model(document), None, usage)
+    if said.finish == "guardrail_intervened":
+        said.category = "guardrail"
+    further = document.get("additionalModelResponseFields")
+    if isinstance(further, dict) and isinstance(details := further.get("stop_details"), dict):
+        said.category, said.explanation = details.get("category"), details.get("explanation")
+    for block in message["content"]:
+        match block:
+            case {"text": str(text)}:
+                said.texts.append(text)
+            case {"reasoningContent": {"reasoningText": dict(thought)}}:
+                if isinstance(words := thought.get("text"), str):
+                    said.thoughts.append(words)
+                if thought.get("signature"):
+                    said.signatures.append({"signature": thought["signature"]})
+            case {"reasoningContent": dict(thought)}:
+                said.signatures.append({"redacted": thought.get("redactedContent")})
+            case {"toolUse": dict(call)}:
+                said.calls.append(function_call(call.get("toolUseId"), call.get("name"), call.get("input", {})))
+            case {"citationsContent": {"content": list(cited)}}:
+                parts = [part.get("text") for part in cited if isinstance(part, dict)]
+                said.texts += [part for part in parts if isinstance(part, str)]
+            case dict():
+                said.others += map(str, block)
+            case _:
+                raise TypeError("a block of content is not an object")
+    return said
+
+
+def _model(document: dict[str, Any]) -> Any:
+    """The model that a prompt router chose."""
+    trace = document.get("trace")
+    router = trace.get("promptRouter") if isinstance(trace, dict) else None
+    return router.get("invokedModelId") if isinstance(router, dict) else None
+
+
+def _usage(usage: Any) -> Usage:
+    """Whether `inputTokens` holds the cached ones, the total says: for Claude it does not."""
+    if not isinstance(usage, dict):
+        return Usage()
+    fresh, output = count_in(usage.get("inputTokens")), count_in(usage.get("outputTokens"))
+    read, written = count_in(usage.get("cacheReadInputTokens")), count_in(usage.get("cacheWriteInputTokens"))
+    total = count_in(usage.get("totalTokens"))
+    cached = (read or 0) + (written or 0)
+    holds_cached = fresh is not None and output is not None and total == fresh + output
+    all_input = None if fresh is None else fresh + (0 if holds_cached else cached)
+    return Usage(
+        input_tokens=all_input or None,
+        cached_tokens=read,
+        output_tokens=output,
+        cache_write_tokens=written,
+    )

@@ -1,0 +1,170 @@
+"""Amazon's event stream, and the answer that Converse's events add up to.
+
+A frame is: its length and that of its headers (u32 each, big-endian), the CRC-32 of these eight bytes, headers,
+payload, and the CRC-32 of all before it.
+"""
+
+import contextlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
+from stillhouse.gen.teachers.protocols.bedrock_errors import STATUSES
+
+_PRELUDE = struct.Struct(">III")
+_CRC = struct.Struct(">I")
+_STRING = 7
+_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+"""By type of a header's value: its bytes; types 6 and 7 state theirs."""
+
+
+class _Frame(NamedTuple):
+    headers: dict[str, str]
+    payload: bytes
+
+
+class _Broken(ValueError):
+    """The bytes are not a whole number of frames."""
+
+
+def is_stream(body: bytes) -> bool:
+    """True if the body begins with a frame."""
+    if len(body) < _PRELUDE.size:
+        return False
+    crc: int = _PRELUDE.unpack_from(body)[2]
+    return zlib.crc32(body[:8]) == crc
+
+
+def folded(body: bytes) -> tuple[int, dict[str, Any]] | None:
+    """(status, document) of a whole stream; of an exception, the status that it has elsewhere. None if it is cut."""
+    answer = _Answer()
+    try:
+        for frame in _frames(body):
+            if (name := frame.headers.get(":exception-type") or frame.headers.get(":error-code")) is not None:
+                return _trouble(name, frame)
+            answer.add(frame.headers.get(":event-type", ""), _payload(frame))
+    except _Broken:
+        return None
+    whole = answer.whole()
+    return None if whole is None else (200, whole)
+
+
+def _trouble(name: str, frame: _Frame) -> tuple[int, dict[str, Any]]:
+    document = _payload(frame)
+    original = document.get("originalStatusCode")
+    status = original if isinstance(original, int) and 400 <= original < 600 else STATUSES.get(name, 500)
+    return status, {"__type": name, "message": document.get("message") or frame.headers.get(":error-message", "")}
+
+
+def _frames(body: bytes) -> Iterator[_Frame]:
+    at = 0
+    while at < len(body):
+        if len(body) - at < _PRELUDE.size + _CRC.size:
+            raise _Broken
+        size, header_size, crc = _PRELUDE.unpack_from(body, at)
+        end = at + size
+        if end > len(body) or size < _PRELUDE.size + header_size + _CRC.size or zlib.crc32(body[at : at + 8]) != crc:
+            raise _Broken
+        if zlib.crc32(body[at : end - _CRC.size]) != _CRC.unpack_from(body, end - _CRC.size)[0]:
+            raise _Broken
+        payload_at = at + _PRELUDE.size + header_size
+        yield _Frame(_headers(body[at + _PRELUDE.size : payload_at]), body[payload_at : end - _CRC.size])
+        at = end
+
+
+def _headers(data: bytes) -> dict[str, str]:
+    found: dict[str, str] = {}
+    at = 0
+    try:
+        while at < len(data):
+            name_end = at + 1 + data[at]
+            name, kind = data[at + 1 : name_end].decode(), data[name_end]
+            at = name_end + 1
+            if kind in _SIZES:
+                at += _SIZES[kind]
+                continue
+            (size,) = struct.unpack_from(">H", data, at)
+            at += 2 + size
+            if kind == _STRING:
+                found[name] = data[at - size : at].decode()
+    except (IndexError, struct.error, UnicodeDecodeError):
+        raise _Broken from None
+    return found
+
+
+def _payload(frame: _Frame) -> dict[str, Any]:
+    try:
+        document = document_in(frame.payload or b"{}")
+    except (NoDocument, UnicodeDecodeError, RecursionError):
+        raise _Broken from None
+    if not isinstance(document, dict):
+        raise _Broken
+    return document
+
+
+class _Answer:
+    """An answer as its events arrive."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._role = "assistant"
+        self._stop: dict[str, Any] | None = None
+        self._metadata: dict[str, Any] | None = None
+
+    def add(self, kind: str, event: dict[str, Any]) -> None:
+        """One event; what is not known is skipped."""
+        index = event.get("contentBlockIndex")
+        match kind:
+            case "messageStart":
+                self._role = event.get("role", self._role)
+            case "contentBlockStart" if isinstance(index, int):
+                start = event.get("start")
+                call = start.get("toolUse") if isinstance(start, dict) else None
+                if isinstance(call, dict):
+                    self._blocks[index] = {"toolUse": {**call, "input": ""}}
+            case "contentBlockDelta" if isinstance(index, int) and isinstance(delta := event.get("delta"), dict):
+                _add(self._blocks.setdefault(index, {}), delta)
+            case "messageStop":
+                self._stop = event
+            case "metadata":
+                self._metadata = event
+
+    def whole(self) -> dict[str, Any] | None:
+        """The document as it comes unstreamed; None where an end is missing. Without metadata the usage is unknown."""
+        if self._stop is None:
+            return None
+        content = [_ended(self._blocks[index]) for index in sorted(self._blocks)]
+        stop, metadata = self._stop, self._metadata or {}
+        return {"output": {"message": {"role": self._role, "content": content}}} | stop | metadata
+
+
+def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    match delta:
+        case {"text": str(text)}:
+            block["text"] = block.get("text", "") + text
+        case {"toolUse": {"input": str(piece)}}:
+            call = block.setdefault("toolUse", {"input": ""})
+            call["input"] += piece
+        case {"reasoningContent": dict(thought)}:
+            _think(block.setdefault("reasoningContent", {}), thought)
+
+
+def _think(block: dict[str, Any], thought: dict[str, Any]) -> None:
+    for name in ("text", "signature"):
+        if isinstance(piece := thought.get(name), str):
+            text = block.setdefault("reasoningText", {})
+            text[name] = text.get(name, "") + piece
+    if isinstance(hidden := thought.get("redactedContent"), str):
+        block["redactedContent"] = block.get("redactedContent", "") + hidden
+
+
+def _ended(block: dict[str, Any]) -> dict[str, Any]:
+    """The block at its end. A tool's input that is not JSON is the model's fault: it stays as its text."""
+    if (call := block.get("toolUse")) is not None:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            call["input"] = orjson.loads(call["input"] or "{}")
+    return block

@@ -1,0 +1,76 @@
+"""A completion from an answer that comes as blocks: texts, thoughts and calls in any order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
+from stillhouse.gen.teachers.protocols.finish import finish_of
+from stillhouse.gen.teachers.thinking import Dialect, has_markup, split_thoughts
+from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
+
+
+@dataclass(slots=True)
+class Said:
+    """What an answer's blocks hold, each kind in order, and what stands around them; as the wire has it, unchecked."""
+
+    source: ReasoningSource
+    """Where thoughts stand on this wire."""
+    finish: Any
+    model: Any
+    response_id: Any
+    usage: Usage
+    category: Any = None
+    """What a refusal is about."""
+    explanation: Any = None
+    """Why it was refused."""
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    signatures: list[Mapping[str, Any]] = field(default_factory=list)
+    calls: list[Mapping[str, Any]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Kinds of blocks that are none of these."""
+
+
+def completion_of(
+    said: Said, finishes: Mapping[str, FinishReason], dialect: Dialect, *, is_summary: bool | None
+) -> Outcome:
+    """The completion, or what it means that there is none. `is_summary`: of the reasoning, if it is in blocks."""
+    raw = _text(said.finish) or None
+    finish = finish_of(raw, finishes)
+    if finish == "failed":
+        return ServerError(f"the answer broke off ({raw})", 200, said.usage)
+    text = "".join(said.texts) if said.texts else None
+    reasoning, source = "\n\n".join(filter(None, said.thoughts)) or None, said.source
+    if reasoning is None and text is not None:  # a server behind this protocol may leave thoughts in the text
+        split = split_thoughts(text, dialect)
+        text, reasoning, source, is_summary = split.text, split.thoughts, "think_tag", None
+    if not (text or said.calls or reasoning or said.signatures) and (raw is None or finish in ("stop", "tool_calls")):
+        kinds = f" (blocks of type {', '.join(sorted(set(said.others)))[:80]})" if said.others else ""
+        return Malformed(f"the message has no content{kinds}", 200, said.usage)
+    return Completion(
+        text=text,
+        finish_reason=finish,
+        finish_reason_raw=raw[:200] if raw else None,
+        reasoning=reasoning,
+        reasoning_source=None if reasoning is None else source,
+        tool_calls=orjson.dumps(said.calls).decode() if said.calls else None,
+        refusal=_refusal(said, text) if finish == "refused" else None,
+        model=_text(said.model),
+        response_id=_text(said.response_id),
+        usage=said.usage,
+        markup=text is not None and has_markup(text, dialect),
+        reasoning_is_summary=None if reasoning is None else is_summary,
+        reasoning_signatures=orjson.dumps(said.signatures).decode() if said.signatures else None,
+        refusal_category=_text(said.category),
+    )
+
+
+def _refusal(said: Said, text: str | None) -> str:
+    return _text(said.explanation) or text or f"refused ({_text(said.category) or 'no reason given'})"
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
