@@ -407,3 +407,25 @@ def test_a_time_that_would_wrap_around_is_a_bad_row(tmp_path: Path) -> None:
     assert "after 2262" in (rows[len(good)].bad or "")
     assert read(tmp_path / "a.parquet", rows[2500].at) == rows[2500:]
     assert all(row.bad is None for row in read(tmp_path / "a.parquet", columns={"q"}))
+
+
+def test_a_time_inside_another_value_does_not_wrap_around_either(tmp_path: Path) -> None:
+    """In structs, lists and maps, with nulls on the way."""
+    end, now = datetime.datetime(9999, 12, 31), datetime.datetime(2026, 1, 2)
+    time = pa.timestamp("us")
+    schema = pa.schema(
+        [
+            ("s", pa.struct([("t", time), ("n", pa.int32())])),
+            ("l", pa.list_(pa.struct([("t", time)]))),
+            ("m", pa.map_(pa.string(), time)),
+        ]
+    )
+    fine = {"s": {"t": now, "n": 1}, "l": [{"t": now}, None, {"t": None}], "m": [("a", now), ("b", None)]}
+    none = {"s": None, "l": None, "m": None}
+    wrapped = [{"s": {"t": end, "n": 1}}, {"l": [{"t": now}, {"t": end}]}, {"m": [("a", now), ("b", end)]}]
+    rows = [none, fine, *(none | each for each in wrapped), {"s": {"t": None, "n": 2}, "l": [], "m": []}, fine]
+    table = pa.Table.from_pylist(rows, schema)
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    found = read(tmp_path / "a.parquet")
+    assert [row.at.row for row in found if row.bad] == [2, 3, 4]
+    assert [found[1].values, found[6].values] == [fine, fine]

@@ -74,7 +74,8 @@ class _WrappedTimes:
 
     def __init__(self, file: BinaryIO, metadata: pq.FileMetaData, wanted: Wanted, *, group: int) -> None:
         leaves = (metadata.schema.column(index) for index in range(metadata.num_columns))
-        self._names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96" and leaf.path in wanted.names]
+        times = tuple(f"{leaf.path}." for leaf in leaves if leaf.physical_type == "INT96")
+        self._names = [name for name in wanted.names if any(path.startswith(f"{name}.") for path in times)]
         self._left: pa.Table | None = None
         if self._names:
             micros = _open(file, metadata=metadata, int96_as="us")
@@ -87,10 +88,7 @@ class _WrappedTimes:
             return found
         micros = self._next(batch.num_rows)
         for name in self._names:
-            pairs = zip(*(pc.cast(each[name], pa.int64()).to_pylist() for each in (batch, micros)), strict=True)
-            found.update(
-                row for row, (ns, us) in enumerate(pairs) if ns is not None and us is not None and ns // 1000 != us
-            )
+            found |= _differing(batch[name], micros[name].combine_chunks())
         return found
 
     def _next(self, count: int) -> pa.Table:
@@ -99,6 +97,28 @@ class _WrappedTimes:
             self._left = more if self._left is None else pa.concat_tables([self._left, more])
         taken, self._left = self._left.slice(0, count), self._left.slice(count)
         return taken
+
+
+def _differing(nanos: pa.Array, micros: pa.Array) -> set[int]:
+    """The rows whose times, at any depth, are not the same in both units."""
+    kind = nanos.type
+    if pa.types.is_timestamp(kind):
+        pairs = zip(*(pc.cast(each, pa.int64()).to_pylist() for each in (nanos, micros)), strict=True)
+        return {row for row, (ns, us) in enumerate(pairs) if ns is not None and us is not None and ns // 1000 != us}
+    if pa.types.is_struct(kind):
+        fields = range(kind.num_fields)
+        return set().union(*(_differing(*(pc.struct_field(each, [n]) for each in (nanos, micros))) for n in fields))
+    if pa.types.is_map(kind):
+        return _differing(_as_list(nanos), _as_list(micros))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        parents = pc.list_parent_indices(nanos).to_pylist()
+        return {parents[row] for row in _differing(nanos.flatten(), micros.flatten())}
+    return set()
+
+
+def _as_list(entries: pa.MapArray) -> pa.ListArray:
+    pairs = pa.StructArray.from_arrays([entries.keys, entries.items], names=["key", "value"])
+    return pa.ListArray.from_arrays(entries.offsets, pairs)
 
 
 def _open(
