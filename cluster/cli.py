@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -223,6 +224,33 @@ def plan(
             click.echo(f"{summary.as_text()}\n")
     shown = preview(chosen, limit=limit)
     click.echo(shown.model_dump_json() if as_json else render(shown))
+
+
+@main.command()
+@recipe_argument
+@dataset_argument
+@override_option
+@json_option
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many answers to judge.",
+)
+@clean
+def check(recipe: str, given: Given, as_json: bool, sample: int) -> None:
+    """Judge answers in DATASET by the checks of RECIPE; asks and writes nothing."""
+    from stillhouse.gen.views.checked import check as judge
+    from stillhouse.gen.views.checked import render
+
+    chosen = read(recipe, given.overrides)
+    stored = DatasetReader(replace(given, overrides=()).open())
+    checked = judge(chosen, stored, sample=sample)
+    click.echo(checked.model_dump_json() if as_json else render(checked))
+    if checked.is_broken:
+        sys.exit(1)
 
 
 @main.command()

@@ -22,6 +22,7 @@ from stillhouse.cluster.progress.display import Display, Quiet
 from stillhouse.cluster.progress.notebook import Notebook, in_notebook
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
+from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind, read_binding
@@ -112,6 +113,7 @@ class Driver:
 
     def run(self) -> Summary:
         """See `run`."""
+        refuse_for_a_run(self._recipe.checks)
         with ExitStack() as stack:
             self._check_keys(stack)
             self._store.probe()

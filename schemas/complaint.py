@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stillhouse.schemas.recipe import Recipe
@@ -21,7 +22,19 @@ _SECRET_NAME = re.compile(
 _SECRET_TEXT = re.compile(r"(?i)\b(sk-|AKIA|AIza|ghp_|hf_|xox|eyJ|bearer\b|basic\b)|://[^/\s]*@")
 _MAX_SHOWN = 60
 
-_NOT_YET = ("checks", "decontaminate", "scrub", "budget", "mode", "dedup.prompts", "teachers.fallback", "teachers.each")
+_NOT_YET = (
+    "checks.python",
+    "checks.judge",
+    "checks.function",
+    "select",
+    "decontaminate",
+    "scrub",
+    "budget",
+    "mode",
+    "dedup.prompts",
+    "teachers.fallback",
+    "teachers.each",
+)
 
 _OTHER_NAMES = {
     "timeout": ("timeout_s", " Its unit is the second"),
@@ -93,7 +106,7 @@ def missing_field(path: str) -> str:
     """What to say of a field that has to be there: what it is for."""
     *parents, name = path.split(".")
     for model in _models_at(parents):
-        if (info := model.model_fields.get(name)) and info.description:
+        if (info := _fields_of(model).get(name)) and info.description:
             return f"missing; add it: {info.description.rstrip('.')}"
     return "missing; add it"
 
@@ -216,13 +229,18 @@ def _models_at(parents: list[str]) -> list[type[BaseModel]]:
     models: list[type[BaseModel]] = [Recipe]
     for name in parents:
         if not name.isdigit():
-            fields = [model.model_fields[name] for model in models if name in model.model_fields]
+            fields = [found[name] for found in map(_fields_of, models) if name in found]
             models = [found for info in fields for found in _models_in(info.annotation)]
     return models
 
 
 def _fields_at(parents: list[str]) -> list[str]:
-    return list(dict.fromkeys(name for model in _models_at(parents) for name in model.model_fields))
+    return list(dict.fromkeys(name for model in _models_at(parents) for name in _fields_of(model)))
+
+
+def _fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """By the names that recipes use."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def _elsewhere(name: str) -> str | None:
@@ -232,9 +250,10 @@ def _elsewhere(name: str) -> str | None:
 
 def _all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted paths of all fields, a list's by its first item, breadth before depth."""
-    for name in model.model_fields:
+    fields = _fields_of(model)
+    for name in fields:
         yield prefix + name
-    for name, info in model.model_fields.items():
+    for name, info in fields.items():
         for inner in _models_in(info.annotation):
             item = ".0" if get_origin(info.annotation) is tuple else ""
             yield from _all_fields(inner, f"{prefix}{name}{item}.")

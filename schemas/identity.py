@@ -34,6 +34,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
             "ask": dump["ask"],
             "teachers": teachers,
             "dedup": dump["dedup"],
+            "checks": [check.identity() for check in recipe.checks],
             "prompts_per_shard": recipe.prompts_per_shard,
             "reasoning": dump["dataset"]["reasoning"],
             "messages": recipe.messages,
@@ -70,6 +71,8 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     rest = {name: value for name, value in document.items() if name not in sections}
     whole = {name: rest.pop(name) for name in _WHOLE}
+    if not rest.get("checks", True):
+        del rest["checks"]
     defaults = _defaults(Dataset) | {"messages": MESSAGES}
     return {name: value for name, value in sections.items() if value} | whole | _less(rest, defaults)
 

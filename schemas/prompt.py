@@ -28,6 +28,9 @@ class Prompt:
     messages: tuple[Message, ...]
     kept: tuple[Any, ...]
     """The values of the recipe's `keep` columns, in their order."""
+    references: tuple[str | tuple[str, ...] | None, ...] = ()
+    """What the recipe's checks compare answers with, in the order of `schemas.checks.references_of`; None where a
+    planned row has no such value, as in a dataset that was made without the check."""
 
 
 def prompt_key(messages: tuple[Message, ...]) -> bytes:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateA
 
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.carried_file import carried
+from stillhouse.schemas.checks import Check, unique_names
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.model_rules import refusals
@@ -209,6 +210,8 @@ class Recipe(Strict):
     source: Source
     ask: Ask = Ask()
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    checks: Annotated[tuple[Check, ...], AfterValidator(unique_names)] = ()
+    """What makes an answer worth keeping, in order: the first check that rejects it decides."""
     dedup: Dedup = Dedup()
     dataset: Dataset
     run: RunSettings = RunSettings()

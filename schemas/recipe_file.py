@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_value
+from stillhouse.schemas.languages import LANGUAGES
 from stillhouse.schemas.override import apply_override
 from stillhouse.schemas.places import places_in
 from stillhouse.schemas.recipe import KEEP_TYPES, Recipe
@@ -119,6 +120,13 @@ def recipe_json_schema() -> dict[str, Any]:
     }
     source["properties"]["keep"]["items"] = {"anyOf": [{"type": "string"}, typed, {"$ref": "#/$defs/Keep"}]}
     teacher["properties"]["api"]["enum"] = list(TEACHER_APIS)
+    schema["$defs"]["Check"] |= {"minProperties": 1, "maxProperties": 1}
+    fits, language = (schema["$defs"][name]["properties"] for name in ("JsonSchemaCheck", "LanguageCheck"))
+    fits["schema"]["anyOf"] = [{"type": "string"}, {"type": "object"}]
+    code = {"enum": list(LANGUAGES)}
+    language["is"] = {"anyOf": [code, {"type": "array", "items": code, "minItems": 1}]} | {
+        "description": language["is"]["description"]
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 

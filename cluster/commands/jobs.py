@@ -20,6 +20,7 @@ from stillhouse.cluster.commands.options import (
     read,
     recipe_argument,
 )
+from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.recipe import Recipe
 
@@ -69,6 +70,7 @@ def submit(
     from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
     given = read(recipe, overrides)
+    refuse_for_a_run(given.checks)
     chosen = with_absolute_paths(given)
     jobs = Jobs(address)
     if paths := local_paths(chosen):

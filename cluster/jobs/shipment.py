@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stillhouse.gen.checks.registry import needs_extra
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas import __version__
@@ -62,7 +63,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[
         if ship != "recipe":
             _copy_code(Path(folder))
         if ship == "all":
-            runtime_env["pip"] = requirements()
+            runtime_env["pip"] = requirements(checks=needs_extra(recipe.checks))
         command = ["python", "-m", "stillhouse.cluster.cli", "run", RECIPE_FILE, "--json"]
         command += ["--limit", str(limit)] if limit is not None else []
         yield Shipment(shlex.join(command), runtime_env, metadata_of(recipe))
@@ -121,8 +122,8 @@ def _copy_code(folder: Path) -> None:
             shutil.copyfile(module, target)
 
 
-def requirements() -> list[str]:
-    """What our code needs beside Ray, which the cluster brings.
+def requirements(*, checks: bool = False) -> list[str]:
+    """What our code needs beside Ray, which the cluster brings; with `checks` also the extra of that name.
 
     Raises:
         UsageError: this program was not installed.
@@ -133,4 +134,6 @@ def requirements() -> list[str]:
         raise UsageError(
             "this checkout is not installed, so its requirements are not known; run scripts/setup"
         ) from None
-    return [line for line in needed if not re.match(r"ray\b", line) and "extra ==" not in line]
+    core = [line for line in needed if not re.match(r"ray\b", line) and "extra ==" not in line]
+    extra = [line.partition(";")[0].strip() for line in needed if re.search(r"extra == ['\"]checks['\"]", line)]
+    return core + extra if checks else core

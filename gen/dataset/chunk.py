@@ -20,6 +20,7 @@ from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import Columns
+from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
@@ -127,7 +128,13 @@ class ChunkReader:
                 raise DatasetError(f"{self._store.url}/{plan_key(generation)}: is gone; restore it")
             plan = plan.with_samples(self._binding().first_samples)
             source, ask = self._recipe.source, self._recipe.ask
-            maker = PromptMaker(source, ask, kept=plan.kept_fields, templates_system=plan.templates_system)
+            maker = PromptMaker(
+                source,
+                ask,
+                kept=plan.kept_fields,
+                templates_system=plan.templates_system,
+                references=references_of(self._recipe.checks),
+            )
             self._plans[generation] = plan, maker
         return self._plans[generation]
 
@@ -146,7 +153,7 @@ class ChunkReader:
 
     def _prompt(self, file: SourceFile, maker: PromptMaker, entry: dict[str, Any]) -> Prompt:
         row = self._row(file, Position(entry["row"], entry["offset"], entry["line"]), columns=maker.columns)
-        prompt = maker.make(row.values) if row is not None and row.values is not None else "no such row"
+        prompt = maker.remake(row.values) if row is not None and row.values is not None else "no such row"
         if isinstance(prompt, str) or prompt.key != entry["key"]:
             self._rows = None
             reason = f" ({prompt})" if isinstance(prompt, str) else ""

@@ -18,6 +18,7 @@ from stillhouse.gen.source.files import Position, Row, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import INDEX
+from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.recipe import Recipe
 
 Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
@@ -147,7 +148,11 @@ class Indexer:
         self._plan = plan
         self._files = PlannedFiles(recipe.source)
         self._maker = PromptMaker(
-            recipe.source, recipe.ask, kept=plan.kept_fields, templates_system=plan.templates_system
+            recipe.source,
+            recipe.ask,
+            kept=plan.kept_fields,
+            templates_system=plan.templates_system,
+            references=references_of(recipe.checks),
         )
         self._seen: dict[bytes, str | None] = {}
         """Prompts asked so far: key to prompt id; None if the id is the key as text."""

@@ -24,6 +24,7 @@ from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fie
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
@@ -256,19 +257,23 @@ def check_first_rows(
     proven: bool = False,
     templates_system: bool = True,
     kept: Sequence[pa.Field] | None = None,
-) -> None:
+) -> list[Prompt]:
     """Refuse a source with nothing to ask before it is planned, because plans can't change.
 
     An empty file among others is fine (parallel writers leave some); so is a source of bad rows only, if an earlier
     generation has `proven` the recipe. `kept`: the kept columns, if a plan has frozen them.
+
+    Returns:
+        The prompts that the first rows make; none if `proven`.
 
     Raises:
         SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
             them makes a prompt.
         UsageError: the template can't be compiled, or see `kept_columns`.
     """
+    references = references_of(recipe.checks)
     with placed(recipe):
-        maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system)
+        maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system, references=references)
         rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
@@ -278,13 +283,15 @@ def check_first_rows(
     if message := no_such_column(recipe, rows, maker, first=files[0].url):
         raise SourceError(message)
     if proven:
-        return
+        return []
     kept = kept_columns(files, recipe) if kept is None else kept
-    maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system)
+    maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system, references=references)
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
-    if not any(isinstance(each, Prompt) for each in made):
+    prompts = [each for each in made if isinstance(each, Prompt)]
+    if not prompts:
         (why, count), *_ = Counter(map(str, made)).most_common(1)
         raise SourceError(no_prompt(recipe, rows, maker, why=why, count=count, first=files[0].url))
+    return prompts
 
 
 def _first_rows(

@@ -7,6 +7,7 @@ from stillhouse.gen.errors import ColumnMissing, TemplateError
 from stillhouse.gen.source.columns import instead, is_in, names_in
 from stillhouse.gen.source.files import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.recipe import Recipe
 
 _TEMPLATES = ("ask.template", "ask.system")
@@ -20,7 +21,8 @@ def placed(recipe: Recipe) -> Iterator[None]:
     except TemplateError as error:
         raise TemplateError(f"{recipe.where(error.field)}{error}", field=error.field) from None
     except ColumnMissing as error:
-        field = PromptMaker(recipe.source, recipe.ask).fields.get(error.column, "source")
+        maker = PromptMaker(recipe.source, recipe.ask, references=references_of(recipe.checks))
+        field = maker.fields.get(error.column, "source")
         raise ColumnMissing(f"{recipe.where(field)}{_shown(field)}: {error}", column=error.column) from None
 
 
@@ -34,7 +36,7 @@ def missing_columns(rows: Sequence[Row], maker: PromptMaker) -> dict[str, str]:
 
 
 def no_such_column(recipe: Recipe, rows: Sequence[Row], maker: PromptMaker, *, first: str) -> str | None:
-    """The message for a column of `source` that none of the first rows has; None if there is none such.
+    """The message for a column of `source` or `checks` that none of the first rows has; None if there is none such.
 
     A template may make do without a column, so its columns are not required. `first` is the url of the first file.
     """

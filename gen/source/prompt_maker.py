@@ -8,7 +8,9 @@ import pyarrow as pa
 from stillhouse.gen.source.columns import is_in, value_of
 from stillhouse.gen.source.conversation import NoPrompt, conversation, text
 from stillhouse.gen.source.kept_columns import converter, kept_field
+from stillhouse.gen.source.references import reference
 from stillhouse.gen.source.sandbox import Template
+from stillhouse.schemas.checks import Reference
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
 from stillhouse.schemas.recipe import Ask, Source
 
@@ -20,14 +22,20 @@ class PromptMaker:
 
     `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text
     source: as declared, else string. `templates_system`: as in the plan; datasets made before ask.system could be a
-    template still send it verbatim.
+    template still send it verbatim. `references`: the columns that the recipe's checks compare answers with.
 
     Raises:
         TemplateError: ask.template or ask.system can't be compiled.
     """
 
     def __init__(
-        self, source: Source, ask: Ask, *, kept: Sequence[pa.Field] | None = None, templates_system: bool = True
+        self,
+        source: Source,
+        ask: Ask,
+        *,
+        kept: Sequence[pa.Field] | None = None,
+        templates_system: bool = True,
+        references: Sequence[Reference] = (),
     ) -> None:
         self._prompt = source.prompt
         self._messages = source.messages
@@ -42,7 +50,9 @@ class PromptMaker:
             (keep.name, f"column {keep.name!r}", converter(field.type))
             for keep, field in zip(source.keep, fields, strict=False)
         ]
+        self._references = tuple(references)
         self.fields = {
+            **{each.column: each.field for each in references},
             **{keep.name: f"source.keep.{number}" for number, keep in enumerate(source.keep)},
             **dict.fromkeys(self._template.columns if self._template else (), "ask.template"),
             **dict.fromkeys(self._system_template.columns if self._system_template else (), "ask.system"),
@@ -55,7 +65,21 @@ class PromptMaker:
         """The columns it needs."""
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:
-        """The row's prompt, or why it makes none, in words that do not repeat its content."""
+        """The row's prompt, or why it makes none, in words that do not repeat its content.
+
+        A row that lacks what a check compares with makes none: nothing is asked that could not be checked.
+        """
+        try:
+            references = tuple(reference(values, each) for each in self._references)
+        except NoPrompt as error:
+            return str(error)
+        return self._made(values, references)
+
+    def remake(self, values: Mapping[str, Any]) -> Prompt | str:
+        """The prompt of a row that is planned already, whether or not it has what today's checks compare with."""
+        return self._made(values, tuple(_reference_or_none(values, each) for each in self._references))
+
+    def _made(self, values: Mapping[str, Any], references: tuple[str | tuple[str, ...] | None, ...]) -> Prompt | str:
         try:
             messages, answer = self._asked(values)
             kept = tuple(
@@ -65,7 +89,7 @@ class PromptMaker:
             if self._drops_answer:
                 kept = (*kept, answer)
             key = prompt_key(messages)
-            return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept)
+            return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept, references)
         except NoPrompt as error:
             return str(error)
 
@@ -112,6 +136,13 @@ class PromptMaker:
 def is_system_template(system: str) -> bool:
     """True if ask.system is a template, not a fixed text."""
     return "{{" in system or "{%" in system
+
+
+def _reference_or_none(values: Mapping[str, Any], wanted: Reference) -> str | tuple[str, ...] | None:
+    try:
+        return reference(values, wanted)
+    except NoPrompt:
+        return None
 
 
 def _column(values: Mapping[str, Any], name: str) -> str:

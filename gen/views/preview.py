@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
+from stillhouse.gen.checks.preflight import check_references
+from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.index import ROWS_PER_PROMPT
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
@@ -22,6 +24,7 @@ from stillhouse.gen.teachers.prices import priced
 from stillhouse.gen.views.preview_text import render
 from stillhouse.gen.views.projection import Projection, project
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
+from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
@@ -118,7 +121,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     Raises:
         SourceError: a source file is missing or can't be read, or there is no row, or none with a named column.
         DatasetError: the dataset is another recipe's, or damaged.
-        UsageError: the template can't be compiled, or a kept column has a name of ours.
+        UsageError: the recipe has checks; the template can't be compiled, or a kept column has a name of ours.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
     """
     store = open_dataset(recipe)
@@ -133,9 +136,14 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     files = found.files
     kept = None if there.first is None else there.first.kept_fields
     templates_system = there.first is None or there.first.templates_system
-    check_first_rows(files, recipe, templates_system=templates_system, kept=kept)
+    check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
+    refuse_for_a_run(recipe.checks)
     maker = PromptMaker(
-        recipe.source, recipe.ask, kept=kept or kept_columns(files, recipe), templates_system=templates_system
+        recipe.source,
+        recipe.ask,
+        kept=kept or kept_columns(files, recipe),
+        templates_system=templates_system,
+        references=references_of(recipe.checks),
     )
     counted = _Count(recipe, maker)
     for file, row in _rows(recipe, files, counted.maker, limit):

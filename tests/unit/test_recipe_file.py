@@ -159,7 +159,10 @@ def test_problem_is_told_with_line_path_and_advice(old: str, new: str, message: 
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        (FULL + "checks: []\n", "checks"),
+        (FULL + "checks: [python: {tests: tests}]\n", "checks.0.python"),
+        (FULL + "checks: [judge: {teacher: r1}]\n", "checks.0.judge"),
+        (FULL + "checks: [function: {name: f}]\n", "checks.0.function"),
+        (FULL + "select: {majority: {answer: math}}\n", "select"),
         (FULL + "decontaminate: {}\n", "decontaminate"),
         (FULL + "scrub: true\n", "scrub"),
         (FULL + "budget: {usd: 3}\n", "budget"),

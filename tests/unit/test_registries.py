@@ -1,16 +1,19 @@
 """Registries of what can be plugged in agree with the names that a recipe may use."""
 
+import importlib
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from stillhouse.gen.checks.registry import KINDS
 from stillhouse.gen.limits.shares import Resource
 from stillhouse.gen.source.kept_columns import DECLARED
 from stillhouse.gen.teachers.protocols import PROTOCOLS
 from stillhouse.gen.teachers.protocols.profiles import PROFILES
 from stillhouse.gen.teachers.vocabulary import Signal
 from stillhouse.gen.worker.verdicts import RULES
+from stillhouse.schemas.checks import Check
 from stillhouse.schemas.completion import Completion, FinishReason
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, KeepType
@@ -44,6 +47,15 @@ def test_each_protocol_s_words_are_of_known_meaning() -> None:
         assert {*errors.codes, *errors.families, *errors.phrases} <= set(get_args(Signal))
         assert {each.resource for each in errors.limits} <= set(get_args(Resource))
         assert all(word == word.lower() for words in errors.codes.values() for word in words)
+
+
+def test_each_check_of_a_recipe_is_registered() -> None:
+    """By the module and class that judge."""
+    assert set(Check.model_fields) == set(KINDS)
+    for kind, place in KINDS.items():
+        module, _, name = place.partition(":")
+        assert module == kind
+        assert hasattr(importlib.import_module(f"stillhouse.gen.checks.{module}"), name)
 
 
 def test_each_type_of_a_kept_column_is_stored() -> None:

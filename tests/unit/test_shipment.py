@@ -37,6 +37,15 @@ def test_the_folder_holds_the_recipe_and_our_code_alone(tmp_path: Path, ship: Sh
     assert not any(line.startswith("ray") for line in requirements())
 
 
+def test_nodes_get_what_the_checks_need(tmp_path: Path) -> None:
+    """Only where a check needs more than everything does."""
+    for check, more in (({"length": {"max": 9}}, 0), ({"math": {"answer": "answer"}}, 2)):
+        with packed(recipe_of(tmp_path, checks=[check]), ship="all") as shipment:
+            pip = shipment.runtime_env["pip"]
+        assert (pip[: len(requirements())], len(pip)) == (requirements(), len(requirements()) + more)
+    assert [line.split(">=")[0] for line in pip[-2:]] == ["math-verify", "py3langid"]
+
+
 def test_no_secret_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe names the key; runtime_env and metadata, which the cluster shows, know nothing of it."""
     monkeypatch.setenv("A_KEY", "secret-value")

@@ -1,0 +1,134 @@
+"""The process that judges: `python -m stillhouse.gen.checks.child`, with a socket to its pool as standard input.
+
+Everything happens in the main thread, where a signal can end what takes too long: too much CPU time, so that no verdict
+depends on how busy the machine is. It never imports ray, httpx or the
+rest of the program.
+"""
+
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from stillhouse.gen.checks.base import Answer, OutOfTime, Row, Unchecked, Verdict
+from stillhouse.gen.checks.confine import die_with, limit_resources
+from stillhouse.gen.checks.link import DONE, REPLACE_ME, packed, receive_frame
+from stillhouse.gen.checks.registry import NamedCheck, built
+from stillhouse.gen.checks.runner import OUT_OF_MEMORY, verdicts
+from stillhouse.gen.errors import UsageError, cause_of
+from stillhouse.schemas.checks import Check
+
+REPORT_AFTER_S = 0.002
+"""Verdicts are reported together until so much time has gone by, and always before an answer that may take long."""
+_INSIST_S = 0.5
+"""Where a library swallowed the first interruption, the next follows."""
+
+
+def main() -> None:
+    """Judge until the pool closes its end."""
+    link = socket.socket(fileno=0)
+    settings = receive_frame(link)
+    die_with(settings["parent"])
+    try:
+        checks = built([Check.model_validate_json(text) for text in settings["checks"]])
+    except UsageError as error:
+        link.sendall(packed(str(error)))
+        return
+    except Exception as error:  # noqa: BLE001 - reported to whoever started the pool
+        link.sendall(packed(f"checks: can't be prepared: {cause_of(error)}"))
+        return
+    limit_resources(memory_bytes=settings["memory_bytes"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to act on
+    link.sendall(packed(None))
+    judge = Judge(checks, link, timeout_s=settings["timeout_s"])
+    with suppress(EOFError, ConnectionError):
+        while True:
+            frame = receive_frame(link)
+            if isinstance(frame, str):
+                judge.pieces.append(frame)
+            else:
+                judge.serve(frame)
+
+
+class Judge:
+    """Judges batches of answers and reports verdicts as they come."""
+
+    def __init__(self, checks: Sequence[NamedCheck], link: socket.socket, *, timeout_s: float) -> None:
+        self.pieces: deque[str] = deque()
+        """Of texts in the next batch that are too long for one frame."""
+        self._checks = checks
+        self._link = link
+        self._timeout_s = timeout_s
+        self._done: list[list[tuple[Any, ...]]] = []
+        self._reported_at = time.monotonic()
+        self._may_interrupt = False
+        self._is_spent = False
+        """What was interrupted may have left a library's caches half written: this process is not to judge again."""
+        signal.signal(signal.SIGPROF, self._out_of_time)
+
+    def serve(self, batch: list[tuple[str | int, str | int | None, int | None, dict[str, Any]]]) -> None:
+        """Judge a batch. One answer alone is reported check by check, so that it is known which of them it ended."""
+        is_alone = len(batch) == 1
+        for text, reasoning, tokens, row in batch:
+            if time.monotonic() - self._reported_at > REPORT_AFTER_S:
+                self._report()
+            answer = Answer(self._whole(text) or "", self._whole(reasoning), tokens)
+            self._done.append(self._judged(answer, row, is_alone=is_alone))
+            if self._is_spent:
+                break
+        self._report()
+        self._link.sendall(packed(REPLACE_ME if self._is_spent else DONE))
+
+    def _whole(self, text: str | int | None) -> str | None:
+        """The text, or as many pieces of it as are named."""
+        return "".join(self.pieces.popleft() for _ in range(text)) if isinstance(text, int) else text
+
+    def _judged(self, answer: Answer, row: Row, *, is_alone: bool) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        signal.setitimer(signal.ITIMER_PROF, self._timeout_s, _INSIST_S)
+        judging = verdicts(self._checks, answer, row)
+        while (verdict := self._next(judging)) is not None:
+            found.append(_plain(verdict))
+            if is_alone:
+                self._link.sendall(packed(found[-1]))
+            if isinstance(verdict, Unchecked):
+                self._is_spent |= verdict.reason == OUT_OF_MEMORY
+                break
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return found
+
+    def _next(self, judging: Iterator[Verdict]) -> Verdict | None:
+        """The next check's verdict, in which alone the timer may interrupt: never a frame that is half sent."""
+        try:
+            self._may_interrupt = True
+            verdict = next(judging, None)
+        except OutOfTime as error:  # it went off before or after the check itself
+            verdict = Unchecked(str(error))
+        finally:
+            self._may_interrupt = False
+        return verdict
+
+    def _report(self) -> None:
+        if self._done:
+            self._link.sendall(packed(self._done))
+            self._done = []
+        self._reported_at = time.monotonic()
+
+    def _out_of_time(self, number: int, frame: FrameType | None) -> None:
+        if self._may_interrupt:
+            self._is_spent = True
+            raise OutOfTime(f"took more than {self._timeout_s:g} s of CPU time")
+
+
+def _plain(verdict: Verdict) -> tuple[Any, ...]:
+    if isinstance(verdict, Unchecked):
+        return (verdict.reason,)
+    return verdict.accepted, verdict.score, verdict.detail
+
+
+if __name__ == "__main__":
+    main()

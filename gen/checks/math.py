@@ -1,0 +1,190 @@
+"""`math`: the final answer equals the known one, as mathematics. Score: 1 if it does, else 0.
+
+Plain numbers are compared exactly, which decides most word problems in microseconds and adds notations that math-verify
+does not read (mixed numbers, millions, units). All else is math-verify's. It never sees more than a short expression:
+its patterns are slow on long texts. Time is limited by whoever runs the check.
+"""
+
+import logging
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult, Row, equal, text_in
+from stillhouse.gen.checks.final_answer import FinalAnswer, final_answer, unwrapped
+from stillhouse.gen.checks.latex import as_latex, squeezed
+from stillhouse.gen.checks.plain_number import PlainNumber, plain_number
+from stillhouse.schemas.checks import MathCheck
+
+MAX_CHARS = 200_000
+"""The longest answer that is read: the longest solutions of today's teachers are half of that."""
+MAX_EXPRESSION_CHARS = 2_000
+"""The longest final answer."""
+MAX_PROSE_WORDS = 15
+"""A known answer with more words is none."""
+_PROSE_WORD = re.compile(r"[^\W\d_]{2,}")
+_LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
+_MAX_SENTENCE_CHARS = 200
+"""What is longer is prose, in which an expression is looked for."""
+_NEAR = 1e-4
+"""Numbers that differ by less, relatively, are math-verify's to compare: it rounds."""
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")
+_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mbox)\s*\{([^{}]*)\}")
+_LETTER = re.compile(r"\(?\s*([A-Z])\s*[.)]?")
+_LAST_NUMBER = re.compile(
+    r"(?<![\w.,^/\\{])(?:[-\u2212](?=[$€£]?\d)|(?<=[-+*/=] )-)?[$€£]?"
+    r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*%|\s+percent\b)?(?![\w^/{])"
+)
+_BRACKETED = re.compile(r"([(\[])([^()\[\]]+)([)\]])")
+_HEAD = re.compile(
+    r"\**\s*(?:(?:about|approximately|only|exactly)\s+)?([-\u2212]?\s*\\?\$?\d[\d,]*(?:\.\d+)?(?:\s*\\?%)?)\**"
+    r"(?=\s+(?!(?:or|and|to|plus|minus|times|over|pi)\b)[a-z]{2}|,\s)"
+)
+_DOLLARS = re.compile(r"\$[^\s$](?:[^$\n]*[^\s$])?\$(?!\d)")
+"""A formula, not two sums of money: no white space inside either dollar sign, and no digit after the second."""
+
+
+class Math:
+    """Compares one answer after another; the parsed references of late are kept, for samples share theirs."""
+
+    def __init__(self, settings: MathCheck) -> None:
+        self._column = settings.answer
+        self._verify = MathVerify()
+
+    def judge(self, answer: Answer, row: Row) -> CheckResult:
+        """See `Check`."""
+        expected = _reference(text_in(row, self._column))
+        if len(answer.text) > MAX_CHARS:
+            raise CannotSay(f"the answer has {len(answer.text):,} characters; at most {MAX_CHARS:,} are read")
+        got = final_answer(answer.text)
+        if not got.text:
+            return CheckResult(False, 0.0, "no final answer")
+        if max(len(expected), len(got.text)) > MAX_EXPRESSION_CHARS:
+            raise CannotSay(f"the final answer has more than {MAX_EXPRESSION_CHARS:,} characters")
+        text = got.text if got.marked != "whole" else _last_of(got.text, expected)
+        return equal(self._equal(expected, text, got), expected=expected, got=text)
+
+    def _equal(self, expected: str, text: str, got: FinalAnswer) -> bool:
+        if squeezed(expected) == squeezed(text):
+            return True
+        known, number = _number(expected), _number(text)
+        if known is not None and number is not None:
+            is_same = _same_number(known, number)
+        else:
+            is_same = _same_numbers(expected, text)
+        if is_same is not None:
+            return is_same
+        if (words := _words(expected)) is not None and (said := _words(text)) is not None:
+            return words == said
+        if got.marked == "words" and known is not None and number is None and (first := _leading(text)) is not None:
+            return known.equals(first)
+        if got.marked == "box" or got.marked == "hashes":
+            return self._verify.equal(expected, as_latex(text))
+        is_short = len(text) <= _MAX_SENTENCE_CHARS and "\n" not in text
+        return (is_short and self._verify.equal(expected, as_latex(text))) or self._verify.equal(
+            expected, text, as_prose=True
+        )
+
+
+class MathVerify:
+    """The one place where math-verify is called; its own time limits are off, for they need signals of their own."""
+
+    def __init__(self) -> None:
+        import math_verify
+
+        logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+        self._parse: Any = math_verify.parse
+        self._compare: Any = math_verify.verify
+        self._reference = lru_cache(maxsize=1024)(self._parsed)
+
+    def equal(self, expected: str, text: str, *, as_prose: bool = False) -> bool:
+        """True if both are the same; `as_prose`: the expression is somewhere in the text."""
+        known = self._reference(as_latex(expected))
+        found = self._parse(text, parsing_timeout=None) if as_prose else self._parsed(text)
+        return bool(self._compare(known, found, timeout_seconds=None, allow_set_relation_comp=True))
+
+    def _parsed(self, expression: str) -> list[Any]:
+        parsed: list[Any] = self._parse(f"\\boxed{{{expression}}}", parsing_timeout=None)
+        return parsed
+
+
+def wrong_reference(settings: MathCheck, row: Row) -> str | None:
+    """What is wrong with a row's known answer, if it is none: prose, a question, a whole essay."""
+    known = _reference(text_in(row, settings.answer))
+    prose = _PROSE_WORD.findall(_LATEX_COMMAND.sub(" ", known))
+    if len(known) > MAX_EXPRESSION_CHARS or len(prose) > MAX_PROSE_WORDS:
+        return "expected a number, an expression, or a solution that ends in `#### 72` or \\boxed{72}, got prose"
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _reference(text: str) -> str:
+    """The known answer in a reference: marked in a solution, or the whole of it."""
+    found = final_answer(text)
+    if found.marked in ("box", "hashes"):
+        return found.text
+    return unwrapped(text)
+
+
+@lru_cache(maxsize=1024)
+def _number(text: str) -> PlainNumber | None:
+    return plain_number(text)
+
+
+def _is_near(known: PlainNumber, number: PlainNumber) -> bool:
+    if known.is_percent != number.is_percent:
+        return any(_close(known.value * factor, number.value) for factor in (1, 100)) or _close(
+            known.value, number.value * 100
+        )
+    return _close(known.value, number.value)
+
+
+def _close(a: Fraction, b: Fraction) -> bool:
+    is_rounded = a.denominator != 1 or b.denominator != 1  # of two whole numbers neither is
+    return is_rounded and abs(a - b) <= _NEAR * max(Fraction(1), abs(a))
+
+
+def _same_numbers(expected: str, text: str) -> bool | None:
+    """True if both are points or intervals of the same plain numbers, False if not; None if they are neither."""
+    known, found = _BRACKETED.fullmatch(squeezed(expected)), _BRACKETED.fullmatch(squeezed(text))
+    if known is None or found is None:
+        return None
+    pairs = [(_number(a), _number(b)) for a, b in zip(known[2].split(","), found[2].split(","), strict=False)]
+    if known[2].count(",") != found[2].count(",") or not all(a and b for a, b in pairs):
+        return None
+    verdicts = [_same_number(a, b) for a, b in pairs if a and b]
+    if False in verdicts:
+        return False
+    if (known[1], known[3]) != (found[1], found[3]) or None in verdicts:
+        return None
+    return True
+
+
+def _same_number(known: PlainNumber, number: PlainNumber) -> bool | None:
+    """None if they are so near each other that it takes math-verify to tell."""
+    if known.equals(number):
+        return True
+    return None if _is_near(known, number) else False
+
+
+def _words(text: str) -> str | None:
+    """A text of words alone, such as a choice's letter or yes and no, in one form."""
+    bare = _TEXT.sub(r"\1", text).strip().rstrip(".").strip()
+    if letter := _LETTER.fullmatch(bare):
+        return letter[1].casefold()
+    return bare.casefold() if len(bare) > 1 and _WORDS.fullmatch(bare) else None
+
+
+def _leading(text: str) -> PlainNumber | None:
+    """The number that a statement begins with: `72 clips in April and May`."""
+    head = _HEAD.match(text)
+    return None if head is None else plain_number(head[1].rstrip(","))
+
+
+def _last_of(tail: str, expected: str) -> str:
+    """The last number of prose, where a number is wanted and no LaTeX is there; else all of it."""
+    if "\\" in tail or _DOLLARS.search(tail) or _number(expected) is None:
+        return tail
+    numbers = _LAST_NUMBER.findall(tail)
+    return numbers[-1] if numbers else tail

@@ -1,0 +1,144 @@
+"""A number as people and teachers write one, read exactly: `$1,234.50`, `50 %`, `3 1/2`, `2.5 million`, `72 clips`.
+
+What is not plainly one number is None, never a guess: `3,5`, `5x` and `5 or 6` are for whoever knows mathematics. Units
+are read over: whoever compares two numbers takes them to be in the same unit.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_CHARS = 200
+"""Longer texts are not a plain number."""
+MAX_EXPONENT = 400
+"""Of powers of ten: no float has a larger one, and a billion digits are never what was meant."""
+
+_SIGN = r"[-+\u2212\u2013]"
+_CURRENCY = r"\\?\$|€|£|¥|₹|₽|₩|₪|₺|US\$|USD|EUR|GBP|CHF|Rs\.?"
+_GROUPED = r"\d{1,3}(?:(?:,|\{,\}|\\[,!;]|[ \u00a0\u2009\u202f])\d{3})+"
+_DIGITS = rf"(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+"
+_POWER = (
+    r"[eE](?P<e>[-+]?\d{1,4})"
+    r"|\s*(?:\\times|\\cdot|[×·*xX])\s*10\s*(?:\^|\*\*)\s*\{?\s*(?P<ten>[-+\u2212]?\d{1,4})\s*\}?"
+)
+_FRACTION = (
+    r"\\[dt]?frac\s*\{\s*(?P<n1>-?\d+)\s*\}\s*\{\s*(?P<d1>\d+)\s*\}"
+    r"|\\[dt]?frac\s*(?P<n2>\d)\s*(?P<d2>\d)"
+    r"|(?P<n3>\d+)\s*[/\u2044]\s*(?P<d3>\d+)"
+)
+_VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+_PERCENT = r"\\?%|(?i:per\s?cent(?:age)?|pct)(?:\s+points?)?\b"
+_SHORT_SCALES = {"k": 10**3, "m": 10**6, "b": 10**9, "bn": 10**9}
+"""Of money alone: `$5K`."""
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+_NUMBER = re.compile(
+    rf"(?P<sign>{_SIGN})?\s*(?P<currency>{_CURRENCY})?\s*(?P<inner>{_SIGN})?\s*"
+    rf"(?:(?:(?P<whole>\d+)(?:\s+|(?=\\)))?(?:{_FRACTION})"
+    rf"|(?P<before>\d*)\s*(?P<vulgar>[{_VULGAR}])"
+    rf"|(?P<digits>{_DIGITS})(?:{_POWER})?)"
+    rf"(?:\s*(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
+    rf"(?:\s*(?:{_CURRENCY}))?(?:\s*(?P<percent>{_PERCENT}))?(?P<unit>.*)",
+    re.DOTALL,
+)
+_WORD_IN_TEXT = re.compile(rf"\\(?:text|mathrm)\s*\{{\s*({'|'.join(_SCALES)}|percent)\s*\}}", re.IGNORECASE)
+_GROUPING = re.compile(r"\{,\}|\\[,!;]|[, \u00a0\u2009\u202f]")
+
+_SYMBOLS = (
+    "mm|cm|dm|km|nm|in|ft|yd|mi|mg|kg|lbs?|oz|ms|secs?|mins?|hrs?|ml|mL|cl|gal|mph|kph|kmh|rpm|Hz|kHz|MHz|GHz|kW|kWh|"
+    "kJ|Pa|kPa|°[CF]?|cents?|¢|am|pm|AM|PM|[ap]\\.m\\.|KB|MB|GB|TB"
+)
+_POWERED = r"(?:\^\{?[23]\}?|[²³])?"
+_UNIT_SYMBOL = re.compile(
+    rf"\s*(?:(?:{_SYMBOLS}){_POWERED}|(?:{_SYMBOLS}|m){_POWERED}\s*(?:/|per)\s*(?:{_SYMBOLS}|[shLl]){_POWERED})"
+)
+"""A letter alone is no symbol here, for `5 m` may be a product."""
+_UNIT_WORDS = re.compile(r"(?:\s+|\s*-\s*)[^\W\d_]{2,}(?:[-/'’ ]+[^\W\d_]+){0,5}")
+_IN_TEXT = r"\\(?:text|mathrm|textrm|textbf|mbox|operatorname|rm)\s*\{([^{}\d]*)\}"
+_UNIT_TEXT = re.compile(
+    rf"(?:\s|~|\\[ ,;!])*(?:{_IN_TEXT}{_POWERED}(?:\s*/\s*{_IN_TEXT}{_POWERED})?"
+    rf"|\\[dt]?frac\s*\{{\s*{_IN_TEXT}\s*\}}\s*\{{\s*{_IN_TEXT}{_POWERED}\s*\}})"
+)
+_DEGREES = re.compile(r"\^\s*\{?\s*(?:\\circ|°)\s*\}?|\\degree|\\circ")
+_NO_UNIT = set(
+    re.findall(
+        r"\w+",
+        "or and to times plus minus divided over pi sqrt sin cos tan cot sec log ln exp mod choose max min if is "
+        "equals not than through dozen dozens half quarter third squared cubed inf infinity factorial",
+    )
+)
+"""Words that make more than a number of what they follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainNumber:
+    """A number with what its notation says."""
+
+    value: Fraction
+    """Without the percent sign: 50 of `50 %`."""
+    is_percent: bool = False
+
+    def equals(self, other: "PlainNumber") -> bool:
+        """True if `other`, an answer, is this number.
+
+        A percent sign on one side alone can mean either: 50 % is 0.5, and it is 50 where a percentage was asked for.
+        But where this is a bare fraction, 0.5 % is not 0.5.
+        """
+        if self.is_percent == other.is_percent:
+            return self.value == other.value
+        percent, bare = (self.value, other.value) if self.is_percent else (other.value, self.value)
+        is_bare_fraction = not self.is_percent and abs(bare) < 1
+        return percent == 100 * bare or (percent == bare and not is_bare_fraction)
+
+
+def plain_number(text: str) -> PlainNumber | None:
+    """The number that the text is, or None if it is not plainly one."""
+    if len(text) > MAX_CHARS:
+        return None
+    text = _WORD_IN_TEXT.sub(r" \1", _DEGREES.sub("°", text)).strip().strip("*_").strip()
+    text = text.rstrip(".") if not text.endswith((".m.", "...")) else text
+    found = _NUMBER.fullmatch(text)
+    if found is None or (found["sign"] and found["inner"]):
+        return None
+    scale = _SCALES.get((found["scale"] or "").lower(), 1)
+    if found["currency"] and (short := _SHORT_SCALES.get(found["unit"].lower())):
+        scale *= short
+    elif not _is_unit(found["unit"]):
+        return None
+    value = _value(found)
+    if value is None:
+        return None
+    value *= scale
+    sign = found["sign"] or found["inner"] or "+"
+    return PlainNumber(value if sign == "+" else -value, is_percent=found["percent"] is not None)
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    if found["digits"]:
+        power = int((found["e"] or found["ten"] or "0").replace("\u2212", "-"))
+        if abs(power) > MAX_EXPONENT:
+            return None
+        return Fraction(_GROUPING.sub("", found["digits"]).rstrip(".")) * Fraction(10) ** power
+    if found["vulgar"]:
+        part = Fraction(unicodedata.numeric(found["vulgar"])).limit_denominator(10)
+        return int(found["before"] or 0) + part
+    numerator = found["n1"] or found["n2"] or found["n3"]
+    denominator = int(found["d1"] or found["d2"] or found["d3"])
+    if denominator == 0 or (found["whole"] and numerator.startswith("-")):
+        return None
+    return int(found["whole"] or 0) + Fraction(int(numerator), denominator)
+
+
+def _is_unit(text: str) -> bool:
+    """True if what follows a number leaves it the number that it is."""
+    text = text.rstrip()
+    if not text or _UNIT_SYMBOL.fullmatch(text):
+        return True
+    if in_text := _UNIT_TEXT.fullmatch(text):
+        return all(_is_wordy(words) for words in in_text.groups() if words)
+    return _UNIT_WORDS.fullmatch(text) is not None and _is_wordy(text)
+
+
+def _is_wordy(text: str) -> bool:
+    return _NO_UNIT.isdisjoint(re.findall(r"[a-z]+", text.lower()))

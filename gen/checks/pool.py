@@ -1,0 +1,371 @@
+"""Runs checks in child processes: no answer, however odd, can stop, slow or crash the process that has it.
+
+A child that takes too long or dies is killed and replaced. Of the answers that it had, each is judged again alone, so
+that only the one at fault is left unchecked.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
+from stillhouse.gen.checks.link import REPLACE_ME, packed, read_frame
+from stillhouse.gen.checks.registry import require
+from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.schemas.checks import Check
+
+TIMEOUT_S = 5.0
+"""Of CPU time, for all checks of one answer: math-verify needs milliseconds, and no final answer needs seconds."""
+MEMORY_BYTES = 2**30
+"""Of address space, for a child: sympy and numpy take a third of it."""
+MAX_BATCH = 32
+"""Answers sent to a child at once: enough that a message costs less than the judging,"""
+MAX_BATCH_CHARS = 200_000
+"""and little enough that the event loop packs it in a millisecond."""
+MAX_PIECE_CHARS = 100_000
+"""A longer text is sent piece by piece."""
+_HANGS_AFTER, _GRACE_S = 4.0, 2.0
+"""A child that says nothing for so many times the time-out, and a little more, is killed: it hangs, or the machine is
+far too busy."""
+_START_S = 120.0
+"""A busy machine takes a while to load sympy."""
+_MAX_STARTS = 3
+"""Failed starts one after another that break a pool."""
+_MAX_DEATHS = 2
+"""An answer that was alone in a child when it died is judged again once, for the child may have been killed from
+outside."""
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+"""What a child inherits: no key that stands in a variable."""
+_PACKAGE = Path(__file__).parents[2]
+
+
+class ChecksBroken(StillhouseError):
+    """The processes that judge can't be kept running."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """An answer to be judged."""
+
+    answer: Answer
+    row: Row
+    verdicts: asyncio.Future[tuple[Verdict, ...]]
+    is_alone: bool = False
+    """It was in a batch that failed."""
+    deaths: int = 0
+
+    @property
+    def chars(self) -> int:
+        return len(self.answer.text) + len(self.answer.reasoning or "")
+
+    def settle(self, verdicts: Sequence[Verdict]) -> None:
+        if not self.verdicts.done():
+            self.verdicts.set_result(tuple(verdicts))
+
+
+class _Died(Exception):
+    """The child is gone; says how."""
+
+
+class _TookTooLong(Exception):
+    """No verdict came in time."""
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    """A process and the socket to it."""
+
+    process: "subprocess.Popen[bytes]"
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    errors: int
+    """The file that it writes its standard error to."""
+    partial: list[Verdict] = field(default_factory=list)
+    """Verdicts on the answer that it judges alone."""
+
+    async def next(self, timeout_s: float) -> Any:
+        """The next frame.
+
+        Raises:
+            _Died, _TookTooLong: there is none.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await read_frame(self.reader)
+        except TimeoutError:
+            raise _TookTooLong from None
+        except (asyncio.IncompleteReadError, ConnectionError, EOFError, ValueError, TypeError):
+            await self.end()
+            raise _Died(self._how()) from None
+
+    async def end(self) -> None:
+        """Kill it with whatever it started, and wait until it is gone."""
+        self.writer.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.process.wait)
+
+    def _how(self) -> str:
+        code = self.process.returncode
+        said = os.pread(self.errors, 4096, 0).decode("utf-8", "replace").strip().splitlines()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}: {said[-1][:200]}" if said else how
+
+
+class CheckPool:
+    """Children that judge answers by a recipe's checks; an asynchronous context manager."""
+
+    def __init__(
+        self,
+        checks: Sequence[Check],
+        *,
+        size: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        """Args:
+        checks: in the recipe's order; an answer is judged up to the first that does not accept it.
+        size: the most children; by default the CPUs that this process may use.
+        timeout_s: of CPU time, for all checks of one answer.
+        memory_bytes: of address space, for each child.
+        """
+        self._checks = tuple(checks)
+        self._size = size or len(os.sched_getaffinity(0))
+        self._timeout_s = timeout_s
+        self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S
+        self._memory_bytes = memory_bytes
+        self._jobs: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._serving: list[asyncio.Task[None]] = []
+        self._children: set[_Child] = set()
+        self._failed_starts = 0
+        self._broken: ChecksBroken | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the first child; the others are started when they are needed.
+
+        Raises:
+            UsageError: the checks can't run here; says why.
+        """
+        require(self._checks)
+        try:
+            first = await self._start()
+        except ChecksBroken as error:
+            raise UsageError(str(error)) from None
+        for number in range(self._size):
+            self._serving.append(asyncio.create_task(self._serve(first if number == 0 else None)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        for job in self._jobs:
+            job.verdicts.cancel()
+        self._jobs.clear()
+
+    def judge(self, answer: Answer, row: Row) -> "asyncio.Future[tuple[Verdict, ...]]":
+        """The verdicts of the checks that ran, in order: all but the last accept, and checks after it have none.
+
+        A future, so that many answers can be waited for without a task for each. Awaiting it raises ChecksBroken where
+        children can't be started any more.
+
+        Args:
+            answer: the answer.
+            row: the reference values of its source row, by column (`schemas.checks.references_of`).
+        """
+        job = _Job(answer, row, asyncio.get_running_loop().create_future())
+        if self._broken is not None:
+            job.verdicts.set_exception(self._broken)
+            return job.verdicts
+        self._jobs.append(job)
+        self._wake.set()
+        return job.verdicts
+
+    async def _serve(self, child: _Child | None) -> None:
+        """Keep one child busy, and replace it where it fails."""
+        try:
+            while True:
+                batch = await self._take()
+                try:
+                    if child is None or child.process.poll() is not None:
+                        child = await self._replaced(child)
+                    if await self._judge(child, batch):
+                        await self._end(child)
+                        child = None
+                except ChecksBroken as error:
+                    self._break(error, batch)
+                    return
+                except _TookTooLong:
+                    await self._give_up(child, batch, f"took more than {self._hangs_after_s:g} s", is_final=True)
+                    child = None
+                except _Died as error:
+                    await self._give_up(child, batch, f"the check's process {error}", is_final=False)
+                    child = None
+        finally:
+            if child is not None:
+                await asyncio.shield(self._end(child))
+
+    async def _take(self) -> list[_Job]:
+        """The next answers for one child: a share of those that wait, but no answer beside one to be judged alone."""
+        while True:
+            while self._jobs and self._jobs[0].verdicts.done():  # nobody waits any more
+                self._jobs.popleft()
+            if self._jobs:
+                break
+            self._wake.clear()
+            await self._wake.wait()
+        batch = [self._jobs.popleft()]
+        chars, share = batch[0].chars, -(-len(self._jobs) // self._size)
+        while not batch[0].is_alone and self._jobs and len(batch) < min(MAX_BATCH, share + 1):
+            if self._jobs[0].is_alone or (chars := chars + self._jobs[0].chars) > MAX_BATCH_CHARS:
+                break
+            batch.append(self._jobs.popleft())
+        return batch
+
+    async def _judge(self, child: _Child, batch: Sequence[_Job]) -> bool:
+        """Have a batch judged, and settle each answer as its verdicts come; True if the child is to be replaced."""
+        child.partial = []
+        await self._send(child, batch)
+        left = deque(batch)
+        while not isinstance(frame := await child.next(self._hangs_after_s), str):
+            if isinstance(frame, tuple):
+                child.partial.append(_verdict(frame))
+                continue
+            for verdicts in frame:
+                left.popleft().settle([_verdict(plain) for plain in verdicts])
+        if left:
+            self._jobs.extendleft(reversed(left))
+            self._wake.set()
+        return frame == REPLACE_ME
+
+    async def _send(self, child: _Child, batch: Sequence[_Job]) -> None:
+        jobs = []
+        try:
+            async with asyncio.timeout(self._hangs_after_s):
+                for job in batch:
+                    texts = [await _in_pieces(text, child.writer) for text in (job.answer.text, job.answer.reasoning)]
+                    jobs.append((*texts, job.answer.tokens, dict(job.row)))
+                child.writer.write(packed(jobs))
+        except TimeoutError:
+            raise _TookTooLong from None
+        except ConnectionError:
+            pass  # reading says how it ended
+
+    async def _give_up(self, child: _Child | None, batch: Sequence[_Job], reason: str, *, is_final: bool) -> None:
+        """Settle the answer at fault as unchecked where it was alone; else have each judged again, alone."""
+        partial: list[Verdict] = []
+        if child is not None:
+            partial = child.partial
+            await self._end(child)
+        left = [job for job in batch if not job.verdicts.done()]
+        for job in reversed(left):
+            job.deaths += len(left) == 1
+            if len(left) == 1 and (is_final or job.deaths >= _MAX_DEATHS):
+                job.settle([*partial, Unchecked(reason)])
+            else:
+                job.is_alone = True
+                self._jobs.appendleft(job)
+        self._wake.set()
+
+    def _break(self, error: ChecksBroken, batch: Sequence[_Job]) -> None:
+        self._broken = error
+        for job in (*batch, *self._jobs):
+            if not job.verdicts.done():
+                job.verdicts.set_exception(error)
+        self._jobs.clear()
+
+    async def _replaced(self, child: _Child | None) -> _Child:
+        if child is not None:
+            await self._end(child)
+        while True:
+            try:
+                started = await self._start()
+            except ChecksBroken:
+                self._failed_starts += 1
+                if self._failed_starts >= _MAX_STARTS:
+                    raise
+            else:
+                self._failed_starts = 0
+                return started
+
+    async def _start(self) -> _Child:
+        """A child that is ready to judge.
+
+        Raises:
+            ChecksBroken: it can't be; says why.
+        """
+        ours, theirs = socket.socketpair()
+        errors = os.memfd_create("stillhouse-check")
+        with theirs:
+            # From this thread, which lives as long as the pool: a child dies with the thread that started it.
+            process = subprocess.Popen(  # noqa: ASYNC220 - returns in a millisecond, and asyncio's needs a main thread
+                [sys.executable, "-P", "-m", "stillhouse.gen.checks.child"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=_environment(),
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        child = _Child(process, reader, writer, errors)
+        self._children.add(child)
+        try:
+            settings = {
+                "parent": os.getpid(),
+                "checks": [check.model_dump_json() for check in self._checks],
+                "timeout_s": self._timeout_s,
+                "memory_bytes": self._memory_bytes,
+            }
+            writer.write(packed(settings))
+            problem = await child.next(_START_S)
+        except (_Died, _TookTooLong) as error:
+            await self._end(child)
+            raise ChecksBroken(f"checks: their process {error or 'did not start in time'}") from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end(child))
+            raise
+        if problem is not None:
+            await self._end(child)
+            raise ChecksBroken(problem)
+        return child
+
+    async def _end(self, child: _Child) -> None:
+        if child in self._children:
+            self._children.remove(child)
+            await child.end()
+            os.close(child.errors)
+
+
+async def _in_pieces(text: str | None, writer: asyncio.StreamWriter) -> str | int | None:
+    """The text; or how many pieces it was sent in, where packing all of it at once would hold the event loop."""
+    if text is None or len(text) <= MAX_PIECE_CHARS:
+        return text
+    starts = range(0, len(text), MAX_PIECE_CHARS)
+    for start in starts:
+        writer.write(packed(text[start : start + MAX_PIECE_CHARS]))
+        await writer.drain()
+    return len(starts)
+
+
+def _verdict(plain: tuple[Any, ...]) -> Verdict:
+    return CheckResult(*plain) if len(plain) == 3 else Unchecked(*plain)
+
+
+def _environment() -> dict[str, str]:
+    given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+    return given | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,46 @@
+"""Refuses columns that hold nothing which a check could compare answers with, before anything is asked.
+
+One row without is that row's matter; here it is the recipe's, for not one of the first rows has it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stillhouse.gen.checks import choice, math
+from stillhouse.gen.checks.base import Row
+from stillhouse.gen.errors import SourceError
+from stillhouse.schemas.checks import references_of
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+
+_WRONG: dict[str, Callable[[Any, Row], str | None]] = {
+    "math": math.wrong_reference,
+    "choice": choice.wrong_reference,
+}
+"""What a check expects of a row and does not find; None if it can judge by it."""
+
+
+def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+    """Refuse a check of the recipe that can't judge by any of these prompts' rows.
+
+    Raises:
+        SourceError: there is one; names the field of the recipe and the column.
+    """
+    columns = [reference.column for reference in references_of(recipe.checks)]
+    rows = [_row(columns, prompt) for prompt in prompts]
+    for number, check in enumerate(recipe.checks):
+        wrong = _WRONG.get(check.kind)
+        if wrong is None or not rows:
+            continue
+        found = [wrong(check.settings, row) for row in rows]
+        if all(found):
+            field = f"checks.{number}.{check.kind}.answer"
+            raise SourceError(
+                f"{recipe.where(field)}{field}: none of the first {len(rows)} rows has a known answer in column "
+                f"{check.settings.answer!r}: {found[0]}; name another column"
+            )
+
+
+def _row(columns: Sequence[str], prompt: Prompt) -> Row:
+    pairs = zip(columns, prompt.references, strict=True)
+    return {column: value for column, value in pairs if value is not None}

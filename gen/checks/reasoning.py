@@ -1,0 +1,18 @@
+"""`reasoning`: the answer came with its reasoning. Score: its characters."""
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Row
+from stillhouse.schemas.checks import ReasoningCheck
+
+
+class Reasoning:
+    """Counts characters, white space around the reasoning aside."""
+
+    def __init__(self, settings: ReasoningCheck) -> None:
+        self._min = settings.min_chars
+
+    def judge(self, answer: Answer, row: Row) -> CheckResult:
+        """See `Check`."""
+        length = len((answer.reasoning or "").strip())
+        if length >= self._min:
+            return CheckResult(True, float(length), f"{length:,} chars")
+        return CheckResult(False, float(length), f"{length:,} chars, expected at least {self._min:,}")

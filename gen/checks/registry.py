@@ -1,0 +1,86 @@
+"""The kinds of checks, a line each. Their modules are imported where they run: some load libraries for a second."""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from stillhouse.gen.checks.base import Check
+from stillhouse.gen.errors import UsageError
+from stillhouse.schemas.checks import Check as CheckSettings
+
+KINDS = {
+    "math": "math:Math",
+    "choice": "choice:Choice",
+    "exact": "exact:Exact",
+    "contains": "contains:Contains",
+    "regex": "regex:Regex",
+    "json_schema": "json_schema:JsonSchema",
+    "length": "length:Length",
+    "language": "language:Language",
+    "reasoning": "reasoning:Reasoning",
+    "repetition": "repetition:Repetition",
+}
+_EXTRA = {"math": "math_verify", "language": "py3langid"}
+"""Modules that only an install with the extra `checks` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCheck:
+    """A check, ready to judge, with the name under which its verdicts are kept."""
+
+    name: str
+    kind: str
+    check: Check
+
+
+def built(checks: Sequence[CheckSettings]) -> tuple[NamedCheck, ...]:
+    """The checks, ready to judge.
+
+    Raises:
+        UsageError: see `require`.
+    """
+    require(checks)
+    made = []
+    for settings in checks:
+        module, _, name = KINDS[settings.kind].partition(":")
+        factory = getattr(importlib.import_module(f"stillhouse.gen.checks.{module}"), name)
+        made.append(NamedCheck(settings.name, settings.kind, cast(Check, factory(settings.settings))))
+    return tuple(made)
+
+
+def require(checks: Sequence[CheckSettings]) -> None:
+    """Refuse checks whose libraries are not installed here.
+
+    Raises:
+        UsageError: one is missing; says how to install it.
+    """
+    missing = {check.kind for check in checks if (name := _EXTRA.get(check.kind)) and not _is_there(name)}
+    if missing:
+        raise UsageError(
+            f"checks: {' and '.join(sorted(missing))} need libraries that are not installed; install them: "
+            "pip install 'stillhouse[checks]'"
+        )
+
+
+def refuse_for_a_run(checks: Sequence[CheckSettings]) -> None:
+    """Refuse a run whose recipe has checks, which would go unheeded.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if checks:
+        raise UsageError(
+            "checks: `run` does not apply them yet; leave them out of the recipe of a run, and judge its answers with "
+            "a recipe that has them: stillhouse check RECIPE DATASET"
+        )
+
+
+def needs_extra(checks: Sequence[CheckSettings]) -> bool:
+    """True if one of the checks needs the extra `checks`."""
+    return any(check.kind in _EXTRA for check in checks)
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

@@ -1,0 +1,243 @@
+"""What a recipe's checks say of answers that exist: nothing is asked, and nothing is written.
+
+For trying checks before money is spent on them: on the answers of a pilot, or of a dataset that was made without.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
+from stillhouse.gen.checks.pool import CheckPool
+from stillhouse.gen.checks.preflight import check_references
+from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.layout import ChunkId, damage_said
+from stillhouse.gen.dataset.planning import check_first_rows
+from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.source.conversation import NoPrompt
+from stillhouse.gen.source.files import find_files
+from stillhouse.gen.source.references import reference
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.schemas.checks import Reference, references_of
+from stillhouse.schemas.recipe import Recipe
+
+EXAMPLES = 3
+"""Rejected answers shown for each check, and as many unchecked ones."""
+TAIL_CHARS = 240
+"""How much of an answer's end is shown: it is where a solution says what it found."""
+_COLUMNS = ("prompt_id", "prompt_key", "sample", "teacher", "completion", "reasoning", "reasoning_source")
+_TOKENS = ("output_tokens", "reasoning_tokens")
+_THINK, _THOUGHT_END = "<think>\n", "\n</think>\n\n"
+"""What stands around an inline reasoning."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Example(_Frozen):
+    """An answer that a check did not accept."""
+
+    prompt_id: str
+    sample: int
+    teacher: str
+    detail: str
+    """The check's words."""
+    answer: str
+    """The answer's end."""
+
+
+class CheckCounts(_Frozen):
+    """What one check said."""
+
+    name: str
+    kind: str
+    accepted: int
+    rejected: int
+    unchecked: int
+    not_run: int
+    """Answers that an earlier check did not accept."""
+    examples: tuple[Example, ...]
+    """Rejected ones, then unchecked ones."""
+
+
+class Checked(_Frozen):
+    """What `stillhouse check` says."""
+
+    dataset: str
+    records: int
+    """In the dataset."""
+    sampled: int
+    """Of these, how many were judged."""
+    accepted: int
+    """By all checks."""
+    checks: tuple[CheckCounts, ...]
+
+    @property
+    def is_broken(self) -> bool:
+        """True if a check could judge none of the answers that reached it."""
+        return any(each.unchecked and not each.accepted + each.rejected for each in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """A record, and what the checks compare it with."""
+
+    record: Mapping[str, Any]
+    answer: Answer
+    row: Row
+
+
+def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
+    """Judge so many records of the dataset, spread evenly over it, by the recipe's checks.
+
+    Raises:
+        UsageError: the recipe has no checks, the dataset no records, or the checks can't run here.
+        SourceError: a column that a check compares with is neither kept in the dataset nor in the source.
+        DatasetError: a shard, the index or the plan is missing or damaged.
+    """
+    if not recipe.checks:
+        raise UsageError("checks: expected at least one in the recipe, such as `checks: [math: {answer: answer}]`")
+    counts = [(chunk, meta.counts.records) for chunk, meta in stored.metas()]
+    records = sum(count for _, count in counts)
+    if records == 0:
+        raise UsageError(f"{stored.url}: expected a dataset with answers to check, got none; run its recipe first")
+    sampled = list(_sampled(stored.store, recipe, counts, sample=min(sample, records)))
+    verdicts = asyncio.run(_judged(recipe, sampled))
+    return Checked(
+        dataset=stored.url,
+        records=records,
+        sampled=len(sampled),
+        accepted=sum(len(each) == len(recipe.checks) and _is_accepted(each[-1]) for each in verdicts),
+        checks=tuple(
+            _counts(recipe, number, list(zip(sampled, verdicts, strict=True))) for number in range(len(recipe.checks))
+        ),
+    )
+
+
+async def _judged(recipe: Recipe, sampled: Sequence[_Sampled]) -> list[tuple[Verdict, ...]]:
+    async with CheckPool(recipe.checks) as pool:
+        return await asyncio.gather(*(pool.judge(each.answer, each.row) for each in sampled))
+
+
+def _sampled(
+    store: ReadableStore, recipe: Recipe, counts: Sequence[tuple[ChunkId, int]], *, sample: int
+) -> Iterator[_Sampled]:
+    """Records at equal distances over all shards."""
+    wanted = references_of(recipe.checks)
+    kept = {keep.name: keep.column for keep in recipe.source.keep}
+    reader = ChunkReader(store, recipe)
+    if not all(each.column in kept for each in wanted):
+        check_references(recipe, check_first_rows(find_files(recipe.source), recipe))
+    for chunk, places in _places(counts, sample=sample).items():
+        with damage_said(store, chunk.data_key), open_parquet(store, chunk.data_key) as file:
+            there = set(file.schema_arrow.names)
+            is_kept = all(kept.get(each.column) in there for each in wanted)
+            columns = [*_COLUMNS, *_TOKENS, *(kept[each.column] for each in wanted if is_kept)]
+            records = file.read(list(dict.fromkeys(columns))).take(places).to_pylist()
+        rows = {} if is_kept else _source_rows(reader, chunk, wanted)
+        for record in records:
+            row = _kept_row(record, wanted, kept) if is_kept else rows.get(record["prompt_key"], {})
+            yield _Sampled(record, _answer(record), row)
+
+
+def _places(counts: Sequence[tuple[ChunkId, int]], *, sample: int) -> dict[ChunkId, list[int]]:
+    total = sum(count for _, count in counts)
+    wanted = iter([number * total // sample for number in range(sample)])
+    place, before = next(wanted, None), 0
+    found: defaultdict[ChunkId, list[int]] = defaultdict(list)
+    for chunk, count in counts:
+        while place is not None and place < before + count:
+            found[chunk].append(place - before)
+            place = next(wanted, None)
+        before += count
+    return found
+
+
+def _source_rows(reader: ChunkReader, chunk: ChunkId, wanted: Sequence[Reference]) -> dict[str, Row]:
+    """By prompt key in hex: what the chunk's rows in the source have to compare with."""
+    return {
+        prompt.key.hex(): {
+            each.column: value for each, value in zip(wanted, prompt.references, strict=True) if value is not None
+        }
+        for prompt in reader.read(chunk).prompts
+    }
+
+
+def _kept_row(record: Mapping[str, Any], wanted: Sequence[Reference], kept: Mapping[str, str]) -> Row:
+    row = {}
+    for each in wanted:
+        try:
+            row[each.column] = reference({each.column: record[kept[each.column]]}, each)
+        except NoPrompt:
+            continue  # the check says what it lacks
+    return row
+
+
+def _answer(record: Mapping[str, Any]) -> Answer:
+    completion = record["completion"]
+    text, reasoning = completion[0]["content"] if completion else "", record["reasoning"]
+    if reasoning is None and record["reasoning_source"] is not None and text.startswith(_THINK):
+        reasoning, _, text = text.removeprefix(_THINK).partition(_THOUGHT_END)
+    tokens = record["output_tokens"]
+    return Answer(text, reasoning, None if tokens is None else max(0, tokens - (record["reasoning_tokens"] or 0)))
+
+
+def _is_accepted(verdict: Verdict) -> bool:
+    return isinstance(verdict, CheckResult) and verdict.accepted
+
+
+def _counts(recipe: Recipe, number: int, judged: Sequence[tuple[_Sampled, tuple[Verdict, ...]]]) -> CheckCounts:
+    reached = [(sampled, verdicts[number]) for sampled, verdicts in judged if len(verdicts) > number]
+    rejected = [
+        _example(sampled, verdict.detail)
+        for sampled, verdict in reached
+        if isinstance(verdict, CheckResult) and not verdict.accepted
+    ]
+    unchecked = [_example(sampled, verdict.reason) for sampled, verdict in reached if isinstance(verdict, Unchecked)]
+    return CheckCounts(
+        name=recipe.checks[number].name,
+        kind=recipe.checks[number].kind,
+        accepted=sum(_is_accepted(verdict) for _, verdict in reached),
+        rejected=len(rejected),
+        unchecked=len(unchecked),
+        not_run=len(judged) - len(reached),
+        examples=(*rejected[:EXAMPLES], *unchecked[:EXAMPLES]),
+    )
+
+
+def _example(sampled: _Sampled, detail: str) -> Example:
+    record, text = sampled.record, sampled.answer.text.strip()
+    end = text if len(text) <= TAIL_CHARS else f"…{text[-TAIL_CHARS:]}"
+    return Example(
+        prompt_id=record["prompt_id"], sample=record["sample"], teacher=record["teacher"], detail=detail, answer=end
+    )
+
+
+def render(checked: Checked) -> str:
+    """For people: plain text, in which nothing that a teacher wrote can act on a terminal."""
+    width = max(5, *(len(each.name) for each in checked.checks))
+    lines = [
+        f"checked {checked.sampled:,} of {checked.records:,} records of {inert(checked.dataset)}",
+        f"{'check':<{width}}  accepted  rejected  unchecked  not run",
+        *(
+            f"{each.name:<{width}}  {each.accepted:>8,}  {each.rejected:>8,}  {each.unchecked:>9,}  {each.not_run:>7,}"
+            for each in checked.checks
+        ),
+        f"accepted by all: {checked.accepted:,} of {checked.sampled:,} ({checked.accepted / checked.sampled:.0%})",
+    ]
+    for each in checked.checks:
+        for example in each.examples:
+            lines += [
+                f"{each.name}: {inert(example.prompt_id)}, sample {example.sample}, {example.teacher}: "
+                f"{inert(example.detail)}",
+                *(f"    {inert(line)}" for line in example.answer.split("\n")),
+            ]
+    return "\n".join(lines)
