@@ -262,6 +262,7 @@ def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path
     assert "Running entrypoint" in shown
     assert "; this call: " not in shown.partition("time gone")[2]  # perhaps a line before the first figures, none after
     assert result.splitlines()[0] == f"done: {tmp_path}/out"
+    assert "this call  300 records" in result
     assert "next:" in result
     assert f"stillhouse verify {tmp_path}/out" in result
 
