@@ -157,7 +157,7 @@ def test_every_reject_reason_is_tried(tmp_path: Path) -> None:
 
 CALLS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (CALL, CALL),
-    ({"function": {"name": "f", "arguments": {"a": [1, None]}}}, {"name": "f", "arguments": '{"a":[1,null]}'}),
+    ({"function": {"name": "f", "arguments": {"a": [1, None]}}}, {"name": "f", "arguments": '{"a": [1, null]}'}),
     ({"id": 7, "type": "function", "function": {"name": "f", "arguments": ""}}, {"name": "f", "arguments": "{}"}),
     ({"type": "function", "function": {"name": "f"}}, {"name": "f", "arguments": "{}"}),
 ]
