@@ -4,13 +4,20 @@
 dataset keeps the columns of the version it was bound at; a column that a recipe has no use for is absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, NAME, PLAIN_MESSAGES, RECORD_COLUMNS, TIME
+from stillhouse.schemas.columns import (
+    MESSAGES_WITH_CALLS,
+    NAME,
+    PLAIN_MESSAGES,
+    PROVIDER_DETAILS,
+    RECORD_COLUMNS,
+    TIME,
+)
 from stillhouse.schemas.identity import asks_with_tools
 
 SCHEMA_VERSION = 3
@@ -20,16 +27,25 @@ def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=null)
 
 
-RECORD = pa.schema([column.field for column in RECORD_COLUMNS if column.always])
+def _data(wanted: Set[str]) -> pa.Schema:
+    """The columns that every record has, and those of the others that are wanted."""
+    return pa.schema([column.field for column in RECORD_COLUMNS if column.always or column.name in wanted])
+
+
+def _rejected(wanted: Set[str]) -> pa.Schema:
+    return pa.schema(
+        [
+            *(field.with_nullable(field.name not in ("prompt_id", "prompt_key")) for field in _data(wanted)),
+            _column("reject_reason", NAME),
+            _column("duplicate_of", pa.string(), null=True),
+        ]
+    )
+
+
+RECORD = _data(frozenset())
 """A record of a plain dataset, less the `keep` columns."""
 
-REJECTED = pa.schema(
-    [
-        *(field.with_nullable(field.name not in ("prompt_id", "prompt_key")) for field in RECORD),
-        _column("reject_reason", NAME),
-        _column("duplicate_of", pa.string(), null=True),
-    ]
-)
+REJECTED = _rejected(frozenset())
 """Seen and not in the dataset. `duplicate_of`: the prompt id asked instead, or the record id of the equal answer."""
 
 FAILED = pa.schema(
@@ -135,12 +151,12 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     """
     if version < 3:
         return Columns(version, RECORD, REJECTED, FAILED, RAW, calls="beside", has_messages=False)
-    wanted = {MESSAGES} if identity.get(MESSAGES) else set[str]()
-    data = pa.schema([column.field for column in RECORD_COLUMNS if column.always or column.name in wanted])
-    rejected = REJECTED
+    details = PROVIDER_DETAILS if identity.get("provider_details") else frozenset[str]()
+    wanted = details | {MESSAGES} if identity.get(MESSAGES) else details
+    data, rejected = _data(wanted), _rejected(details)
     calls: Calls = "nowhere"
     if asks_with_tools(identity):
-        data, rejected, calls = _with_calls(data), _with_calls(REJECTED), "inside"
+        data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
     return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted)
 
 

@@ -1,5 +1,7 @@
 """The base of every model a user writes: unknown keys and wrong types are errors, and nothing changes once read."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, serialize_by_alias=True
     )
+
+
+class FieldsFault(ValueError):
+    """Faults that a check of several fields finds in some: location below the checked model to what is wrong."""
+
+    def __init__(self, faults: Mapping[tuple[str | int, ...], str]) -> None:
+        super().__init__("\n".join(f"{'.'.join(map(str, place))}: {words}" for place, words in faults.items()))
+        self.faults = dict(faults)

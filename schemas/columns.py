@@ -23,7 +23,7 @@ TIME = pa.timestamp("us", tz="UTC")
 
 
 class Column(NamedTuple):
-    """A column of data/; rejected/ has those that every dataset has, nearly all nullable."""
+    """A column of data/; rejected/ has the same but for `messages`, nearly all nullable."""
 
     name: str
     kind: pa.DataType
@@ -54,10 +54,30 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("messages", PLAIN_MESSAGES, "Prompt and completion as one conversation.", always=False),
     Column("reasoning", pa.large_string(), "The reasoning text.", null=True),
     Column("reasoning_source", NAME, "Where the reply held the reasoning.", null=True),
+    Column(
+        "reasoning_is_summary",
+        pa.bool_(),
+        "Whether the reasoning is the provider's summary of it, not its own words; null where nobody says.",
+        null=True,
+        always=False,
+    ),
+    Column(
+        "reasoning_signatures",
+        pa.string(),
+        "JSON of the reasoning's signatures and encrypted parts, in order, as the provider sent them.",
+        null=True,
+        always=False,
+    ),
     Column("finish_reason", NAME, "Why the answer ends, normalised."),
     Column("finish_reason_raw", NAME, "The provider's own word.", null=True),
-    Column("tool_calls", pa.string(), "The tool calls as JSON, as the provider sent them.", null=True),
+    Column(
+        "tool_calls",
+        pa.string(),
+        "The tool calls as JSON, in OpenAI's form whatever the provider's.",
+        null=True,
+    ),
     Column("refusal", pa.string(), "The refusal's text.", null=True),
+    Column("refusal_category", NAME, "The provider's word for what the refusal is about.", null=True, always=False),
     Column("logprobs", _LOGPROBS, "Soft labels: a row per token.", null=True),
     Column("teacher", NAME, "The recipe's name of the teacher that answered."),
     Column("model", NAME, "The model the response names.", null=True),
@@ -65,6 +85,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("response_id", pa.string(), "The provider's id of the response.", null=True),
     Column("input_tokens", pa.int64(), "Input tokens as billed, cached ones included.", null=True),
     Column("cached_tokens", pa.int64(), "Input tokens read from the provider's cache.", null=True),
+    Column("cache_write_tokens", pa.int64(), "Input tokens written to the provider's cache.", null=True, always=False),
     Column("output_tokens", pa.int64(), "Output tokens as billed, reasoning included.", null=True),
     Column("reasoning_tokens", pa.int64(), "Output tokens that were reasoning.", null=True),
     Column("cost_usd", pa.float64(), "By the recipe's prices.", null=True),
@@ -73,6 +94,8 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("attempts", pa.int16(), "Requests sent for this sample."),
 )
 """All that a record can have, in their order, less the recipe's `keep` columns."""
+PROVIDER_DETAILS = frozenset({"reasoning_is_summary", "reasoning_signatures", "refusal_category", "cache_write_tokens"})
+"""What only some providers say: of datasets whose recipe has a teacher that can, or that wants them."""
 MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS}
 
 
@@ -90,6 +113,7 @@ def python_type(kind: pa.DataType) -> Any:
 _PYTHON: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
     (pa.types.is_string, str),
     (pa.types.is_large_string, str),
+    (pa.types.is_boolean, bool),
     (pa.types.is_integer, int),
     (pa.types.is_floating, float),
     (pa.types.is_timestamp, datetime),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SOURCE = ("prompt", "messages", "id", "keep", "answer")
 _GROWS = ("samples",)
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
+_TOOLS = ("tools", "functions", "toolConfig")
+"""What offers tools in a request's body, by API."""
 _WHOLE = ("prompts_per_shard",)
 """Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
 
@@ -38,14 +40,15 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
             "prompts_per_shard": recipe.prompts_per_shard,
             "reasoning": dump["dataset"]["reasoning"],
             "messages": recipe.messages,
+            "provider_details": recipe.provider_details,
         }
     )
 
 
 def asks_with_tools(identity: Mapping[str, Any]) -> bool:
-    """True if the recipe offers the teacher tools, so that answers may call them."""
-    extra = identity.get("ask", {}).get("extra", {})
-    return bool(extra.get("tools") or extra.get("functions"))
+    """True if the recipe offers a teacher tools, so that answers may call them."""
+    extras = [identity.get("ask", {}), *identity.get("teachers", ())]
+    return any(each.get("extra", {}).get(name) for each in extras for name in _TOOLS)
 
 
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     whole = {name: rest.pop(name) for name in _WHOLE}
     if not rest.get("checks", True):
         del rest["checks"]
-    defaults = _defaults(Dataset) | {"messages": MESSAGES}
+    defaults = _defaults(Dataset) | {"messages": MESSAGES, "provider_details": False}
     return {name: value for name, value in sections.items() if value} | whole | _less(rest, defaults)
 
 

@@ -40,10 +40,13 @@ def refusals(
     if isinstance(heat, (int, float)) and heat > _HOTTEST:
         yield "temperature", f"expected at most 1 with `api: {api}`, got {heat:g}"
     if api == "anthropic" and not ("max_tokens" in asked or "max_tokens" in extra):
-        yield "max_tokens", "missing: Anthropic's API wants the longest answer stated, such as `max_tokens: 4096`"
+        yield (
+            "max_tokens",
+            "`max_tokens` is missing: Anthropic's API wants it, such as `max_tokens: 4096`",
+        )
     if (claude := claude_of(model)) is not None:
         for name, why in _by_family(claude, asked):
-            yield name, f"{model} {why} (as of {SEEN_ON:%B %Y}); `extra` is sent as it is"
+            yield name, f"{model} {why}. So it was in {SEEN_ON:%B %Y}; what stands in `extra` is sent as it is"
 
 
 def _by_family(claude: Claude, asked: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:

@@ -5,12 +5,12 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from stillhouse.schemas.base import Strict
+from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import Check, unique_names
 from stillhouse.schemas.identity import identity_of
@@ -30,6 +30,10 @@ PROMPTS_PER_SHARD = 1000
 MESSAGES = False
 """Likewise: a conversation column of GSM8K's questions and answers makes shards larger by half (two fifths with four
 samples of each prompt), since texts compress column by column."""
+
+
+_PLAIN_APIS = ("openai-chat", "simulator")
+"""APIs of servers most of which say nothing about whose words a reasoning is, or why they refuse."""
 
 
 def _no_controls(value: str) -> str:
@@ -176,6 +180,10 @@ class Dataset(Strict):
     """Add the column `messages`: prompt and completion as one conversation, as LLaMA-Factory, axolotl, verl and
     torchtune want it (TRL and OpenRLHF take `prompt` and `completion`). Shards grow by about half. By default the
     dataset's own, false in a new one."""
+    provider_details: bool | None = None
+    """Add what only some providers say: the columns reasoning_is_summary, reasoning_signatures, refusal_category and
+    cache_write_tokens. By default the dataset's own; in a new one, true unless all teachers are `openai-chat` or
+    `simulator`."""
     keep_raw: bool = True
     """Keep the providers' bodies beside the records."""
     endpoint_url: EndpointUrl | None = None
@@ -226,15 +234,24 @@ class Recipe(Strict):
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
         if self.ask.template is None and self.source.prompt is None and self.source.messages is None:
             raise ValueError(f"source: expected {_ONE_PROMPT}, or ask.template, got none")
-        if refused := "\n".join(self._refused_parameters()):
-            raise ValueError(refused)
+        if refused := self._refused_parameters():
+            raise FieldsFault(refused)
         return self
 
-    def _refused_parameters(self) -> Iterator[str]:
-        for teacher in self.teachers:
+    def _refused_parameters(self) -> dict[tuple[str | int, ...], str]:
+        """By the place where each is written: which teacher's API or model refuses it, and what to do."""
+        found: dict[tuple[str | int, ...], str] = {}
+        for number, teacher in enumerate(self.teachers):
             ask = self.ask.of(teacher)
-            for parameter, why in refusals(teacher.api, teacher.model_name, ask.given(), ask.extra):
-                yield f"teachers.{teacher.name}: {parameter}: {why}"
+            for name, why in refusals(teacher.api, teacher.model_name, ask.given(), ask.extra):
+                place: tuple[str | int, ...] = ("teachers", number)
+                if name in teacher.ask.model_fields_set:
+                    place = ("teachers", number, "ask", name)
+                elif name in ask.given():
+                    place = ("ask", name)
+                words = f"teacher {teacher.name}: {why}"
+                found[place] = f"{found[place]}\n{words}" if place in found else words
+        return found
 
     @property
     def accounts(self) -> dict[str, Limits]:
@@ -255,6 +272,13 @@ class Recipe(Strict):
     def messages(self) -> bool:
         """True for a `messages` column; resolved like `prompts_per_shard`."""
         return MESSAGES if self.dataset.messages is None else self.dataset.messages
+
+    @property
+    def provider_details(self) -> bool:
+        """True for the columns that only some providers fill; resolved like `prompts_per_shard`."""
+        if self.dataset.provider_details is not None:
+            return self.dataset.provider_details
+        return any(teacher.api not in _PLAIN_APIS for teacher in self.teachers)
 
     def where(self, path: str) -> str:
         """What a message about the field at the dotted path begins with; see `Places.before`."""

@@ -4,7 +4,7 @@ Whatever the text, reading it ends in a Recipe or a RecipeError, and no message 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from stillhouse.schemas.base import FieldsFault
 from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_value
 from stillhouse.schemas.languages import LANGUAGES
 from stillhouse.schemas.override import apply_override
@@ -99,7 +100,7 @@ def _validated(model: type[_M], tree: Node, overrides: Sequence[str]) -> _M:
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         # Not chained: pydantic's own text repeats values.
-        problems = _problems(tree, error.errors(include_url=False))
+        problems = _problems(tree, list(_spread(error.errors(include_url=False))))
     raise RecipeError(_lines(problems))
 
 
@@ -133,6 +134,17 @@ def recipe_json_schema() -> dict[str, Any]:
 def _lines(problems: Sequence[tuple[int, str]]) -> str:
     """One problem a line, in the order of the file; what has no line of its own comes first."""
     return "\n".join(dict.fromkeys(message for _, message in sorted(problems, key=lambda problem: problem[0])))
+
+
+def _spread(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """The same, with the faults that a check of several fields found each at its own place."""
+    for error in errors:
+        fault = error.get("ctx", {}).get("error")
+        if not isinstance(fault, FieldsFault):
+            yield error
+            continue
+        for place, words in fault.faults.items():
+            yield {**error, "loc": (*error["loc"], *place), "ctx": {"error": words}}
 
 
 def _problems(tree: Node, errors: list[ErrorDetails]) -> list[tuple[int, str]]:

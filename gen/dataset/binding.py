@@ -126,7 +126,11 @@ def times_changed(store: ReadableStore) -> int:
 def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
     """The recipe, with settings it leaves open taken from its dataset; unchanged for a new dataset."""
     own = bound.identity if bound else recipe.identity()
-    settled = {"prompts_per_shard": own["prompts_per_shard"], "messages": own.get("messages", MESSAGES)}
+    settled = {
+        "prompts_per_shard": own["prompts_per_shard"],
+        "messages": own.get("messages", MESSAGES),
+        "provider_details": own.get("provider_details", False),
+    }
     left_open = {name: value for name, value in settled.items() if getattr(recipe.dataset, name) is None}
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=left_open)})
 

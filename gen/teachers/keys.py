@@ -122,7 +122,8 @@ def resolve(reference: str, *, field: str) -> str:
 
 def has_secrets(teacher: Teacher) -> bool:
     """True if its requests carry something that is only found on a node."""
-    return teacher.api_key is not None or any(map(is_reference, [*teacher.headers.values(), *teacher.query.values()]))
+    given = [*teacher.headers.values(), *teacher.query.values()]
+    return teacher.api_key is not None or teacher.api == "bedrock" or any(map(is_reference, given))
 
 
 def resolve_all(recipe: Recipe) -> None:

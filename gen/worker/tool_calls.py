@@ -45,7 +45,7 @@ def _arguments(given: Any) -> str | None:
     if given is None or given == "":
         return "{}"
     if isinstance(given, dict):
-        return json.dumps(given, ensure_ascii=False)  # orjson would make floats of large numbers
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))  # orjson would make floats of large numbers
     try:
         return given if isinstance(given, str) and isinstance(orjson.loads(given), dict) else None
     except orjson.JSONDecodeError:

@@ -159,3 +159,18 @@ def test_what_a_teacher_is_asked_differently_is_in_the_identity_and_the_ids() ->
         {"temperature": 0.7, "top_p": 0.5, "max_tokens": 9, "extra": {"a": 1}},
         {"top_p": 0.5, "max_tokens": 9, "extra": {"a": 1, "b": None}},
     ]
+
+
+@pytest.mark.parametrize(("api", "details"), [("openai-chat", False), ("anthropic", True), ("gemini", True)])
+def test_what_only_some_providers_say_has_columns_where_a_teacher_may_say_it(
+    tmp_path: Path, api: str, details: bool
+) -> None:
+    """Settled when a dataset is bound: a teacher that is asked over another API later changes nothing."""
+    given = {"name": "t", "base_url": "http://t", "model": "m", "terms": {"training_use": "permitted"}}
+    asked = {name: {**given, "api": name} for name in (api, "openai-chat", "anthropic")}
+    recipes = {name: recipe_of(tmp_path, teachers=[asked[name]], ask={"max_tokens": 9}) for name in asked}
+    store = open_dataset(recipes[api])
+    store.put_new(plan_key(0), b"{}")
+    assert bind(store, recipes[api]).provider_details is details
+    assert [bind(store, recipe).provider_details for recipe in recipes.values()] == [details] * len(recipes)
+    assert ("provider_details" in recipes[api].identity()) is details

@@ -52,11 +52,15 @@ def test_one_table_declares_the_columns() -> None:
 
 def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     """In the table's order; with tools, each conversation of the assistant has their calls."""
-    identity = recipe_of(Path("/data"), dataset={"messages": True}).identity()
+    identity = recipe_of(Path("/data"), dataset={"messages": True, "provider_details": True}).identity()
     columns = columns_of(SCHEMA_VERSION, identity)
     assert columns.data.names == [column.name for column in RECORD_COLUMNS]
+    both = [name for name in columns.data.names if name != "messages"]
+    assert columns.rejected.names == [*both, "reject_reason", "duplicate_of"]
     assert columns_of(SCHEMA_VERSION, {}).data == RECORD
     assert columns_of(1, identity).data == RECORD
+    for offer in ({"ask": {"extra": {"tools": [{}]}}}, {"teachers": [{"extra": {"toolConfig": {"tools": [{}]}}}]}):
+        assert columns_of(SCHEMA_VERSION, identity | offer).calls == "inside"
     tools = columns_of(SCHEMA_VERSION, identity | {"ask": {"extra": {"tools": [{}]}}})
     assert [field.name for field in tools.data if field.type == MESSAGES_WITH_CALLS] == ["completion", "messages"]
 
