@@ -14,8 +14,8 @@ _BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0]*(?:data|event|id|retry)?:")
 
 _PING_EVENTS = re.compile(rb"event:[ \t]*(?:ping|keep-?alive|heartbeat)[ \t]*(?:\r\n|\r|\n)(?:data:[^\r\n]*)?")
 _DATA = re.compile(
-    rb"(?:\A|[\r\n])data:[ \t]*"
-    rb'(?!\{[ \t]*"type"[ \t]*:[ \t]*"(?:ping|keep-?alive|heartbeat)")'
+    rb"(?:\A|[\r\n])data:"
+    rb'(?![ \t]*(?:[\r\n]|\{[ \t]*"type"[ \t]*:[ \t]*"(?:ping|keep-?alive|heartbeat)"))'
     rb"(?:[^\r\n]{40}|[^\r\n]+[\r\n])"
 )
 """A line of data that is not a ping: so much of it that a ping would have shown, or the whole line."""

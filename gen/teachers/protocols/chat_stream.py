@@ -113,8 +113,8 @@ class _Choice:
     def _add_delta(self, delta: dict[str, Any]) -> None:
         if (content := delta.get("content")) is not None:
             self._contents.append(content)
-        if len(delta) == 1:
-            return
+            if len(delta) == 1:  # nearly always
+                return
         for name in _TEXTS:
             if isinstance(text := delta.get(name), str) and text:
                 self._texts.setdefault(name, []).append(text)
