@@ -20,7 +20,7 @@ _DATA = re.compile(
 )
 """A line of data that is not a ping: so much of it that a ping would have shown, or the whole line."""
 _BLANKS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_DONE = re.compile(rb"(?:\A|[\r\n])data:[ \t]*\[DONE\]\s*\Z")
+_DONE = re.compile(rb"(?:\A|[\r\n])data:[ \t]*\[DONE\]")
 _KEPT_BYTES = 256
 
 
@@ -101,7 +101,8 @@ class Progress:
     def brings(self, packet: bytes) -> bool:
         """True if some of the packet belongs to a data event that is not a ping."""
         text = self._event + packet
-        self.is_done = self.is_done or _DONE.search(text[-64:]) is not None
+        if b"[DONE]" in text and _DONE.search(text):
+            self.is_done = True
         last = max(text.rfind(blank) + len(blank) if blank in text else 0 for blank in _BLANKS)
         self._event = text[last : last + _KEPT_BYTES]
         if b"event:" in text:

@@ -18,6 +18,8 @@ PAUSE_SHARE = 0.02
 """The same as a share of the time since the stream began."""
 _LEAST_PAUSE_S = 0.002
 """Shorter pauses cost more than they gather."""
+FULL_BYTES = 2**15
+"""After so much at once nothing needs to be gathered."""
 LINGER_S = 1.0
 """How long the end of the body is waited for behind the end marker: servers that never end it are known."""
 
@@ -64,11 +66,13 @@ async def streamed_body(
             if size > max_bytes:
                 raise TooLarge
             now = loop.time()
+            if progress.is_done:
+                continue
             if not readable or progress.brings(part):
                 stalls_at = now + stall_timeout_s
             if progress.is_done:
                 stalls_at = now + LINGER_S
-            else:
+            elif len(part) < FULL_BYTES:
                 await _pause(socket(), min(MOST_PAUSE_S, PAUSE_SHARE * (now - began_at)))
     except (Lost, OSError):
         if progress.is_done:
