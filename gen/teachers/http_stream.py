@@ -53,6 +53,7 @@ async def streamed_body(
     progress = Progress()
     began_at = loop.time()
     stalls_at: float | None = None
+    ended = False
     parts: list[bytes] = []
     size = 0
     try:
@@ -66,16 +67,17 @@ async def streamed_body(
             if size > max_bytes:
                 raise TooLarge
             now = loop.time()
-            if progress.is_done:
+            if ended:
                 continue
             if not readable or progress.brings(part):
                 stalls_at = now + stall_timeout_s
-            if progress.is_done:
+            ended = progress.is_done
+            if ended:
                 stalls_at = now + LINGER_S
             elif len(part) < FULL_BYTES:
                 await _pause(socket(), min(MOST_PAUSE_S, PAUSE_SHARE * (now - began_at)))
     except (Lost, OSError):
-        if progress.is_done:
+        if ended:
             pass  # nothing of the answer is missing
         elif stall.expired():
             raise Lost(
