@@ -90,6 +90,12 @@ def _thinking(value: object) -> object:
     )
 
 
+def _stream(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"expected `auto`, `true` or `false`, got {value!r}")
+
+
 ProfileName: TypeAlias = Literal[
     "auto",
     "openai",
@@ -237,6 +243,10 @@ class Teacher(Strict):
     """The account's limits."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last received."""
+    stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
+    """Have answers streamed; `auto`: where a host is known to cut silent connections, or a long answer timed out."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 300
+    """Seconds that a streamed answer may go without an event once it has begun; comments and pings don't count."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Real failures of one sample before it is given up; waits for limits and overload do not count."""
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] | None = None

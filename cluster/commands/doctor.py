@@ -243,7 +243,8 @@ async def _asked(
 
 
 def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float) -> HttpRequest:
-    return interpreter.protocol.request(Request(_HELLO), base_url=url, key=key, now=time.time() + ahead_s)
+    hello = Request(_HELLO, stream=interpreter.streaming.begins_with(url))
+    return interpreter.protocol.request(hello, base_url=url, key=key, now=time.time() + ahead_s)
 
 
 def _short(ask: Ask) -> Ask:
@@ -274,7 +275,7 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
         case "markup":
             return "tags or special tokens are left in its text", "set `thinking` to how reasoning is marked"
         case "empty":
-            return "it has no text", "the server may need streaming, or other parameters"
+            return "it has no text", "the server may need streaming (`stream: true`), or other parameters"
         case "unasked_tool_call":
             return "it calls tools", "offer them in `ask.extra.tools`, so that records keep the calls"
         case "refused" | "content_filter" as reason:

@@ -51,6 +51,8 @@ class TeacherClient:
         self.account = account
         self.estimator = Estimator(max_output=interpreter.ask.max_tokens)
         self._endpoints = Endpoints(teacher.urls)
+        for endpoint in self._endpoints.all:
+            endpoint.streams = interpreter.streaming.begins_with(endpoint.url)
         self._errors = interpreter.protocol.errors
         self.evidence = Evidence()
         self._trust = HeaderTrust()
@@ -152,7 +154,21 @@ class TeacherClient:
     def request(self, ask: Request, endpoint: Endpoint, *, now: float) -> HttpRequest:
         """One attempt at this endpoint, ready to be sent; `now`: UTC seconds since 1970."""
         now += self._server_clock.ahead_s
-        return self.interpreter.protocol.request(ask, base_url=endpoint.url, key=self._credentials, now=now)
+        if not endpoint.streams:
+            return self.interpreter.protocol.request(ask, base_url=endpoint.url, key=self._credentials, now=now)
+        ask = ask._replace(stream=True)
+        request = self.interpreter.protocol.request(ask, base_url=endpoint.url, key=self._credentials, now=now)
+        return request._replace(stall_timeout_s=self.teacher.stall_timeout_s)
+
+    def timed_out(self, endpoint: Endpoint) -> bool:
+        """A request to the endpoint took too long for something on the way; True if answers are streamed from now on.
+
+        Requests in flight may report the same of one endpoint: the first one changes it.
+        """
+        if endpoint.streams or not self.interpreter.streaming.after_timeout:
+            return False
+        endpoint.streams = True
+        return True
 
     @property
     def clock_note(self) -> str | None:

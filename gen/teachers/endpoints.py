@@ -39,6 +39,8 @@ class Endpoint:
     """Nobody can say yet whether it refuses all requests: one at a time goes to it."""
     answered: bool = False
     """An answer came from it."""
+    streams: bool = False
+    """Its answers are asked for as streams."""
 
     @property
     def is_open(self) -> bool:

@@ -21,6 +21,7 @@ from yarl import URL
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
+from stillhouse.gen.teachers.http_stream import is_stream, streamed_body
 from stillhouse.gen.teachers.proxies import proxy_for
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 
@@ -79,9 +80,11 @@ class HttpTransport:
     async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
         """Send one request and read its whole reply within `timeout_s` seconds in all.
 
+        A stream is read as it comes and returned raw; between its events at most the request's `stall_timeout_s` pass.
+
         Raises:
             NotSent: no connection could be made.
-            Lost: timed out, cut or too large after it was sent.
+            Lost: timed out, stalled, cut or too large after it was sent.
             UsageError: see `prepare`, where that was not called for the host.
         """
         url = request.url
@@ -165,15 +168,11 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
         proxy=route.proxy,
     )
     try:
-        parts: list[bytes] = []
-        size = 0
-        while part := await response.content.readany():
-            parts.append(part)
-            size += len(part)
-            if size > MAX_REPLY_BYTES:
-                raise Lost(_TOO_LARGE)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
         headers = {_name(name): value.decode("latin-1") for name, value in response.raw_headers}
+        if is_stream(headers):
+            body = await _stream(response, headers, stall_timeout_s=request.stall_timeout_s)
+        else:
+            body = await _body(response.content)
         encoding = headers.get("content-encoding")
         if encoding is not None and not is_plain(encoding):
             body = decoded(body, encoding, max_bytes=MAX_REPLY_BYTES)
@@ -182,6 +181,32 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
         raise Lost(_TOO_LARGE) from None
     finally:
         response.release()  # closes the connection unless the whole reply was read
+
+
+async def _body(content: aiohttp.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while part := await content.readany():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_REPLY_BYTES:
+            raise TooLarge
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _stream(response: aiohttp.ClientResponse, headers: Mapping[str, str], *, stall_timeout_s: float) -> bytes:
+    async def packet() -> bytes:
+        try:
+            return await response.content.readany()
+        except aiohttp.ClientError as error:
+            raise _translated(error) from None
+
+    def socket() -> asyncio.Transport | None:
+        return None if response.connection is None else response.connection.transport
+
+    return await streamed_body(
+        packet, headers, socket=socket, stall_timeout_s=stall_timeout_s, max_bytes=MAX_REPLY_BYTES
+    )
 
 
 @functools.lru_cache(maxsize=1000)

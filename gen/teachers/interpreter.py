@@ -4,10 +4,11 @@ import hashlib
 import re
 from dataclasses import replace
 
-from stillhouse.gen.teachers.keys import redacted
+from stillhouse.gen.teachers.keys import redacted, without_keys
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.prices import cost_usd
 from stillhouse.gen.teachers.protocols import protocol_of
+from stillhouse.gen.teachers.streaming import Streaming
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
@@ -28,16 +29,24 @@ class Interpreter:
         self.ask = ask = ask.of(teacher)
         """What this teacher is asked."""
         self.protocol = protocol_of(teacher, ask)
+        self.streaming = Streaming(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str, ...] = ()
         """Every key and other secret used so far; all are redacted from any text returned here."""
 
+    def fold(self, reply: Reply) -> Reply:
+        """The reply that a raw stream adds up to, without keys that its pieces make; any other reply unchanged."""
+        folded = self.protocol.fold(reply)
+        return folded if folded is reply else folded._replace(body=without_keys(folded.body, keys=self.keys))
+
     def read(self, reply: Reply) -> Outcome:
         """The reply's outcome, with keys redacted from its message."""
-        outcome = self.protocol.read(self.protocol.fold(reply))
+        reply = self.fold(reply)
+        outcome = self.protocol.read(reply)
         if isinstance(outcome, Completion):
             return outcome
+        outcome = self.streaming.advised(outcome)
         if isinstance(outcome, (Malformed, Ambiguous)) and not 300 <= reply.status < 600:
             outcome = replace(outcome, shape=_shape(reply.body))
         return replace(outcome, message=self.redact(outcome.message))

@@ -40,18 +40,6 @@ def document_in(body: bytes) -> Any:
         return _clean(_one(_flattened(text)))
 
 
-def events_in(body: bytes) -> list[Any]:
-    """The documents of an event stream's `data:` lines; none if the body is not a complete event stream of JSON."""
-    try:
-        lines = [line.strip() for line in body.decode("utf-8").strip(_PADDING).split("\n")]
-        data = [line[5:].strip() for line in lines if line.startswith("data:")]
-        if any(line and not line.startswith(("data:", ":", "event:", "id:", "retry:")) for line in lines):
-            return []
-        return [_clean(_one(text)) for text in data if text and text != "[DONE]"]
-    except (ValueError, RecursionError):
-        return []
-
-
 def _one(text: str) -> Any:
     try:
         document, end = _DECODER.raw_decode(text)

@@ -10,6 +10,10 @@ from typing import NamedTuple, Protocol
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 
+STALL_TIMEOUT_S = 300.0
+"""How long a stream may bring no event once it has brought one. Models that hide their thoughts are silent for minutes
+in the middle of a stream, but for pings."""
+
 
 class HttpRequest(NamedTuple):
     """One request, whole: nothing is added on the way. A named tuple, for one is made per attempt."""
@@ -19,6 +23,8 @@ class HttpRequest(NamedTuple):
     headers: Mapping[str, str]
     """Names in lower case. Where requests share them, they are the same object: it is converted for the wire once."""
     body: bytes = b""
+    stall_timeout_s: float = STALL_TIMEOUT_S
+    """Seconds that a streamed reply may go without an event, from its first one on."""
 
     def __repr__(self) -> str:
         bare = self.url.partition("?")[0]

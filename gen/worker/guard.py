@@ -152,7 +152,9 @@ _ADVICE = {
     "keep the calls (" + _OTHER_DATASET + ")",
     "invalid_tool_call": "Its calls name no function, or their arguments are not a JSON object: check the server's "
     "parser of tool calls",
-    "empty": "It answers without text: it may need streaming, or another `ask` (" + _OTHER_DATASET + ")",
+    "empty": "It answers without text: it may need streaming (`teachers.{teacher}.stream: true`), or another `ask` ("
+    + _OTHER_DATASET
+    + ")",
     "ambiguous": "Answers are lost on the way: try shorter ones (`ask.max_tokens`; " + _OTHER_DATASET + "), a higher "
-    "`teachers.{teacher}.timeout_s`, or a gateway that waits longer",
+    "`teachers.{teacher}.timeout_s`, `teachers.{teacher}.stream: true`, or a gateway that waits longer",
 }

@@ -14,7 +14,8 @@ import orjson
 
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.frames import ERROR_BODY_BYTES, NOTES, Frame, Kind, encode
+from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, NOTES, Frame, Kind, encode
+from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
 from stillhouse.gen.teachers.retry import (
@@ -41,6 +42,9 @@ Place = tuple[int, int]
 
 REMEMBERED_BYTES = 4 * 2**20
 """Bytes of a chunk's replies whose parsed answers are kept for the seal, which then need not read them again."""
+
+STREAM_BYTES = 2**14
+"""Larger raw streams are compressed in the journal: each of their events repeats what all have in common."""
 
 _AS_KEPT = struct.Struct("<f")
 """Rounds a latency as the journal stores it, so that every reader sees the same value."""
@@ -78,6 +82,8 @@ class Received(NamedTuple):
     frame: Frame
     place: Place
     outcome: Outcome
+    size: int
+    """Bytes of the reply, of a stream once it is folded."""
 
 
 _UNTRIED = Tries()
@@ -194,10 +200,14 @@ class OpenChunk:
         body = reply.body[:ERROR_BODY_BYTES] if reply.status >= 300 else reply.body
         (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
         headers = tuple(reply.headers.items())
-        frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body, headers, place)
+        flags = 0
+        if reply.status < 300 and is_stream(reply.headers, body):
+            flags = EVENT_STREAM | (COMPRESSED if len(body) > STREAM_BYTES else 0)
+        frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body, headers, place, flags=flags)
         kept_at = self.journal.append(frame)
-        kept = Reply(reply.status, reply.headers, body, latency_s)
-        return Received(frame, kept_at, self.teacher(ordinal, place).read(kept))
+        teacher = self.teacher(ordinal, place)
+        folded = teacher.fold(Reply(reply.status, reply.headers, body, latency_s))
+        return Received(frame, kept_at, teacher.read(folded), len(folded.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
         """What follows from a reply. `blame`: who is to blame for a refusal, by what others met.
@@ -205,12 +215,12 @@ class OpenChunk:
         Raises:
             StoreAway: the journal can't be written.
         """
-        frame, kept_at, outcome = received
+        frame, kept_at, outcome, size = received
         decision = self._judge(frame, outcome, kept_at, blame)
         self._note_decision(frame, decision, blame)
-        if self.answers[frame.ordinal] is kept_at and self._remembered_bytes + len(frame.body) <= REMEMBERED_BYTES:
+        if self.answers[frame.ordinal] is kept_at and self._remembered_bytes + size <= REMEMBERED_BYTES:
             self._outcomes[frame.ordinal] = outcome
-            self._remembered_bytes += len(frame.body)
+            self._remembered_bytes += size
         return decision
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
+from stillhouse.gen.teachers.event_stream import events_in
 from stillhouse.gen.teachers.keys import Credentials
-from stillhouse.gen.teachers.lenient_json import events_in
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
 from stillhouse.gen.teachers.protocols.anthropic_stream import folded
@@ -68,7 +68,8 @@ class Anthropic:
             parts += (b',"system":', orjson.dumps(self._system(system)))
         parts += (b',"messages":', orjson.dumps([{"role": role, "content": _content(texts)} for role, texts in turns]))
         base_url = base_url if base_url.endswith(_VERSION) else base_url + _VERSION
-        return self._destinations.post(base_url, key, b"".join(parts) + b"}")
+        parts.append(b',"stream":true}' if ask.stream else b"}")
+        return self._destinations.post(base_url, key, b"".join(parts))
 
     def _system(self, texts: list[str]) -> Any:
         marks = self._teacher.cache_prompt

@@ -25,6 +25,8 @@ class Request(NamedTuple):
     messages: tuple[Message, ...]
     sample: int = 0
     """Number of the sample of its prompt: its seed counts on from the recipe's."""
+    stream: bool = False
+    """True if the answer is to come as a stream of events."""
 
 
 class Protocol(typing.Protocol):
@@ -42,7 +44,7 @@ class Protocol(typing.Protocol):
     def fold(self, raw: Reply) -> Reply:
         """The reply that a raw stream adds up to, as it would have come unstreamed; any other reply unchanged.
 
-        A stream that is not whole stays as it is, and `read` reports it as Ambiguous.
+        A stream that is not whole stays as it is, and `read` reports it as Ambiguous. Never raises.
         """
         ...
 
@@ -71,6 +73,8 @@ class Destinations:
         """A POST of this body."""
         made = self._made.get(base_url)
         if made is None or made[0] is not key:
-            url = self._base(base_url) + self._path + (f"?{key.query}" if key.query else "")
+            url = self._base(base_url) + self._path
+            if key.query:
+                url += f"{'&' if '?' in self._path else '?'}{key.query}"
             made = self._made[base_url] = (key, url, {**self._headers(key), **key.headers})
         return HttpRequest("POST", made[1], made[2], body)

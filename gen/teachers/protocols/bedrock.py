@@ -57,8 +57,9 @@ class Bedrock:
         self._teacher = teacher
         self._finishes = {**_FINISHES, **teacher.finish_reasons}
         # Encoded whole, so that an ARN's slashes are part of the name.
-        self._path = f"/model/{urllib.parse.quote(teacher.model_name, safe='')}/converse"
-        self._destinations = Destinations(self._path, _headers)
+        path = f"/model/{urllib.parse.quote(teacher.model_name, safe='')}/converse"
+        self._whole = Destinations(path, _headers)
+        self._streamed = Destinations(f"{path}-stream", _headers)
         self._signing: Signing | None = None
         self._region = teacher.region
         self._shared_system = shared_system(ask)
@@ -72,16 +73,16 @@ class Bedrock:
             parts += (b'"system":', orjson.dumps(self._system(system)), b",")
         messages = [{"role": role, "content": [{"text": text} for text in texts]} for role, texts in turns]
         parts += (b'"messages":', orjson.dumps(messages), b"}")
-        body = b"".join(parts)
+        unsigned = (self._streamed if ask.stream else self._whole).post(base_url, key, b"".join(parts))
         if key.aws is None or self._region is None:
-            return self._destinations.post(base_url, key, body)
+            return unsigned
         if self._signing is None:
             from stillhouse.gen.teachers.aws import Signing
 
             self._signing = Signing(SERVICE, self._region)
-        url = base_url + self._path + (f"?{key.query}" if key.query else "")
-        headers = self._signing.headers("POST", url, _JSON, body, keys=key.aws.current(now=now), now=now)
-        return HttpRequest("POST", url, {**headers, **_UNSIGNED, **key.headers}, body)
+        url, body, keys = unsigned.url, unsigned.body, key.aws.current(now=now)
+        headers = self._signing.headers("POST", url, _JSON, body, keys=keys, now=now)
+        return unsigned._replace(headers={**headers, **_UNSIGNED, **key.headers})
 
     def _system(self, texts: list[str]) -> list[dict[str, Any]]:
         marks = self._teacher.cache_prompt
@@ -104,7 +105,7 @@ class Bedrock:
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
         if is_stream(reply.body):
-            return Ambiguous("the stream is not whole", reply.status)
+            return Ambiguous("the stream ended before the answer was whole", reply.status)
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document

@@ -35,39 +35,6 @@ def answer_document(document: Any, *, depth: int = 0) -> dict[str, Any] | None:
     return next((found for name in _WRAPPERS if (found := answer_document(document.get(name), depth=depth + 1))), None)
 
 
-def folded(events: Sequence[Any]) -> dict[str, Any] | None:
-    """The document that a stream's chunks add up to, where they are a whole answer of text alone."""
-    with_choices = [found for event in events if (found := answer_document(event)) is not None]
-    if len(with_choices) == 1:
-        return with_choices[0]
-    text, reasoning, finish = "", "", None
-    whole: dict[str, Any] = {}
-    for event in events:
-        if not isinstance(event, dict) or event.get("error"):
-            return None
-        whole |= {name: event[name] for name in ("id", "model", "usage") if event.get(name)}
-        choices = event.get("choices")
-        for choice in choices if isinstance(choices, list) else []:
-            delta = _delta(choice)
-            if delta is None or delta.get("tool_calls"):
-                return None
-            text += _parts(delta.get("content"))[0] or ""
-            reasoning += _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")) or ""
-            finish = choice.get("finish_reason") or finish
-    if finish is None:
-        return None
-    message = {"content": text} | ({"reasoning": reasoning} if reasoning else {})
-    return whole | {"choices": [{"message": message, "finish_reason": finish}]}
-
-
-def _delta(choice: Any) -> dict[str, Any] | None:
-    """What a chunk's only choice adds."""
-    if not isinstance(choice, dict) or choice.get("index", 0) != 0:
-        return None
-    found = choice.get("delta") or choice.get("message") or {}
-    return found if isinstance(found, dict) else None
-
-
 def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
     """The completion of the document's first choice; raises KeyError and its like where it has another shape."""
     usage = usage_of(document.get("usage"))
@@ -84,6 +51,8 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
     text, reasoning, source, odd = _texts(message, teacher)
     calls = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else None)
     refusal = message.get("refusal")
+    if text == "" and source != "think_tag" and (calls or refusal or reasoning):
+        text = None  # some servers write null, and a stream can't tell the two apart
     reason: FinishReason = "refused" if refusal else finish
     if text is None and not (calls or refusal or reasoning) and (raw is None or reason in ("stop", "tool_calls")):
         shape = f" (parts of type {odd})" if odd else ""

@@ -4,6 +4,7 @@ System messages at the head of a conversation become its instruction; one in the
 is sent as the user's. A base URL may leave out the version, and Vertex's the publisher.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -55,18 +56,15 @@ class Gemini:
         model = teacher.model_name.rpartition("models/")[2]
         self._seed = ask.seed
         self._body = merged({"generationConfig": _config(ask, model)}, ask.extra)
-        path = f"/models/{model}:generateContent"
-        studio = Destinations(path, _key_header, base=model_base)
-        cloud = Destinations(path, _cloud_headers, base=model_base)
-        self._destinations = {url: cloud if is_vertex(url) else studio for url in teacher.urls}
-        self._other = studio
+        self._whole = _Places(f"/models/{model}:generateContent", teacher.urls)
+        self._streamed = _Places(f"/models/{model}:streamGenerateContent?alt=sse", teacher.urls)
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the contents, and the seed where there is one, differ from prompt to prompt."""
         body = {**_conversation(ask.messages), **self._body}
         if self._seed is not None:
             body["generationConfig"] = {**body["generationConfig"], "seed": self._seed + ask.sample}
-        return self._destinations.get(base_url, self._other).post(base_url, key, orjson.dumps(body))
+        return (self._streamed if ask.stream else self._whole).post(base_url, key, orjson.dumps(body))
 
     def fold(self, raw: Reply) -> Reply:
         """A stream's documents, or an array of them, as one."""
@@ -88,6 +86,18 @@ class Gemini:
             return completion_of(answer, self._teacher)
         except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
+
+
+class _Places:
+    """One method of a model, on AI Studio's and Vertex's hosts."""
+
+    def __init__(self, path: str, urls: Sequence[str]) -> None:
+        self._studio = Destinations(path, _key_header, base=model_base)
+        cloud = Destinations(path, _cloud_headers, base=model_base)
+        self._cloud = {url: cloud for url in urls if is_vertex(url)}
+
+    def post(self, base_url: str, key: Credentials, body: bytes) -> HttpRequest:
+        return self._cloud.get(base_url, self._studio).post(base_url, key, body)
 
 
 def _config(ask: Ask, model: str) -> dict[str, Any]:

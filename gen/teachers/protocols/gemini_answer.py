@@ -5,11 +5,11 @@ Google counts thoughts beside the answer, not in it; `Usage` has both in the out
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from stillhouse.gen.teachers.lenient_json import NoDocument, document_in, events_in
+from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.lenient_json import document_in
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.counts import count_in
@@ -30,7 +30,6 @@ _FINISHES: dict[str, Finish] = {
     "MALFORMED_RESPONSE": "failed",
     "MISSING_THOUGHT_SIGNATURE": "failed",
 }
-_BARE_ERROR = re.compile(rb"^\s*[\[{]", re.MULTILINE)
 
 
 def folded(body: bytes) -> dict[str, Any] | None:
@@ -54,21 +53,13 @@ def folded(body: bytes) -> dict[str, Any] | None:
 
 
 def _documents(body: bytes) -> list[dict[str, Any]]:
-    """Those of an event stream or of an array; an error may stand in a stream without its `data:`."""
+    """Those of an event stream or of an array."""
     if body.lstrip()[:1] == b"[":
         try:
             return dicts(document_in(body))
         except (ValueError, RecursionError):
             return []
-    if events := events_in(body):
-        return dicts(events)
-    if (bare := _BARE_ERROR.search(body)) is None:
-        return []
-    try:
-        found = document_in(body[bare.start() :])
-    except (NoDocument, ValueError, RecursionError):
-        return []
-    return [each for each in dicts(found if isinstance(found, list) else [found]) if each.get("error")]
+    return dicts(events_in(body))
 
 
 def _joined(so_far: dict[str, Any], candidate: dict[str, Any]) -> dict[str, Any]:

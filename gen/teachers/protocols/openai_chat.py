@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
+from stillhouse.gen.teachers.event_stream import events_in
 from stillhouse.gen.teachers.keys import Credentials
-from stillhouse.gen.teachers.lenient_json import events_in
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
-from stillhouse.gen.teachers.protocols.chat_answer import answer_document, completion_of, folded, without_choice
+from stillhouse.gen.teachers.protocols.chat_answer import answer_document, completion_of, without_choice
+from stillhouse.gen.teachers.protocols.chat_stream import folded
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import document_of
@@ -44,19 +45,23 @@ class OpenAIChat:
             fields["logprobs"] = True
         fields = merged({**fields, **profile.always}, ask.extra)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"messages":'
-        self._tail = (b"," + orjson.dumps(fields)[1:-1] if fields else b"") + b"}"
+        self._tail = _tail(fields)
+        self._stream_tail = _tail({**fields, "stream": True, **profile.stream})
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the messages, and the seed where there is one, differ from prompt to prompt."""
         seed = b"" if self._seed is None else b",%b:%d" % (self._seed_name, self._seed + ask.sample)
         messages = orjson.dumps([{"role": r, "content": c} for r, c in ask.messages])
-        return self._destinations.post(base_url, key, self._head + messages + seed + self._tail)
+        tail = self._stream_tail if ask.stream else self._tail
+        return self._destinations.post(base_url, key, self._head + messages + seed + tail)
 
     def fold(self, raw: Reply) -> Reply:
-        """Some gateways stream though nothing asked them to."""
-        if looks_plain(raw.body) or not 200 <= raw.status < 300 or (document := folded(events_in(raw.body))) is None:
+        """A stream's chunks make the completion; some gateways stream though nothing asked them to."""
+        if looks_plain(raw.body) or not 200 <= raw.status < 300:
             return raw
-        return Reply(raw.status, raw.headers, orjson.dumps(document), raw.latency_s, raw.ceilings)
+        may_lack_finish = "" in self._teacher.finish_reasons and b"[DONE]" in raw.body[-64:]
+        document = folded(events_in(raw.body), may_lack_finish=may_lack_finish)
+        return raw if document is None else raw._replace(body=orjson.dumps(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
@@ -75,3 +80,7 @@ class OpenAIChat:
             return completion_of(answer, self._teacher)
         except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
+
+
+def _tail(fields: dict[str, Any]) -> bytes:
+    return (b"," + orjson.dumps(fields)[1:-1] if fields else b"") + b"}"

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
+from stillhouse.gen.teachers.event_stream import events_in
 from stillhouse.gen.teachers.keys import Credentials
-from stillhouse.gen.teachers.lenient_json import events_in
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
@@ -39,12 +39,15 @@ class OpenAIResponses:
         self._teacher = teacher
         self._destinations = Destinations("/responses", partial(key_headers, profile_of(teacher)), base=_versioned)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"input":'
-        self._tail = b"," + orjson.dumps(merged(_fields(ask), ask.extra))[1:]
+        fields = merged(_fields(ask), ask.extra)
+        self._tail = b"," + orjson.dumps(fields)[1:]
+        self._stream_tail = b"," + orjson.dumps({**fields, "stream": True})[1:]
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the input differs from prompt to prompt."""
         items = orjson.dumps([{"role": role, "content": content} for role, content in ask.messages])
-        return self._destinations.post(base_url, key, self._head + items + self._tail)
+        tail = self._stream_tail if ask.stream else self._tail
+        return self._destinations.post(base_url, key, self._head + items + tail)
 
     def fold(self, raw: Reply) -> Reply:
         """The last event of a whole stream holds the whole response."""

@@ -27,6 +27,8 @@ class Profile:
     """The header for the key; empty: `authorization`, as a bearer's."""
     always: Mapping[str, Any] = field(default_factory=dict)
     """Fields of every request."""
+    stream: Mapping[str, Any] = field(default_factory=lambda: {"stream_options": {"include_usage": True}})
+    """Fields of a request for a stream: without them most servers leave out the usage."""
 
 
 PLAIN = Profile()
@@ -34,7 +36,13 @@ PLAIN = Profile()
 
 PROFILES: dict[str, Profile] = {
     # `max_tokens` is deprecated there, and refused by reasoning models.
-    "openai": Profile(hosts=("openai.com",), max_tokens="max_completion_tokens", path="/v1"),
+    # Its streams are padded unless that is turned off.
+    "openai": Profile(
+        hosts=("openai.com",),
+        max_tokens="max_completion_tokens",
+        path="/v1",
+        stream={"stream_options": {"include_usage": True, "include_obfuscation": False}},
+    ),
     "azure": Profile(
         hosts=("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
         max_tokens="max_completion_tokens",
@@ -52,7 +60,7 @@ PROFILES: dict[str, Profile] = {
     "together": Profile(hosts=("api.together.xyz", "api.together.ai"), path="/v1"),
     "fireworks": Profile(hosts=("api.fireworks.ai",), path="/inference/v1"),
     "groq": Profile(hosts=("api.groq.com",), path="/openai/v1"),
-    "mistral": Profile(hosts=("api.mistral.ai",), path="/v1", seed="random_seed"),
+    "mistral": Profile(hosts=("api.mistral.ai",), path="/v1", seed="random_seed", stream={}),  # usage comes anyway
     "deepseek": Profile(hosts=("api.deepseek.com",)),
     "xai": Profile(hosts=("api.x.ai",), path="/v1"),
     "litellm": PLAIN,

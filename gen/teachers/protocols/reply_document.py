@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed
 from stillhouse.gen.teachers.transport import Reply
@@ -30,4 +31,6 @@ def _no_document(reply: Reply) -> Malformed | Ambiguous:
         title = _TITLE.search(reply.body)
         named = f" ({title[1].decode('utf-8', 'replace').strip()})" if title else ""
         return Malformed(f"a web page{named} came instead of JSON: is base_url the API's address?", reply.status)
+    if is_stream({}, reply.body):
+        return Ambiguous("the stream ended before the answer was whole", reply.status)
     return Ambiguous("the body is not a whole JSON document", reply.status)

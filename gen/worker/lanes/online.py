@@ -158,6 +158,11 @@ class OnlineLane:
             latency_s = self._clock.monotonic() - sent_at
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
+            if _cut_on_the_way(outcome) and client.timed_out(endpoint):
+                self._counters.note(
+                    f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
+                    "from now on, for a connection may be cut for its silence (`stream: false` turns that off)"
+                )
             used = self._heard(endpoint, outcome, chars, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
