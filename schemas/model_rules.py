@@ -4,11 +4,14 @@ What is not known to be refused is sent. A recipe's `extra` is always sent as it
 date, and the API's own 400 then says what is wrong.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import JsonValue
 
 from stillhouse.schemas.claude_models import SEEN_ON, Claude, claude_of
+from stillhouse.schemas.openai_models import SEEN_ON as OPENAI_SEEN_ON
+from stillhouse.schemas.openai_models import OpenAIModel, openai_model_of
 
 _ABSENT: Mapping[str, Mapping[str, str]] = {
     "anthropic": {
@@ -19,23 +22,51 @@ _ABSENT: Mapping[str, Mapping[str, str]] = {
         "top_logprobs": "Bedrock's Converse API gives no log probabilities",
         "seed": "Bedrock's Converse API takes no seed",
     },
+    "openai-responses": {
+        "seed": "OpenAI's Responses API takes no seed",
+        "stop": "OpenAI's Responses API has no stop sequences",
+    },
 }
 """By API: parameters that it does not have, and why."""
 
 _HOTTEST = 1.0
-"""The highest temperature of these APIs."""
+"""The highest temperature of Anthropic's and Bedrock's APIs."""
+_NO_SCORES = re.compile(r"gemini-([3-9]|\d\d)")
+_SAMPLING = ("temperature", "top_p", "top_logprobs")
 
 
 def refusals(
-    api: str, model: str, asked: Mapping[str, JsonValue], extra: Mapping[str, JsonValue]
+    api: str,
+    model: str,
+    asked: Mapping[str, JsonValue],
+    extra: Mapping[str, JsonValue],
+    *,
+    hosts: Iterable[str] = (),
 ) -> Iterator[tuple[str, str]]:
-    """(parameter, why it is refused and what to do) for each of the parameters that a teacher is asked with."""
-    absent = _ABSENT.get(api)
-    if absent is None:
-        return
+    """(parameter, why it is refused and what to do) for each of the parameters that a teacher is asked with.
+
+    `hosts`: the teacher's; a name such as `gpt-5.1` only says what a model takes at its owner's.
+    """
+    absent = _ABSENT.get(api, {})
     for name in asked:
         if name in absent:
             yield name, f"{absent[name]}: {_without(name)}"
+    if api in ("anthropic", "bedrock"):
+        yield from _claude_refusals(api, model, asked, extra)
+    elif api.startswith("openai") and any(host.endswith("openai.com") for host in hosts):
+        if (family := openai_model_of(model)) is not None:
+            for name, why in _by_openai_family(family, asked, has_tools=api == "openai-chat" and "tools" in extra):
+                yield (
+                    name,
+                    f"{model} {why}. So it was in {OPENAI_SEEN_ON:%B %Y}; what stands in `extra` is sent as it is",
+                )
+    elif "top_logprobs" in asked and _is_new_gemini(model, hosts):
+        yield "top_logprobs", f"Gemini gives no log probabilities from 3 on: {_without('top_logprobs')}"
+
+
+def _claude_refusals(
+    api: str, model: str, asked: Mapping[str, JsonValue], extra: Mapping[str, JsonValue]
+) -> Iterator[tuple[str, str]]:
     heat = asked.get("temperature")
     if isinstance(heat, (int, float)) and heat > _HOTTEST:
         yield "temperature", f"expected at most 1 with `api: {api}`, got {heat:g}"
@@ -67,6 +98,30 @@ def _by_family(claude: Claude, asked: Mapping[str, JsonValue]) -> Iterator[tuple
             yield "reasoning_effort", f"takes no effort but a budget of thinking tokens: {budget}"
         else:
             yield "reasoning_effort", f"takes none: {_without('reasoning_effort')}"
+
+
+def _is_new_gemini(model: str, hosts: Iterable[str]) -> bool:
+    return _NO_SCORES.search(model) is not None and any(host.endswith("googleapis.com") for host in hosts)
+
+
+def _by_openai_family(
+    family: OpenAIModel, asked: Mapping[str, JsonValue], *, has_tools: bool
+) -> Iterator[tuple[str, str]]:
+    effort = asked.get("reasoning_effort")
+    if family.reasons == "never" and effort is not None:
+        yield "reasoning_effort", f"does not reason, and refuses it: {_without('reasoning_effort')}"
+    if family.reasons == "always" and effort == "none":
+        yield "reasoning_effort", "always reasons, and refuses `none`"
+    if "stop" in asked and not family.stops:
+        yield "stop", f"refuses it: {_without('stop')}"
+    if effort == "none" or family.reasons == "never" or (effort is None and family.reasons == "when asked"):
+        return
+    way_out = "" if family.reasons == "always" else ", or ask with `reasoning_effort: none`"
+    for name in _SAMPLING:
+        if name in asked:
+            yield name, f"refuses it while it reasons: {_without(name)}{way_out}"
+    if has_tools and not family.tools_on_chat:
+        yield "extra", f"calls tools while it reasons over `api: openai-responses` alone: use that{way_out}"
 
 
 def _without(name: str) -> str:

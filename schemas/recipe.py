@@ -14,6 +14,7 @@ from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import Check, unique_names
 from stillhouse.schemas.identity import identity_of
+from stillhouse.schemas.licences import hosts_of
 from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
@@ -243,7 +244,8 @@ class Recipe(Strict):
         found: dict[tuple[str | int, ...], str] = {}
         for number, teacher in enumerate(self.teachers):
             ask = self.ask.of(teacher)
-            for name, why in refusals(teacher.api, teacher.model_name, ask.given(), ask.extra):
+            hosts = hosts_of(teacher.urls)
+            for name, why in refusals(teacher.api, teacher.model_name, ask.given(), ask.extra, hosts=hosts):
                 place: tuple[str | int, ...] = ("teachers", number)
                 if name in teacher.ask.model_fields_set:
                     place = ("teachers", number, "ask", name)
