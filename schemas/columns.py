@@ -88,7 +88,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("cache_write_tokens", pa.int64(), "Input tokens written to the provider's cache.", null=True, always=False),
     Column("output_tokens", pa.int64(), "Output tokens as billed, reasoning included.", null=True),
     Column("reasoning_tokens", pa.int64(), "Output tokens that were reasoning.", null=True),
-    Column("cost_usd", pa.float64(), "By the recipe's prices.", null=True),
+    Column("cost_usd", pa.float64(), "By the recipe's prices, or those known of the provider's own API.", null=True),
     Column("asked_at", TIME, "When the answered attempt was sent, UTC."),
     Column("latency_s", pa.float32(), "Seconds from `asked_at` to the reply's last byte."),
     Column("attempts", pa.int16(), "Requests sent for this sample."),

@@ -35,6 +35,8 @@ SOURCES = {
     "anthropic": "thinking",
     "bedrock": "reasoningContent",
 }
+SUMMARIES = {"openai-responses": True, "gemini": True, "anthropic": None, "bedrock": None}
+"""Of Claude's models it depends on the model."""
 WITH_LOGPROBS = ("openai-responses", "gemini")
 
 
@@ -81,8 +83,26 @@ async def test_all_protocols_share_one_dataset(tmp_path: Path) -> None:
             assert row["cost_usd"] == pytest.approx((row["input_tokens"] + 10 * row["output_tokens"]) / 1e6)
             assert (row["model"], row["finish_reason"]) == (None if api == "bedrock" else f"{api}-model", "stop")
             assert row["response_id"]
+            assert row["reasoning_is_summary"] == SUMMARIES[api]
+            assert json.loads(row["reasoning_signatures"])
+            assert row["refusal_category"] is None
+            assert row["cache_write_tokens"] == (None if api == "gemini" else 0)
     assert verify(open_dataset(recipe)).ok
     assert not any(KEY.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+async def test_a_dataset_keeps_its_columns_whatever_its_teachers_speak(tmp_path: Path) -> None:
+    """One that was bound to chat completions lacks those of other protocols, also after a change of protocol."""
+    write_source(tmp_path, questions(12))
+    async with await serve(settings()) as server:
+        other = teacher("gemini", server.url, ask={}, name="t", model="m")
+        recipe = recipe_of(tmp_path, teachers=[other | {"api": "openai-chat", "base_url": server.url}])
+        await run_in_process(recipe, limit=5)
+        summary = await run_in_process(recipe_of(tmp_path, teachers=[other]))
+    assert summary.records == 12
+    assert all("reasoning_is_summary" not in row for row in rows(recipe))
+    assert len({row["response_id"].partition("-")[0] for row in rows(recipe)}) == 2
+    assert verify(open_dataset(recipe)).ok
 
 
 @pytest.mark.parametrize("api", WITH_LOGPROBS)
