@@ -306,7 +306,7 @@ def report(given: Given, output: str) -> None:
 )
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
-    """Serve the built-in teacher: the APIs of OpenAI, Anthropic, Google and Bedrock, with limits and faults."""
+    """Serve the built-in teacher: OpenAI's, Anthropic's, Gemini's and Bedrock's APIs, with limits and faults."""
     from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)

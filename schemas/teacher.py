@@ -372,7 +372,7 @@ class Teacher(Strict):
             return f"simulator/{self.name}"
         hosts = ",".join(sorted({urlsplit(url).netloc for url in self.urls}))
         signs = self.aws.access_key_id or self.aws.profile if self.aws else None
-        return f"{hosts}/{self.api_key or signs or 'no key'}"
+        return f"{hosts}/{self.api_key or signs or ('AWS keys' if self.api == 'bedrock' else 'no key')}"
 
 
 def is_near(host: str) -> bool:

@@ -1,5 +1,6 @@
 """A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
 
+import functools
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,11 @@ class Hands:
         self._teacher_of = teacher_of
         self._clock = clock
         self._reader = ChunkReader(store, recipe)
-        self._root = journal_root(store, recipe.run, changes=times_changed(store))
+
+    @functools.cached_property
+    def _root(self) -> Path:
+        """The node's journals. Found on first use, not when the worker is made: the store may be away then."""
+        return journal_root(self._store, self._recipe.run, changes=times_changed(self._store))
 
     def is_free(self, chunk: ChunkId) -> bool:
         """Whether all who wrote the chunk's journals on this node are gone."""

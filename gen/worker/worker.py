@@ -194,7 +194,7 @@ class Worker:
 
     async def _feed(self) -> None:
         """Keep the queue filled until there is no more to do; then everything is sealed or given back."""
-        self._hands.check_room(under_way_bytes=0)
+        await asyncio.to_thread(self._hands.check_room, under_way_bytes=0)
         await self._sweep()
         no_more = False
         while not self._stopping and not (no_more and not self._held):

@@ -81,6 +81,21 @@ def served(root: Path) -> Counter[int]:
     return Counter(orjson.loads(line)["status"] for line in (root / "log.jsonl").read_bytes().splitlines())
 
 
+@pytest.mark.parametrize("api", TEACHERS)
+async def test_what_only_some_providers_say_is_kept(tmp_path: Path, api: str) -> None:
+    """Whose words thoughts are, their signatures, and what the cache was written and read."""
+    system = "Be brief. " * 500
+    records = await asked(tmp_path, api, ask={"system": system, "max_tokens": 400, "reasoning_effort": "low"})
+    assert len(records) == PROMPTS
+    for record in records:
+        assert record["reasoning_is_summary"] is True
+        (signed,) = orjson.loads(record["reasoning_signatures"])
+        assert signed["signature"]
+        assert record["refusal_category"] is None
+        assert record["input_tokens"] > record["cached_tokens"] + record["cache_write_tokens"] == 1250
+    assert sum(record["cache_write_tokens"] for record in records) == 1250
+
+
 @pytest.mark.parametrize("days", [1, -1])
 async def test_a_clock_that_is_a_day_off_is_corrected_once(tmp_path: Path, days: int) -> None:
     """By the server's, and reported; only what was sent before is refused."""
@@ -127,7 +142,8 @@ async def test_refusals_are_kept_and_never_asked_again(tmp_path: Path, category:
     records = await asked(tmp_path, "anthropic", simulated={"faults": [fault]}, crew=crew.extend)
     rejected = rows(tmp_path, "rejected")
     assert len(records) + len(rejected) == PROMPTS == served(tmp_path).total()
-    assert {(row["reject_reason"], row["refusal"]) for row in rejected} == {("refused", "It builds a competitor.")}
+    said_so = {(row["reject_reason"], row["refusal"], row["refusal_category"]) for row in rejected}
+    assert said_so == {("refused", "It builds a competitor.", category)}
     said = [*crew[0].counters.notes, *summarise(LocalStore(tmp_path / "out")).warnings()]
     assert [("distillation" in words, "do not reword" in words) for words in said] == [(True, True)] * 2 * alarms
 
