@@ -1,6 +1,5 @@
 """A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
 
-import functools
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +67,17 @@ class Hands:
         self._teacher_of = teacher_of
         self._clock = clock
         self._reader = ChunkReader(store, recipe)
+        self._found_root: Path | None = None
 
-    @functools.cached_property
+    @property
     def _root(self) -> Path:
-        """The node's journals. Found on first use, not when the worker is made: the store may be away then."""
-        return journal_root(self._store, self._recipe.run, changes=times_changed(self._store))
+        """The node's journals. Found on first use, not when the worker is made: the store may be away then.
+
+        No cached_property: Python 3.11 holds a lock over all instances while it computes one.
+        """
+        if self._found_root is None:
+            self._found_root = journal_root(self._store, self._recipe.run, changes=times_changed(self._store))
+        return self._found_root
 
     def is_free(self, chunk: ChunkId) -> bool:
         """Whether all who wrote the chunk's journals on this node are gone."""

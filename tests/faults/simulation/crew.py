@@ -6,6 +6,7 @@ those that Ray runs.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +155,8 @@ class Crew:
         try:
             self._start_queue(listen_s=0.0)
             self._start_limiter(listen_s=0.0)
-            self._hands = [self._hire() for _ in range(services.workers)]
+            for _ in range(services.workers):
+                self._hands.append(self._hire())
             await self._watch()
         finally:
             services.dismiss([self.queue.process, self.limiter.process, *(hand.process for hand in self._hands)])
@@ -212,7 +214,8 @@ class Crew:
         now = self._services.loop.time()
         due, self._hire_at = [at for at in self._hire_at if at <= now], [at for at in self._hire_at if at > now]
         if not self._stopping:
-            self._hands += [self._hire() for _ in due]
+            for _ in due:
+                self._hands.append(self._hire())
 
     async def _plan_with(self, queue: PromptQueue, stats: QueueStats) -> None:
         """As `cluster.driver` does."""
@@ -295,6 +298,9 @@ class Crew:
                     raise
                 raise Killed(process.name) from group
 
-        process, task = services.processes.spawn("worker", services.rng.choice(services.nodes), main)
+        # As Ray spreads actors: where the fewest are.
+        there = Counter(hand.process.node.name for hand in self._hands)
+        node = min(services.nodes, key=lambda node: (there[node.name], services.rng.random()))
+        process, task = services.processes.spawn("worker", node, main)
         hand = _Hand(process, task)
         return hand
