@@ -110,7 +110,7 @@ class TrickleFault(_Fault):
 
 
 class SilenceFault(_Fault):
-    """Cuts an answer for which a gateway in front of the provider waits too long without a byte; streams get past it."""
+    """Cuts an answer for which a gateway before the provider waits too long without a byte; streams get past it."""
 
     kind: Literal["silence"] = "silence"
     """A gateway's time-out."""
