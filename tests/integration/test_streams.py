@@ -1,7 +1,9 @@
 """Runs whose answers are streamed: the records of their unstreamed twins, over every protocol, and past gateways."""
 
+import asyncio
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,69 @@ def stream_of(text: str, *, pieces: int) -> bytes:
     usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}
     events = [json.dumps(each) for each in [*(frame | {"choices": [choice]} for choice in choices), usage]]
     return "".join(f"data: {each}\n\n" for each in [*events, "[DONE]"]).encode()
+
+
+GOOD = stream_of("Four.", pieces=2)
+FIRST_EVENT, SECOND_EVENT = (event + b"\n\n" for event in GOOD.split(b"\n\n")[:2])
+FINISHED = GOOD[: GOOD.index(b'data: {"choices": []')]
+JSON = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+ERROR = b'data: {"error": {"message": "The engine died", "type": "server_error", "code": 500}}\n\n'
+
+
+def chunks(body: bytes, *, at: int | None = None, ends: bool = True) -> bytes:
+    """A chunked reply of this body, which may be cut in two, and may lack its end."""
+    pieces = [body] if at is None else [body[:at], body[at:]]
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return CHUNKED + sent + (b"0\r\n\r\n" if ends else b"")
+
+
+REPLIES: dict[str, tuple[bytes, int, int]] = {
+    "good": (chunks(GOOD), 1, 0),
+    "comments": (chunks(b": hello\n\n" + GOOD.replace(b"data: {", b"event: x\ndata: {")), 1, 0),
+    "CRLF": (chunks(GOOD.replace(b"\n", b"\r\n")), 1, 0),
+    "json": (JSON + body_of("Four."), 1, 0),
+    "no end marker": (chunks(GOOD.removesuffix(b"data: [DONE]\n\n")), 1, 0),
+    "ends behind its finish": (chunks(FINISHED), 1, 0),
+    "cut behind its finish": (chunks(FINISHED, ends=False), 2, 1),
+    "cut": (chunks(FIRST_EVENT, ends=False), 2, 1),
+    "ends early": (chunks(FIRST_EVENT + SECOND_EVENT), 2, 1),
+    "error at once": (chunks(ERROR), 2, 0),
+    "error in the answer": (chunks(FIRST_EVENT + ERROR), 2, 0),
+    "reset within an event": (chunks(GOOD[:70], ends=False), 2, 1),
+    "pings alone": (chunks(b": ping\n\n" * 3), 2, 1),
+    "in two packets": (chunks(GOOD, at=33), 1, 0),
+}
+"""By name: the first reply to the prompt, the requests that it takes, and how many may be billed for nothing."""
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_odd_streams_are_read_or_asked_again(tmp_path: Path, stream: bool) -> None:
+    """Each ends in the same record, after as many requests as it takes; so it does where no stream was asked for."""
+    asked: Counter[str] = Counter()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        request = json.loads(await reader.readexactly(length))
+        assert request.get("stream", False) is stream
+        name = request["messages"][0]["content"]
+        asked[name] += 1
+        writer.write(REPLIES[name][0] if asked[name] == 1 else REPLIES["good"][0])
+        await writer.drain()
+        writer.close()
+
+    write_source(tmp_path, [{"id": name, "question": name} for name in REPLIES])
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        recipe = recipe_at(tmp_path, url, stream=stream, limits={"in_flight": 8})
+        summary = await run_in_process(recipe)
+    assert asked == {name: requests for name, (_, requests, _) in REPLIES.items()}
+    assert {row["completion"][0]["content"] for row in rows(recipe)} == {"Four."}
+    assert (summary.records, summary.maybe_billed) == (len(REPLIES), sum(lost for *_, lost in REPLIES.values()))
 
 
 @pytest.mark.parametrize("pieces", [2, 2000])
