@@ -85,7 +85,8 @@ async def test_a_streamed_run_has_the_records_of_its_unstreamed_twin(
         assert summary.requests == 6
         twins.append(rows(recipe))
     assert len(twins[0]) == 6
-    assert twins[1] == twins[0]
+    for whole, streamed in zip(*twins, strict=True):
+        assert {name: (whole[name], streamed[name]) for name in whole if whole[name] != streamed[name]} == {}
 
 
 async def test_a_gateway_that_cuts_silence_is_got_past_by_streaming(tmp_path: Path) -> None:
