@@ -109,7 +109,20 @@ class TrickleFault(_Fault):
     """Seconds over which the body is spread evenly."""
 
 
-Fault = Annotated[StatusFault | ResetFault | TruncateFault | HangFault | TrickleFault, Field(discriminator="kind")]
+class SilenceFault(_Fault):
+    """Cuts an answer for which a gateway before the provider waits too long without a byte; streams get past it."""
+
+    kind: Literal["silence"] = "silence"
+    """A gateway's time-out."""
+    after_s: PositiveFloat = 100.0
+    """Seconds that the gateway waits."""
+    status: int = Field(default=524, ge=400, le=599)
+    """The status that it answers with."""
+
+
+Fault = Annotated[
+    StatusFault | ResetFault | TruncateFault | HangFault | TrickleFault | SilenceFault, Field(discriminator="kind")
+]
 
 
 class SimulatorSettings(_Settings):

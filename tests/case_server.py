@@ -63,6 +63,16 @@ def good(number: int) -> bytes:
     return json.dumps({"id": f"r-{number}", "model": "made-up-8b", "choices": [choice], "usage": usage}).encode()
 
 
+def streamed(answer: bytes) -> bytes:
+    """The answer as events."""
+    document = json.loads(answer)
+    (choice,) = document["choices"]
+    begun = {"index": 0, "delta": choice["message"], "finish_reason": None}
+    ended = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
+    events = [document | {"choices": [begun], "usage": None}, document | {"choices": [ended]}]
+    return b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events) + b"data: [DONE]\n\n"
+
+
 @dataclass
 class CaseServer:
     """What it serves, and what it was asked."""
@@ -79,6 +89,8 @@ class CaseServer:
     """Waits and times of recorded replies pass so many times faster."""
     status_for_all: str | None = None
     """The status of replies by address, in place of their own."""
+    only_streams: bool = False
+    """Requests for a stream are answered by one; the others meet recorded replies."""
     folder: Path = CASES
     asked: list[tuple[float, str, int]] = field(default_factory=list)
     """(when, the prompt, the status that it met)."""
@@ -106,17 +118,20 @@ class CaseServer:
                 length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
                 sent = json.loads(await reader.readexactly(int(length[1]) if length else 0))
                 self.bodies.append(sent)
-                await self._answer(path, str(sent["messages"][-1]["content"]), writer)
+                streams = self.only_streams and sent.get("stream") is True
+                await self._answer(path, str(sent["messages"][-1]["content"]), writer, streams=streams)
         except (asyncio.IncompleteReadError, OSError):
             pass
         finally:
             writer.close()
 
-    async def _answer(self, path: str, prompt: str, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, path: str, prompt: str, writer: asyncio.StreamWriter, *, streams: bool) -> None:
         at, number = time.monotonic(), len(self.asked)
         self.asked.append((at, prompt, 200))
-        script = self._script(path, prompt)
-        if script is None:
+        script = None if streams else self._script(path, prompt)
+        if streams:
+            head, body = b"HTTP/1.1 200 OK\ncontent-type: text/event-stream", streamed(good(number))
+        elif script is None:
             self._good_at.append(at)
             await asyncio.sleep(self.latency_s)
             head, body = b"HTTP/1.1 200 OK\ncontent-type: application/json", good(number)

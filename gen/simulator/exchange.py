@@ -7,9 +7,19 @@ from typing import assert_never
 
 from stillhouse.gen.simulator.protocol import Connection
 from stillhouse.gen.simulator.wire import Response
-from stillhouse.schemas.simulator import Fault, HangFault, ResetFault, StatusFault, TrickleFault, TruncateFault
+from stillhouse.schemas.simulator import (
+    Fault,
+    HangFault,
+    ResetFault,
+    SilenceFault,
+    StatusFault,
+    TrickleFault,
+    TruncateFault,
+)
 
 _TRICKLE_EVERY_S = 0.05
+_STREAM_EVERY_S = 0.05
+"""A stream's events are written no more often, several at once where there are more."""
 
 
 def _ignore(delivered: bool) -> None:
@@ -53,8 +63,15 @@ class ChatExchange:
         self._written = False
 
     def start(self, delay_s: float) -> "ChatExchange | None":
-        """Answer after `delay_s`; None where the answer is given and complete already."""
-        if delay_s > 0:
+        """Answer after `delay_s`, a stream up to then; None where the answer is given and complete already."""
+        events = self._response.events
+        if delay_s > 0 and events and self._fault is None:
+            self._connection.write(self._response.head)
+            steps = max(1, min(len(events), int(delay_s / _STREAM_EVERY_S)))
+            bounds = [len(events) * step // steps for step in range(steps + 1)]
+            self._pieces = [b"".join(events[bounds[n] : bounds[n + 1]]) for n in reversed(range(steps))]
+            self._timer = self._loop.call_later(delay_s / steps, self._drip, delay_s / steps)
+        elif delay_s > 0:
             self._timer = self._loop.call_later(delay_s, self._play)
         else:
             self._play()
@@ -73,7 +90,7 @@ class ChatExchange:
         self._timer = None
         response, half = self._response, len(self._response.body) // 2
         match self._fault:
-            case None | StatusFault():
+            case None | StatusFault() | SilenceFault():
                 self._write_last(response.head + response.body)
             case ResetFault(when=when):
                 if when != "before":

@@ -28,7 +28,7 @@ from stillhouse.gen.simulator.protocol import Connection
 from stillhouse.gen.simulator.request_log import RequestLog
 from stillhouse.gen.simulator.stats import Stats
 from stillhouse.gen.simulator.wire import Request, Response, chunked, response, sniff
-from stillhouse.schemas.simulator import Fault, SimulatorSettings, StatusFault
+from stillhouse.schemas.simulator import Fault, SilenceFault, SimulatorSettings, StatusFault
 
 _FATE_STREAM = 0
 _SLOT_LEAST_S = 0.1
@@ -127,7 +127,7 @@ class Simulator:
         else:
             self._stats.begin()
             admitted = True
-            fault, delay_s = self._fate(call)
+            fault, delay_s = self._fate(call, asked)
             answer = self._answer(call, asked, answers, fault)
         ended = partial(self._ended, call, answer.status, fault, admitted)
         exchange = ChatExchange(
@@ -176,7 +176,7 @@ class Simulator:
             seed=asked.seed,
         )
 
-    def _fate(self, call: _Call) -> tuple[Fault | None, float]:
+    def _fate(self, call: _Call, asked: Asked) -> tuple[Fault | None, float]:
         """The fault and the latency of an admitted request."""
         settings = self._settings
         if not settings.faults and not settings.latency_spread:
@@ -185,7 +185,11 @@ class Simulator:
         number = call.serial - settings.first_serial
         chance, uptime_s = unit(draws[0]), call.now_s - self._start_s
         fault = pick(settings.faults, chance=chance, uptime_s=uptime_s, number=number)
-        return fault, lognormal(draws[1], median=settings.latency_s, sigma=settings.latency_spread)
+        delay_s = lognormal(draws[1], median=settings.latency_s, sigma=settings.latency_spread)
+        if isinstance(fault, SilenceFault):
+            is_cut = delay_s > fault.after_s and not asked.stream
+            return (fault, fault.after_s) if is_cut else (None, delay_s)
+        return fault, delay_s
 
     def _answer(self, call: _Call, asked: Asked, answers: list[Answer], fault: Fault | None) -> Response:
         dialect = call.dialect
@@ -195,6 +199,8 @@ class Simulator:
             return self._plain(call, fault.status, error.body, {**error.headers, **fault.headers})
         if self._log.wanted:
             call.line["completions"] = [sha256(each.content.encode()).hexdigest()[:32] for each in answers]
+        if isinstance(fault, SilenceFault):  # the provider works on, and bills it
+            return self._plain(call, *dialect.failure(fault.status))
         created = int(self._epoch_s + call.now_s)
         spoken = Spoken(asked, answers, self._reasoning_field, call.serial, created)
         if not asked.stream:

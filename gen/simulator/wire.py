@@ -32,6 +32,8 @@ class Response:
     status: int
     head: bytes
     body: bytes
+    events: tuple[bytes, ...] = ()
+    """The body in the pieces in which it is streamed; none: as a whole."""
 
 
 def response(
@@ -46,9 +48,9 @@ def chunked(
     status: int, pieces: Iterable[bytes], *, headers: Mapping[str, str], content_type: str, keep_alive: bool
 ) -> Response:
     """A streamed response, one event to a chunk."""
-    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    events = (*(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n")
     fields = {"content-type": content_type, "transfer-encoding": "chunked", "cache-control": "no-cache"}
-    return Response(status, _head(status, fields, headers, keep_alive=keep_alive), body)
+    return Response(status, _head(status, fields, headers, keep_alive=keep_alive), b"".join(events), events)
 
 
 def _head(status: int, fields: dict[str, str], headers: Mapping[str, str], *, keep_alive: bool) -> bytes:

@@ -13,6 +13,7 @@ from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.durations import passed_on
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
+from stillhouse.gen.teachers.event_stream import is_binary
 from stillhouse.gen.teachers.evidence import Evidence
 from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.header_trust import HeaderTrust
@@ -204,7 +205,9 @@ class TeacherClient:
             self._trust.refused()
         if reply.status >= 400 and self._credentials.aws is not None:
             self._see_clock(reply)
-        body = in_utf8(reply.body, reply.headers.get("content-type", ""))
+        body, kind = reply.body, reply.headers.get("content-type", "")
+        if not is_binary(kind):
+            body = in_utf8(body, kind)
         # The journal stores what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
             body = without_keys(body, keys=self.interpreter.keys)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from stillhouse.gen.teachers.event_stream import is_stream
+
 _PLAIN = ("identity", "none", "utf-8", "utf8", "")
 """Names that servers use for no encoding."""
 _CODECS = {"gzip": "gzip", "x-gzip": "gzip", "br": "brotli", "zstd": "zstd"}
@@ -82,7 +84,7 @@ def _recoded(body: bytes, charset: str) -> bytes:
         recoded = body.decode(charset).encode("utf-8", "surrogatepass")
     except (UnicodeError, LookupError):
         return body
-    return recoded if looks_plain(recoded) else body
+    return recoded if looks_plain(recoded) or is_stream({}, recoded) else body
 
 
 def _names(encoding: str) -> list[str]:

@@ -26,9 +26,12 @@ _KEPT_BYTES = 256
 
 def is_stream(headers: Mapping[str, str], body: bytes) -> bool:
     """True if the body of a reply with these headers is a raw stream of events, asked for or not."""
-    if "eventstream" in headers.get("content-type", ""):  # Amazon's, which is binary
-        return True
-    return _BEGINS.match(body) is not None
+    return is_binary(headers.get("content-type", "")) or _BEGINS.match(body) is not None
+
+
+def is_binary(content_type: str) -> bool:
+    """True of Amazon's event streams, whose frames are no text."""
+    return "eventstream" in content_type
 
 
 def events_in(body: bytes) -> list[Any]:

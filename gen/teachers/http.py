@@ -43,6 +43,10 @@ may take as long as it likes: while we wait for it, only probes can go unacknowl
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
 """TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""
 
+CLOSES_WITHIN_S = 0.02
+"""How long the first stream from a URL is watched for that the server closes the connection behind it: the next request
+on it could be lost."""
+
 MOST_ROUTES = 1_000
 """URLs whose routes are remembered: a teacher has one per endpoint, but each batch is looked at under its own."""
 
@@ -141,6 +145,8 @@ class _Route:
     given: Mapping[str, str] | None = None
     wired: CIMultiDict[str] = field(default_factory=CIMultiDict)
     """`given` as aiohttp takes it."""
+    closes_after_stream: bool | None = None
+    """Whether its server closes connections behind a stream, whatever it says (llama.cpp's does); None: not known."""
 
     def headers(self, given: Mapping[str, str]) -> CIMultiDict[str]:
         """These headers for aiohttp, converted once for as long as the same object comes."""
@@ -170,7 +176,7 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
     try:
         headers = {_name(name): value.decode("latin-1") for name, value in response.raw_headers}
         if is_stream(headers):
-            body = await _stream(response, headers, stall_timeout_s=request.stall_timeout_s)
+            body = await _stream(response, headers, route, stall_timeout_s=request.stall_timeout_s)
         else:
             body = await _body(response.content)
         encoding = headers.get("content-encoding")
@@ -194,7 +200,9 @@ async def _body(content: aiohttp.StreamReader) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _stream(response: aiohttp.ClientResponse, headers: Mapping[str, str], *, stall_timeout_s: float) -> bytes:
+async def _stream(
+    response: aiohttp.ClientResponse, headers: Mapping[str, str], route: _Route, *, stall_timeout_s: float
+) -> bytes:
     async def packet() -> bytes:
         try:
             return await response.content.readany()
@@ -204,9 +212,17 @@ async def _stream(response: aiohttp.ClientResponse, headers: Mapping[str, str], 
     def socket() -> asyncio.Transport | None:
         return None if response.connection is None else response.connection.transport
 
-    return await streamed_body(
+    transport = socket()
+    if route.closes_after_stream and response.connection is not None and response.connection.protocol is not None:
+        response.connection.protocol.force_close()
+    body = await streamed_body(
         packet, headers, socket=socket, stall_timeout_s=stall_timeout_s, max_bytes=MAX_REPLY_BYTES
     )
+    if transport is not None and not route.closes_after_stream:
+        if route.closes_after_stream is None:
+            await asyncio.sleep(CLOSES_WITHIN_S)
+        route.closes_after_stream = transport.is_closing()
+    return body
 
 
 @functools.lru_cache(maxsize=1000)

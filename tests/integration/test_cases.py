@@ -293,9 +293,9 @@ FOR_ALL = [
     ("05-finish-reasons/null", "unknown_finish"),
     ("15-harmony/chatml-tail", "markup"),
     ("16-all-in-reasoning/reasoning", "only_reasoning"),
-    ("18-needs-stream/200-empty", "empty"),
+    ("18-needs-stream/200-empty", "empty.*`teachers.t.stream: true`"),
     ("38-tool-calls/call", "ask.extra.tools"),
-    ("18-needs-stream/400", "non-streaming calls"),
+    ("18-needs-stream/400", r"non-streaming calls \(set this teacher's `stream: true`\)"),
     ("51-odd-bodies/login-html", "web page"),
     ("55-length-for-all/length", "ask.max_tokens"),
 ]
@@ -448,12 +448,14 @@ async def test_missing_log_probabilities_are_reported_at_the_first_answers(tmp_p
     assert any("log probabilities were requested" in note for note in crew[0].counters.notes)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a teacher that only streams needs streaming")
-async def test_a_teacher_that_only_streams_is_asked_for_a_stream(tmp_path: Path) -> None:
-    """Case 18."""
-    async with serving(CaseServer()) as server:
-        recipe = case_recipe(tmp_path, server.url, bad("18-needs-stream/200-empty", 2))
+@pytest.mark.parametrize("name", ["18-needs-stream/200-empty", "18-needs-stream/400"])
+async def test_a_teacher_that_only_streams_is_asked_for_a_stream(tmp_path: Path, name: str) -> None:
+    """Case 18: with `stream: true` it answers."""
+    async with serving(CaseServer(only_streams=True)) as server:
+        recipe = case_recipe(tmp_path, server.url, bad(name, 2), stream=True)
         assert (await run(recipe)).records == 2
+        assert {fate(row)[0] for row in rows(recipe)[name]} == {"data"}
+    assert all(body["stream"] is True for body in server.bodies)
 
 
 async def test_a_teacher_is_asked_with_parameters_of_its_own(tmp_path: Path) -> None:

@@ -195,3 +195,11 @@ async def test_the_bound_is_kept_in_memory() -> None:
     """At the packet that passes it."""
     with pytest.raises(TooLarge):
         await read_in([b"x" * 4000, b"x" * 97])
+
+
+async def test_a_server_that_closes_behind_its_streams_loses_no_request(http: HttpTransport) -> None:
+    """As llama.cpp's does, though its headers say otherwise: each stream gets a connection of its own."""
+    async with serving([HEAD, chunk(EVENT), chunk(DONE), LAST]) as (url, ports):
+        for _ in range(20):
+            assert (await get(http, url)).body == EVENT + DONE
+        assert len(set(ports)) == 20

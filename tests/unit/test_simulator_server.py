@@ -361,3 +361,32 @@ async def until(http: httpx.AsyncClient, *, in_flight: int) -> None:
     async with asyncio.timeout(60):
         while (await stats(http))["in_flight"] != in_flight:
             pass
+
+
+async def test_a_stream_is_spread_over_the_latency() -> None:
+    """Its head comes at once and its events on the way, so that a reader sees it live."""
+    async with client(latency_s=1.0, output_tokens=(2000, 2000)) as http:
+        began, seen = time.monotonic(), []
+        async with http.stream("POST", "chat/completions", json=HELLO | {"stream": True}) as answer:
+            headed = time.monotonic() - began
+            async for line in answer.aiter_lines():
+                seen += [(time.monotonic() - began, line)] if line else []
+    assert seen[-1][1] == "data: [DONE]"
+    assert headed < seen[-1][0] / 2
+    assert seen[0][0] < 0.8 < seen[-1][0]
+    assert len({round(at, 1) for at, _ in seen}) > 2
+
+
+async def test_a_gateway_cuts_silence_and_lets_streams_pass() -> None:
+    """At its time-out, with its status; the provider bills the answer all the same."""
+    fault = {"kind": "silence", "after_s": 0.1}
+    async with client(latency_s=0.4, faults=[fault]) as http:
+        cut = await http.post("chat/completions", json=HELLO)
+        passed = await http.post("chat/completions", json=HELLO | {"stream": True})
+        counted = await stats(http)
+    assert cut.status_code == 524
+    assert (passed.status_code, passed.text.endswith("data: [DONE]\n\n")) == (200, True)
+    assert counted["faults"] == {"silence": 1}
+    assert counted["completion_tokens"] > 32
+    async with client(faults=[fault]) as http:
+        assert (await http.post("chat/completions", json=HELLO)).status_code == 200

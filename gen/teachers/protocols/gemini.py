@@ -13,7 +13,8 @@ from stillhouse.gen.teachers.google_hosts import is_vertex, model_base
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
-from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, folded
+from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of
+from stillhouse.gen.teachers.protocols.gemini_stream import folded
 from stillhouse.gen.teachers.protocols.reply_document import document_of
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of

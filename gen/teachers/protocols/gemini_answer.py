@@ -8,8 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from stillhouse.gen.teachers.event_stream import events_in
-from stillhouse.gen.teachers.lenient_json import document_in
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.counts import count_in
@@ -30,49 +28,6 @@ _FINISHES: dict[str, Finish] = {
     "MALFORMED_RESPONSE": "failed",
     "MISSING_THOUGHT_SIGNATURE": "failed",
 }
-
-
-def folded(body: bytes) -> dict[str, Any] | None:
-    """The document that a stream adds up to; its error, if it ends in one; None if it is not whole."""
-    documents = _documents(body)
-    error = next((each for each in documents if each.get("error")), None)
-    if error is not None:
-        return error
-    whole: dict[str, Any] = {}
-    by_index: dict[int, dict[str, Any]] = {}
-    for document in documents:
-        whole |= {name: value for name, value in document.items() if name != "candidates"}
-        for candidate in dicts(document.get("candidates")):
-            index = count_in(candidate.get("index")) or 0
-            by_index[index] = _joined(by_index.get(index, {}), candidate)
-    if not by_index:
-        return whole if _blocked(whole) else None
-    if not all(candidate.get("finishReason") for candidate in by_index.values()):
-        return None
-    return whole | {"candidates": [by_index[index] for index in sorted(by_index)]}
-
-
-def _documents(body: bytes) -> list[dict[str, Any]]:
-    """Those of an event stream or of an array."""
-    if body.lstrip()[:1] == b"[":
-        try:
-            return dicts(document_in(body))
-        except (ValueError, RecursionError):
-            return []
-    return dicts(events_in(body))
-
-
-def _joined(so_far: dict[str, Any], candidate: dict[str, Any]) -> dict[str, Any]:
-    """The candidate with a chunk's parts and log probabilities behind those it has."""
-    parts = [*_parts(so_far), *_parts(candidate)]
-    joined = {**so_far, **candidate, "content": {"role": "model", "parts": parts}}
-    scores = [each["logprobsResult"] for each in (so_far, candidate) if isinstance(each.get("logprobsResult"), dict)]
-    if scores:
-        joined["logprobsResult"] = {
-            name: [entry for score in scores for entry in dicts(score.get(name))]
-            for name in ("chosenCandidates", "topCandidates")
-        }
-    return joined
 
 
 def answer_of(document: Any) -> dict[str, Any] | None:
@@ -102,7 +57,7 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         return ServerError(
             f"the answer broke off (finishReason {raw}){f': {words[:300]}' if words else ''}", 200, usage
         )
-    parts = _parts(candidate)
+    parts = parts_of(candidate)
     answer = "".join(text(part.get("text")) or "" for part in parts if not part.get("thought"))
     thoughts = "".join(text(part.get("text")) or "" for part in parts if part.get("thought")) or None
     calls = [_call(part["functionCall"]) for part in parts if isinstance(part.get("functionCall"), dict)]
@@ -152,7 +107,7 @@ def usage_of(usage: Any) -> Usage:
 
 def _without_candidate(document: dict[str, Any], usage: Usage) -> Outcome:
     """A blocked prompt is a refusal, which is data; anything else is of no use."""
-    reason = _blocked(document)
+    reason = block_reason(document)
     if reason is None:
         return Malformed("the answer has no candidate", 200, usage)
     said = text(document["promptFeedback"].get("blockReasonMessage")) or f"the prompt was blocked ({reason})"
@@ -168,7 +123,8 @@ def _without_candidate(document: dict[str, Any], usage: Usage) -> Outcome:
     )
 
 
-def _blocked(document: dict[str, Any]) -> str | None:
+def block_reason(document: dict[str, Any]) -> str | None:
+    """Why the prompt was blocked, where it was."""
     feedback = document.get("promptFeedback")
     reason = text(feedback.get("blockReason")) if isinstance(feedback, dict) else None
     return reason[:200] if reason else None
@@ -186,7 +142,8 @@ def _category(candidate: dict[str, Any], raw: str | None) -> str | None:
     return ",".join(each for each in blocked if each)[:200] or raw
 
 
-def _parts(candidate: dict[str, Any]) -> list[dict[str, Any]]:
+def parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its content's parts."""
     content = candidate.get("content")
     return dicts(content.get("parts")) if isinstance(content, dict) else []
 
@@ -196,13 +153,22 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
-    """Each with the place of its part, for a signature belongs to its part."""
-    found = [
-        {"part": place, "thoughtSignature": part["thoughtSignature"]}
-        for place, part in enumerate(parts)
-        if isinstance(part.get("thoughtSignature"), str)
-    ]
+    """Each with the place of its part, for a signature belongs to its part; pieces of a text are one part."""
+    found: list[dict[str, Any]] = []
+    place, last = -1, None
+    for part in parts:
+        if last is None or not _continues(part, last):
+            place += 1
+        if isinstance(part.get("thoughtSignature"), str):
+            found.append({"part": place, "thoughtSignature": part["thoughtSignature"]})
+        last = part
     return json.dumps(found) if found else None
+
+
+def _continues(part: dict[str, Any], last: dict[str, Any]) -> bool:
+    """True if the part is a further piece of the last one's text, as streams bring it; a signature ends its part."""
+    both_texts = isinstance(part.get("text"), str) and isinstance(last.get("text"), str)
+    return both_texts and bool(part.get("thought")) == bool(last.get("thought")) and not last.get("thoughtSignature")
 
 
 def _logprobs(candidate: dict[str, Any]) -> list[dict[str, Any]] | None:

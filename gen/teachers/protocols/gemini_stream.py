@@ -1,0 +1,61 @@
+"""The generateContent document that a stream of them adds up to."""
+
+from typing import Any
+
+from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.lenient_json import document_in
+from stillhouse.gen.teachers.protocols.counts import count_in
+from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, parts_of
+from stillhouse.gen.teachers.protocols.values import dicts
+
+_SCORES = ("chosenCandidates", "topCandidates")
+
+
+def folded(body: bytes) -> dict[str, Any] | None:
+    """The document; its error, if it ends in one; None if it is not whole."""
+    documents = _documents(body)
+    error = next((each for each in documents if each.get("error")), None)
+    if error is not None:
+        return error
+    whole: dict[str, Any] = {}
+    candidates: dict[int, _Candidate] = {}
+    for document in documents:
+        whole |= {name: value for name, value in document.items() if name != "candidates"}
+        for each in dicts(document.get("candidates")):
+            candidates.setdefault(count_in(each.get("index")) or 0, _Candidate()).add(each)
+    if not candidates:
+        return whole if block_reason(whole) else None
+    found = [candidates[index].whole() for index in sorted(candidates)]
+    return whole | {"candidates": found} if all(each.get("finishReason") for each in found) else None
+
+
+def _documents(body: bytes) -> list[dict[str, Any]]:
+    """Those of an event stream or of an array."""
+    if body.lstrip()[:1] == b"[":
+        try:
+            return dicts(document_in(body))
+        except (ValueError, RecursionError):
+            return []
+    return dicts(events_in(body))
+
+
+class _Candidate:
+    """One candidate as its chunks arrive; the reader joins the pieces of a text."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        self._parts: list[dict[str, Any]] = []
+        self._scores: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, candidate: dict[str, Any]) -> None:
+        """One chunk of it."""
+        self._fields |= candidate
+        self._parts += parts_of(candidate)
+        if isinstance(scores := candidate.get("logprobsResult"), dict):
+            for name in _SCORES:
+                self._scores.setdefault(name, []).extend(dicts(scores.get(name)))
+
+    def whole(self) -> dict[str, Any]:
+        """The candidate as it comes unstreamed."""
+        content = {"role": "model", "parts": self._parts}
+        return {**self._fields, "content": content} | ({"logprobsResult": self._scores} if self._scores else {})
