@@ -155,7 +155,7 @@ def _answered() -> Any:
     from botocore.awsrequest import AWSResponse
 
     response = AWSResponse(URL, 200, {}, None)
-    response._content = json.dumps(answer_of({"text": "four"})).encode()
+    response._content = json.dumps(answer_of({"text": "four"})).encode()  # noqa: SLF001 - where botocore keeps a body
     return response
 
 

@@ -17,12 +17,18 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.schemas.recipe import Recipe
+
+
+def recipe_in(folder: Path) -> Recipe:
+    """Five prompts per chunk."""
+    return recipe_of(folder, dataset={"prompts_per_shard": 5})
 
 
 def queue_of(tmp_path: Path, clock: Clock) -> PromptQueue:
     """Over ten prompts in two chunks."""
     write_source(tmp_path, questions(10))
-    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 5})
+    recipe = recipe_in(tmp_path)
     store = open_dataset(recipe)
     planner = SourcePlanner(store, bind(store, recipe))
     while isinstance(planner.step(), Plan):
@@ -69,7 +75,7 @@ async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> N
     await first.renew("gone.w", [], counters(7, records=5))
     await first.renew("lives.w", [], counters(10))
     totals = await first.totals()
-    second = PromptQueue(first._recipe, workers=2, clock=clock, background=lambda work: work())
+    second = PromptQueue(recipe_in(tmp_path), workers=2, clock=clock, background=lambda work: work())
     await second.renew("lives.w", [], counters(12))
     await second.remember(totals)
     stats = await second.stats()
