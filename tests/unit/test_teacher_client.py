@@ -377,7 +377,16 @@ async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    "text", ["sk-proj-abcd1234", "sk-...abcd", "sk-sim*****lator", "Bearer abc.def", "AIzaSyA-123456", "hf_abcdefgh"]
+    "text",
+    [
+        "sk-proj-abcd1234",
+        "sk-...abcd",
+        "sk-sim*****lator",
+        "Bearer abc.def",
+        "AIzaSyA-123456",
+        "hf_abcdefgh",
+        "gsk_abcdefgh",
+    ],
 )
 def test_what_looks_like_a_key_is_hidden(text: str) -> None:
     """Whoever's it is."""
