@@ -72,8 +72,8 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path
 
 @contextmanager
 def _ray_head(*, cpus: int, token: str | None, python: Path) -> Iterator[RayHead]:
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
-    names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
+    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
+    names += ["metrics-export-port", "ray-client-server-port", "runtime-env-agent-port"]
     with (
         reserved_ports(len(names)) as reserved,
         tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder,

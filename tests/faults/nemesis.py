@@ -23,12 +23,12 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from faults.history import check
 from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
 
 from stillhouse.gen import simulator
 from stillhouse.schemas.simulator import SimulatorSettings
-from tests.faults.history import check
 
 IN_FLIGHT = 64
 _TITLES = {

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faults.history import check
 from processes import below
 
 from stillhouse.gen import simulator
 from stillhouse.schemas.simulator import SimulatorSettings
-from tests.faults.history import check
 
 SAMPLES, IN_FLIGHT, PROMPTS = 2, 64, 1500
 

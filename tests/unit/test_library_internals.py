@@ -8,6 +8,7 @@ import sys
 import urllib.request
 
 from botocore.auth import SigV4Auth
+from botocore.credentials import Credentials
 
 
 def test_httpx_loads_without_its_command_line() -> None:
@@ -28,5 +29,5 @@ def test_botocores_signature_can_be_made_in_parts() -> None:
     """Without: no request to Bedrock can be signed."""
     for name in ("_modify_request_before_signing", "_inject_signature_to_request", "_sign"):
         assert callable(getattr(SigV4Auth, name))
-    signer = vars(SigV4Auth(None, "bedrock", "eu-central-1"))  # type: ignore[no-untyped-call]
+    signer = vars(SigV4Auth(Credentials("id", "secret"), "bedrock", "eu-central-1"))
     assert {"_region_name", "_service_name"} <= signer.keys()

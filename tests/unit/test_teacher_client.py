@@ -454,7 +454,7 @@ async def test_headers_and_query_of_a_teacher_go_with_each_request(monkeypatch: 
     monkeypatch.setenv("T_KEY", "k1")
     monkeypatch.setenv("T_TOKEN", CANARY)
     wire = Wire(Reply(200, {}, b"{}"))
-    ours = {"headers": {"X-Team": "blue", "X-Token": "env:T_TOKEN"}}
+    ours: dict[str, Any] = {"headers": {"X-Team": "blue", "X-Token": "env:T_TOKEN"}}
     asked = client(wire, api_key="env:T_KEY", query={"api-version": "2026-10-01", "sig": "env:T_TOKEN"}, **ours)
     await send(asked)
     request = wire.sent[0]

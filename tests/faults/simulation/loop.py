@@ -102,7 +102,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if (lane := getattr(_HERE, "lane", None)) is not None:
             lane.pause(self, seconds)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "Future[Any]":
+    def run_in_executor(  # type: ignore[override] # typed more loosely
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "Future[Any]":
         """Run it in a Lane, which begins at once."""
         future = self.create_future()
 
@@ -128,7 +130,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             future.set_result(result)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> TimerHandle:
+    def call_at(  # type: ignore[override] # typed more loosely
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> TimerHandle:
         """As asyncio's; timers of the same moment fire in the order in which they were made."""
         timer = TimerHandle(when, callback, args, self, context)
         self._count += 1
