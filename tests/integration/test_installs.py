@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from installs import LOCK, build_wheel, install, make_environment, make_hostile
-from ray_head import ray_head, wait_until
+from ray_head import ray_head
+from waiting import wait_until
 
 
 def run_quickstart(stillhouse: Path, *, cwd: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from builders import questions, write_source
 from ports import reserved_ports
-from ray_head import RayHead, answers, ray_head, wait_until
+from ray_head import RayHead, answers, ray_head
+from waiting import wait_until
 
 from stillhouse.cluster.jobs.submit import Jobs, exit_code_of
 from stillhouse.cluster.progress.job_lines import figures_in
