@@ -56,7 +56,7 @@ def main() -> None:
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # it was closed; the work is done all the same
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
 
 
 @main.command()

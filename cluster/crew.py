@@ -150,7 +150,7 @@ class Crew:
 
     def planned(self, *, last: bool) -> None:
         """Tell the queue that a generation was planned, or that none will follow the `last` one."""
-        self._queue.planned.remote(last)
+        self._queue.planned.remote(last=last)
 
     def tend(self, display: Display) -> None:
         """Note who ended; replace who died.

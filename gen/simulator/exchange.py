@@ -12,7 +12,7 @@ from stillhouse.schemas.simulator import Fault, HangFault, ResetFault, StatusFau
 _TRICKLE_EVERY_S = 0.05
 
 
-def _ignore(delivered: bool) -> None:
+def _ignore(_delivered: bool) -> None:  # noqa: FBT001 - a callback
     """Nobody counts this request."""
 
 

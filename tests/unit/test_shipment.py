@@ -74,7 +74,7 @@ def test_local_paths_are_meant_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The job has another working directory; what is in a store stays as it is."""
     monkeypatch.chdir(tmp_path)
     paths = ["a.jsonl", "s3://lake/b/*.jsonl"]
-    recipe = with_absolute_paths(recipe_of(Path("."), source={"path": paths}, dataset={"path": "out/x"}))
+    recipe = with_absolute_paths(recipe_of(Path(), source={"path": paths}, dataset={"path": "out/x"}))
     assert recipe.source.paths == (str(tmp_path / "a.jsonl"), "s3://lake/b/*.jsonl")
     assert recipe.dataset.path == str(tmp_path / "out/x")
 
