@@ -28,7 +28,9 @@ from stillhouse.cluster.commands.options import (
     read,
     recipe_argument,
 )
+from stillhouse.cluster.progress import job_lines
 from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
+from stillhouse.cluster.progress.job_lines import JobLines
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.views.summary import Summary, summary_of
@@ -54,7 +56,7 @@ def main() -> None:
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # it was closed; the work is done all the same
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
 
 
 @main.command()
@@ -125,7 +127,7 @@ def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> Display:
         return Quiet()
     if sys.stderr.isatty():
         return stack.enter_context(Screen(recipe))
-    return Lines(recipe)
+    return JobLines(recipe) if os.environ.get(job_lines.VARIABLE) else Lines(recipe)
 
 
 def _print_failure(driver: "Driver", error: StillhouseError) -> None:

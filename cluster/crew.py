@@ -17,7 +17,6 @@ from stillhouse.cluster.actors.startup import check_started
 from stillhouse.cluster.actors.teacher_worker import TeacherWorker
 from stillhouse.cluster.control import Control
 from stillhouse.cluster.progress.display import Display
-from stillhouse.cluster.progress.job_message import JobMessage
 from stillhouse.cluster.progress.metrics import RunMetrics
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.cluster.runtime import draining_nodes, this_node, why_none_started
@@ -84,7 +83,6 @@ class Crew:
         self._shared = pack_recipe(recipe)
         self._node = node
         self._metrics = RunMetrics(recipe)
-        self._message = JobMessage(recipe)
         self._head = head_node()
         self._queue = start_queue(recipe, opened=opened, known=known, workers=workers, node=this_node())
         self._started = time.monotonic()
@@ -147,13 +145,12 @@ class Crew:
             self._sealed, self._deaths = stats.sealed, 0
             self._aways.in_a_row = 0
         self._metrics.update(stats, workers=len(self._hands))
-        self._message.update(stats)
         self._stats = stats
         return stats
 
     def planned(self, *, last: bool) -> None:
         """Tell the queue that a generation was planned, or that none will follow the `last` one."""
-        self._queue.planned.remote(last)
+        self._queue.planned.remote(last=last)
 
     def tend(self, display: Display) -> None:
         """Note who ended; replace who died.

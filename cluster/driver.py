@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -327,11 +328,11 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
         return
     count = 0
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal count
         count += 1
         if number == signal.SIGHUP and sys.stderr.isatty():  # writing to a terminal that is gone fails
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
         if count == 1:
             stop()
         else:

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from stillhouse.cluster.ray_internals import (
+    GCS_CALL,
+    OWN_PROCESSES,
+    few_processes,
+    gcs_address,
+    nodes_told_to_go,
+    reread_settings,
+)
 from stillhouse.cluster.tokens import MODE, Token, kept_token, named_token, no_token, refused_token
 from stillhouse.gen.errors import Paused, UsageError
 
@@ -30,8 +37,6 @@ UNPACK_TIMEOUT_S = 30.0
 MIN_FREE_BYTES = 16 * 2**20
 """For a Ray that is started here: its logs, more than ten times what a short run writes."""
 _COMMON: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
-_ANY_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""A call of the GCS that takes an empty message and changes nothing."""
 
 
 @contextmanager
@@ -130,14 +135,12 @@ def _check_room() -> None:
 
 def _start_alone() -> None:
     _check_room()
-    with _alone():
+    with few_processes():
         _start(
             address="local",
             include_dashboard=False,
             num_cpus=max(4, os.cpu_count() or 1),
-            # Each of our actors has a process of its own: idle ones started ahead only compete with them. They are the
-            # run itself, not a guest's on a shared node: they start and renew as fast as this process.
-            _system_config={"prestart_worker_first_driver": False, "worker_niceness": 0},
+            _system_config=OWN_PROCESSES,
             **_COMMON,
         )
 
@@ -161,36 +164,6 @@ def _start(**settings: Any) -> None:
             ray.shutdown()
         else:
             return
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Have Ray start the processes that a run needs, and not those that serve others: half of its start went on them.
-
-    They are its autoscaler, its log monitor (no logs go to the driver) and its dashboard, which otherwise is loaded
-    even where it is told to be left out; what is left of it in each node's agent does without its web server.
-    """
-    utils: Any = ray._private.utils
-    with ExitStack() as stack:
-        for name in ("start_monitor", "start_log_monitor", "start_api_server"):
-            stack.enter_context(_replaced(ray._private.node.Node, name, lambda *_args, **_settings: None))
-        why = ImportError("no dashboard is wanted")
-        stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: why))
-        yield
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """The owner with another attribute; a Ray that has none of the name is left as it is, and starts as it likes."""
-    before = getattr(owner, name, None)
-    if before is None:
-        yield
-        return
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def check_reachable(address: str) -> None:
@@ -234,7 +207,7 @@ def token_agreed(address: str) -> Iterator[None]:
     Raises:
         UsageError: the cluster asks for a token, and there is none, or not the right one.
     """
-    gcs = canonicalize_bootstrap_address(address)
+    gcs = gcs_address(address)
     asks = None if gcs is None else _refuses(gcs, None)
     if gcs is None or asks is None:
         yield
@@ -262,7 +235,7 @@ def _refuses(gcs: str, token: Token | None) -> bool | None:
     metadata = (("authorization", f"Bearer {token.value}"),) if token else ()
     with grpc.insecure_channel(gcs) as channel:
         try:
-            channel.unary_unary(_ANY_CALL)(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
+            channel.unary_unary(GCS_CALL)(b"", timeout=CONNECT_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
             return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None
         return False
@@ -271,8 +244,7 @@ def _refuses(gcs: str, token: Token | None) -> bool | None:
 def _set_mode(mode: str | None) -> None:
     """For this process; Ray reads it when it is imported, and again when told to. None: not set, and no token."""
     os.environ[MODE] = mode or "disabled"
-    raylet: Any = ray._raylet
-    raylet.Config.initialize("")
+    reread_settings()
     if mode is None:
         del os.environ[MODE]
 
@@ -307,8 +279,8 @@ def why_none_started(waited_s: float) -> str | None:
 
 def draining_nodes() -> set[str]:
     """The ids of nodes that were told to go (a spot notice, a scale-down); what runs there is to end soon."""
-    try:  # no public call tells; Ray's own Train asks in the same way
-        return set(ray._private.state.state.get_draining_nodes())
+    try:
+        return nodes_told_to_go()
     except (RayError, TimeoutError):
         return set()
 

@@ -53,7 +53,7 @@ def kept_token() -> Token | None:
     Raises:
         UsageError: it can't be read, or can't be sent.
     """
-    path = Path(os.path.expanduser(KEPT))  # pathlib's raises where there is no home
+    path = Path(os.path.expanduser(KEPT))  # noqa: PTH111 - pathlib's raises where there is no home
     if _mode() == "disabled" or not path.is_file():
         return None
     return _read_token(path, KEPT)

@@ -4,6 +4,7 @@ Durations and deadlines are monotonic seconds; only what is written down for peo
 """
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -21,3 +22,19 @@ class Clock(Protocol):
 
 SYSTEM: Clock = time
 """The machine's clock."""
+
+
+@dataclass(slots=True)
+class ManualClock:
+    """Time that stands still until a test moves it."""
+
+    now: float = 0.0
+    """Both readings, in seconds."""
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return self.now
+
+    def time(self) -> float:
+        """See `Clock`."""
+        return self.now

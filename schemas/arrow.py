@@ -139,7 +139,7 @@ class Columns:
                     f"keep: the column {field.name!r} has the name of a column of the dataset; "
                     f"give it another name: `as: source_{field.name}`"
                 )
-        nullable = [field.with_nullable(True) for field in kept]
+        nullable = [field.with_nullable(True) for field in kept]  # noqa: FBT003 - takes no name
         data, rejected, failed = (pa.schema([*schema, *nullable]) for schema in (self.data, self.rejected, self.failed))
         return replace(self, data=data, rejected=rejected, failed=failed)
 

@@ -13,13 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.secret_patterns import is_secret_field, may_hold_secret
 from stillhouse.schemas.yaml_tree import Node
 
-_SECRET_NAME = re.compile(
-    r"(?i)(^|[_-])key$|^key|api_?key|token(?!s)|passw|secret|auth|credential|bearer|cookie|signature|url|endpoint"
-    r"|^headers$|^query$"
-)
-_SECRET_TEXT = re.compile(r"(?i)\b(sk-|AKIA|AIza|ghp_|hf_|xox|eyJ|bearer\b|basic\b)|://[^/\s]*@")
 _MAX_SHOWN = 60
 
 _NOT_YET = (
@@ -78,11 +74,6 @@ _EXPECTED = {
     "string_pattern_mismatch": "a short name of letters, digits, `.`, `_` and `-` that begins with a letter or a digit",
     "finite_number": "a finite number",
 }
-
-
-def is_secret(path: str) -> bool:
-    """Whether the field at the dotted path may hold a credential, by any of its names."""
-    return any(_SECRET_NAME.search(name) for name in path.split("."))
 
 
 def unknown_field(path: str) -> str:
@@ -159,7 +150,7 @@ def _shown(node: Node, *, path: str) -> str:
             return "a mapping"
         case list() as items:
             return f"a list of {len(items)}" if items else "an empty list"
-        case _ if is_secret(path) or _SECRET_TEXT.search(node.written):
+        case _ if is_secret_field(path) or may_hold_secret(node.written):
             return "a value that is not shown here"
         case str() as text:
             return f"the text {text[:_MAX_SHOWN] + ('…' if len(text) > _MAX_SHOWN else '')!r}"
@@ -178,7 +169,7 @@ def _advice(expected: list[str], node: Node, *, path: str) -> str:
     match node.content:
         case None:
             return "; give it a value, or leave the line out"
-        case str() as text if is_secret(path) or _SECRET_TEXT.search(text):
+        case str() as text if is_secret_field(path) or may_hold_secret(text):
             return ""
         case str() as text if {"a number", "a whole number"} & set(expected):
             return _number_in(text)

@@ -5,10 +5,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from stillhouse.schemas.secret_patterns import is_secret_header
+
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VALUE = re.compile(r"[\x20-\x7e]{1,8000}")
-_SECRET_NAME = re.compile(r"(?i)auth|cookie|passw|secret|credential|signature|token|(^|[-_.])(api)?-?_?(key|sig)$")
 _OURS = frozenset(
     {"host", "content-type", "content-length", "content-encoding", "transfer-encoding", "accept-encoding"}
     | {"connection", "upgrade", "te", "expect", "trailer"}
@@ -24,7 +25,7 @@ def _checked(values: dict[str, str], kind: str) -> dict[str, str]:
     for name, value in values.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"expected names of {kind} of letters, digits and dashes, got one with other characters")
-        if _SECRET_NAME.search(name) and not is_reference(value):
+        if is_secret_header(name) and not is_reference(value):
             # The value may be a key: it is not repeated.
             raise ValueError(
                 f"{name}: expected a reference, `env:NAME` or `file:/absolute/path`, never the secret itself; "

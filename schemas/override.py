@@ -5,7 +5,7 @@ KEY is a dotted path, list items by number or by their `name`; VALUE is YAML. Mi
 
 import difflib
 
-from stillhouse.schemas.complaint import is_secret
+from stillhouse.schemas.secret_patterns import is_secret_field
 from stillhouse.schemas.yaml_tree import Node, YamlFault, read_tree
 
 
@@ -14,7 +14,7 @@ def apply_override(tree: Node, override: str) -> None:
     key, equals, value = override.partition("=")
     key = key.strip()
     if not equals or not key.isprintable() or not all(key.split(".")):
-        shown = "something else" if is_secret(key) or not key.isprintable() else f"{key[:80]!r}{equals and '=…'}"
+        shown = "something else" if is_secret_field(key) or not key.isprintable() else f"{key[:80]!r}{equals and '=…'}"
         raise YamlFault([(0, f"-o: expected KEY=VALUE, such as dataset.path=out/x, got {shown}")])
     where = f"-o {key}"
     node = read_tree(value, origin=where, numbered=False) or Node(None, where, 0)

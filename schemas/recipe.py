@@ -289,7 +289,7 @@ class Recipe(Strict):
     def placed(self, places: Places) -> Self:
         """The same recipe, with the places of its fields for messages."""
         copy = self.model_copy()
-        copy._places = places
+        copy._places = places  # noqa: SLF001 - a copy of itself
         return copy
 
     def with_files(self) -> Self:

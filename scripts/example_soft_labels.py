@@ -101,7 +101,8 @@ def main() -> None:
     rows = read(options.dataset, most=8 * options.steps)
     tokenizer = make_tokenizer(rows)
     student = make_student(len(tokenizer))
-    optimizer, counts = torch.optim.AdamW(student.parameters(), lr=5e-3), Counter()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=5e-3)
+    counts: Counter[str] = Counter()
     for step, start in enumerate(range(0, len(rows), 8), 1):
         batch = [labelled(row, tokenizer, counts) for row in rows[start : start + 8]]
         loss = sum(divergence(student(torch.tensor([ids])).logits[0], labels) for ids, labels in batch) / len(batch)

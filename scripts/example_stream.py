@@ -22,7 +22,7 @@ from pyarrow.fs import FileSystem
 from ray.data.collate_fn import NumpyBatchCollateFn
 
 
-class ArrowS3(ArrowFSWrapper):
+class ArrowS3(ArrowFSWrapper):  # type: ignore[misc] # fsspec has no types
     """pyarrow's S3 as fsspec knows it; from_uri reads AWS_ENDPOINT_URL, which S3FileSystem() does not."""
 
     protocol = "s3"
@@ -56,7 +56,8 @@ def with_ray_data(dataset: str) -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.read_parquet(f"{dataset}/data").select_columns(["completion"])
     if importlib.util.find_spec("torch"):
-        shapes = [tuple(batch.shape) for batch in rows.iter_torch_batches(batch_size=32, collate_fn=Encode())]
+        batches: Any = rows.iter_torch_batches(batch_size=32, collate_fn=Encode())
+        shapes = [tuple(batch.shape) for batch in batches]
         print(
             f"ray data: {sum(shape[0] for shape in shapes)} rows in {len(shapes)} torch batches, the first {shapes[0]}"
         )

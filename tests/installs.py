@@ -30,7 +30,7 @@ def make_environment(folder: Path) -> Path:
 def install(python: Path, *wanted: str | Path) -> "subprocess.CompletedProcess[str]":
     """Install these into its environment, by uv where there is one; as it ended."""
     uv = _uv()
-    command = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    command: list[str | Path] = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
     return subprocess.run([*command, *wanted], capture_output=True, text=True, timeout=800)
 
 

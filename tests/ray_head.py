@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ports import reserved_ports
+from waiting import wait_until
 
 TOKEN = "0123456789abcdef" * 4
 CPUS = 3
@@ -72,8 +73,8 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path
 
 @contextmanager
 def _ray_head(*, cpus: int, token: str | None, python: Path) -> Iterator[RayHead]:
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
-    names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
+    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
+    names += ["metrics-export-port", "ray-client-server-port", "runtime-env-agent-port"]
     with (
         reserved_ports(len(names)) as reserved,
         tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder,
@@ -134,14 +135,6 @@ def second_raylet(head: RayHead, *, cpus: int, late_s: int = 0) -> Iterator[None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def wait_until(holds: Callable[[], bool], *, what: str, within_s: float) -> None:
-    """Poll until it holds."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not after {within_s:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 def answers(url: str) -> bool:

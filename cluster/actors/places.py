@@ -11,8 +11,7 @@ import ray
 from ray.util import get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_HEAD = "node:__internal_head__"
-"""A resource that Ray gives the head and no other node."""
+from stillhouse.cluster.ray_internals import HEAD_RESOURCE
 
 
 def on(node: str | None) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def on(node: str | None) -> dict[str, Any]:
 def head_node() -> str | None:
     """The id of the cluster's head node, if known."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return next((node["NodeID"] for node in nodes if node["Alive"] and _HEAD in node["Resources"]), None)
+    return next((node["NodeID"] for node in nodes if node["Alive"] and HEAD_RESOURCE in node["Resources"]), None)
 
 
 def place() -> str:

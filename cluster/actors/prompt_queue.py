@@ -419,7 +419,7 @@ class PromptQueueActor:
         """See `PromptQueue`."""
         await self._queue.shipped(worker, [unpack(chunk, ChunkId) for chunk in chunks])
 
-    async def planned(self, last: bool) -> None:
+    async def planned(self, *, last: bool) -> None:
         """See `PromptQueue`."""
         await self._queue.planned(last=last)
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.progress.display import Screen, is_progress
+from stillhouse.cluster.progress.job_lines import figures_in, is_figures
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.views.summary import Summary
@@ -34,16 +35,15 @@ class Ended:
 
 
 class _Panel:
-    """`run`'s live table, from what the job reports about itself."""
+    """`run`'s live table, from the figures in the job's log."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._live = False
 
-    def look(self, job: "JobDetails") -> None:
-        from stillhouse.cluster.progress.job_message import progress_of
-
-        if (shown := progress_of(job.metadata)) is not None:
+    def show(self, line: str) -> None:
+        """The figures in a line of the job's log."""
+        if (shown := figures_in(line)) is not None:
             self._live = True
             self._screen.show(shown)
 
@@ -70,11 +70,14 @@ def follow(jobs: "Jobs", job_id: str, *, recipe: Recipe | None = None, say: Call
         def take(line: str) -> None:
             if line.startswith(_RESULT):
                 results.append(line)
+            elif is_figures(line):
+                if panel is not None:
+                    panel.show(line)
             else:
                 say(plain(line))
 
         try:
-            job = jobs.follow(job_id, say=take, note=say if panel else note, look=panel.look if panel else None)
+            job = jobs.follow(job_id, say=take, note=say if panel else note)
         except KeyboardInterrupt:
             stack.close()
             note(f"no longer following; the job continues. {how_on(jobs, job_id)}")

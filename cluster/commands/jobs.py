@@ -20,6 +20,7 @@ from stillhouse.cluster.commands.options import (
     read,
     recipe_argument,
 )
+from stillhouse.cluster.progress.job_lines import is_figures
 from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.recipe import Recipe
@@ -141,7 +142,8 @@ def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
         click.echo(json.dumps({"job": job, "status": jobs.details(job).status.lower(), "log": jobs.logs(job)}))
     else:
         for line in jobs.logs(job).splitlines():
-            click.echo(plain(line))
+            if not is_figures(line):
+                click.echo(plain(line))
 
 
 @click.command()

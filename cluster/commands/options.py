@@ -55,7 +55,7 @@ override_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 
 
-def _not_empty(context: click.Context, parameter: click.Parameter, address: str | None) -> str | None:
+def _not_empty(_context: click.Context, _parameter: click.Parameter, address: str | None) -> str | None:
     """A shell's variable that is not set is no wish for a Ray of one's own."""
     if address == "":
         raise click.BadParameter(

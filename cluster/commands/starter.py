@@ -141,7 +141,7 @@ def _write(text: str, out: str) -> None:
         click.echo(text, nl=False)
         return
     try:
-        with open(out, "x", encoding="utf-8") as file:
+        with Path(out).open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise UsageError(f"{out}: can't be written ({error.strerror}); give another --out FILE") from None

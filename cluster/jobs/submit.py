@@ -12,17 +12,19 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 from stillhouse.cluster.jobs.access import HEADERS, Access, access
 from stillhouse.cluster.jobs.shipment import DATASET_KEY, Ship, Shipment, packed
+from stillhouse.cluster.progress import job_lines
+from stillhouse.cluster.ray_internals import CLIENT_LOGGERS, JobClient
 from stillhouse.cluster.tokens import TOKEN, NoToken, kept_token, no_token
 from stillhouse.gen.errors import Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
@@ -32,7 +34,6 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
 """By method, to wait for a reply: a GET asks for what is known, a PUT brings a package."""
 POLL_S = 0.5
-LOOK_S = 1.0
 WORD_AFTER_S = 10.0
 """A job that has not started by then gets a word about it."""
 AGENT_WAIT_S = 30.0
@@ -50,7 +51,7 @@ def _broke_off(error: BaseException) -> bool:
     return isinstance(error, OSError) and "Connection aborted" in str(error)
 
 
-class _Client(JobSubmissionClient):
+class _Client(JobClient):
     """Ray's client, which by itself waits for ever for a host that does not answer, asks once, and follows redirects.
 
     Following one would take a gateway's login page for the dashboard, and our headers to another host.
@@ -65,15 +66,16 @@ class _Client(JobSubmissionClient):
                 raise no_token(address) from None
 
     @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        timeout_s = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60))
-        self._headers = self._opens.headers  # and no token that Ray found by itself
+    def send(self, method: str, endpoint: str, **options: Any) -> Any:
+        """One request, again where the dashboard closed the connection before its reply."""
+        limits = {"timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60)), "allow_redirects": False}
+        address = self.get_address()
         try:
-            reply = super()._do_request(method, endpoint, timeout=timeout_s, allow_redirects=False, **options)
+            reply = self.exchange(method, endpoint, headers=self._opens.headers, **limits, **options)
         except AuthenticationError as error:
             body = str(error).partition(": ")[2].rpartition("\n\n")[0]  # Ray's own words stand before and after it
-            raise self._opens.refused(self._address, body) from None
-        self._opens.check(self._address, status=reply.status_code, headers=reply.headers, body=reply.text)
+            raise self._opens.refused(address, body) from None
+        self._opens.check(address, status=reply.status_code, headers=reply.headers, body=reply.text)
         return reply
 
 
@@ -96,11 +98,11 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = _checked(address)
-        for name in _TALKATIVE:
-            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+        for name in CLIENT_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with self._plainly():
             self._client = _client(self.address)
-            self.ray_version = str(self._client._server_ray_version)
+            self.ray_version = self._client.server_version
         if _version(self.ray_version) < OLDEST_RAY:
             oldest = ".".join(map(str, OLDEST_RAY))
             raise UsageError(f"{self.address} runs Ray {self.ray_version}; expected {oldest} or newer: renew its image")
@@ -133,12 +135,13 @@ class Jobs:
         """Submit once the head can start jobs: right after `ray start` its dashboard answers before its agent does."""
         give_up_at = time.monotonic() + AGENT_WAIT_S
         metadata, noted = shipment.metadata | {_HAND_IN_KEY: ours}, False
+        variables = shipment.runtime_env["env_vars"] | {job_lines.VARIABLE: "1"}
         while True:
             try:
                 self._client.submit_job(
                     submission_id=job_id,
                     entrypoint=shipment.entrypoint,
-                    runtime_env=shipment.runtime_env,
+                    runtime_env=shipment.runtime_env | {"env_vars": variables},
                     metadata=metadata,
                 )
             except RuntimeError as error:
@@ -204,39 +207,30 @@ class Jobs:
         *,
         say: Callable[[str], None],
         note: Callable[[str], None],
-        look: Callable[[JobDetails], None] | None = None,
     ) -> JobDetails:
         """Say every line of the job's log as it comes, until the job has ended; returns the job.
 
-        `note` is given what is to be known besides: what a job that does not start waits for. `look` is given the job
-        about once a second.
+        `note` is given what is to be known besides: what a job that does not start waits for.
 
         Raises:
             Paused: the cluster was lost meanwhile.
         """
         try:
-            return self._followed(job_id, say=say, note=note, look=look)
+            return self._followed(job_id, say=say, note=note)
         except UsageError as error:
             raise Paused(
                 f"lost the cluster while following job {job_id} ({error}); it may still run: stillhouse logs {job_id} "
                 f"--address {self.address}. If it does not, the same submit resumes it"
             ) from None
 
-    def _followed(
-        self,
-        job_id: str,
-        *,
-        say: Callable[[str], None],
-        note: Callable[[str], None],
-        look: Callable[[JobDetails], None] | None,
-    ) -> JobDetails:
+    def _followed(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
         self._wait_for_start(job_id, note=note)
         lines = _Lines(say)
         broken = 0
         while True:
             try:
                 with self._plainly():
-                    asyncio.run(self._tail(job_id, lines, look))
+                    asyncio.run(self._tail(job_id, lines))
                 break
             except UsageError:
                 broken += 1
@@ -247,22 +241,12 @@ class Jobs:
         lines.end()
         return self.wait(job_id)
 
-    async def _tail(self, job_id: str, lines: "_Lines", look: Callable[[JobDetails], None] | None) -> None:
-        looking = asyncio.create_task(self._keep_looking(job_id, look)) if look else None
+    async def _tail(self, job_id: str, lines: "_Lines") -> None:
         try:
             async for part in self._client.tail_job_logs(job_id):
                 lines.add(part)
         except Exception as error:  # noqa: BLE001 - aiohttp's and Ray's have no base in common
             raise ConnectionError(f"the log broke off: {_first_line(error)}") from None
-        finally:
-            if looking is not None:
-                looking.cancel()
-
-    async def _keep_looking(self, job_id: str, look: Callable[[JobDetails], None]) -> None:
-        while True:
-            with suppress(UsageError):  # whether the cluster is lost, the log tells
-                look(await asyncio.to_thread(self.details, job_id))
-            await asyncio.sleep(LOOK_S)
 
     def _wait_for_start(self, job_id: str, *, note: Callable[[str], None]) -> None:
         started, said = time.monotonic(), False
@@ -301,14 +285,6 @@ class Jobs:
                 ) from None
             raise UsageError(f"{self.address}: {_first_line(error)}") from None
 
-
-_TALKATIVE = (
-    "dashboard.modules.job.sdk",
-    "dashboard.modules.dashboard_sdk",
-    "_private.runtime_env.packaging",
-    "_private.authentication.http_token_authentication",
-)
-"""Ray's loggers, whose warnings we put in words of our own."""
 
 _SYSTEM = re.compile(r"\[Errno -?\d+\] [\w' -]+|Read timed out|timed out", re.ASCII)
 

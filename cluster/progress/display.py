@@ -69,7 +69,7 @@ def _joined(figures: dict[str, str]) -> str:
 
 
 class Shown(BaseModel):
-    """What a person is shown of one moment; a job sends it to whoever follows."""
+    """What a person is shown of one moment; a job's log holds it for its followers' panels."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -156,10 +156,14 @@ class Lines:
 
     def update(self, stats: QueueStats) -> None:
         """A line, when it is time for one."""
-        figures = self._progress.figures(stats)
+        shown = self._progress.shown(stats)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
-            self.note(figures.as_line())
+            self.say(shown)
+
+    def say(self, shown: Shown) -> None:
+        """The line."""
+        self.note(shown.figures.as_line())
 
 
 def is_progress(line: str) -> bool:

@@ -95,7 +95,7 @@ def text_in(row: Row, column: str) -> str:
     return value
 
 
-def equal(is_equal: bool, *, expected: str, got: str) -> CheckResult:
+def equal(is_equal: bool, *, expected: str, got: str) -> CheckResult:  # noqa: FBT001 - what the name asks
     """The result of a comparison."""
     detail = got if is_equal else f"expected {shown(expected)}, got {shown(got)}"
     return CheckResult(is_equal, 1.0 if is_equal else 0.0, shown(got) if is_equal else detail)

@@ -319,7 +319,7 @@ class CheckPool:
                 env=_environment(),
                 start_new_session=True,
             )
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003 - takes no name
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         child = _Child(process, reader, writer, errors)
         self._children.add(child)

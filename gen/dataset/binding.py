@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from stillhouse.gen.dataset.damage import damaged, missing, newer
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, RECIPE_KEY, plan_key, sealed_chunks
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
@@ -145,10 +146,7 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
     bound = read_binding(store)
     if bound is None:
         if next(iter(sealed_chunks(store)), None) is not None:
-            raise DatasetError(
-                f"{store.url}: holds shards but no {RECIPE_KEY}, so their recipe is unknown; "
-                "restore that file, or use another dataset.path"
-            )
+            raise missing(store.url, RECIPE_KEY, beside="shards")
         return None
     different = sorted(_differences(bound.identity, resolved_by(recipe, bound).identity()))
     fewest = bound.samples if recipe.ask.samples >= bound.samples else _planned_samples(store, bound)
@@ -198,9 +196,9 @@ def parse_binding(stored: bytes, *, origin: str) -> Binding:
             _check_counts(changes + 1)
             bound = Binding(version, name, reduced(identity), samples, first, changes)
     except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError):
-        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+        raise damaged(origin) from None
     if is_newer:
-        raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
+        raise newer(origin)
     return bound
 
 

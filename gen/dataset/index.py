@@ -19,9 +19,6 @@ from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import INDEX
 
-ROWS_PER_PROMPT = 20
-"""A chunk holds at most this many times prompts_per_shard source rows, however many of them are duplicates."""
-
 End: TypeAlias = tuple[int, int, int] | None
 """How far a file was read: (row, offset, line) of its next row, or None when it was read to its end."""
 

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.index import META, ROWS_PER_PROMPT, End, PartInfo, read_part_info
+from stillhouse.gen.dataset.index import META, End, PartInfo, read_part_info
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.row_fates import Fate, Judge, is_full
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.source.files import Position, Row, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -21,8 +22,6 @@ from stillhouse.schemas.arrow import INDEX
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.recipe import Recipe
 
-Fate: TypeAlias = tuple[str, bytes | None, str | None, str | None]
-"""(fate, key, prompt id, detail): the index's columns."""
 _Structs: TypeAlias = list[dict[str, Any]] | None
 
 
@@ -38,15 +37,15 @@ class Draft:
     def add(self, file: int, at: Position, fate: Fate, *, again: _Structs = None, earlier: _Structs = None) -> None:
         """Append a row to the last chunk."""
         chunk = self.first_chunk + len(self.asks) - 1
-        values = (file, at.row, at.line, at.offset, chunk, *fate, again, earlier)
+        values = (file, at.row, at.line, at.offset, chunk, *fate[:4], again, earlier)
         for column, value in zip(self.columns, values, strict=True):
             column.append(value)
         self.rows_in_chunk += 1
-        self.asks[-1] += fate[0] == "ask"
+        self.asks[-1] += fate.fate == "ask"
 
     def is_full(self, *, prompts_per_shard: int) -> bool:
         """True if the next row begins a new part. If it only begins a new chunk, starts that chunk."""
-        if self.asks[-1] < prompts_per_shard and self.rows_in_chunk < prompts_per_shard * ROWS_PER_PROMPT:
+        if not is_full(asks=self.asks[-1], rows=self.rows_in_chunk, prompts_per_shard=prompts_per_shard):
             return False
         if len(self.asks) == CHUNKS_PER_PART:
             return True
@@ -132,7 +131,7 @@ def write_again(
         draft.add(
             prompt.file,
             Position(row["row"], row["offset"], row["line"]),
-            ("ask", row["key"], row["prompt_id"], None),
+            Fate("ask", row["key"], row["prompt_id"]),
             again=[{"sample": sample, "kind": prompt.samples[sample]} for sample in sorted(prompt.samples)],
             earlier=[{"generation": chunk.generation, "chunk": chunk.number} for chunk in prompt.earlier],
         )
@@ -154,8 +153,7 @@ class Indexer:
             templates_system=plan.templates_system,
             references=references_of(recipe.checks),
         )
-        self._seen: dict[bytes, str | None] = {}
-        """Prompts asked so far: key to prompt id; None if the id is the key as text."""
+        self._judge = Judge(self._maker, has_ids=recipe.source.id is not None)
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
 
     def remember(self, parts: Sequence[pa.Table]) -> None:
@@ -163,7 +161,7 @@ class Indexer:
         table = pa.concat_tables(parts)
         asked = table.filter(pc.equal(table["fate"].cast(pa.string()), "ask"))
         ids = asked["prompt_id"].to_pylist() if self._recipe.source.id else [None] * len(asked)
-        self._seen.update(zip(asked["key"].to_pylist(), ids, strict=True))
+        self._judge.remember(asked["key"].to_pylist(), ids)
 
     def parts(self, done: list[PartInfo]) -> Iterator[PartInfo]:
         """Write the missing parts, yielding each once stored.
@@ -181,7 +179,7 @@ class Indexer:
                 self._ends[file] = (row.at.row, row.at.offset, row.at.line)
                 yield part.write(self._store, self._plan, last=False, ends=self._ends)
                 part = part.next()
-            part.add(file, row.at, self._fate(row))
+            part.add(file, row.at, self._judge.fate(row))
         yield part.write(self._store, self._plan, last=True, ends=self._ends)
 
     def _source_rows(self, *, before: int) -> Iterator[tuple[int, Row]]:
@@ -200,15 +198,3 @@ class Indexer:
                 yield number, row
                 left = left - 1 if left is not None else None
             self._ends[number] = None
-
-    def _fate(self, row: Row) -> Fate:
-        if row.values is None:
-            return "bad", None, None, row.bad
-        prompt = self._maker.make(row.values)
-        if isinstance(prompt, str):
-            return "bad", None, self._maker.id_of(row.values), prompt
-        if prompt.key in self._seen:
-            first = self._seen[prompt.key]
-            return "duplicate", prompt.key, prompt.id, prompt.key.hex() if first is None else first
-        self._seen[prompt.key] = prompt.id if self._recipe.source.id else None
-        return "ask", prompt.key, prompt.id, None

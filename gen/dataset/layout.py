@@ -6,12 +6,8 @@ remembered elsewhere.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -74,22 +70,6 @@ def open_dataset(recipe: Recipe, *, path: str | None = None, patience_s: float =
         encryption=where.encryption,
         patience_s=patience_s,
     )
-
-
-@contextmanager
-def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
-    """Have what goes wrong with a stored file's content said.
-
-    Raises:
-        DatasetError: it is missing, damaged, or holds what no run writes.
-    """
-    try:
-        yield
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{store.url}/{key}: is missing or damaged ({type(error).__name__}); "
-            "`stillhouse verify` says what can be done"
-        ) from None
 
 
 def sealed_chunks(store: ReadableStore) -> Iterator[ChunkId]:

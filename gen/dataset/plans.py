@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stillhouse.gen.dataset.binding import read_binding
+from stillhouse.gen.dataset.damage import damaged, missing, newer
 from stillhouse.gen.dataset.layout import plan_key
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
@@ -105,14 +106,9 @@ def read_plans(store: ReadableStore, *, known: Sequence["Plan"] = ()) -> list[Pl
         fresh = pool.map(lambda number: read_plan(store, number), range(len(known), count))
         plans = [*known, *(plan for plan in fresh if plan is not None)]
     if later := sorted(names - {plan_key(number) for number in range(count)}):
-        raise DatasetError(
-            f"{store.url}: holds {later[0]} but no {plan_key(count)}; restore that file, or use another dataset.path"
-        )
+        raise missing(store.url, plan_key(count), beside=later[0])
     if next(iter(store.list(f"data/part-{len(plans):03d}-")), None) is not None:
-        raise DatasetError(
-            f"{store.url}: holds shards of generation {len(plans)} but no {plan_key(len(plans))}; "
-            "restore that file, or use another dataset.path"
-        )
+        raise missing(store.url, plan_key(len(plans)), beside=f"shards of generation {len(plans)}")
     if not all(plan.samples for plan in plans) and (bound := read_binding(store)) is not None:
         return [plan.with_samples(bound.first_samples) for plan in plans]
     return plans
@@ -131,14 +127,12 @@ def read_plan(store: ReadableStore, generation: int) -> Plan | None:
     try:
         document = orjson.loads(data)
         if document["version"] > SCHEMA_VERSION:
-            raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
+            raise newer(origin)
         plan = Plan.model_validate(document)
     except (ValueError, KeyError, TypeError):
-        raise DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path") from None
+        raise damaged(origin) from None
     if plan.generation != generation:
-        raise DatasetError(
-            f"{origin}: is damaged; restore it, or use another dataset.path (it is the plan of another generation)"
-        )
+        raise damaged(origin, "it is the plan of another generation")
     return plan
 
 

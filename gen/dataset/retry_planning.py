@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Retried
+from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile
 from stillhouse.gen.dataset.shard_meta import read_meta
-from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
 
@@ -118,13 +118,8 @@ def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str]) -> list
     if not meta.counts.failed.keys() & set(kinds):
         return []
     key = meta.side["failed"].key
-    try:
-        with store.open(key) as file:
-            table = pq.read_table(file, columns=["prompt_key", "sample", "kind"])
-    except (pa.ArrowException, OSError):
-        raise DatasetError(
-            f"{store.url}/{key}: is missing or damaged; `stillhouse verify` says what can be done"
-        ) from None
+    with damage_said(store, key), store.open(key) as file:
+        table = pq.read_table(file, columns=["prompt_key", "sample", "kind"])
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     return [(bytes.fromhex(key), sample, kind) for key, sample, kind in rows if kind in kinds]
 

@@ -9,7 +9,8 @@ import orjson
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.dataset.layout import ChunkId, damage_said
+from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION
 

@@ -39,7 +39,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import orjson
 import pyarrow as pa
 
-from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.dataset.damage import newer
 
 MAGIC = b"STILLJ02"
 """The first bytes of a file or segment; the last two digits are the format's version."""
@@ -216,7 +216,7 @@ def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
     window, at = _Window(file), len(MAGIC)
     head = bytes(window.at(0, len(MAGIC)))
     if head[:6] == MAGIC[:6] and head[6:] > MAGIC[6:]:
-        raise DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")
+        raise newer(origin)
     warned = False
     while len(header := window.at(at, _FRAME.size)) == _FRAME.size:
         length, crc = _FRAME.unpack(header)

@@ -9,6 +9,7 @@ from stillhouse.gen.simulator.draws import Draws, draw, unit
 from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
 from stillhouse.gen.simulator.tools import Call, Tool, call_of
+from stillhouse.schemas.inline_reasoning import with_reasoning
 from stillhouse.schemas.simulator import SimulatorSettings
 
 _REASONING_TOKENS = 24
@@ -76,7 +77,7 @@ class Answers:
             return _calling(call_of(tools, drawn=draws[6]), reasoning=reasoning)
         text = self._text(self._known.find(message) or arithmetic(message), draws)
         if reasoning is not None and settings.reasoning == "think":
-            return _cut(f"<think>\n{reasoning}\n</think>\n\n{text}", reasoning=None, max_tokens=max_tokens)
+            return _cut(with_reasoning(reasoning, text), reasoning=None, max_tokens=max_tokens)
         return _cut(text, reasoning=reasoning, max_tokens=max_tokens)
 
     def _text(self, right: str | None, draws: Draws) -> str:

@@ -22,7 +22,7 @@ _STREAM_EVERY_S = 0.05
 """A stream's events are written no more often, several at once where there are more."""
 
 
-def _ignore(delivered: bool) -> None:
+def _ignore(_delivered: bool) -> None:  # noqa: FBT001 - a callback
     """Nobody counts this request."""
 
 

@@ -333,11 +333,11 @@ def _known_format(url: str) -> _Format:
 
 
 def _store(root: str, source: Source) -> Store:
-    return _opened_store(root, source.endpoint_url, source.region, source.path_style)
+    return _opened_store(root, source.endpoint_url, source.region, path_style=source.path_style)
 
 
 @functools.lru_cache(maxsize=16)  # S3 clients are slow to create, and each chunk opens its files again
-def _opened_store(root: str, endpoint_url: str | None, region: str | None, path_style: bool | None) -> Store:
+def _opened_store(root: str, endpoint_url: str | None, region: str | None, *, path_style: bool | None) -> Store:
     return open_store(root, endpoint_url=endpoint_url, region=region, path_style=path_style)
 
 

@@ -1,7 +1,9 @@
 """Jinja templates over a row's columns, in Jinja's immutable sandbox: no file, no Python, no randomness, no giant text.
 
 A row's values are data, never templates. Nothing is worked out while compiling, and what a rendering may take is
-counted by `gen.source.render_limits`: every loop, call, filter, operator and output is charged to it.
+counted by `gen.source.render_limits`: every loop, call, filter, operator and output is charged to it. Jinja's own
+sandbox with a cap on the output would not do: a width, a `join` or a `~` inside an expression fills the memory before
+there is any output.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

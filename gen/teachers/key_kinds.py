@@ -1,26 +1,14 @@
 """Whose a key is, by how it begins, and whose key a provider's own host takes: a mix-up is explained before a request.
 
-A gateway takes keys of any kind, so that only providers' own hosts are known here. Beginnings as the providers' pages
-showed them in autumn 2026.
+A gateway takes keys of any kind, so that only providers' own hosts are known here.
 """
 
 import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-_BEGINNINGS = (  # the longest first
-    ("sk-ant-", "Anthropic"),
-    ("sk-or-", "OpenRouter"),
-    ("sk-proj-", "OpenAI"),
-    ("sk-svcacct-", "OpenAI"),
-    ("AIza", "Google"),
-    ("ya29.", "Google Cloud"),
-    ("gsk_", "Groq"),
-    ("xai-", "xAI"),
-    ("hf_", "Hugging Face"),
-    ("fw_", "Fireworks"),
-    ("ABSK", "Bedrock"),
-)
+from stillhouse.schemas.secret_patterns import OWNERS
+
 _HOSTS = {
     "api.openai.com": "OpenAI",
     "api.anthropic.com": "Anthropic",
@@ -42,7 +30,7 @@ def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
         return "holds a file of credentials, which only a Google Cloud host (Vertex) takes"
     if key.startswith(("AKIA", "ASIA")):
         return "holds an AWS access key's id, which alone opens nothing: see `aws.access_key_id`, with `api: bedrock`"
-    found = next(((start, owner) for start, owner in _BEGINNINGS if key.startswith(start)), None)
+    found = next(((start, owner) for start, owner in OWNERS if key.startswith(start)), None)
     for url in urls:
         host = urlsplit(url).hostname or ""
         wanted = "Bedrock" if _BEDROCK.fullmatch(host) else _HOSTS.get(host)

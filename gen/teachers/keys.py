@@ -17,9 +17,8 @@ from stillhouse.gen.teachers.key_kinds import wrong_kind
 from stillhouse.schemas.aws import Aws
 from stillhouse.schemas.headers import is_reference
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.secret_patterns import without_likely_keys
 from stillhouse.schemas.teacher import Teacher
-
-_SECRET = re.compile(r"\b(sk-|AKIA|AIza|ghp_|hf_)[A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+|x-amz-security-token:\S+", re.ASCII)
 
 _LEAST_SECRET = 16
 """Characters from which on a key, or a part of one, is no word."""
@@ -162,7 +161,7 @@ def redacted(text: str, *, keys: tuple[str, ...] = ()) -> str:
     """The text without the keys, the parts of them that providers echo, and whatever looks like a key."""
     for key in keys:
         text = _forms(key).sub("[key]", text)
-    return _SECRET.sub("[key]", text)
+    return without_likely_keys(text)
 
 
 @functools.cache

@@ -161,7 +161,7 @@ def _waste(outcome: ServerError | Malformed, tries: Tries) -> None:
     tries.wasted_output += outcome.usage.output_tokens or 0
 
 
-def decide(
+def decide(  # noqa: C901 - one case per outcome
     outcome: Outcome, tries: Tries, *, max_attempts: int, endpoints: int = 1, blame: Blame | None = None
 ) -> Decision:
     """What to do after `outcome`, which `note` has counted; `endpoints`: how many the teacher has."""

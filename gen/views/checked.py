@@ -15,7 +15,8 @@ from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verd
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.dataset.chunk import ChunkReader
-from stillhouse.gen.dataset.layout import ChunkId, damage_said
+from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.planning import check_first_rows
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import UsageError
@@ -26,6 +27,7 @@ from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.schemas.checks import Reference, references_of
+from stillhouse.schemas.inline_reasoning import split_reasoning
 from stillhouse.schemas.recipe import Recipe
 
 EXAMPLES = 3
@@ -34,8 +36,6 @@ TAIL_CHARS = 240
 """How much of an answer's end is shown: it is where a solution says what it found."""
 _COLUMNS = ("prompt_id", "prompt_key", "sample", "teacher", "completion", "reasoning", "reasoning_source")
 _TOKENS = ("output_tokens", "reasoning_tokens")
-_THINK, _THOUGHT_END = "<think>\n", "\n</think>\n\n"
-"""What stands around an inline reasoning."""
 
 
 class _Frozen(BaseModel):
@@ -184,8 +184,8 @@ def _kept_row(record: Mapping[str, Any], wanted: Sequence[Reference], kept: Mapp
 def _answer(record: Mapping[str, Any]) -> Answer:
     completion = record["completion"]
     text, reasoning = completion[0]["content"] if completion else "", record["reasoning"]
-    if reasoning is None and record["reasoning_source"] is not None and text.startswith(_THINK):
-        reasoning, _, text = text.removeprefix(_THINK).partition(_THOUGHT_END)
+    if reasoning is None and record["reasoning_source"] is not None:
+        reasoning, text = split_reasoning(text)
     tokens = record["output_tokens"]
     return Answer(text, reasoning, None if tokens is None else max(0, tokens - (record["reasoning_tokens"] or 0)))
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
-from stillhouse.gen.dataset.index import ROWS_PER_PROMPT
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.row_fates import Judge, is_full
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
@@ -202,45 +202,45 @@ class _Count:
     def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
         self.maker = maker
         self._per_shard = recipe.prompts_per_shard
-        self._seen: set[bytes] = set()
+        self._judge = Judge(maker, has_ids=False)  # its fates' ids of duplicates are not needed
         self.rows = self.duplicates = self.bad = self.chars = 0
         self.bad_rows: list[str] = []
         self.examples: list[Example] = []
         self.shards = 1
-        """A generation has at least one chunk, as in `gen.dataset.index`."""
-        self._in_shard = (0, 0)
-        """Rows and prompts of the last shard."""
+        """A generation has at least one chunk, as in `gen.dataset.indexer`."""
+        self._rows_in_shard = self._asks_in_shard = 0
+        """Of the last shard."""
 
     @property
     def asked(self) -> int:
         """Prompts."""
-        return len(self._seen)
+        return self._judge.asked
 
     def add(self, file: SourceFile, row: Row) -> None:
         """Take in the next row."""
-        rows, asks = self._in_shard
-        if asks >= self._per_shard or rows >= self._per_shard * ROWS_PER_PROMPT:
+        if is_full(asks=self._asks_in_shard, rows=self._rows_in_shard, prompts_per_shard=self._per_shard):
             self.shards += 1
-            rows = asks = 0
-        before = self.asked
-        self._judge(file, row)
+            self._rows_in_shard = self._asks_in_shard = 0
+        fate = self._judge.fate(row)
         self.rows += 1
-        self._in_shard = (rows + 1, asks + self.asked - before)
+        self._rows_in_shard += 1
+        match fate.fate:
+            case "bad":
+                self.bad += 1
+                if len(self.bad_rows) < BAD_ROWS:
+                    self.bad_rows.append(f"{file.url}:{row.at.line}: {fate.detail}")
+            case "duplicate":
+                self.duplicates += 1
+            case "ask":
+                assert fate.prompt is not None
+                self._asks_in_shard += 1
+                self._ask(fate.prompt)
 
-    def _judge(self, file: SourceFile, row: Row) -> None:
-        prompt = row.bad if row.values is None else self.maker.make(row.values)
-        if not isinstance(prompt, Prompt):
-            self.bad += 1
-            if len(self.bad_rows) < BAD_ROWS:
-                self.bad_rows.append(f"{file.url}:{row.at.line}: {prompt}")
-        elif prompt.key in self._seen:
-            self.duplicates += 1
-        else:
-            self._seen.add(prompt.key)
-            self.chars += sum(len(content) for _, content in prompt.messages)
-            if len(self.examples) < EXAMPLES:
-                messages = tuple((role, _cut(content)) for role, content in prompt.messages)
-                self.examples.append(Example(prompt_id=_cut(prompt.id), messages=messages))
+    def _ask(self, prompt: Prompt) -> None:
+        self.chars += sum(len(content) for _, content in prompt.messages)
+        if len(self.examples) < EXAMPLES:
+            messages = tuple((role, _cut(content)) for role, content in prompt.messages)
+            self.examples.append(Example(prompt_id=_cut(prompt.id), messages=messages))
 
 
 def _cut(text: str) -> str:

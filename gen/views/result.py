@@ -44,7 +44,7 @@ class RunResult(Summary):
         """
         return read_records(DatasetReader(self._store or open_store(self.dataset)), columns=columns)
 
-    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:  # noqa: FBT001 - IPython's signature
         """As IPython shows it."""
         printer.text("RunResult(…)" if cycle else self.as_text())
 

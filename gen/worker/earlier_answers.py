@@ -15,16 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Chunk
+from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.tool_calls import tool_calls_in
+from stillhouse.schemas.inline_reasoning import split_reasoning
 
 _READERS = 8
 _BATCH_ROWS = 1024
 _COLUMNS = ["record_id", "prompt_key", "completion", "tool_calls", "reasoning_source"]
-_THOUGHT_END = "\n</think>\n\n"
-"""What `gen.worker.rows` puts between an inline reasoning and the text."""
 
 
 def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
@@ -57,20 +56,15 @@ def _answers(store: Store, chunk: ChunkId, keys: Collection[str], *, inline: boo
     """(prompt key, fingerprint, record id) of the chunk's records of these prompts."""
     wanted = pa.array(sorted(keys), pa.string())
     found = []
-    try:
-        with store.open(chunk.data_key) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS):
-                for row in batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist():
-                    answer = fingerprint(_text(row, inline=inline), row["tool_calls"])
-                    found.append((bytes.fromhex(row["prompt_key"]), answer, row["record_id"]))
-    except (pa.ArrowException, OSError):
-        raise DatasetError(
-            f"{store.url}/{chunk.data_key}: is missing or damaged; `stillhouse verify` says what can be done"
-        ) from None
+    with damage_said(store, chunk.data_key), store.open(chunk.data_key) as file:
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS):
+            for row in batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist():
+                answer = fingerprint(_text(row, inline=inline), row["tool_calls"])
+                found.append((bytes.fromhex(row["prompt_key"]), answer, row["record_id"]))
     return found
 
 
 def _text(row: dict[str, Any], *, inline: bool) -> str:
     """A record's text without its reasoning."""
     text: str = row["completion"][0]["content"]
-    return text.partition(_THOUGHT_END)[2] if inline and row["reasoning_source"] is not None else text
+    return split_reasoning(text)[1] if inline and row["reasoning_source"] is not None else text

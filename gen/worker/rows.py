@@ -13,6 +13,7 @@ from stillhouse.gen.worker.tool_calls import ToolCall, tool_calls_in
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import BODY_HEAD_CHARS, WHAT_TO_DO
+from stillhouse.schemas.inline_reasoning import with_reasoning
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
 
@@ -42,7 +43,7 @@ class Form:
         """The assistant's message; None if there is neither text nor a call."""
         text = completion.text
         if self.inline and completion.reasoning is not None:
-            text = f"<think>\n{completion.reasoning}\n</think>\n\n{text or ''}"
+            text = with_reasoning(completion.reasoning, text or "")
         if text is None and not completion.tool_calls:
             return None
         calls = tool_calls_in(completion.tool_calls) if self.columns.calls == "inside" else None

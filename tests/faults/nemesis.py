@@ -23,12 +23,13 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from faults.history import check
 from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
+from waiting import wait_until
 
 from stillhouse.gen import simulator
 from stillhouse.schemas.simulator import SimulatorSettings
-from tests.faults.history import check
 
 IN_FLIGHT = 64
 _TITLES = {
@@ -157,10 +158,7 @@ def _write_prompts(folder: Path, number: int, ids: Iterable[int]) -> None:
 def _wait_for_requests(log: Path, *, more: int) -> None:
     """Until the teacher was asked so many times more."""
     wanted = _lines(log) + more
-    deadline = time.monotonic() + 300
-    while _lines(log) < wanted:
-        assert time.monotonic() < deadline, "the run asks nothing"
-        time.sleep(0.2)
+    wait_until(lambda: _lines(log) >= wanted, what="the run asks", within_s=300)
 
 
 def _lines(log: Path) -> int:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from builders import questions, recipe_of, write_source
+from faults.history import check
 from harness import run_in_process
 
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.simulator import serve
 from stillhouse.schemas.simulator import SimulatorSettings
-from tests.faults.history import check
 
 PROMPTS, ANSWER_TOKENS, DISK_MB = 1000, 10_000, 50
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._raylet import GcsClient
+from faults.history import check
+from faults.test_kill import PROMPTS, SAMPLES, recipe_file, shards, teacher, until
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
-
-from tests.faults.history import check
-from tests.faults.test_kill import PROMPTS, SAMPLES, recipe_file, shards, teacher, until
 
 
 @contextmanager
@@ -28,7 +27,7 @@ def three_nodes() -> Iterator[Any]:
         cluster.wait_for_nodes()
         yield cluster
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.slow
@@ -71,6 +70,7 @@ def drain(address: str, node: str) -> None:
     """Tell Ray that the node is about to go, as a cloud's notice does."""
     gcs = GcsClient(address=address)
     (node_id,) = [each.hex() for each in gcs.get_all_node_info() if each.hex().startswith(node)]
-    preemption = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    reasons: Any = autoscaler_pb2.DrainNodeReason  # type: ignore[attr-defined]
+    preemption = reasons.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why = gcs.drain_node(node_id, preemption, "a spot notice", 0)
     assert accepted, why

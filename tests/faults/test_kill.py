@@ -5,18 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from faults.history import check
 from processes import below
+from waiting import wait_until
 
 from stillhouse.gen import simulator
 from stillhouse.schemas.simulator import SimulatorSettings
-from tests.faults.history import check
 
 SAMPLES, IN_FLIGHT, PROMPTS = 2, 64, 1500
 
@@ -62,12 +62,8 @@ def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
 
 
 def until(condition: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:
-    """Wait for it, as long as the process lives."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, "the run ended before the fault could be put in"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    """Wait for it, as long as the run lives."""
+    wait_until(condition, what="the moment for the fault", within_s=120, process=process)
 
 
 def shards(tmp_path: Path) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
+from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Allowance, Ceilings, Cost, Report
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
@@ -17,21 +18,6 @@ from stillhouse.schemas.teacher import Limits
 TICK_S = 0.01
 LATENCY_S = 0.2
 COST = Cost(10, 10)
-
-
-@dataclass
-class Clock:
-    """`gen.clock.Clock`, moved by hand."""
-
-    now: float = 0.0
-
-    def monotonic(self) -> float:
-        """See `Clock`."""
-        return self.now
-
-    def time(self) -> float:
-        """See `Clock`."""
-        return self.now
 
 
 @dataclass
@@ -50,7 +36,7 @@ class Play:
     """Workers, their limiter, the teacher that counts, and another consumer of the same account."""
 
     def __init__(self, limits: Limits, *, burst_s: float, workers: int) -> None:
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.limiter = RateLimiter(limits, clock=self.clock)
         self.hands = {f"w{n}": Hand(renews_at=n / workers) for n in range(workers)}
         real = SimulatorLimits(requests_per_minute=limits.requests_per_minute, burst_s=burst_s)

@@ -5,12 +5,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from faults.simulation.spec import Spec
+from faults.simulation.world import World
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.teachers.endpoints import MOST_WAIT_S
 from stillhouse.gen.views.summary import summarise
-from tests.faults.simulation.spec import Spec
-from tests.faults.simulation.world import World
 
 CALM = Spec(
     local=True,

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from tests.faults.nemesis import torment
+from faults.nemesis import torment
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.simulation.history import Request
@@ -22,7 +23,7 @@ SLACK_S = 1.0
 """For calls under way, and for the half second after which a driver looks again."""
 
 
-def calm(**more: object) -> Spec:
+def calm(**more: Any) -> Spec:
     """A world in which nothing happens but what the test does."""
     return replace(
         Spec.drawn(random.Random(0)),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from builders import index, questions, recipe_of, write_source
 from click.testing import CliRunner
+from unit.test_store_local import as_nobody
 
 from stillhouse.cluster.cli import main
 from stillhouse.gen.errors import SourceError, UsageError
@@ -19,7 +20,6 @@ from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Source
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe
-from tests.unit.test_store_local import as_nobody
 
 RECIPE = """\
 name: small

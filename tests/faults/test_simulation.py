@@ -3,8 +3,7 @@
 import time
 
 import pytest
-
-from tests.faults.simulation import simulate
+from faults.simulation import simulate
 
 CPU_SECONDS = 40
 """Of this process's own: beside others on the machine, the same seeds take more time and prove as much."""

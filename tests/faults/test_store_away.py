@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from builders import questions, recipe_of, write_source
+from faults.history import check
 from harness import run_in_process
 from s3_server import Fault, S3Server
 
@@ -12,7 +13,6 @@ from stillhouse.gen.errors import Paused
 from stillhouse.gen.simulator import serve
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
-from tests.faults.history import check
 
 PROMPTS = 200
 

@@ -75,7 +75,8 @@ class Network:
     def _bridge(self) -> str:
         return f"shlab{self.lane}"
 
-    def _add(self, host: int) -> None:
+    def add(self, host: int) -> None:
+        """Make a host."""
         space, port = self.namespace(host), self._port(host)
         _ip("netns", "add", space)
         _ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
@@ -86,7 +87,8 @@ class Network:
         # Nothing is behind it. Ray asks which of its addresses leads to 8.8.8.8, and waits for name servers otherwise.
         _ip("-n", space, "route", "add", "default", "via", self.store)
 
-    def _remove(self, *hosts: int) -> None:
+    def remove(self, *hosts: int) -> None:
+        """Take hosts away, and the network with them."""
         for host in hosts:
             _ip("link", "del", self._port(host), check=False)
             _ip("netns", "del", self.namespace(host), check=False)
@@ -104,10 +106,10 @@ def network(*hosts: int) -> Iterator[Network]:
             _ip("addr", "add", f"{address}/24", "dev", f"shlab{made}")
         _ip("link", "set", f"shlab{made}", "up")
         for host in hosts:
-            net._add(host)
+            net.add(host)
         yield net
     finally:
-        net._remove(*hosts)
+        net.remove(*hosts)
 
 
 def _claimed(lane: int) -> bool:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.cases import CASES
-from tests.hosts.host import in_namespace
-from tests.hosts.lab import PER_MINUTE, lab, teacher
-from tests.hosts.network import network, why_not
-from tests.hosts.verdict import read_log
+from hosts.cases import CASES
+from hosts.host import in_namespace
+from hosts.lab import PER_MINUTE, lab, teacher
+from hosts.network import network, why_not
+from hosts.verdict import read_log
 
 pytestmark = [
     pytest.mark.slow,

@@ -47,7 +47,7 @@ def cluster(lake: S3Server) -> Iterator[dict[str, str]]:
     try:
         yield {"RAY_ADDRESS": ray.address}
     finally:
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_example_read(dataset: Path, cluster: dict[str, str], tmp_path: Path) ->
     """Four readers print the same count, of records that are there once."""
     printed = run(sys.executable, SCRIPTS / "example_read.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})
     assert printed.splitlines() == ["datasets: 100", "duckdb: 100", "polars: 100", "ray data: 100"]
-    (counted,) = duckdb.sql(
+    (counted,) = duckdb.execute(
         f"select count(distinct record_id), any_value(prompt[1].role) from '{dataset}/data/*.parquet'"
     ).fetchall()
     assert counted == (100, "user")
@@ -140,7 +140,7 @@ def test_example_soft_labels(trl_python: str, dataset: Path, tmp_path: Path) -> 
     counted = re.search(r"^alternatives left out (\d+), labels (\d+), tokens (\d+)$", printed, re.MULTILINE)
     assert counted is not None, printed
     left_out, labels, tokens = map(int, counted.groups())
-    said = duckdb.sql(f"select len(logprobs) from '{dataset}/data/*.parquet' limit 96").fetchall()
+    said = duckdb.execute(f"select len(logprobs) from '{dataset}/data/*.parquet' limit 96").fetchall()
     assert tokens == sum(count for (count,) in said)
     assert (
         0 < left_out == tokens - labels < tokens / 2
@@ -149,7 +149,8 @@ def test_example_soft_labels(trl_python: str, dataset: Path, tmp_path: Path) -> 
 
 def test_example_soft_labels_says_what_to_install(dataset: Path) -> None:
     """Without torch it says so in one line and exits with 2."""
-    command = [sys.executable, "-S", SCRIPTS / "example_soft_labels.py", dataset]  # -S: nothing is installed
+    # -S: nothing is installed
+    command: list[str | Path] = [sys.executable, "-S", SCRIPTS / "example_soft_labels.py", dataset]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert re.fullmatch(r"found no \w+; install it: pip install torch transformers datasets\n", done.stderr)
@@ -158,7 +159,7 @@ def test_example_soft_labels_says_what_to_install(dataset: Path) -> None:
 @pytest.mark.slow
 def test_example_stream(dataset: Path, on_s3: Callable[[Path], str], cluster: dict[str, str], tmp_path: Path) -> None:
     """Both readers see every record in S3; Ray Data says in what kind of batches."""
-    command = [sys.executable, SCRIPTS / "example_stream.py", on_s3(dataset)]
+    command: list[str | Path] = [sys.executable, SCRIPTS / "example_stream.py", on_s3(dataset)]
     printed = run(*command, env=cluster | {"HF_HOME": str(tmp_path)})
     assert printed.startswith("first record: q0001, 'Let us ")
     assert "\ndatasets: 100 rows\n" in printed
@@ -171,7 +172,7 @@ def test_example_stream_gives_tensors(trl_python: str, dataset: Path, cluster: d
     if subprocess.run([trl_python, "-c", "import ray, torch"], capture_output=True).returncode != 0:
         pytest.skip(f"{trl_python} has no ray beside torch; install ray[data] there, or torch here")
     printed = run(trl_python, SCRIPTS / "example_stream.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})
-    answers = duckdb.sql(f"select completion[1].content from '{dataset}/data/*.parquet' limit 32").fetchall()
+    answers = duckdb.execute(f"select completion[1].content from '{dataset}/data/*.parquet' limit 32").fetchall()
     widest = max(len(answer.encode()) for (answer,) in answers)
     assert f"\nray data: 100 rows in 4 torch batches, the first (32, {widest})\n" in printed
 

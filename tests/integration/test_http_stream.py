@@ -77,7 +77,16 @@ async def get(http: HttpTransport, url: str, *, timeout_s: float = 10.0, stall_t
 async def test_a_stream_comes_raw_and_whole_and_its_connection_is_kept(http: HttpTransport) -> None:
     """An event in two packets, cut within a character; two in one; comments; the connection is used again."""
     at = EVENT.index("é".encode()) + 1
-    script = [HEAD, chunk(EVENT[:at]), 0.02, chunk(EVENT[at:]), chunk(PING), chunk(EVENT + EVENT), chunk(DONE), LAST]
+    script: list[bytes | float] = [
+        HEAD,
+        chunk(EVENT[:at]),
+        0.02,
+        chunk(EVENT[at:]),
+        chunk(PING),
+        chunk(EVENT + EVENT),
+        chunk(DONE),
+        LAST,
+    ]
     async with serving(script, keeps=True) as (url, ports):
         for _ in range(2):
             reply = await get(http, url)
@@ -97,7 +106,8 @@ async def test_many_packets_are_gathered_and_none_is_lost(http: HttpTransport) -
 
 async def test_a_stream_that_brings_only_pings_has_stalled(http: HttpTransport) -> None:
     """Its own time-out, long before the deadline; its words name the setting."""
-    async with serving([HEAD, chunk(EVENT), *[chunk(PING), 0.05] * 100]) as (url, _):
+    pings: list[bytes | float] = [chunk(PING), 0.05]
+    async with serving([HEAD, chunk(EVENT), *pings * 100]) as (url, _):
         began = time.monotonic()
         with pytest.raises(Lost, match=r"stall_timeout_s \(0\.3 s\)") as lost:
             await get(http, url, stall_timeout_s=0.3)
@@ -107,14 +117,16 @@ async def test_a_stream_that_brings_only_pings_has_stalled(http: HttpTransport) 
 
 async def test_slow_events_are_no_stall(http: HttpTransport) -> None:
     """Nor is what comes before the first one: a model may think, a server may queue."""
-    script = [HEAD, 0.6, chunk(PING), *[chunk(EVENT), 0.2] * 4, chunk(DONE), LAST]
+    events: list[bytes | float] = [chunk(EVENT), 0.2]
+    script = [HEAD, 0.6, chunk(PING), *events * 4, chunk(DONE), LAST]
     async with serving(script) as (url, _):
         assert (await get(http, url, stall_timeout_s=0.4)).body == PING + 4 * EVENT + DONE
 
 
 async def test_the_deadline_is_for_the_whole_stream(http: HttpTransport) -> None:
     """However lively it is."""
-    async with serving([HEAD, *[chunk(EVENT), 0.02] * 500]) as (url, _):
+    events: list[bytes | float] = [chunk(EVENT), 0.02]
+    async with serving([HEAD, *events * 500]) as (url, _):
         with pytest.raises(Lost, match="timeout_s") as lost:
             await get(http, url, timeout_s=0.4)
     assert lost.value.deadline

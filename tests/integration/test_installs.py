@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 from installs import LOCK, build_wheel, install, make_environment, make_hostile
-from ray_head import ray_head, wait_until
+from ray_head import ray_head
+from waiting import wait_until
 
 
 def run_quickstart(stillhouse: Path, *, cwd: Path) -> None:
     """A pilot of the quickstart, by the console command, is done."""
-    command = [stillhouse, "run", "quickstart", "--limit", "50", "--json", "-o", f"dataset.path={cwd}/ds"]
+    command: list[str | Path] = [
+        stillhouse,
+        "run",
+        "quickstart",
+        "--limit",
+        "50",
+        "--json",
+        "-o",
+        f"dataset.path={cwd}/ds",
+    ]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     end = json.loads(done.stdout.splitlines()[-1])

@@ -17,9 +17,11 @@ import pytest
 import yaml
 from builders import questions, write_source
 from ports import reserved_ports
-from ray_head import RayHead, answers, ray_head, wait_until
+from ray_head import RayHead, answers, ray_head
+from waiting import wait_until
 
 from stillhouse.cluster.jobs.submit import Jobs, exit_code_of
+from stillhouse.cluster.progress.job_lines import figures_in
 from stillhouse.schemas.recipe_file import read_recipe
 
 pytestmark = [
@@ -115,21 +117,15 @@ def value(watched: Watched, query: str) -> float:
 
 
 def work(head: RayHead, path: Path) -> tuple[list[str], dict[str, Any]]:
-    """Run the recipe as a job: its messages, and its Summary."""
+    """Run the recipe as a job: the progress in its log, and its Summary."""
     jobs = Jobs(head.dashboard)
     job = jobs.submit(read_recipe(path), ship="code", note=print)
-    messages: list[str] = []
-
-    def ended() -> bool:
-        details = jobs.details(job)
-        if details.message and details.message not in messages:
-            messages.append(details.message)
-        return details.status.is_terminal()
-
-    wait_until(ended, what="the job has ended", within_s=RUN_S)
+    wait_until(lambda: jobs.details(job).status.is_terminal(), what="the job has ended", within_s=RUN_S)
     logs = jobs.logs(job)
     assert exit_code_of(jobs.details(job)) == 0, logs
-    return messages, json.loads(logs.splitlines()[-1])
+    lines = logs.splitlines()
+    messages = [shown.figures.as_line() for line in lines if (shown := figures_in(line)) is not None]
+    return messages, json.loads(lines[-1])
 
 
 def events_in(logs: Path) -> list[dict[str, Any]]:
@@ -199,7 +195,7 @@ def test_no_label_follows_the_prompts(watched: Watched) -> None:
 
 
 def test_job_says_how_far_it_is(watched: Watched) -> None:
-    """The job's message on the dashboard is the run's progress."""
+    """The job's log holds the run's progress, as a follower's panel reads it."""
     assert any("of 2,000 answered" in message for message in watched.messages), watched.messages
 
 

@@ -31,7 +31,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_oldest_ray_runs_it(python: Path, tmp_path: Path) -> None:
     """Every part of it that Ray has changed since then is met in the first second of a run."""
-    command = [python, "-m", "stillhouse.cluster.cli", "run", "quickstart", "--limit", "50", "--json"]
+    command: list[str | Path] = [python, "-m", "stillhouse.cluster.cli", "run", "quickstart", "--limit", "50", "--json"]
     done = subprocess.run(
         [*command, "-o", f"dataset.path={tmp_path}/ds"], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )

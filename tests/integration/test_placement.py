@@ -82,7 +82,7 @@ def test_shared_actors_sit_where_their_loss_costs_nothing(tmp_path: Path) -> Non
         env = os.environ | {"RAY_ADDRESS": ""}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     assert done.stdout.split() == ["4", "4", "7"], done.stderr
     assert "the PromptQueue on " in done.stderr
     assert "has not answered for 5 s" in done.stderr

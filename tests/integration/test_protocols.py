@@ -42,7 +42,7 @@ WITH_LOGPROBS = ("openai-responses", "gemini")
 
 def teacher(api: str, url: str, **changes: Any) -> dict[str, Any]:
     """A teacher of this protocol at the simulator, whose version may be left out."""
-    given = {"name": api, "api": api, "base_url": url.removesuffix("/v1"), "model": f"{api}-model"}
+    given: dict[str, Any] = {"name": api, "api": api, "base_url": url.removesuffix("/v1"), "model": f"{api}-model"}
     given |= {"api_key": "env:T_KEY", "limits": {"in_flight": 4}, "price": {"input": 1, "output": 10}}
     return given | {"terms": {"training_use": "permitted"}} | APIS[api] | changes
 
@@ -55,7 +55,7 @@ def settings(**changes: Any) -> SimulatorSettings:
 def rows(recipe: Recipe, folder: str = "data") -> list[dict[str, Any]]:
     """All rows of a folder of the dataset."""
     path = Path(recipe.dataset.path) / folder
-    return pq.read_table(path, partitioning=None).to_pylist() if path.exists() else []  # type: ignore[no-any-return]
+    return pq.read_table(path, partitioning=None).to_pylist() if path.exists() else []
 
 
 @pytest.fixture(autouse=True)

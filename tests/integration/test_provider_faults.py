@@ -129,7 +129,13 @@ async def test_limits_and_storms_are_waited_out(tmp_path: Path, api: str) -> Non
 def refusing(category: str) -> str:
     """A refusal's body."""
     details = {"type": "refusal", "category": category, "explanation": "It builds a competitor."}
-    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-4-8", "content": []}
+    body: dict[str, object] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-opus-4-8",
+        "content": [],
+    }
     body |= {"stop_reason": "refusal", "stop_details": details, "usage": {"input_tokens": 9, "output_tokens": 0}}
     return orjson.dumps(body).decode()
 
@@ -168,7 +174,7 @@ def test_doctor_signs_for_the_teachers_time(tmp_path: Path, monkeypatch: pytest.
 
 def test_doctor_judges_a_refusal_as_a_run_would(tmp_path: Path) -> None:
     """It is an answer, and no record."""
-    body = {"id": "msg_1", "type": "message", "model": "m", "content": [], "stop_reason": "refusal"}
+    body: dict[str, object] = {"id": "msg_1", "type": "message", "model": "m", "content": [], "stop_reason": "refusal"}
     fault = {"kind": "status", "status": 200, "body": orjson.dumps(body).decode()}
     (finding,) = examined(tmp_path, "anthropic", simulated={"faults": [fault]})
     assert (finding.state, "would not keep it" in finding.said) == ("warn", True), finding

@@ -16,8 +16,8 @@ import yaml
 from builders import questions, write_source
 from processes import kill_all
 from pyarrow.fs import FileSystem
-from ray_head import wait_until
 from s3_server import S3Server
+from waiting import wait_until
 
 from stillhouse.gen import simulator
 from stillhouse.gen.simulator.process import SimulatorProcess

@@ -18,7 +18,8 @@ import yaml
 from builders import questions, write_source
 from dashboard_proxy import Reply, Request, dashboard_proxy
 from installs import ROOT, make_hostile
-from ray_head import TOKEN, RayHead, ray_head, second_raylet, wait_until
+from ray_head import TOKEN, RayHead, ray_head, second_raylet
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -332,7 +332,11 @@ def test_an_error_in_a_stream_is_what_it_says() -> None:
 
 def test_arguments_that_are_no_json_are_kept_as_they_are() -> None:
     """After a proper end they are the model's fault."""
-    events = [*EVENTS[:13], delta(2, type="input_json_delta", partial_json='{"a": oops'), *EVENTS[-2:]]
+    events: list[dict[str, Any]] = [
+        *EVENTS[:13],
+        delta(2, type="input_json_delta", partial_json='{"a": oops'),
+        *EVENTS[-2:],
+    ]
     said = answer(stream(*events))
     assert json.loads(said.tool_calls or "")[0]["function"]["arguments"] == '{"a": oops'
 

@@ -138,7 +138,12 @@ def test_a_signature_is_the_one_of_the_official_client(monkeypatch: pytest.Monke
     seen: list[Any] = []
     session: Any = boto3.Session(*KEYS, region_name="eu-central-1")
     client = session.client("bedrock-runtime", config=Config(proxies={}))
-    client.meta.events.register("before-send.*", lambda request, **_: seen.append(request) or _answered())
+
+    def answered(request: Any, **_: Any) -> Any:
+        seen.append(request)
+        return _answered()
+
+    client.meta.events.register("before-send.*", answered)
     client.converse(modelId=ARN, messages=[{"role": "user", "content": [{"text": "q"}]}])
     theirs, ours = seen[0], request(Ask(), model=ARN)
     assert theirs.url == ours.url
@@ -153,9 +158,10 @@ def _text(value: Any) -> str:
 
 def _answered() -> Any:
     from botocore.awsrequest import AWSResponse
+    from botocore.compat import HTTPHeaders
 
-    response = AWSResponse(URL, 200, {}, None)
-    response._content = json.dumps(answer_of({"text": "four"})).encode()
+    response: Any = AWSResponse(URL, 200, HTTPHeaders(), None)
+    response._content = json.dumps(answer_of({"text": "four"})).encode()  # noqa: SLF001 - where botocore keeps a body
     return response
 
 
@@ -413,7 +419,7 @@ def test_a_stream_without_its_metadata_has_no_usage() -> None:
 def test_an_exception_in_a_stream_is_what_it_is_elsewhere(name: str, fields: dict[str, Any], expected: type) -> None:
     """Though the status was 200."""
     made = frame(name, {"message": "words", **fields}, kind="exception")
-    buffer = EventStreamBuffer()
+    buffer: Any = EventStreamBuffer()
     buffer.add_data(made)
     assert next(iter(buffer)).headers[":exception-type"] == name  # botocore reads it so too
     assert isinstance(read(b"".join(frames()[:4]) + made), expected)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from processes import below, runs
+from waiting import wait_until
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked
 from stillhouse.gen.checks.pool import CheckPool, ChecksBroken
@@ -55,10 +56,7 @@ def _seen(pid: int) -> tuple[bytes, str]:
 
 def _gone(pid: int) -> None:
     """Wait until a process has ended."""
-    deadline = time.monotonic() + 10
-    while runs(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not runs(pid), what="it has ended", within_s=10)
 
 
 async def test_verdicts_come_back_in_order_and_stop_at_the_first_that_does_not_accept(lengths: CheckPool) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -206,6 +207,13 @@ def test_repetition_is_the_share_of_runs_that_stood_there_before() -> None:
     assert (verdict.accepted, verdict.detail) == (False, "99% of the reasoning is repeated, expected at most 30%")
 
 
+def accepted(checks: Sequence[NamedCheck], answer: Answer, row: Mapping[str, Any]) -> list[bool]:
+    """Which of the checks accept it; each can check it."""
+    said = list(verdicts(checks, answer, row))
+    assert all(isinstance(each, CheckResult) for each in said)
+    return [isinstance(each, CheckResult) and each.accepted for each in said]
+
+
 def test_the_first_check_that_does_not_accept_ends_it() -> None:
     """Those after it do not run; one that raises, or has no memory left, leaves the answer unchecked."""
 
@@ -217,9 +225,9 @@ def test_the_first_check_that_does_not_accept_ends_it() -> None:
             raise self.error
 
     checks = built([settings(contains={"text": "a"}), settings(length={"max": 3})])
-    assert [verdict.accepted for verdict in verdicts(checks, Answer("abc"), {})] == [True, True]
-    assert [verdict.accepted for verdict in verdicts(checks, Answer("abcd"), {})] == [True, False]
-    assert [verdict.accepted for verdict in verdicts(checks, Answer("bcde"), {})] == [False]
+    assert accepted(checks, Answer("abc"), {}) == [True, True]
+    assert accepted(checks, Answer("abcd"), {}) == [True, False]
+    assert accepted(checks, Answer("bcde"), {}) == [False]
     for error, reason in (
         (ValueError("of no use"), "bad failed: ValueError: of no use (test_checks.py:"),
         (MemoryError(), "ran out of memory"),

@@ -176,10 +176,12 @@ def test_editors_know_checks() -> None:
         {"language": {"is": "en"}},
         {"language": {"is": ["en", "de"], "name": "c"}},
     ]
-    recipe = {"name": "x", "source": {"path": "p", "prompt": "q"}, "dataset": {"path": "o"}}
+    recipe: dict[str, Any] = {"name": "x", "source": {"path": "p", "prompt": "q"}, "dataset": {"path": "o"}}
     recipe |= {"teachers": [{"name": "t", "api": "simulator"}]}
     assert not list(validator.iter_errors(recipe | {"checks": good}))
-    for bad in ({}, {"maths": {}}, {"math": {"answer": "a"}, "length": {"max": 3}}, {"language": {"is": "qq"}}):
+    both = {"math": {"answer": "a"}, "length": {"max": 3}}
+    wrong: tuple[dict[str, Any], ...] = ({}, {"maths": {}}, both, {"language": {"is": "qq"}})
+    for bad in wrong:
         assert list(validator.iter_errors(recipe | {"checks": [bad]})), bad
 
 

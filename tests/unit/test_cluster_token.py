@@ -22,7 +22,7 @@ def gcs(token: str | None) -> Iterator[str]:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken: missing or incorrect")
         return b""
 
-    class Any(grpc.GenericRpcHandler):
+    class Any(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
         def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
             return grpc.unary_unary_rpc_method_handler(reply)
 

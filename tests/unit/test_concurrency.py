@@ -189,6 +189,7 @@ def test_a_cut_that_changes_nothing_is_undone() -> None:
 def test_an_outage_leaves_few_and_recovers() -> None:
     """Nothing is concluded from it; concurrency doubles back as soon as some are served."""
     down = after(HELD, 1.0)
+    assert isinstance(HELD.state, Holding)
     assert (down.state, down.slots, down.sustained) == (Recovering(HELD.state), 100 // OUTAGE_DIVISOR, 100)
     assert after(down, 0.0).slots == 2 * down.slots
 

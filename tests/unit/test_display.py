@@ -11,6 +11,7 @@ import pytest
 from builders import queue_stats, recipe_of
 
 from stillhouse.cluster.progress.display import Lines, Progress, Shown, is_progress
+from stillhouse.cluster.progress.job_lines import JobLines, figures_in, is_figures
 from stillhouse.cluster.progress.stats import Closed
 from stillhouse.gen.coordination.counters import Tally
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -62,6 +63,21 @@ def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
     line = figures.as_line()
     assert line.startswith("dataset: prompts 700 (6 duplicate, 2 bad); samples 632 of 692 answered, 632 sealed; shards")
     assert "; this call: records 40 (rejected 0, failed 0); requests 0 " in line
+
+
+def test_a_job_logs_what_a_panel_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures stand before the line for people; another version's are told from a line, and read as none."""
+    recipe = recipe_of(tmp_path)
+    stats = queue_stats(rows=100, asks=100, samples=100, samples_left=60, sealed=4, chunks=10)
+    JobLines(recipe).update(stats)
+    figures, line = capsys.readouterr().err.splitlines()
+    shown = figures_in(figures)
+    assert shown is not None
+    assert (is_figures(figures), is_figures(line)) == (True, False)
+    assert (shown.answered, shown.total) == Progress(recipe).answered(stats)
+    assert shown.figures.as_line() == line
+    other = figures.replace('"answered":', '"settled":')
+    assert (is_figures(other), figures_in(other)) == (True, None)
 
 
 def test_what_is_asked_again_is_not_counted_twice(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_the_end_marker_is_seen_in_any_packets(packets: list[bytes]) -> None:
     """And stays seen; a text that mentions it is not it."""
     progress = Progress()
     progress.brings(b'data: {"content": "data: [DONE]"}\n\n')
-    assert not progress.is_done
+    before = progress.is_done
+    assert not before
     for packet in packets:
         progress.brings(packet)
     assert progress.is_done

@@ -41,7 +41,7 @@ async def test_troubles_are_a_line_a_kind() -> None:
     """A thousand refusals between two renewals are one line that counts them; no more of them are none."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
     logging.getLogger("stillhouse.events").addHandler(handler)
     queue, counters = LoggedQueue(_Queue(), teachers=["r1"]), Counters()  # type: ignore[arg-type]
     try:

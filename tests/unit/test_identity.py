@@ -81,8 +81,8 @@ def in_full(recipe: Recipe) -> dict[str, Any]:
     """The identity as schema version 1 wrote it."""
     dump = recipe.model_dump(mode="json")
     keep = [{"name": each["name"], "type": each["type"]} for each in dump["source"]["keep"]]
-    ask = ("system", "template", "samples", "temperature", "top_p", "stop", "seed", "reasoning_effort")
-    ask += ("top_logprobs", "max_tokens", "extra")
+    ask = ["system", "template", "samples", "temperature", "top_p", "stop", "seed", "reasoning_effort"]
+    ask += ["top_logprobs", "max_tokens", "extra"]
     teachers = [
         {"name": t.name, "model": t.model_name} | ({"weight": t.weight} if len(recipe.teachers) > 1 else {})
         for t in recipe.teachers

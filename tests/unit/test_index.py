@@ -14,7 +14,6 @@ from builders import index, questions, recipe_of, write_source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import stillhouse.gen.dataset.index
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
@@ -23,6 +22,7 @@ from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
 from stillhouse.gen.dataset.planning import next_plan
 from stillhouse.gen.dataset.plans import read_plans, store_plan
+from stillhouse.gen.dataset.row_fates import ROWS_PER_PROMPT
 from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.schemas.recipe import Recipe
 
@@ -126,7 +126,7 @@ def test_a_source_without_much_in_it(tmp_path: Path, rows: list[Any], counts: tu
 
 def test_a_chunk_of_duplicates_ends_too(tmp_path: Path) -> None:
     """A chunk holds at most ROWS_PER_PROMPT times its prompts, so that no chunk grows without bound."""
-    write_source(tmp_path, questions(1) * (3 * stillhouse.gen.dataset.index.ROWS_PER_PROMPT))
+    write_source(tmp_path, questions(1) * (3 * ROWS_PER_PROMPT))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 2})
     made = index(recipe)
     assert made is not None

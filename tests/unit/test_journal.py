@@ -16,13 +16,13 @@ from typing import cast
 
 import pyarrow as pa
 import pytest
+from first_journals import FIRST_KINDS, FIRST_MAGIC, first_frame, first_of, first_payload
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.errors import DatasetError, StoreAway
 from stillhouse.gen.journal.file import JournalFile, is_dead, leftovers
 from stillhouse.gen.journal.frames import COMPRESSED, EVENT_STREAM, MAGIC, Frame, Kind, decode, encode, frames
-from tests.first_journals import FIRST_KINDS, FIRST_MAGIC, first_frame, first_of, first_payload
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "first_format" / "dataset" / "_stillhouse" / "journal"
 

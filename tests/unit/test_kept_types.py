@@ -19,7 +19,7 @@ from stillhouse.gen.source.files import SourceFile, find_files, kept_fields, rea
 from stillhouse.gen.source.kept_columns import converter
 from stillhouse.gen.source.kept_types import common_type, normal
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.worker.parquet_writer import column as stored_column
+from stillhouse.gen.worker.columns import column as stored_column
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Source
 

@@ -5,9 +5,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from builders import FIRST, answer, body_of, index, open_chunk, questions, recipe_of, teachers_of, write_source
+from first_journals import FIRST_MAGIC, first_journal, first_of, in_first_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3_server import S3Server
@@ -17,6 +19,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
 from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
+from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, NoConnection, Outcome, Overload, Rate, ServerError
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
@@ -26,7 +29,6 @@ from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Recipe
-from tests.first_journals import FIRST_MAGIC, first_journal, first_of, in_first_format
 
 ERROR = '{"error": {"message": "%s", "code": "%s"}}'
 REPLIES = {
@@ -96,7 +98,10 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None
         held.answered(received, blame=blame(received.outcome, on))
 
 
-def state(held: OpenChunk) -> list[tuple[bool, Tries, GiveUp | None, Frame | None]]:
+_State: TypeAlias = list[tuple[bool, Tries, GiveUp | None, Frame | None]]
+
+
+def state(held: OpenChunk) -> _State:
     """All that is known of each sample: settled, tries, failure, last answer."""
     todo = set(held.todo())
     assert held.left == len(todo)
@@ -111,9 +116,9 @@ def state(held: OpenChunk) -> list[tuple[bool, Tries, GiveUp | None, Frame | Non
     return known
 
 
-def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> list[object]:
+def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> _State:
     """What the next owner must know: the same, and that what was under way may have been billed."""
-    wanted: list[object] = []
+    wanted: _State = []
     for ordinal, (settled, tries, reason, frame) in enumerate(state(held)):
         if ordinal in under_way:
             tries = replace(tries, maybe_billed=tries.maybe_billed + 1, deaths=tries.deaths + died)
@@ -197,7 +202,7 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
         path = held.journal.path
         if old:
             path.write_bytes(in_first_format(path.read_bytes()))
-            wanted = [(*rest, frame and first_of(frame)) for *rest, frame in wanted]  # type: ignore[misc]
+            wanted = [(done, tries, why, frame and first_of(frame)) for done, tries, why, frame in wanted]
         held = opened(folder / f"{number}.journal")
         held.recover(recovered(store, FIRST, folder, mine=held.journal.path), died=False)
         assert [tuple(each) for each in state(held)] == wanted
@@ -206,7 +211,7 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
     held.journal.remove()
 
 
-def crash_in_recovery(store: object, folder: Path, path: Path, copied: int) -> None:
+def crash_in_recovery(store: Store, folder: Path, path: Path, copied: int) -> None:
     """An owner that dies after it copied some frames."""
     held = opened(path)
 

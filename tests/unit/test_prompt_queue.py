@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 
 from builders import index, questions, recipe_of, write_source
-from faults.test_limits_faults import Clock
 from harness import run_in_process
 
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.progress.stats import Closed
+from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import Wait
@@ -17,12 +17,18 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.schemas.recipe import Recipe
 
 
-def queue_of(tmp_path: Path, clock: Clock) -> PromptQueue:
+def recipe_in(folder: Path) -> Recipe:
+    """Five prompts per chunk."""
+    return recipe_of(folder, dataset={"prompts_per_shard": 5})
+
+
+def queue_of(tmp_path: Path, clock: ManualClock) -> PromptQueue:
     """Over ten prompts in two chunks."""
     write_source(tmp_path, questions(10))
-    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 5})
+    recipe = recipe_in(tmp_path)
     store = open_dataset(recipe)
     planner = SourcePlanner(store, bind(store, recipe))
     while isinstance(planner.step(), Plan):
@@ -37,7 +43,7 @@ def counters(requests: int, *, records: int = 0) -> Counters:
 
 async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -> None:
     """It was cut off and comes back: it gets nothing, keeps nothing, and another has its chunk."""
-    queue = queue_of(tmp_path, Clock())
+    queue = queue_of(tmp_path, ManualClock())
     grant = await queue.lease("a.w")
     assert isinstance(grant, Grant)
     await queue.worker_died("a.w")
@@ -52,7 +58,7 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
 
 async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path: Path) -> None:
     """The driver says for how long that is; each renewal passes on what is left of it."""
-    clock = Clock(now=100.0)
+    clock = ManualClock(now=100.0)
     queue = queue_of(tmp_path, clock)
     assert (await queue.renew("w", [], Counters())).good_for_s == math.inf
     await queue.hold(10.0)
@@ -64,12 +70,12 @@ async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path:
 
 async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> None:
     """What the driver remembers of workers that are gone is added to what those that live report again."""
-    clock = Clock()
+    clock = ManualClock()
     first = queue_of(tmp_path, clock)
     await first.renew("gone.w", [], counters(7, records=5))
     await first.renew("lives.w", [], counters(10))
     totals = await first.totals()
-    second = PromptQueue(first._recipe, workers=2, clock=clock, background=lambda work: work())
+    second = PromptQueue(recipe_in(tmp_path), workers=2, clock=clock, background=lambda work: work())
     await second.renew("lives.w", [], counters(12))
     await second.remember(totals)
     stats = await second.stats()

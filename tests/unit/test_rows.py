@@ -59,7 +59,11 @@ def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     assert columns.rejected.names == [*both, "reject_reason", "duplicate_of"]
     assert columns_of(SCHEMA_VERSION, {}).data == RECORD
     assert columns_of(1, identity).data == RECORD
-    for offer in ({"ask": {"extra": {"tools": [{}]}}}, {"teachers": [{"extra": {"toolConfig": {"tools": [{}]}}}]}):
+    offers: tuple[dict[str, Any], ...] = (
+        {"ask": {"extra": {"tools": [{}]}}},
+        {"teachers": [{"extra": {"toolConfig": {"tools": [{}]}}}]},
+    )
+    for offer in offers:
         assert columns_of(SCHEMA_VERSION, identity | offer).calls == "inside"
     tools = columns_of(SCHEMA_VERSION, identity | {"ask": {"extra": {"tools": [{}]}}})
     assert [field.name for field in tools.data if field.type == MESSAGES_WITH_CALLS] == ["completion", "messages"]

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 from builders import recipe_of
 from s3_server import Fault, S3Server
+from waiting import wait_until
 
 import stillhouse.gen.store.lock
 from stillhouse.gen.dataset import run_lock
@@ -169,17 +169,17 @@ def test_on_s3_a_renewal_that_hangs_holds_up_no_clock(tmp_path: Path, s3: S3Serv
     with lock(store, "first", lost=lost) as held:
         told: list[float] = []
         held.report_to(told.append)
-        until_true(lambda: len(told) > 3)
+        wait_until(lambda: len(told) > 3, what="renewals are told", within_s=10)
         assert min(told) > 0.5
         os.kill(s3.pid, signal.SIGSTOP)
         try:
             time.sleep(0.2)  # a renewal that was under way may still have been answered
             stopped = time.monotonic()
-            until_true(lambda: held.good_for_s == 0.0)
+            wait_until(lambda: held.good_for_s == 0.0, what="it has run out", within_s=10)
             assert 0.5 < time.monotonic() - stopped < 1.5
         finally:
             os.kill(s3.pid, signal.SIGCONT)
-        until_true(lambda: held.good_for_s > 0.5)
+        wait_until(lambda: held.good_for_s > 0.5, what="it is renewed", within_s=10)
         held.report_to(None)
     assert not lost.is_set()
 
@@ -194,19 +194,11 @@ def test_on_s3_a_run_gives_up_a_store_that_stays_away(
     reasons: list[Paused] = []
     with RunLock(store, run="first", waiting=Waits(), lost=reasons.append) as held:
         s3.gate.faults.append(Fault("answer", path="run.json", status=503, code="SlowDown", times=1000))
-        until_true(lambda: bool(reasons), within_s=30.0)
+        wait_until(lambda: bool(reasons), what="it is lost", within_s=30)
         s3.gate.faults.clear()
         assert held.good_for_s == 0.0
     assert isinstance(reasons[0], StoreAway)
     assert "could not be reached" in str(reasons[0])
-
-
-def until_true(happened: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    """Wait for it."""
-    until = time.monotonic() + within_s
-    while not happened():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_on_s3_a_damaged_file_is_named(tmp_path: Path, s3: S3Server) -> None:

@@ -74,7 +74,7 @@ def test_local_paths_are_meant_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The job has another working directory; what is in a store stays as it is."""
     monkeypatch.chdir(tmp_path)
     paths = ["a.jsonl", "s3://lake/b/*.jsonl"]
-    recipe = with_absolute_paths(recipe_of(Path("."), source={"path": paths}, dataset={"path": "out/x"}))
+    recipe = with_absolute_paths(recipe_of(Path(), source={"path": paths}, dataset={"path": "out/x"}))
     assert recipe.source.paths == (str(tmp_path / "a.jsonl"), "s3://lake/b/*.jsonl")
     assert recipe.dataset.path == str(tmp_path / "out/x")
 
@@ -83,7 +83,7 @@ def test_rayjob_is_what_kuberay_takes() -> None:
     """The example parses, waits as long as a stop takes, and holds no secret but as a mounted file."""
     path = Path(__file__).resolve().parents[2] / "cluster" / "deploy" / "rayjob.yaml"
     (config, job) = yaml.safe_load_all(path.read_text())
-    spec = job["spec"]
+    spec: Any = job["spec"]
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
     (worker,) = spec["rayClusterSpec"]["workerGroupSpecs"]
     for pod in (spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"], worker["template"]["spec"]):
@@ -98,7 +98,7 @@ def test_rayjob_is_what_kuberay_takes() -> None:
     assert str(Path(key).parent) in mounts
 
 
-def read_text_recipe(text: str) -> dict[str, object]:
+def read_text_recipe(text: str) -> dict[str, Any]:
     """The recipe in the text, which is a valid one."""
     from stillhouse.schemas.recipe_file import load_recipe
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from builders import FIRST, recipe_of
+from first_journals import first_journal
 from s3_server import Fault, S3Server
 
 import stillhouse.gen.journal.shipping
@@ -17,7 +18,6 @@ from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
 from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
-from tests.first_journals import first_journal
 
 OTHER = ChunkId(0, 1)
 

@@ -1,11 +1,13 @@
 """How long a teacher that has never answered is waited for."""
 
+from typing import Any
+
 from stillhouse.gen.coordination.counters import Tally
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.errors import TeacherPaused
 
 
-def given_up_at(*moments: dict[str, int], give_up_after_s: float = 600.0, **fields: int) -> float | None:
+def given_up_at(*moments: dict[str, int], give_up_after_s: float = 600.0, **fields: Any) -> float | None:
     """When a teacher is given up that had these totals of troubles at 0, 10, 20 ... s; None: it is not."""
     silence = Silence(give_up_after_s=give_up_after_s)
     for number, troubles in enumerate(moments):

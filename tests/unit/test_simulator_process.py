@@ -15,7 +15,7 @@ import httpx
 import orjson
 import pytest
 from processes import runs
-from ray_head import wait_until
+from waiting import wait_until
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.simulator import SimulatorProcess, start

@@ -421,8 +421,12 @@ def test_a_time_inside_another_value_does_not_wrap_around_either(tmp_path: Path)
         ]
     )
     fine = {"s": {"t": now, "n": 1}, "l": [{"t": now}, None, {"t": None}], "m": [("a", now), ("b", None)]}
-    none = {"s": None, "l": None, "m": None}
-    wrapped = [{"s": {"t": end, "n": 1}}, {"l": [{"t": now}, {"t": end}]}, {"m": [("a", now), ("b", end)]}]
+    none: dict[str, object] = {"s": None, "l": None, "m": None}
+    wrapped: list[dict[str, object]] = [
+        {"s": {"t": end, "n": 1}},
+        {"l": [{"t": now}, {"t": end}]},
+        {"m": [("a", now), ("b", end)]},
+    ]
     rows = [none, fine, *(none | each for each in wrapped), {"s": {"t": None, "n": 2}, "l": [], "m": []}, fine]
     table = pa.Table.from_pylist(rows, schema)
     pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)

@@ -16,13 +16,14 @@ HEAD = "ray::prompt-queue test 1:PromptQueueActor.__init__() (pid=1, ip=127.0.0.
 
 def died(text: str) -> ActorDiedError:
     """An actor's death at its creation, as Ray words it."""
-    return ActorDiedError(RayTaskError("PromptQueueActor.__init__", HEAD + text, cause=Exception("any")))
+    cause = RayTaskError("PromptQueueActor.__init__", HEAD + text, cause=Exception("any"))  # type: ignore[no-untyped-call]
+    return ActorDiedError(cause)
 
 
 @pytest.mark.parametrize("actor", [PromptQueueActor, RateLimiterActor, TeacherWorker])
 def test_an_actor_that_was_never_made_has_a_repr(actor: type) -> None:
     """Ray asks for it where the class or the arguments can't be loaded, and replaces those that are functions."""
-    assert repr(actor.__new__(actor)) == actor.__name__
+    assert repr(object.__new__(actor)) == actor.__name__
     assert not inspect.isfunction(inspect.getattr_static(actor, "__repr__"))
     assert not inspect.isfunction(actor.__repr__)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.clock import SYSTEM, ManualClock
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease
@@ -31,21 +31,6 @@ from stillhouse.schemas.teacher import Teacher
 CANARY = "canary-4f9d0c7e5a1b-Zq83"
 ONE = Cost(10, 10)
 MESSAGES = (("user", "x" * 400),)
-
-
-class ManualClock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        """The time set."""
-        return self.now
-
-    def time(self) -> float:
-        """The same."""
-        return self.now
 
 
 class Wire:
@@ -78,7 +63,7 @@ def teacher(**fields: Any) -> Teacher:
 
 def client(wire: Wire | None = None, clock: ManualClock | None = None, **fields: Any) -> TeacherClient:
     """A client of such a teacher."""
-    clock = clock or ManualClock()
+    clock = clock or ManualClock(now=100.0)
     interpreter = Interpreter(teacher(**fields), Ask(max_tokens=50))
     return TeacherClient(interpreter, transport=wire or Wire(), account=Account(clock), clock=clock)
 
@@ -99,7 +84,7 @@ async def settle_down() -> None:
 
 async def test_turns_are_taken_in_order() -> None:
     """First come, first served, whatever the cost."""
-    account = Account(ManualClock())
+    account = Account(ManualClock(now=100.0))
     order: list[int] = []
 
     async def ask(number: int) -> None:
@@ -119,7 +104,7 @@ async def test_turns_are_taken_in_order() -> None:
 
 async def test_a_newcomer_does_not_overtake() -> None:
     """Who comes when a slot is free but others wait, waits too."""
-    account = Account(ManualClock())
+    account = Account(ManualClock(now=100.0))
     account.accept(lease(1))
     await account.reserve(ONE)
     waiting = [asyncio.create_task(account.reserve(ONE)) for _ in range(2)]
@@ -144,7 +129,7 @@ async def test_a_rate_lets_them_go_in_time() -> None:
 
 async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
     """A report may get lost, so the next one says it again, with what is left."""
-    clock = ManualClock()
+    clock = ManualClock(now=100.0)
     account = Account(clock)
     account.accept(lease(5))
     account.refused(pause_s=7.0)
@@ -164,7 +149,7 @@ async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
 
 async def test_a_wait_of_nothing_is_a_wait() -> None:
     """Each refusal that orders none, with no answer since, waits for longer than the last; a burst of them is one."""
-    account = Account(clock := ManualClock())
+    account = Account(clock := ManualClock(now=100.0))
     waits = []
     for _ in range(8):
         for _ in range(5):
@@ -181,7 +166,7 @@ async def test_a_wait_of_nothing_is_a_wait() -> None:
 async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -> None:
     """With their age; what is about our share can wait for the next renewal."""
     headers = {"x-ratelimit-remaining-requests": "60", "x-ratelimit-reset-requests": "10s"}
-    asked = client(Wire(Reply(200, headers, b"{}")), clock=(clock := ManualClock()))
+    asked = client(Wire(Reply(200, headers, b"{}")), clock=(clock := ManualClock(now=100.0)))
     for share, urgent in ((7.0, False), (100.0, True)):
         asked.account.report(backlog=0)
         asked.account.accept(Lease({"requests": share}, 9, LEASE_S, 0.0))
@@ -195,14 +180,14 @@ async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -
 
 async def test_a_wait_heard_elsewhere_is_not_passed_on() -> None:
     """The ledger knows it; told again, it would grow by the time the telling takes."""
-    account = Account(ManualClock())
+    account = Account(ManualClock(now=100.0))
     account.accept(lease(5, pause_s=9.0))
     assert account.report(backlog=0).pause_s == 0.0
 
 
 async def test_a_report_counts_what_happened_since_the_last() -> None:
     """And whoever waits, here and in the worker's queue."""
-    account = Account(ManualClock())
+    account = Account(ManualClock(now=100.0))
     account.accept(lease(2))
     tasks = [asyncio.create_task(account.reserve(ONE)) for _ in range(5)]
     await settle_down()
@@ -222,7 +207,7 @@ async def test_a_report_counts_what_happened_since_the_last() -> None:
 
 async def test_a_lease_counts_from_the_report_it_answers() -> None:
     """However long the answer took."""
-    clock = ManualClock()
+    clock = ManualClock(now=100.0)
     account = Account(clock)
     account.report(backlog=0)
     clock.now += LEASE_S - 0.5
@@ -253,7 +238,7 @@ def test_no_slot_is_leaked(slots: int, steps: list[tuple[str, int]]) -> None:
     """Whichever tasks are cancelled, waiting, just granted or under way: in the end all slots are free."""
 
     async def play() -> None:
-        account = Account(ManualClock())
+        account = Account(ManualClock(now=100.0))
         account.accept(lease(slots))
         ends: list[asyncio.Event] = []
         tasks: list[asyncio.Task[None]] = []
@@ -377,7 +362,16 @@ async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    "text", ["sk-proj-abcd1234", "sk-...abcd", "sk-sim*****lator", "Bearer abc.def", "AIzaSyA-123456", "hf_abcdefgh"]
+    "text",
+    [
+        "sk-proj-abcd1234",
+        "sk-...abcd",
+        "sk-sim*****lator",
+        "Bearer abc.def",
+        "AIzaSyA-123456",
+        "hf_abcdefgh",
+        "gsk_abcdefgh",
+    ],
 )
 def test_what_looks_like_a_key_is_hidden(text: str) -> None:
     """Whoever's it is."""
@@ -445,7 +439,7 @@ async def test_headers_and_query_of_a_teacher_go_with_each_request(monkeypatch: 
     monkeypatch.setenv("T_KEY", "k1")
     monkeypatch.setenv("T_TOKEN", CANARY)
     wire = Wire(Reply(200, {}, b"{}"))
-    ours = {"headers": {"X-Team": "blue", "X-Token": "env:T_TOKEN"}}
+    ours: dict[str, Any] = {"headers": {"X-Team": "blue", "X-Token": "env:T_TOKEN"}}
     asked = client(wire, api_key="env:T_KEY", query={"api-version": "2026-10-01", "sig": "env:T_TOKEN"}, **ours)
     await send(asked)
     request = wire.sent[0]
@@ -457,7 +451,7 @@ async def test_headers_and_query_of_a_teacher_go_with_each_request(monkeypatch: 
 
 def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:
     """Once for all the requests that carried the old one; one that carried the new one and is refused is final."""
-    file, clock = tmp_path / "key", ManualClock()
+    file, clock = tmp_path / "key", ManualClock(now=100.0)
     file.write_text(CANARY)
     asked = client(clock=clock, api_key=f"file:{file}")
     assert not asked.reload_key()
@@ -472,7 +466,7 @@ def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:
 
 async def test_a_closed_circuit_is_waited_for_by_one() -> None:
     """A thousand slots do not poll; each gets its endpoint once it serves again."""
-    asked = client(clock=(clock := ManualClock()))
+    asked = client(clock=(clock := ManualClock(now=100.0)))
     for _ in range(OPENS_AFTER):
         asked.done(await taken(asked), served=False)
     waiting = [asyncio.create_task(taken(asked)) for _ in range(1000)]
@@ -489,7 +483,7 @@ async def test_a_closed_circuit_is_waited_for_by_one() -> None:
 
 async def test_who_gives_up_waiting_for_an_endpoint_holds_nobody_up() -> None:
     """Cancelled while it waits, in front or behind."""
-    asked = client(clock=(clock := ManualClock()))
+    asked = client(clock=(clock := ManualClock(now=100.0)))
     for _ in range(OPENS_AFTER):
         asked.done(await taken(asked), served=False)
     waiting = [asyncio.create_task(taken(asked)) for _ in range(4)]

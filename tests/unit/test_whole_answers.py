@@ -128,7 +128,7 @@ def test_any_reply_is_an_outcome(status: int, body: bytes, encoding: str, kind: 
     assert isinstance(READER.read(Reply(status, {"content-type": kind}, arrived, latency_s)), (Completion, *_TROUBLES))
 
 
-_TROUBLES = Trouble.__args__  # type: ignore[attr-defined]
+_TROUBLES = Trouble.__args__
 
 
 @given(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillhouse.gen.dataset.layout import damage_said
+from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.report.histogram import Histogram

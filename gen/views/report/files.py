@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.layout import damage_said
+from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.store.readable import ReadableStore
 
 

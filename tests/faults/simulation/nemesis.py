@@ -73,7 +73,7 @@ class Nemesis:
         self._count -= 1
         return self._count <= 0
 
-    def _strike(self, process: Process) -> None:
+    def _strike(self, process: Process) -> None:  # noqa: C901 - one case per blow
         self._left -= 1
         self._aim()
         rng, processes = self._rng, self.processes

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .loop import VirtualLoop
+from .loop import VirtualLoop, context_of
 
 
 class Killed(BaseException):
@@ -132,7 +132,7 @@ class Processes:
 
     def admit(self, handle: asyncio.Handle) -> bool:
         """Whether a callback may run now; one of a stopped process runs when that goes on."""
-        process: Process | None = handle._context.get(_CURRENT)  # type: ignore[attr-defined]
+        process: Process | None = context_of(handle).get(_CURRENT)
         if process is None or process.dead_at is not None:
             return True
         if process.stopped_until > self.loop.time():
@@ -166,5 +166,5 @@ class Processes:
 
     def _release(self, process: Process) -> None:
         if process.dead_at is not None or process.stopped_until <= self.loop.time():
-            self.loop._ready.extend(process.backlog)  # type: ignore[attr-defined]
+            self.loop.run_soon(process.backlog)
             process.backlog.clear()

@@ -177,7 +177,7 @@ class Bucket:
     def run_lock(self, key: str) -> Lock:
         """See `Store`."""
         hurried = copy.copy(self)
-        hurried._patience_s = BEAT_S
+        hurried._patience_s = BEAT_S  # noqa: SLF001 - a copy of itself
         return ClaimLock(hurried, key, clock=self._clock)
 
     def is_locked(self, key: str) -> bool:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
+from first_journals import in_first_format
+
 import stillhouse.cluster.actors.prompt_queue
 import stillhouse.gen.journal.shipping
 import stillhouse.gen.worker.leased_chunk
@@ -24,7 +26,6 @@ from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
 from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Paused, StillhouseError
-from tests.first_journals import in_first_format
 
 from .checks import check_stored
 from .crew import Crew

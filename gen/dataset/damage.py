@@ -1,0 +1,40 @@
+"""Errors for a dataset whose files are damaged, missing or from a later version: each message, and its advice, once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.readable import ReadableStore
+
+
+@contextmanager
+def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
+    """Have what goes wrong with a stored file's content said.
+
+    Raises:
+        DatasetError: it is missing, damaged, or holds what no run writes.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{store.url}/{key}: is missing or damaged ({type(error).__name__}); "
+            "`stillhouse verify` says what can be done"
+        ) from None
+
+
+def damaged(origin: str, why: str = "") -> DatasetError:
+    """A file without which nothing else can be read; `origin`: its URL, `why`: what is wrong with it, if known."""
+    return DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path{why and f' ({why})'}")
+
+
+def missing(url: str, key: str, *, beside: str) -> DatasetError:
+    """Such a file is gone, but others that need it are there."""
+    return DatasetError(f"{url}: holds {beside} but no {key}; restore that file, or use another dataset.path")
+
+
+def newer(origin: str) -> DatasetError:
+    """A file in a format of the future."""
+    return DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")

@@ -1,0 +1,61 @@
+"""What becomes of each source row, and where a chunk ends: the rules by which `run` indexes and `plan` counts."""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from stillhouse.gen.source.files import Row
+from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.schemas.prompt import Prompt
+
+ROWS_PER_PROMPT = 20
+"""A chunk holds at most this many times prompts_per_shard source rows, however many of them are duplicates."""
+
+
+def is_full(*, asks: int, rows: int, prompts_per_shard: int) -> bool:
+    """True if the next row belongs to the next chunk; `asks`, `rows`: the prompts and all rows of this one."""
+    return asks >= prompts_per_shard or rows >= prompts_per_shard * ROWS_PER_PROMPT
+
+
+class Fate(NamedTuple):
+    """What becomes of one row; all but `prompt` are columns of the index."""
+
+    fate: Literal["ask", "duplicate", "bad"]
+    key: bytes | None = None
+    prompt_id: str | None = None
+    detail: str | None = None
+    """Of a duplicate: the id of the prompt that is asked; of a bad row: why it is one."""
+    prompt: Prompt | None = None
+    """The prompt to ask."""
+
+
+class Judge:
+    """Decides what becomes of source rows, in their order; remembers each prompt's key."""
+
+    def __init__(self, maker: PromptMaker, *, has_ids: bool) -> None:
+        """`has_ids`: prompts have ids of their own, instead of their keys as text."""
+        self._maker = maker
+        self._has_ids = has_ids
+        self._seen: dict[bytes, str | None] = {}
+        """Prompts asked so far: key to prompt id; None if the id is the key as text."""
+
+    @property
+    def asked(self) -> int:
+        """How many different prompts there were."""
+        return len(self._seen)
+
+    def remember(self, keys: Iterable[bytes], ids: Iterable[str | None]) -> None:
+        """Add prompts that are asked already; an id is None if it is the key as text."""
+        self._seen.update(zip(keys, ids, strict=True))
+
+    def fate(self, row: Row) -> Fate:
+        """The fate of the next row."""
+        if row.values is None:
+            return Fate("bad", detail=row.bad)
+        prompt = self._maker.make(row.values)
+        if isinstance(prompt, str):
+            return Fate("bad", prompt_id=self._maker.id_of(row.values), detail=prompt)
+        if prompt.key in self._seen:
+            first = self._seen[prompt.key]
+            return Fate("duplicate", prompt.key, prompt.id, prompt.key.hex() if first is None else first)
+        self._seen[prompt.key] = prompt.id if self._has_ids else None
+        return Fate("ask", prompt.key, prompt.id, prompt=prompt)

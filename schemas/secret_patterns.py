@@ -1,0 +1,57 @@
+"""What a secret looks like, and the names of what holds one: so that messages do not repeat any."""
+
+import re
+
+OWNERS = (  # the longest beginnings first
+    ("sk-ant-", "Anthropic"),
+    ("sk-or-", "OpenRouter"),
+    ("sk-proj-", "OpenAI"),
+    ("sk-svcacct-", "OpenAI"),
+    ("AIza", "Google"),
+    ("ya29.", "Google Cloud"),
+    ("gsk_", "Groq"),
+    ("xai-", "xAI"),
+    ("hf_", "Hugging Face"),
+    ("fw_", "Fireworks"),
+    ("ABSK", "Bedrock"),
+)
+"""How keys begin, and whose they are; as the providers' pages showed them in autumn 2026."""
+
+_BEGINNINGS = "|".join(
+    re.escape(each) for each in (*(start for start, _ in OWNERS), "sk-", "AKIA", "ghp_", "xox", "eyJ")
+)
+"""Also those that tell no owner: many servers', AWS, GitHub, Slack, and any JSON Web Token."""
+
+_KEY = re.compile(
+    rf"\b({_BEGINNINGS})[A-Za-z0-9_\-*.]{{6,}}|Bearer\s+\S+|x-amz-security-token:\S+",
+    re.ASCII,
+)
+"""Whole keys, or with their middle blotted out."""
+_MAYBE_KEY = re.compile(rf"(?i)\b({_BEGINNINGS}|bearer\b|basic\b)|://[^/\s]*@")
+
+_WORDS = "auth|cookie|passw|secret|credential|signature"
+_HEADER = re.compile(rf"(?i){_WORDS}|token|(^|[-_.])(api)?-?_?(key|sig)$")
+_FIELD = re.compile(
+    rf"(?i){_WORDS}|token(?!s)|(^|[_-])key$|^key|api_?key|bearer|url|endpoint|^headers$|^query$",
+)
+"""A URL may hold a password, and `max_tokens` holds none."""
+
+
+def without_likely_keys(text: str) -> str:
+    """The text with [key] in place of whatever looks like a key."""
+    return _KEY.sub("[key]", text)
+
+
+def may_hold_secret(text: str) -> bool:
+    """True if the text should not be repeated: better one too many than one too few."""
+    return _MAYBE_KEY.search(text) is not None
+
+
+def is_secret_header(name: str) -> bool:
+    """True if a header or query parameter of this name holds a secret."""
+    return _HEADER.search(name) is not None
+
+
+def is_secret_field(path: str) -> bool:
+    """True if a recipe's field at the dotted path may hold a secret, also by mistake."""
+    return any(_FIELD.search(name) for name in path.split("."))

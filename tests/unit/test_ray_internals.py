@@ -1,0 +1,96 @@
+"""Ray's private names that we use are there, in the Ray that is installed; each test says what breaks without."""
+
+import importlib.util
+import inspect
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
+
+import pytest
+import ray
+from ray._common import constants
+from ray._private.node import Node
+from ray.job_submission import JobSubmissionClient
+
+from stillhouse.cluster import ray_internals
+from stillhouse.cluster.ray_internals import JobClient
+
+
+class _Dashboard(BaseHTTPRequestHandler):
+    seen: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers["X-Made-Up"]))
+        body = json.dumps({"version": "4", "ray_version": "2.99.0", "ray_commit": "x"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    """The address of one that knows its version alone."""
+    with HTTPServer(("127.0.0.1", 0), _Dashboard) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_every_request_of_the_job_client_passes_ours(dashboard: str) -> None:
+    """Without: `submit` hangs on a dead host, follows a login page, and sends a token that Ray found by itself."""
+
+    class Client(JobClient):
+        def send(self, method: str, endpoint: str, **options: Any) -> Any:
+            return self.exchange(method, endpoint, headers={"X-Made-Up": "1"}, timeout=5, **options)
+
+    assert Client(dashboard).server_version == "2.99.0"
+    assert set(_Dashboard.seen) == {("/api/version", "1")}
+    source = inspect.getsource(JobSubmissionClient)
+    assert source.count("self._do_request(") >= 5
+    assert "headers=self._headers" in source  # the log's, which has a connection of its own
+
+
+def test_processes_that_a_run_does_not_need_can_be_left_out() -> None:
+    """Without: a Ray of one's own starts in twice the time; nothing fails."""
+    names = ray_internals.UNNEEDED_PROCESSES
+    before = [getattr(Node, name) for name in names]
+    with ray_internals.few_processes():
+        assert not any(getattr(Node, name) is old for name, old in zip(names, before, strict=True))
+        utils: Any = importlib.import_module("ray._private.utils")
+        assert isinstance(utils.get_dashboard_dependency_error(), ImportError)
+    assert [getattr(Node, name) for name in names] == before
+
+
+def test_the_address_of_the_gcs_is_known() -> None:
+    """Without: nobody asks a cluster if it wants a token, and Ray sends one or none by its own rules."""
+    assert ray_internals.gcs_address("192.0.2.7:6379") == "192.0.2.7:6379"
+
+
+def test_settings_can_be_read_again() -> None:
+    """Without: RAY_AUTH_MODE, set once it is known what the cluster wants, has no effect in this process."""
+    ray_internals.reread_settings()
+
+
+def test_nodes_that_drain_can_be_asked_for() -> None:
+    """Without: a node's last two minutes pass unused, and its chunks are recovered from their journals instead."""
+    with pytest.raises(ray.exceptions.RaySystemError):  # Ray is not started
+        ray_internals.nodes_told_to_go()
+
+
+def test_the_head_has_a_resource_of_its_own() -> None:
+    """Without: limiters are put on any node, and are lost with it."""
+    assert constants.HEAD_NODE_RESOURCE_NAME == ray_internals.HEAD_RESOURCE
+
+
+@pytest.mark.parametrize("name", ray_internals.CLIENT_LOGGERS)
+def test_loggers_of_the_job_client_exist(name: str) -> None:
+    """Without: its warnings appear beside our own messages."""
+    assert importlib.util.find_spec(name) is not None
