@@ -49,7 +49,11 @@ OWN = ("asked_at", "latency_s", "response_id", "endpoint")
 def recipe_at(root: Path, url: str, **teacher: Any) -> Recipe:
     """One teacher at a simulator, whose version may be left out; one request at a time, so that serials agree."""
     api = teacher.get("api", "openai-chat")
-    given = {"name": "t", "base_url": url if api == "openai-chat" else url.removesuffix("/v1"), "model": "m"}
+    given: dict[str, Any] = {
+        "name": "t",
+        "base_url": url if api == "openai-chat" else url.removesuffix("/v1"),
+        "model": "m",
+    }
     given |= {"limits": {"in_flight": 1}, "price": {"input": 1, "output": 10}, "terms": {"training_use": "permitted"}}
     if api == "bedrock":
         given["api_key"] = "env:T_KEY"
