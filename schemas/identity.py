@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
 _SOURCE = ("prompt", "messages", "id", "keep", "answer")
-_GROWS = ("samples",)
+_GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
 _TOOLS = ("tools", "functions", "toolConfig")
 """What offers tools in a request's body, by API."""

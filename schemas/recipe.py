@@ -145,8 +145,36 @@ class Ask(Parameters):
     """A Jinja template of the user's message over the row's columns; by default the prompt column."""
     samples: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Answers wanted for each prompt."""
+    accept: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Instead of `samples`: ask until this many answers to a prompt are accepted; equal ones count once. Needs
+    `at_most`."""
+    at_most: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """With `accept`: the most answers asked for a prompt, whatever becomes of them."""
     extra: Extra = Field(default_factory=dict)
     """Merged into the request's body as it is."""
+
+    @model_validator(mode="after")
+    def _samples_or_accept(self) -> Self:
+        if self.accept is None and self.at_most is None:
+            return self
+        if self.at_most is None:
+            raise ValueError(f"accept: {self.accept} needs `at_most`, the most answers asked for a prompt; add it")
+        if self.accept is None:
+            raise ValueError(f"at_most: {self.at_most} needs `accept`, the answers wanted for each prompt; add it")
+        if self.accept > self.at_most:
+            raise ValueError(f"expected accept to be no more than at_most, got {self.accept} and {self.at_most}")
+        if self.samples > 1:
+            raise ValueError("expected either `samples` or `accept` with `at_most`, got both; leave one out")
+        return self
+
+    @property
+    def most_samples(self) -> int:
+        """The most answers asked for a prompt: `samples` or `at_most`."""
+        return self.samples if self.at_most is None else self.at_most
+
+    def wanted(self) -> dict[str, JsonValue]:
+        """How many answers are wanted for each prompt, by the names of the fields that say it."""
+        return {"samples": self.samples} if self.accept is None else {"accept": self.accept, "at_most": self.at_most}
 
     def parameters(self) -> dict[str, JsonValue]:
         """What shapes an answer beside its prompt, unset ones left out: part of a record's id."""

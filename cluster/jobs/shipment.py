@@ -81,9 +81,7 @@ def metadata_of(recipe: Recipe) -> dict[str, str]:
 
 def fingerprint(recipe: Recipe) -> str:
     """16 hex digits of what decides the records: equal where two recipes make the same dataset."""
-    return hashlib.sha256(
-        json.dumps(recipe.identity() | {"samples": recipe.ask.samples}, sort_keys=True).encode()
-    ).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(recipe.identity() | recipe.ask.wanted(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

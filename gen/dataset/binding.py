@@ -1,7 +1,7 @@
 """A dataset is bound to one identity: what decides what its records are.
 
 `_stillhouse/recipe.yaml` holds it, with the schema version whose columns the dataset keeps to its end, and how many
-samples are wanted for each prompt, which alone may grow.
+samples are wanted for each prompt (or accepted, of at most how many), which alone may grow.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
 from stillhouse.schemas.identity import reduced
-from stillhouse.schemas.recipe import MESSAGES, Recipe
+from stillhouse.schemas.recipe import MESSAGES, Ask, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,11 @@ class Binding:
     identity: dict[str, Any]
     """Without values that equal their defaults; see `schemas.identity`."""
     samples: int
-    """Answers wanted for each prompt, as of the last run."""
+    """The most answers asked for each prompt, as of the last run."""
     first_samples: int
     """The same as of the first run: what plans of schema version 1 mean, which do not say it."""
+    accept: int = 0
+    """Accepted answers wanted for each prompt, as of the last run; 0 where all samples are asked."""
     changes: int = 0
     """How often it was bound anew, by a run that found nothing asked yet."""
 
@@ -41,6 +43,11 @@ class Binding:
         """Its columns, less the kept ones."""
         return columns_of(self.version, self.identity)
 
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many answers are wanted for each prompt, by the names of the recipe's fields."""
+        return {"accept": self.accept, "at_most": self.samples} if self.accept else {"samples": self.samples}
+
     def encoded(self) -> bytes:
         """The document stored as recipe.yaml."""
         document = {
@@ -48,6 +55,7 @@ class Binding:
             "name": self.name,
             "samples": self.samples,
             "first_samples": self.first_samples,
+            **({"accept": self.accept} if self.accept else {}),
             "identity": self.identity,
         }
         if self.changes:
@@ -87,14 +95,15 @@ def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
         version=bound.version if bound else SCHEMA_VERSION,
         name=bound.name if bound else recipe.name,
         identity=bound.identity if bound else resolved.identity(),
-        samples=recipe.ask.samples,
-        first_samples=bound.first_samples if bound else recipe.ask.samples,
+        samples=recipe.ask.most_samples,
+        first_samples=bound.first_samples if bound else recipe.ask.most_samples,
+        accept=recipe.ask.accept or 0,
         changes=changes,
     )
     if bound is None:
         if not store.put_new(RECIPE_KEY, wanted.encoded()) and binding_for(store, recipe, begun=begun) is None:
             store.put(RECIPE_KEY, wanted.encoded())
-    elif bound.samples != wanted.samples:
+    elif bound != wanted:
         store.put(RECIPE_KEY, wanted.encoded())
     return resolved
 
@@ -140,8 +149,8 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
     """The dataset's binding, checked against the recipe; None if the recipe may bind it (anew). Writes nothing.
 
     Raises:
-        DatasetError: it has `begun` and is bound to another identity or has more samples, or its recipe.yaml is
-            damaged, or gone while shards are there.
+        DatasetError: it has `begun` and is bound to another identity, or wants more samples or other ones; or its
+            recipe.yaml is damaged, or gone while shards are there.
     """
     bound = read_binding(store)
     if bound is None:
@@ -149,8 +158,8 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
             raise missing(store.url, RECIPE_KEY, beside="shards")
         return None
     different = sorted(_differences(bound.identity, resolved_by(recipe, bound).identity()))
-    fewest = bound.samples if recipe.ask.samples >= bound.samples else _planned_samples(store, bound)
-    if not different and recipe.ask.samples >= fewest:
+    less = "" if different else _less_wanted(store, bound, recipe.ask)
+    if not different and not less:
         return bound
     if store.stat(plan_key(0)) is None and next(iter(sealed_chunks(store)), None) is None:
         return None  # an earlier run with a mistake in its recipe stopped right after writing this file
@@ -161,10 +170,7 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
             f"{store.url}: was made with a different recipe, and {why}; they differ in {', '.join(different)}. "
             "Use another dataset.path, or the recipe it was made with"
         )
-    raise DatasetError(
-        f"{store.url}: ask.samples: expected at least {fewest}, the answers per prompt already planned "
-        f"or stored, got {recipe.ask.samples}; it may only grow. Use another dataset.path for fewer"
-    )
+    raise DatasetError(f"{store.url}: {less}")
 
 
 def read_binding(store: ReadableStore) -> Binding | None:
@@ -191,10 +197,9 @@ def parse_binding(stored: bytes, *, origin: str) -> Binding:
             # Version 1 keeps `samples` in the identity, where nothing can grow.
             samples = document["samples"] if "samples" in document else identity["ask"]["samples"]
             first, name = document.get("first_samples", samples), str(document.get("name", ""))
-            _check_counts(version, samples, first, identity["prompts_per_shard"])
-            changes = document.get("changes", 0)
-            _check_counts(changes + 1)
-            bound = Binding(version, name, reduced(identity), samples, first, changes)
+            changes, accept = document.get("changes", 0), document.get("accept", 0)
+            _check_counts(version, samples, first, identity["prompts_per_shard"], changes + 1, accept + 1)
+            bound = Binding(version, name, reduced(identity), samples, first, accept, changes)
     except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError):
         raise damaged(origin) from None
     if is_newer:
@@ -207,11 +212,30 @@ def _check_counts(*values: Any) -> None:
         raise ValueError("expected whole numbers of at least 1")
 
 
-def _planned_samples(store: ReadableStore, bound: Binding) -> int:
-    """The most that any plan asks: a run that was to ask more may have failed before it planned that."""
+def _less_wanted(store: ReadableStore, bound: Binding, ask: Ask) -> str:
+    """Why a dataset can't take on these numbers of samples; empty if it can."""
+    if (ask.accept is None) != (bound.accept == 0):
+        ways = ("ask.samples", "ask.accept with ask.at_most")
+        was, now = ways if ask.accept is not None else reversed(ways)
+        return f"was made with {was}, got {now}, and a dataset keeps to one of them. Use another dataset.path, or {was}"
+    most = "ask.samples" if ask.accept is None else "ask.at_most"
+    for field, got, had in ((most, ask.most_samples, bound.samples), ("ask.accept", ask.accept or 0, bound.accept)):
+        if got < had:
+            fewest = _most_planned(store, bound, accept=field == "ask.accept")
+            if got < fewest:
+                return (
+                    f"{field}: expected at least {fewest}, the answers per prompt already planned or stored, got "
+                    f"{got}; it may only grow. Use another dataset.path for fewer"
+                )
+    return ""
+
+
+def _most_planned(store: ReadableStore, bound: Binding, *, accept: bool) -> int:
+    """The most that any plan wants: a run that was to want more may have failed before it planned that."""
     from stillhouse.gen.dataset.plans import read_plans  # which itself reads the binding
 
-    return max((plan.samples for plan in read_plans(store)), default=bound.samples)
+    wanted = [plan.accept if accept else plan.samples for plan in read_plans(store)]
+    return max(wanted, default=bound.accept if accept else bound.samples)
 
 
 def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:

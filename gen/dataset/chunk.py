@@ -52,6 +52,8 @@ class Retried:
     """The samples to be asked, each with the kind of Failure it was, or None where it is new; no other is asked."""
     earlier: tuple[ChunkId, ...]
     """The chunks that hold the prompt's samples so far, in order."""
+    need: int | None = None
+    """Accepted answers that the prompt lacks; None where all samples are asked."""
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
@@ -59,6 +61,7 @@ class Retried:
         return cls(
             {again["sample"]: again["kind"] for again in entry["again"]},
             tuple(ChunkId(place["generation"], place["chunk"]) for place in entry["earlier"]),
+            entry["need"],
         )
 
 
@@ -74,11 +77,13 @@ class Chunk:
     kept: list[pa.Field]
     """The kept columns' types."""
     samples: int
-    """Answers per prompt, as its generation was planned."""
+    """The most answers per prompt, as its generation was planned."""
     columns: Columns
     """Those of its dataset, less the kept ones."""
     retried: dict[int, Retried] = field(default_factory=dict)
-    """By index in `prompts`; empty if all samples of all prompts are asked."""
+    """By index in `prompts`; empty in a generation of source rows."""
+    accept: int = 0
+    """Accepted answers wanted per prompt, as its generation was planned; 0: all samples are asked."""
 
 
 class ChunkReader:
@@ -105,7 +110,7 @@ class ChunkReader:
         part = self._part_of(chunk)
         index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
         columns = self._binding().columns
-        read = Chunk(chunk, [], [], [], plan.kept_fields, samples=plan.samples, columns=columns)
+        read = Chunk(chunk, [], [], [], plan.kept_fields, samples=plan.samples, columns=columns, accept=plan.accept)
         for entry in index:
             file = plan.files[entry["file"]]
             if entry["fate"] == "bad":

@@ -39,6 +39,8 @@ class PartInfo(BaseModel):
     """Source rows, like `duplicates` and `bad`: generations that are not of source rows have none."""
     duplicates: int
     bad: int
+    passed_over: int = 0
+    """In a generation `more`: samples that it would add to prompts that have enough accepted answers; not needed."""
     last: bool
     """Whether the generation ends here."""
     ends: tuple[End, ...]

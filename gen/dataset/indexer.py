@@ -33,11 +33,21 @@ class Draft:
     columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
     asks: list[int] = field(default_factory=lambda: [0])
     rows_in_chunk: int = 0
+    passed_over: int = 0
 
-    def add(self, file: int, at: Position, fate: Fate, *, again: _Structs = None, earlier: _Structs = None) -> None:
+    def add(
+        self,
+        file: int,
+        at: Position,
+        fate: Fate,
+        *,
+        again: _Structs = None,
+        earlier: _Structs = None,
+        need: int | None = None,
+    ) -> None:
         """Append a row to the last chunk."""
         chunk = self.first_chunk + len(self.asks) - 1
-        values = (file, at.row, at.line, at.offset, chunk, *fate[:4], again, earlier)
+        values = (file, at.row, at.line, at.offset, chunk, *fate[:4], again, earlier, need)
         for column, value in zip(self.columns, values, strict=True):
             column.append(value)
         self.rows_in_chunk += 1
@@ -71,6 +81,7 @@ class Draft:
             rows=len(fates) if plan.is_source else 0,
             duplicates=fates.count("duplicate"),
             bad=fates.count("bad"),
+            passed_over=self.passed_over,
             last=last,
             ends=tuple(ends),
         )
@@ -107,9 +118,13 @@ class AskedAgain:
     row: Mapping[str, Any]
     """Its row in the index of its source generation."""
     samples: Mapping[int, str | None]
-    """Samples to ask, each with the kind of its Failure; None if it is asked for the first time."""
+    """Samples to ask, each with the kind of its Failure, or NOT_NEEDED; None if it was not planned before."""
     earlier: Sequence[ChunkId]
     """Chunks that hold its samples so far, in order."""
+    need: int | None = None
+    """Accepted answers that it lacks; None where all samples are asked."""
+    passed_over: int = 0
+    """Samples that it does not need, where none is asked."""
 
 
 def write_again(
@@ -123,6 +138,9 @@ def write_again(
     ends = [None] * len(plan.files)
     draft = Draft(first_chunk=0)
     for prompt in prompts:
+        if not prompt.samples:
+            draft.passed_over += prompt.passed_over
+            continue
         if draft.is_full(prompts_per_shard=prompts_per_shard):
             if draft.first_chunk >= len(done) * CHUNKS_PER_PART:
                 yield draft.write(store, plan, last=False, ends=ends)
@@ -134,6 +152,7 @@ def write_again(
             Fate("ask", row["key"], row["prompt_id"]),
             again=[{"sample": sample, "kind": prompt.samples[sample]} for sample in sorted(prompt.samples)],
             earlier=[{"generation": chunk.generation, "chunk": chunk.number} for chunk in prompt.earlier],
+            need=prompt.need,
         )
     yield draft.write(store, plan, last=True, ends=ends)
 

@@ -6,7 +6,9 @@ and what retry generations asked.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -15,19 +17,23 @@ import pyarrow.compute as pc
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.plans import Plan, PlannedFile
+from stillhouse.gen.dataset.plans import NOT_NEEDED, Plan, PlannedFile
+from stillhouse.gen.dataset.prompt_outcomes import Outcomes, read_outcomes
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 
+_CHUNKS_IN_MEMORY = 16
+"""Generations come in one order, so that each chunk of each is read once."""
 
-def more_plan(plans: Sequence[Plan], *, samples: int) -> Plan | None:
-    """A generation of the samples that `plans` still lack to reach this number per prompt; None if they lack none.
+
+def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> Plan | None:
+    """A generation of the samples that `plans` still lack to reach these numbers per prompt; None if they lack none.
 
     All of `plans` must be sealed: equal answers are kept once across generations, so earlier ones must be known.
     """
     files: dict[PlannedFile, None] = {}  # not by url: a file may have moved, and another be where it was
-    for plan in _lacking(plans, samples=samples):
+    for plan in _lacking(plans, samples=samples, accept=accept):
         files |= dict.fromkeys(file.content for file in plan.files)
     if not files:
         return None
@@ -35,6 +41,7 @@ def more_plan(plans: Sequence[Plan], *, samples: int) -> Plan | None:
         generation=len(plans),
         files=tuple(files),
         samples=samples,
+        accept=accept,
         more=True,
         templates_system=plans[0].templates_system,
         kept=plans[0].kept,
@@ -49,45 +56,121 @@ def more_parts(
     Raises:
         DatasetError: an index is missing or damaged, or another one is there.
     """
-    return write_again(store, plan, _prompts(store, plan, earlier), done=done, prompts_per_shard=prompts_per_shard)
+    prompts = _until_accepted(store, plan, earlier) if plan.accept else _all_samples(store, plan, earlier)
+    return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)
 
 
-def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt that lacks samples."""
+
+    file: int
+    """Index of its file in the plan."""
+    row: Mapping[str, Any]
+    """Its row in the index of its source generation."""
+    planned: int
+    """The most samples planned of it so far."""
+    places: Sequence[tuple[ChunkId, Sequence[int]]]
+    """Each chunk that has samples of it, in order, with those samples."""
+
+    def asked_again(self, samples: Mapping[int, str | None], *, need: int | None = None) -> AskedAgain:
+        return AskedAgain(self.file, self.row, samples, [chunk for chunk, _ in self.places], need)
+
+
+def _all_samples(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
     """Every prompt that lacks samples, in source order."""
+    for prompt in _prompts(store, plan, earlier):
+        yield prompt.asked_again(dict.fromkeys(range(prompt.planned, plan.samples)))
+
+
+def _until_accepted(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
+    """Every prompt of which fewer answers are accepted than wanted, in source order; the others are passed over."""
+
+    @lru_cache(maxsize=_CHUNKS_IN_MEMORY)
+    def outcomes(chunk: ChunkId) -> Mapping[bytes, Outcomes]:
+        return read_outcomes(store, chunk)
+
+    for prompt in _prompts(store, plan, earlier):
+        untouched: dict[int, str | None] = {}
+        accepted = 0
+        for chunk, samples in prompt.places:
+            found = outcomes(chunk).get(prompt.row["key"], Outcomes())
+            accepted += len(found.accepted)
+            for sample in samples:
+                if sample in found.seen:
+                    untouched.pop(sample, None)
+                else:
+                    untouched[sample] = NOT_NEEDED
+        fresh = range(prompt.planned, plan.samples)
+        candidates = untouched | dict.fromkeys(fresh)
+        if accepted >= plan.accept or not candidates:
+            yield AskedAgain(prompt.file, prompt.row, {}, (), passed_over=len(fresh))
+        else:
+            yield prompt.asked_again(candidates, need=plan.accept - accepted)
+
+
+def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[_Prompt]:
+    """Every prompt of the generations that lack samples, in source order."""
     numbers = {file: number for number, file in enumerate(plan.files)}
     retried = _retried(store, earlier)
     rows = {each.generation: _asked(store, each.generation) for each in earlier if each.more}
+    ahead: dict[int, tuple[ChunkId, dict[str, Any]] | None] = {each: next(rows[each], None) for each in rows}
     planned = _planned(earlier)
-    for source in _lacking(earlier, samples=plan.samples):
-        first, added = planned[source.generation]
+    for source in _lacking(earlier, samples=plan.samples, accept=plan.accept):
+        known = planned[source.generation]
         for chunk, row in _asked(store, source.generation):
-            places = [chunk, *retried.get(row["key"], ())]
-            for generation in added:
-                # Same generations and same order, so only one row of each index is in memory.
-                place, same = next(rows[generation])
-                if same["key"] != row["key"]:
+            places: list[tuple[ChunkId, Sequence[int]]] = [(chunk, range(source.samples))]
+            places += retried.get(row["key"], ())
+            for generation in known.added:
+                # Same order in all generations, so only one row of each index is in memory.
+                there = ahead[generation]
+                if there is not None and there[1]["key"] == row["key"]:
+                    places.append((there[0], _again(there[1])))
+                    ahead[generation] = next(rows[generation], None)
+                elif not plan.accept:
                     raise DatasetError(f"{store.url}: the index of generation {generation} contradicts earlier ones")
-                places.append(place)
-            wanted = dict.fromkeys(range(first, plan.samples))
-            yield AskedAgain(numbers[source.files[row["file"]].content], row, wanted, sorted(places))
+            yield _Prompt(numbers[source.files[row["file"]].content], row, known.samples, sorted(places, key=_chunk_of))
 
 
-def _planned(plans: Sequence[Plan]) -> dict[int, tuple[int, list[int]]]:
-    """Per generation of source rows: its samples per prompt, and the generations that added some."""
-    found: dict[int, tuple[int, list[int]]] = {}
+def _chunk_of(place: tuple[ChunkId, Sequence[int]]) -> ChunkId:
+    return place[0]
+
+
+def _again(row: Mapping[str, Any]) -> list[int]:
+    return [again["sample"] for again in row["again"]]
+
+
+@dataclass(slots=True)
+class _Planned:
+    """What is planned of a generation of source rows, later generations included."""
+
+    samples: int
+    accept: int
+    added: list[int]
+    """Generations that added samples."""
+
+
+def _planned(plans: Sequence[Plan]) -> dict[int, _Planned]:
+    """By generation of source rows."""
+    found: dict[int, _Planned] = {}
     for plan in plans:
         if plan.is_source:
-            found[plan.generation] = plan.samples, []
+            found[plan.generation] = _Planned(plan.samples, plan.accept, [])
         elif plan.more:
-            for generation, (samples, added) in found.items():
-                if samples < plan.samples:
-                    found[generation] = plan.samples, [*added, plan.generation]
+            for known in found.values():
+                if known.samples < plan.samples or known.accept < plan.accept:
+                    known.samples, known.accept = plan.samples, plan.accept
+                    known.added.append(plan.generation)
     return found
 
 
-def _lacking(plans: Sequence[Plan], *, samples: int) -> list[Plan]:
+def _lacking(plans: Sequence[Plan], *, samples: int, accept: int) -> list[Plan]:
     planned = _planned(plans)
-    return [plan for plan in plans if plan.is_source and planned[plan.generation][0] < samples]
+    return [
+        plan
+        for plan in plans
+        if plan.is_source and (planned[plan.generation].samples < samples or planned[plan.generation].accept < accept)
+    ]
 
 
 def _asked(store: ReadableStore, generation: int) -> Iterator[tuple[ChunkId, dict[str, Any]]]:
@@ -101,11 +184,11 @@ def _asked(store: ReadableStore, generation: int) -> Iterator[tuple[ChunkId, dic
         part += 1
 
 
-def _retried(store: ReadableStore, plans: Sequence[Plan]) -> dict[bytes, list[ChunkId]]:
-    """Per prompt key: chunks of retry generations that asked it."""
-    found: defaultdict[bytes, list[ChunkId]] = defaultdict(list)
+def _retried(store: ReadableStore, plans: Sequence[Plan]) -> dict[bytes, list[tuple[ChunkId, Sequence[int]]]]:
+    """Per prompt key: chunks of retry generations that asked it, each with the samples it asked."""
+    found: defaultdict[bytes, list[tuple[ChunkId, Sequence[int]]]] = defaultdict(list)
     for plan in plans:
         if plan.retry is not None:
             for chunk, row in _asked(store, plan.generation):
-                found[row["key"]].append(chunk)
+                found[row["key"]].append((chunk, _again(row)))
     return found

@@ -152,7 +152,8 @@ class SourcePlanner:
                     return fresh
         if not all(each.is_sealed for each in generations):
             return Wait("sealed")
-        more = more_plan([each.plan for each in generations], samples=self._recipe.ask.samples)
+        ask = self._recipe.ask
+        more = more_plan([each.plan for each in generations], samples=ask.most_samples, accept=ask.accept or 0)
         if more is not None:
             PlannedFiles(self._recipe.source).check(more.files)
             store_plan(self._store, more)
@@ -228,7 +229,8 @@ def next_plan(
         generation=len(generations),
         files=files.plan(fresh),
         limit=limit,
-        samples=recipe.ask.samples,
+        samples=recipe.ask.most_samples,
+        accept=recipe.ask.accept or 0,
         templates_system=templates_system,
         kept=Plan.freeze(kept),
     )

@@ -19,6 +19,9 @@ from stillhouse.schemas.arrow import SCHEMA_VERSION
 
 _READERS = 16
 
+NOT_NEEDED = "not_needed"
+"""What a sample was, where later generations ask one that was not needed: it stands where Failures have their kind."""
+
 
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +54,10 @@ class Plan(_Stored):
     limit: int | None = None
     """Maximum number of source rows; null: all of them."""
     samples: Annotated[int, Field(ge=0)] = 0
-    """Answers wanted per prompt when planned. Stored as 0 in schema version 1, whose plans mean those first bound."""
+    """The most answers asked per prompt when planned. Stored as 0 in schema version 1, whose plans mean those first
+    bound."""
+    accept: Annotated[int, Field(ge=0)] = 0
+    """Accepted answers wanted per prompt when planned, with which asking ends; 0: all samples are asked."""
     retry: tuple[str, ...] | None = None
     """Kinds of Failures from earlier generations that are asked again; null if this is not a retry generation."""
     more: bool = False

@@ -22,6 +22,7 @@ from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile
+from stillhouse.gen.dataset.prompt_outcomes import read_outcomes
 from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
@@ -40,6 +41,8 @@ class _Failed:
     """Those that hold its samples, in order; the first is of a generation of source rows."""
     kinds: dict[int, str] = field(default_factory=dict)
     """By sample."""
+    need: int | None = None
+    """Accepted answers that it lacks; None where all samples are wanted."""
 
 
 def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Sequence[str]) -> Plan | None:
@@ -61,6 +64,7 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
         generation=len(plans),
         files=tuple(files),
         samples=max(plan.samples for plan in plans),
+        accept=max(plan.accept for plan in plans),
         retry=tuple(kinds),
         templates_system=plans[0].templates_system,
         kept=plans[0].kept,
@@ -79,8 +83,9 @@ def retry_parts(
     failures = _failures(store, earlier, plan.retry)
     numbers = {file: number for number, file in enumerate(plan.files)}
     prompts = (
-        AskedAgain(numbers[file.content], row, failures[row["key"]].kinds, failures[row["key"]].chunks)
+        AskedAgain(numbers[file.content], row, failed.kinds, failed.chunks, failed.need)
         for file, row in _index_rows(store, earlier, failures)
+        if (failed := failures[row["key"]])
     )
     return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)
 
@@ -99,7 +104,28 @@ def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> di
                 for key, sample, kind in failures:
                     places = (*asked[key].earlier, chunk) if key in asked else (chunk,)
                     found.setdefault(key, _Failed(places)).kinds[sample] = kind
-    return found
+    accept = max((plan.accept for plan in plans), default=0)
+    return _short(store, found, accept=accept) if accept else found
+
+
+def _short(store: Store, found: Mapping[bytes, _Failed], *, accept: int) -> dict[bytes, _Failed]:
+    """Those of which fewer answers are accepted than wanted, with how many they lack."""
+    by_chunk: defaultdict[ChunkId, list[bytes]] = defaultdict(list)
+    for key, failed in found.items():
+        failed.need = accept
+        for chunk in failed.chunks:
+            by_chunk[chunk].append(key)
+
+    def accepted(chunk: ChunkId) -> list[tuple[_Failed, int]]:
+        outcomes = read_outcomes(store, chunk)
+        return [(found[key], len(outcomes[key].accepted)) for key in by_chunk[chunk] if key in outcomes]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for counts in pool.map(accepted, sorted(by_chunk)):
+            for failed, count in counts:
+                assert failed.need is not None
+                failed.need -= count
+    return {key: failed for key, failed in found.items() if failed.need is not None and failed.need > 0}
 
 
 def _drop(found: dict[bytes, _Failed], key: bytes, retried: Retried, chunks: tuple[ChunkId, ...]) -> None:

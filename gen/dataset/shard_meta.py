@@ -44,7 +44,12 @@ class ShardCounts(BaseModel):
     rejected: dict[str, int] = {}
     failed: dict[str, int] = {}
     retried: dict[str, int] = {}
-    """Of a retry generation: the kinds of Failure that its samples were; they count in an earlier `failed`."""
+    """Of a later generation: what its samples were, a kind of Failure or `not_needed`; earlier shards count them so."""
+    not_needed: int = 0
+    """Under `ask.accept`: samples not asked, as enough answers to their prompts are accepted."""
+    prompts_by_accepted: dict[int, int] = {}
+    """Under `ask.accept`: by the number of accepted answers, how many prompts have it. In a later generation the
+    change: less those that had so many before, hence the sum over all shards is right."""
     maybe_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -68,6 +73,8 @@ class ShardCounts(BaseModel):
             rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
             failed=dict(Counter(self.failed) + Counter(other.failed)),
             retried=dict(Counter(self.retried) + Counter(other.retried)),
+            not_needed=self.not_needed + other.not_needed,
+            prompts_by_accepted=_summed(self.prompts_by_accepted, other.prompts_by_accepted),
             maybe_billed=self.maybe_billed + other.maybe_billed,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -79,6 +86,12 @@ class ShardCounts(BaseModel):
             no_logprobs=self.no_logprobs + other.no_logprobs,
             distillation_refusals=self.distillation_refusals + other.distillation_refusals,
         )
+
+
+def _summed(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
+    """Key by key; a sum of zero is left out, and one below zero is not, as in a Counter."""
+    sums = {key: one.get(key, 0) + other.get(key, 0) for key in sorted(one.keys() | other.keys())}
+    return {key: count for key, count in sums.items() if count}
 
 
 class ShardMeta(BaseModel):

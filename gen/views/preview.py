@@ -148,7 +148,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     counted = _Count(recipe, maker)
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
-    wanted = counted.asked * recipe.ask.samples
+    wanted = counted.asked * recipe.ask.most_samples
     left = max(0, wanted - there.samples)
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
@@ -162,7 +162,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         duplicates=counted.duplicates,
         bad=counted.bad,
         bad_rows=tuple(counted.bad_rows),
-        samples=recipe.ask.samples,
+        samples=recipe.ask.most_samples,
         to_ask=load.samples,
         examples=tuple(counted.examples),
         input_tokens=load.input_tokens,

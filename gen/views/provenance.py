@@ -151,5 +151,4 @@ def survey(dataset: DatasetReader, *, state: str | None = None) -> Survey:
 def _bound(dataset: DatasetReader) -> Provenance:
     """What the dataset is bound to, before any shard is read."""
     bound = dataset.bound
-    identity = bound.identity | {"samples": bound.samples}
-    return Provenance(name=bound.name, identity=identity, columns=bound.columns)
+    return Provenance(name=bound.name, identity=bound.identity | bound.wanted, columns=bound.columns)

@@ -1,13 +1,14 @@
 """What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import BaseModel
 
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.plans import NOT_NEEDED
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
@@ -29,6 +30,10 @@ class Summary(BaseModel):
     rejected: int = 0
     failed: int = 0
     """Less those that a later generation asked again."""
+    not_needed: int = 0
+    """Not asked, as enough answers to their prompts are accepted."""
+    short: int = 0
+    """Prompts of which `at_most` samples were asked and fewer than `accept` accepted."""
     remaining: int | None = None
     requests: int = 0
     """Of this call, like `retries` and `seconds`."""
@@ -54,6 +59,9 @@ class Summary(BaseModel):
     no_logprobs: int = 0
     distillation_refusals: int = 0
     """Refusals because the provider takes the request for distillation of its model."""
+    accept: int = 0
+    """Accepted answers wanted per prompt; 0 where all samples are."""
+    prompts_by_accepted: dict[int, int] = {}
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
@@ -67,6 +75,7 @@ class Summary(BaseModel):
             f"  records    {self.records:,}",
             f"  rejected   {self.rejected:,}{_kinds(self.rejected_by_reason)}",
             f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
+            *self._until_accepted(),
             f"  remaining  {_number(self.remaining)}",
             f"  tokens     {self.input_tokens:,} in, {self.output_tokens:,} out",
         ]
@@ -116,6 +125,11 @@ class Summary(BaseModel):
             f"report {self.dataset}` shows some of them; Failures can be asked again with `stillhouse retry`"
         )
 
+    def _until_accepted(self) -> Iterator[str]:
+        if self.accept:
+            yield f"  not needed {self.not_needed:,}: enough answers to their prompts are accepted"
+            yield f"  short      {self.short:,} prompts with fewer than {self.accept:,} accepted answers"
+
     def _prompts(self) -> str:
         if self.prompts is None:
             return "not known yet"
@@ -161,7 +175,10 @@ def summary_of(
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
     planned = bool(sources) and all(each.is_indexed for each in sources)
     rows, duplicates, bad = _rows(part for each in sources for part in each.parts)
-    settled = counts.records + sum(counts.rejected.values()) + sum(failed.values())
+    passed_over = sum(part.passed_over for each in generations for part in each.parts)
+    not_needed = counts.not_needed - counts.retried.get(NOT_NEEDED, 0) + passed_over
+    settled = counts.records + sum(counts.rejected.values()) + sum(failed.values()) + not_needed
+    accept = _accept(generations)
     remaining = (rows - duplicates - bad) * samples - settled if planned else None
     done = remaining == 0 and all(each.is_sealed for each in generations)
     return Summary(
@@ -173,6 +190,8 @@ def summary_of(
         records=counts.records,
         rejected=sum(counts.rejected.values()),
         failed=sum(failed.values()),
+        not_needed=not_needed,
+        short=sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept),
         remaining=remaining,
         maybe_billed=counts.maybe_billed,
         input_tokens=counts.input_tokens,
@@ -187,6 +206,15 @@ def summary_of(
         tool_calls=counts.tool_calls if dataset.bound.columns.calls == "beside" else 0,
         no_logprobs=counts.no_logprobs,
         distillation_refusals=counts.distillation_refusals,
+        accept=dataset.bound.accept,
+        prompts_by_accepted=counts.prompts_by_accepted,
+    )
+
+
+def _accept(generations: Sequence[Generation]) -> int:
+    """Accepted answers wanted per prompt, by what is asked to the end."""
+    return max((each.plan.accept for each in generations if each.is_sealed), default=0) or max(
+        (each.plan.accept for each in generations), default=0
     )
 
 

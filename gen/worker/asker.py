@@ -73,10 +73,10 @@ class Asker:
         return max(lane.largest_reply_bytes for lane in self._lanes.values())
 
     def take(self, held: Held) -> None:
-        """Have the chunk's unsettled samples asked."""
+        """Have those of the chunk's samples asked that may be asked now."""
         chunk = held.open
         by_teacher: dict[str, list[int]] = {}
-        for ordinal in chunk.todo():
+        for ordinal in chunk.take():
             by_teacher.setdefault(chunk.teacher(ordinal).teacher.name, []).append(ordinal)
         for teacher, ordinals in by_teacher.items():
             self._lanes[teacher].take(held, ordinals)

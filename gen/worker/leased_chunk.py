@@ -1,6 +1,7 @@
 """A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
 
 import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pyarrow.parquet as pq
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import times_changed
-from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
 from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.worker.earlier_answers import kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk, TeacherOf
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.recipe import Recipe
@@ -98,15 +100,29 @@ class Hands:
             return None
         folder = self._root / str(grant.chunk)
         chunk = self._reader.read(grant.chunk)
+        kept = self._kept(chunk)
         old = leftovers(folder)
         journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
-        opened = OpenChunk(chunk, journal, samples=chunk.samples, teacher_of=self._teacher_of)
+        opened = OpenChunk(
+            chunk,
+            journal,
+            samples=chunk.samples,
+            teacher_of=self._teacher_of,
+            equal_once=self._recipe.dedup.answers,
+            kept=kept,
+        )
         opened.had_owners = grant.had_owners
         opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)
         # Recovered frames are already in the store: the clock only counts for what this worker adds.
         return Held(opened, Shipper(self._store, grant.chunk, journal), folder, shipped_at=self._clock.monotonic())
+
+    def _kept(self, chunk: Chunk) -> Mapping[bytes, Collection[bytes]]:
+        """The answers in earlier shards, where they decide what is asked."""
+        if not (chunk.accept and chunk.retried and self._recipe.dedup.answers):
+            return {}
+        return kept_answers(self._store, chunk, inline=self._recipe.dataset.reasoning == "inline")
 
     def seal(self, held: Held) -> ShardCounts | None:
         """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does."""

@@ -1,13 +1,15 @@
-"""A leased chunk: each of its samples is to be asked, in flight, or settled; settled ones are in the journal.
+"""A leased chunk: each of its samples waits, is in flight, or is settled; settled ones are in the journal.
 
 Its state is a fold over frames, so that a chunk recovered from the journals of dead workers is in exactly the state
-they left it in, minus the requests in flight.
+they left it in, minus the requests in flight. Which samples wait for others, or are no longer needed, `sample_states`
+says.
 """
 
 import hashlib
 import struct
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -32,6 +34,8 @@ from stillhouse.gen.teachers.retry import (
     note,
 )
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.earlier_answers import fingerprint
+from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import RETRYABLE
@@ -94,7 +98,24 @@ _ONCE = Tries(attempts=1)
 class OpenChunk:
     """A chunk's samples, by ordinal: prompt x samples + sample."""
 
-    def __init__(self, chunk: Chunk, journal: JournalFile, *, samples: int, teacher_of: "TeacherOf") -> None:
+    def __init__(
+        self,
+        chunk: Chunk,
+        journal: JournalFile,
+        *,
+        samples: int,
+        teacher_of: "TeacherOf",
+        equal_once: bool = True,
+        kept: Mapping[bytes, Collection[bytes]] = MappingProxyType({}),
+    ) -> None:
+        """Args:
+        chunk: what it is made of.
+        journal: what everything is written to; empty.
+        samples: ordinals per prompt.
+        teacher_of: the teachers.
+        equal_once: equal answers to a prompt count once towards the accepted ones.
+        kept: by prompt key, the fingerprints of the answers in earlier shards.
+        """
         self.chunk = chunk
         self.journal = journal
         self.samples = samples
@@ -120,11 +141,40 @@ class OpenChunk:
             for sample in set(range(samples)) - retried.kinds.keys():
                 self._settled[number * samples + sample] = 1
         self.asked = self._settled.count(0)
-        """Number of samples to ask."""
-        self.left = self.asked
-        """Number of samples not settled yet."""
+        """Number of samples to ask at most."""
+        self._equal_once = equal_once and chunk.accept > 0
+        self._states = self._new_states(kept)
         self.settlements: list[Settlement] = []
         """Samples settled by replies since last taken."""
+
+    def _new_states(self, kept: Mapping[bytes, Collection[bytes]]) -> SampleStates:
+        chunk, samples = self.chunk, self.samples
+        if not chunk.accept:
+            asked = [ordinal for ordinal, settled in enumerate(self._settled) if not settled]
+            return AllSamples(len(self._settled), asked=asked if chunk.retried else None)
+        numbers = range(len(chunk.prompts))
+        candidates = [[number * samples + sample for sample in self.samples_of(number)] for number in numbers]
+        needs = [self.need(number) for number in numbers]
+        seen = [kept.get(prompt.key, ()) if self._equal_once else () for prompt in chunk.prompts]
+        return UntilAccepted(candidates, samples=samples, needs=needs, kept=seen)
+
+    @property
+    def left(self) -> int:
+        """Samples that are needed and not decided; with none left the chunk can be sealed."""
+        return self._states.left
+
+    @property
+    def is_due(self) -> bool:
+        """True if its worker has to act: no sample is left, or others may be asked now."""
+        return self._states.left == 0 or self._states.is_ready
+
+    def take(self) -> Iterator[int]:
+        """The samples that may be asked now; each is handed out once."""
+        return self._states.take()
+
+    def is_settled(self, ordinal: int) -> bool:
+        """True if nothing is asked for the sample any more: it has its answer, is given up, or is not this chunk's."""
+        return self._settled[ordinal] == 1
 
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
@@ -149,14 +199,15 @@ class OpenChunk:
             self._first.discard(ordinal)
         return tries
 
+    def need(self, number: int) -> int:
+        """Accepted answers that the prompt with this number lacks; under `ask.accept` only."""
+        retried = self.chunk.retried.get(number)
+        return self.chunk.accept if retried is None or retried.need is None else retried.need
+
     def samples_of(self, number: int) -> Iterable[int]:
-        """The samples that are asked of the chunk's prompt with this number."""
+        """The samples that may be asked of the chunk's prompt with this number."""
         retried = self.chunk.retried.get(number)
         return range(self.samples) if retried is None else sorted(retried.kinds)
-
-    def todo(self) -> Iterator[int]:
-        """The samples to be asked."""
-        return (ordinal for ordinal, settled in enumerate(self._settled) if not settled)
 
     def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
         """An attempt is about to be sent to the teacher with this place.
@@ -268,8 +319,7 @@ class OpenChunk:
         ordinal = frame.ordinal
         if isinstance(outcome, Completion) and ordinal in self._first:  # nearly always
             self._first.discard(ordinal)
-            self._settle(ordinal, place, SETTLED)
-            self.settlements.append(self._settlement(frame, outcome, SETTLED))
+            self._take_answer(frame, outcome, place, SETTLED)
             return SETTLED
         tries = self._tried(ordinal)
         note(outcome, tries, endpoint=frame.endpoint, blame=blame)
@@ -278,8 +328,7 @@ class OpenChunk:
             outcome, tries, max_attempts=teacher.max_attempts, endpoints=max(1, len(teacher.urls)), blame=blame
         )
         if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
-            self._settle(ordinal, place, decision)
-            self.settlements.append(self._settlement(frame, outcome, decision))
+            self._take_answer(frame, outcome, place, decision)
         elif isinstance(outcome, Malformed) and isinstance(decision, Again):
             given_up = GiveUp("malformed", outcome.message, outcome.status)
             self.settlements.append(replace(self._settlement(frame, outcome, given_up), settled=False))
@@ -287,7 +336,23 @@ class OpenChunk:
             # Two owners asked it without knowing of each other: a paid answer is worth more than a Failure.
             del self.given_up[ordinal]
             self.answers[ordinal] = place
+            self._decide(ordinal, outcome, self._settlement(frame, outcome, decision).reason)
         return decision
+
+    def _take_answer(self, frame: Frame, outcome: Outcome, place: Place | None, decision: Settled | GiveUp) -> None:
+        settlement = self._settlement(frame, outcome, decision)
+        self._settle(frame.ordinal, place, decision)
+        if isinstance(decision, Settled):
+            self._decide(frame.ordinal, outcome, settlement.reason)
+        self.settlements.append(settlement)
+
+    def _decide(self, ordinal: int, outcome: Outcome, reason: str | None) -> None:
+        """The sample's answer is accepted, or rejected for this reason."""
+        accepted = reason is None
+        answer = None
+        if accepted and self._equal_once and isinstance(outcome, Completion):
+            answer = fingerprint(outcome.text, outcome.tool_calls)
+        self._states.decide(ordinal, accepted=accepted, answer=answer)
 
     def _settlement(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp) -> Settlement:
         teacher = self.teacher(frame.ordinal, frame.teacher)
@@ -311,9 +376,9 @@ class OpenChunk:
     def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
         self._settled[ordinal] = 1
         self.answers[ordinal] = place
-        self.left -= 1
         if isinstance(decision, GiveUp):
             self.given_up[ordinal] = decision
+            self._states.decide(ordinal, accepted=False)
         elif self._tries.get(ordinal) == _ONCE:
             del self._tries[ordinal]  # nothing to remember
 
@@ -387,21 +452,28 @@ class OpenChunk:
             self._settle(ordinal, None, GiveUp("poison", reason, None))
 
     def reopen_unpaid(self, *, teacher: str, at: float) -> None:
-        """Have the chunk's next owner ask the teacher's free Failures again."""
-        for ordinal, reason in list(self.given_up.items()):
+        """Have the chunk's next owner ask the teacher's free Failures again.
+
+        Under `ask.accept` only the last samples asked of a prompt: what was asked after a sample rests on its end.
+        """
+        for ordinal, reason in sorted(self.given_up.items(), reverse=True):
             tries = self.tries(ordinal)
             costs = tries.maybe_billed or tries.wasted_input or tries.wasted_output
-            if reason.kind in UNPAID and not costs and self.teacher(ordinal).teacher.name == teacher:
-                self.journal.append(Frame(Kind.DECIDED, ordinal, at, body=orjson.dumps({"reopen": True})))
-                self._tries[ordinal] = Tries()
-                self._reopen(ordinal)
+            if costs or reason.kind not in UNPAID or self.teacher(ordinal).teacher.name != teacher:
+                continue
+            end = (ordinal // self.samples + 1) * self.samples
+            if self.chunk.accept and any(self.tries(later).attempts for later in range(ordinal + 1, end)):
+                continue
+            self.journal.append(Frame(Kind.DECIDED, ordinal, at, body=orjson.dumps({"reopen": True})))
+            self._tries[ordinal] = Tries()
+            self._reopen(ordinal)
 
     def _reopen(self, ordinal: int) -> None:
         if self.given_up.pop(ordinal, None) is not None:
             self.settlements = [each for each in self.settlements if each.ordinal != ordinal]
             self.answers[ordinal] = None
             self._settled[ordinal] = 0
-            self.left += 1
+            self._states.reopen(ordinal)
 
 
 class TeacherOf(Protocol):

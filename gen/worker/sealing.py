@@ -16,6 +16,7 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.distillation import is_distillation
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
+from stillhouse.gen.teachers.retry import GiveUp
 from stillhouse.gen.worker import rows
 from stillhouse.gen.worker.earlier_answers import fingerprint, kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk
@@ -30,6 +31,10 @@ from stillhouse.schemas.record import RejectReason
 MOST_WORDS = 50
 """Unknown finish reasons of a shard that are told apart; an answer can end with any word."""
 MOST_WORD_CHARS = 60
+NOT_WAITED_FOR = GiveUp(
+    "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None
+)
+"""Of a sample that was asked and is not needed any more."""
 
 
 class Sealer:
@@ -58,7 +63,8 @@ class Sealer:
         """By teacher, as its answers name them."""
         self._maybe_billed = self._input = self._output = self._wasted_input = self._wasted_output = 0
         self._finish_words: Counter[str] = Counter()
-        self._tool_calls = self._no_logprobs = self._distillation_refusals = 0
+        self._tool_calls = self._no_logprobs = self._distillation_refusals = self._not_needed = 0
+        self._by_accepted: Counter[int] = Counter()
         self._usd: float | None = None
 
     def seal(self) -> ShardCounts | None:
@@ -103,26 +109,44 @@ class Sealer:
     def _write_prompt(self, number: int, prompt: Prompt) -> None:
         seen = dict(self._kept.get(prompt.key, {}))
         """Answers kept to this prompt: fingerprint to record id."""
+        chunk = self._open.chunk
         prompt_size = _size(prompt)
+        records = self._sheet("data").rows
         for sample in self._open.samples_of(number):
             ordinal = number * self._open.samples + sample
             tries = self._open.tries(ordinal)
             self._maybe_billed += tries.maybe_billed
             self._wasted_input += tries.wasted_input
             self._wasted_output += tries.wasted_output
+            is_settled = self._open.is_settled(ordinal)
+            if not is_settled and tries.attempts == 0:
+                self._not_needed += 1
+                continue
             place = self._open.answers[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
             teacher = self._open.teacher(ordinal, frame.teacher if frame else None)
             sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form)
             size = prompt_size + (len(frame.body) if frame else 0)
-            if (reason := self._open.given_up.get(ordinal)) is not None:
+            reason = self._open.given_up.get(ordinal) if is_settled else NOT_WAITED_FOR
+            if reason is not None:
                 self._failed[reason.kind] += 1
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
                 continue
             assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
-            self._write_answer(sample_rows, teacher, frame, prompt, seen, size)
+            is_wanted = not chunk.accept or self._sheet("data").rows - records < self._open.need(number)
+            self._write_answer(sample_rows, teacher, frame, prompt, seen, size, is_wanted=is_wanted)
             if self._recipe.dataset.keep_raw:
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
+        if chunk.accept:
+            self._count_prompt(number, accepted=self._sheet("data").rows - records)
+
+    def _count_prompt(self, number: int, *, accepted: int) -> None:
+        """Count a prompt of which so many answers of this chunk are accepted."""
+        chunk = self._open.chunk
+        before = chunk.accept - self._open.need(number)
+        if number in chunk.retried:
+            self._by_accepted[before] -= 1
+        self._by_accepted[before + accepted] += 1
 
     def _write_answer(
         self,
@@ -132,10 +156,12 @@ class Sealer:
         prompt: Prompt,
         seen: dict[bytes, str],
         size: int,
+        *,
+        is_wanted: bool,
     ) -> None:
         outcome = self._open.outcome(frame.ordinal, frame)
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
-        reason, same = self._verdict(outcome, prompt, seen, sample_rows.record_id)
+        reason, same = self._verdict(outcome, prompt, seen, sample_rows.record_id, is_wanted=is_wanted)
         if isinstance(outcome, Completion):
             self._count(teacher, outcome, reason)
         if reason is None:
@@ -147,20 +173,32 @@ class Sealer:
             self._sheet("rejected").add(row, size=size)
 
     def _verdict(
-        self, outcome: Completion | Policy, prompt: Prompt, seen: dict[bytes, str], record_id: str
+        self,
+        outcome: Completion | Policy,
+        prompt: Prompt,
+        seen: dict[bytes, str],
+        record_id: str,
+        *,
+        is_wanted: bool,
     ) -> tuple[RejectReason | None, str | None]:
-        """(why it is rejected, the equal answer that is kept); a record is noted in `seen`."""
+        """(why it is rejected, the equal answer that is kept); a record is noted in `seen`.
+
+        `is_wanted`: False if enough answers to the prompt are accepted. That happens where rules or owners changed
+        while it was asked.
+        """
         reason = rejected_by_rules(outcome, prompt, calls=self._form.columns.calls)
         if reason is not None or isinstance(outcome, Policy):
             return reason, None
         answer = fingerprint(outcome.text, outcome.tool_calls)
         if self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
             return "duplicate_answer", same
+        if not is_wanted:
+            return "not_selected", None
         seen[answer] = record_id
         return None, None
 
     def _retried_kinds(self) -> Iterator[str]:
-        """The kind of Failure that each sample was that is asked again."""
+        """What each sample was that earlier shards count: a kind of Failure, or not needed."""
         for retried in self._open.chunk.retried.values():
             yield from (kind for kind in retried.kinds.values() if kind is not None)
 
@@ -212,6 +250,8 @@ class Sealer:
                 rejected=dict(self._rejected),
                 failed=dict(self._failed),
                 retried=dict(Counter(self._retried_kinds())),
+                not_needed=self._not_needed,
+                prompts_by_accepted={count: prompts for count, prompts in sorted(self._by_accepted.items()) if prompts},
                 maybe_billed=self._maybe_billed,
                 input_tokens=self._input,
                 output_tokens=self._output,

@@ -83,7 +83,7 @@ class Worker:
         )
         self._guard = Guard()
         self._useless: Useless | None = None
-        self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.ask.samples)
+        self._chunk_samples = max(1, recipe.prompts_per_shard * (recipe.ask.accept or recipe.ask.samples))
         self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
         self._untaken: list[Held] = []
         """Chunks not asked until `_useless` is resolved."""
@@ -186,9 +186,12 @@ class Worker:
         if self._hungry():
             self._changed.set()
 
-    def settled(self, held: Held) -> None:
-        """The chunk's last sample is settled."""
-        self.spawn(self._seal, held)
+    def advanced(self, held: Held) -> None:
+        """The chunk's last sample is settled, or others may be asked now."""
+        if held.open.left == 0:
+            self.spawn(self._seal, held)
+        else:
+            self._asker.take(held)
 
     # --- chunks
 
@@ -254,9 +257,7 @@ class Worker:
         if self._useless is not None:
             self._untaken.append(held)
             return
-        self._asker.take(held)
-        if held.open.left == 0:
-            self.settled(held)
+        self.advanced(held)
 
     async def _journals_free(self, chunk: ChunkId) -> None:
         """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from builders import FIRST, answer, body_of, index, open_chunk, questions, recipe_of, teachers_of, write_source
+from builders import FIRST, answer, body_of, index, open_chunk, questions, recipe_of, teachers_of, waiting, write_source
 from first_journals import FIRST_MAGIC, first_journal, first_of, in_first_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -103,7 +103,7 @@ _State: TypeAlias = list[tuple[bool, Tries, GiveUp | None, Frame | None]]
 
 def state(held: OpenChunk) -> _State:
     """All that is known of each sample: settled, tries, failure, last answer."""
-    todo = set(held.todo())
+    todo = set(waiting(held))
     assert held.left == len(todo)
     known = []
     for ordinal in range(len(held.answers)):
@@ -155,7 +155,7 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
     under_way: dict[int, tuple[float, int | None]] = {}
     for step in steps:
         match step:
-            case ("ask", int(ordinal), int() | None as place) if ordinal in set(held.todo()) - under_way.keys():
+            case ("ask", int(ordinal), int() | None as place) if ordinal in set(waiting(held)) - under_way.keys():
                 at = float(next(clock))
                 under_way[ordinal] = at, place
                 held.sent(ordinal, at=at, endpoint="host", place=place)
@@ -192,7 +192,7 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
     for number, old in enumerate(olds, start=1):
         for step in steps:
             match step:
-                case ("ask", int(ordinal), _) if ordinal in set(held.todo()) - under_way.keys():
+                case ("ask", int(ordinal), _) if ordinal in set(waiting(held)) - under_way.keys():
                     under_way[ordinal] = float(next(clock))
                     held.sent(ordinal, at=under_way[ordinal], endpoint="host")
                 case ("end", int(ordinal), str(how), _) if ordinal in under_way:
@@ -235,7 +235,7 @@ def test_what_was_under_way_when_three_workers_died_is_poison(tmp_path: Path) ->
     assert held.given_up[0].kind == "poison"
     assert held.tries(0) == Tries(attempts=3, maybe_billed=3, deaths=3)
     assert held.tries(1) == Tries(attempts=1, maybe_billed=1, deaths=1)
-    assert 1 in held.todo()
+    assert 1 in waiting(held)
     again = reopened(held, tmp_path / "9.journal", died=True)
     assert state(again) == state(held)
 
@@ -280,7 +280,7 @@ def test_an_answer_whose_sent_frame_is_damaged_counts(tmp_path: Path) -> None:
     held = opened(tmp_path / "0.journal")
     held.recover([Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "host", body_of())], died=False)
     assert held.tries(0) == Tries(attempts=1)
-    assert 0 not in held.todo()
+    assert 0 not in waiting(held)
 
 
 def test_frames_of_another_shape_of_chunk_are_passed_over(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_reply_is_read_by_the_teacher_that_its_frame_names(tmp_path: Path) -> 
     failed = Frame(Kind.ANSWERED, ordinal, 1.0, 0.5, 500, "host", b"", teacher=1)
     held.recover([failed, failed._replace(at=2.0, teacher=7)], died=False)
     assert held.tries(ordinal) == Tries(attempts=1, failures=1)
-    assert ordinal in held.todo()
+    assert ordinal in waiting(held)
     again = opened(tmp_path / "1.journal")
     again.recover([failed, failed._replace(at=2.0)], died=False)
     assert again.given_up[ordinal].kind == "overload", "b has two attempts, a would have three"

@@ -157,6 +157,20 @@ def test_problem_is_told_with_line_path_and_advice(old: str, new: str, message: 
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("accept: 2", "accept: 2 needs `at_most`, the most answers asked for a prompt; add it"),
+        ("at_most: 2", "at_most: 2 needs `accept`, the answers wanted for each prompt; add it"),
+        ("accept: 3\n  at_most: 2", "expected accept to be no more than at_most, got 3 and 2"),
+        ("samples: 4\n  accept: 1\n  at_most: 2", "expected either `samples` or `accept` with `at_most`, got both"),
+    ],
+)
+def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
+    """Instead of samples."""
+    assert f": ask: {message}" in only(with_line("samples: 4", fields))
+
+
+@pytest.mark.parametrize(
     ("text", "path"),
     [
         (FULL + "checks: [python: {tests: tests}]\n", "checks.0.python"),

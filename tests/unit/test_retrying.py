@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
-from builders import questions, recipe_of, teachers_of, write_source
+from builders import questions, recipe_of, teachers_of, waiting, write_source
 from harness import run_in_process
 
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader, Retried
@@ -278,7 +278,7 @@ def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
     teacher_of = teachers_of(recipe_of(tmp_path))
     held = OpenChunk(chunk, journal, samples=4, teacher_of=teacher_of)
     wanted = [0, 3, 5, 7, 10, 11]
-    assert (list(held.todo()), held.left, held.asked) == (wanted, 6, 6)
+    assert (waiting(held), held.left, held.asked) == (wanted, 6, 6)
     held.recover([Frame(Kind.ANSWERED, 1, 1.0, 0.0, 400, "h", b"{}")], died=False)
     assert held.left == 6
     refused = [Frame(Kind.ANSWERED, ordinal, 1.0, 0.0, 400, "h", b"{}") for ordinal in wanted]

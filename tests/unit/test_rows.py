@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed
+from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, waiting
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
@@ -158,8 +158,8 @@ def test_what_is_no_training_data_is_rejected_with_its_reason(
 
 
 def test_every_reject_reason_is_tried(tmp_path: Path) -> None:
-    """Here or in the tests of duplicates."""
-    tried = {reason for reason, _, _ in REJECTS} | {"duplicate_prompt", "duplicate_answer"}
+    """Here or in the tests of duplicates and of `ask.accept`."""
+    tried = {reason for reason, _, _ in REJECTS} | {"duplicate_prompt", "duplicate_answer", "not_selected"}
     assert tried == set(typing.get_args(RejectReason))
 
 
@@ -275,7 +275,7 @@ def test_duplicate_prompts_are_rejected_unasked(tmp_path: Path) -> None:
         {"id": "c", "question": "how?", "x": None},
     ]
     recipe, held = chunk_of(tmp_path, rows, source={"keep": [{"x": "int64"}]})
-    assert list(held.todo()) == [0, 1]
+    assert waiting(held) == [0, 1]
     answer(held, 0, body_of())
     answer(held, 1, body_of())
     meta, files = sealed(recipe, held)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pyarrow as pa
@@ -73,18 +73,21 @@ class Part:
         duplicates: Counter[tuple[str, str, str]] = Counter()
         bad: Counter[tuple[str, int, str]] = Counter()
         again: dict[str, dict[int, str | None]] = {}
-        names = ("file", "line", "fate", "key", "prompt_id", "detail", "again")
+        needs: dict[str, int] = {}
+        names = ("file", "line", "fate", "key", "prompt_id", "detail", "again", "need")
         rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-        for file, line, fate, key, prompt_id, detail, again_now in rows:
+        for file, line, fate, key, prompt_id, detail, again_now, need in rows:
             if fate == "ask":
                 asks[key.hex()] = (len(asks), prompt_id)
+                if self.plan.accept:
+                    needs[key.hex()] = self.plan.accept if need is None else need
                 if again_now is not None:
                     again[key.hex()] = {sample["sample"]: sample["kind"] for sample in again_now}
             elif fate == "duplicate":
                 duplicates[prompt_id, key.hex(), detail] += 1
             else:
                 bad[self.plan.files[file].url, line, detail] += 1
-        return Expected(asks, duplicates, bad, again, samples)
+        return Expected(asks, duplicates, bad, again, samples, needs, self.plan.accept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,11 @@ class Expected:
     again: Mapping[str, Mapping[int, str | None]]
     """In a generation that is not of source rows, by prompt key: the samples asked, and what Failure each was."""
     samples: int
-    """Answers to each prompt, by which its samples are numbered."""
+    """The most answers to each prompt, by which its samples are numbered."""
+    needs: Mapping[str, int] = field(default_factory=dict)
+    """Under `ask.accept`, by prompt key: the accepted answers that the prompt lacked before this chunk."""
+    accept: int = 0
+    """Accepted answers wanted per prompt; 0 where all samples are asked."""
 
     @property
     def retried(self) -> Counter[str]:
@@ -145,7 +152,7 @@ def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> s
     expected = {
         "first chunk": (number * CHUNKS_PER_PART, info.first_chunk),
         "rows": (info.rows, len(rows) if plan.is_source else 0),
-        "samples asked again": (plan.is_source, rows["again"].null_count == len(rows)),
+        "samples asked again": (plan.is_source or not len(rows), rows["again"].null_count == len(rows)),
         "duplicates": (info.duplicates, fates["duplicate"]),
         "bad rows": (info.bad, fates["bad"]),
         "prompts by chunk": (list(info.asks), [asks[chunk] for chunk in known]),

@@ -201,10 +201,21 @@ class _Checking:
             if meta.counts.retried != self._expected.retried:
                 words = f"its metadata says {meta.counts.retried}, the index {dict(self._expected.retried)}"
                 self._found("counts", f"retried: {words}")
+            if self._expected.accept:
+                self._compare_accepted(meta, self._expected)
             for message in tally.against(self._expected):
                 self._found("samples", message)
         if tally.wrong_ids:
             self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids are not those of their prompts")
+
+    def _compare_accepted(self, meta: ShardMeta, expected: Expected) -> None:
+        compared = {
+            "not_needed": (meta.counts.not_needed, self._tally.unseen),
+            "prompts_by_accepted": (meta.counts.prompts_by_accepted, self._tally.by_accepted(expected)),
+        }
+        for name, (said, seen) in compared.items():
+            if said != seen:
+                self._found("counts", f"{name}: its metadata says {said}, its files hold {seen}")
 
     def _compare_counts(self, meta: ShardMeta) -> None:
         rows, tally, counts = self.result.rows, self._tally, meta.counts

@@ -1,5 +1,6 @@
 """What the rows of a chunk's files come to: each sample as often as it is there, and what is not the chunk's."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ class Tally:
         self._expected = expected
         self._seen = bytearray(len(expected.asks) * expected.samples if expected is not None else 0)
         """How often each sample was seen, up to 255."""
+        self._accepted: Counter[str] = Counter()
+        """By prompt key, under `ask.accept`."""
         self._strange = 0
         self.answers = self.wrong_ids = self.input = self.output = 0
         self.usd: float | None = None
@@ -43,6 +46,8 @@ class Tally:
                     self.reasons[rest[3]] += 1
                 self.ids += _digest(record_id)
             self._sample(record_id, prompt_id, key, sample, teacher, answered=kind != "failed")
+            if kind == "data" and self._expected is not None and self._expected.accept:
+                self._accepted[key] += 1
 
     def _used(self, input_tokens: int | None, output_tokens: int | None, usd: float | None) -> None:
         self.input += input_tokens or 0
@@ -68,7 +73,9 @@ class Tally:
         if self._identity is not None:
             asked = sum(len(expected.samples_of(key)) for key in expected.asks)
             seen = len(self._seen) - self._seen.count(0)
-            if missing := asked - seen:
+            if expected.accept:
+                yield from self._until_accepted(expected)
+            elif missing := asked - seen:
                 yield f"{missing} of {asked} samples are neither a record nor rejected nor failed"
             if twice := seen - self._seen.count(1):
                 yield f"{twice} samples are there more than once"
@@ -78,6 +85,41 @@ class Tally:
             yield _rows_differ("duplicate prompts in rejected/", self._duplicates, expected.duplicates)
         if self._bad != expected.bad:
             yield _rows_differ("bad rows in failed/", self._bad, expected.bad)
+
+    @property
+    def unseen(self) -> int:
+        """Samples of the chunk that are in none of its files."""
+        expected = self._expected
+        if expected is None:
+            return 0
+        return sum(len(expected.samples_of(key)) for key in expected.asks) - (len(self._seen) - self._seen.count(0))
+
+    def by_accepted(self, expected: Expected) -> dict[int, int]:
+        """What the chunk has to count as `prompts_by_accepted`."""
+        found: Counter[int] = Counter()
+        for key, need in expected.needs.items():
+            before = expected.accept - need
+            if key in expected.again:
+                found[before] -= 1
+            found[before + self._accepted[key]] += 1
+        return {count: prompts for count, prompts in found.items() if prompts}
+
+    def _until_accepted(self, expected: Expected) -> Iterator[str]:
+        """Samples are asked in order until enough are accepted, and no more; later generations choose their own."""
+        gaps = unfinished = too_many = 0
+        for key, need in expected.needs.items():
+            place, _ = expected.asks[key]
+            first = place * expected.samples
+            seen = [self._seen[first + sample] > 0 for sample in sorted(expected.samples_of(key))]
+            too_many += self._accepted[key] > need
+            unfinished += self._accepted[key] < need and not all(seen)
+            gaps += key not in expected.again and any(later and not one for one, later in itertools.pairwise(seen))
+        if gaps:
+            yield f"{gaps} prompts have answers to samples that come after ones never asked"
+        if unfinished:
+            yield f"{unfinished} prompts lack accepted answers, and not all of their samples were asked"
+        if too_many:
+            yield f"{too_many} prompts have more accepted answers than ask.accept says"
 
 
 def _rows_differ(what: str, seen: Counter[Any], expected: Counter[Any]) -> str:

@@ -34,8 +34,8 @@ class Host(typing.Protocol):
         """A sample left the queue: more may be wanted."""
         ...
 
-    def settled(self, held: Held) -> None:
-        """The chunk's last sample is settled."""
+    def advanced(self, held: Held) -> None:
+        """The chunk is due: its last sample is settled, or others may be asked now."""
         ...
 
 

@@ -328,8 +328,8 @@ class OnlineLane:
                     )
                 self._ask_again(held, ordinal, 0.0, first=True)
             case _:
-                if held.open.left == 0:
-                    self._host.settled(held)
+                if held.open.is_due:
+                    self._host.advanced(held)
 
     def _ask_again(self, held: Held, ordinal: int, after_s: float, *, first: bool) -> None:
         if after_s <= 0:
