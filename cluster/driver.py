@@ -5,6 +5,7 @@ be (`gen.dataset.planning`). The driver replaces workers that die, and ends when
 calls for a person.
 """
 
+import functools
 import math
 import os
 import secrets
@@ -23,7 +24,7 @@ from stillhouse.cluster.progress.display import Display, Quiet
 from stillhouse.cluster.progress.notebook import Notebook, in_notebook
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
-from stillhouse.gen.checks.registry import refuse_for_a_run
+from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind, read_binding
@@ -114,7 +115,6 @@ class Driver:
 
     def run(self) -> Summary:
         """See `run`."""
-        refuse_for_a_run(self._recipe.checks)
         with ExitStack() as stack:
             self._check_keys(stack)
             self._store.probe()
@@ -207,7 +207,8 @@ class Driver:
     def _planner(self) -> Planner:
         if self._retry is not None:
             return RetryPlanner(self._store, self._recipe, kinds=self._retry)
-        return SourcePlanner(self._store, self._recipe, limit=self._limit)
+        preflight = functools.partial(check_references, self._recipe)
+        return SourcePlanner(self._store, self._recipe, limit=self._limit, preflight=preflight)
 
     @contextmanager
     def _crew(self, planning: Planning) -> Iterator["Crew"]:

@@ -11,14 +11,16 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from stillhouse.schemas.columns import (
+    CHECKS,
     MESSAGES_WITH_CALLS,
     NAME,
     PLAIN_MESSAGES,
     PROVIDER_DETAILS,
     RECORD_COLUMNS,
     TIME,
+    checks_type,
 )
-from stillhouse.schemas.identity import asks_with_tools
+from stillhouse.schemas.identity import asks_with_tools, checks_in
 
 SCHEMA_VERSION = 3
 
@@ -128,6 +130,8 @@ class Columns:
     calls: Calls
     has_messages: bool
     """True if data/ has the column `messages`."""
+    checks: tuple[str, ...] = ()
+    """Names of the checks whose verdicts are in the column `checks`."""
 
     def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
         """The same with the recipe's `keep` columns at the end of each but raw.
@@ -159,7 +163,13 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     calls: Calls = "nowhere"
     if asks_with_tools(identity):
         data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
-    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted)
+    checks = checks_in(identity)
+    if checks:
+        column = pa.field(CHECKS, checks_type(checks), nullable=False)
+        data = data.append(column)
+        place = rejected.get_field_index("reject_reason")
+        rejected = rejected.insert(place, column.with_nullable(True))
+    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted, checks=checks)
 
 
 def _with_calls(schema: pa.Schema) -> pa.Schema:

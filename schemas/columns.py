@@ -4,7 +4,7 @@ To add one: a line here, where it stands in data/; a value of that name in `gen.
 has it, a condition in `schemas.arrow.columns_of`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -96,7 +96,17 @@ RECORD_COLUMNS: tuple[Column, ...] = (
 """All that a record can have, in their order, less the recipe's `keep` columns."""
 PROVIDER_DETAILS = frozenset({"reasoning_is_summary", "reasoning_signatures", "refusal_category", "cache_write_tokens"})
 """What only some providers say: of datasets whose recipe has a teacher that can, or that wants them."""
-MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS}
+CHECKS = "checks"
+"""The column with the checks' verdicts, whose type depends on the recipe; it follows all others."""
+MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS} | {
+    CHECKS: "What each check says of the answer: whether it accepts it, its score and why."
+}
+
+
+def checks_type(names: Sequence[str]) -> pa.DataType:
+    """The type of the column `checks`; a check that was not run, because an earlier one rejected, is null."""
+    verdict = pa.struct([("accepted", pa.bool_()), ("score", pa.float64()), ("detail", pa.string())])
+    return pa.struct([(name, verdict) for name in names])
 
 
 def python_type(kind: pa.DataType) -> Any:

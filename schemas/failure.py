@@ -11,6 +11,7 @@ FailureKind: TypeAlias = Literal[
     "ambiguous",  # cut connections and time-outs, again and again
     "overload",  # the teacher failed on its side, again and again
     "poison",  # asking it killed worker after worker
+    "unchecked",  # a check could not judge its answer
 ]
 """Why it was given up."""
 
@@ -25,6 +26,8 @@ WHAT_TO_DO: Mapping[FailureKind, str] = {
     "gateway's own limit)",
     "overload": "Run `stillhouse retry --kind overload` once the teacher has recovered",
     "poison": "Look into the logs of the workers that died (memory?), then run `stillhouse retry --kind poison`",
+    "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry --kind unchecked` "
+    "has it judged, and asks nothing",
 }
 """By kind, for people; a bad row's message itself says what was expected."""
 

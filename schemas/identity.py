@@ -51,6 +51,12 @@ def asks_with_tools(identity: Mapping[str, Any]) -> bool:
     return any(each.get("extra", {}).get(name) for each in extras for name in _TOOLS)
 
 
+def checks_in(identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of its checks, in order."""
+    kinds = [next(iter(check.items())) for check in identity.get("checks", ())]
+    return tuple(settings.get("name", kind) for kind, settings in kinds)
+
+
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     """An identity without defaults and without fields that may grow.
 

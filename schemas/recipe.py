@@ -235,6 +235,8 @@ class RunSettings(Strict):
     give_up_after_s: Annotated[float, Field(gt=0)] = 600.0
     """How long a teacher that has never answered is waited for; while it says that it is loading, for as long as it
     does."""
+    keep_going: bool = False
+    """Continue even where a check rejected all of its first 500 answers; the option --keep-going sets it."""
     journal_dir: str | None = None
     """The nodes' folder for journals of datasets on S3; by default the user's state folder."""
 

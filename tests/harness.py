@@ -4,6 +4,7 @@ It does what `cluster.driver` does with actors. Cancelling it is a crash that le
 """
 
 import asyncio
+import functools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from functools import partial
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen import simulator
+from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
@@ -69,7 +71,7 @@ async def run_in_process(
             def planner() -> Planner:
                 if retry is not None:
                     return RetryPlanner(store, recipe, kinds=retry)
-                return SourcePlanner(store, recipe, limit=limit)
+                return SourcePlanner(store, recipe, limit=limit, preflight=functools.partial(check_references, recipe))
 
             planning = first_planning(store, planner, begun=begun)
             if planning.opened:

@@ -21,7 +21,6 @@ from stillhouse.cluster.commands.options import (
     recipe_argument,
 )
 from stillhouse.cluster.progress.job_lines import is_figures
-from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.recipe import Recipe
 
@@ -71,7 +70,6 @@ def submit(
     from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
     given = read(recipe, overrides)
-    refuse_for_a_run(given.checks)
     chosen = with_absolute_paths(given)
     jobs = Jobs(address)
     if paths := local_paths(chosen):

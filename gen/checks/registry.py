@@ -64,19 +64,6 @@ def require(checks: Sequence[CheckSettings]) -> None:
         )
 
 
-def refuse_for_a_run(checks: Sequence[CheckSettings]) -> None:
-    """Refuse a run whose recipe has checks, which would go unheeded.
-
-    Raises:
-        UsageError: there are some.
-    """
-    if checks:
-        raise UsageError(
-            "checks: `run` does not apply them yet; leave them out of the recipe of a run, and judge its answers with "
-            "a recipe that has them: stillhouse check RECIPE DATASET"
-        )
-
-
 def needs_extra(checks: Sequence[CheckSettings]) -> bool:
     """True if one of the checks needs the extra `checks`."""
     return any(check.kind in _EXTRA for check in checks)

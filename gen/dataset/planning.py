@@ -121,12 +121,21 @@ class SourcePlanner:
     is finished and does not grow; a resumed retry generation does not block a pilot.
     """
 
-    def __init__(self, store: Store, recipe: Recipe, *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recipe: Recipe,
+        *,
+        limit: int | None = None,
+        preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
+    ) -> None:
+        """`preflight`: raises where what the first prompts of a source bring is not what the recipe needs."""
         self.generations: list[Generation] = []
         self._reader = GenerationReader(store)
         self._store = store
         self._recipe = recipe
         self._limit = limit
+        self._preflight = preflight
         self._resumed: bool | None = None
         """True if a generation of source rows was open at the start."""
         self._rows_planned = False
@@ -146,7 +155,13 @@ class SourcePlanner:
                 return Wait("indexed")
             self._rows_planned = True
             if not (self._resumed and self._limit is not None):
-                fresh = next_plan(self._recipe, generations, limit=self._limit, version=self._version())
+                fresh = next_plan(
+                    self._recipe,
+                    generations,
+                    limit=self._limit,
+                    version=self._version(),
+                    preflight=self._preflight,
+                )
                 if fresh is not None:
                     store_plan(self._store, fresh)
                     return fresh
@@ -204,12 +219,17 @@ class RetryPlanner:
 
 
 def next_plan(
-    recipe: Recipe, generations: Sequence[Generation], *, limit: int | None = None, version: int = SCHEMA_VERSION
+    recipe: Recipe,
+    generations: Sequence[Generation],
+    *,
+    limit: int | None = None,
+    version: int = SCHEMA_VERSION,
+    preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
 ) -> Plan | None:
     """The next generation of source rows, or None if every row is planned; requires all generations indexed.
 
     Raises:
-        SourceError: there is no source file, or a planned one changed; see also `check_first_rows`.
+        SourceError: there is no source file, or a planned one changed; see also `check_first_rows` and `preflight`.
     """
     ends = _ends(generations)
     files = PlannedFiles(recipe.source)
@@ -223,7 +243,7 @@ def next_plan(
     if begun and not _first_rows(sources, recipe, most=1, columns=None):
         return None
     templates_system = generations[0].plan.templates_system if begun else True
-    check_first_rows(sources, recipe, proven=begun, templates_system=templates_system)
+    preflight(check_first_rows(sources, recipe, proven=begun, templates_system=templates_system))
     kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
     return Plan(
         generation=len(generations),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import pyarrow.parquet as pq
@@ -35,6 +35,27 @@ class SideFile(BaseModel):
     sha256: str
 
 
+class CheckCounts(BaseModel):
+    """What one check said of one teacher's answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted: int = 0
+    rejected: int = 0
+    unchecked: int = 0
+
+    def __add__(self, other: "CheckCounts") -> "CheckCounts":
+        return CheckCounts(
+            accepted=self.accepted + other.accepted,
+            rejected=self.rejected + other.rejected,
+            unchecked=self.unchecked + other.unchecked,
+        )
+
+
+CountsByCheck: TypeAlias = dict[str, dict[str, CheckCounts]]
+"""By the check's name and the teacher's."""
+
+
 class ShardCounts(BaseModel):
     """What a shard and its side files hold, in samples; duplicate prompts and bad rows are the index's to count."""
 
@@ -50,10 +71,16 @@ class ShardCounts(BaseModel):
     prompts_by_accepted: dict[int, int] = {}
     """Under `ask.accept`: by the number of accepted answers, how many prompts have it. In a later generation the
     change: less those that had so many before, hence the sum over all shards is right."""
+    checks: CountsByCheck = {}
+    """What each check said of each teacher's answers."""
     maybe_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = None
+    unchecked_input_tokens: int = 0
+    """Of answers that a check could not judge, like the next two; negative where a later generation judges them."""
+    unchecked_output_tokens: int = 0
+    unchecked_usd: float = 0.0
     wasted_input_tokens: int = 0
     """Of replies that were of no use and reported usage, like the next."""
     wasted_output_tokens: int = 0
@@ -66,6 +93,13 @@ class ShardCounts(BaseModel):
     distillation_refusals: int = 0
     """Answers that refuse because the provider takes the request for distillation of its model."""
 
+    @property
+    def paid_usd(self) -> float | None:
+        """Of all answers, judged or not; None where no price is known."""
+        if self.usd is None and not self.unchecked_usd:
+            return None
+        return (self.usd or 0.0) + self.unchecked_usd
+
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         known = [usd for usd in (self.usd, other.usd) if usd is not None]
         return ShardCounts(
@@ -75,10 +109,14 @@ class ShardCounts(BaseModel):
             retried=dict(Counter(self.retried) + Counter(other.retried)),
             not_needed=self.not_needed + other.not_needed,
             prompts_by_accepted=_summed(self.prompts_by_accepted, other.prompts_by_accepted),
+            checks=_checks_summed(self.checks, other.checks),
             maybe_billed=self.maybe_billed + other.maybe_billed,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             usd=sum(known) if known else None,
+            unchecked_input_tokens=self.unchecked_input_tokens + other.unchecked_input_tokens,
+            unchecked_output_tokens=self.unchecked_output_tokens + other.unchecked_output_tokens,
+            unchecked_usd=self.unchecked_usd + other.unchecked_usd,
             wasted_input_tokens=self.wasted_input_tokens + other.wasted_input_tokens,
             wasted_output_tokens=self.wasted_output_tokens + other.wasted_output_tokens,
             finish_words=dict(Counter(self.finish_words) + Counter(other.finish_words)),
@@ -86,6 +124,18 @@ class ShardCounts(BaseModel):
             no_logprobs=self.no_logprobs + other.no_logprobs,
             distillation_refusals=self.distillation_refusals + other.distillation_refusals,
         )
+
+
+def _checks_summed(one: CountsByCheck, other: CountsByCheck) -> CountsByCheck:
+    none: dict[str, CheckCounts] = {}
+    return {
+        check: {
+            teacher: one.get(check, none).get(teacher, CheckCounts())
+            + other.get(check, none).get(teacher, CheckCounts())
+            for teacher in one.get(check, none) | other.get(check, none)
+        }
+        for check in one | other
+    }
 
 
 def _summed(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:

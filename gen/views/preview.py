@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.checks.preflight import check_references
-from stillhouse.gen.checks.registry import refuse_for_a_run
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
@@ -137,7 +136,6 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     kept = None if there.first is None else there.first.kept_fields
     templates_system = there.first is None or there.first.templates_system
     check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
-    refuse_for_a_run(recipe.checks)
     maker = PromptMaker(
         recipe.source,
         recipe.ask,

@@ -10,7 +10,7 @@ from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.plans import NOT_NEEDED
 from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
+from stillhouse.gen.dataset.shard_meta import CountsByCheck, ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
@@ -62,6 +62,8 @@ class Summary(BaseModel):
     accept: int = 0
     """Accepted answers wanted per prompt; 0 where all samples are."""
     prompts_by_accepted: dict[int, int] = {}
+    checks: CountsByCheck = {}
+    """What each check said of each teacher's answers."""
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
@@ -76,6 +78,7 @@ class Summary(BaseModel):
             f"  rejected   {self.rejected:,}{_kinds(self.rejected_by_reason)}",
             f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
             *self._until_accepted(),
+            *self._checked(),
             f"  remaining  {_number(self.remaining)}",
             f"  tokens     {self.input_tokens:,} in, {self.output_tokens:,} out",
         ]
@@ -129,6 +132,15 @@ class Summary(BaseModel):
         if self.accept:
             yield f"  not needed {self.not_needed:,}: enough answers to their prompts are accepted"
             yield f"  short      {self.short:,} prompts with fewer than {self.accept:,} accepted answers"
+
+    def _checked(self) -> Iterator[str]:
+        for check, by_teacher in self.checks.items():
+            for teacher, counts in sorted(by_teacher.items()):
+                of = f" of {inert(teacher)}" if len(by_teacher) > 1 else ""
+                unchecked = f", can't judge {counts.unchecked:,}" if counts.unchecked else ""
+                judged = counts.accepted + counts.rejected
+                share = f" ({counts.accepted / judged:.1%})" if judged else ""
+                yield f"  check      {check} accepts {counts.accepted:,} of {judged:,} answers{of}{share}{unchecked}"
 
     def _prompts(self) -> str:
         if self.prompts is None:
@@ -194,9 +206,10 @@ def summary_of(
         short=sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept),
         remaining=remaining,
         maybe_billed=counts.maybe_billed,
-        input_tokens=counts.input_tokens,
-        output_tokens=counts.output_tokens,
-        usd=counts.usd,
+        input_tokens=counts.input_tokens + counts.unchecked_input_tokens,
+        output_tokens=counts.output_tokens + counts.unchecked_output_tokens,
+        usd=counts.paid_usd,
+        checks=counts.checks,
         pilot=_is_pilot(sources),
         rejected_by_reason=counts.rejected,
         failed_by_kind=failed,

@@ -14,15 +14,20 @@ from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
+from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.earlier_answers import kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk, TeacherOf
 from stillhouse.gen.worker.sealing import Sealer
+from stillhouse.gen.worker.unchecked_answers import unchecked_answers
 from stillhouse.schemas.recipe import Recipe
 
 SHARDS_LOOKED_AT = 16
 """If earlier runs got records from a teacher, one of the first this many shards has one."""
+
+PROMPT_BYTES = 1000
+"""About what a prompt takes in memory beside its text."""
 
 ROOM_BYTES = 32 * 2**20
 """Asking stops when the journals' disk has no more room than this, on top of room for the largest replies."""
@@ -37,11 +42,18 @@ class Held:
     folder: Path
     shipped_at: float
     """Everything in its journal at this monotonic time is in the store."""
+    prompt_bytes: int = 0
+    """About what its prompts take in memory."""
     under_way: int = 0
     """Requests sent for it and not ended."""
     is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes in memory."""
+        return self.prompt_bytes + self.open.remembered_bytes
 
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
@@ -100,7 +112,7 @@ class Hands:
             return None
         folder = self._root / str(grant.chunk)
         chunk = self._reader.read(grant.chunk)
-        kept = self._kept(chunk)
+        kept, carried = self._kept(chunk), self._carried(chunk)
         old = leftovers(folder)
         journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
         opened = OpenChunk(
@@ -110,19 +122,29 @@ class Hands:
             teacher_of=self._teacher_of,
             equal_once=self._recipe.dedup.answers,
             kept=kept,
+            carried=carried,
         )
         opened.had_owners = grant.had_owners
         opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)
         # Recovered frames are already in the store: the clock only counts for what this worker adds.
-        return Held(opened, Shipper(self._store, grant.chunk, journal), folder, shipped_at=self._clock.monotonic())
+        prompt_bytes = sum(PROMPT_BYTES + sum(len(text) for _, text in prompt.messages) for prompt in chunk.prompts)
+        shipper = Shipper(self._store, grant.chunk, journal)
+        return Held(opened, shipper, folder, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 
     def _kept(self, chunk: Chunk) -> Mapping[bytes, Collection[bytes]]:
         """The answers in earlier shards, where they decide what is asked."""
         if not (chunk.accept and chunk.retried and self._recipe.dedup.answers):
             return {}
         return kept_answers(self._store, chunk, inline=self._recipe.dataset.reasoning == "inline")
+
+    def _carried(self, chunk: Chunk) -> Mapping[int, Frame]:
+        """The answers of a retry chunk that were not judged."""
+        if not chunk.columns.checks:
+            return {}
+        places = {teacher.name: place for place, teacher in enumerate(self._recipe.teachers)}
+        return unchecked_answers(self._store, chunk, places=places)
 
     def seal(self, held: Held) -> ShardCounts | None:
         """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does."""

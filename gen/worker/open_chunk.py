@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict, answer_of
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, NOTES, Frame, Kind, encode
@@ -34,6 +35,7 @@ from stillhouse.gen.teachers.retry import (
     note,
 )
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.awaited_verdicts import AwaitedVerdicts
 from stillhouse.gen.worker.earlier_answers import fingerprint
 from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
 from stillhouse.gen.worker.verdicts import rejected_by_rules
@@ -107,6 +109,7 @@ class OpenChunk:
         teacher_of: "TeacherOf",
         equal_once: bool = True,
         kept: Mapping[bytes, Collection[bytes]] = MappingProxyType({}),
+        carried: Mapping[int, Frame] = MappingProxyType({}),
     ) -> None:
         """Args:
         chunk: what it is made of.
@@ -115,6 +118,7 @@ class OpenChunk:
         teacher_of: the teachers.
         equal_once: equal answers to a prompt count once towards the accepted ones.
         kept: by prompt key, the fingerprints of the answers in earlier shards.
+        carried: answers that earlier shards have and no check could judge: they are judged in the place of asking.
         """
         self.chunk = chunk
         self.journal = journal
@@ -126,7 +130,8 @@ class OpenChunk:
         self.given_up: dict[int, GiveUp] = {}
         self._outcomes: dict[int, Outcome] = {}
         """Parsed settled answers, of at most `REMEMBERED_BYTES` of replies."""
-        self._remembered_bytes = 0
+        self.remembered_bytes = 0
+        """Bytes of the replies whose answers are remembered."""
         self._first: set[int] = set()
         """Samples in flight for the first time, which is nearly all there is to say of them."""
         self._tries: dict[int, Tries] = {}
@@ -142,6 +147,9 @@ class OpenChunk:
                 self._settled[number * samples + sample] = 1
         self.asked = self._settled.count(0)
         """Number of samples to ask at most."""
+        self.verdicts = AwaitedVerdicts(chunk.columns.checks)
+        """What the recipe's checks say of the answers."""
+        self._carried = carried
         self._equal_once = equal_once and chunk.accept > 0
         self._states = self._new_states(kept)
         self.settlements: list[Settlement] = []
@@ -165,12 +173,26 @@ class OpenChunk:
 
     @property
     def is_due(self) -> bool:
-        """True if its worker has to act: no sample is left, or others may be asked now."""
-        return self._states.left == 0 or self._states.is_ready
+        """True if its worker has to act: no sample is left, others may be asked, or answers await their verdicts."""
+        return self._states.left == 0 or self._states.is_ready or self.verdicts.has_fresh
 
     def take(self) -> Iterator[int]:
-        """The samples that may be asked now; each is handed out once."""
-        return self._states.take()
+        """The samples that may be asked now; each is handed out once.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        while self._states.is_ready:  # an answer that is carried over may be rejected at once
+            for ordinal in self._states.take():
+                if (frame := self._carried.get(ordinal)) is None:
+                    yield ordinal
+                else:
+                    self._tried(ordinal)  # which the shard that has the answer counts
+                    self._fold(frame, self.journal.append(frame))
+
+    def was_carried(self, ordinal: int) -> bool:
+        """True if the sample's answer is one that an earlier shard has, and no check could judge."""
+        return ordinal in self._carried and self._settled[ordinal] == 1
 
     def is_settled(self, ordinal: int) -> bool:
         """True if nothing is asked for the sample any more: it has its answer, is given up, or is not this chunk's."""
@@ -269,9 +291,9 @@ class OpenChunk:
         frame, kept_at, outcome, size = received
         decision = self._judge(frame, outcome, kept_at, blame)
         self._note_decision(frame, decision, blame)
-        if self.answers[frame.ordinal] is kept_at and self._remembered_bytes + size <= REMEMBERED_BYTES:
+        if self.answers[frame.ordinal] is kept_at and self.remembered_bytes + size <= REMEMBERED_BYTES:
             self._outcomes[frame.ordinal] = outcome
-            self._remembered_bytes += size
+            self.remembered_bytes += size
         return decision
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
@@ -298,7 +320,9 @@ class OpenChunk:
         """Take over the decision in a frame, on the attempt whose reply is at `place`; `known`: that was seen."""
         decided, ordinal = orjson.loads(frame.body), frame.ordinal
         kind = decided.get("give_up")
-        if decided.get("reopen"):
+        if decided.get("judge_again"):
+            self._judge_again(ordinal)
+        elif decided.get("reopen"):
             if ordinal in self.given_up:
                 self._tries[ordinal] = Tries()
             self._reopen(ordinal)
@@ -336,23 +360,83 @@ class OpenChunk:
             # Two owners asked it without knowing of each other: a paid answer is worth more than a Failure.
             del self.given_up[ordinal]
             self.answers[ordinal] = place
-            self._decide(ordinal, outcome, self._settlement(frame, outcome, decision).reason)
+            self._states.reopen(ordinal)
+            self._conclude(ordinal, outcome, self._settlement(frame, outcome, decision).reason)
         return decision
 
     def _take_answer(self, frame: Frame, outcome: Outcome, place: Place | None, decision: Settled | GiveUp) -> None:
         settlement = self._settlement(frame, outcome, decision)
         self._settle(frame.ordinal, place, decision)
         if isinstance(decision, Settled):
-            self._decide(frame.ordinal, outcome, settlement.reason)
+            self._conclude(frame.ordinal, outcome, settlement.reason)
         self.settlements.append(settlement)
 
-    def _decide(self, ordinal: int, outcome: Outcome, reason: str | None) -> None:
-        """The sample's answer is accepted, or rejected for this reason."""
-        accepted = reason is None
+    def _conclude(self, ordinal: int, outcome: Outcome, reason: str | None) -> None:
+        """The sample's answer is rejected by the rules for this reason; or accepted by them, and left to the checks."""
+        if reason is not None or not isinstance(outcome, Completion):
+            self._states.decide(ordinal, accepted=False)
+            return
+        if not (self.verdicts.checks or self._equal_once):  # most recipes
+            self._states.decide(ordinal, accepted=True)
+            return
+        if self.verdicts.checks:
+            self._states.answered(ordinal)
+            if not self.verdicts.expect(ordinal, answer_of(outcome)):
+                return
+        self._take_verdicts(ordinal, outcome)
+
+    def answer_to_judge(self, ordinal: int) -> Answer:
+        """What the checks judge of the sample's answer."""
+        return answer_of(self._completion(ordinal))
+
+    def judged(self, ordinal: int, verdicts: Sequence[Verdict], *, at: float) -> None:
+        """The checks' verdicts on an answer: they are in the journal before anything acts on them.
+
+        Raises:
+            StoreAway: the journal can't be written; the answer still awaits them.
+        """
+        if self.verdicts.is_awaited(ordinal):
+            for frame in self.verdicts.frames(ordinal, verdicts, at=at):
+                self.journal.append(frame)
+            self.verdicts.settle(ordinal, tuple(verdicts))
+            self._take_verdicts(ordinal, self._completion(ordinal))
+
+    def _take_verdicts(self, ordinal: int, completion: Completion) -> None:
+        """Act on what the checks say of an answer; where there are none, it is accepted."""
+        said = self.verdicts.said.get(ordinal, ())
+        if said and isinstance(last := said[-1], Unchecked):
+            check = self.verdicts.checks[len(said) - 1]
+            self.given_up[ordinal] = GiveUp("unchecked", f"{check}: {last.reason}", None)
+        accepted = all(isinstance(each, CheckResult) and each.accepted for each in said)
         answer = None
-        if accepted and self._equal_once and isinstance(outcome, Completion):
-            answer = fingerprint(outcome.text, outcome.tool_calls)
+        if accepted and self._equal_once:
+            answer = fingerprint(completion.text, completion.tool_calls)
         self._states.decide(ordinal, accepted=accepted, answer=answer)
+
+    def _completion(self, ordinal: int) -> Completion:
+        """The sample's answer, which is one that the rules let pass."""
+        outcome = self._outcomes.get(ordinal)
+        if outcome is None:
+            place = self.answers[ordinal]
+            assert place is not None, f"{self.chunk.id}: sample {ordinal} is judged without an answer"
+            outcome = self._read(self.journal.read(*place))
+        assert isinstance(outcome, Completion), f"{self.chunk.id}: sample {ordinal} is judged as {outcome}"
+        return outcome
+
+    def judge_again(self, *, at: float) -> None:
+        """Have the chunk's next owner judge again what checks could not say anything of."""
+        for ordinal, reason in list(self.given_up.items()):
+            if reason.kind == "unchecked":
+                self.journal.append(Frame(Kind.DECIDED, ordinal, at, body=orjson.dumps({"judge_again": True})))
+                self._judge_again(ordinal)
+
+    def _judge_again(self, ordinal: int) -> None:
+        reason = self.given_up.get(ordinal)
+        if reason is not None and reason.kind == "unchecked":
+            self.verdicts.forget_unchecked(ordinal)
+            del self.given_up[ordinal]
+            self._states.reopen(ordinal)
+            self._conclude(ordinal, self._completion(ordinal), None)
 
     def _settlement(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp) -> Settlement:
         teacher = self.teacher(frame.ordinal, frame.teacher)
@@ -385,7 +469,7 @@ class OpenChunk:
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
         """Restore what earlier owners left, copying it into this journal; frames may be repeated any number of times.
 
-        Notes other than DECIDED, and frames of stages other than the teacher's, are copied but ignored here.
+        Notes other than DECIDED and VERDICT, and other frames of stages than the teacher's, are copied but ignored.
 
         `died`: the last owner's process died alone, so a request it had in flight may have killed it.
         """
@@ -402,18 +486,19 @@ class OpenChunk:
                     copied.add(digest)
                     self.journal.append(frame)
                     attempt = (frame.ordinal, frame.at)
+                    if frame.kind is Kind.VERDICT and frame.ordinal < len(self.answers) and self.verdicts.recall(frame):
+                        self._take_verdicts(frame.ordinal, self._completion(frame.ordinal))
                     if frame.kind is Kind.DECIDED and not frame.stage and frame.ordinal < len(self.answers):
                         self._decided(frame, unsettled.get(attempt), known=attempt in attempts)
                 continue
             if frame.teacher is not None and frame.teacher >= len(self._teacher_of.teachers):
                 continue
-            if frame.ordinal >= len(self.answers) or (
-                self._settled[frame.ordinal] and frame.ordinal not in self.given_up
-            ):
+            if frame.ordinal >= len(self.answers) or self._is_final(frame.ordinal):
                 continue
             attempt = (frame.ordinal, frame.at)
             if attempt not in attempts:
-                self._tried(frame.ordinal).attempts += 1
+                carried = self._carried.get(frame.ordinal)
+                self._tried(frame.ordinal).attempts += carried is None or carried.at != frame.at
             elif attempts[attempt] is None or frame.kind is Kind.SENT:
                 continue
             attempts[attempt] = frame if frame.kind is Kind.SENT else None
@@ -427,6 +512,13 @@ class OpenChunk:
                 self._fold(frame, self.journal.append(frame))
         if self.had_owners:
             self.journal.sync()  # before the journals it was copied from go
+
+    def _is_final(self, ordinal: int) -> bool:
+        """True if the sample has its answer, which no other replaces; one that is not judged is an answer too."""
+        if not self._settled[ordinal]:
+            return False
+        reason = self.given_up.get(ordinal)
+        return reason is None or reason.kind == "unchecked"
 
     def _fold(self, frame: Frame, place: Place) -> None:
         """Apply a frame not seen before to its sample."""

@@ -1,9 +1,11 @@
 """Rows of the stored files, by column name; a file's schema picks from them, so that it alone decides about order."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+from stillhouse.gen.checks.base import CheckResult, Verdict
 from stillhouse.gen.dataset.chunk import BadRow, Duplicate
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.interpreter import Interpreter
@@ -15,7 +17,6 @@ from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import BODY_HEAD_CHARS, WHAT_TO_DO
 from stillhouse.schemas.inline_reasoning import with_reasoning
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.record import RejectReason
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -48,6 +49,15 @@ class Form:
             return None
         calls = tool_calls_in(completion.tool_calls) if self.columns.calls == "inside" else None
         return "assistant", text or "", calls or None
+
+    def verdicts(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any] | None]:
+        """The value of the column `checks`."""
+        found: dict[str, dict[str, Any] | None] = dict.fromkeys(self.columns.checks)
+        for name, verdict in zip(self.columns.checks, verdicts, strict=False):
+            if isinstance(verdict, CheckResult):
+                detail = verdict.detail.encode("utf-8", "replace").decode()
+                found[name] = {"accepted": verdict.accepted, "score": verdict.score, "detail": detail}
+        return found
 
     def duplicate_prompt(self, duplicate: Duplicate) -> Row:
         """The row in rejected/ of a source row whose prompt is asked under another id."""
@@ -87,22 +97,32 @@ class SampleRows:
         self._maybe_billed = min(tries.maybe_billed, _MOST)
         self.record_id = teacher.ids.of(prompt.key, sample)
 
-    def record(self, frame: Frame, completion: Completion) -> Row:
+    def record(self, frame: Frame, completion: Completion, verdicts: Sequence[Verdict] = ()) -> Row:
         """The row of data/."""
         values = self._answer(frame, completion)
+        if self._form.columns.checks:
+            values["checks"] = self._form.verdicts(verdicts)
         if self._form.columns.has_messages:
             completed = values["completion"]
             values["messages"] = None if completed is None else (*self._prompt.messages, *completed)
         return (*self._form.data(values), *self._prompt.kept)
 
     def rejected(
-        self, frame: Frame, outcome: Completion | Policy, reason: RejectReason, *, of: str | None = None
+        self,
+        frame: Frame,
+        outcome: Completion | Policy,
+        reason: str,
+        verdicts: Sequence[Verdict] = (),
+        *,
+        of: str | None = None,
     ) -> Row:
         """The row of rejected/; a refusal by error has no completion. `of`: the equal answer that is kept."""
         if isinstance(outcome, Policy):
             outcome = Completion(None, "refused", None, refusal=outcome.message)
         values = self._answer(frame, outcome)
         values["reject_reason"], values["duplicate_of"] = reason, of
+        if self._form.columns.checks:
+            values["checks"] = self._form.verdicts(verdicts) if verdicts else None
         return (*self._form.rejected(values), *self._prompt.kept)
 
     def _answer(self, frame: Frame, completion: Completion) -> dict[str, Any]:

@@ -49,9 +49,9 @@ class AllSamples:
 
     def __init__(self, count: int, *, asked: Collection[int] | None = None) -> None:
         """`asked`: the ordinals that are asked; by default all below `count`."""
-        self._decided = bytearray(count) if asked is None else bytearray(b"\1" * count)
+        self._states = bytearray([_WAITS]) * count if asked is None else bytearray([_DECIDED]) * count
         for ordinal in asked or ():
-            self._decided[ordinal] = 0
+            self._states[ordinal] = _WAITS
         self.left = count if asked is None else len(asked)
         self.is_ready = True
 
@@ -59,20 +59,22 @@ class AllSamples:
         """See `SampleStates`."""
         if self.is_ready:
             self.is_ready = False
-            yield from [ordinal for ordinal, decided in enumerate(self._decided) if not decided]
+            yield from [ordinal for ordinal, state in enumerate(self._states) if state == _WAITS]
 
     def answered(self, ordinal: int) -> None:
         """See `SampleStates`."""
+        if self._states[ordinal] != _DECIDED:
+            self._states[ordinal] = _ANSWERED
 
     def decide(self, ordinal: int, *, accepted: bool, answer: bytes | None = None) -> None:
         """See `SampleStates`."""
-        if not self._decided[ordinal]:
-            self._decided[ordinal] = 1
+        if self._states[ordinal] != _DECIDED:
+            self._states[ordinal] = _DECIDED
             self.left -= 1
 
     def reopen(self, ordinal: int) -> None:
         """See `SampleStates`; only before `take`, or for the next owner."""
-        self._decided[ordinal] = 0
+        self._states[ordinal] = _WAITS
         self.left += 1
 
 

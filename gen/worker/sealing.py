@@ -6,14 +6,11 @@ stored came from the same journal. Memory is bounded by a row group, for answers
 """
 
 import secrets
-from collections import Counter
-from collections.abc import Iterator
 
-from stillhouse.gen.dataset.shard_meta import META_KEY, MOST_MODELS, SIDES, ShardCounts, ShardMeta, SideFile
+from stillhouse.gen.dataset.shard_meta import META_KEY, SIDES, ShardCounts, ShardMeta, SideFile
 from stillhouse.gen.dataset.tidying import remove_orphans
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.teachers.distillation import is_distillation
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp
@@ -21,16 +18,13 @@ from stillhouse.gen.worker import rows
 from stillhouse.gen.worker.earlier_answers import fingerprint, kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.parquet_writer import Sheet
+from stillhouse.gen.worker.seal_counts import SealCounts
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.record import RejectReason
 
-MOST_WORDS = 50
-"""Unknown finish reasons of a shard that are told apart; an answer can end with any word."""
-MOST_WORD_CHARS = 60
 NOT_WAITED_FOR = GiveUp(
     "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None
 )
@@ -55,17 +49,9 @@ class Sealer:
             "raw": columns.raw,
         }
         self._sheets: dict[str, Sheet] = {}
-        self._rejected: Counter[str] = Counter()
-        self._failed: Counter[str] = Counter()
+        self._counts = SealCounts(open_chunk.chunk)
         self._kept: dict[bytes, dict[bytes, str]] = {}
         """By prompt key, the answers that are in earlier shards: fingerprint to record id."""
-        self._models: dict[str, set[str]] = {}
-        """By teacher, as its answers name them."""
-        self._maybe_billed = self._input = self._output = self._wasted_input = self._wasted_output = 0
-        self._finish_words: Counter[str] = Counter()
-        self._tool_calls = self._no_logprobs = self._distillation_refusals = self._not_needed = 0
-        self._by_accepted: Counter[int] = Counter()
-        self._usd: float | None = None
 
     def seal(self) -> ShardCounts | None:
         """Write all; what was sealed, or None when another's shard was there already.
@@ -115,12 +101,10 @@ class Sealer:
         for sample in self._open.samples_of(number):
             ordinal = number * self._open.samples + sample
             tries = self._open.tries(ordinal)
-            self._maybe_billed += tries.maybe_billed
-            self._wasted_input += tries.wasted_input
-            self._wasted_output += tries.wasted_output
+            self._counts.sample(tries)
             is_settled = self._open.is_settled(ordinal)
             if not is_settled and tries.attempts == 0:
-                self._not_needed += 1
+                self._counts.not_needed += 1
                 continue
             place = self._open.answers[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
@@ -128,25 +112,34 @@ class Sealer:
             sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form)
             size = prompt_size + (len(frame.body) if frame else 0)
             reason = self._open.given_up.get(ordinal) if is_settled else NOT_WAITED_FOR
+            if frame is not None:
+                self._count_checked(teacher, frame, reason)
             if reason is not None:
-                self._failed[reason.kind] += 1
+                self._counts.failed[reason.kind] += 1
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
-                continue
-            assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
-            is_wanted = not chunk.accept or self._sheet("data").rows - records < self._open.need(number)
-            self._write_answer(sample_rows, teacher, frame, prompt, seen, size, is_wanted=is_wanted)
-            if self._recipe.dataset.keep_raw:
+            else:
+                assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
+                is_wanted = not chunk.accept or self._sheet("data").rows - records < self._open.need(number)
+                self._write_answer(sample_rows, teacher, frame, prompt, seen, size, is_wanted=is_wanted)
+            is_unchecked = reason is not None and reason.kind == "unchecked"  # whose answer is nowhere else
+            if frame is not None and (is_unchecked or (reason is None and self._recipe.dataset.keep_raw)):
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
         if chunk.accept:
-            self._count_prompt(number, accepted=self._sheet("data").rows - records)
+            accepted = self._sheet("data").rows - records
+            self._counts.prompt(number, need=self._open.need(number), accepted=accepted)
 
-    def _count_prompt(self, number: int, *, accepted: int) -> None:
-        """Count a prompt of which so many answers of this chunk are accepted."""
-        chunk = self._open.chunk
-        before = chunk.accept - self._open.need(number)
-        if number in chunk.retried:
-            self._by_accepted[before] -= 1
-        self._by_accepted[before + accepted] += 1
+    def _count_checked(self, teacher: Interpreter, frame: Frame, reason: GiveUp | None) -> None:
+        """Count what the checks say of the answer in the frame, and what it cost where they can't say anything."""
+        ordinal = frame.ordinal
+        self._counts.verdicts(teacher.teacher.name, self._open.verdicts.said.get(ordinal, ()))
+        is_unchecked = reason is not None and reason.kind == "unchecked"
+        if is_unchecked or self._open.was_carried(ordinal):
+            outcome = self._open.outcome(ordinal, frame)
+            if isinstance(outcome, Completion):
+                if is_unchecked:
+                    self._counts.unchecked(teacher, outcome)
+                if self._open.was_carried(ordinal):
+                    self._counts.unchecked(teacher, outcome, sign=-1)
 
     def _write_answer(
         self,
@@ -161,26 +154,28 @@ class Sealer:
     ) -> None:
         outcome = self._open.outcome(frame.ordinal, frame)
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
-        reason, same = self._verdict(outcome, prompt, seen, sample_rows.record_id, is_wanted=is_wanted)
+        reason, same = self._verdict(frame.ordinal, outcome, prompt, seen, sample_rows.record_id, is_wanted=is_wanted)
         if isinstance(outcome, Completion):
-            self._count(teacher, outcome, reason)
+            self._counts.answer(teacher, outcome, reason)
+        verdicts = self._open.verdicts.said.get(frame.ordinal, ())
         if reason is None:
             assert isinstance(outcome, Completion)
-            self._sheet("data").add(sample_rows.record(frame, outcome), size=size)
+            self._sheet("data").add(sample_rows.record(frame, outcome, verdicts), size=size)
         else:
-            self._rejected[reason] += 1
-            row = sample_rows.rejected(frame, outcome, reason, of=same)
+            self._counts.rejected[reason] += 1
+            row = sample_rows.rejected(frame, outcome, reason, verdicts, of=same)
             self._sheet("rejected").add(row, size=size)
 
     def _verdict(
         self,
+        ordinal: int,
         outcome: Completion | Policy,
         prompt: Prompt,
         seen: dict[bytes, str],
         record_id: str,
         *,
         is_wanted: bool,
-    ) -> tuple[RejectReason | None, str | None]:
+    ) -> tuple[str | None, str | None]:
         """(why it is rejected, the equal answer that is kept); a record is noted in `seen`.
 
         `is_wanted`: False if enough answers to the prompt are accepted. That happens where rules or owners changed
@@ -189,6 +184,8 @@ class Sealer:
         reason = rejected_by_rules(outcome, prompt, calls=self._form.columns.calls)
         if reason is not None or isinstance(outcome, Policy):
             return reason, None
+        if (check := self._open.verdicts.rejecting(ordinal)) is not None:
+            return f"check:{check}", None
         answer = fingerprint(outcome.text, outcome.tool_calls)
         if self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
             return "duplicate_answer", same
@@ -196,30 +193,6 @@ class Sealer:
             return "not_selected", None
         seen[answer] = record_id
         return None, None
-
-    def _retried_kinds(self) -> Iterator[str]:
-        """What each sample was that earlier shards count: a kind of Failure, or not needed."""
-        for retried in self._open.chunk.retried.values():
-            yield from (kind for kind in retried.kinds.values() if kind is not None)
-
-    def _count(self, teacher: Interpreter, completion: Completion, reason: RejectReason | None) -> None:
-        """Count an answer and what it cost, kept or not."""
-        self._input += completion.usage.input_tokens or 0
-        self._output += completion.usage.output_tokens or 0
-        if (usd := teacher.cost_usd(completion)) is not None:
-            self._usd = (self._usd or 0.0) + usd
-        self._note_model(teacher.teacher.name, completion.model)
-        self._distillation_refusals += is_distillation(completion)
-        if reason is None:
-            self._tool_calls += completion.tool_calls is not None
-            self._no_logprobs += teacher.wants_logprobs and completion.logprobs is None
-        elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
-            self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
-
-    def _note_model(self, teacher: str, model: str | None) -> None:
-        known = self._models.setdefault(teacher, set())
-        if model is not None and len(known) < MOST_MODELS:
-            known.add(model)
 
     def _put_side_files(self) -> dict[str, SideFile]:
         side = {}
@@ -243,26 +216,9 @@ class Sealer:
                 | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
                 for t in self._recipe.teachers
             ],
-            answered_as={teacher: sorted(models) for teacher, models in self._models.items() if models},
+            answered_as={teacher: sorted(models) for teacher, models in self._counts.models.items() if models},
             side=side,
-            counts=ShardCounts(
-                records=self._sheet("data").rows,
-                rejected=dict(self._rejected),
-                failed=dict(self._failed),
-                retried=dict(Counter(self._retried_kinds())),
-                not_needed=self._not_needed,
-                prompts_by_accepted={count: prompts for count, prompts in sorted(self._by_accepted.items()) if prompts},
-                maybe_billed=self._maybe_billed,
-                input_tokens=self._input,
-                output_tokens=self._output,
-                usd=self._usd,
-                wasted_input_tokens=self._wasted_input,
-                wasted_output_tokens=self._wasted_output,
-                finish_words=dict(self._finish_words),
-                tool_calls=self._tool_calls,
-                no_logprobs=self._no_logprobs,
-                distillation_refusals=self._distillation_refusals,
-            ),
+            counts=self._counts.total(records=self._sheet("data").rows),
         )
 
 

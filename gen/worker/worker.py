@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused, TeacherPaused, cause_of
+from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused, TeacherPaused, UsageError, cause_of
 from stillhouse.gen.journal.shipping import SHIP_BYTES
 from stillhouse.gen.limits.shares import SHARE_RENEW_S
 from stillhouse.gen.store.base import Store
@@ -25,6 +26,8 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.check_guard import ChecksFail
+from stillhouse.gen.worker.checking import Checker, Judging
 from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.guard import Guard, Useless
@@ -37,6 +40,8 @@ LOOK_S = 0.25
 """How often it looks whether a journal is far behind."""
 TELL_AFTER_S = 10.0
 """A shared actor not reached for this long is reported."""
+HELD_BYTES = 256 * 2**20
+"""Under `ask.accept`: no chunk is leased beside chunks that take so much memory."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 
@@ -54,7 +59,9 @@ class Worker:
         ledgers: Mapping[str, LimitLedger],
         transport: Transport,
         clock: Clock,
+        judging: Judging | None = None,
     ) -> None:
+        """`judging`: what judges answers by the recipe's checks; by default processes of its own."""
         self.name = name
         self._recipe = recipe
         self._queue = queue
@@ -81,9 +88,15 @@ class Worker:
         self._asker = Asker(
             self, clients=self._clients, fence=self._fence, clock=clock, connections=free_for_connections()
         )
+        self._judging = judging or (CheckPool(recipe.checks) if recipe.checks else None)
+        self._checker = (
+            Checker(self, self._judging, recipe.checks, clock=clock, keep_going=recipe.run.keep_going)
+            if self._judging is not None
+            else None
+        )
         self._guard = Guard()
         self._useless: Useless | None = None
-        self._chunk_samples = max(1, recipe.prompts_per_shard * (recipe.ask.accept or recipe.ask.samples))
+        self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.ask.samples)
         self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
         self._untaken: list[Held] = []
         """Chunks not asked until `_useless` is resolved."""
@@ -108,7 +121,7 @@ class Worker:
     async def run(self) -> End:
         """Work until there is no more, until told to stop, or until something makes going on pointless."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._judging or contextlib.nullcontext(), asyncio.TaskGroup() as group:
                 self._group = group
                 background = [self.spawn(self._renew_leases), self.spawn(self._ship)]
                 background += [self.spawn(self._renew_share, key) for key in self._accounts]
@@ -118,7 +131,11 @@ class Worker:
                 for task in background:
                     task.cancel()
                 self._asker.cancel()
+            if self._checker is not None:
+                self._checker.close()
             return await self._end()
+        except UsageError as error:  # the checks can't run here
+            return End.because(error)
         finally:
             for held in self._held.values():
                 held.open.journal.close()  # whoever goes on must not take it for a live writer's
@@ -183,15 +200,17 @@ class Worker:
 
     def taken(self) -> None:
         """A sample left the queue: more may be wanted."""
-        if self._hungry():
+        if not self._changed.is_set() and self._hungry():
             self._changed.set()
 
     def advanced(self, held: Held) -> None:
-        """The chunk's last sample is settled, or others may be asked now."""
+        """See `Host`."""
+        if held.open.left:
+            self._asker.take(held)
+        if self._checker is not None:
+            self._checker.take(held)
         if held.open.left == 0:
             self.spawn(self._seal, held)
-        else:
-            self._asker.take(held)
 
     # --- chunks
 
@@ -224,7 +243,17 @@ class Worker:
             return Wait(1.0)
 
     def _hungry(self) -> bool:
-        return self._asker.runs_dry and len(self._held) < 8 + 4 * self._asker.slots // self._chunk_samples
+        return self._asker.runs_dry and self._has_room()
+
+    def _has_room(self) -> bool:
+        """True if it may hold another chunk.
+
+        Under `ask.accept` a chunk keeps fewer slots busy with every round, so that it takes many chunks to keep all of
+        them busy; memory alone bounds their number.
+        """
+        if self._recipe.ask.accept is not None:
+            return sum(held.memory_bytes for held in self._held.values()) < HELD_BYTES
+        return len(self._held) < 8 + 4 * self._asker.slots // self._chunk_samples
 
     async def _open(self, grant: Grant) -> None:
         """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
@@ -419,6 +448,10 @@ class Worker:
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
                     held.open.reopen_unpaid(teacher=self._useless.key[0], at=self._clock.time())
+        if isinstance(self._error, ChecksFail):  # the check may be repaired by then
+            for held in self._held.values():
+                with contextlib.suppress(StillhouseError):
+                    held.open.judge_again(at=self._clock.time())
         await asyncio.gather(*map(self._give_back, self._held.values()))
         self.counters.ended()
         with contextlib.suppress(Unreachable):

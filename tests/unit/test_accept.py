@@ -35,7 +35,8 @@ def recipe_at(tmp_path: Path, *, accept: int = 2, at_most: int = 4) -> Recipe:
 async def asked(recipe: Recipe, *faults: dict[str, Any], **how: Any) -> Summary:
     """A run or a retry against a teacher with these faults; what is stored is sound and adds up."""
     serial = 10_000 * len(read_plans(open_dataset(recipe)))
-    settings = SimulatorSettings.model_validate({"faults": faults, "first_serial": serial})
+    given = {"faults": faults, "first_serial": serial} | how.pop("settings", {})
+    settings = SimulatorSettings.model_validate(given)
     async with await serve(settings) as server:
         teachers = tuple(each.model_copy(update={"endpoints": (server.url,)}) for each in recipe.teachers)
         summary = await run_in_process(recipe.model_copy(update={"teachers": teachers}), **how)
@@ -168,3 +169,45 @@ async def test_the_numbers_may_only_grow(
     with pytest.raises(DatasetError, match=words):
         await asked(recipe.model_copy(update={"ask": Ask(**second)}))  # type: ignore[arg-type]
     assert summarise(open_dataset(recipe)).state == "done"
+
+
+MATH = [{"length": {"min": 1}}, {"math": {"answer": "answer", "name": "right"}}]
+
+
+def checked_recipe(tmp_path: Path, **ask: int) -> Recipe:
+    """40 sums with their answers, in chunks of nine."""
+    rows = [row | {"answer": str(number + 1)} for number, row in enumerate(questions(PROMPTS))]
+    write_source(tmp_path, rows)
+    return recipe_of(tmp_path, ask=ask, teachers=[TEACHER], dataset={"prompts_per_shard": 9}, checks=MATH)
+
+
+async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
+    """Every record is right, what is wrong is kept beside them with the check's words, and all of it is counted."""
+    recipe = checked_recipe(tmp_path, accept=2, at_most=4)
+    summary = await asked(recipe, settings={"accuracy": 0.5})
+    data = ds.dataset(f"{recipe.dataset.path}/data").to_table().to_pylist()
+    rejected = ds.dataset(f"{recipe.dataset.path}/rejected").to_table().to_pylist()
+    assert data
+    for row in data:
+        assert row["checks"]["right"] == {"accepted": True, "score": 1.0, "detail": row["checks"]["right"]["detail"]}
+        assert row["checks"]["length"]["accepted"]
+        assert f"#### {int(row['prompt_id'][1:]) + 1}" in row["completion"][0]["content"]
+    assert {row["reject_reason"] for row in rejected} == {"check:right"}
+    assert all(row["checks"]["right"]["detail"].startswith("expected ") for row in rejected)
+    assert summary.rejected_by_reason == {"check:right": len(rejected)}
+    (counts,) = summary.checks["right"].values()
+    assert (counts.accepted, counts.rejected, counts.unchecked) == (len(data), len(rejected), 0)
+    asked_of = {row["prompt_id"]: 0 for row in data + rejected}
+    for row in data + rejected:
+        asked_of[row["prompt_id"]] += 1
+    for prompt, count in asked_of.items():
+        right = sorted(row["sample"] for row in data if row["prompt_id"] == prompt)
+        assert count == (right[1] + 1 if len(right) == 2 else 4)
+
+
+async def test_checks_without_accept_judge_all_samples(tmp_path: Path) -> None:
+    """As many are asked as ever."""
+    recipe = checked_recipe(tmp_path, samples=3)
+    summary = await asked(recipe, settings={"accuracy": 0.5})
+    assert (summary.records + summary.rejected, summary.not_needed) == (3 * PROMPTS, 0)
+    assert 0 < summary.records < 3 * PROMPTS

@@ -305,16 +305,6 @@ def test_options_come_as_texts(tmp_path: Path) -> None:
     assert [bad.message for bad in chunk.bad] == ["column 'options': expected 2 to 26 options, got 1"]
 
 
-def test_a_run_with_checks_is_refused_while_it_would_not_apply_them(tmp_path: Path) -> None:
-    """A plan says so after everything else that is wrong."""
-    write_source(tmp_path, rows_with(1, 2))
-    with pytest.raises(
-        UsageError, match=r"^checks: `run` does not apply them yet; .* stillhouse check RECIPE DATASET$"
-    ):
-        preview(with_checks(tmp_path, {"math": {"answer": "known"}}))
-    assert not (tmp_path / "out").exists()
-
-
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With how to install it; checks that need nothing more go on."""
     for module in ("math_verify", "py3langid"):

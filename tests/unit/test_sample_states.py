@@ -138,3 +138,12 @@ def test_without_accept_all_are_handed_out_once() -> None:
     states.decide(3, accepted=False)
     states.decide(3, accepted=True)
     assert states.left == 2
+
+
+def test_without_accept_nothing_is_asked_in_the_place_of_an_answer() -> None:
+    """Whose verdict is awaited, as after a crash."""
+    states = AllSamples(3)
+    states.answered(1)
+    assert (list(states.take()), states.left) == ([0, 2], 3)
+    states.decide(1, accepted=False)
+    assert states.left == 2

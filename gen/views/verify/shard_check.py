@@ -220,13 +220,14 @@ class _Checking:
     def _compare_counts(self, meta: ShardMeta) -> None:
         rows, tally, counts = self.result.rows, self._tally, meta.counts
         answers = counts.records + sum(counts.rejected.values())
+        unchecked = counts.failed.get("unchecked", 0)
         compared: dict[str, tuple[Any, Any]] = {
             "records": (counts.records, rows["data"]),
             "rejected": (counts.rejected, dict(tally.reasons)),
             "failed": (counts.failed, dict(tally.kinds)),
             "input_tokens": (counts.input_tokens, tally.input),
             "output_tokens": (counts.output_tokens, tally.output),
-            "raw answers": (answers if rows["raw"] else 0, rows["raw"]),
+            "raw answers": (unchecked + (answers if rows["raw"] > unchecked else 0), rows["raw"]),
         }
         for name, (said, seen) in compared.items():
             if said != seen:

@@ -35,7 +35,7 @@ class Host(typing.Protocol):
         ...
 
     def advanced(self, held: Held) -> None:
-        """The chunk is due: its last sample is settled, or others may be asked now."""
+        """The chunk is due: no sample is left, others may be asked now, or answers await their verdicts."""
         ...
 
 

@@ -15,10 +15,11 @@ from .history import SETTLING, Broken, History, Request, Sample
 from .services import Services
 
 UNANSWERED = frozenset(("lost", "cut", "hang", "torn", "empty"))
+_CHUNK = re.compile(r"part-\d+-\d+")
 _SERIAL = re.compile(r"\br(\d+)\b")
 
 
-def check_stored(services: Services, prompts: set[str], *, samples: int) -> None:
+def check_stored(services: Services, prompts: set[str]) -> None:
     """Compare; the dataset is finished.
 
     Raises:
@@ -28,10 +29,15 @@ def check_stored(services: Services, prompts: set[str], *, samples: int) -> None
         raise services.errors[0]
     _check_verified(services)
     rows = {kind: _rows(services, kind) for kind in ("data", "rejected", "failed")}
-    settled = _check_samples(rows, {(prompt, n) for prompt in prompts for n in range(samples)})
-    _check_answers(services.history, settled)
+    ask = services.recipe.ask
+    settled = _check_samples(
+        rows, {(prompt, n) for prompt in prompts for n in range(ask.most_samples)}, accept=ask.accept is not None
+    )
+    _check_answers(services.history, settled, rows["failed"])
     summary = summarise(services.store)
-    _check_summary(summary, rows, wanted=len(prompts) * samples)
+    _check_summary(summary, rows, wanted=len(prompts) * ask.most_samples)
+    if ask.accept is not None:
+        _check_accepted(services, prompts, rows, summary)
     _check_attempts(services.history, rows, summary)
 
 
@@ -56,8 +62,10 @@ def _sample_of(row: dict[str, Any]) -> Sample | None:
     return None if row["record_id"] is None else (row["prompt"][-1]["content"], row["sample"])
 
 
-def _check_samples(rows: dict[str, list[dict[str, Any]]], wanted: set[Sample]) -> dict[Sample, dict[str, Any]]:
-    """Every sample is a record or rejected once, or else failed; the rows of the former."""
+def _check_samples(
+    rows: dict[str, list[dict[str, Any]]], wanted: set[Sample], *, accept: bool
+) -> dict[Sample, dict[str, Any]]:
+    """Every sample is a record or rejected once, or else failed, or not needed; the rows of the former."""
     settled: dict[Sample, dict[str, Any]] = {}
     for row in [*rows["data"], *rows["rejected"]]:
         sample = _sample_of(row)
@@ -67,7 +75,8 @@ def _check_samples(rows: dict[str, list[dict[str, Any]]], wanted: set[Sample]) -
             raise Broken(f"{sample} is in {settled[sample]['_key']} and in {row['_key']}")
         settled[sample] = row
     failed = {sample for row in rows["failed"] if (sample := _sample_of(row)) is not None}
-    if settled.keys() | failed != wanted:
+    seen = settled.keys() | failed
+    if (seen - wanted) if accept else (seen != wanted):
         raise Broken(f"missing: {wanted - settled.keys() - failed}, strange: {(settled.keys() | failed) - wanted}")
     return settled
 
@@ -79,16 +88,70 @@ def _serial(row: dict[str, Any]) -> int:
     return int(match[1])
 
 
-def _check_answers(history: History, settled: dict[Sample, dict[str, Any]]) -> None:
+def _check_accepted(
+    services: Services, prompts: set[str], rows: dict[str, list[dict[str, Any]]], summary: Summary
+) -> None:
+    """Each prompt has as many different accepted answers as wanted, or all its samples; and was asked no more."""
+    ask, history = services.recipe.ask, services.history
+    assert ask.accept is not None
+    by_prompt: dict[str, dict[int, dict[str, Any]]] = {prompt: {} for prompt in prompts}
+    for row in [*rows["failed"], *rows["rejected"], *rows["data"]]:
+        if (sample := _sample_of(row)) is not None:
+            by_prompt[sample[0]][sample[1]] = row
+    short = 0
+    for prompt, mine in by_prompt.items():
+        accepted = sorted(n for n, row in mine.items() if row["_key"].startswith("data/"))
+        texts = {mine[n]["completion"][0]["content"] for n in accepted}
+        if len(texts) != len(accepted) or len(accepted) > ask.accept:
+            raise Broken(f"{prompt} has the accepted answers {[mine[n] for n in accepted]}")
+        if services.recipe.checks and not all(text[-1] in "01" for text in texts):
+            raise Broken(f"{prompt} has answers that the check rejects: {texts}")
+        if len(accepted) < ask.accept and len(mine) < ask.most_samples:
+            raise Broken(
+                f"{prompt}: of {ask.most_samples} samples only {sorted(mine)} were asked, {accepted} are accepted"
+            )
+        short += len(accepted) < ask.accept
+        _check_fewest(history, prompt, mine, accepted, accept=ask.accept)
+    if summary.short != short:
+        raise Broken(f"{short} prompts are short, the summary says {summary.short}")
+
+
+def _check_fewest(
+    history: History, prompt: str, mine: dict[int, dict[str, Any]], accepted: list[int], *, accept: int
+) -> None:
+    """The samples asked are the first ones, and the last of them was still needed."""
+    if sorted(mine) != list(range(len(mine))):
+        raise Broken(f"{prompt}: the samples {sorted(mine)} were asked")
+    chunks = {_CHUNK.search(row["_key"])[0] for row in mine.values()}  # type: ignore[index] # every file is of a chunk
+    if len(accepted) == accept and len(chunks) == 1 and history.undisturbed and max(mine) != max(accepted):
+        raise Broken(f"{prompt}: {accepted} are accepted, and {max(mine)} was asked")
+    sent = {sample for sample in history.by_sample if sample[0] == prompt}
+    if history.faithful and (unknown := sent - {(prompt, number) for number in mine}):
+        raise Broken(f"{unknown} were asked, and have no row")
+
+
+def _check_answers(history: History, settled: dict[Sample, dict[str, Any]], failed: list[dict[str, Any]]) -> None:
     """Every answer that was kept is stored, but where another of its sample is and it was lost with an excuse."""
-    stored = {sample: _serial(row) for sample, row in settled.items()}
+    stored = {
+        sample: int(match[1])
+        for row in failed
+        if row["kind"] == "unchecked"
+        and (sample := _sample_of(row)) is not None
+        and (match := _SERIAL.search(row["body_head"]))
+    }
+    stored |= {sample: _serial(row) for sample, row in settled.items()}
     for sample, serial in stored.items():
         request = history.requests[serial]
         if request.sample != sample or request.fate not in SETTLING or not request.copies:
             raise Broken(f"{sample} is stored with r{serial}, which is {request.fate} for {request.sample}")
     for sample, requests in history.by_sample.items():
         kept = [request for request in requests if request.fate in SETTLING and request.copies]
+        if sample not in stored:  # whoever sealed its chunk did not need it: other samples of its prompt tell why
+            of_prompt = itertools.chain(*(mine for other, mine in history.by_sample.items() if other[0] == sample[0]))
+            kept = [request for request in of_prompt if request.fate in SETTLING and request.copies]
         for request in kept:
+            if request.sample != sample:
+                continue
             if stored.get(sample) != request.serial and not _excused(history, request, kept):
                 raise Broken(f"r{request.serial}, the answer to {sample}, is not stored: {stored.get(sample)} is")
 
@@ -134,5 +197,5 @@ def _check_summary(summary: Summary, rows: dict[str, list[dict[str, Any]]], *, w
     said = (summary.state, summary.records, summary.rejected, summary.remaining)
     if said != ("done", counted["data"], counted["rejected"], 0):
         raise Broken(f"the summary says {said}, stored are {counted}")
-    if summary.records + summary.rejected + summary.failed != wanted:
+    if summary.records + summary.rejected + summary.failed + summary.not_needed != wanted:
         raise Broken(f"{summary} does not add up to {wanted}")

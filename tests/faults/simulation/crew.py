@@ -288,6 +288,7 @@ class Crew:
                     ledgers={services.teacher.limits_key: LedgerLine(line, self)},
                     transport=services.transport,
                     clock=services.clock,
+                    judging=services.judging,
                 )
                 process.renewed_at = services.loop.time()
                 return await hand.worker.run()

@@ -92,6 +92,8 @@ class History:
         self.message_lost = False
         self.store_lost = False
         """Whether some ever lost the store that others reached: what they could not ship, others can't know."""
+        self.broken: list[Broken] = []
+        """Promises broken where a worker met it, which took it for an error of its own and stopped."""
         self.lost: set[int] = set()
         """Serials of kept answers that were asked again with an excuse."""
 

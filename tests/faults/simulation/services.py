@@ -11,6 +11,7 @@ from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 
 from .history import History
+from .judging import VirtualJudging
 from .loop import VirtualLoop
 from .processes import Killed, Node, Process, Processes, current
 
@@ -49,6 +50,8 @@ class Services:
     workers: int
     loss_share: float
     """Of messages between processes."""
+    judging: VirtualJudging | None = None
+    """What applies the recipe's checks."""
     errors: list[BaseException] = field(default_factory=list)
     """What went wrong in threads that nobody waits for."""
 

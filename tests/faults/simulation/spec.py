@@ -52,6 +52,16 @@ class Spec:
     """When another cluster begins to run the same recipe on the same dataset; None: there is no other."""
     per_minute: int | None = None
     """Requests that the account allows."""
+    accept: int = 0
+    """Accepted answers wanted of at most `samples`; 0: all samples are."""
+    more_accept: int = 0
+    """How many more are wanted when `more_samples` are."""
+    checks: bool = False
+    """Whether a check decides what is accepted, and not the rules alone."""
+    check_s: float = 0.1
+    """How long it takes."""
+    check_breaks: bool = False
+    """Whether it can't judge some of the answers, before they are asked again."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
 
@@ -64,11 +74,17 @@ class Spec:
         weights["broke"] /= 20
         weights["hang"] /= 4
         calm = rng.random() < 0.15
+        accept = rng.choice((0, 1, 1, 2, 3))
         return cls(
             local=local,
             prompts=rng.randint(1, 12),
             later_prompts=rng.choice((0, 0, 0, 3)),
-            samples=rng.choice((1, 1, 2, 3)),
+            samples=rng.choice((1, 1, 2, 3)) if not accept else accept + rng.choice((0, 1, 2, 4)),
+            accept=accept,
+            more_accept=rng.choice((0, 0, 1)) if accept else 0,
+            checks=rng.random() < 0.6,
+            check_s=rng.choice((0.0, 0.1, 2.0)),
+            check_breaks=rng.random() < 0.3,
             per_shard=rng.randint(1, 5),
             nodes=1 if local else rng.randint(1, 3),
             workers=rng.choice((1, 1, 2, 3)),
@@ -107,7 +123,8 @@ class Spec:
         document = {
             "name": "simulated",
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
-            "ask": {"samples": self.samples, "seed": 0},
+            "ask": {"seed": 0, **self.wanted()},
+            "checks": [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else [],
             "teachers": [teacher],
             "dataset": {
                 "path": str(root / "out") if self.local else URL,
@@ -117,6 +134,13 @@ class Spec:
             "run": {"ship_every_s": self.ship_every_s},
         }
         return Recipe.model_validate(document)
+
+    def wanted(self, *, grown: bool = False) -> dict[str, int]:
+        """How many answers the recipe asks for, at first or when it is `grown`."""
+        samples = self.samples + grown * self.more_samples
+        if not self.accept:
+            return {"samples": samples}
+        return {"accept": min(samples, self.accept + grown * self.more_accept), "at_most": samples}
 
     def write_source(self, rng: random.Random, root: Path, *, name: str, start: int, count: int) -> set[str]:
         """A file of so many rows, duplicates and bad ones among them; the prompts in it."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 import orjson
@@ -18,6 +19,7 @@ FAULTS = (
     "filtered", "broke",
 )  # fmt: skip
 """What can become of a request instead of an answer, or of a plain one."""
+REFUSALS = frozenset(("rate", "busy", "failed", "broke"))
 PROPAGATION_S = 1.5
 """After so long a wait that one worker was told holds for all: half a lease, and the messages."""
 
@@ -45,6 +47,12 @@ class Teacher:
         self._most = in_flight
         self._point = point
         self._busy = 0
+        self.accept = 0
+        """Accepted answers wanted of each prompt; 0: all samples are."""
+        self._flying: Counter[tuple[Process, str]] = Counter()
+        """Samples of each prompt that a worker asks now."""
+        self._refused: set[str] = set()
+        """Prompts that were refused before."""
         self._pauses: list[tuple[Process, float, float]] = []
         """(who was told, when, until when)."""
 
@@ -67,10 +75,16 @@ class Teacher:
         if fate == "unconnected":
             await asyncio.sleep(self._draw())
             raise NotSent("no connection")
-        self._check_pauses(process)
-        sent = self._history.sent(process, sample, fate)
+        try:
+            self._check_pauses(process)
+            sent = self._history.sent(process, sample, fate)
+        except Broken as error:
+            self._history.broken.append(error)
+            raise
         reply = self._loop.create_future()
         self._busy += 1
+        self._flying[process, sample[0]] += 1
+        self._check_flying(process, sample[0])
         self._check_in_flight()
         if fate != "hang":
             outside = contextvars.Context()
@@ -83,13 +97,24 @@ class Teacher:
             raise Lost("no whole reply") from None
         finally:
             self._busy -= 1
+            self._flying[process, sample[0]] -= 1
         self._point("post")
-        if fate == "rate" and (wait_s := float(served.headers["retry-after"])) > 0:
+        is_first = sample[0] not in self._refused  # of a prompt refused again, nobody knows yet if it holds for others
+        if fate in REFUSALS:
+            self._refused.add(sample[0])
+        if fate == "rate" and is_first and (wait_s := float(served.headers["retry-after"])) > 0:
             self._pauses.append((process, self._loop.time(), self._loop.time() + wait_s))
         return served
 
     async def close(self) -> None:
         """See `gen.teachers.transport.Transport`."""
+
+    def _check_flying(self, process: Process, prompt: str) -> None:
+        """A worker never asks more samples of a prompt at a time than accepted answers are wanted."""
+        if self.accept and self._flying[process, prompt] > self.accept:
+            self._history.broken.append(
+                Broken(f"{process.name} asks {self._flying[process, prompt]} samples of {prompt} at once")
+            )
 
     def _draw(self) -> float:
         return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)

@@ -31,6 +31,7 @@ from .checks import check_stored
 from .crew import Crew
 from .history import Broken, History
 from .journals import journal_class
+from .judging import VirtualJudging
 from .locks import TurnLock
 from .loop import VirtualLoop
 from .nemesis import Nemesis
@@ -41,7 +42,7 @@ from .spec import Spec
 from .stores import Bucket, Disk, Weather, Wire, scratch_folder
 from .teacher import Teacher
 
-RETRIED = ("overload", "ambiguous", "malformed", "poison")
+RETRIED = ("overload", "ambiguous", "malformed", "poison", "unchecked")
 MOST_RUNS = 60
 MOST_STEPS = 2_000_000
 MOST_S = 50_000.0
@@ -108,6 +109,7 @@ class World:
             in_flight=spec.in_flight,
             point=nemesis.point,
         )
+        self.teacher.accept = spec.accept
         self.services = Services(
             rng=rng,
             loop=loop,
@@ -121,6 +123,7 @@ class World:
             nodes=nodes,
             workers=spec.workers,
             loss_share=spec.loss_share,
+            judging=VirtualJudging(recipe.checks, rng, takes_s=spec.check_s) if recipe.checks else None,
         )
         self.rival: Services | None = None
         """Another cluster, which runs the same recipe on the same dataset."""
@@ -160,6 +163,8 @@ class World:
             finally:
                 self._end()
         history = self.services.history
+        if history.broken:
+            raise history.broken[0]
         return Figures(
             requests=len(history.requests),
             steps=self._loop.steps,
@@ -172,6 +177,7 @@ class World:
 
     async def _live(self) -> None:
         spec, rng = self.spec, self._rng
+        self._set_breaking(spec.check_breaks)
         prompts = spec.write_source(rng, self._root, name="a.jsonl", start=0, count=spec.prompts)
         if spec.pilot is not None:
             await self._begin(lambda: SourcePlanner(self.services.store, self.services.recipe, limit=spec.pilot))
@@ -186,11 +192,12 @@ class World:
             if spec.rival_after_s is not None:
                 group.create_task(self._until_done(self._run_planner, rival_after_s=spec.rival_after_s))
             await self._until_done(self._run_planner)
+        self._set_breaking(False)
         if spec.retries:
             await self._until_done(self._retry_planner)
         self._rest()
         await self._until_done(self._run_planner)
-        check_stored(self.services, prompts, samples=spec.samples + spec.more_samples)
+        check_stored(self.services, prompts)
         sent = len(self.services.history.requests)
         await self._until_done(self._run_planner)
         if len(self.services.history.requests) != sent:
@@ -199,11 +206,16 @@ class World:
     def _grow(self) -> None:
         """Want more samples."""
         recipe = self.services.recipe
-        samples = self.spec.samples + self.spec.more_samples
-        ask = recipe.ask.model_copy(update={"samples": samples})
+        ask = recipe.ask.model_copy(update=self.spec.wanted(grown=True))
+        self.teacher.accept = ask.accept or 0
         for services in (self.services, self.rival):
             if services is not None:
                 services.recipe = recipe.model_copy(update={"ask": ask})
+
+    def _set_breaking(self, breaks: bool) -> None:
+        """Have the check judge all answers, or not."""
+        if self.services.judging is not None:
+            self.services.judging.breaks = breaks
 
     async def _begin(self, planner: Callable[[], Planner]) -> None:
         """A run that is killed after a while, if it is not done before."""

@@ -1,0 +1,96 @@
+"""Which of a chunk's answers await the verdicts of the recipe's checks, and what the checks said of the others.
+
+Pure; `open_chunk` keeps the frames. The order in which answers and verdicts are read from journals does not matter.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.worker.verdict_frames import Judged, read_verdict, text_hash, verdict_frame
+
+
+class AwaitedVerdicts:
+    """By ordinal."""
+
+    def __init__(self, checks: Sequence[str]) -> None:
+        """`checks`: their names, in the recipe's order."""
+        self.checks = checks
+        self.said: dict[int, tuple[Verdict, ...]] = {}
+        """What was said of each judged answer; checks after the first that does not accept it say nothing."""
+        self._awaited: dict[int, bytes] = {}
+        """Answers to be judged, each with its text's hash."""
+        self._fresh: dict[int, None] = {}
+        """Those of them that nobody took yet."""
+        self._known: dict[tuple[int, bytes], dict[int, Verdict]] = {}
+        """Verdicts from journals, by (ordinal, hash of the text) and stage."""
+
+    @property
+    def has_fresh(self) -> bool:
+        """True if `take` has answers to hand out."""
+        return bool(self._fresh)
+
+    def take(self) -> list[int]:
+        """The answers to be judged, each handed out once."""
+        taken, self._fresh = [ordinal for ordinal in self._fresh if ordinal in self._awaited], {}
+        return taken
+
+    def is_awaited(self, ordinal: int) -> bool:
+        """True if the answer has no verdicts yet."""
+        return ordinal in self._awaited
+
+    def rejecting(self, ordinal: int) -> str | None:
+        """The check that rejects the answer; None if none does."""
+        said = self.said.get(ordinal)
+        if not said or not isinstance(said[-1], CheckResult) or said[-1].accepted:
+            return None
+        return self.checks[len(said) - 1]
+
+    def expect(self, ordinal: int, answer: Answer) -> bool:
+        """The answer is to be judged; True if journals hold all that the checks said of it, which now stands."""
+        text = self._awaited[ordinal] = text_hash(answer)
+        if (whole := self._whole(self._known.get((ordinal, text), {}))) is None:
+            self._fresh[ordinal] = None
+            return False
+        self.settle(ordinal, whole)
+        return True
+
+    def recall(self, frame: Frame) -> bool:
+        """Take over what a VERDICT frame says; True if with it all is said of an answer that awaits its verdicts."""
+        if (judged := read_verdict(frame)) is None:
+            return False
+        known = self._known.setdefault((frame.ordinal, judged.text), {})
+        known.setdefault(judged.stage, judged.verdict)
+        if self._awaited.get(frame.ordinal) != judged.text or (whole := self._whole(known)) is None:
+            return False
+        self.settle(frame.ordinal, whole)
+        return True
+
+    def frames(self, ordinal: int, verdicts: Sequence[Verdict], *, at: float) -> Iterator[Frame]:
+        """The frames of these verdicts on the answer."""
+        for stage, (check, verdict) in enumerate(zip(self.checks, verdicts, strict=False), 1):
+            yield verdict_frame(ordinal, check=check, judged=Judged(self._awaited[ordinal], stage, verdict), at=at)
+
+    def settle(self, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
+        """These are the verdicts on the answer."""
+        del self._awaited[ordinal]
+        self.said[ordinal] = verdicts
+
+    def forget_unchecked(self, ordinal: int) -> None:
+        """Forget what a check could not say of the answer."""
+        self.said.pop(ordinal, None)
+        for (other, _), known in self._known.items():
+            if other == ordinal:
+                for stage in [stage for stage, verdict in known.items() if isinstance(verdict, Unchecked)]:
+                    del known[stage]
+
+    def _whole(self, known: Mapping[int, Verdict]) -> tuple[Verdict, ...] | None:
+        """The verdicts on one text, by stage, where they are all there."""
+        found: list[Verdict] = []
+        for stage in range(1, len(self.checks) + 1):
+            if (verdict := known.get(stage)) is None:
+                return None
+            found.append(verdict)
+            if isinstance(verdict, Unchecked) or not verdict.accepted:
+                break
+        return tuple(found)

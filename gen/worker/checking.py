@@ -1,0 +1,111 @@
+"""The checker: has answers judged by the recipe's checks, beside the asking and never in its way.
+
+An answer waits here as a number alone; its text is read from the chunk when its turn comes. So many are with the pool
+at a time, whatever waits: memory is bounded, however slow a check is. No request's slot is held.
+"""
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from stillhouse.gen.checks.base import Answer, Verdict
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.errors import StillhouseError, cause_of
+from stillhouse.gen.worker.check_guard import CheckGuard
+from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.schemas.checks import Check, references_of
+from stillhouse.schemas.prompt import Prompt
+
+MOST_AT_ONCE = 256
+"""Enough to keep the children of a large node busy, eight full batches."""
+
+
+class Judging(Protocol):
+    """What judges answers, as `gen.checks.pool.CheckPool` does; an asynchronous context manager."""
+
+    async def __aenter__(self) -> Self:
+        """Get ready; raises UsageError where the checks can't run here."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what it started."""
+        ...
+
+    def judge(self, answer: Answer, row: Mapping[str, str | tuple[str, ...]]) -> "asyncio.Future[tuple[Verdict, ...]]":
+        """The verdicts of the checks that ran, in order."""
+        ...
+
+
+class CheckHost(Protocol):
+    """The worker as its checker sees it."""
+
+    def fail(self, error: StillhouseError) -> None:
+        """Stop in good order because of this error."""
+        ...
+
+    def advanced(self, held: Held) -> None:
+        """The chunk is due."""
+        ...
+
+
+class Checker:
+    """See the module."""
+
+    def __init__(
+        self, host: CheckHost, judging: Judging, checks: Sequence[Check], *, clock: Clock, keep_going: bool
+    ) -> None:
+        self._host = host
+        self._judging = judging
+        self._clock = clock
+        self._columns = [reference.column for reference in references_of(checks)]
+        self._guard = CheckGuard([check.name for check in checks], keep_going=keep_going)
+        self._waiting: deque[tuple[Held, int]] = deque()
+        self._running = 0
+        self._closed = False
+
+    def take(self, held: Held) -> None:
+        """Have those of the chunk's answers judged that await it."""
+        self._waiting.extend((held, ordinal) for ordinal in held.open.verdicts.take())
+        self._start()
+
+    def close(self) -> None:
+        """Judge nothing more; verdicts that come later are dropped."""
+        self._closed = True
+        self._waiting.clear()
+
+    def _start(self) -> None:
+        while self._waiting and self._running < MOST_AT_ONCE and not self._closed:
+            held, ordinal = self._waiting.popleft()
+            if held.abandoned:
+                continue
+            answer = held.open.answer_to_judge(ordinal)
+            verdicts = self._judging.judge(answer, self._row(held.open.prompt(ordinal)))
+            self._running += 1
+            verdicts.add_done_callback(functools.partial(self._judged, held, ordinal))
+
+    def _judged(self, held: Held, ordinal: int, judged: "asyncio.Future[tuple[Verdict, ...]]") -> None:
+        self._running -= 1
+        if self._closed or judged.cancelled():
+            return
+        try:
+            verdicts = judged.result()
+            if not held.abandoned:
+                held.open.judged(ordinal, verdicts, at=self._clock.time())
+                if (why := self._guard.note(verdicts)) is not None:
+                    self._host.fail(why)
+                if held.open.is_due:
+                    self._host.advanced(held)
+            self._start()
+        except StillhouseError as error:
+            self._host.fail(error)
+        except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
+            self._host.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
+
+    def _row(self, prompt: Prompt) -> dict[str, str | tuple[str, ...]]:
+        pairs = zip(self._columns, prompt.references, strict=True)
+        return {column: value for column, value in pairs if value is not None}

@@ -1,0 +1,65 @@
+"""Verdicts of a recipe's checks as VERDICT frames: `stage` n holds what the n-th check said of one text.
+
+Each names the text that it judged by a hash, so that a verdict stands as long as the answer is read as it was, and no
+text is judged twice.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import orjson
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
+from stillhouse.gen.journal.frames import Frame, Kind
+
+
+class Judged(NamedTuple):
+    """What a VERDICT frame says."""
+
+    text: bytes
+    """See `text_hash`."""
+    stage: int
+    """n: the n-th check."""
+    verdict: Verdict
+
+
+def text_hash(answer: Answer) -> bytes:
+    """16 bytes that are the same for answers that checks can't tell apart, their number of tokens aside."""
+    said = f"{answer.text}\0{answer.reasoning or ''}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(said, digest_size=16).digest()
+
+
+def verdict_frame(ordinal: int, *, check: str, judged: Judged, at: float) -> Frame:
+    """The frame."""
+    match judged.verdict:
+        case CheckResult(accepted, score, detail):
+            said: dict[str, Any] = {"accepted": accepted, "score": score, "detail": detail}
+        case Unchecked(reason):
+            said = {"unchecked": reason}
+    body = orjson.dumps({"check": check, **_encodable(said), "text": judged.text.hex()})
+    return Frame(Kind.VERDICT, ordinal, at, body=body, stage=judged.stage)
+
+
+def read_verdict(frame: Frame) -> Judged | None:
+    """What the frame says; None if it is not a verdict of this form."""
+    try:
+        said = orjson.loads(frame.body)
+        text = bytes.fromhex(said["text"])
+        if "unchecked" in said:
+            return Judged(text, frame.stage, Unchecked(str(said["unchecked"])))
+        score = said.get("score")
+        return Judged(
+            text,
+            frame.stage,
+            CheckResult(bool(said["accepted"]), None if score is None else float(score), str(said.get("detail", ""))),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _encodable(said: dict[str, Any]) -> dict[str, Any]:
+    """Without lone surrogates, which details quote from answers and JSON can't hold."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in said.items()
+    }
