@@ -258,6 +258,8 @@ class Worker:
     async def _open(self, grant: Grant) -> None:
         """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
         self._opening = grant.chunk
+        if (lapsed := self._held.pop(grant.chunk, None)) is not None:  # it lost the lease, and got it again unawares
+            lapsed.abandon()
         await self._journals_free(grant.chunk)
         opening = asyncio.create_task(asyncio.to_thread(self._hands.open, grant))
         try:
