@@ -98,7 +98,7 @@ def missing_field(path: str) -> str:
     *parents, name = path.split(".")
     for model in _models_at(parents):
         if (info := _fields_of(model).get(name)) and info.description:
-            return f"missing; add it: {info.description.rstrip('.')}"
+            return f"missing; add it: {' '.join(info.description.split()).rstrip('.')}"
     return "missing; add it"
 
 
