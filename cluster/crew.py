@@ -213,7 +213,7 @@ class Crew:
             if hand.name is not None and not hand.leaving and node_of(hand.name) in draining:
                 hand.leaving = True
                 hand.actor.stop.remote()
-                display.note(f"{hand.name}: its node is about to go; its chunks go on in another worker")
+                display.note(f"{hand.name}: its node is about to go; another worker takes over its chunks")
                 self._hands.append(self._hire())
 
     def _note_slow_start(self, display: Display) -> None:
@@ -239,7 +239,7 @@ class Crew:
             raise StillhouseError(
                 f"{self._deaths} workers died one after the other without sealing a chunk; the last: {cause}"
             )
-        display.note(f"{hand.name or 'a worker'} died ({cause}); its chunks go on in another")
+        display.note(f"{hand.name or 'a worker'} died ({cause}); another takes over its chunks")
         self._hands.append(self._hire())
 
     def _tell_queue(self, method: str, *args: Any) -> None:

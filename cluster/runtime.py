@@ -60,8 +60,8 @@ def connected(address: str | None) -> Iterator[None]:
             if address is None:
                 raise _not_started(error) from None
             raise UsageError(
-                f"the Ray cluster at {address} can't be joined: {_words(error)}; with the versions of Python and Ray "
-                "that are there, whichever are here, runs: stillhouse submit --address http://head:8265"
+                f"the Ray cluster at {address} can't be joined: {_words(error)}; if its versions of Python "
+                "or Ray differ from those here, run there: stillhouse submit --address http://head:8265"
             ) from None
         stack.callback(ray.shutdown)
         if address is not None:
@@ -159,7 +159,7 @@ def _start(**settings: Any) -> None:
                 raise
             if not left:
                 raise Paused(
-                    f"Ray did not start here, in two tries ({_words(error)}); try again on a quieter machine"
+                    f"Ray failed to start here twice ({_words(error)}); try again on a quieter machine"
                 ) from None
             ray.shutdown()
         else:

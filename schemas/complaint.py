@@ -33,9 +33,9 @@ _NOT_YET = (
 )
 
 _OTHER_NAMES = {
-    "timeout": ("timeout_s", " Its unit is the second"),
-    "timeout_ms": ("timeout_s", " Its unit is the second: divide by 1000"),
-    "ship_every": ("ship_every_s", " Its unit is the second"),
+    "timeout": ("timeout_s", " The unit is seconds"),
+    "timeout_ms": ("timeout_s", " The unit is seconds: divide by 1000"),
+    "ship_every": ("ship_every_s", " The unit is seconds"),
     "requests_per_second": ("requests_per_minute", " Write 60 times the number"),
     "requests_per_hour": ("requests_per_minute", " Write the number divided by 60"),
     "tokens_per_second": ("tokens_per_minute", " Write 60 times the number"),
@@ -52,8 +52,8 @@ _OTHER_NAMES = {
     "n": ("samples", ""),
     "key": ("api_key", ""),
     "url": ("base_url", ""),
-    "latency": ("latency_s", " Its unit is the second"),
-    "latency_ms": ("latency_s", " Its unit is the second: divide by 1000"),
+    "latency": ("latency_s", " The unit is seconds"),
+    "latency_ms": ("latency_s", " The unit is seconds: divide by 1000"),
 }
 """What other tools call a field, and fields in other units."""
 

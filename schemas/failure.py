@@ -24,7 +24,7 @@ WHAT_TO_DO: Mapping[FailureKind, str] = {
     "ambiguous": "Run `stillhouse retry --kind ambiguous`; if it happens again, allow more time (timeout_s, a "
     "gateway's own limit)",
     "overload": "Run `stillhouse retry --kind overload` once the teacher has recovered",
-    "poison": "Look into the logs of the workers that died (memory?), then run `stillhouse retry --kind poison`",
+    "poison": "Check the logs of the workers that died (out of memory?), then run `stillhouse retry --kind poison`",
 }
 """By kind, for people; a bad row's message itself says what was expected."""
 

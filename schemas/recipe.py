@@ -111,7 +111,7 @@ class Source(Strict):
             raise ValueError("answer needs `messages`: drop applies to the last turn of a conversation")
         names = [keep.column for keep in self.keep] + ["source_answer"] * (self.answer == "drop")
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"keep makes the column {', '.join(sorted(twice))} twice; rename one with `as`")
+            raise ValueError(f"keep produces the column {', '.join(sorted(twice))} twice; rename one with `as`")
         return self
 
     @property
@@ -129,7 +129,7 @@ def _keep(item: Any) -> Any:
     if isinstance(item, Keep) or (isinstance(item, dict) and "name" in item):
         return item
     if not isinstance(item, dict) or len(item) != 1:
-        raise ValueError("expected one column an item: its name, or `name: type`, such as `[answer, level: int64]`")
+        raise ValueError("expected one column per item: its name, or `name: type`, such as `[answer, level: int64]`")
     ((name, kind),) = item.items()
     if kind not in KEEP_TYPES:
         raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")

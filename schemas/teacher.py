@@ -63,9 +63,7 @@ def _endpoint_url(value: str) -> str:
 
 def _without_method(value: str) -> str:
     if _METHOD.search(value):
-        raise ValueError(
-            "expected the URL below which the API's methods stand, without `/chat/completions` or the like"
-        )
+        raise ValueError("expected the API's base URL, without `/chat/completions` or the like")
     return value
 
 
@@ -86,7 +84,7 @@ def _thinking(value: object) -> object:
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(tag, str) for tag in value) and value[1]:
         return tuple(value)
     raise ValueError(
-        "expected `auto`, `none`, or the tags around thoughts such as `[<think>, </think>]` (the first may be empty)"
+        "expected `auto`, `none`, or the tags around reasoning, such as `[<think>, </think>]` (the first may be empty)"
     )
 
 
@@ -312,15 +310,15 @@ class Teacher(Strict):
             yield "expected `base_url` or `endpoints`, got both"
         elif not self.urls:
             region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
-            yield f"expected `base_url` or `endpoints`, one of both{region}"
+            yield f"expected `base_url` or `endpoints`{region}, got none of them"
         if self.aws is not None and self.api != "bedrock":
             yield "`aws` goes with `api: bedrock`"
         elif self.aws is not None and self.api_key and self.aws.signs:
             yield "expected `api_key` or the keys of `aws`, got both"
         elif self.api == "bedrock" and self.urls and self.api_key is None and self.region is None:
-            yield "the hosts' names say no region to sign for: add it, such as `aws: {region: us-east-1}`"
+            yield "the hosts' names don't tell the region to sign for: add it, such as `aws: {region: us-east-1}`"
         if self.api_key and self.api.startswith("openai") and "authorization" in map(str.lower, self.headers):
-            yield "`api_key` and the header `authorization` are one thing: give one of both"
+            yield "`api_key` and the header `authorization` are the same thing: give only one"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
         known = known_terms(self.model, hosts=hosts_of(self.urls))
@@ -340,7 +338,7 @@ class Teacher(Strict):
             host = urlsplit(url).hostname or ""
             if not (self.allow_http or url.startswith("https://") or is_near(host)):
                 yield (
-                    f"http:// to a public host ({host}) would send the key and the prompts in clear: "
+                    f"http:// to a public host ({host}) would send the key and the prompts unencrypted: "
                     "use https://, or set `allow_http: true`"
                 )
 

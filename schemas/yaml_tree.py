@@ -161,7 +161,7 @@ class _Reader:
         try:
             value = loader.construct_object(node)
         except (ValueError, OverflowError):
-            self.problem(node.start_mark, "this looks like a number or a date but is none; put text in quotes")
+            self.problem(node.start_mark, "this looks like a number or a date but is not one; put text in quotes")
             return None
         if isinstance(value, date):
             return value.isoformat()

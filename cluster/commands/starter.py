@@ -76,7 +76,7 @@ def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | 
     if terms.training_use is None and known is None:
         raise UsageError(
             f"--training-use is missing: nothing is known of the terms of {model}. Read whether a model may be trained "
-            "on its answers, and give `--training-use permitted --license NAME` or what else is so"
+            "on its answers, and give `--training-use permitted --license NAME` or whatever applies"
         )
     return Asked(url, model, api_key or key_for(url), terms.given())
 

@@ -81,7 +81,7 @@ def _pair(line: bytes, *, where: str) -> tuple[str, str]:
             case _:
                 found = line[:80].decode(errors="replace")
     except orjson.JSONDecodeError as error:
-        found = f"no JSON: {error}"
+        found = f"not JSON: {error}"
     raise UsageError(f'simulator: {where}: expected {{"prompt": "…", "answer": "…"}}, got {found}')
 
 

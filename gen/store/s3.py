@@ -394,13 +394,13 @@ class S3Store:
     def _translated(self, error: Exception, what: str) -> StillhouseError:
         if _is_passing(error):
             return StoreAway(
-                f"{what}: no answer to rely on for {self._patience_s:g} s ({_said(error)}). What is stored stays; "
+                f"{what}: no reliable answer for {self._patience_s:g} s ({_said(error)}). What is stored is safe; "
                 "check the store and the network, then run the same command again"
             )
         if isinstance(error, ClientError):
             said = f"{what}: {self._connection.redacted(_said(error))}"
             if s3_errors.is_expired(code=_code(error)):
-                return StoreAway(f"{said}. What is stored stays; renew them, then run the same command again")
+                return StoreAway(f"{said}. What is stored is safe; renew them, then run the same command again")
             return StoreRefused(said)
         return StoreRefused(
             f"{what}: {_said(error)}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -296,7 +296,7 @@ def _too_few(counted: _Count, *, workers: int) -> str:
         f"set dataset.prompts_per_shard to {wanted} or less, or use fewer workers" if wanted else "use fewer workers"
     )
     return (
-        f"{counted.shards} shards for {workers} workers: with fewer than {SHARDS_PER_WORKER} a worker "
+        f"{counted.shards} shards for {workers} workers: with fewer than {SHARDS_PER_WORKER} per worker, "
         f"some will be idle; {advice}"
     )
 

@@ -98,7 +98,7 @@ class _Records:
             try:
                 fields = next(self._parser, None)
             except csv.Error as error:
-                fields = f"no valid CSV: {error}"
+                fields = f"not valid CSV: {error}"
             if fields is None:
                 return None
             if fields:
@@ -144,5 +144,5 @@ def _wanted(header: list[str], columns: Collection[str] | None, elsewhere: Colle
         if name not in header:
             raise MissingColumn(name, names=header, of=" from the header")
         if header.count(name) != 1:
-            raise FormatError(f"the column {name!r} is twice in the header, which has {listed(header)}")
+            raise FormatError(f"the column {name!r} occurs twice in the header, which has {listed(header)}")
     return [(name, index) for index, name in enumerate(header) if columns is None or name in columns]

@@ -167,7 +167,7 @@ class Verification:
             return None
         self._count(index_parts=1)
         if ended:
-            self._found("index", key, "is there although the part before it is the last of its generation")
+            self._found("index", key, "exists although the part before it is the last of its generation")
         if plan is None:
             return None
         try:
@@ -256,7 +256,7 @@ class Verification:
         if chunk not in self.seals:
             if not self._running:
                 self._found(
-                    "leftover", key, "a crash left it before its shard was written; goes once the chunk is sealed"
+                    "leftover", key, "a crash left it before its shard was written; removed once the chunk is sealed"
                 )
         elif (seal := self.seals[chunk]) is not None and not key.endswith(f"-{seal}.parquet"):
             self._sweep(key, "its shard is of another seal")

@@ -125,7 +125,7 @@ class _Checking:
         if self.result.owner != self._chunk:
             self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
         if self._identity is not None and _reduced(meta.identity) != self._identity.bound.identity:
-            self._found("identity", "was made by another recipe than _stillhouse/recipe.yaml")
+            self._found("identity", "was made with a different recipe than _stillhouse/recipe.yaml")
 
     def side_files(self) -> None:
         """Read the files that the shard names."""
@@ -149,7 +149,7 @@ class _Checking:
             return
         with self._store.open(side.key) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != side.sha256:  # type: ignore[arg-type]
-                self._side_damaged(kind, side, "is not what was written: its SHA-256 is another")
+                self._side_damaged(kind, side, "is not what was written: its SHA-256 differs")
                 return
             file.seek(0)
             parquet = pq.ParquetFile(file)
@@ -204,7 +204,7 @@ class _Checking:
             for message in tally.against(self._expected):
                 self._found("samples", message)
         if tally.wrong_ids:
-            self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids are not those of their prompts")
+            self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids do not match their prompts")
 
     def _compare_counts(self, meta: ShardMeta) -> None:
         rows, tally, counts = self.result.rows, self._tally, meta.counts
@@ -243,7 +243,7 @@ def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
         found = schema.field(field_.name) if field_.name in schema.names else None
         if found is None or not found.equals(field_):
             return f": {field_} is {'missing' if found is None else found.type}"
-    return ": more of them, or in another order"
+    return ": there are more, or in a different order"
 
 
 def _reason(error: Exception) -> str:
