@@ -243,7 +243,7 @@ class Teacher(Strict):
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last received."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
-    """Have answers streamed; `auto`: where a host is known to cut silent connections, or a long answer timed out."""
+    """Request streamed answers; `auto`: from hosts known to cut silent connections, and after a long answer timed out."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """Seconds that a streamed answer may go without an event once it has begun; comments and pings don't count."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6

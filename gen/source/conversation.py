@@ -113,7 +113,7 @@ def json_text(value: Any, what: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise NoPrompt(f"{what}: expected text or a value of JSON, got {kind_of(value)}: {error}") from error
+        raise NoPrompt(f"{what}: expected text or a JSON value, got {kind_of(value)}: {error}") from error
 
 
 def _message(item: Any, what: str) -> Message:
