@@ -49,7 +49,7 @@ class _Hand:
     run_ref: Any
     name: str | None = None
     leaving: bool = False
-    """Its node was told to go: it was told to stop, and another works in its place."""
+    """Its node is about to go: it was asked to stop, and another works in its place."""
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class Crew:
         )
 
     def _leave_draining_nodes(self, display: Display) -> None:
-        """Have workers on nodes that are about to go bring their chunks home, and others go on elsewhere."""
+        """Have workers on nodes that are about to go give their chunks back, and others resume them elsewhere."""
         now = time.monotonic()
         if self._stopping or now < self._look_for_drains_at:
             return
@@ -254,11 +254,11 @@ class Crew:
 
     @property
     def working(self) -> bool:
-        """Whether any worker is at work or starting."""
+        """True if any worker is at work or starting."""
         return bool(self._hands)
 
     def stop(self) -> None:
-        """Have the workers bring home what is under way and give the rest back."""
+        """Have the workers finish the requests in flight and give the rest back."""
         self._stopping = True
         for hand in self._hands:
             hand.actor.stop.remote()

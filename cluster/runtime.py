@@ -117,7 +117,7 @@ def _ray_folder() -> Path:
 
 
 def _check_room() -> None:
-    """Ray itself starts on a full disk, and its processes then die without a word.
+    """Ray itself starts on a full disk, and its processes then die silently.
 
     Raises:
         UsageError: the disk is full.
@@ -167,7 +167,7 @@ def _start(**settings: Any) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Whether a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
+    """Check that a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
 
     Raises:
         UsageError: nobody listens there, or something else does.
@@ -242,7 +242,7 @@ def _refuses(gcs: str, token: Token | None) -> bool | None:
 
 
 def _set_mode(mode: str | None) -> None:
-    """For this process; Ray reads it when it is imported, and again when told to. None: not set, and no token."""
+    """For this process; Ray reads it when it is imported, and again on request. None: not set, and no token."""
     os.environ[MODE] = mode or "disabled"
     reread_settings()
     if mode is None:
@@ -259,7 +259,7 @@ def cpus() -> int:
 
 
 def free_cpus() -> float:
-    """Those that nothing has reserved."""
+    """CPUs that nothing has reserved."""
     return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
@@ -278,7 +278,7 @@ def why_none_started(waited_s: float) -> str | None:
 
 
 def draining_nodes() -> set[str]:
-    """The ids of nodes that were told to go (a spot notice, a scale-down); what runs there is to end soon."""
+    """The ids of nodes that are about to go (a spot notice, a scale-down); what runs there is to end soon."""
     try:
         return nodes_told_to_go()
     except (RayError, TimeoutError):

@@ -68,7 +68,7 @@ FAILED = pa.schema(
         _column("line", pa.int64(), null=True),
     ]
 )
-"""Samples given up on and rows that are no prompt (those have file and line, and neither id nor sample)."""
+"""Samples given up on and bad rows (which have file and line, and neither id nor sample)."""
 
 RAW = pa.schema(
     [

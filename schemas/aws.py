@@ -39,7 +39,7 @@ class Aws(Strict):
 
     @property
     def signs(self) -> bool:
-        """Whether it says with which keys."""
+        """True if it says with which keys."""
         return self.access_key_id is not None or self.profile is not None
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ class Reference:
 
 
 class CheckSettings(Strict):
-    """What every kind of check can be told."""
+    """Settings of every kind of check."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")] | None = None
     """The name in the column `checks` and in reject reasons; by default the kind of check."""

@@ -165,7 +165,7 @@ def _shown(node: Node, *, path: str) -> str:
 
 
 def _advice(expected: list[str], node: Node, *, path: str) -> str:
-    """What to do about a value of the wrong type, where that can be told."""
+    """What to do about a value of the wrong type, if that can be known."""
     match node.content:
         case None:
             return "; give it a value, or leave the line out"

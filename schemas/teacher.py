@@ -178,7 +178,7 @@ class Terms(Strict):
     """What the teacher's terms say about training on its answers, as you read them."""
 
     training_use: TrainingUse
-    """Whether a model may be trained on the answers."""
+    """What the terms say about training a model on the answers."""
     license: str | None = None
     """The licence of the weights, or the name of the terms."""
     url: str | None = None
@@ -243,7 +243,8 @@ class Teacher(Strict):
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last received."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
-    """Request streamed answers; `auto`: from hosts known to cut silent connections, and after a long answer timed out."""
+    """Request streamed answers. `auto`: only from hosts known to cut silent connections, or once a long answer timed
+    out."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """Seconds that a streamed answer may go without an event once it has begun; comments and pings don't count."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
@@ -376,7 +377,7 @@ class Teacher(Strict):
 
 
 def is_near(host: str) -> bool:
-    """Whether a host is loopback, private or a single label, so that http:// to it stays inside."""
+    """True if a host is loopback, private or a single label, so that http:// to it stays inside."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -116,7 +116,7 @@ def write_recipe(
 
 
 def _name_of(prompts: str) -> str:
-    """A dataset's name, of the last part of the path that is no wildcard."""
+    """A dataset's name, from the last part of the path that is not a wildcard."""
     parts = [part.partition(".")[0] for part in reversed(prompts.split("/"))]
     return next((name for part in parts if "*" not in part and (name := slug(part))), "dataset")
 

@@ -47,7 +47,7 @@ _HAND_IN_KEY = "stillhouse_hand_in"
 
 
 def _broke_off(error: BaseException) -> bool:
-    """Whether it took the request and closed the connection before its reply, as a busy dashboard does."""
+    """True if it took the request and closed the connection before its reply, as a busy dashboard does."""
     return isinstance(error, OSError) and "Connection aborted" in str(error)
 
 
@@ -110,7 +110,7 @@ class Jobs:
             )
 
     def submit(self, recipe: Recipe, *, ship: Ship, note: Callable[[str], None], limit: int | None = None) -> str:
-        """Hand the run in; returns the job's id. `note` is told what it waits for.
+        """Submit the run; returns the job's id. `note` is told what it waits for.
 
         Raises:
             UsageError: besides, a job works on this dataset already, or the head starts no jobs.
@@ -265,7 +265,7 @@ class Jobs:
         return job
 
     def stop(self, job_id: str) -> None:
-        """Ask the job to stop: it brings home what is under way, for which `shipment.STOP_WAIT_S` gives it time."""
+        """Ask the job to stop: it finishes the requests in flight, for which `shipment.STOP_WAIT_S` gives it time."""
         with self._plainly():
             self._client.stop_job(job_id)
 

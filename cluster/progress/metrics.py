@@ -29,7 +29,7 @@ def _label(text: str) -> str:
 
 
 class _Rising:
-    """A Ray counter that is told totals; one that falls belongs to an actor that restarted and has yet to hear."""
+    """A Ray counter that is given totals; a total that falls comes from an actor that has just restarted."""
 
     def __init__(self, name: str, description: str, *, labels: tuple[str, ...] = (), dataset: str) -> None:
         self._counter = metrics.Counter(f"stillhouse_{name}", description, tag_keys=("dataset", *labels))
@@ -58,7 +58,7 @@ class RunMetrics:
         self._pace = Pace(recipe)
         self._last: QueueStats | None = None
         self._counts, self._shards = ShardCounts(), 0
-        """Sealed as told by queues before the one that tells now."""
+        """Sealed, as reported by the queues before the current one."""
 
         def rising(name: str, description: str, *labels: str) -> _Rising:
             return _Rising(name, description, labels=labels, dataset=dataset)

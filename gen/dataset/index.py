@@ -40,7 +40,7 @@ class PartInfo(BaseModel):
     duplicates: int
     bad: int
     last: bool
-    """Whether the generation ends here."""
+    """True if the generation ends here."""
     ends: tuple[End, ...]
     """How far each of the plan's files was read."""
 

@@ -282,7 +282,7 @@ def _warnings(recipe: Recipe, counted: _Count, load: Workload, *, workers: int |
 
 
 def _missing_keys(recipe: Recipe) -> Iterator[str]:
-    """Where a run from here would find no key: another machine may have it, so it is no error yet."""
+    """Where a run from here would find no key: another machine may have it, so it is not an error yet."""
     for number, teacher in enumerate(recipe.teachers):
         try:
             credentials_of(teacher)

@@ -43,7 +43,7 @@ class Summary(BaseModel):
     new_rejected: int = 0
     new_failed: int = 0
     pilot: bool = False
-    """Whether source rows are left that a `limit` kept from being planned."""
+    """True if source rows are left that a `limit` kept from being planned."""
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
     finish_words: dict[str, int] = {}

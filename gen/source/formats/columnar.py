@@ -72,7 +72,7 @@ def check_columns(
     """What is wanted of the file; the columns that are `elsewhere` may be missing.
 
     Raises:
-        FormatError: one is missing or there twice.
+        FormatError: one is missing or duplicated.
     """
     paths: dict[str, str] = {}
     for name in schema.names if columns is None else sorted(columns):

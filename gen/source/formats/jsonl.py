@@ -91,7 +91,7 @@ def _float(literal: str) -> float | OddNumber:
 
 
 def _form(line: bytes) -> str | None:
-    """The form of a line that is no JSON, where people have many files of it."""
+    """The form of a line that is not JSON, if it is a common one."""
     text = line.strip()
     if text in _FRAGMENTS or re.match(rb'"[^"\\]*"\s*:', text):
         return "a piece of JSON spread over several lines: expected one object per line (`jq -c . FILE` writes it so)"

@@ -28,7 +28,7 @@ _NO_TEXT = (
     (rb"ARROW1\x00", "an Arrow file: make its name end with .arrow"),
     (rb"\xff\xfe|\xfe\xff|[\x20-\x7e]\x00|\x00[\x20-\x7e\x00]", "UTF-16 or UTF-32 text: write it as UTF-8"),
 )
-"""How files begin that are no UTF-8 text, and what to do: else each of their lines would be a bad row."""
+"""How files that are not UTF-8 text begin, and what to do: else each of their lines would be a bad row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class Verification:
 
     @property
     def bound_samples(self) -> int:
-        """The samples that the dataset was first bound with; 0 where that can't be told."""
+        """The samples that the dataset was first bound with; 0 if that can't be known."""
         return self.identity.bound.first_samples if self.identity is not None else 0
 
     def part_of(self, chunk: ChunkId) -> Part | None:
@@ -217,7 +217,7 @@ class Verification:
     # --- what does not belong there
 
     def _foreign(self) -> None:
-        """Files in data/ that are no shards: a reader's glob takes them for the dataset."""
+        """Files in data/ that are not shards: a reader's glob takes them for the dataset."""
         shards = {chunk.data_key for chunk in self._shards}
         for stat in self._store.list("data/"):
             if stat.key not in shards and not self._running:

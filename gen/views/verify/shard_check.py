@@ -93,7 +93,7 @@ class _Checking:
         self._kept = kept
         self._expected = expected
         self._whole = True
-        """Whether all rows of all files were seen."""
+        """True if all rows of all files were seen."""
         self._tally = Tally(identity, expected)
 
     def _found(self, kind: FindingKind, message: str, *, key: str | None = None) -> None:
@@ -179,7 +179,7 @@ class _Checking:
                 self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
 
     def _columns(self) -> Columns:
-        """Those that the dataset is bound to; where that is not known, a plain one's of today."""
+        """The columns that the dataset is bound to; if that is not known, those of a plain dataset made today."""
         if self._identity is None:
             return columns_of(SCHEMA_VERSION, {})
         return self._identity.bound.columns
