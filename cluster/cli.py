@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 )
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
-    """Ask a teacher model a dataset's worth of prompts; lose no answer, pay none twice."""
+    """Ask a teacher model a dataset's worth of prompts; lose no answer, and pay for none twice."""
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # it was closed; the work is done all the same

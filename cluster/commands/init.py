@@ -54,7 +54,7 @@ def init(
     """Write a recipe that asks PROMPTS (a file, folder, glob or s3:// URL), ready for `plan` and `run`.
 
     The column to ask is found by its name and content. Without --url the recipe asks the built-in simulator, so that
-    everything can be tried at once and for nothing; a comment in it says how a real teacher is put in its place.
+    you can try everything at once, free of charge; a comment in it shows how to switch to a real teacher.
     Nothing is sent, and no file is overwritten.
     """
     from stillhouse.cluster.commands.starter import Terms, whom, write_recipe

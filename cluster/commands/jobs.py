@@ -134,7 +134,7 @@ def _job(command: Callable[..., _R]) -> Callable[..., _R]:
 @json_option
 @clean
 def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
-    """Show the log of a job, given by its id, or by its dataset or recipe: then the running or the newest one."""
+    """Show the log of a job, given by its id, or by its dataset or recipe: then of its running or newest job."""
     jobs, job = _find(given, address)
     if follow:
         finish(following.follow(jobs, job, say=note if as_json else click.echo), as_json=as_json)
@@ -151,7 +151,7 @@ def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until the job has ended.  [default: wait]")
 @clean
 def stop(given: Given, address: str, wait: bool) -> None:
-    """Stop a job, given as for `logs`; it finishes its requests in flight, and the same `submit` resumes it."""
+    """Stop a job, given by its id, dataset or recipe; it finishes its requests in flight, and `submit` resumes it."""
     jobs, job = _find(given, address)
     if jobs.details(job).status.is_terminal():
         note(f"job {job} has already ended")
