@@ -116,7 +116,7 @@ class JournalFile:
 
 
 def check_room(root: Path, *, wanted_bytes: int) -> None:
-    """True if what may still come fits on the journals' disk: asking stops while there is room for what is in flight.
+    """Check that what may still come fits on the journals' disk: asking stops while what is in flight still fits.
 
     Raises:
         StoreAway: it may not fit.
