@@ -9,7 +9,7 @@ if __name__ != "stillhouse.cluster":
 
 if sys.version_info < (3, 11):  # noqa: UP036 - a job's code is shipped to whatever Python its cluster has
     print(
-        f"stillhouse: expected Python 3.11 or newer on the cluster, found {sys.version.split()[0]}; renew its image",
+        f"stillhouse: expected Python 3.11 or newer on the cluster, found {sys.version.split()[0]}; update its image",
         file=sys.stderr,
     )
     sys.exit(2)

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="`stillhouse run quickstart` tries everything on this machine; `stillhouse init PROMPTS` begins with your "
+    epilog="`stillhouse run quickstart` tries everything on this machine; `stillhouse init PROMPTS` starts from your "
     "own prompts. `stillhouse COMMAND --help` says more.",
 )
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
-    """Ask a teacher model a dataset's worth of prompts; lose no answer, pay none twice."""
+    """Ask a teacher model a dataset's worth of prompts; lose no answer, and pay for none twice."""
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # it was closed; the work is done all the same
@@ -284,7 +284,7 @@ def report(given: Given, output: str) -> None:
 
     store = given.open()
     if not output or (store.is_local and output != "-" and Path(output).resolve().is_relative_to(Path(store.url))):
-        raise UsageError(f"-o: expected a file outside of the dataset, got {output!r}: what is in there is its own")
+        raise UsageError(f"-o: expected a file outside the dataset, got {output!r}: what is in there belongs to it")
     text = page(store)
     try:
         with click.open_file(output, "w", encoding="utf-8", atomic=True) as file:

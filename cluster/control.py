@@ -19,7 +19,7 @@ START_S = 20.0
 TELL_EVERY_S = 10.0
 TOTALS_EVERY_S = 3.0
 """How often the workers' totals are copied: no more often than workers report them."""
-_NEXT = "Ray starts it again, at once where its process ended, within about a minute where its node was lost silently"
+_NEXT = "Ray starts it again, at once if its process ended, within about a minute if its node vanished silently"
 
 
 class Control:

@@ -49,7 +49,7 @@ class _Hand:
     run_ref: Any
     name: str | None = None
     leaving: bool = False
-    """Its node was told to go: it was told to stop, and another works in its place."""
+    """Its node is about to go: it was asked to stop, and another works in its place."""
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class Crew:
         )
 
     def _leave_draining_nodes(self, display: Display) -> None:
-        """Have workers on nodes that are about to go bring their chunks home, and others go on elsewhere."""
+        """Have workers on nodes that are about to go give their chunks back, and others resume them elsewhere."""
         now = time.monotonic()
         if self._stopping or now < self._look_for_drains_at:
             return
@@ -213,7 +213,7 @@ class Crew:
             if hand.name is not None and not hand.leaving and node_of(hand.name) in draining:
                 hand.leaving = True
                 hand.actor.stop.remote()
-                display.note(f"{hand.name}: its node is about to go; its chunks go on in another worker")
+                display.note(f"{hand.name}: its node is about to go; another worker takes over its chunks")
                 self._hands.append(self._hire())
 
     def _note_slow_start(self, display: Display) -> None:
@@ -239,7 +239,7 @@ class Crew:
             raise StillhouseError(
                 f"{self._deaths} workers died one after the other without sealing a chunk; the last: {cause}"
             )
-        display.note(f"{hand.name or 'a worker'} died ({cause}); its chunks go on in another")
+        display.note(f"{hand.name or 'a worker'} died ({cause}); another takes over its chunks")
         self._hands.append(self._hire())
 
     def _tell_queue(self, method: str, *args: Any) -> None:
@@ -254,11 +254,11 @@ class Crew:
 
     @property
     def working(self) -> bool:
-        """Whether any worker is at work or starting."""
+        """True if any worker is at work or starting."""
         return bool(self._hands)
 
     def stop(self) -> None:
-        """Have the workers bring home what is under way and give the rest back."""
+        """Have the workers finish the requests in flight and give the rest back."""
         self._stopping = True
         for hand in self._hands:
             hand.actor.stop.remote()

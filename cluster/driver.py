@@ -1,4 +1,4 @@
-"""The driver: one run of a recipe, from the plan to the last seal. What it holds can be lost; what is stored goes on.
+"""The driver: one run of a recipe, from the plan to the last seal. What it holds can be lost; what is stored suffices.
 
 One crew of actors lives for the whole run and works on all open generations; new ones are planned as soon as they can
 be (`gen.dataset.planning`). The driver replaces workers that die, and ends when everything is sealed, or when something
@@ -54,15 +54,15 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 STOP_GRACE_S = 30.0
-"""How long the workers of a stopped run have to bring home what is under way."""
+"""How long the workers of a stopped run have to finish the requests in flight."""
 SLOTS_PER_WORKER = 512
-"""Requests under way that one worker is given before `workers: auto` adds another."""
+"""Requests in flight that one worker is given before `workers: auto` adds another."""
 
 
 def run(
     recipe: Recipe, *, address: str | None = None, limit: int | None = None, display: Display | None = None
 ) -> RunResult:
-    """Run the recipe until every source row is settled; the same call again goes on where the last one ended.
+    """Run the recipe until every source row is settled; the same call again resumes where the last one ended.
 
     Args:
         recipe: what to do; `schemas.recipe_file.read_recipe` reads one from a file.
@@ -75,7 +75,7 @@ def run(
 
     Raises:
         UsageError: the recipe, the source or the store is wrong (exit code 2).
-        Paused: a signal, billing, authorisation, an absent store or a teacher that never answers; the same call goes on
+        Paused: a signal, billing, authorisation, an absent store or a teacher that never answers; the same call resumes
             (exit code 3).
         StillhouseError: the run failed (exit code 1).
     """
@@ -299,7 +299,7 @@ class Driver:
 
 
 def _workers(recipe: Recipe, *, cpus: int) -> int:
-    """How many workers: as told, else by the requests that may be under way, and one CPU left for the rest."""
+    """Number of workers: the recipe's, else by the requests that may be in flight, with one CPU left for the rest."""
     if recipe.run.workers != "auto":
         return recipe.run.workers
     declared = [teacher.limits.in_flight for teacher in recipe.teachers]

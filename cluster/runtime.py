@@ -60,8 +60,8 @@ def connected(address: str | None) -> Iterator[None]:
             if address is None:
                 raise _not_started(error) from None
             raise UsageError(
-                f"the Ray cluster at {address} can't be joined: {_words(error)}; with the versions of Python and Ray "
-                "that are there, whichever are here, runs: stillhouse submit --address http://head:8265"
+                f"the Ray cluster at {address} can't be joined: {_words(error)}; if its versions of Python "
+                "or Ray differ from those here, run there: stillhouse submit --address http://head:8265"
             ) from None
         stack.callback(ray.shutdown)
         if address is not None:
@@ -117,7 +117,7 @@ def _ray_folder() -> Path:
 
 
 def _check_room() -> None:
-    """Ray itself starts on a full disk, and its processes then die without a word.
+    """Ray itself starts on a full disk, and its processes then die silently.
 
     Raises:
         UsageError: the disk is full.
@@ -159,7 +159,7 @@ def _start(**settings: Any) -> None:
                 raise
             if not left:
                 raise Paused(
-                    f"Ray did not start here, in two tries ({_words(error)}); try again on a quieter machine"
+                    f"Ray failed to start here twice ({_words(error)}); try again on a quieter machine"
                 ) from None
             ray.shutdown()
         else:
@@ -167,7 +167,7 @@ def _start(**settings: Any) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Whether a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
+    """Check that a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
 
     Raises:
         UsageError: nobody listens there, or something else does.
@@ -242,7 +242,7 @@ def _refuses(gcs: str, token: Token | None) -> bool | None:
 
 
 def _set_mode(mode: str | None) -> None:
-    """For this process; Ray reads it when it is imported, and again when told to. None: not set, and no token."""
+    """For this process; Ray reads it when it is imported, and again on request. None: not set, and no token."""
     os.environ[MODE] = mode or "disabled"
     reread_settings()
     if mode is None:
@@ -259,7 +259,7 @@ def cpus() -> int:
 
 
 def free_cpus() -> float:
-    """Those that nothing has reserved."""
+    """CPUs that nothing has reserved."""
     return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
@@ -278,7 +278,7 @@ def why_none_started(waited_s: float) -> str | None:
 
 
 def draining_nodes() -> set[str]:
-    """The ids of nodes that were told to go (a spot notice, a scale-down); what runs there is to end soon."""
+    """The ids of nodes that are about to go (a spot notice, a scale-down); what runs there is to end soon."""
     try:
         return nodes_told_to_go()
     except (RayError, TimeoutError):

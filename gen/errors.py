@@ -7,7 +7,7 @@
     │   ├── TemplateError               a template of the recipe can't be compiled
     │   ├── DatasetError                what is stored contradicts the recipe, or itself
     │   └── StoreRefused                no access, no bucket, or no conditional writes
-    └── Paused                 exit 3   nothing is lost and the same command goes on
+    └── Paused                 exit 3   nothing is lost and the same command resumes
         ├── StoreAway                   the store does not answer; the outcome of the last write may be unknown
         ├── TeacherPaused               money, authorisation or a daily quota: a person has to act
         └── Interrupted                 a signal
@@ -66,7 +66,7 @@ class StoreRefused(UsageError):
 
 
 class Paused(StillhouseError):
-    """The run stopped with everything kept; the same command goes on."""
+    """The run stopped with everything kept; the same command resumes."""
 
     exit_code = 3
 

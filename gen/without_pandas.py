@@ -6,7 +6,7 @@ import pyarrow as pa
 
 
 class _NoPandas:
-    """Finds no pandas, and nothing else either: the others go on looking."""
+    """Reports pandas as missing, and leaves all other modules to the next finder."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name == "pandas":

@@ -70,7 +70,7 @@ FAILED = pa.schema(
         _column("line", pa.int64(), null=True),
     ]
 )
-"""Samples given up on and rows that are no prompt (those have file and line, and neither id nor sample)."""
+"""Samples given up on and bad rows (which have file and line, and neither id nor sample)."""
 
 RAW = pa.schema(
     [
@@ -165,10 +165,9 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
         data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
     checks = checks_in(identity)
     if checks:
-        column = pa.field(CHECKS, checks_type(checks), nullable=False)
-        data = data.append(column)
+        data = data.append(pa.field(CHECKS, checks_type(checks), nullable=False))
         place = rejected.get_field_index("reject_reason")
-        rejected = rejected.insert(place, column.with_nullable(True))
+        rejected = rejected.insert(place, pa.field(CHECKS, checks_type(checks)))
     return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted, checks=checks)
 
 

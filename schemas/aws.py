@@ -24,22 +24,22 @@ _Reference = Annotated[str, AfterValidator(_secret_reference)]
 
 
 class Aws(Strict):
-    """With `api: bedrock`: the region, and keys where AWS's own chain (environment, profile, role) has none."""
+    """Region and keys of `api: bedrock`; needed only if AWS's own chain (environment, profile, role) has none."""
 
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
-    """The region that requests are signed for; by default the one in the host's name."""
+    """Region that requests are signed for; by default the one in the host's name."""
     profile: str | None = None
-    """A profile of the nodes' AWS configuration."""
+    """Name of a profile in the nodes' AWS configuration."""
     access_key_id: _Reference | None = None
-    """`env:NAME` or `file:/path`, like all that follow."""
+    """Reference to the access key's id, `env:NAME` or `file:/path`."""
     secret_access_key: _Reference | None = None
-    """The secret that belongs to it."""
+    """Reference to the secret that belongs to `access_key_id`."""
     session_token: _Reference | None = None
-    """Of temporary keys."""
+    """Reference to the session token of temporary keys."""
 
     @property
     def signs(self) -> bool:
-        """Whether it says with which keys."""
+        """True if it says with which keys."""
         return self.access_key_id is not None or self.profile is not None
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ class Reference:
 
 
 class CheckSettings(Strict):
-    """What every kind of check can be told."""
+    """Settings of every kind of check."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")] | None = None
     """The name in the column `checks` and in reject reasons; by default the kind of check."""
@@ -131,7 +131,7 @@ def _pattern(value: str) -> str:
         reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         raise ValueError(
             f"expected a regular expression in RE2's syntax, got one that does not compile: {reason}; lookaround "
-            "and backreferences, which can take for ever, are not in it"
+            "and backreferences, which can take forever, are not in it"
         ) from None
     return value
 
@@ -299,7 +299,7 @@ class Check(Strict):
         given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
         if len(given) != 1:
             got = " and ".join(given) if given else "none"
-            raise ValueError(f"expected one check an item, such as `math: {{answer: answer}}`, got {got}")
+            raise ValueError(f"expected one check per item, such as `math: {{answer: answer}}`, got {got}")
         return self
 
     @property

@@ -21,9 +21,9 @@ class Claude(NamedTuple):
     efforts: tuple[str, ...] = ()
     """The values of `effort`."""
     adaptive: bool = True
-    """Whether it decides by itself how much to think."""
+    """True if it decides by itself how much to think."""
     budget: bool = False
-    """Whether it takes a budget of thinking tokens."""
+    """True if it takes a budget of thinking tokens."""
     thinks: Literal["when asked", "by default", "always"] = "when asked"
     shows: Literal["text", "summary", "nothing"] = "nothing"
     """What of its thoughts is shown unless the request wants them summarised."""

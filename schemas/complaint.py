@@ -33,9 +33,9 @@ _NOT_YET = (
 )
 
 _OTHER_NAMES = {
-    "timeout": ("timeout_s", " Its unit is the second"),
-    "timeout_ms": ("timeout_s", " Its unit is the second: divide by 1000"),
-    "ship_every": ("ship_every_s", " Its unit is the second"),
+    "timeout": ("timeout_s", " The unit is seconds"),
+    "timeout_ms": ("timeout_s", " The unit is seconds: divide by 1000"),
+    "ship_every": ("ship_every_s", " The unit is seconds"),
     "requests_per_second": ("requests_per_minute", " Write 60 times the number"),
     "requests_per_hour": ("requests_per_minute", " Write the number divided by 60"),
     "tokens_per_second": ("tokens_per_minute", " Write 60 times the number"),
@@ -52,8 +52,8 @@ _OTHER_NAMES = {
     "n": ("samples", ""),
     "key": ("api_key", ""),
     "url": ("base_url", ""),
-    "latency": ("latency_s", " Its unit is the second"),
-    "latency_ms": ("latency_s", " Its unit is the second: divide by 1000"),
+    "latency": ("latency_s", " The unit is seconds"),
+    "latency_ms": ("latency_s", " The unit is seconds: divide by 1000"),
 }
 """What other tools call a field, and fields in other units."""
 
@@ -98,7 +98,7 @@ def missing_field(path: str) -> str:
     *parents, name = path.split(".")
     for model in _models_at(parents):
         if (info := _fields_of(model).get(name)) and info.description:
-            return f"missing; add it: {info.description.rstrip('.')}"
+            return f"missing; add it: {' '.join(info.description.split()).rstrip('.')}"
     return "missing; add it"
 
 
@@ -165,7 +165,7 @@ def _shown(node: Node, *, path: str) -> str:
 
 
 def _advice(expected: list[str], node: Node, *, path: str) -> str:
-    """What to do about a value of the wrong type, where that can be told."""
+    """What to do about a value of the wrong type, if that can be known."""
     match node.content:
         case None:
             return "; give it a value, or leave the line out"

@@ -20,7 +20,7 @@ ReasoningSource: TypeAlias = Literal[
 
 
 class Usage(NamedTuple):
-    """Tokens as billed; null where the teacher did not say, or said something that is no count."""
+    """Tokens as billed; null if the teacher did not say, or said something that is not a count."""
 
     input_tokens: int | None = None
     """All input tokens, cached ones included."""
@@ -53,7 +53,7 @@ class Completion(NamedTuple):
     markup: bool = False
     """The text holds tags of thoughts or special tokens outside code and quotes."""
     reasoning_is_summary: bool | None = None
-    """Whether the reasoning is the provider's summary of it, not its own words; null where nobody says."""
+    """True if the reasoning is the provider's summary of it; null if the provider does not say."""
     reasoning_signatures: str | None = None
     """JSON of the signatures and the encrypted parts of the reasoning, in order, as the wire gave them."""
     refusal_category: str | None = None

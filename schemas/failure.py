@@ -1,4 +1,4 @@
-"""A Failure: a sample given up on, or a source row that is no prompt. Data, not a crash."""
+"""A Failure: a sample given up on, or a source row that makes no prompt. Data, not a crash."""
 
 from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
@@ -25,14 +25,14 @@ WHAT_TO_DO: Mapping[FailureKind, str] = {
     "ambiguous": "Run `stillhouse retry --kind ambiguous`; if it happens again, allow more time (timeout_s, a "
     "gateway's own limit)",
     "overload": "Run `stillhouse retry --kind overload` once the teacher has recovered",
-    "poison": "Look into the logs of the workers that died (memory?), then run `stillhouse retry --kind poison`",
+    "poison": "Check the logs of the workers that died (out of memory?), then run `stillhouse retry --kind poison`",
     "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry --kind unchecked` "
     "has it judged, and asks nothing",
 }
 """By kind, for people; a bad row's message itself says what was expected."""
 
 RETRYABLE: tuple[FailureKind, ...] = tuple(kind for kind in get_args(FailureKind) if kind != "bad_row")
-"""The kinds of samples, which can be asked again; a row that is no prompt can't."""
+"""Kinds of samples, which can be asked again; a bad row can't."""
 
 BODY_HEAD_CHARS = 2000
 """How much of a response's body a Failure keeps."""

@@ -24,7 +24,7 @@ def is_reference(value: str) -> bool:
 def _checked(values: dict[str, str], kind: str) -> dict[str, str]:
     for name, value in values.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"expected names of {kind} of letters, digits and dashes, got one with other characters")
+            raise ValueError(f"expected {kind} named with letters, digits and dashes, got a name with other characters")
         if is_secret_header(name) and not is_reference(value):
             # The value may be a key: it is not repeated.
             raise ValueError(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 SEEN_ON = date(2026, 11, 22)
 
 TrainingUse: TypeAlias = Literal["permitted", "permitted-with-obligations", "by-authorisation", "prohibited"]
-"""Whether a model may be trained on the answers."""
+"""What the terms say about training a model on the answers."""
 
 _LLAMA_OBLIGATIONS = (
     'A model trained on the answers that is distributed has a name that begins with "Llama".',
@@ -37,7 +37,7 @@ class Known:
 
     @property
     def prohibits(self) -> bool:
-        """Whether nobody may train on the answers without a permission of his own."""
+        """True if nobody may train on the answers without a permission of their own."""
         return self.training_use == "prohibited"
 
 

@@ -16,9 +16,9 @@ class OpenAIModel(NamedTuple):
     reasons: Literal["always", "by default", "when asked", "never"]
     """While it reasons it takes neither temperature nor top_p and gives no log probabilities."""
     tools_on_chat: bool = True
-    """Whether it calls tools over chat completions while it reasons."""
+    """True if it calls tools over chat completions while it reasons."""
     stops: bool = True
-    """Whether it takes `stop`."""
+    """True if it takes `stop`."""
 
 
 _FAMILIES: tuple[tuple[str, OpenAIModel], ...] = (  # the first that fits

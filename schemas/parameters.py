@@ -1,4 +1,4 @@
-"""Parameters of an answer: what a teacher is asked beside the prompt, in words that hold for every protocol."""
+"""Parameters of an answer: what a teacher is asked besides the prompt, in terms that every protocol shares."""
 
 from typing import Annotated, Any
 
@@ -8,22 +8,22 @@ from stillhouse.schemas.base import Strict
 
 
 class Parameters(Strict):
-    """What shapes an answer beside its prompt; a parameter that is null is left to the teacher."""
+    """What shapes an answer besides its prompt; a parameter that is left out is left to the teacher."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """As the API defines it; left to the teacher when absent, like all that follow."""
+    """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Nucleus sampling."""
+    """Nucleus sampling: the cumulative probability of the tokens considered."""
     stop: str | tuple[str, ...] | None = None
-    """Where an answer ends."""
+    """One or more strings at which an answer ends."""
     seed: int | None = None
-    """The first sample's seed; sample n is asked with seed + n."""
+    """Seed of the first sample; sample n is asked with seed + n."""
     reasoning_effort: str | None = None
-    """As the API defines it, such as low, medium or high."""
+    """How hard a reasoning model thinks, in the API's own words, such as low, medium or high."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    """Ask for log probabilities, with so many alternatives a token."""
+    """Request log probabilities, with this many alternatives per token."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The longest answer in tokens, reasoning included where the teacher counts it."""
+    """Maximum length of an answer in tokens, including reasoning if the teacher counts it."""
 
     def given(self) -> dict[str, JsonValue]:
         """The parameters that are set, as JSON."""
@@ -36,7 +36,7 @@ class Parameters(Strict):
 
 
 class TeacherParameters(Parameters):
-    """What differs for one teacher; null removes a parameter of the recipe's `ask`."""
+    """Parameters that differ for one teacher; null removes a parameter of the recipe's `ask`."""
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

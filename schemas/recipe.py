@@ -57,11 +57,11 @@ class Keep(Strict):
     """A source column carried into every record."""
 
     name: str
-    """The column."""
+    """Name of the source column."""
     type: KeepType | None = None
-    """Its type; by default a Parquet or Arrow column's own, and string in JSONL and CSV."""
+    """The column's type; by default the one in the Parquet or Arrow file, and string in JSONL and CSV."""
     rename: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="as")
-    """The column's name in the records, where its own is taken: `{name: messages, as: theirs}`."""
+    """Name of the column in the records, if its own name is reserved: `{name: messages, as: theirs}`."""
 
     @property
     def column(self) -> str:
@@ -73,23 +73,24 @@ class Source(Strict):
     """Where the prompts come from."""
 
     path: Location | tuple[Location, ...]
-    """A path, glob, folder or s3:// URL, or a list of them; .jsonl, .json, .csv, .tsv (.gz, .zst), .parquet, .arrow."""
+    """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv (also with .gz or .zst),
+    .parquet, .arrow."""
     prompt: str | None = None
-    """The text column asked as the user's message. One of `prompt`, `messages` and `ask.template` is needed."""
+    """The text column to send as the user's message. One of `prompt`, `messages` and `ask.template` is required."""
     messages: str | None = None
     """The column that holds a conversation: a list of {role, content}, or of {from, value} as in ShareGPT."""
     answer: Literal["drop", "refuse"] = "refuse"
-    """A conversation that ends with the assistant's turn: `drop` it into the column `source_answer` and ask, or
-    `refuse` the row."""
+    """What to do with a conversation that ends with the assistant's turn: `drop` moves that turn into the column
+    `source_answer` and asks the rest, `refuse` makes it a bad row."""
     id: str | None = None
-    """The column with the user's own id; by default the prompt's key."""
+    """The column with your own id, which becomes `prompt_id`; by default the prompt's key."""
     keep: tuple[Keep, ...] = ()
-    """Columns carried into every record: `answer`, `answer: int64` to give a text source's column a type, or
+    """Columns carried into every record: `answer`; `answer: int64` to give a text source's column a type;
     `{name: answer, type: int64, as: known}` to rename it as well."""
     delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] | None = None
-    """What separates the fields of a CSV; by default the one of comma, semicolon, tab and bar that fits its header."""
+    """Field separator of a CSV; by default comma, semicolon, tab or bar, whichever fits its header."""
     endpoint_url: EndpointUrl | None = None
-    """The S3-compatible store the prompts are in; by default the standard AWS settings."""
+    """Endpoint of the S3-compatible store that holds the prompts; by default from the standard AWS settings."""
     region: str | None = None
     """The store's region; by default the standard AWS settings."""
     path_style: bool | None = None
@@ -110,7 +111,7 @@ class Source(Strict):
             raise ValueError("answer needs `messages`: drop applies to the last turn of a conversation")
         names = [keep.column for keep in self.keep] + ["source_answer"] * (self.answer == "drop")
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"keep makes the column {', '.join(sorted(twice))} twice; rename one with `as`")
+            raise ValueError(f"keep produces the column {', '.join(sorted(twice))} twice; rename one with `as`")
         return self
 
     @property
@@ -128,7 +129,7 @@ def _keep(item: Any) -> Any:
     if isinstance(item, Keep) or (isinstance(item, dict) and "name" in item):
         return item
     if not isinstance(item, dict) or len(item) != 1:
-        raise ValueError("expected one column an item: its name, or `name: type`, such as `[answer, level: int64]`")
+        raise ValueError("expected one column per item: its name, or `name: type`, such as `[answer, level: int64]`")
     ((name, kind),) = item.items()
     if kind not in KEEP_TYPES:
         raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")
@@ -136,22 +137,21 @@ def _keep(item: Any) -> Any:
 
 
 class Ask(Parameters):
-    """What is asked of the teacher for every prompt."""
+    """What the teacher is asked for every prompt."""
 
     system: str | None = None
-    """The system message, which may be a Jinja template over the row's columns; a conversation that brings its own
-    keeps that."""
+    """The system message; may be a Jinja template over the row's columns. A conversation that has its own keeps it."""
     template: str | None = None
     """A Jinja template of the user's message over the row's columns; by default the prompt column."""
     samples: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Answers wanted for each prompt."""
+    """Number of answers wanted per prompt."""
     accept: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Instead of `samples`: ask until this many answers to a prompt are accepted; equal ones count once. Needs
     `at_most`."""
     at_most: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """With `accept`: the most answers asked for a prompt, whatever becomes of them."""
     extra: Extra = Field(default_factory=dict)
-    """Merged into the request's body as it is."""
+    """Merged into the body of every request as is."""
 
     @model_validator(mode="after")
     def _samples_or_accept(self) -> Self:
@@ -190,10 +190,10 @@ class Ask(Parameters):
 
 
 class Dedup(Strict):
-    """What counts as the same."""
+    """Which duplicates are removed; duplicate prompts always are."""
 
     answers: bool = True
-    """Keep equal answers to one prompt once."""
+    """Keep only the first of several equal answers to a prompt."""
 
 
 class Dataset(Strict):
@@ -202,47 +202,46 @@ class Dataset(Strict):
     path: Location
     """A local folder or s3://bucket/prefix."""
     prompts_per_shard: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Prompts in a chunk: the unit of lease, of work and of commit. By default the dataset's own, 1000 in a new one."""
+    """Prompts per chunk: the unit of lease, work and commit. By default the dataset's own value, 1000 for a new one."""
     reasoning: Literal["column", "inline"] = "column"
-    """`column` of its own, or `inline` as <think>…</think> at the head of the completion."""
+    """Where reasoning goes: a `column` of its own, or `inline` as <think>…</think> at the start of the completion."""
     messages: bool | None = None
     """Add the column `messages`: prompt and completion as one conversation, as LLaMA-Factory, axolotl, verl and
     torchtune want it (TRL and OpenRLHF take `prompt` and `completion`). Shards grow by about half. By default the
-    dataset's own, false in a new one."""
+    dataset's own value, false for a new one."""
     provider_details: bool | None = None
-    """Add what only some providers say: the columns reasoning_is_summary, reasoning_signatures, refusal_category and
-    cache_write_tokens. By default the dataset's own; in a new one, true unless all teachers are `openai-chat` or
-    `simulator`."""
+    """Add what only some providers report: the columns `reasoning_is_summary`, `reasoning_signatures`,
+    `refusal_category` and `cache_write_tokens`. By default the dataset's own value; for a new one, true unless all
+    teachers are `openai-chat` or `simulator`."""
     keep_raw: bool = True
-    """Keep the providers' bodies beside the records."""
+    """Keep the providers' response bodies, in `_stillhouse/raw/`."""
     endpoint_url: EndpointUrl | None = None
-    """An S3-compatible store; by default the standard AWS settings."""
+    """Endpoint of the S3-compatible store that holds the dataset; by default from the standard AWS settings."""
     region: str | None = None
     """The store's region; by default the standard AWS settings."""
     path_style: bool | None = None
     """Address buckets by path; by default with an `endpoint_url`."""
     encryption: Annotated[str, Field(pattern=r"^(AES256|aws:kms(:dsse)?(:.+)?)$")] | None = None
-    """The server-side encryption to ask for: AES256, aws:kms, or aws:kms:<key id>; by default the bucket's own."""
+    """Server-side encryption to request: AES256, aws:kms, or aws:kms:<key id>; by default the bucket's own."""
 
 
 class RunSettings(Strict):
-    """How a run works; nothing of it is part of the dataset."""
+    """How a run works; none of it is part of the dataset."""
 
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
-    """TeacherWorkers; `auto`: by CPUs, in_flight and chunks."""
+    """Number of TeacherWorkers; `auto` chooses by CPUs, `in_flight` and chunks."""
     ship_every_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """How often a journal goes to the store: what a lost node's disk can cost."""
+    """Seconds between copies of a journal to the store: the answers that losing a node's disk can cost."""
     give_up_after_s: Annotated[float, Field(gt=0)] = 600.0
-    """How long a teacher that has never answered is waited for; while it says that it is loading, for as long as it
-    does."""
+    """Seconds to wait for a teacher that has never answered; the time it says that it is loading does not count."""
     keep_going: bool = False
     """Continue even where a check rejected all of its first 500 answers; the option --keep-going sets it."""
     journal_dir: str | None = None
-    """The nodes' folder for journals of datasets on S3; by default the user's state folder."""
+    """Folder on each node for the journals of datasets on S3; by default the user's state folder."""
 
 
 class Recipe(Strict):
-    """The file a user writes."""
+    """A recipe: what to ask, whom, what to keep and where to write."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """The dataset's name: letters, digits, dot, dash, underscore."""

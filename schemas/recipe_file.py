@@ -36,7 +36,7 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in the file at `path`, with the `KEY=VALUE` overrides applied.
 
     Raises:
-        RecipeError: the file can't be read, is no UTF-8 or no recipe, or an override is wrong.
+        RecipeError: the file can't be read, is not UTF-8 or not a recipe, or an override is wrong.
     """
     try:
         with Path(path).open("rb") as file:
@@ -57,10 +57,10 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe written in `text`; `origin` is the name its problems are told under.
+    """The recipe written in `text`; `origin` is the name its problems are reported under.
 
     Raises:
-        RecipeError: the text is no recipe, or an override is wrong; names all problems with their lines.
+        RecipeError: the text is not a recipe, or an override is wrong; names all problems with their lines.
     """
     try:
         tree = read_tree(text, origin=origin)
@@ -96,7 +96,7 @@ def _validated(model: type[_M], tree: Node, overrides: Sequence[str]) -> _M:
     except YamlFault as fault:
         raise RecipeError(_lines(fault.problems)) from None
     try:
-        # Strict, so that `samples: true` is no 1; as JSON, in which a list may become a tuple and a text a date.
+        # Strict, so that `samples: true` is not 1; as JSON, in which a list may become a tuple and a text a date.
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         # Not chained: pydantic's own text repeats values.
@@ -148,7 +148,7 @@ def _spread(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 
 
 def _problems(tree: Node, errors: list[ErrorDetails]) -> list[tuple[int, str]]:
-    """(line, message) of pydantic's errors: the branches of a union are told as one."""
+    """(line, message) of pydantic's errors: the branches of a union are reported as one."""
     groups: dict[str, tuple[Node, list[ErrorDetails]]] = {}
     for error in errors:
         node, names = _locate(tree, error["loc"], inside=error["type"] == "missing")
@@ -166,7 +166,7 @@ def _problems(tree: Node, errors: list[ErrorDetails]) -> list[tuple[int, str]]:
 
 
 def _is_shadowed(path: str, group: list[ErrorDetails], groups: dict[str, Any]) -> bool:
-    """Whether another branch of the union at this path got further in, and so is the one that was meant."""
+    """True if another branch of the union at this path got further in, and so is the one that was meant."""
     deeper = any(other.startswith(path + ".") for other in groups)
     # pydantic counts a list's valid items alone: with one of them wrong, the list is called too short as well.
     return deeper and all(error["type"] == "too_short" or len(error["loc"]) > len(path.split(".")) for error in group)

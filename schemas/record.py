@@ -1,7 +1,7 @@
 """A Record: one row of the dataset, and its id.
 
 The id hashes what decides an answer's place (prompt, teacher, parameters, sample number) and nothing the answer says,
-so that the same question is never filed twice.
+so that the same question is never stored twice.
 """
 
 import hashlib

@@ -63,9 +63,7 @@ def _endpoint_url(value: str) -> str:
 
 def _without_method(value: str) -> str:
     if _METHOD.search(value):
-        raise ValueError(
-            "expected the URL below which the API's methods stand, without `/chat/completions` or the like"
-        )
+        raise ValueError("expected the API's base URL, without `/chat/completions` or the like")
     return value
 
 
@@ -86,7 +84,7 @@ def _thinking(value: object) -> object:
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(tag, str) for tag in value) and value[1]:
         return tuple(value)
     raise ValueError(
-        "expected `auto`, `none`, or the tags around thoughts such as `[<think>, </think>]` (the first may be empty)"
+        "expected `auto`, `none`, or the tags around reasoning, such as `[<think>, </think>]` (the first may be empty)"
     )
 
 
@@ -133,18 +131,18 @@ BaseUrl = Annotated[EndpointUrl, AfterValidator(_without_method)]
 
 
 class Limits(Strict):
-    """What the account may use; what is not stated is found out."""
+    """Limits of the account. A limit that is left out is discovered during the run."""
 
     requests_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Requests a minute, over all workers and jobs that use the account."""
+    """Requests per minute, across all workers and jobs that use the account."""
     tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Input and output tokens together, a minute."""
+    """Input and output tokens together, per minute."""
     input_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Input tokens a minute."""
+    """Input tokens per minute."""
     output_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Output tokens a minute."""
+    """Output tokens per minute."""
     in_flight: Annotated[int, Field(gt=0)] | None = None
-    """Maximum number of requests in flight, over all workers."""
+    """Maximum number of requests in flight, across all workers."""
 
 
 class _Prices(Strict):
@@ -164,37 +162,37 @@ class PriceAbove(_Prices):
     """Prices of long requests."""
 
     input_tokens: Annotated[int, Field(gt=0)]
-    """They apply to requests with more input tokens than these."""
+    """The prices apply to requests with more input tokens than this."""
 
 
 class Price(_Prices):
     """USD per million tokens."""
 
     above: tuple[PriceAbove, ...] = ()
-    """Prices of long requests, in ascending order, each for the whole request."""
+    """Prices of long requests, in ascending order; each applies to the whole request."""
     source: str | None = None
-    """Where a price comes from that was looked up; set by Stillhouse."""
+    """Where a looked-up price comes from; set by Stillhouse."""
 
 
 class Terms(Strict):
-    """What the teacher's terms say of training on its answers, as the user read them."""
+    """What the teacher's terms say about training on its answers, as you read them."""
 
     training_use: TrainingUse
-    """Whether a model may be trained on the answers."""
+    """What the terms say about training a model on the answers."""
     license: str | None = None
     """The licence of the weights, or the name of the terms."""
     url: str | None = None
-    """Where the terms stand."""
+    """Where the terms are published."""
     seen_on: date | None = None
-    """The day the user read them."""
+    """The day you read them."""
     obligations: tuple[str, ...] = ()
-    """What whoever trains on the answers has to do."""
+    """What anyone who trains on the answers must do."""
     authorisation: str | None = None
     """With `by-authorisation`: the reference of the written permission."""
     text_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """The SHA-256 in hex of the text as the user read it, where a copy is kept."""
+    """SHA-256 in hex of the text as you read it, if a copy is kept."""
     declared_by: Literal["user", "known-licence"] = "user"
-    """Who says so: the user, or the table of licences known by the model's name, where the recipe has no `terms`."""
+    """Source of these terms: the user, or the table of known licences, which fills in for a recipe without `terms`."""
 
     @model_validator(mode="after")
     def _may_train(self) -> Self:
@@ -209,60 +207,63 @@ class Teacher(Strict):
     """A model behind one or more endpoints."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    """The name in the dataset's `teacher` column."""
+    """The teacher's name, as in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
     """The protocol: `openai-chat`, `openai-responses`, `anthropic`, `gemini` or `bedrock`; `simulator` for the built-in
     teacher."""
     profile: ProfileName = "auto"
-    """The server's dialect of `openai-chat`; `auto` goes by the host."""
+    """The server's dialect of `openai-chat`; `auto` decides by the host."""
     ask: TeacherParameters = TeacherParameters()
-    """What differs for this teacher from the recipe's `ask`: `{temperature: null}` removes a parameter."""
+    """Parameters of the recipe's `ask` that differ for this teacher; null removes one: `{temperature: null}`."""
     extra: Extra = Field(default_factory=dict)
-    """Merged into this teacher's requests, over `ask.extra`."""
+    """Merged into the bodies of this teacher's requests, over `ask.extra`."""
     headers: Headers = Field(default_factory=dict)
-    """Further headers of its requests; a secret is a reference, `env:NAME` or `file:/path`."""
+    """Additional request headers; a secret is a reference, `env:NAME` or `file:/path`."""
     query: Query = Field(default_factory=dict)
-    """Query parameters of its requests, such as `{api-version: 2026-10-01}`; a secret is a reference."""
+    """Query parameters of every request, such as `{api-version: 2026-10-01}`; a secret is a reference."""
     cache_prompt: bool | None = None
-    """With `anthropic` and `bedrock`: mark the system prompt for the provider's cache. By default where `ask.system` is
-    the same for every row; a mark on a prompt that is used once costs a quarter more."""
+    """With `anthropic` and `bedrock`: mark the system prompt for the provider's cache. By default, only if `ask.system`
+    is the same for every row: marking a prompt that is used once costs a quarter more."""
     base_url: BaseUrl | None = None
-    """Where the API stands: https://host/v1; only with `openai-chat` must it hold the version. By default Anthropic's
-    own with `anthropic`, and with `bedrock` the one of `aws.region`."""
+    """Base URL of the API, such as https://host/v1; only `openai-chat` needs the version in it. By default Anthropic's
+    own with `anthropic`, and that of `aws.region` with `bedrock`."""
     endpoints: tuple[BaseUrl, ...] = ()
     """Several base URLs that serve the same model and share the load."""
     model: str = ""
     """The model's name as the API expects it."""
     api_key: SecretReference | None = None
-    """`env:NAME` or `file:/path`, resolved on the node that sends."""
+    """Reference to the key, `env:NAME` or `file:/path`; resolved on the node that sends."""
     aws: Aws | None = None
-    """With `bedrock`: region and keys, where there is no `api_key`; AWS's own chain finds what it leaves out."""
+    """With `bedrock`: region and keys, if there is no `api_key`; AWS's own credential chain supplies the rest."""
     account: str | None = None
-    """Who shares the limits; by default the host and the key's reference."""
+    """Name of the account that the limits belong to; teachers of one account share them. By default the host and the
+    key's reference."""
     limits: Limits = Limits()
-    """The account's limits."""
+    """Limits of the account."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last received."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
-    """Have answers streamed; `auto`: where a host is known to cut silent connections, or a long answer timed out."""
+    """Request streamed answers. `auto`: only from hosts known to cut silent connections, or once a long answer timed
+    out."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """Seconds that a streamed answer may go without an event once it has begun; comments and pings don't count."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
-    """Real failures of one sample before it is given up; waits for limits and overload do not count."""
+    """Failed attempts after which a sample is given up on; waits for limits and overload do not count."""
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] | None = None
-    """With `openai-chat`: the request's field for `ask.max_tokens`; by default the one of its `profile`."""
+    """With `openai-chat`: the request field that carries `ask.max_tokens`; by default the `profile`'s."""
     finish_reasons: dict[str, FinishReason] = Field(default_factory=dict)
-    """This server's words for why an answer ends: `{done: stop}`; an empty word stands for a missing one."""
+    """Maps this server's own finish reasons: `{done: stop}`; the empty string stands for a missing one."""
     thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
-    """How thoughts are marked in the text: `auto`, `none`, or the tags around them such as `[<think>, </think>]`."""
+    """How reasoning is marked in the text: `auto`, `none`, or the tags around it, such as `[<think>, </think>]`."""
     price: Price | None = None
-    """What tokens cost; by default looked up for a provider's own host."""
+    """Token prices; by default looked up for a provider's own host."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """The share of the samples this teacher is asked, relative to the others."""
+    """Share of the samples that this teacher is asked, relative to the others."""
     allow_http: bool = False
-    """Allow http:// to a public host. The key and the prompts then travel in clear."""
+    """Allow http:// to a public host. The key and the prompts then travel unencrypted."""
     terms: Terms | None = None
-    """The teacher's terms on training; required except for the simulator."""
+    """The teacher's terms on training. Required, except for the simulator and where the model's name or the API's host
+    settles them."""
     simulator: SimulatorSettings | None = None
     """With `api: simulator`: how the built-in teacher behaves."""
 
@@ -310,15 +311,15 @@ class Teacher(Strict):
             yield "expected `base_url` or `endpoints`, got both"
         elif not self.urls:
             region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
-            yield f"expected `base_url` or `endpoints`, one of both{region}"
+            yield f"expected `base_url` or `endpoints`{region}, got none of them"
         if self.aws is not None and self.api != "bedrock":
             yield "`aws` goes with `api: bedrock`"
         elif self.aws is not None and self.api_key and self.aws.signs:
             yield "expected `api_key` or the keys of `aws`, got both"
         elif self.api == "bedrock" and self.urls and self.api_key is None and self.region is None:
-            yield "the hosts' names say no region to sign for: add it, such as `aws: {region: us-east-1}`"
+            yield "the hosts' names don't tell the region to sign for: add it, such as `aws: {region: us-east-1}`"
         if self.api_key and self.api.startswith("openai") and "authorization" in map(str.lower, self.headers):
-            yield "`api_key` and the header `authorization` are one thing: give one of both"
+            yield "`api_key` and the header `authorization` are the same thing: give only one"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
         known = known_terms(self.model, hosts=hosts_of(self.urls))
@@ -338,7 +339,7 @@ class Teacher(Strict):
             host = urlsplit(url).hostname or ""
             if not (self.allow_http or url.startswith("https://") or is_near(host)):
                 yield (
-                    f"http:// to a public host ({host}) would send the key and the prompts in clear: "
+                    f"http:// to a public host ({host}) would send the key and the prompts unencrypted: "
                     "use https://, or set `allow_http: true`"
                 )
 
@@ -376,7 +377,7 @@ class Teacher(Strict):
 
 
 def is_near(host: str) -> bool:
-    """Whether a host is loopback, private or a single label, so that http:// to it stays inside."""
+    """True if a host is loopback, private or a single label, so that http:// to it stays inside."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import JsonValue
 
 MAX_CHARS = 1_000_000
-"""The longest text read: a recipe is some dozen lines, and a prompts file passed by mistake is told at once."""
+"""The longest text read: a recipe is some dozen lines, and a prompts file passed by mistake is reported at once."""
 MAX_NODES = 20_000
 """The most values a text may hold, its aliases expanded."""
 MAX_DEPTH = 40
@@ -51,7 +51,7 @@ class Node:
 
 
 class YamlFault(ValueError):
-    """The text is no YAML, or YAML that a recipe can't hold; `problems` are (line, message) pairs."""
+    """The text is not YAML, or is YAML that a recipe can't hold; `problems` are (line, message) pairs."""
 
     def __init__(self, problems: list[tuple[int, str]]) -> None:
         super().__init__("\n".join(message for _, message in problems))
@@ -81,7 +81,7 @@ def read_tree(text: str, *, origin: str, numbered: bool = True) -> Node | None:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a key can be told in a message of one line."""
+    """True if a key can be told in a message of one line."""
     return 0 < len(text) <= MAX_NAME_CHARS and text.isprintable()
 
 
@@ -161,7 +161,7 @@ class _Reader:
         try:
             value = loader.construct_object(node)
         except (ValueError, OverflowError):
-            self.problem(node.start_mark, "this looks like a number or a date but is none; put text in quotes")
+            self.problem(node.start_mark, "this looks like a number or a date but is not one; put text in quotes")
             return None
         if isinstance(value, date):
             return value.isoformat()

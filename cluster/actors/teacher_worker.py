@@ -83,7 +83,7 @@ class TeacherWorker:
             await transport.close()
 
     async def stop(self) -> None:
-        """Finish what is under way and give the rest back."""
+        """Finish the requests in flight and give the rest back."""
         self._stopping = True
         if self._worker is not None:
             self._worker.stop()

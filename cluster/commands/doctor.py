@@ -108,7 +108,7 @@ def _jobs(address: str) -> Finding:
     jobs = Jobs(address)
     said = f"{jobs.address} takes jobs, with Ray {jobs.ray_version}"
     if jobs.ray_version != ray.__version__:
-        said += f" (here {ray.__version__}; `submit` does not mind, `run --address` would)"
+        said += f" (here {ray.__version__}; `submit` works all the same, `run --address` needs the same version)"
     return Finding(name="jobs", state="ok", said=said)
 
 
@@ -187,7 +187,7 @@ async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterat
         try:
             key = await _with_token(credentials_of(teacher), teacher)
         except (StillhouseError, TokenAway) as error:
-            mend = "fine where only the nodes hold the key: then run `doctor` there"
+            mend = "fine if only the nodes hold the key; then run `doctor` there"
             yield Finding(name=name, state="fail", said=inert(str(error)), mend=mend)
             continue
         for url in teacher.urls:

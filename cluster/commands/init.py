@@ -19,9 +19,9 @@ from stillhouse.schemas.teacher import TEACHER_APIS
     "--api-key",
     metavar="REFERENCE",
     help="Where the key is, never the key itself: env:NAME or file:/path. By default named after the host, such as "
-    "env:DEEPSEEK_API_KEY; none for a server nearby.",
+    "env:DEEPSEEK_API_KEY; none for a local server.",
 )
-@click.option("--prompt", metavar="COLUMN", help="The column of text to ask; found by itself where it can be.")
+@click.option("--prompt", metavar="COLUMN", help="The text column to ask; detected if possible.")
 @click.option("--messages", metavar="COLUMN", help="The column that holds a conversation to be answered.")
 @click.option("--out", default="recipe.yaml", show_default=True, metavar="FILE", help="The recipe; - is stdout.")
 @click.option(
@@ -32,7 +32,7 @@ from stillhouse.schemas.teacher import TEACHER_APIS
 @click.option(
     "--training-use",
     type=click.Choice(["permitted", "permitted-with-obligations", "by-authorisation"]),
-    help="What the teacher's terms say of training on its answers, where that is not known of its model.",
+    help="What the teacher's terms say about training on its answers, if that is not known for its model.",
 )
 @click.option("--license", metavar="NAME", help="The licence of the weights, or the name of the terms.")
 @click.option("--authorisation", metavar="REFERENCE", help="With by-authorisation: the reference of the permission.")
@@ -54,7 +54,7 @@ def init(
     """Write a recipe that asks PROMPTS (a file, folder, glob or s3:// URL), ready for `plan` and `run`.
 
     The column to ask is found by its name and content. Without --url the recipe asks the built-in simulator, so that
-    everything can be tried at once and for nothing; a comment in it says how a real teacher is put in its place.
+    you can try everything at once, free of charge; a comment in it shows how to switch to a real teacher.
     Nothing is sent, and no file is overwritten.
     """
     from stillhouse.cluster.commands.starter import Terms, whom, write_recipe

@@ -132,7 +132,7 @@ def _job(command: Callable[..., _R]) -> Callable[..., _R]:
 @json_option
 @clean
 def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
-    """Show a job's log; DATASET is a job's id, a dataset or its recipe: then its running or newest job."""
+    """Show the log of a job, given by its id, or by its dataset or recipe: then of its running or newest job."""
     jobs, job = _find(given, address)
     if follow:
         finish(following.follow(jobs, job, say=note if as_json else click.echo), as_json=as_json)
@@ -149,13 +149,13 @@ def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until the job has ended.  [default: wait]")
 @clean
 def stop(given: Given, address: str, wait: bool) -> None:
-    """Stop a job, by its id, its DATASET or RECIPE; requests in flight are finished, and `submit` resumes it."""
+    """Stop a job, given by its id, dataset or recipe; it finishes its requests in flight, and `submit` resumes it."""
     jobs, job = _find(given, address)
     if jobs.details(job).status.is_terminal():
         note(f"job {job} has already ended")
         return
     jobs.stop(job)
-    note(f"job {job} is asked to stop" + ("; it finishes the requests in flight" if wait else ""))
+    note(f"job {job} has been asked to stop" + ("; it finishes the requests in flight" if wait else ""))
     if wait:
         note(f"job {job}: {jobs.wait(job).status.lower()}; the same submit resumes it")
 

@@ -56,7 +56,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def _not_empty(_context: click.Context, _parameter: click.Parameter, address: str | None) -> str | None:
-    """A shell's variable that is not set is no wish for a Ray of one's own."""
+    """A shell variable that is unset is not a request for a local Ray."""
     if address == "":
         raise click.BadParameter(
             "expected a cluster's address, got nothing; leave the option out for a Ray started here"

@@ -76,7 +76,7 @@ def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | 
     if terms.training_use is None and known is None:
         raise UsageError(
             f"--training-use is missing: nothing is known of the terms of {model}. Read whether a model may be trained "
-            "on its answers, and give `--training-use permitted --license NAME` or what else is so"
+            "on its answers, and give `--training-use permitted --license NAME` or whatever applies"
         )
     return Asked(url, model, api_key or key_for(url), terms.given())
 
@@ -116,7 +116,7 @@ def write_recipe(
 
 
 def _name_of(prompts: str) -> str:
-    """A dataset's name, of the last part of the path that is no wildcard."""
+    """A dataset's name, from the last part of the path that is not a wildcard."""
     parts = [part.partition(".")[0] for part in reversed(prompts.split("/"))]
     return next((name for part in parts if "*" not in part and (name := slug(part))), "dataset")
 

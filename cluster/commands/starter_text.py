@@ -88,7 +88,7 @@ def _source(path: str, found: Guess) -> Iterator[str]:
     if found.messages is not None:
         yield _line(f"  messages: {_scalar(found.messages)}", "the column that holds the conversation to be answered")
     if found.drops_answer:
-        yield _line("  answer: drop", "the assistant's last turn goes into source_answer, and is asked anew")
+        yield _line("  answer: drop", "the assistant's last turn moves to source_answer; the teacher answers anew")
     if found.id is not None:
         yield _line(f"  id: {_scalar(found.id)}", "your own id; it comes back as prompt_id")
     others = [other for other in found.others if other.isprintable() and len(other) <= 40]

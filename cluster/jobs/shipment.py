@@ -31,7 +31,7 @@ Ship = Literal["all", "code", "recipe"]
 DATASET_KEY = "stillhouse_dataset"
 """The metadata by which a dataset's jobs are found."""
 STOP_WAIT_S = 60
-"""How long Ray waits for a stopped run before it kills it: our own grace, and time to put away what came home. Its
+"""How long Ray waits for a stopped run before it kills it: our grace period, and time to store the last answers. Its
 default of 3 s is too short for either."""
 RECIPE_FILE = "recipe.yaml"
 _SHIPPED = (".py", ".j2", ".css")

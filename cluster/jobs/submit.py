@@ -47,7 +47,7 @@ _HAND_IN_KEY = "stillhouse_hand_in"
 
 
 def _broke_off(error: BaseException) -> bool:
-    """Whether it took the request and closed the connection before its reply, as a busy dashboard does."""
+    """True if it took the request and closed the connection before its reply, as a busy dashboard does."""
     return isinstance(error, OSError) and "Connection aborted" in str(error)
 
 
@@ -105,10 +105,12 @@ class Jobs:
             self.ray_version = self._client.server_version
         if _version(self.ray_version) < OLDEST_RAY:
             oldest = ".".join(map(str, OLDEST_RAY))
-            raise UsageError(f"{self.address} runs Ray {self.ray_version}; expected {oldest} or newer: renew its image")
+            raise UsageError(
+                f"{self.address} runs Ray {self.ray_version}; expected {oldest} or newer: update its image"
+            )
 
     def submit(self, recipe: Recipe, *, ship: Ship, note: Callable[[str], None], limit: int | None = None) -> str:
-        """Hand the run in; returns the job's id. `note` is told what it waits for.
+        """Submit the run; returns the job's id. `note` is told what it waits for.
 
         Raises:
             UsageError: besides, a job works on this dataset already, or the head starts no jobs.
@@ -182,7 +184,7 @@ class Jobs:
         if jobs:
             return jobs[0]
         raise UsageError(
-            f"{self.address} knows no job {dataset_or_id}, nor one of the dataset {dataset}; "
+            f"{self.address} has no job {dataset_or_id}, nor one of the dataset {dataset}; "
             "expected an id that `stillhouse submit` printed, or a dataset's path"
         )
 
@@ -263,7 +265,7 @@ class Jobs:
         return job
 
     def stop(self, job_id: str) -> None:
-        """Ask the job to stop: it brings home what is under way, for which `shipment.STOP_WAIT_S` gives it time."""
+        """Ask the job to stop: it finishes the requests in flight, for which `shipment.STOP_WAIT_S` gives it time."""
         with self._plainly():
             self._client.stop_job(job_id)
 
@@ -379,7 +381,7 @@ def check_ended(job: JobDetails) -> None:
             "where it has Stillhouse, with --ship recipe"
         )
     raise StillhouseError(
-        f"job {job.submission_id} did not end by itself: {inert(lines[0] if lines else 'no word of why')}"
+        f"job {job.submission_id} did not end by itself: {inert(lines[0] if lines else 'no reason given')}"
     )
 
 

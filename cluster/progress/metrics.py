@@ -29,7 +29,7 @@ def _label(text: str) -> str:
 
 
 class _Rising:
-    """A Ray counter that is told totals; one that falls belongs to an actor that restarted and has yet to hear."""
+    """A Ray counter that is given totals; a total that falls comes from an actor that has just restarted."""
 
     def __init__(self, name: str, description: str, *, labels: tuple[str, ...] = (), dataset: str) -> None:
         self._counter = metrics.Counter(f"stillhouse_{name}", description, tag_keys=("dataset", *labels))
@@ -58,7 +58,7 @@ class RunMetrics:
         self._pace = Pace(recipe)
         self._last: QueueStats | None = None
         self._counts, self._shards = ShardCounts(), 0
-        """Sealed as told by queues before the one that tells now."""
+        """Sealed, as reported by the queues before the current one."""
 
         def rising(name: str, description: str, *labels: str) -> _Rising:
             return _Rising(name, description, labels=labels, dataset=dataset)
@@ -70,24 +70,24 @@ class RunMetrics:
 
         self._requests = rising("requests", "Requests sent.", "teacher")
         self._retries = rising("retries", "Requests for a sample that was asked before.", "teacher")
-        self._outcomes = rising("outcomes", "Requests that ended, by what came of them.", "teacher", "outcome", "kind")
+        self._outcomes = rising("outcomes", "Finished requests, by outcome.", "teacher", "outcome", "kind")
         self._tokens = rising("tokens", "Tokens of answers, as billed.", "teacher", "direction")
-        self._dollars = rising("dollars", "USD, by the recipe's prices.", "teacher")
-        self._waited = rising("limit_wait_seconds", "Requests' waits for their share of the limits.", "teacher")
-        self._latency = rising("latency_seconds_bucket", "Answers by seconds.", "teacher", "le")
-        self._speed = rising("tokens_per_second_bucket", "Answers by output tokens a second.", "teacher", "le")
+        self._dollars = rising("dollars", "USD, at the recipe's prices.", "teacher")
+        self._waited = rising("limit_wait_seconds", "Seconds that requests waited for the limits.", "teacher")
+        self._latency = rising("latency_seconds_bucket", "Answers, by seconds.", "teacher", "le")
+        self._speed = rising("tokens_per_second_bucket", "Answers, by output tokens per second.", "teacher", "le")
         self._records = rising("records", "Records sealed.")
         self._rejected = rising("rejected", "Samples sealed as rejected.", "reason")
         self._failures = rising("failures", "Samples sealed as failed.", "kind")
         self._sealed = rising("shards", "Shards sealed.")
-        self._lease_waits = rising("lease_waits", "Workers told to wait for a chunk.")
-        self._in_flight = gauge("in_flight", "Requests under way.", "teacher")
+        self._lease_waits = rising("lease_waits", "Times that a worker was told to wait for a chunk.")
+        self._in_flight = gauge("in_flight", "Requests in flight.", "teacher")
         self._used = gauge("limit_used", "Share of an account's limit in use.", "account", "limit")
-        self._workers = gauge("workers", "Workers at work or starting.")
+        self._workers = gauge("workers", "Workers running or starting.")
         self._open = gauge("open_chunks", "Chunks in workers' hands.")
         self._lag = gauge("journal_lag_bytes", "Journalled answers that the store does not hold yet.")
-        self._left = gauge("chunks_left", "Chunks known and not sealed.")
-        self._time_left = gauge("time_left_seconds", "Seconds to the end at the present pace.")
+        self._left = gauge("chunks_left", "Known chunks that are not sealed.")
+        self._time_left = gauge("time_left_seconds", "Seconds left at the current pace.")
 
     def update(self, stats: QueueStats, *, workers: int) -> None:
         """Take in how far it is."""

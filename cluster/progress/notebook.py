@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: one output that is drawn anew, with the notes below it."""
+"""What a notebook shows of a run: one output that is redrawn, with the notes below it."""
 
 import html
 import sys

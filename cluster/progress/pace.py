@@ -28,7 +28,7 @@ class _Moment:
 
 
 class Pace:
-    """Is told how far it is, and says how fast it goes; `add` comes first."""
+    """Takes the progress so far and gives the speed; `add` comes first."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._account_of = {teacher.name: teacher.limits_key for teacher in recipe.teachers}

@@ -23,15 +23,15 @@ class QueueStats(BaseModel):
     closed: Closed = Closed()
     """The rest of the dataset, of which no other figure tells."""
     planned: bool
-    """Whether all that these generations ask is known."""
+    """True if all that these generations ask is known."""
     all_sealed: bool
-    """Whether it is known and sealed."""
+    """True if it is known and sealed."""
     known: int
     """Generations of the dataset, as far as the queue knows."""
     last: bool
-    """Whether the queue was told that none will follow."""
+    """True if the queue knows that none will follow."""
     again: bool
-    """Whether all of them ask prompts of earlier ones again; they have no source rows then."""
+    """True if all of them ask prompts of earlier ones again; they have no source rows then."""
     rows: int
     duplicates: int
     bad: int
@@ -51,7 +51,7 @@ class QueueStats(BaseModel):
     shards: int
     """Those, in shards."""
     teachers: dict[str, Tally]
-    """What came of asking each, by name; the figures from here to `troubles` are their sums."""
+    """Results of asking each, by name; the figures from here to `troubles` are their sums."""
     requests: int
     retries: int
     answers: int

@@ -36,7 +36,7 @@ _VARIANTS = {
     "uz": ("uzs",),
     "zh": ("wuu", "yue"),
 }
-"""What the model calls a language or its nearest relatives, which short texts can't be told from."""
+"""What the model calls a language or its nearest relatives, from which short texts can't be distinguished."""
 
 
 class Language:

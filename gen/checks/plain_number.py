@@ -53,7 +53,7 @@ _POWERED = r"(?:\^\{?[23]\}?|[²³])?"
 _UNIT_SYMBOL = re.compile(
     rf"\s*(?:(?:{_SYMBOLS}){_POWERED}|(?:{_SYMBOLS}|m){_POWERED}\s*(?:/|per)\s*(?:{_SYMBOLS}|[shLl]){_POWERED})"
 )
-"""A letter alone is no symbol here, for `5 m` may be a product."""
+"""A letter alone is not a symbol here, for `5 m` may be a product."""
 _UNIT_WORDS = re.compile(r"(?:\s+|\s*-\s*)[^\W\d_]{2,}(?:[-/'’ ]+[^\W\d_]+){0,5}")
 _IN_TEXT = r"\\(?:text|mathrm|textrm|textbf|mbox|operatorname|rm)\s*\{([^{}\d]*)\}"
 _UNIT_TEXT = re.compile(

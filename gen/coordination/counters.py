@@ -15,7 +15,7 @@ SPEED_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0
 
 @dataclass(slots=True)
 class Tally:
-    """What came of asking one teacher, in totals since the worker started."""
+    """Results of asking one teacher, in totals since the worker started."""
 
     requests: int = 0
     retries: int = 0
@@ -105,7 +105,7 @@ class Counters:
             self.notes.append(text)
 
     def ended(self) -> None:
-        """The worker is gone, with what it had under way."""
+        """The worker is gone, with what it had in flight."""
         self.open_chunks = self.open_settled = self.journal_lag_bytes = 0
         self.held_up = ""
         for tally in self.teachers.values():

@@ -36,7 +36,7 @@ class Renewal:
     lost: list[ChunkId]
     """Chunks of the worker's that another may have now."""
     stop: bool = False
-    """Finish what is under way, give the rest back."""
+    """Finish the requests in flight, give the rest back."""
     sweep: bool = False
     """A worker of this node died: ship what it left, then say so."""
     good_for_s: float = math.inf

@@ -100,7 +100,7 @@ def _reason(name: str, tally: Tally, *, silent_s: float) -> str:
         )
     kinds = ", ".join(f"{kind} {tally.troubles[kind]:,}" for kind in _FAILURES if tally.troubles.get(kind))
     return (
-        f"teacher {name} answered nothing for {silent_s:.0f} s but failures ({kinds}), the last of which was: "
+        f"teacher {name} sent nothing but failures for {silent_s:.0f} s ({kinds}); the last was: "
         f"{_said(tally)}. Find out what is wrong with it, then run the same command again (run.give_up_after_s: how "
         "long to wait)"
     )

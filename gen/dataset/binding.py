@@ -36,7 +36,7 @@ class Binding:
     accept: int = 0
     """Accepted answers wanted for each prompt, as of the last run; 0 where all samples are asked."""
     changes: int = 0
-    """How often it was bound anew, by a run that found nothing asked yet."""
+    """How often it was bound again, by a run that found nothing asked yet."""
 
     @property
     def columns(self) -> Columns:
@@ -76,7 +76,7 @@ def is_planned() -> str | None:
 def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
     """Bind a new dataset to the recipe's identity, or check that it is bound to it.
 
-    One that has not `begun` is bound anew, and its plans go. Its old recipe holds until they are gone.
+    One that has not `begun` is bound again, and its plans are removed. Its old recipe holds until they are gone.
 
     Returns:
         The recipe with what it leaves to the dataset filled in.
@@ -124,7 +124,7 @@ def unplan(store: Store, bound: Binding) -> int:
 
 
 def times_changed(store: ReadableStore) -> int:
-    """How often the dataset was bound anew; 0 also on a local disk, where nothing depends on it.
+    """How often the dataset was bound again; 0 also on a local disk, where nothing depends on it.
 
     Raises:
         DatasetError: its recipe is damaged or from a newer version.
@@ -146,7 +146,7 @@ def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
 
 
 def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_planned) -> Binding | None:
-    """The dataset's binding, checked against the recipe; None if the recipe may bind it (anew). Writes nothing.
+    """The dataset's binding, checked against the recipe; None if the recipe may bind it (again). Writes nothing.
 
     Raises:
         DatasetError: it has `begun` and is bound to another identity, or wants more samples or other ones; or its

@@ -42,7 +42,7 @@ class PartInfo(BaseModel):
     passed_over: int = 0
     """In a generation `more`: samples that it would add to prompts that have enough accepted answers; not needed."""
     last: bool
-    """Whether the generation ends here."""
+    """True if the generation ends here."""
     ends: tuple[End, ...]
     """How far each of the plan's files was read."""
 

@@ -1,4 +1,4 @@
-"""The recipe a dataset was last run with: whoever has the dataset can go on with it.
+"""The recipe a dataset was last run with: anyone who has the dataset can resume it.
 
 It holds references to keys, never keys, as any recipe does.
 """

@@ -1,6 +1,6 @@
 """The layout of a dataset and its state, which is what a listing and the index say.
 
-Names are built only from numbers and our own hex digits. Everything a run needs to go on is read from here; nothing is
+Names are built only from numbers and our own hex digits. Everything a run needs to resume is read from here; nothing is
 remembered elsewhere.
 """
 

@@ -49,7 +49,7 @@ class DatasetReader:
     def absent(self) -> DatasetError:
         """The error for a place that holds no dataset."""
         return DatasetError(
-            f"{self.url}: is no Stillhouse dataset (it holds no {RECIPE_KEY}); check the path, or run its recipe first"
+            f"{self.url}: not a Stillhouse dataset (it holds no {RECIPE_KEY}); check the path, or run its recipe first"
         )
 
     @cached_property

@@ -44,8 +44,8 @@ def no_such_column(recipe: Recipe, rows: Sequence[Row], maker: PromptMaker, *, f
         field = maker.fields[name]
         if field not in _TEMPLATES:
             return (
-                f"{recipe.where(field)}{_shown(field)}: none of the first {len(rows)} rows has the column {name!r}, in "
-                f"{first} and what follows it{others}"
+                f"{recipe.where(field)}{_shown(field)}: none of the first {len(rows)} rows has the column {name!r} "
+                f"(they begin in {first}){others}"
             )
     return None
 

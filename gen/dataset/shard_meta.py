@@ -22,7 +22,7 @@ SIDES = ("rejected", "failed", "raw")
 
 
 MOST_MODELS = 20
-"""Models of a teacher's answers that are told apart; an answer can name its model as it likes."""
+"""Most models of a teacher's answers that are listed one by one; an answer can name its model as it likes."""
 
 
 class SideFile(BaseModel):

@@ -106,7 +106,7 @@ class JournalFile:
 
     @property
     def closed(self) -> bool:
-        """Whether the lock is given up."""
+        """True if the lock is given up."""
         return self._fd < 0
 
     def remove(self) -> None:
@@ -116,7 +116,7 @@ class JournalFile:
 
 
 def check_room(root: Path, *, wanted_bytes: int) -> None:
-    """Whether what may still come fits on the journals' disk: asking stops while there is room for what is under way.
+    """Check that what may still come fits on the journals' disk: asking stops while what is in flight still fits.
 
     Raises:
         StoreAway: it may not fit.
@@ -143,7 +143,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def is_dead(path: Path) -> bool:
-    """Whether the file's writer is gone.
+    """True if the file's writer is gone.
 
     Raises:
         StoreAway: the file can't be opened.

@@ -48,7 +48,7 @@ COMPRESSED = 1
 EVENT_STREAM = 2
 """Flag: the body is a raw event stream."""
 ERROR_BODY_BYTES = 2**16
-"""How much of the body of a reply that is no 2xx is kept, and read."""
+"""How much of the body of a reply that is not a 2xx is kept, and read."""
 
 _FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<BBBHIdfHBI")

@@ -38,7 +38,7 @@ OUTAGE_REPLIES = 8
 """Refusals needed to call it an outage: fewer may all be refused by chance. After a cut no such number is needed."""
 
 OUTAGE_DIVISOR = 16
-"""During an outage this part of the sustained concurrency goes on, to notice when it ends."""
+"""During an outage this part of the sustained concurrency is kept up, to notice when it ends."""
 
 GROWTH = 1.5
 """Factor of a step up while nothing was refused yet: doubling would overshoot by as much as it finds."""
@@ -206,7 +206,7 @@ class Search:
 
 
 def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
-    """The search after these replies; `saturated`: as many requests as allowed were under way."""
+    """The search after these replies; `saturated`: as many requests as allowed were in flight."""
     search = _clocked(search, new, now=now)
     if now < search.settled_at:
         return search
@@ -310,7 +310,7 @@ def _knee_after(search: Search) -> _Knee | None:
 
 
 def _stood(search: Search, now: float) -> Search:
-    """This concurrency is sustained: try the next one, hold, or go on holding."""
+    """This concurrency is sustained: try the next one, hold, or keep holding."""
     slots = search.slots
     knee = search.knee
     if slots < knee.slots:
@@ -330,7 +330,7 @@ def _stood(search: Search, now: float) -> Search:
 
 
 def _undone(search: Search, now: float) -> Search:
-    """The step was too much: what it left under way is waited out before anything is judged again."""
+    """The step was too much: what it left in flight is waited out before anything is judged again."""
     return _moved(replace(search, state=Climbing(), not_sustained=search.slots), search.sustained, now + DECAY_S)
 
 

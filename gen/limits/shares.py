@@ -4,7 +4,7 @@ The `Ledger` (one an account) leases each worker a share of every rate and of th
 out never add up to more than the limit. The `Allowance` (one an account in each worker) paces requests by its share: it
 reserves an estimate, settles with the real usage, and pays a debt by waiting. Both take the time and own no task.
 
-Shares follow demand (requests under way and waiting), max-min fair: who wants little gets it, the others get as much as
+Shares follow demand (requests in flight and waiting), max-min fair: small demands are met, the others get as much as
 each other. Where there are fewer slots than workers they go round in turn.
 What nobody declared is found out, see `gen.limits.concurrency`.
 """
@@ -88,7 +88,7 @@ class Ceilings:
                 self._last[name] = at, ceiling
 
     def standing(self, *, now: float) -> dict[Resource, Ceiling]:
-        """Those that hold now."""
+        """The limits that apply now."""
         return {
             name: replace(ceiling, age_s=now - at)
             for name, (at, ceiling) in self._last.items()
@@ -101,7 +101,7 @@ class Report:
     """What a worker tells the ledger when it renews; counts since its last report."""
 
     in_flight: int
-    """The most under way at once."""
+    """The most requests in flight at once."""
     waiting: int
     """Requests it could send at once if it were let."""
     replies: Replies
@@ -178,7 +178,7 @@ class Ledger:
         self._paused_until = now
 
     def slots(self, *, now: float) -> int:
-        """Requests that may be under way at once, over all workers."""
+        """Requests that may be in flight at once, across all workers."""
         return int(min(self._declared_slots or self._search.slots, self._ramp.most_slots(now)))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
@@ -319,7 +319,7 @@ class Allowance:
         return math.inf if bucket is None else bucket.rate
 
     def is_paused(self, *, now: float) -> bool:
-        """Whether nothing may be sent now, reserved or not."""
+        """True if nothing may be sent now, reserved or not."""
         return now < self._paused_until
 
     def reserve(self, cost: Cost, *, now: float) -> float:

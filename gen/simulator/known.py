@@ -37,13 +37,13 @@ class KnownAnswers:
         """Read a JSONL file of objects with a text `prompt` and a text or number `answer`.
 
         Raises:
-            UsageError: the file can't be read, or a line is no such object; names the line.
+            UsageError: the file can't be read, or a line is not such an object; names the line.
         """
         path = file if isinstance(file, str) else file.path
         try:
             lines = (_content(Path(file)) if isinstance(file, str) else file.text.encode()).splitlines()
         except (OSError, ValueError, RuntimeError) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or "it is no path of a file"
+            reason = (isinstance(error, OSError) and error.strerror) or "it is not the path of a file"
             raise UsageError(f"simulator: the file of answers {path!r} can't be read: {reason}") from error
         return cls(_pair(line, where=f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
 
@@ -81,7 +81,7 @@ def _pair(line: bytes, *, where: str) -> tuple[str, str]:
             case _:
                 found = line[:80].decode(errors="replace")
     except orjson.JSONDecodeError as error:
-        found = f"no JSON: {error}"
+        found = f"not JSON: {error}"
     raise UsageError(f'simulator: {where}: expected {{"prompt": "…", "answer": "…"}}, got {found}')
 
 

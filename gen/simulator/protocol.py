@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
             self._exchange.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the exchange under way; those that wait were never served."""
+        """Notify the current exchange; those that wait were never served."""
         self._deaf = True
         self._site.connections.discard(self)
         self._waiting.clear()
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         return not self._transport.get_write_buffer_size() and not self._transport.is_closing()
 
     def finished(self, *, keep_alive: bool) -> None:
-        """The exchange is over: go on with the next request, or close once all is sent."""
+        """The exchange is over: continue with the next request, or close once all is sent."""
         self._exchange = None
         if not keep_alive:
             self._transport.close()
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def abort(self) -> None:
-        """End the connection and the exchange under way, now."""
+        """End the connection and the current exchange, now."""
         exchange, self._exchange = self._exchange, None
         self._transport.abort()
         if exchange is not None:

@@ -28,7 +28,7 @@ class RequestLog:
 
     @property
     def wanted(self) -> bool:
-        """Whether lines are kept at all."""
+        """True if lines are kept at all."""
         return self._file is not None
 
     def add(self, line: dict[str, Any]) -> None:

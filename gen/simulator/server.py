@@ -32,7 +32,7 @@ class Server:
         return f"http://{self._host}:{self._port}/v1"
 
     async def close(self) -> None:
-        """Stop listening, abort what is under way and complete the log."""
+        """Stop listening, abort what is in progress and complete the log."""
         self._listener.close()
         self._simulator.close()
         await self._listener.wait_closed()
@@ -88,7 +88,7 @@ async def _run(
 ) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        # `ray job stop` signals the driver's children too, while the driver still wants answers to bring home.
+        # `ray job stop` signals the driver's children too, while the driver still waits for answers in flight.
         loop.add_signal_handler(signum, stop.set if parent_fd is None else bool)
     async with await serve(settings, host=host, port=port) as server:
         if parent_fd is not None:

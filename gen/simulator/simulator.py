@@ -41,7 +41,7 @@ _BROKEN = {
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One chat request under way, and its line of the log so far."""
+    """One chat request in progress, and its line of the log so far."""
 
     dialect: Dialect
     serial: int
@@ -88,7 +88,7 @@ class Simulator:
         return ChatExchange(connection, page, keep_alive=request.keep_alive, loop=self._loop).start(0)
 
     def close(self) -> None:
-        """Abort every connection, log what was under way as not delivered, and complete the log."""
+        """Abort every connection, log what was in progress as not delivered, and complete the log."""
         for connection in list(self.connections):
             connection.abort()
         self._log.close()

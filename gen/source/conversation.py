@@ -72,7 +72,7 @@ def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Convers
     while drop_answer and end and isinstance(value[end - 1], dict) and _role(value[end - 1]) == "assistant":
         end -= 1
     if not end:
-        raise NoPrompt(f"{what}: the conversation has no message but the assistant's")
+        raise NoPrompt(f"{what}: the conversation has only messages of the assistant")
     messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(value[:end], 1))
     role, content = messages[-1]
     if role not in ("user", "tool"):
@@ -88,7 +88,7 @@ def _rows_of(lists: dict[str, list[Any]], what: str) -> list[dict[str, Any]]:
     lengths = {name: len(each) for name, each in lists.items()}
     if len(set(lengths.values())) > 1:
         sizes = ", ".join(f"{length} of {name!r}" for name, length in list(lengths.items())[:5])
-        raise NoPrompt(f"{what}: expected lists of one length, a message each, got {sizes}")
+        raise NoPrompt(f"{what}: expected lists of equal length, one item per message, got {sizes}")
     return [dict(zip(lists, each, strict=True)) for each in zip(*lists.values(), strict=True)]
 
 
@@ -113,7 +113,7 @@ def json_text(value: Any, what: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise NoPrompt(f"{what}: expected text or what JSON can say, got {kind_of(value)}: {error}") from error
+        raise NoPrompt(f"{what}: expected text or a JSON value, got {kind_of(value)}: {error}") from error
 
 
 def _message(item: Any, what: str) -> Message:

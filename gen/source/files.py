@@ -21,12 +21,8 @@ import pyarrow as pa
 from stillhouse.gen.errors import ColumnMissing, SourceError
 from stillhouse.gen.source.columns import column_of
 from stillhouse.gen.source.elsewhere import hub_advice, refuse_elsewhere
-from stillhouse.gen.source.formats.arrow_ipc import arrow_schema, read_arrow
 from stillhouse.gen.source.formats.columnar import check_columns
-from stillhouse.gen.source.formats.delimited import DELIMITERS, read_delimited
-from stillhouse.gen.source.formats.json_array import read_json
-from stillhouse.gen.source.formats.jsonl import read_jsonl
-from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
+from stillhouse.gen.source.formats.registry import FORMATS, SUPPORTED, Reading
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, MissingColumn, Position, Row
 from stillhouse.gen.source.formats.text import Codec
 from stillhouse.gen.source.kept_columns import kept_field
@@ -51,8 +47,6 @@ __all__ = [
     "survey",
 ]
 
-SUPPORTED = ".jsonl, .ndjson, .json, .csv or .tsv (also with .gz or .zst), .parquet, .arrow"
-
 _OURS = "_stillhouse"
 """The folder that every dataset of ours has."""
 
@@ -60,10 +54,6 @@ _READERS = 16
 """Files whose footers are read at a time: on S3 each is a few round trips."""
 
 _CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
-_ASIDE_KINDS = {".json", ".tsv", ".tab"}
-"""Often lie beside what holds the prompts (dataset_info.json): in a folder they count where there is nothing else."""
-_TEXT_KINDS = {".jsonl", ".ndjson", ".csv", *_ASIDE_KINDS}
-_SCHEMAS: dict[str, Callable[[BinaryIO], pa.Schema]] = {".parquet": parquet_schema, ".arrow": arrow_schema}
 
 _Format: TypeAlias = tuple[str, Codec | None]
 """The kind, such as '.jsonl', and its compression."""
@@ -166,25 +156,8 @@ def _rows(
     if file.size == 0 and codec is not None:
         raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
     with _opened(file, source) as stream:
-        match kind:
-            case ".jsonl" | ".ndjson":
-                yield from read_jsonl(stream, codec=codec, start=start)
-            case ".json":
-                yield from read_json(stream, codec=codec, start=start)
-            case ".csv" | ".tsv" | ".tab":
-                likely = DELIMITERS if kind == ".csv" else ("\t", *DELIMITERS)
-                yield from read_delimited(
-                    stream,
-                    codec=codec,
-                    columns=columns,
-                    elsewhere=elsewhere,
-                    delimiters=likely if source.delimiter is None else (source.delimiter,),
-                    start=start,
-                )
-            case ".parquet":
-                yield from read_parquet(stream, columns=columns, elsewhere=elsewhere, start=start)
-            case _:
-                yield from read_arrow(stream, columns=columns, elsewhere=elsewhere, start=start)
+        reading = Reading(columns, elsewhere, start, codec, source.delimiter)
+        yield from FORMATS[kind].read(stream, reading)
 
 
 _NO_FOLDER_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -227,10 +200,10 @@ def _own_types(file: SourceFile, source: Source) -> dict[str, pa.DataType | None
     """The kept columns' types as a Parquet or Arrow file's schema has them; None for what is text."""
     kind, _ = _known_format(file.url)
     names = [keep.name for keep in source.keep]
-    if kind not in _SCHEMAS:
+    if (schema_of := FORMATS[kind].schema) is None:
         return dict.fromkeys(names)
     with _opened(file, source) as stream:
-        schema = _SCHEMAS[kind](stream)
+        schema = schema_of(stream)
         check_columns(schema, names, elsewhere=folder_columns(file.url))
         return {name: found[1] if (found := column_of(schema, name)) else None for name in names}
 
@@ -255,8 +228,8 @@ def _below(path: str, source: Source) -> Found:
     seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :]) and not stat.key.startswith(ours)]
     kinds = {stat.key: found[0] if (found := _format(stat.key)) else None for stat in seen}
     asked_for = _format(key) if wildcard else None
-    if asked_for is None and any(kind is not None and kind not in _ASIDE_KINDS for kind in kinds.values()):
-        kinds = {key: None if kind in _ASIDE_KINDS else kind for key, kind in kinds.items()}
+    if asked_for is None and any(kind is not None and not FORMATS[kind].aside for kind in kinds.values()):
+        kinds = {key: None if kind is None or FORMATS[kind].aside else kind for key, kind in kinds.items()}
     files = [_source_file(store, stat) for stat in seen if kinds[stat.key] is not None]
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
@@ -320,9 +293,9 @@ def _matcher(glob: str) -> Callable[[str], object]:
 
 def _format(name: str) -> _Format | None:
     *_, inner, outer = ["", "", *(suffix.lower() for suffix in PurePosixPath(name).suffixes)]
-    if outer in _CODECS and inner in _TEXT_KINDS:
+    if outer in _CODECS and inner in FORMATS and FORMATS[inner].may_be_compressed:
         return inner, _CODECS[outer]
-    return (outer, None) if outer in _TEXT_KINDS or outer in _SCHEMAS else None
+    return (outer, None) if outer in FORMATS else None
 
 
 def _known_format(url: str) -> _Format:

@@ -77,7 +77,7 @@ def _exact_float(value: int, what: str) -> float:
     except OverflowError:
         number = float("inf")
     if number != value:
-        raise NoPrompt(f"{what}: expected a float64, got an integer that none is equal to")
+        raise NoPrompt(f"{what}: expected a float64, got an integer that no float64 equals")
     return number
 
 
@@ -138,7 +138,7 @@ def _to_floating(kind: pa.DataType) -> Converter:
         if type(number) is not float:
             raise NoPrompt(f"{what}: expected a value of type {kind}, got {_other(value)}")
         if number == number and pa.scalar(number, kind).as_py() != number:
-            raise NoPrompt(f"{what}: expected a value of type {kind}, got a number that none is equal to")
+            raise NoPrompt(f"{what}: expected a value of type {kind}, got a number that it can't hold exactly")
         return number
 
     return check
@@ -210,7 +210,7 @@ def _to_time(kind: pa.DataType) -> Converter:
             raise NoPrompt(f"{what}: expected a value of type {kind}, got {_other(value)}")
         count, rest = divmod(nanoseconds * per_second, 10**9)
         if rest or not -(2**63) <= count < 2**63:
-            raise NoPrompt(f"{what}: expected a value of type {kind}, got a time that none is equal to")
+            raise NoPrompt(f"{what}: expected a value of type {kind}, got a time that it can't hold exactly")
         return count if kind.unit == "ns" else value
 
     return check

@@ -89,7 +89,7 @@ def _checked_url(url: str) -> str:
     if separator and scheme != "s3":
         # The rest may hold credentials, so it is not repeated.
         raise StoreRefused(
-            f"{scheme[:20]}:// is not a store this program knows: give a local path or s3://bucket/prefix "
+            f"{scheme[:20]}:// is not a supported store: give a local path or s3://bucket/prefix "
             "(with an endpoint_url for stores that speak S3's protocol)"
         )
     return url

@@ -310,7 +310,7 @@ def _make_folders(folder: Path) -> None:
 
 
 def _removed(folder: Path) -> bool:
-    """Whether the folder was empty and is gone."""
+    """True if the folder was empty and is gone."""
     try:
         folder.rmdir()
     except OSError:

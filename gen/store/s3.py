@@ -204,7 +204,7 @@ class S3Store:
         return ClaimLock(self, key).is_held()
 
     def check_writable(self) -> None:
-        """See `ReadableStore`: what can be told is whether the bucket answers us."""
+        """See `ReadableStore`: all that can be known is whether the bucket answers us."""
         next(iter(self.list("_stillhouse/")), None)
 
     def scratch(self) -> Path:
@@ -374,7 +374,7 @@ class S3Store:
             raise self._translated(error, f"could not {action} {self.url}/{key}") from error
 
     def _has_renewed(self, failed: "_Connection", error: ClientError) -> bool:
-        """Whether other credentials than those that failed are in use now, taken over from where they are kept.
+        """True if other credentials than those that failed are in use now, taken over from where they are kept.
 
         Long runs outlive the keys that a person or a tool renews on disk.
         """
@@ -394,13 +394,13 @@ class S3Store:
     def _translated(self, error: Exception, what: str) -> StillhouseError:
         if _is_passing(error):
             return StoreAway(
-                f"{what}: no answer to rely on for {self._patience_s:g} s ({_said(error)}). What is stored stays; "
+                f"{what}: no reliable answer for {self._patience_s:g} s ({_said(error)}). What is stored is safe; "
                 "check the store and the network, then run the same command again"
             )
         if isinstance(error, ClientError):
             said = f"{what}: {self._connection.redacted(_said(error))}"
             if s3_errors.is_expired(code=_code(error)):
-                return StoreAway(f"{said}. What is stored stays; renew them, then run the same command again")
+                return StoreAway(f"{said}. What is stored is safe; renew them, then run the same command again")
             return StoreRefused(said)
         return StoreRefused(
             f"{what}: {_said(error)}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -474,7 +474,7 @@ def _digests(content: bytes | BinaryIO) -> tuple[str, str]:
 _BLOCK_BYTES = 2**20
 
 _ENCRYPTIONS = ("AES256", "aws:kms")
-"""Those that are tried where a policy denies a write: a key of one's own has to be named in the recipe."""
+"""Encryptions that are tried if a policy denies a write: a key of one's own has to be named in the recipe."""
 
 
 def _encryption(setting: str) -> "tuple[ServerSideEncryptionType, str]":

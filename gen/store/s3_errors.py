@@ -9,7 +9,7 @@ ABSENT = {"404", "NoSuchKey", "NotFound"}
 """Codes of a missing key; a HEAD has no body, so its code is the status."""
 
 _BUSY_STATUSES = {408, 409, 425, 429}
-"""409 is ConditionalRequestConflict: another write of the key is under way, and the same PUT is to be sent again."""
+"""409 is ConditionalRequestConflict: another write of the key is in progress, and the same PUT is to be sent again."""
 _BUSY_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BadDigest"}
 _RIGHTS = "this program needs s3:ListBucket on the bucket and s3:GetObject, PutObject and DeleteObject on its objects"
 _ENCRYPTION = (
@@ -34,12 +34,12 @@ _ADVICE = {
 
 
 def is_passing(*, status: int, code: str) -> bool:
-    """Whether the same request may fare better in a while."""
+    """True if the same request may fare better in a while."""
     return status in _BUSY_STATUSES or code in _BUSY_CODES or (status >= 500 and status != NOT_IMPLEMENTED)
 
 
 def is_expired(*, code: str) -> bool:
-    """Whether the credentials were good until now, so that renewing them is all that is needed."""
+    """True if the credentials were good until now, so that renewing them is all that is needed."""
     return code in _EXPIRED
 
 
@@ -47,18 +47,18 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 
 
 def may_be_credentials(*, status: int) -> bool:
-    """Whether other credentials may fare better; a HEAD has no body, so its code says no more than the status."""
+    """True if other credentials may fare better; a HEAD has no body, so its code says no more than the status."""
     return status in (400, 401, 403)
 
 
 def wants_checksum(*, status: int, code: str, message: str) -> bool:
-    """Whether the store refuses a body that comes without a checksum, as buckets with object lock do."""
+    """True if the store refuses a body that comes without a checksum, as buckets with object lock do."""
     words = f"{code} {message}".lower()
     return status == BAD_REQUEST and ("checksum" in words or "content-md5" in words) and "match" not in words
 
 
 def wants_encryption(*, code: str, message: str) -> bool:
-    """Whether a policy forbids a write as it is, which may be for want of encryption; rights that lack say less."""
+    """True if a policy forbids a write as it is, which may be for want of encryption; rights that lack say less."""
     words = message.lower()
     return code == "AccessDenied" and ("explicit deny" in words or "encrypt" in words)
 

@@ -28,7 +28,7 @@ def chain(profile: str | None, *, field: str) -> AwsChain:
         if source is not None:
             return AwsChain(_Found(source))
     except (botocore.exceptions.BotoCoreError, KeysAway) as error:
-        raise UsageError(f"{field}: AWS's keys can't be had: {error}") from None
+        raise UsageError(f"{field}: AWS's keys can't be obtained: {error}") from None
     raise UsageError(
         f"{field}: no AWS keys were found on this node: give it a role, a profile, or AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY; or put references into `aws`, or one to a Bedrock key into `api_key`"

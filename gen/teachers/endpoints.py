@@ -44,7 +44,7 @@ class Endpoint:
 
     @property
     def is_open(self) -> bool:
-        """Whether its circuit is open."""
+        """True if its circuit is open."""
         return self.not_served >= OPENS_AFTER
 
 
@@ -100,7 +100,7 @@ class Endpoints:
         if served:
             endpoint.not_served = 0
             endpoint.probing = False
-        elif endpoint.probing or not endpoint.is_open:  # else it was under way when the circuit opened
+        elif endpoint.probing or not endpoint.is_open:  # else it was in flight when the circuit opened
             endpoint.probing = False
             endpoint.not_served += 1
             if endpoint.is_open:

@@ -1,4 +1,4 @@
-"""Server-sent events: the documents of a whole stream, and what each packet of one brings, told by its bytes alone."""
+"""Server-sent events: the documents of a whole stream, and what each packet brings, judged by its bytes."""
 
 import re
 from collections.abc import Mapping

@@ -40,7 +40,7 @@ _SUSPECTS: dict[type, int] = {Money: 2, Auth: 5}
 """This many prompts refused while nobody is served point to the account: no proxy rule refuses five in a row."""
 _MAX_KNOWN = 10_000
 _ENOUGH = 200
-"""More prompts than this are no better evidence."""
+"""More prompts than this are not better evidence."""
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ class GoogleTokens:
                 raise UsageError(f"{self._field}: Google refuses the credentials: {error}") from None
             except (exceptions.GoogleAuthError, ValueError) as error:
                 raise UsageError(
-                    f"{self._field}: no usable credentials of Google Cloud here ({error}); give "
+                    f"{self._field}: no usable Google Cloud credentials here ({error}); give "
                     "`api_key: file:/path/of/a/service-account.json`, or GOOGLE_APPLICATION_CREDENTIALS on every node"
                 ) from None
             ends = self._credentials.expiry  # naive, in UTC

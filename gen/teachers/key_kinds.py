@@ -29,7 +29,7 @@ def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
     if key.startswith(("{", "-----BEGIN")):
         return "holds a file of credentials, which only a Google Cloud host (Vertex) takes"
     if key.startswith(("AKIA", "ASIA")):
-        return "holds an AWS access key's id, which alone opens nothing: see `aws.access_key_id`, with `api: bedrock`"
+        return "holds an AWS access key's id, which is useless alone: see `aws.access_key_id`, with `api: bedrock`"
     found = next(((start, owner) for start, owner in OWNERS if key.startswith(start)), None)
     for url in urls:
         host = urlsplit(url).hostname or ""

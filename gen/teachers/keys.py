@@ -21,7 +21,7 @@ from stillhouse.schemas.secret_patterns import without_likely_keys
 from stillhouse.schemas.teacher import Teacher
 
 _LEAST_SECRET = 16
-"""Characters from which on a key, or a part of one, is no word."""
+"""The length from which a key, or a part of one, is not a word."""
 
 _REST = r"[A-Za-z0-9_\-*.…]{0,200}"
 """Of a key cut short, or with its middle blotted out."""

@@ -1,6 +1,6 @@
 """What became of an attempt: a Completion, or one of these. Values, not exceptions: a bad answer is data, not a crash.
 
-    Rate        too fast: wait as told, the sample's count untouched
+    Rate        too fast: wait as ordered, the sample's count untouched
     Ramp        growing too fast: wait, then grow slowly
     Overload    the teacher can't now: wait; it was not served
     NoConnection  no connection was made, so nothing was sent: wait
@@ -11,7 +11,7 @@
     Policy      refused by policy: rejected/, never asked again
     ServerError the teacher failed at this request: try again, a few times
     Ambiguous   sent, and no whole answer came: perhaps billed; try again, a few times
-    Malformed   a 200 that is no answer: perhaps billed; try again, a few times
+    Malformed   a 200 that is not an answer: perhaps billed; try again, a few times
 
 Classes and signals as published by the providers (2026-11).
 """

@@ -57,7 +57,7 @@ def split_thoughts(text: str, dialect: Dialect = "auto") -> Split:
         return split
     if text.startswith("analysis") and (found := _STRIPPED_CHANNELS.fullmatch(text)) is not None:
         return Split(found[2].strip(), found[1].strip())
-    if "<" not in text and "[" not in text:  # nearly all answers, told apart without a regular expression
+    if "<" not in text and "[" not in text:  # nearly all answers, recognised without a regular expression
         return Split(text, None)
     if (opened := _OPENS.match(text)) is not None:
         return _after_opening(text, opened)

@@ -280,7 +280,7 @@ def _warnings(recipe: Recipe, counted: _Count, load: Workload, *, workers: int |
 
 
 def _missing_keys(recipe: Recipe) -> Iterator[str]:
-    """Where a run from here would find no key: another machine may have it, so it is no error yet."""
+    """Where a run from here would find no key: another machine may have it, so it is not an error yet."""
     for number, teacher in enumerate(recipe.teachers):
         try:
             credentials_of(teacher)
@@ -294,7 +294,7 @@ def _too_few(counted: _Count, *, workers: int) -> str:
         f"set dataset.prompts_per_shard to {wanted} or less, or use fewer workers" if wanted else "use fewer workers"
     )
     return (
-        f"{counted.shards} shards for {workers} workers: with fewer than {SHARDS_PER_WORKER} a worker "
+        f"{counted.shards} shards for {workers} workers: with fewer than {SHARDS_PER_WORKER} per worker, "
         f"some will be idle; {advice}"
     )
 

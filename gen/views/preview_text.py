@@ -25,7 +25,7 @@ def render(preview: "Preview") -> str:
     lines += [
         f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),
-        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} a prompt{_besides(preview)}",
+        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} per prompt{_besides(preview)}",
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
         *_projected(preview),
@@ -42,7 +42,7 @@ def render(preview: "Preview") -> str:
 
 
 def _besides(preview: "Preview") -> str:
-    return f" (beside {preview.settled:,} that are sealed)" if preview.settled else ""
+    return f" (besides {preview.settled:,} that are sealed)" if preview.settled else ""
 
 
 def _at_most(count: int | None, why: str) -> str:
@@ -117,6 +117,6 @@ def _dollars(value: float) -> str:
 
 
 def _workers(preview: "Preview") -> str:
-    return (
-        "workers: auto" if preview.workers is None else f"{preview.shards_per_worker:g} a worker of {preview.workers:,}"
-    )
+    if preview.workers is None:
+        return "workers: auto"
+    return f"{preview.shards_per_worker:g} for each of {preview.workers:,} workers"

@@ -48,7 +48,7 @@ class Summary(BaseModel):
     new_rejected: int = 0
     new_failed: int = 0
     pilot: bool = False
-    """Whether source rows are left that a `limit` kept from being planned."""
+    """True if source rows are left that a `limit` kept from being planned."""
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
     finish_words: dict[str, int] = {}
@@ -88,10 +88,10 @@ class Summary(BaseModel):
             lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}")
         if self.wasted_input_tokens or self.wasted_output_tokens:
             used = f"{self.wasted_input_tokens:,} tokens in, {self.wasted_output_tokens:,} out"
-            lines.append(f"  billed for replies of no use: {used}")
+            lines.append(f"  billed for unusable replies: {used}")
         if self.finish_words:
             words = _kinds({inert(word): count for word, count in self.finish_words.items()})
-            lines.append(f"  finish reasons not known{words}: `finish_reasons` of the teacher can say what they mean")
+            lines.append(f"  unknown finish reasons{words}: map them in the teacher's `finish_reasons`")
         lines += [f"  {word}" for word in self.warnings()]
         if self.requests or self.new_records or self.new_rejected or self.new_failed:
             sealed = f"{self.new_records:,} records ({self.new_rejected:,} rejected, {self.new_failed:,} failed)"

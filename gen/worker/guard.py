@@ -146,8 +146,8 @@ _ADVICE = {
     "none) and run again: it also applies to answers already paid for",
     "only_reasoning": "All text is in the reasoning: raise `ask.max_tokens` or ask the model not to think ("
     + _OTHER_DATASET
-    + "); where the tags mean something else, set `teachers.{teacher}.thinking`, which holds for answers already paid "
-    "for",
+    + "); if the tags mean something else, set `teachers.{teacher}.thinking`, which also applies to answers already "
+    "paid for",
     "unasked_tool_call": "It calls tools although the recipe offers none: offer them in `ask.extra.tools`, and records "
     "keep the calls (" + _OTHER_DATASET + ")",
     "invalid_tool_call": "Its calls name no function, or their arguments are not a JSON object: check the server's "

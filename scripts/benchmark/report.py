@@ -1,4 +1,4 @@
-"""The results as a table for people (Markdown, as the README shows it) and as a plot."""
+"""The results as a table for people (Markdown, as scripts/README.md shows it) and as a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path

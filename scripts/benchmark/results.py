@@ -21,7 +21,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a bar is met."""
+    """True if a bar is met."""
 
     scenario: str
     figure: Figure

@@ -160,7 +160,7 @@ def test_a_misspelt_column_is_refused_before_anything_is_planned(tmp_path: Path,
     ("rows", "changes", "said"),
     [
         (questions(3), {"ask": {"template": "{{ qestion }}"}}, "none of the first 3 rows makes one.*'qestion'"),
-        (["{"] * 3, {}, "none of the first 3 rows makes one, 3 of them because: no valid JSON"),
+        (["{"] * 3, {}, "none of the first 3 rows makes one, 3 of them because: not valid JSON"),
     ],
     ids=["template", "rows"],
 )

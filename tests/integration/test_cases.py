@@ -240,7 +240,7 @@ async def test_what_settles_is_read_and_paid_once(tmp_path: Path) -> None:
     assert "699" in found["51-odd-bodies/status-699"][0]["message"]
     assert summary.finish_words == {"none": 6, "1": 2, "repetition": 2}
     words = summary.as_text()
-    assert "finish reasons not known (1 2, none 6, repetition 2)" in words
+    assert "unknown finish reasons (1 2, none 6, repetition 2)" in words
     assert "lack the log probabilities" in words
 
 

@@ -219,8 +219,8 @@ async def test_64_shapes_of_json_that_are_read(tmp_path: Path, recipe: str, prom
     [
         ("pretty-jsonl.yaml", "JSON spread over several lines"),
         ("concat-jsonl.yaml", "several objects on one line"),
-        ("comma-jsonl.yaml", "an object with a comma behind it"),
-        ("cr-jsonl.yaml", "carriage returns alone"),
+        ("comma-jsonl.yaml", "an object followed by a comma"),
+        ("cr-jsonl.yaml", "bare carriage returns"),
     ],
 )
 def test_64_shapes_of_json_that_are_refused_by_name(tmp_path: Path, recipe: str, form: str) -> None:

@@ -352,7 +352,7 @@ def test_a_token_is_enough(head: RayHead, tmp_path: Path) -> None:
     """Ray by itself also wants RAY_AUTH_MODE."""
     env = {name: value for name, value in head.env.items() if name != "RAY_AUTH_MODE"}
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
-    assert "knows no job" in done.stderr
+    assert "has no job" in done.stderr
 
 
 def test_the_token_that_ray_keeps_is_enough(head: RayHead, tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_the_token_that_ray_keeps_is_enough(head: RayHead, tmp_path: Path) -> No
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
-    assert "knows no job" in done.stderr
+    assert "has no job" in done.stderr
     assert f"joined at {head.gcs}" in stillhouse("doctor", "--address", head.gcs, env=env, code=0).stdout
 
 
@@ -387,7 +387,7 @@ def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "stillhouse: expected Python 3.11 or newer on the cluster, found 3.10.1; renew its image"
+        "stillhouse: expected Python 3.11 or newer on the cluster, found 3.10.1; update its image"
     ]
 
 
@@ -405,7 +405,7 @@ def test_run_is_told_the_dashboard_by_its_address(head: RayHead, tmp_path: Path,
 def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
     """Neither an id nor a dataset with a job."""
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=head.env, code=2)
-    assert "knows no job" in done.stderr
+    assert "has no job" in done.stderr
 
 
 @pytest.mark.slow

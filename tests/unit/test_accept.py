@@ -164,10 +164,10 @@ async def test_the_numbers_may_only_grow(
     tmp_path: Path, first: dict[str, int], second: dict[str, int], words: str
 ) -> None:
     """And never change from one to the other."""
-    recipe = recipe_at(tmp_path).model_copy(update={"ask": Ask(**first)})  # type: ignore[arg-type]
+    recipe = recipe_at(tmp_path).model_copy(update={"ask": Ask(**first)})
     await asked(recipe)
     with pytest.raises(DatasetError, match=words):
-        await asked(recipe.model_copy(update={"ask": Ask(**second)}))  # type: ignore[arg-type]
+        await asked(recipe.model_copy(update={"ask": Ask(**second)}))
     assert summarise(open_dataset(recipe)).state == "done"
 
 

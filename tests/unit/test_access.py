@@ -67,7 +67,7 @@ def test_the_kept_token_is_sent_only_where_one_is_asked_for(home: Path) -> None:
     keep_token(home, SECRET)
     seen: list[str | None] = []
     with dashboard_proxy("", guarded(SECRET, seen)) as address:
-        assert "knows no job x" in said("stop", "x", "--address", address)
+        assert "has no job x" in said("stop", "x", "--address", address)
     assert seen[0] is None
     assert set(seen[1:]) == {f"Bearer {SECRET}"}
 

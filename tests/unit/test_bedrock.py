@@ -260,7 +260,7 @@ def test_a_key_of_the_wrong_kind_is_explained(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"base_url": "https://proxy.test"}, "say no region"),
+        ({"base_url": "https://proxy.test"}, "tell the region"),
         ({"base_url": None}, "aws: {region"),
         ({"aws": {"access_key_id": "env:A"}}, "go together"),
         ({"aws": {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "env:A"}}, "never the key itself"),

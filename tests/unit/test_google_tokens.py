@@ -194,7 +194,7 @@ async def test_the_machine_s_own_identity_needs_no_key(monkeypatch: pytest.Monke
     await client.usable()
     assert authorization(client) == "Bearer ya29.canary-1"
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file.parent / "none.json"))
-    with pytest.raises(UsageError, match="no usable credentials of Google Cloud here"):
+    with pytest.raises(UsageError, match="no usable Google Cloud credentials here"):
         await client_of(vertex()).usable()
 
 

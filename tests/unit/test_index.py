@@ -281,7 +281,7 @@ def test_bad_rows_are_read_back_with_their_line(tmp_path: Path) -> None:
     store = open_dataset(recipe)
     (bad,) = ChunkReader(store, recipe).read(ChunkId(0, 0)).bad
     assert (bad.file, bad.line) == (str(path), 3)
-    assert "no valid JSON" in bad.message
+    assert "not valid JSON" in bad.message
 
 
 def test_a_source_that_says_something_else_now_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,9 +16,25 @@ MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(home(?!/u/)|root|work|Users|opt/wheel
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from the sdist of this checkout."""
-    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist of this checkout, which lies beside it."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture
+def wheel(built: Path) -> zipfile.ZipFile:
+    """What the wheel holds."""
+    return zipfile.ZipFile(built)
+
+
+def test_sdist_holds_every_page(built: Path) -> None:
+    """Those of the three folders are in the package, as their modules are."""
+    (sdist,) = built.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    pages = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "scripts/README.md", "tests/README.md"}
+    pages |= {f"stillhouse/{part}/README.md" for part in ("schemas", "gen", "cluster", "cluster/deploy")}
+    assert sorted(pages - names) == []
 
 
 def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.ZipFile) -> None:

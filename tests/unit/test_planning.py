@@ -204,7 +204,7 @@ def test_a_kept_column_can_be_renamed(tmp_path: Path) -> None:
 
 def test_two_kept_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     """By whichever names they come to it."""
-    with pytest.raises(ValueError, match=r"keep makes the column a twice; rename one with `as`"):
+    with pytest.raises(ValueError, match=r"keep produces the column a twice; rename one with `as`"):
         recipe_of(tmp_path, source={"keep": ["a", {"name": "b", "as": "a"}]})
 
 

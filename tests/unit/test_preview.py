@@ -72,7 +72,7 @@ async def test_what_is_sealed_is_not_to_be_asked(tmp_path: Path) -> None:
     await run_in_process(recipe, limit=10)
     shown = preview(recipe)
     assert (shown.prompts, shown.settled, shown.to_ask, shown.output_tokens) == (32, 20, 40, 4000)
-    assert "to ask        40 samples, 2 a prompt (beside 20 that are sealed)" in render(shown)
+    assert "to ask        40 samples, 2 per prompt (besides 20 that are sealed)" in render(shown)
     assert preview(recipe, limit=5).to_ask == 10
     await run_in_process(recipe)
     assert preview(recipe).to_ask == 0

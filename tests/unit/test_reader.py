@@ -12,7 +12,7 @@ from stillhouse.gen.store import open_store
 
 def test_a_place_without_a_dataset_is_reported(tmp_path: Path) -> None:
     """With what is missing, whichever command reads it."""
-    with pytest.raises(DatasetError, match=r"is no Stillhouse dataset .*recipe\.yaml"):
+    with pytest.raises(DatasetError, match=r"not a Stillhouse dataset .*recipe\.yaml"):
         _ = DatasetReader(open_store(str(tmp_path))).bound
 
 

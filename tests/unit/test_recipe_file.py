@@ -124,7 +124,7 @@ def test_full_recipe_is_read() -> None:
         (
             "base_url: http://vllm-0:8000/v1",
             "base_url: http://vllm-0:8000/v1/chat/completions",
-            "base_url: expected the URL below which the API's methods stand, without `/chat/completions`",
+            "base_url: expected the API's base URL, without `/chat/completions`",
         ),
         ("samples: 4", "samples: 0", "ask.samples: expected at least 1, got the number 0"),
         ("samples: 4", "samples: true", "ask.samples: expected a whole number, got true"),
@@ -140,7 +140,7 @@ def test_full_recipe_is_read() -> None:
             "  batch_size: 5\n",
             "dataset.batch_size: unknown field; expected one of path,",
         ),
-        ("keep: [answer, level: int64]", "keep: [answer, 3]", "source.keep: expected one column an item"),
+        ("keep: [answer, level: int64]", "keep: [answer, 3]", "source.keep: expected one column per item"),
         ("keep: [answer, level: int64]", "keep: [level: int8]", "expected a type of string, int64, float64, bool"),
         ("workers: auto", "workers: many", "run.workers: expected a whole number or `auto`, got the text 'many'"),
         ("workers: auto", "workers: 0", "run.workers: expected at least 1 or `auto`, got the number 0"),

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from stillhouse.gen.checks.registry import KINDS
 from stillhouse.gen.limits.shares import Resource
+from stillhouse.gen.source.formats.registry import FORMATS, SUPPORTED
 from stillhouse.gen.source.kept_columns import DECLARED
 from stillhouse.gen.teachers.protocols import PROTOCOLS
 from stillhouse.gen.teachers.protocols.profiles import PROFILES
@@ -77,3 +78,8 @@ def test_the_built_in_teacher_has_no_profile() -> None:
     """It speaks one dialect."""
     with pytest.raises(ValidationError, match="goes with `api: openai-chat`"):
         Teacher.model_validate({"name": "t", "api": "simulator", "profile": "vllm"})
+
+
+def test_each_format_is_named_where_files_are_refused() -> None:
+    """A kind that is read and never named would not be found by anybody."""
+    assert all(kind in SUPPORTED for kind in FORMATS if kind != ".tab")  # another suffix of .tsv

@@ -95,7 +95,7 @@ def test_dataset_without_a_shard_has_a_page(tmp_path: Path) -> None:
 def test_no_dataset_and_damage_are_said(tmp_path: Path) -> None:
     """The command ends with 2 and the key of what is wrong."""
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
-    assert (result.exit_code, "is no Stillhouse dataset" in result.output) == (2, True)
+    assert (result.exit_code, "not a Stillhouse dataset" in result.output) == (2, True)
     recipe = dataset(tmp_path)
     (damaged,) = Path(recipe.dataset.path).glob("rejected/*.parquet")
     damaged.write_bytes(damaged.read_bytes()[:-20])
@@ -135,7 +135,7 @@ def test_command_writes_the_page(tmp_path: Path) -> None:
     for inside in ("data/part-000-000000.parquet", "report.html", ""):
         output = f"{recipe.dataset.path}/{inside}" if inside else ""
         refused = run.invoke(main, ["report", recipe.dataset.path, "-o", output])
-        assert (refused.exit_code, "outside of the dataset" in refused.output) == (2, True)
+        assert (refused.exit_code, "outside the dataset" in refused.output) == (2, True)
     assert not (Path(recipe.dataset.path) / "report.html").exists()
     failed = run.invoke(main, ["report", recipe.dataset.path, "-o", str(tmp_path / "no" / "page.html")])
     assert (failed.exit_code, "can't be written" in failed.output) == (2, True)

@@ -189,9 +189,9 @@ def test_an_odd_value_is_a_reason_only_where_it_is_used(tmp_path: Path, odd: str
         ),
         ('{"q":"Hi"}{"q":"Ho"}\n', "several objects on one line"),
         ('{"q":"Hi"}, {"q":"Ho"}\n', "several objects on one line"),
-        ('{"q":"Hi"},\n{"q":"Ho"},\n', "an object with a comma behind it"),
-        ('{"q":"Hi"}\r{"q":"Ho"}\r', "carriage returns alone"),
-        ('[{"q":"Hi"},{"q":"Ho"}]', "an array of objects: let the file's name end with .json"),
+        ('{"q":"Hi"},\n{"q":"Ho"},\n', "an object followed by a comma"),
+        ('{"q":"Hi"}\r{"q":"Ho"}\r', "bare carriage returns"),
+        ('[{"q":"Hi"},{"q":"Ho"}]', "an array of objects: make the file's name end with .json"),
     ],
 )
 def test_a_file_of_another_form_is_refused_by_its_name(tmp_path: Path, content: str, form: str) -> None:

@@ -292,8 +292,8 @@ def test_a_limit_on_file_sizes_is_told(tmp_path: Path) -> None:
     [
         ("", "empty path"),
         ("  ", "empty path"),
-        ("gs://bucket/x", "gs:// is not a store"),
-        ("https://user:canary@host/x", "https:// is not a store"),
+        ("gs://bucket/x", "gs:// is not a supported store"),
+        ("https://user:canary@host/x", "https:// is not a supported store"),
         ("data\n/x", "control characters"),
         ("s3://", "not a valid bucket name"),
         ("s3:///key", "not a valid bucket name"),

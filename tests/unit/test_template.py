@@ -308,7 +308,7 @@ def test_a_conversation_is_read_in_the_forms_that_people_have(spoken: object) ->
 @pytest.mark.parametrize(
     ("spoken", "reason"),
     [
-        ({"role": ["user"], "content": ["a", "b"]}, "expected lists of one length, a message each, got 1 of 'role'"),
+        ({"role": ["user"], "content": ["a", "b"]}, "expected lists of equal length, one item per message, got 1 of"),
         ([{"from": "human", "value": "a", "content": "b"}], "got 'value' too"),
         ([{"from": "user", "role": "user", "content": "b"}], "got 'from' too"),
         ([{"from": "gpt", "value": "a"}], "got one of role assistant: set source.answer to drop"),

@@ -496,7 +496,7 @@ def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
 
 def test_no_dataset_is_refused(tmp_path: Path) -> None:
     """An empty folder is no sound dataset."""
-    with pytest.raises(DatasetError, match="no Stillhouse dataset"):
+    with pytest.raises(DatasetError, match="not a Stillhouse dataset"):
         check(tmp_path)
 
 

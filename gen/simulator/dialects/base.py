@@ -39,17 +39,17 @@ class Asked:
     top_logprobs: int | None = None
     """null: no log-probabilities."""
     tools: tuple[Tool, ...] = ()
-    """Those that the answer may call: none after a tool's result, or where the request forbids calls."""
+    """Tools that the answer may call: none after a tool's result, or where the request forbids calls."""
     must_call: bool = False
-    """Whether the answer has to call one of them."""
+    """True if the answer has to call one of them."""
     thinks: bool | None = None
-    """Whether the request switches reasoning on or off; null: left to the settings."""
+    """True or false if the request switches reasoning on or off; null: left to the settings."""
     marked_tokens: int = 0
     """Of the prompt's, those marked for the cache."""
     stream: bool = False
     include_usage: bool = False
     shows_reasoning: bool = True
-    """Whether the request wants the text of the reasoning."""
+    """True if the request wants the text of the reasoning."""
 
 
 class Error(NamedTuple):

@@ -58,7 +58,7 @@ class Bedrock:
         return f"00000000-0000-4000-8000-{serial:012d}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
-        """The request's id; limits are not told."""
+        """The request's id; limits are not reported."""
         return {"x-amzn-requestid": self.response_id(serial)}
 
     def unauthorized(self, request: Request, key: str, *, now: float) -> Error | None:

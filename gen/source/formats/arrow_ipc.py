@@ -28,7 +28,7 @@ def read_arrow(
     """The rows from `start` on, with the wanted columns that the file has; those `elsewhere` may be missing.
 
     Raises:
-        FormatError: a wanted column is missing or there twice.
+        FormatError: a wanted column is missing or duplicated.
         pyarrow.ArrowException, OSError: no Arrow file, cut off or corrupt.
     """
     schema = arrow_schema(file)

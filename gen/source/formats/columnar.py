@@ -72,7 +72,7 @@ def check_columns(
     """What is wanted of the file; the columns that are `elsewhere` may be missing.
 
     Raises:
-        FormatError: one is missing or there twice.
+        FormatError: one is missing or duplicated.
     """
     paths: dict[str, str] = {}
     for name in schema.names if columns is None else sorted(columns):
@@ -81,7 +81,7 @@ def check_columns(
             continue
         if found is None or schema.names.count(found[0]) != 1:
             if found is not None:
-                raise FormatError(f"the column {name!r} is there twice; the file has {listed(schema.names)}")
+                raise FormatError(f"the column {name!r} occurs twice; the file has {listed(schema.names)}")
             raise MissingColumn(name, names=schema.names, likely=names_of(schema))
         paths[name] = found[0]
     return Wanted([name for name in schema.names if name in paths.values()], list(paths))

@@ -1,7 +1,7 @@
 """CSV with a header line: every value is text, and a record is a row or a bad row.
 
 Commas, semicolons, tabs or bars; quotes doubled inside quotes, line breaks inside quotes (RFC 4180). After a row over
-MAX_ROW_BYTES reading goes on behind its last quote: one that is never closed makes the rest of the file one bad row.
+MAX_ROW_BYTES reading resumes after its last quote: one that is never closed makes the rest of the file one bad row.
 """
 
 import csv
@@ -22,7 +22,7 @@ csv.field_size_limit(_MAX_RECORD_BYTES)
 
 
 DELIMITERS = (",", ";", "\t", "|")
-"""Those that are tried."""
+"""The delimiters that are tried."""
 
 
 def read_delimited(
@@ -98,7 +98,7 @@ class _Records:
             try:
                 fields = next(self._parser, None)
             except csv.Error as error:
-                fields = f"no valid CSV: {error}"
+                fields = f"not valid CSV: {error}"
             if fields is None:
                 return None
             if fields:
@@ -106,7 +106,7 @@ class _Records:
                 return at, fields if self._is_utf8 else "not UTF-8"
 
     def header(self) -> list[str] | str | None:
-        """The first record, which is no row: the columns' names, or why it has none; None where the file is empty."""
+        """The first record, which is not a row: the columns' names, or why it has none; None if the file is empty."""
         first = self.next()
         self._row = 0
         return None if first is None else first[1]
@@ -144,5 +144,5 @@ def _wanted(header: list[str], columns: Collection[str] | None, elsewhere: Colle
         if name not in header:
             raise MissingColumn(name, names=header, of=" from the header")
         if header.count(name) != 1:
-            raise FormatError(f"the column {name!r} is twice in the header, which has {listed(header)}")
+            raise FormatError(f"the column {name!r} occurs twice in the header, which has {listed(header)}")
     return [(name, index) for index, name in enumerate(header) if columns is None or name in columns]

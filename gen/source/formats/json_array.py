@@ -98,7 +98,7 @@ class _Elements:
         return ends, False
 
     def _leave_text(self) -> bool:
-        """Whether the text that scanning is inside of ends in what is held; a lone backslash waits for what follows."""
+        """True if the text that scanning is inside of ends in what is held; a lone backslash waits for what follows."""
         inside = _INSIDE_TEXT.match(self._buffer, self._scanned)
         assert inside is not None
         self._scanned = inside.end()

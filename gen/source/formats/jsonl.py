@@ -62,14 +62,14 @@ def parsed(line: Line) -> tuple[dict[str, Any] | None, str | None]:
         try:
             values = _lenient(line)
         except (ValueError, RecursionError):
-            return None, f"no valid JSON: {_form(line) or f'{error.msg} (column {error.colno})'}"
+            return None, f"not valid JSON: {_form(line) or f'{error.msg} (column {error.colno})'}"
     except (ValueError, RecursionError) as error:
-        return None, f"no usable JSON: {error}"
+        return None, f"unusable JSON: {error}"
     if type(values) is dict:
         return values, None
     advice = ""
     if type(values) is list and values and type(values[0]) is dict:
-        advice = " of objects: let the file's name end with .json to have each read as a row"
+        advice = " of objects: make the file's name end with .json to have each read as a row"
     return None, f"expected a JSON object, got {_KINDS.get(type(values), 'a number')}{advice}"
 
 
@@ -91,12 +91,12 @@ def _float(literal: str) -> float | OddNumber:
 
 
 def _form(line: bytes) -> str | None:
-    """The form of a line that is no JSON, where people have many files of it."""
+    """The form of a line that is not JSON, if it is a common one."""
     text = line.strip()
     if text in _FRAGMENTS or re.match(rb'"[^"\\]*"\s*:', text):
-        return "a piece of JSON spread over several lines: expected an object a line (`jq -c . FILE` writes it so)"
+        return "a piece of JSON spread over several lines: expected one object per line (`jq -c . FILE` writes it so)"
     if text.endswith(b",") and _is_object(text[:-1]):
-        return "an object with a comma behind it: expected an object a line and nothing else"
+        return "an object followed by a comma: expected one object per line and nothing else"
     try:
         first, end = json.JSONDecoder().raw_decode(text.decode())
     except (ValueError, RecursionError):
@@ -104,8 +104,8 @@ def _form(line: bytes) -> str | None:
     if type(first) is not dict or not text.decode()[end:].lstrip(" \t\r,").startswith("{"):
         return None
     if b"\r" in text:
-        return "several objects on one line, with carriage returns alone between them: expected newlines"
-    return "several objects on one line: expected one a line (`jq -c . FILE` writes it so)"
+        return "several objects on one line, with bare carriage returns between them: expected newlines"
+    return "several objects on one line: expected one per line (`jq -c . FILE` writes it so)"
 
 
 def _is_object(text: bytes) -> bool:

@@ -38,7 +38,7 @@ def read_parquet(
     """The rows from `start` on, with the wanted columns that the file has; those `elsewhere` may be missing.
 
     Raises:
-        FormatError: too many columns or row groups, or a wanted column is missing or there twice.
+        FormatError: too many columns or row groups, or a wanted column is missing or duplicated.
         pyarrow.ArrowException, OSError: no Parquet file, cut off, corrupt or encrypted.
     """
     footer = _open(file)

@@ -1,4 +1,4 @@
-"""A Row: one row of a source file, or why it is none, and the Position from which reading can go on."""
+"""A Row: one row of a source file, or why it isn't one, and the Position from which reading can resume."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class MissingColumn(FormatError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a row starts; the default is the start of a file. Reading goes on from a position that came with a Row."""
+    """Where a row starts; the default is the start of a file. Reading resumes from a position that came with a Row."""
 
     row: int = 0
-    """Rows before it in the file; a blank line is no row, a bad row is one."""
+    """Rows before it in the file; a blank line is not a row, a bad row is one."""
     offset: int = 0
     """Bytes before it, decompressed ones in .gz and .zst; 0 in Parquet and Arrow."""
     line: int = 1
@@ -48,7 +48,7 @@ class Row:
     values: dict[str, Any] | None
     """The wanted columns that the row has, and perhaps others."""
     bad: str | None
-    """Why it is no row, without its content."""
+    """Why it is not a row, without its content."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,17 @@ _BLOCK_BYTES = 2**20
 
 _HEAD_BYTES = 16
 _NO_TEXT = (
-    (rb"\x1f\x8b", "gzip data: let its name end with .gz"),
-    (rb"\x28\xb5\x2f\xfd", "Zstandard data: let its name end with .zst"),
+    (rb"\x1f\x8b", "gzip data: make its name end with .gz"),
+    (rb"\x28\xb5\x2f\xfd", "Zstandard data: make its name end with .zst"),
     (
         rb"PK\x03\x04|\xfd7zXZ\x00|BZh\d1AY&SY",
         "a zip, xz or bzip2 archive: unpack it, or compress it with gzip or zstd",
     ),
-    (rb"PAR[1E].{0,3}[\x00-\x08\x0e-\x1f]", "a Parquet file: let its name end with .parquet"),
-    (rb"ARROW1\x00", "an Arrow file: let its name end with .arrow"),
+    (rb"PAR[1E].{0,3}[\x00-\x08\x0e-\x1f]", "a Parquet file: make its name end with .parquet"),
+    (rb"ARROW1\x00", "an Arrow file: make its name end with .arrow"),
     (rb"\xff\xfe|\xfe\xff|[\x20-\x7e]\x00|\x00[\x20-\x7e\x00]", "UTF-16 or UTF-32 text: write it as UTF-8"),
 )
-"""How files begin that are no UTF-8 text, and what to do: else each of their lines would be a bad row."""
+"""How files that are not UTF-8 text begin, and what to do: else each of their lines would be a bad row."""
 
 
 @dataclass(frozen=True, slots=True)

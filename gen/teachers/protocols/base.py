@@ -16,7 +16,7 @@ from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 from stillhouse.schemas.prompt import Message
 
 Framing: TypeAlias = Literal["json", "sse", "eventstream", "json_array"]
-"""How the events of a streamed reply are told apart; `json`: the protocol streams nothing."""
+"""How the events of a streamed reply are separated; `json`: the protocol streams nothing."""
 
 
 class Request(NamedTuple):

@@ -181,7 +181,7 @@ def _model(document: dict[str, Any]) -> Any:
 
 
 def _usage(usage: Any) -> Usage:
-    """Whether `inputTokens` holds the cached ones, the total says: for Claude it does not."""
+    """The total tells whether `inputTokens` holds the cached ones: for Claude it does not."""
     if not isinstance(usage, dict):
         return Usage()
     fresh, output = count_in(usage.get("inputTokens")), count_in(usage.get("outputTokens"))

@@ -11,7 +11,7 @@ _SUMMARISED = {"type": "adaptive", "display": "summarized"}
 def thinking_fields(model: str, effort: str | None) -> dict[str, Any]:
     """Fields of a request for an effort, and so that thoughts are shown by a model that thinks unasked.
 
-    Asked in no other way, the newest models return thoughts without a word, though they are paid for.
+    Asked in no other way, the newest models return thoughts without text, though they are paid for.
     """
     claude = claude_of(model)
     if effort == "none":
@@ -23,7 +23,7 @@ def thinking_fields(model: str, effort: str | None) -> dict[str, Any]:
 
 
 def is_summary(model: Any) -> bool | None:
-    """Whether a model's reasoning is a summary; None for one that is not Claude."""
+    """True if a model's reasoning is a summary; None for one that is not Claude."""
     if not isinstance(model, str) or not is_claude(model):
         return None
     claude = claude_of(model)

@@ -32,7 +32,7 @@ def unfinished(response: dict[str, Any], reply: Reply, errors: ErrorVocabulary) 
         return ServerError("the response was cancelled", reply.status, usage)
     if status != "failed" and not (error and status != "completed"):
         return None
-    said = error if isinstance(error, dict) else {"message": "the response failed without a word"}
+    said = error if isinstance(error, dict) else {"message": "the response failed without a reason"}
     code = said.get("code")
     known = code if isinstance(code, str) and code else "server_error"
     trouble = trouble_of(reply._replace(status=_STATUS_OF.get(known, 400), body=orjson.dumps({"error": said})), errors)

@@ -12,7 +12,7 @@ _JINJA = re.compile(r"\{[{%#]")
 
 
 def shared_system(ask: Ask) -> str | None:
-    """The system prompt that every row has, where the recipe gives one that is no template."""
+    """The system prompt that every row has, if the recipe gives one that is not a template."""
     return None if ask.system is None or _JINJA.search(ask.system) else ask.system
 
 

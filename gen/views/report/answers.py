@@ -22,7 +22,7 @@ _SOURCE = ("teacher", "model", "endpoint")
 _NUMBERS = ("input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "latency_s", "attempts")
 _ANSWER = (*_SOURCE, *_NUMBERS, "finish_reason", "asked_at")
 MOST_SOURCES = 50
-"""Teachers, models and endpoints are told apart up to so many; a response can name its model as it likes."""
+"""Most teachers, models and endpoints that are listed one by one; a response can name its model as it likes."""
 EACH_KIND = 2
 """Examples remembered of each reason and kind."""
 

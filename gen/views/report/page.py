@@ -148,7 +148,7 @@ def _counts(surveyed: Survey, answers: Answers) -> list[Plot]:
     summary = surveyed.summary
     drawn: list[tuple[str, Mapping[str, int], str]] = [
         ("Finish reasons", answers.finish, "of all answers, rejected ones included"),
-        ("Rejections by reason", summary.rejected_by_reason, "seen and not in the dataset; they are in rejected/"),
+        ("Rejections by reason", summary.rejected_by_reason, "seen, but not in the dataset; they are in rejected/"),
         ("Failures by kind", summary.failed_by_kind, "given up on; stillhouse retry asks them again"),
     ]
     return [Plot(title, charts.bars(counts), _words(counts), caption) for title, counts, caption in drawn if counts]

@@ -91,7 +91,7 @@ class Verification:
 
     @property
     def bound_samples(self) -> int:
-        """The samples that the dataset was first bound with; 0 where that can't be told."""
+        """The samples that the dataset was first bound with; 0 if that can't be known."""
         return self.identity.bound.first_samples if self.identity is not None else 0
 
     def part_of(self, chunk: ChunkId) -> Part | None:
@@ -167,7 +167,7 @@ class Verification:
             return None
         self._count(index_parts=1)
         if ended:
-            self._found("index", key, "is there although the part before it is the last of its generation")
+            self._found("index", key, "exists although the part before it is the last of its generation")
         if plan is None:
             return None
         try:
@@ -217,7 +217,7 @@ class Verification:
     # --- what does not belong there
 
     def _foreign(self) -> None:
-        """Files in data/ that are no shards: a reader's glob takes them for the dataset."""
+        """Files in data/ that are not shards: a reader's glob takes them for the dataset."""
         shards = {chunk.data_key for chunk in self._shards}
         for stat in self._store.list("data/"):
             if stat.key not in shards and not self._running:
@@ -256,7 +256,7 @@ class Verification:
         if chunk not in self.seals:
             if not self._running:
                 self._found(
-                    "leftover", key, "a crash left it before its shard was written; goes once the chunk is sealed"
+                    "leftover", key, "a crash left it before its shard was written; removed once the chunk is sealed"
                 )
         elif (seal := self.seals[chunk]) is not None and not key.endswith(f"-{seal}.parquet"):
             self._sweep(key, "its shard is of another seal")

@@ -33,7 +33,7 @@ class Identity:
         """Read it.
 
         Raises:
-            ValueError: it is no identity.
+            ValueError: it is not an identity.
         """
         try:
             ask = Ask.model_validate(bound.identity.get("ask", {}))

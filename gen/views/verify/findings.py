@@ -28,7 +28,7 @@ FindingKind: TypeAlias = Literal[
     "unfinished",
     "leftover",
 ]
-"""The last two are no damage: chunks still to be sealed, and what a crash leaves behind."""
+"""The last two are not damage: chunks still to be sealed, and what a crash leaves behind."""
 
 HARMLESS: frozenset[FindingKind] = frozenset(("unfinished", "leftover"))
 
@@ -77,7 +77,7 @@ class Report(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def ok(self) -> bool:
-        """Whether every promise holds on what is stored now: no damage, or none that was not repaired."""
+        """True if every promise holds on what is stored now: no damage, or none that was not repaired."""
         return all(finding.repaired or finding.kind in HARMLESS for finding in self.findings)
 
 

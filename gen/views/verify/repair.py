@@ -131,7 +131,7 @@ class Repairer:
         return aside
 
     def _may_go(self, check: ShardCheck) -> bool:
-        """Whether the fault is the shard's, and all the answers that can be read in it are elsewhere too."""
+        """True if the fault is the shard's, and all the answers that can be read in it are elsewhere too."""
         kinds = {finding.kind for finding in check.findings}
         copy = check.meta is not None and self._seals.get(check.owner) == check.meta.seal
         if not kinds & _MENDABLE or kinds & _NOT_THE_SHARD or ("unknown_chunk" in kinds and not copy):
@@ -145,12 +145,12 @@ class Repairer:
         return self._holds(check.owner, check.meta.counts.records + sum(check.meta.counts.rejected.values()))
 
     def _holds(self, chunk: ChunkId, answers: int) -> bool:
-        """Whether raw/ has answers of so many of the chunk's samples; False where that can't be told."""
+        """True if raw/ has answers of so many of the chunk's samples; False if that can't be known."""
         frames = self._frames(chunk)
         return frames is not None and len({frame.ordinal for frame in frames}) >= answers
 
     def _is_retried(self, chunk: ChunkId) -> bool:
-        """Whether a later generation asked again what this one was asked."""
+        """True if a later generation asked again what this one was asked."""
         expected = self._expected(chunk)
         return expected is not None and any(self._retried.get(key, 0) > chunk.generation for key in expected.asks)
 

@@ -1,4 +1,4 @@
-"""Record ids of a whole dataset in some 30 bytes each (20 and what lists keep free), to say which are there twice."""
+"""Record ids of a whole dataset in some 30 bytes each (20 and what lists keep free), to find duplicates."""
 
 from array import array
 from collections import Counter

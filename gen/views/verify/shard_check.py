@@ -93,7 +93,7 @@ class _Checking:
         self._kept = kept
         self._expected = expected
         self._whole = True
-        """Whether all rows of all files were seen."""
+        """True if all rows of all files were seen."""
         self._tally = Tally(identity, expected)
 
     def _found(self, kind: FindingKind, message: str, *, key: str | None = None) -> None:
@@ -125,7 +125,7 @@ class _Checking:
         if self.result.owner != self._chunk:
             self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
         if self._identity is not None and _reduced(meta.identity) != self._identity.bound.identity:
-            self._found("identity", "was made by another recipe than _stillhouse/recipe.yaml")
+            self._found("identity", "was made with a different recipe than _stillhouse/recipe.yaml")
 
     def side_files(self) -> None:
         """Read the files that the shard names."""
@@ -149,7 +149,7 @@ class _Checking:
             return
         with self._store.open(side.key) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != side.sha256:  # type: ignore[arg-type]
-                self._side_damaged(kind, side, "is not what was written: its SHA-256 is another")
+                self._side_damaged(kind, side, "is not what was written: its SHA-256 differs")
                 return
             file.seek(0)
             parquet = pq.ParquetFile(file)
@@ -179,7 +179,7 @@ class _Checking:
                 self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
 
     def _columns(self) -> Columns:
-        """Those that the dataset is bound to; where that is not known, a plain one's of today."""
+        """The columns that the dataset is bound to; if that is not known, those of a plain dataset made today."""
         if self._identity is None:
             return columns_of(SCHEMA_VERSION, {})
         return self._identity.bound.columns
@@ -206,7 +206,7 @@ class _Checking:
             for message in tally.against(self._expected):
                 self._found("samples", message)
         if tally.wrong_ids:
-            self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids are not those of their prompts")
+            self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids do not match their prompts")
 
     def _compare_accepted(self, meta: ShardMeta, expected: Expected) -> None:
         compared = {
@@ -255,7 +255,7 @@ def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
         found = schema.field(field_.name) if field_.name in schema.names else None
         if found is None or not found.equals(field_):
             return f": {field_} is {'missing' if found is None else found.type}"
-    return ": more of them, or in another order"
+    return ": there are more, or in a different order"
 
 
 def _reason(error: Exception) -> str:

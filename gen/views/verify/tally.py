@@ -78,9 +78,9 @@ class Tally:
             elif missing := asked - seen:
                 yield f"{missing} of {asked} samples are neither a record nor rejected nor failed"
             if twice := seen - self._seen.count(1):
-                yield f"{twice} samples are there more than once"
+                yield f"{twice} samples occur more than once"
             if self._strange:
-                yield f"{self._strange} rows are of no sample of this chunk"
+                yield f"{self._strange} rows belong to no sample of this chunk"
         if self._duplicates != expected.duplicates:
             yield _rows_differ("duplicate prompts in rejected/", self._duplicates, expected.duplicates)
         if self._bad != expected.bad:
