@@ -315,6 +315,7 @@ def test_a_run_with_checks_is_refused_while_it_would_not_apply_them(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore:sys.meta_path is empty:ImportWarning")  # as it is made to be
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With how to install it; checks that need nothing more go on."""
     for module in ("math_verify", "py3langid"):
