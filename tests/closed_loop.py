@@ -159,5 +159,6 @@ def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, 
     for task in asyncio.all_tasks(loop):
         task.cancel()
     loop.run_until_complete(asyncio.sleep(1.0))
+    loop.close()
     heard.slots = ledger.slots(now=seconds)
     return heard

@@ -172,6 +172,8 @@ class CheckPool:
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
+        for child in list(self._children):  # its task was cancelled before it took a first step, and ends nothing
+            await self._end(child)
         for job in self._jobs:
             job.verdicts.cancel()
         self._jobs.clear()

@@ -172,6 +172,15 @@ async def test_who_stops_waiting_leaves_the_pool_as_it_was(lengths: CheckPool) -
     assert len(await lengths.judge(Answer("abc"), {})) == 2
 
 
+async def test_a_pool_that_is_left_at_once_leaves_no_child() -> None:
+    """Its tasks are cancelled before their first step."""
+    before = {*below(os.getpid())}
+    async with CheckPool([Check.model_validate({"length": {"max": 3}})], size=1):
+        started = {*below(os.getpid())} - before
+    assert started
+    assert not started & {*below(os.getpid())}
+
+
 def test_children_die_with_the_process_that_started_them() -> None:
     """However it ends."""
     code = """

@@ -305,6 +305,7 @@ def test_options_come_as_texts(tmp_path: Path) -> None:
     assert [bad.message for bad in chunk.bad] == ["column 'options': expected 2 to 26 options, got 1"]
 
 
+@pytest.mark.filterwarnings("ignore:sys.meta_path is empty:ImportWarning")  # as it is made to be
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With how to install it; checks that need nothing more go on."""
     for module in ("math_verify", "py3langid"):
