@@ -22,11 +22,13 @@ from stillhouse.cluster.commands.options import (
     clean,
     dataset_argument,
     json_option,
+    keep_going_option,
     limit_option,
     override_option,
     quiet_option,
     read,
     recipe_argument,
+    with_keep_going,
 )
 from stillhouse.cluster.progress import job_lines
 from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
@@ -65,12 +67,20 @@ def main() -> None:
 @json_option
 @address_option
 @limit_option
+@keep_going_option
 @quiet_option
 @clean
 def run(
-    recipe: str, overrides: tuple[str, ...], as_json: bool, address: str | None, limit: int | None, quiet: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    address: str | None,
+    limit: int | None,
+    keep_going: bool,
+    quiet: bool,
 ) -> None:
     """Run RECIPE (a file, or `quickstart`); the same command again resumes where it stopped."""
+    overrides = with_keep_going(overrides, keep_going=keep_going)
     chosen = read(recipe, overrides)
     typed = [recipe, *(word for override in overrides for word in ("-o", override))]
     ending = None if as_json or quiet else Ending(chosen, typed)

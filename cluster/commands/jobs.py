@@ -15,10 +15,12 @@ from stillhouse.cluster.commands.options import (
     clean,
     dataset_argument,
     json_option,
+    keep_going_option,
     limit_option,
     override_option,
     read,
     recipe_argument,
+    with_keep_going,
 )
 from stillhouse.cluster.progress.job_lines import is_figures
 from stillhouse.gen.errors import UsageError
@@ -60,16 +62,24 @@ job_address_option = click.option(
 )
 @click.option("--follow/--no-follow", default=True, help="Show the job's log until it ends.  [default: follow]")
 @limit_option
+@keep_going_option
 @json_option
 @clean
 def submit(
-    recipe: str, overrides: tuple[str, ...], address: str, ship: "Ship", follow: bool, limit: int | None, as_json: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    address: str,
+    ship: "Ship",
+    follow: bool,
+    limit: int | None,
+    keep_going: bool,
+    as_json: bool,
 ) -> None:
     """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
     from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
-    given = read(recipe, overrides)
+    given = read(recipe, with_keep_going(overrides, keep_going=keep_going))
     chosen = with_absolute_paths(given)
     jobs = Jobs(address)
     if paths := local_paths(chosen):

@@ -42,6 +42,11 @@ def clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapped
 
 
+def with_keep_going(overrides: tuple[str, ...], *, keep_going: bool) -> tuple[str, ...]:
+    """The overrides, with what --keep-going means."""
+    return (*overrides, "run.keep_going=true") if keep_going else overrides
+
+
 def die(message: str, code: int) -> NoReturn:
     """Say why on stderr, and exit."""
     click.echo(f"stillhouse: {message}", err=True)
@@ -51,6 +56,9 @@ def die(message: str, code: int) -> NoReturn:
 recipe_argument = click.argument("recipe")
 override_option = click.option(
     "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x."
+)
+keep_going_option = click.option(
+    "--keep-going", is_flag=True, help="Continue even where a check rejected all of its first 500 answers."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 

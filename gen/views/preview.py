@@ -76,7 +76,9 @@ class Preview(_Frozen):
     bad_rows: tuple[str, ...] = ()
     """The first `BAD_ROWS`: file:line and why."""
     samples: int
-    """Of each prompt."""
+    """Of each prompt; under `accept` at most."""
+    accept: int | None = None
+    """With so many accepted answers to a prompt no more is asked; null where all samples are."""
     to_ask: int = 0
     """Samples: (prompts - duplicates - bad) x samples, less those of sealed chunks; what is below is of these."""
     examples: tuple[Example, ...] = ()
@@ -161,6 +163,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         bad=counted.bad,
         bad_rows=tuple(counted.bad_rows),
         samples=recipe.ask.most_samples,
+        accept=recipe.ask.accept,
         to_ask=load.samples,
         examples=tuple(counted.examples),
         input_tokens=load.input_tokens,

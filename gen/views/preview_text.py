@@ -25,7 +25,7 @@ def render(preview: "Preview") -> str:
     lines += [
         f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),
-        f"to ask        {preview.to_ask:,} samples, {preview.samples:,} per prompt{_besides(preview)}",
+        f"to ask        {preview.to_ask:,} samples, {_of_each(preview)}{_besides(preview)}",
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
         *_projected(preview),
@@ -39,6 +39,12 @@ def render(preview: "Preview") -> str:
             lines += [f"  [{inert(role)}]", *(f"    {inert(line)}" for line in content.split("\n"))]
     lines += [f"warning: {inert(warning)}" for warning in preview.warnings]
     return "\n".join(lines)
+
+
+def _of_each(preview: "Preview") -> str:
+    if preview.accept is None:
+        return f"{preview.samples:,} per prompt"
+    return f"at most: {preview.samples:,} per prompt, fewer where {preview.accept:,} are accepted before"
 
 
 def _besides(preview: "Preview") -> str:

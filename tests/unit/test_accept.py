@@ -13,6 +13,8 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.plans import read_plans
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.simulator import serve
+from stillhouse.gen.views.card import card_of
+from stillhouse.gen.views.report import report
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.open_chunk import OpenChunk
@@ -197,6 +199,10 @@ async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
     assert summary.rejected_by_reason == {"check:right": len(rejected)}
     (counts,) = summary.checks["right"].values()
     assert (counts.accepted, counts.rejected, counts.unchecked) == (len(data), len(rejected), 0)
+    card = card_of(open_dataset(recipe), recipe, stored="")
+    assert f"| short | {summary.short} prompts with fewer accepted answers |" in card
+    assert f"| check right | accepts {len(data)} of {len(data) + len(rejected)} answers of sim |" in card
+    assert "Check right" in report(open_dataset(recipe))
     asked_of = {row["prompt_id"]: 0 for row in data + rejected}
     for row in data + rejected:
         asked_of[row["prompt_id"]] += 1

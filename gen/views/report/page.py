@@ -151,6 +151,9 @@ def _counts(surveyed: Survey, answers: Answers) -> list[Plot]:
         ("Rejections by reason", summary.rejected_by_reason, "seen, but not in the dataset; they are in rejected/"),
         ("Failures by kind", summary.failed_by_kind, "given up on; stillhouse retry asks them again"),
     ]
+    for check, teachers in summary.checks.items():
+        of = {f"{what} ({name})": count for name, each in teachers.items() for what, count in each.model_dump().items()}
+        drawn.append((f"Check {check}", {name: count for name, count in of.items() if count}, "by teacher"))
     return [Plot(title, charts.bars(counts), _words(counts), caption) for title, counts, caption in drawn if counts]
 
 
