@@ -16,18 +16,19 @@ FailureKind: TypeAlias = Literal[
 """Why it was given up."""
 
 WHAT_TO_DO: Mapping[FailureKind, str] = {
-    "too_long": "Raise the context length of the teacher's server and run `stillhouse retry --kind too_long`, or ask a "
-    "shorter prompt from a new source file",
+    "too_long": "Raise the context length of the teacher's server and run `stillhouse retry DATASET --kind too_long`, "
+    "or ask a shorter prompt from a new source file",
     "bad_request": "Correct what the teacher refuses (a changed `ask` needs another dataset.path), then run "
-    "`stillhouse retry --kind bad_request`",
+    "`stillhouse retry DATASET --kind bad_request`",
     "malformed": "Check what the server, or a proxy before it, sends (`body_head` shows it), then run "
-    "`stillhouse retry --kind malformed`",
-    "ambiguous": "Run `stillhouse retry --kind ambiguous`; if it happens again, allow more time (timeout_s, a "
+    "`stillhouse retry DATASET --kind malformed`",
+    "ambiguous": "Run `stillhouse retry DATASET --kind ambiguous`; if it happens again, allow more time (timeout_s, a "
     "gateway's own limit)",
-    "overload": "Run `stillhouse retry --kind overload` once the teacher has recovered",
-    "poison": "Check the logs of the workers that died (out of memory?), then run `stillhouse retry --kind poison`",
-    "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry --kind unchecked` "
-    "has it judged, and asks nothing",
+    "overload": "Run `stillhouse retry DATASET --kind overload` once the teacher has recovered",
+    "poison": "Check the logs of the workers that died (out of memory?), then run `stillhouse retry DATASET --kind "
+    "poison`",
+    "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry DATASET --kind "
+    "unchecked` has it judged, and asks nothing",
 }
 """By kind, for people; a bad row's message itself says what was expected."""
 

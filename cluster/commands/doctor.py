@@ -235,7 +235,7 @@ async def _asked(
     else:
         said = f"{url}: {outcome.status or ''} {outcome.message} ({sent})"
         waits = isinstance(outcome, (Rate, Overload))
-        mend = _MEND.get(type(outcome), _MEND[None])
+        mend = _NOTHING_THERE if outcome.status == 404 else _MEND.get(type(outcome), _MEND[None])
         if isinstance(outcome, Overload) and outcome.loading:
             mend = "it is still loading: a run would wait until it is ready"
         found = Finding(name=name, state="warn" if waits else "fail", said=said, mend=mend)
@@ -286,6 +286,7 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
 
 _HELLO = (("user", "Say hello."),)
 
+_NOTHING_THERE = "check base_url, which for most servers ends in /v1, and the model's name"
 _MEND: dict[type | None, str] = {
     Auth: "check api_key (or `aws`), base_url (with /v1) and that the account may use the model",
     Money: "top the account up, or wait for its quota",

@@ -12,6 +12,7 @@ from stillhouse.gen.dataset.plans import NOT_NEEDED
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import CountsByCheck, ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
+from stillhouse.gen.journal.unsealed import unsealed_answers
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
 
@@ -35,6 +36,9 @@ class Summary(BaseModel):
     short: int = 0
     """Prompts of which `at_most` samples were asked and fewer than `accept` accepted."""
     remaining: int | None = None
+    """Samples that are in no shard yet."""
+    unsealed: int | None = 0
+    """Of these, samples with an answer in a journal; null: too many to count. On S3 as far as it is shipped."""
     requests: int = 0
     """Of this call, like `retries` and `seconds`."""
     retries: int = 0
@@ -79,7 +83,7 @@ class Summary(BaseModel):
             f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
             *self._until_accepted(),
             *self._checked(),
-            f"  remaining  {_number(self.remaining)}",
+            f"  remaining  {_number(self.remaining)}{self._unsealed()}",
             f"  tokens     {self.input_tokens:,} in, {self.output_tokens:,} out",
         ]
         if self.usd is not None:
@@ -141,6 +145,11 @@ class Summary(BaseModel):
                 judged = counts.accepted + counts.rejected
                 share = f" ({counts.accepted / judged:.1%})" if judged else ""
                 yield f"  check      {check} accepts {counts.accepted:,} of {judged:,} answers{of}{share}{unchecked}"
+
+    def _unsealed(self) -> str:
+        if self.unsealed is None:
+            return " (journals hold answers to many of them)"
+        return f" ({self.unsealed:,} of them answered: the next run seals these)" if self.unsealed else ""
 
     def _prompts(self) -> str:
         if self.prompts is None:
@@ -205,6 +214,7 @@ def summary_of(
         not_needed=not_needed,
         short=sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept),
         remaining=remaining,
+        unsealed=0 if done else unsealed_answers(dataset.store, sealed={str(chunk) for chunk in dataset.shards}),
         maybe_billed=counts.maybe_billed,
         input_tokens=counts.input_tokens + counts.unchecked_input_tokens,
         output_tokens=counts.output_tokens + counts.unchecked_output_tokens,

@@ -126,12 +126,20 @@ class Guard:
         shown, where = tally.shown[reason], f" at {key[1]}" if key[1] else ""
         message = (
             f"teacher {key[0]}{where}: none of the first {total} samples made a record, {count} of them are {reason} "
-            f"({shown.words}). {_ADVICE.get(reason, _OTHER_ADVICE).format(teacher=key[0], word=shown.word)}. What was "
+            f"({shown.words}). {_advice(reason, shown.words).format(teacher=key[0], word=shown.word)}. What was "
             f"paid for stays in the journal. One reply: {shown.head}"
         )
         return Useless(key, reason, message)
 
 
+def _advice(reason: str, words: str) -> str:
+    return _NOTHING_THERE if words.startswith("HTTP 404") else _ADVICE.get(reason, _OTHER_ADVICE)
+
+
+_NOTHING_THERE = (
+    "Nothing that it knows is at this address, or under this model's name: check `teachers.{teacher}.base_url`, which "
+    "for most servers ends in /v1, and `model`, then run again"
+)
 _OTHER_DATASET = "a changed `ask` needs another `dataset.path`"
 _OTHER_ADVICE = (
     f"The recipe or the teacher is at fault, not the data: correct it and run again (if anything was paid for, "

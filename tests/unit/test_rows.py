@@ -353,7 +353,7 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
         "what?",
         "cut off.",
     ]
-    assert all("`stillhouse retry --kind " in row["message"] for row in failed)
+    assert all("`stillhouse retry DATASET --kind " in row["message"] for row in failed)
     assert meta.counts == ShardCounts(
         failed={"bad_request": 1, "malformed": 1, "ambiguous": 1, "poison": 1}, maybe_billed=7
     )
