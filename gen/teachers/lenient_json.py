@@ -7,14 +7,14 @@ from typing import Any
 
 import orjson
 
+from stillhouse.gen.teachers.json_text import MAX_DEPTH, without_surrogates
+
 _CONSTANTS = {"-Infinity": -9999.0}
 """OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
 _PADDING = " \t\r\n\0\ufeff"
 _TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
 """The end of a stream: its last marker, comments, padding."""
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_MOST_DEPTH = 200
-"""Deeper values are null: no answer's text is that deep, and both parsers give up on documents not much deeper."""
 _MOST_DIGITS = 300
 
 
@@ -52,8 +52,7 @@ def _one(text: str) -> Any:
 
 
 def _clean(document: Any) -> Any:
-    text = json.dumps(document, ensure_ascii=False)
-    return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return orjson.loads(without_surrogates(json.dumps(document, ensure_ascii=False)))
 
 
 def _real(text: str) -> float | None:
@@ -71,18 +70,18 @@ _DECODER = json.JSONDecoder(parse_float=_real, parse_int=_whole, parse_constant=
 
 
 def _flattened(text: str) -> str:
-    """The text, with null for everything nested deeper than `_MOST_DEPTH`."""
+    """The text, with null for everything nested deeper than `MAX_DEPTH`."""
     kept: list[str] = []
     depth = at = 0
     for token in _TOKENS.finditer(text):
         if token[0][0] in "[{":
             depth += 1
-            if depth == _MOST_DEPTH + 1:
+            if depth == MAX_DEPTH + 1:
                 kept.append(text[at : token.start()] + "null")
         elif token[0][0] in "]}":
             depth -= 1
-            if depth == _MOST_DEPTH:
+            if depth == MAX_DEPTH:
                 at = token.end()
         if depth < 0:
             break
-    return "".join(kept) + text[at:] if depth <= _MOST_DEPTH else text[: _MOST_DEPTH // 2]
+    return "".join(kept) + text[at:] if depth <= MAX_DEPTH else text[: MAX_DEPTH // 2]

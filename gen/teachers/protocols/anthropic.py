@@ -10,6 +10,7 @@ import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
 from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
@@ -82,7 +83,7 @@ class Anthropic:
         """A stream's events make the message, or the error that ended them."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300 or (document := folded(events_in(raw.body))) is None:
             return raw
-        return raw._replace(body=orjson.dumps(document))
+        return raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
@@ -98,7 +99,7 @@ class Bedrock:
         if not 200 <= raw.status < 300 or not is_stream(raw.body) or (found := folded(raw.body)) is None:
             return raw
         status, document = found
-        return raw._replace(status=status, body=orjson.dumps(document))
+        return raw._replace(status=status, body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""

@@ -1,0 +1,33 @@
+"""Writes values that came over a wire as JSON; none makes it raise, however deep or odd."""
+
+import json
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 200
+"""No answer is nested that deep. Deeper values become null: JSON libraries give up at depths of their own."""
+
+
+def dumped(document: Any) -> bytes:
+    """The document as JSON. Halves of surrogate pairs that meet in a text are one character; others are U+FFFD."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # deeper than 254, a surrogate, or an integer of more than 64 bits
+        text = json.dumps(_shallow(document, MAX_DEPTH), ensure_ascii=False)
+        return without_surrogates(text).encode()
+
+
+def without_surrogates(text: str) -> str:
+    """The text as valid Unicode: pairs of surrogates joined, U+FFFD for each that is alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _shallow(value: Any, depth: int) -> Any:
+    if not isinstance(value, (dict, list)):
+        return value
+    if not depth:
+        return None
+    if isinstance(value, dict):
+        return {name: _shallow(each, depth - 1) for name, each in value.items()}
+    return [_shallow(each, depth - 1) for each in value]

@@ -1,0 +1,243 @@
+"""Any reply of any API is an outcome that seals: values of any type, nested to any depth, streamed or not."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from stillhouse.gen.simulator.dialects.event_stream import frame
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
+
+TERMS = {"training_use": "by-authorisation", "authorisation": "letter 7"}
+APIS: dict[str, dict[str, Any]] = {
+    "anthropic": {"base_url": "https://t.test", "model": "m"},
+    "bedrock": {"aws": {"region": "us-east-1"}, "model": "us.amazon.nova-pro-v1:0"},
+    "gemini": {"base_url": "https://t.test", "model": "gemini-2.5-pro"},
+    "openai-chat": {"base_url": "https://t.test/v1", "model": "m"},
+    "openai-responses": {"base_url": "https://t.test/v1", "model": "m"},
+}
+
+
+def interpreter(api: str) -> Interpreter:
+    """A reader of this API's replies."""
+    given = {"name": "t", "api": api, "terms": TERMS} | APIS[api]
+    return Interpreter(Teacher.model_validate(given), Ask(max_tokens=9))
+
+
+READERS = {api: interpreter(api) for api in APIS}
+
+
+def nested(depth: int) -> str:
+    """A JSON object of this depth, written by hand: libraries give up."""
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+def json_of(document: Any, **holes: str) -> bytes:
+    """The document with JSON text in the place of each value that is a hole's name."""
+    text = json.dumps(document)
+    for name, value in holes.items():
+        text = text.replace(f'"{name}"', value)
+    return text.encode()
+
+
+def as_it_is(text: bytes) -> Any:
+    """JSON that is written without a look."""
+    return orjson.Fragment(text)
+
+
+# --- whole replies: a thought, a text and a call, in each API's shape
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "anthropic": {
+        "id": "m1",
+        "model": "m",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "redacted_thinking", "data": "x"},
+            {"type": "text", "text": "Four."},
+            {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
+        ],
+        "stop_reason": "end_turn",
+        "stop_details": {"category": "x", "explanation": "y"},
+        "usage": {"input_tokens": 5, "output_tokens": 7, "output_tokens_details": {"thinking_tokens": 2}},
+    },
+    "bedrock": {
+        "output": {
+            "message": {
+                "role": "assistant",
+                "content": [
+                    {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "s"}}},
+                    {"reasoningContent": {"redactedContent": "x"}},
+                    {"text": "Four."},
+                    {"toolUse": {"toolUseId": "c1", "name": "f", "input": {"a": 1}}},
+                ],
+            }
+        },
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 5, "outputTokens": 7, "totalTokens": 12},
+        "trace": {"promptRouter": {"invokedModelId": "m"}},
+    },
+    "gemini": {
+        "candidates": [
+            {
+                "content": {
+                    "role": "model",
+                    "parts": [
+                        {"text": "hm", "thought": True, "thoughtSignature": "s"},
+                        {"text": "Four."},
+                        {"functionCall": {"id": "c1", "name": "f", "args": {"a": 1}}},
+                    ],
+                },
+                "finishReason": "STOP",
+                "index": 0,
+                "logprobsResult": {
+                    "chosenCandidates": [{"token": "a", "tokenId": 3, "logProbability": -0.5}],
+                    "topCandidates": [{"candidates": [{"token": "a", "tokenId": 3, "logProbability": -0.5}]}],
+                },
+            }
+        ],
+        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 7, "totalTokenCount": 12},
+        "modelVersion": "g",
+        "responseId": "r",
+    },
+    "openai-chat": {
+        "id": "r",
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "Four.",
+                    "reasoning_details": [{"type": "reasoning.text", "text": "hm", "signature": "s"}],
+                    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}],
+                },
+                "finish_reason": "stop",
+                "logprobs": {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]},
+            }
+        ],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 2}},
+    },
+    "openai-responses": {
+        "id": "r",
+        "status": "completed",
+        "model": "m",
+        "output": [
+            {
+                "type": "reasoning",
+                "id": "rs",
+                "summary": [{"type": "summary_text", "text": "hm"}],
+                "encrypted_content": "s",
+            },
+            {"type": "message", "content": [{"type": "output_text", "text": "Four."}]},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+        ],
+        "usage": {"input_tokens": 5, "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 2}},
+    },
+}
+
+# --- streams of a text and a call, and with a field that nobody reads
+
+
+def anthropic_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
+    """A stream's events."""
+    return [
+        {"type": "message_start", "message": {"id": "m1", "model": "m", "content": [], "extra": extra}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Fo"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "ur."}},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+        },
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": arguments}},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ]
+
+
+def bedrock_events(arguments: Any, extra: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The same from Bedrock."""
+    call = {"contentBlockIndex": 1, "delta": {"toolUse": {"input": arguments}}}
+    return [
+        ("messageStart", {"role": "assistant"}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Fo"}}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "ur."}}),
+        ("contentBlockStart", {"contentBlockIndex": 1, "start": {"toolUse": {"toolUseId": "c", "name": "f"}}}),
+        ("contentBlockDelta", call),
+        ("messageStop", {"stopReason": "tool_use"}),
+        ("metadata", {"usage": {"inputTokens": 5, "outputTokens": 7, "totalTokens": 12}, "extra": extra}),
+    ]
+
+
+def gemini_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
+    """The same from Gemini."""
+    parts: list[Any] = [{"text": "Fo"}, {"text": "ur."}, {"functionCall": {"name": "f", "args": arguments}}]
+    ends: list[dict[str, Any]] = [{}, {}, {"finishReason": "STOP"}]
+    pairs = zip(parts, ends, strict=True)
+    events = [{"candidates": [{"content": {"parts": [part]}, "index": 0, **end}]} for part, end in pairs]
+    return [*events[:-1], events[-1] | {"extra": extra}]
+
+
+def chat_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
+    """The same from a chat completion."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
+    deltas = [{"content": "Fo"}, {"content": "ur."}, {"tool_calls": [call]}]
+    chunks = [{"id": "r", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    end = {"id": "r", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"extra": extra}}
+    return [*chunks, end]
+
+
+def responses_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
+    """The same from a response, whose last event holds it all."""
+    output = [
+        {"type": "message", "content": [{"type": "output_text", "text": "Four."}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments},
+    ]
+    response = {"id": "r", "status": "completed", "model": "m", "output": output, "metadata": extra}
+    return [{"type": "response.created", "response": {}}, {"type": "response.completed", "response": response}]
+
+
+EVENTS: dict[str, Callable[[Any, Any], list[Any]]] = {
+    "anthropic": anthropic_events,
+    "bedrock": bedrock_events,
+    "gemini": gemini_events,
+    "openai-chat": chat_events,
+    "openai-responses": responses_events,
+}
+OBJECTS = ("gemini", "openai-chat")
+"""APIs whose streams may hold arguments as an object; in the others they are text."""
+
+
+def stream(api: str, events: list[Any], **holes: str) -> Reply:
+    """A reply that streams these events."""
+    if api == "bedrock":
+        frames = [frame(kind, as_it_is(json_of(event, **holes))) for kind, event in events]
+        return Reply(200, {"content-type": "application/vnd.amazon.eventstream"}, b"".join(frames))
+    body = b"".join(b"data: " + json_of(event, **holes) + b"\n\n" for event in events)
+    return Reply(200, {"content-type": "text/event-stream"}, body)
+
+
+DEPTHS = (250, 256, 300, 900, 990, 1020, 1100, 20_000)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_stream_of_any_depth_keeps_its_text(api: str, depth: int) -> None:
+    """In a call's arguments, or in a field that nobody reads; and the journal's folded body reads the same."""
+    for holes in ({"ARGUMENTS": nested(depth)}, {"EXTRA": nested(depth)}):
+        arguments = "ARGUMENTS" if api in OBJECTS else nested(depth) if "ARGUMENTS" in holes else '{"a": 1}'
+        reply = stream(api, EVENTS[api](arguments, "EXTRA"), **holes)
+        outcome = READERS[api].read(reply)
+        assert isinstance(outcome, Completion), outcome
+        assert outcome.text == "Four."
+        assert READERS[api].read(READERS[api].fold(reply)) == outcome
