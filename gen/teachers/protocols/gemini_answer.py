@@ -188,9 +188,11 @@ def _logprobs(candidate: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _token(entry: dict[str, Any]) -> dict[str, Any]:
-    logprob = entry.get("logProbability")
+    token, logprob = entry["token"], entry.get("logProbability")
+    if not isinstance(token, str):
+        raise TypeError("a token is not text")
     return {
-        "token": entry["token"],
+        "token": token,
         "token_id": count_in(entry.get("tokenId"), below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }
