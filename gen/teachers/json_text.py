@@ -1,12 +1,17 @@
 """Writes values that came over a wire as JSON; none makes it raise, however deep or odd."""
 
 import json
+import re
 from typing import Any
 
 import orjson
 
 MAX_DEPTH = 200
 """No answer is nested that deep. Deeper values become null: JSON libraries give up at depths of their own."""
+MAX_KEPT_DEPTH = 128
+"""A value that is kept whole or not at all is no deeper: so much less than `MAX_DEPTH` that it holds no such null."""
+TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+"""Strings and brackets of a JSON text."""
 
 
 def dumped(document: Any) -> bytes:
@@ -16,6 +21,27 @@ def dumped(document: Any) -> bytes:
     except TypeError:  # deeper than 254, a surrogate, or an integer of more than 64 bits
         text = json.dumps(_shallow(document, MAX_DEPTH), ensure_ascii=False)
         return without_surrogates(text).encode()
+
+
+def text_of(value: Any) -> str | None:
+    """The value as JSON; None if it is nested too deeply to be kept."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return None
+    return None if is_deep(text) else text
+
+
+def is_deep(text: str) -> bool:
+    """True of JSON text that is nested deeper than `MAX_KEPT_DEPTH`."""
+    if text.count("{") + text.count("[") <= MAX_KEPT_DEPTH:
+        return False
+    depth = 0
+    for token in TOKENS.finditer(text):
+        depth += (token[0] in "{[") - (token[0] in "}]")
+        if depth > MAX_KEPT_DEPTH:
+            return True
+    return False
 
 
 def without_surrogates(text: str) -> str:

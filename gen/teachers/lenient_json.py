@@ -7,14 +7,13 @@ from typing import Any
 
 import orjson
 
-from stillhouse.gen.teachers.json_text import MAX_DEPTH, without_surrogates
+from stillhouse.gen.teachers.json_text import MAX_DEPTH, TOKENS, without_surrogates
 
 _CONSTANTS = {"-Infinity": -9999.0}
 """OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
 _PADDING = " \t\r\n\0\ufeff"
 _TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
 """The end of a stream: its last marker, comments, padding."""
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _MOST_DIGITS = 300
 
 
@@ -73,7 +72,7 @@ def _flattened(text: str) -> str:
     """The text, with null for everything nested deeper than `MAX_DEPTH`."""
     kept: list[str] = []
     depth = at = 0
-    for token in _TOKENS.finditer(text):
+    for token in TOKENS.finditer(text):
         if token[0][0] in "[{":
             depth += 1
             if depth == MAX_DEPTH + 1:

@@ -1,15 +1,18 @@
 """Any reply of any API is an outcome that seals: values of any type, nested to any depth, streamed or not."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from builders import answer, chunk_of, questions, sealed, waiting
 
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.tool_calls import tool_calls_in
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -241,3 +244,87 @@ def test_a_stream_of_any_depth_keeps_its_text(api: str, depth: int) -> None:
         assert isinstance(outcome, Completion), outcome
         assert outcome.text == "Four."
         assert READERS[api].read(READERS[api].fold(reply)) == outcome
+
+
+ODD = [
+    "null",
+    "true",
+    "5",
+    "1.5",
+    '""',
+    '"\\ud800"',
+    '"<think>"',
+    "[]",
+    "{}",
+    "[null]",
+    '{"type":"x"}',
+    "123456789012345678901234567890",
+    *(nested(depth) for depth in (120, 260, 990, 5000)),
+]
+
+
+def paths(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each value in a document."""
+    yield path
+    pairs = (
+        document.items() if isinstance(document, dict) else enumerate(document if isinstance(document, list) else [])
+    )
+    for name, value in pairs:
+        yield from paths(value, (*path, name))
+
+
+def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """The document with another value at the end of the path."""
+    if not path:
+        return value
+    copied = dict(document) if isinstance(document, dict) else list(document)
+    copied[path[0]] = with_value(document[path[0]], path[1:], value)
+    return copied
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_reply_with_an_odd_value_anywhere_seals(api: str, tmp_path: Path) -> None:
+    """Whatever stands in a field, the reply is an outcome, and no record that follows from it breaks the seal."""
+    answers = [json_of(with_value(ANSWERS[api], path, "ODD"), ODD=odd) for path in paths(ANSWERS[api]) for odd in ODD]
+    recipe, held = chunk_of(
+        tmp_path,
+        questions(len(answers) + 1),
+        teachers=[{"name": "t", "api": api, "terms": TERMS} | APIS[api]],
+        ask={"max_tokens": 9, "extra": {"toolConfig": {"tools": [{}]}} if api == "bedrock" else {"tools": [{}]}},
+        dataset={"prompts_per_shard": 10_000, "provider_details": True, "messages": True},
+    )
+    for ordinal, body in enumerate([json_of(ANSWERS[api]), *answers]):
+        answer(held, ordinal, body)
+    while left := waiting(held):
+        answer(held, left[0], b'{"error": {"message": "no"}}', status=400)
+    _, files = sealed(recipe, held)
+    records = {row["prompt_id"] for row in files["data"]}
+    assert "q0" in records
+    assert len(records) > len(answers) / 3
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("depth", [100, *DEPTHS])
+def test_a_call_is_kept_whole_or_is_invalid(api: str, depth: int) -> None:
+    """No part of its arguments is left out without a word: a call too deep is none, and the answer's text stays."""
+    text = json.dumps(ANSWERS[api]).replace('{"a": 1}', nested(depth)).replace('"{}"', json.dumps(nested(depth)))
+    replies = [Reply(200, {}, text.encode())]
+    if api in OBJECTS:
+        replies.append(stream(api, EVENTS[api]("ARGUMENTS", None), ARGUMENTS=nested(depth)))
+    for reply in replies:
+        outcome = READERS[api].read(reply)
+        assert isinstance(outcome, Completion), outcome
+        assert outcome.text == "Four."
+        calls = tool_calls_in(outcome.tool_calls)
+        if calls is not None:
+            assert calls[0].arguments.replace(" ", "") == nested(depth)
+        assert (calls is not None) == (depth == 100 or (api == "openai-responses" and depth < 1024))
+
+
+@pytest.mark.parametrize("calls", [True, 5, 1.5, "f", {"function": {"name": "f"}}])
+def test_calls_that_are_no_list_are_invalid(calls: Any) -> None:
+    """A server may send anything where calls stand."""
+    body = with_value(ANSWERS["openai-chat"], ("choices", 0, "message", "tool_calls"), calls)
+    outcome = READERS["openai-chat"].read(Reply(200, {}, json_of(body)))
+    assert isinstance(outcome, Completion)
+    assert tool_calls_in(outcome.tool_calls) is None

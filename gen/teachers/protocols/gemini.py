@@ -86,7 +86,7 @@ class Gemini:
             return trouble_of(reply, self.errors)
         try:
             return completion_of(answer, self._teacher)
-        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
 
 

@@ -74,7 +74,7 @@ class OpenAIResponses:
             return trouble_of(reply, self.errors)
         try:
             return unfinished(response, reply, self.errors) or completion_of(response, self._teacher)
-        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
 
 
