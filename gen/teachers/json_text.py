@@ -24,9 +24,9 @@ def dumped(document: Any) -> bytes:
 
 
 def text_of(value: Any) -> str | None:
-    """The value as JSON; None if it is nested too deeply to be kept."""
+    """The value as compact JSON; None if it is nested too deeply to be kept."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         return None
     return None if is_deep(text) else text

@@ -11,6 +11,7 @@ from builders import answer, chunk_of, questions, sealed, waiting
 
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Ambiguous
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.tool_calls import tool_calls_in
 from stillhouse.schemas.completion import Completion
@@ -328,3 +329,39 @@ def test_calls_that_are_no_list_are_invalid(calls: Any) -> None:
     outcome = READERS["openai-chat"].read(Reply(200, {}, json_of(body)))
     assert isinstance(outcome, Completion)
     assert tool_calls_in(outcome.tool_calls) is None
+
+
+ARGUMENTS = '{"n":123456789012345678901234567890,"f":1.10,"e":1e5,"n":2}'
+
+
+@pytest.mark.parametrize("api", ["anthropic", "bedrock", "openai-chat", "openai-responses"])
+def test_streamed_arguments_are_the_models_own_text(api: str) -> None:
+    """Large numbers and all; also where they are not JSON, for that is the model's fault."""
+    for text in (ARGUMENTS, '{"a": oops'):
+        outcome = READERS[api].read(stream(api, EVENTS[api](text, None)))
+        assert isinstance(outcome, Completion), outcome
+        assert json.loads(outcome.tool_calls or "")[0]["function"]["arguments"] == text
+
+
+def test_a_delta_begins_its_block() -> None:
+    """Where the event that starts a block is missing, no text is lost."""
+    events = [event for event in EVENTS["anthropic"]("{}", None) if event.get("index") != 1]
+    later = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": " And five."}}
+    outcome = READERS["anthropic"].read(stream("anthropic", [*events[:-2], later, *events[-2:]]))
+    assert isinstance(outcome, Completion)
+    assert outcome.text == "Four. And five."
+
+
+@pytest.mark.parametrize("index", [None, "0", 1.5, "missing"])
+def test_a_stream_with_a_piece_of_no_known_place_is_not_whole(index: Any) -> None:
+    """A piece is never left out."""
+    place = {} if index == "missing" else {"index": index}
+    delta: dict[str, Any] = {"type": "content_block_delta", **place, "delta": {"type": "text_delta", "text": "And"}}
+    events = EVENTS["anthropic"]("{}", None)
+    assert isinstance(READERS["anthropic"].read(stream("anthropic", [*events[:5], delta, *events[5:]])), Ambiguous)
+    call = events[:5] + events[6:]  # its start is missing, and with it the function's name
+    assert isinstance(READERS["anthropic"].read(stream("anthropic", call)), Ambiguous)
+    place = {} if index == "missing" else {"contentBlockIndex": index}
+    piece = ("contentBlockDelta", {**place, "delta": {"text": "And"}})
+    frames = EVENTS["bedrock"]("{}", None)
+    assert isinstance(READERS["bedrock"].read(stream("bedrock", [*frames[:3], piece, *frames[3:]])), Ambiguous)
