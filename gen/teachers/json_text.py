@@ -19,7 +19,7 @@ def dumped(document: Any) -> bytes:
     try:
         return orjson.dumps(document)
     except TypeError:  # deeper than 254, a surrogate, or an integer of more than 64 bits
-        text = json.dumps(_shallow(document, MAX_DEPTH), ensure_ascii=False)
+        text = json.dumps(shallow(document), ensure_ascii=False)
         return without_surrogates(text).encode()
 
 
@@ -49,11 +49,12 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _shallow(value: Any, depth: int) -> Any:
+def shallow(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """The value with null for what is nested deeper."""
     if not isinstance(value, (dict, list)):
         return value
     if not depth:
         return None
     if isinstance(value, dict):
-        return {name: _shallow(each, depth - 1) for name, each in value.items()}
-    return [_shallow(each, depth - 1) for each in value]
+        return {name: shallow(each, depth - 1) for name, each in value.items()}
+    return [shallow(each, depth - 1) for each in value]

@@ -365,3 +365,53 @@ def test_a_stream_with_a_piece_of_no_known_place_is_not_whole(index: Any) -> Non
     piece = ("contentBlockDelta", {**place, "delta": {"text": "And"}})
     frames = EVENTS["bedrock"]("{}", None)
     assert isinstance(READERS["bedrock"].read(stream("bedrock", [*frames[:3], piece, *frames[3:]])), Ambiguous)
+
+
+LARGE = '{"n":123456789012345678901234567890,"m":-18446744073709551616,"k":1234567890123456789}'
+
+
+@pytest.mark.parametrize("api", ["anthropic", "bedrock", "gemini", "openai-chat"])
+def test_large_integers_in_arguments_stay_what_they_are(api: str) -> None:
+    """Where the wire has arguments as an object, streamed or not."""
+    replies = [Reply(200, {}, json.dumps(ANSWERS[api]).replace('{"a": 1}', LARGE).encode())]
+    if api in OBJECTS:
+        replies.append(stream(api, EVENTS[api]("ARGUMENTS", None), ARGUMENTS=LARGE))
+    for reply in replies:
+        outcome = READERS[api].read(reply)
+        assert isinstance(outcome, Completion), outcome
+        (call,) = tool_calls_in(outcome.tool_calls) or ()
+        assert call.arguments == LARGE
+
+
+@pytest.mark.parametrize("api", ["anthropic", "bedrock", "gemini", "openai-chat"])
+def test_a_character_may_be_in_two_events(api: str) -> None:
+    """Servers that cut by UTF-16 units split it; a half that stays alone is U+FFFD."""
+    arguments = {"a": 1} if api in OBJECTS else '{"a":1}'
+    holes = {"Fo": '"F\\ud83d"', "ur.": '"\\ude00.\\udc00"'}
+    outcome = READERS[api].read(stream(api, EVENTS[api](arguments, None), **holes))
+    assert isinstance(outcome, Completion), outcome
+    assert outcome.text == "F\U0001f600.\ufffd"
+    assert json.loads(outcome.tool_calls or "")
+
+
+def test_pieces_of_a_text_are_one_part() -> None:
+    """Gemini's thoughts, answers and signatures stay apart, each signature with the place of its part."""
+    parts: list[dict[str, Any]] = [
+        {"text": "h", "thought": True},
+        {"text": "m", "thought": True},
+        {"text": "Fo"},
+        {"text": "ur", "thoughtSignature": "s1"},
+        {"text": "."},
+        {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "s2"},
+    ]
+    candidates: list[dict[str, Any]] = [{"content": {"parts": [part]}, "index": 0} for part in parts]
+    events = [
+        {"candidates": [candidate]} for candidate in (*candidates[:-1], candidates[-1] | {"finishReason": "STOP"})
+    ]
+    whole = {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
+    streamed, read = (
+        READERS["gemini"].read(reply) for reply in (stream("gemini", events), Reply(200, {}, json_of(whole)))
+    )
+    assert streamed == read
+    assert isinstance(streamed, Completion)
+    assert (streamed.reasoning, streamed.text) == ("hm", "Four.")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stillhouse.gen.teachers.json_text import dumped
-from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
+from stillhouse.gen.teachers.lenient_json import NoDocument, piece_in
 from stillhouse.gen.teachers.protocols.bedrock_errors import STATUSES
 
 _PRELUDE = struct.Struct(">III")
@@ -96,7 +96,7 @@ def _headers(data: bytes) -> dict[str, str]:
 
 def _payload(frame: _Frame) -> dict[str, Any]:
     try:
-        document = document_in(frame.payload or b"{}")
+        document = piece_in(frame.payload or b"{}")
     except (NoDocument, UnicodeDecodeError, RecursionError):
         raise _Broken from None
     if not isinstance(document, dict):
