@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
+from stillhouse.gen.teachers.lenient_json import NoDocument, holds_large_integers, piece_in
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b":", b"event:", b"id:", b"retry:")
@@ -37,17 +37,19 @@ def is_binary(content_type: str) -> bool:
 def events_in(body: bytes) -> list[Any]:
     """The documents of a stream's events, in their order; none if the body is not a stream of whole JSON documents.
 
+    A lone surrogate in a text stays: its other half may be in the next event.
     A line that is not a field begins an error that a server wrote without its `data:`; it is the last document.
     """
     events: list[Any] = []
     split: list[bytes] = []  # the lines of a document that has several
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    is_plain = not holds_large_integers(body)
     lines = body.removeprefix(_BOM).strip(b" \t\n\0").split(b"\n")
     try:
         for place, line in enumerate(lines):
             if line.startswith(b"data:"):
-                if not split:
+                if is_plain and not split:
                     try:
                         events.append(orjson.loads(line[5:]))
                         continue
@@ -70,7 +72,7 @@ def _odd(data: bytes, events: list[Any], split: list[bytes]) -> None:
         return
     if not split:
         try:
-            events.append(document_in(data))
+            events.append(piece_in(data))
         except NoDocument:
             split.append(data)
     else:
@@ -80,12 +82,12 @@ def _odd(data: bytes, events: list[Any], split: list[bytes]) -> None:
 def _join(events: list[Any], split: list[bytes]) -> None:
     """The event ends."""
     if split:
-        events.append(document_in(b"\n".join(split)))
+        events.append(piece_in(b"\n".join(split)))
         split.clear()
 
 
 def _bare_errors(text: bytes) -> list[Any]:
-    found = document_in(text)
+    found = piece_in(text)
     errors = [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
     if not errors or not all(each.get("error") for each in errors):
         raise NoDocument("more follows the events")

@@ -3,19 +3,24 @@
 import json
 import math
 import re
-from typing import Any
+from typing import Any, Final
 
 import orjson
+
+from stillhouse.gen.teachers.json_text import MAX_DEPTH, TOKENS, shallow, without_surrogates
 
 _CONSTANTS = {"-Infinity": -9999.0}
 """OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
 _PADDING = " \t\r\n\0\ufeff"
 _TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
 """The end of a stream: its last marker, comments, padding."""
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_MOST_DEPTH = 200
-"""Deeper values are null: no answer's text is that deep, and both parsers give up on documents not much deeper."""
+_NOT_PLAIN: Final = object()
 _MOST_DIGITS = 300
+_ARGUMENTS = (b'"input"', b'"args"', b'"arguments"')
+"""Fields that hold arguments as an object."""
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG = b"0" * 20
+"""So many digits has the first integer that does not fit."""
 
 
 class NoDocument(ValueError):
@@ -29,15 +34,36 @@ def document_in(body: bytes) -> Any:
         UnicodeDecodeError: the body is not UTF-8.
         NoDocument: it is not JSON, not complete, or more than one document.
     """
+    found = _plain(body)
+    return _clean(_odd(body)) if found is _NOT_PLAIN else found
+
+
+def piece_in(body: bytes) -> Any:
+    """A piece of a stream, read as `document_in` does, but with lone surrogates, whose other halves may follow."""
+    found = _plain(body)
+    return _odd(body) if found is _NOT_PLAIN else found
+
+
+def _plain(body: bytes) -> Any:
+    if holds_large_integers(body):
+        return _NOT_PLAIN
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass
+        return _NOT_PLAIN
+
+
+def _odd(body: bytes) -> Any:
     text = body.decode("utf-8").strip(_PADDING)
     try:
-        return _clean(_one(text))
+        return _one(text)
     except RecursionError:
-        return _clean(_one(_flattened(text)))
+        return _one(_flattened(text))
+
+
+def holds_large_integers(body: bytes) -> bool:
+    """True if arguments of a call may hold integers of more than 64 bits, of which orjson makes floats."""
+    return any(name in body for name in _ARGUMENTS) and _LONG in body.translate(_DIGITS)
 
 
 def _one(text: str) -> Any:
@@ -52,8 +78,19 @@ def _one(text: str) -> Any:
 
 
 def _clean(document: Any) -> Any:
+    try:
+        return _in_unicode(document)
+    except RecursionError:
+        return _in_unicode(shallow(document))
+
+
+def _in_unicode(document: Any) -> Any:
     text = json.dumps(document, ensure_ascii=False)
-    return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _DECODER.decode(without_surrogates(text))
+    return document
 
 
 def _real(text: str) -> float | None:
@@ -61,28 +98,26 @@ def _real(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(text: str) -> int | float | None:
-    if len(text) < 19:
-        return int(text)
-    return _real(text) if len(text) < _MOST_DIGITS else None
+def _whole(text: str) -> int | None:
+    return int(text) if len(text) < _MOST_DIGITS else None
 
 
 _DECODER = json.JSONDecoder(parse_float=_real, parse_int=_whole, parse_constant=_CONSTANTS.get, strict=False)
 
 
 def _flattened(text: str) -> str:
-    """The text, with null for everything nested deeper than `_MOST_DEPTH`."""
+    """The text, with null for everything nested deeper than `MAX_DEPTH`."""
     kept: list[str] = []
     depth = at = 0
-    for token in _TOKENS.finditer(text):
+    for token in TOKENS.finditer(text):
         if token[0][0] in "[{":
             depth += 1
-            if depth == _MOST_DEPTH + 1:
+            if depth == MAX_DEPTH + 1:
                 kept.append(text[at : token.start()] + "null")
         elif token[0][0] in "]}":
             depth -= 1
-            if depth == _MOST_DEPTH:
+            if depth == MAX_DEPTH:
                 at = token.end()
         if depth < 0:
             break
-    return "".join(kept) + text[at:] if depth <= _MOST_DEPTH else text[: _MOST_DEPTH // 2]
+    return "".join(kept) + text[at:] if depth <= MAX_DEPTH else text[: MAX_DEPTH // 2]

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from stillhouse.gen.teachers.json_text import is_deep
+
 
 class ToolCall(NamedTuple):
     """One call of a function."""
@@ -19,9 +21,14 @@ class ToolCall(NamedTuple):
 def tool_calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
     """The calls in a Completion's `tool_calls`, in order.
 
-    None if one of them can't be stored: it names no function, or its arguments are not a JSON object.
+    None if one of them can't be stored: it names no function, its arguments are not a JSON object, or it is nested
+    too deeply; also if they are not a list.
     """
-    calls = [_call(each) for each in json.loads(wire)] if wire else []
+    if not wire:
+        return ()
+    if is_deep(wire) or not isinstance(found := json.loads(wire), list):
+        return None
+    calls = [_call(each) for each in found]
     known = tuple(call for call in calls if call is not None)
     return known if len(known) == len(calls) else None
 

@@ -204,7 +204,7 @@ def test_an_answer_is_read_whole() -> None:
         {"signature": "sig2"},
     ]
     assert json.loads(said.tool_calls or "") == [
-        {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}
+        {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": '{"a":[1]}'}}
     ]
     assert said.usage == Usage(100, cached_tokens=85, output_tokens=30, reasoning_tokens=20, cache_write_tokens=5)
     assert (said.model, said.response_id) == ("claude-opus-5", "msg_1")
@@ -299,7 +299,7 @@ EVENTS = (
         "content_block": {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}},
     },
     delta(2, type="input_json_delta", partial_json=""),
-    delta(2, type="input_json_delta", partial_json='{"a": '),
+    delta(2, type="input_json_delta", partial_json='{"a":'),
     delta(2, type="input_json_delta", partial_json="1}"),
     {"type": "content_block_stop", "index": 2},
     {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}},

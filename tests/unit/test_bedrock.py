@@ -322,7 +322,7 @@ def test_an_answer_is_read_whole() -> None:
     assert (said.text, said.reasoning, said.reasoning_source) == ("four", "hm", "reasoningContent")
     assert json.loads(said.reasoning_signatures or "") == [{"signature": "sig"}, {"redacted": "ZW5j"}]
     assert json.loads(said.tool_calls or "") == [
-        {"id": "t-1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+        {"id": "t-1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
     ]
     assert (said.finish_reason, said.finish_reason_raw, said.response_id) == ("tool_calls", "tool_use", "r-1")
     assert said.model is None
@@ -378,7 +378,7 @@ def frames() -> list[bytes]:
         ("contentBlockStop", {"contentBlockIndex": 1}),
         ("contentBlockStart", {"contentBlockIndex": 2, "start": {"toolUse": {"toolUseId": "t-1", "name": "f"}}}),
         ("contentBlockDelta", {"contentBlockIndex": 2, "delta": {"toolUse": {"input": '{"a"'}}}),
-        ("contentBlockDelta", {"contentBlockIndex": 2, "delta": {"toolUse": {"input": ": 1}"}}}),
+        ("contentBlockDelta", {"contentBlockIndex": 2, "delta": {"toolUse": {"input": ":1}"}}}),
         ("contentBlockStop", {"contentBlockIndex": 2}),
         ("messageStop", {"stopReason": "tool_use"}),
         ("metadata", {"usage": {"inputTokens": 10, "outputTokens": 3, "totalTokens": 13}}),

@@ -209,7 +209,7 @@ def test_calls_are_in_the_form_of_chat_completions() -> None:
     found = completion(answer(part))
     assert (found.text, found.finish_reason) == (None, "tool_calls")
     (call,) = json.loads(found.tool_calls or "")
-    assert call == {"id": None, "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": "ü"}'}}
+    assert call == {"id": None, "type": "function", "function": {"name": "add", "arguments": '{"a":2,"b":"ü"}'}}
     assert found.reasoning_signatures is not None
 
 

@@ -3,13 +3,13 @@
 Usage is Anthropic's: `input_tokens` leaves out what was read from the cache or written to it.
 """
 
-import json
 from typing import Any
 
 import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
 from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.json_text import dumped, text_of
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
@@ -21,6 +21,7 @@ from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinkin
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.reply_document import document_of
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.completion import FinishReason, Usage
@@ -82,7 +83,7 @@ class Anthropic:
         """A stream's events make the message, or the error that ended them."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300 or (document := folded(events_in(raw.body))) is None:
             return raw
-        return raw._replace(body=orjson.dumps(document))
+        return raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
@@ -98,10 +99,10 @@ class Anthropic:
             return Malformed("the message has no content", reply.status, usage)
         try:
             said = _said(document, usage)
-        except (KeyError, TypeError, AttributeError) as error:
+            summary = is_summary(said.model or self._teacher.model_name)
+            return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no message in the body ({type(error).__name__}: {error})", reply.status, usage)
-        model = said.model or self._teacher.model_name
-        return completion_of(said, self._finishes, self._teacher.thinking, is_summary=is_summary(model))
 
 
 def _headers(key: Credentials) -> dict[str, str]:
@@ -146,16 +147,16 @@ def _said(document: dict[str, Any], usage: Usage) -> Said:
                 said.texts.append(text)
             case {"type": "thinking", "thinking": str(thought)}:
                 said.thoughts.append(thought)
-                if block.get("signature"):
-                    said.signatures.append({"signature": block["signature"]})
+                if signature := text_in(block.get("signature")):
+                    said.signatures.append({"signature": signature})
             case {"type": "redacted_thinking"}:
-                said.signatures.append({"redacted": block.get("data")})
+                said.signatures.append({"redacted": text_in(block.get("data"))})
             case {"type": "tool_use"}:
                 said.calls.append(function_call(block.get("id"), block.get("name"), block.get("input", {})))
             case {"type": str(kind)}:
                 said.others.append(kind)
             case _:
-                raise TypeError(f"a block of content is {json.dumps(block)[:80]}")
+                raise TypeError(f"a block of content is {(text_of(block) or 'nested too deeply')[:80]}")
     return said
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
-
 
 def folded(events: Sequence[Any]) -> dict[str, Any] | None:
     """The message, or the error that came in its place; None where the stream is not whole."""
@@ -16,10 +14,13 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
                 return {"type": "error", "error": error}
             case {"type": "message_start", "message": dict(started)}:
                 message = dict(started)
-            case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
-                blocks[index] = _Block(block)
+            case {"type": "content_block_start", "index": int(index), "content_block": dict(start)}:
+                blocks[index] = _Block(start)
             case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if index in blocks:
                 blocks[index].add(delta)
+            case {"type": "content_block_delta"}:
+                if not _begun(event, blocks):
+                    return None
             case {"type": "message_delta"} if message is not None:
                 # Its counts replace those of the start, which it may repeat in part.
                 usage = _object(message.get("usage")) | _object(event.get("usage"))
@@ -29,6 +30,20 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             case _:
                 pass  # pings, and what is not known
     return None
+
+
+def _begun(event: dict[str, Any], blocks: "dict[int, _Block]") -> bool:
+    """Begin the block of a delta whose start is missing; False if it is not known which, or what is called."""
+    index, delta = event.get("index"), event.get("delta")
+    if not isinstance(index, int) or not isinstance(delta, dict):
+        return False
+    kinds = {"text": "text", "thinking": "thinking", "signature": "thinking"}
+    kind = next((kinds[name] for name in kinds if isinstance(delta.get(name), str)), None)
+    if kind is None:
+        return False
+    blocks[index] = _Block({"type": kind, kind: ""})
+    blocks[index].add(delta)
+    return True
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -49,15 +64,12 @@ class _Block:
                 self._pieces.setdefault(name, []).append(piece)
 
     def whole(self) -> dict[str, Any]:
-        """The block at its end. A tool's input that is not JSON is the model's fault: it stays as its text."""
+        """The block at its end. A tool's input stays as its text: written anew, large numbers would change."""
         block = self._block
         for name, pieces in self._pieces.items():
             if name != "partial_json":
                 start = block.get(name)
                 block[name] = (start if isinstance(start, str) else "") + "".join(pieces)
         if text := "".join(self._pieces.get("partial_json", ())):
-            try:
-                block["input"] = document_in(text.encode("utf-8", "replace"))
-            except (NoDocument, UnicodeDecodeError, RecursionError):
-                block["input"] = text
+            block["input"] = text
         return block

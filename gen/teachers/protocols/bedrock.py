@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
@@ -16,6 +17,7 @@ from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinkin
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.reply_document import document_of
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.claude_models import claude_of, is_claude
@@ -98,7 +100,7 @@ class Bedrock:
         if not 200 <= raw.status < 300 or not is_stream(raw.body) or (found := folded(raw.body)) is None:
             return raw
         status, document = found
-        return raw._replace(status=status, body=orjson.dumps(document))
+        return raw._replace(status=status, body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
@@ -114,13 +116,13 @@ class Bedrock:
         usage = _usage(document.get("usage"))
         try:
             said = _said(document, usage)
-        except (KeyError, TypeError, AttributeError) as error:
+            if said.finish in _BROKEN and said.finish not in self._finishes:
+                return Malformed(f"the model's output could not be read ({said.finish})", reply.status, usage)
+            said.response_id = reply.headers.get("x-amzn-requestid")
+            summary = is_summary(said.model or self._teacher.model_name)
+            return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no message in the body ({type(error).__name__}: {error})", reply.status, usage)
-        if said.finish in _BROKEN and said.finish not in self._finishes:
-            return Malformed(f"the model's output could not be read ({said.finish})", reply.status, usage)
-        said.response_id = reply.headers.get("x-amzn-requestid")
-        summary = is_summary(said.model or self._teacher.model_name)
-        return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
 
 
 def _headers(key: Credentials) -> dict[str, str]:
@@ -157,10 +159,10 @@ def _said(document: dict[str, Any], usage: Usage) -> Said:
             case {"reasoningContent": {"reasoningText": dict(thought)}}:
                 if isinstance(words := thought.get("text"), str):
                     said.thoughts.append(words)
-                if thought.get("signature"):
-                    said.signatures.append({"signature": thought["signature"]})
+                if signature := text_in(thought.get("signature")):
+                    said.signatures.append({"signature": signature})
             case {"reasoningContent": dict(thought)}:
-                said.signatures.append({"redacted": thought.get("redactedContent")})
+                said.signatures.append({"redacted": text_in(thought.get("redactedContent"))})
             case {"toolUse": dict(call)}:
                 said.calls.append(function_call(call.get("toolUseId"), call.get("name"), call.get("input", {})))
             case {"citationsContent": {"content": list(cited)}}:

@@ -4,15 +4,13 @@ A frame is: its length and that of its headers (u32 each, big-endian), the CRC-3
 payload, and the CRC-32 of all before it.
 """
 
-import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import orjson
-
-from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
+from stillhouse.gen.teachers.json_text import dumped
+from stillhouse.gen.teachers.lenient_json import NoDocument, piece_in
 from stillhouse.gen.teachers.protocols.bedrock_errors import STATUSES
 
 _PRELUDE = struct.Struct(">III")
@@ -28,7 +26,7 @@ class _Frame(NamedTuple):
 
 
 class _Broken(ValueError):
-    """The bytes are not a whole number of frames."""
+    """The bytes are not a whole number of frames, or a frame's place in the answer is not known."""
 
 
 def is_stream(body: bytes) -> bool:
@@ -98,7 +96,7 @@ def _headers(data: bytes) -> dict[str, str]:
 
 def _payload(frame: _Frame) -> dict[str, Any]:
     try:
-        document = document_in(frame.payload or b"{}")
+        document = piece_in(frame.payload or b"{}")
     except (NoDocument, UnicodeDecodeError, RecursionError):
         raise _Broken from None
     if not isinstance(document, dict):
@@ -128,6 +126,8 @@ class _Answer:
                     self._blocks[index] = {"toolUse": {**call, "input": ""}}
             case "contentBlockDelta" if isinstance(index, int) and isinstance(delta := event.get("delta"), dict):
                 _add(self._blocks.setdefault(index, {}), delta)
+            case "contentBlockDelta":
+                raise _Broken  # what it belongs to is not known
             case "messageStop":
                 self._stop = event
             case "metadata":
@@ -149,6 +149,8 @@ def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
         case {"toolUse": {"input": str(piece)}}:
             call = block.setdefault("toolUse", {"input": ""})
             call["input"] += piece
+        case {"toolUse": {"input": dict(whole)}}:
+            block.setdefault("toolUse", {})["input"] = dumped(whole).decode()
         case {"reasoningContent": dict(thought)}:
             _think(block.setdefault("reasoningContent", {}), thought)
 
@@ -163,8 +165,7 @@ def _think(block: dict[str, Any], thought: dict[str, Any]) -> None:
 
 
 def _ended(block: dict[str, Any]) -> dict[str, Any]:
-    """The block at its end. A tool's input that is not JSON is the model's fault: it stays as its text."""
+    """The block at its end. A tool's input stays as its text: read and written again, large numbers would change."""
     if (call := block.get("toolUse")) is not None:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            call["input"] = orjson.loads(call["input"] or "{}")
+        call["input"] = call["input"] or "{}"
     return block

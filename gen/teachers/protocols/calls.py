@@ -3,8 +3,24 @@
 import json
 from typing import Any
 
+from stillhouse.gen.teachers.json_text import text_of
+
+_TOO_DEEP = "arguments nested too deeply"
+"""In the place of what is not kept. It is not JSON, so that the call is invalid."""
+
 
 def function_call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    """One call; arguments that are not text yet are written as JSON."""
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text}}
+    """One call; arguments that are not text yet are written as JSON. An id or a name that is not text is None."""
+    text = arguments if isinstance(arguments, str) else text_of(arguments)
+    function = {"name": _text(name), "arguments": _TOO_DEEP if text is None else text}
+    return {"id": _text(call_id), "type": "function", "function": function}
+
+
+def calls_text(calls: Any) -> str:
+    """Calls in OpenAI's form, as a server sent them."""
+    text = text_of(calls)
+    return json.dumps([_TOO_DEEP]) if text is None else text
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

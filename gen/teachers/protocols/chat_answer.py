@@ -4,12 +4,13 @@ Malformed extras (usage, log probabilities) are left out: a paid answer is not l
 keeps the body.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from stillhouse.gen.teachers.json_text import text_of
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, Overload, ServerError
+from stillhouse.gen.teachers.protocols.calls import calls_text
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.finish import finish_of
 from stillhouse.gen.teachers.protocols.values import dicts
@@ -63,7 +64,7 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         finish_reason_raw=raw[:200] if raw else None,
         reasoning=reasoning,
         reasoning_source=source,
-        tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+        tool_calls=calls_text(calls) if calls else None,
         refusal=_text(refusal) or None,
         logprobs=logprobs_of(choice),
         model=_text(document.get("model")),
@@ -85,7 +86,7 @@ def _signatures(message: dict[str, Any]) -> str | None:
     """The details that OpenRouter wants back with the reasoning, as they came."""
     details = message.get("reasoning_details")
     found = [each for each in dicts(details) if each.get("signature") or each.get("data")] if details else []
-    return json.dumps(found, ensure_ascii=False) if found else None
+    return text_of(found) if found else None
 
 
 def without_choice(document: dict[str, Any], status: int) -> Malformed | Overload | None:
@@ -226,7 +227,7 @@ def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
 def _spelt(token: str, given: Any) -> str:
     """A token that is not valid UTF-8, as its bytes, `<0xE2><0x82>`, the way vocabularies write them."""
     try:
-        raw = bytes(given)
+        raw = bytes(given) if isinstance(given, list) else b""  # of a number it would be as many bytes
     except (TypeError, ValueError):
         return token
     return "".join(f"<0x{byte:02X}>" for byte in raw) if raw and _is_broken(raw) else token

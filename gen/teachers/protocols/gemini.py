@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.teachers.google_hosts import is_vertex, model_base
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
@@ -71,7 +72,7 @@ class Gemini:
         """A stream's documents, or an array of them, as one."""
         if raw.body.lstrip()[:1] == b"{" or not 200 <= raw.status < 300 or (document := folded(raw.body)) is None:
             return raw
-        return raw._replace(body=orjson.dumps(document))
+        return raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
@@ -85,7 +86,7 @@ class Gemini:
             return trouble_of(reply, self.errors)
         try:
             return completion_of(answer, self._teacher)
-        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
 
 

@@ -157,7 +157,7 @@ def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
     found: list[dict[str, Any]] = []
     place, last = -1, None
     for part in parts:
-        if last is None or not _continues(part, last):
+        if last is None or not continues(part, last):
             place += 1
         if isinstance(part.get("thoughtSignature"), str):
             found.append({"part": place, "thoughtSignature": part["thoughtSignature"]})
@@ -165,7 +165,7 @@ def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
     return json.dumps(found) if found else None
 
 
-def _continues(part: dict[str, Any], last: dict[str, Any]) -> bool:
+def continues(part: dict[str, Any], last: dict[str, Any]) -> bool:
     """True if the part is a further piece of the last one's text, as streams bring it; a signature ends its part."""
     both_texts = isinstance(part.get("text"), str) and isinstance(last.get("text"), str)
     return both_texts and bool(part.get("thought")) == bool(last.get("thought")) and not last.get("thoughtSignature")
@@ -188,9 +188,11 @@ def _logprobs(candidate: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _token(entry: dict[str, Any]) -> dict[str, Any]:
-    logprob = entry.get("logProbability")
+    token, logprob = entry["token"], entry.get("logProbability")
+    if not isinstance(token, str):
+        raise TypeError("a token is not text")
     return {
-        "token": entry["token"],
+        "token": token,
         "token_id": count_in(entry.get("tokenId"), below=2**31),
         "logprob": math.nan if logprob is None else float(logprob),
     }

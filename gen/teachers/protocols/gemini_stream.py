@@ -3,11 +3,13 @@
 from typing import Any
 
 from stillhouse.gen.teachers.event_stream import events_in
-from stillhouse.gen.teachers.lenient_json import document_in
+from stillhouse.gen.teachers.lenient_json import piece_in
 from stillhouse.gen.teachers.protocols.counts import count_in
-from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, parts_of
+from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, continues, parts_of
 from stillhouse.gen.teachers.protocols.values import dicts
 
+_PIECE = frozenset({"text", "thought", "thoughtSignature"})
+"""Fields of a part that may be a further piece of the last one."""
 _SCORES = ("chosenCandidates", "topCandidates")
 
 
@@ -33,14 +35,14 @@ def _documents(body: bytes) -> list[dict[str, Any]]:
     """Those of an event stream or of an array."""
     if body.lstrip()[:1] == b"[":
         try:
-            return dicts(document_in(body))
+            return dicts(piece_in(body))
         except (ValueError, RecursionError):
             return []
     return dicts(events_in(body))
 
 
 class _Candidate:
-    """One candidate as its chunks arrive; the reader joins the pieces of a text."""
+    """One candidate as its chunks arrive."""
 
     def __init__(self) -> None:
         self._fields: dict[str, Any] = {}
@@ -57,5 +59,26 @@ class _Candidate:
 
     def whole(self) -> dict[str, Any]:
         """The candidate as it comes unstreamed."""
-        content = {"role": "model", "parts": self._parts}
+        content = {"role": "model", "parts": _joined(self._parts)}
         return {**self._fields, "content": content} | ({"logprobsResult": self._scores} if self._scores else {})
+
+
+def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts, with the pieces of a text joined: a character may be in two of them."""
+    found: list[dict[str, Any]] = []
+    pieces: list[str] = []  # of the last one
+    for part in parts:
+        if found and _PIECE.issuperset(part) and continues(part, found[-1]):
+            pieces.append(part["text"])
+            found[-1] = {**found[-1], **part}
+            continue
+        _end(found, pieces)
+        found.append(part)
+        pieces = [part["text"]] if isinstance(part.get("text"), str) else []
+    _end(found, pieces)
+    return found
+
+
+def _end(found: list[dict[str, Any]], pieces: list[str]) -> None:
+    if len(pieces) > 1:
+        found[-1]["text"] = "".join(pieces)

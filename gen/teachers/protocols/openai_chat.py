@@ -10,6 +10,7 @@ import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
 from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
@@ -61,7 +62,7 @@ class OpenAIChat:
             return raw
         may_lack_finish = "" in self._teacher.finish_reasons and b"[DONE]" in raw.body[-64:]
         document = folded(events_in(raw.body), may_lack_finish=may_lack_finish)
-        return raw if document is None else raw._replace(body=orjson.dumps(document))
+        return raw if document is None else raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
@@ -78,7 +79,7 @@ class OpenAIChat:
             return trouble_of(reply, self.errors)
         try:
             return completion_of(answer, self._teacher)
-        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
 
 

@@ -12,6 +12,7 @@ import orjson
 
 from stillhouse.gen.teachers.decoding import looks_plain
 from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
@@ -56,9 +57,9 @@ class OpenAIResponses:
         for event in reversed(events_in(raw.body)):
             kind = event.get("type") if isinstance(event, dict) else None
             if kind in _ENDS and isinstance(event.get("response"), dict):
-                return raw._replace(body=orjson.dumps(event["response"]))
+                return raw._replace(body=dumped(event["response"]))
             if kind == "error":
-                return raw._replace(body=orjson.dumps({"error": event.get("error") or event}))
+                return raw._replace(body=dumped({"error": event.get("error") or event}))
         return raw
 
     def read(self, reply: Reply) -> Outcome:
@@ -73,7 +74,7 @@ class OpenAIResponses:
             return trouble_of(reply, self.errors)
         try:
             return unfinished(response, reply, self.errors) or completion_of(response, self._teacher)
-        except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
 
 

@@ -4,8 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError, Trouble
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.chat_answer import logprobs_of, usage_of
@@ -35,7 +34,7 @@ def unfinished(response: dict[str, Any], reply: Reply, errors: ErrorVocabulary) 
     said = error if isinstance(error, dict) else {"message": "the response failed without a reason"}
     code = said.get("code")
     known = code if isinstance(code, str) and code else "server_error"
-    trouble = trouble_of(reply._replace(status=_STATUS_OF.get(known, 400), body=orjson.dumps({"error": said})), errors)
+    trouble = trouble_of(reply._replace(status=_STATUS_OF.get(known, 400), body=dumped({"error": said})), errors)
     return replace(trouble, usage=usage) if isinstance(trouble, ServerError) else trouble
 
 

@@ -1,0 +1,60 @@
+"""Writes values that came over a wire as JSON; none makes it raise, however deep or odd."""
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 200
+"""No answer is nested that deep. Deeper values become null: JSON libraries give up at depths of their own."""
+MAX_KEPT_DEPTH = 128
+"""A value that is kept whole or not at all is no deeper: so much less than `MAX_DEPTH` that it holds no such null."""
+TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+"""Strings and brackets of a JSON text."""
+
+
+def dumped(document: Any) -> bytes:
+    """The document as JSON. Halves of surrogate pairs that meet in a text are one character; others are U+FFFD."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # deeper than 254, a surrogate, or an integer of more than 64 bits
+        text = json.dumps(shallow(document), ensure_ascii=False)
+        return without_surrogates(text).encode()
+
+
+def text_of(value: Any) -> str | None:
+    """The value as compact JSON; None if it is nested too deeply to be kept."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return None
+    return None if is_deep(text) else text
+
+
+def is_deep(text: str) -> bool:
+    """True of JSON text that is nested deeper than `MAX_KEPT_DEPTH`."""
+    if text.count("{") + text.count("[") <= MAX_KEPT_DEPTH:
+        return False
+    depth = 0
+    for token in TOKENS.finditer(text):
+        depth += (token[0] in "{[") - (token[0] in "}]")
+        if depth > MAX_KEPT_DEPTH:
+            return True
+    return False
+
+
+def without_surrogates(text: str) -> str:
+    """The text as valid Unicode: pairs of surrogates joined, U+FFFD for each that is alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shallow(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """The value with null for what is nested deeper."""
+    if not isinstance(value, (dict, list)):
+        return value
+    if not depth:
+        return None
+    if isinstance(value, dict):
+        return {name: shallow(each, depth - 1) for name, each in value.items()}
+    return [shallow(each, depth - 1) for each in value]
