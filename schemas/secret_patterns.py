@@ -36,6 +36,14 @@ _FIELD = re.compile(
 )
 """A URL may hold a password, and `max_tokens` holds none."""
 
+_BODY_FIELD = re.compile(
+    r"(?i)(.*[-_])?(api[-_]?keys?|(access|secret|private|auth)[-_]?keys?|secrets?|passw(or)?d|passphrase|cookies?"
+    r"|(proxy[-_]?)?authorization|credentials?|bearer|(access|api|auth|bearer|id|refresh|session|security)[-_]?token)"
+)
+"""Narrower than the others: `prompt_cache_key`, `eos_token` and `image_url` are ordinary fields of a request's body."""
+_LEAST_KEY = 20
+"""No provider's key is shorter, and words that begin like one, such as sk-learn, are."""
+
 
 def without_likely_keys(text: str) -> str:
     """The text with [key] in place of whatever looks like a key."""
@@ -45,6 +53,17 @@ def without_likely_keys(text: str) -> str:
 def may_hold_secret(text: str) -> bool:
     """True if the text should not be repeated: better one too many than one too few."""
     return _MAYBE_KEY.search(text) is not None
+
+
+def holds_likely_key(text: str) -> bool:
+    """True if some of the text is almost certainly a key: long enough, and with a digit."""
+    found = (match[0] for match in _KEY.finditer(text))
+    return any(len(each) >= _LEAST_KEY and any(map(str.isdigit, each)) for each in found)
+
+
+def is_secret_body_field(name: str) -> bool:
+    """True if text in a request body's field of this name is a secret."""
+    return _BODY_FIELD.fullmatch(name) is not None
 
 
 def is_secret_header(name: str) -> bool:

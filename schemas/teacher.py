@@ -19,6 +19,7 @@ from stillhouse.schemas.completion import FinishReason
 from stillhouse.schemas.headers import Headers, Query, is_reference
 from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
 from stillhouse.schemas.parameters import TeacherParameters
+from stillhouse.schemas.secret_patterns import holds_likely_key, is_secret_body_field
 from stillhouse.schemas.simulator import SimulatorSettings
 
 _METHOD = re.compile(r"/(chat/completions|completions|responses|messages|models(/[^/]*)?)\Z")
@@ -116,13 +117,35 @@ ProfileName: TypeAlias = Literal[
 _RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
 
 
-def _not_reserved(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if taken := _RESERVED & value.keys():
         raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
+    if (path := next(_secrets_in(value), None)) is not None:
+        # The value may be a key: it is not repeated.
+        raise ValueError(
+            f"{path}: expected no secret, for `extra` is stored with the dataset; use the teacher's `api_key`, or a "
+            "header or query parameter that refers to an environment variable or a file (`headers: {name: env:NAME}`)"
+        )
     return value
 
 
-Extra = Annotated[dict[str, JsonValue], AfterValidator(_not_reserved)]
+def _secrets_in(value: JsonValue, path: str = "") -> Iterator[str]:
+    """The paths of what is a secret by its name or by its look."""
+    if isinstance(value, str):
+        name = path.rpartition(".")[2]
+        if value and (is_secret_body_field(name) or holds_likely_key(value)):
+            yield path
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if holds_likely_key(name):
+                yield f"a name in {path}" if path else "a name"
+            yield from _secrets_in(each, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            yield from _secrets_in(each, f"{path}.{place}")
+
+
+Extra = Annotated[dict[str, JsonValue], AfterValidator(_sendable)]
 """Fields of a request's body that no parameter covers."""
 
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]

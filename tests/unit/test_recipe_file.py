@@ -10,7 +10,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
+from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe, read_recipe, recipe_json_schema
 
 SMALL = """\
@@ -288,6 +290,41 @@ def test_aliases_are_read_but_never_multiply() -> None:
 def test_credential_is_never_repeated(old: str, new: str) -> None:
     """A key in the wrong place is refused without being shown."""
     assert CANARY not in "\n".join(problems(with_line(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("extra", "where"),
+    [
+        ("{api_key: hunter2}", "api_key"),
+        ("{apiKey: 'env:R1_API_KEY'}", "apiKey"),
+        ("{litellm: {vertex_credentials: '{}'}}", "litellm.vertex_credentials"),
+        ("{tools: [{type: mcp, authorization: hunter2}]}", "tools.0.authorization"),
+        (f"{{note: [a, 'use {CANARY}']}}", "note.1"),
+        (f"{{note: {{{CANARY}: 1}}}}", "a name in note"),
+        ("{note: Bearer 0123456789abcdef}", "note"),
+    ],
+)
+def test_extra_holds_no_secret(extra: str, where: str) -> None:
+    """It is stored with the dataset; the complaint says what to use instead, and never what was there."""
+    account, shared = "account: r1-prod", next(line.strip() for line in FULL.splitlines() if "extra: {chat" in line)
+    for recipe in (with_line(account, f"{account}\n    extra: {extra}"), with_line(shared, f"extra: {extra}")):
+        text = only(recipe)
+        assert f"extra: {where}: expected no secret" in text
+        assert "headers: {name: env:NAME}" in text
+        assert not any(secret in text for secret in (CANARY, "hunter2", "0123456789"))
+
+
+def test_extra_may_name_what_is_no_secret() -> None:
+    """Fields of ordinary requests, and schemas of tools that ask for one."""
+    token: dict[str, JsonValue] = {"type": "string", "description": "a Bearer token; sk-learn"}
+    properties: dict[str, JsonValue] = {"password": {"type": "string"}, "token": token}
+    extra: dict[str, JsonValue] = {
+        "prompt_cache_key": "prompts-of-2026",
+        "eos_token": "</s>",
+        "chat_template_kwargs": {"bos_token": "<s>", "image_url": "https://host/a.png"},
+        "tools": [{"function": {"parameters": {"properties": properties, "required": ["password"]}}}],
+    }
+    assert Ask.model_validate({"extra": extra}).extra == extra
 
 
 def test_overrides_set_fields_by_path_number_and_name() -> None:
