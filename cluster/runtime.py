@@ -33,7 +33,8 @@ SLOW_START_S = 30.0
 _SETTINGS = b"\x04"
 """The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
 
-UNPACK_TIMEOUT_S = 30.0
+UNPACK_TIMEOUT_S = 120.0
+"""For a busy machine: whatever is not unpacked by then may be deleted under a worker."""
 MIN_FREE_BYTES = 16 * 2**20
 """For a Ray that is started here: its logs, more than ten times what a short run writes."""
 _COMMON: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}

@@ -62,7 +62,8 @@ def stored(root: Path, folder: str) -> list[dict[str, Any]]:
 async def test_llama_cpp_s_streams_make_the_same_records(llama: str, tmp_path: Path) -> None:
     """One request at a time with the same seed, and no cache, which moves log probabilities a little.
 
-    Where a stream ends within a character, the server never sends what it held back for it.
+    Where a stream ends within a character, the server never sends what it held back for it. And it closes connections
+    after streams although it says otherwise: a request may meet one that was just closed, and is sent again.
     """
     ask = {"top_logprobs": 2, "max_tokens": 16, "seed": 5, "temperature": 1.0, "extra": {"cache_prompt": False}}
     twins = []
@@ -75,7 +76,7 @@ async def test_llama_cpp_s_streams_make_the_same_records(llama: str, tmp_path: P
     assert len(twins[0]) == 10
     for one, other in zip(*twins, strict=True):
         differing = {name for name in one if str(one[name]) != str(other[name])}  # NaN differs from itself
-        assert differing <= {"asked_at", "latency_s", "response_id", "completion"}, (one, other)
+        assert differing <= {"asked_at", "attempts", "latency_s", "response_id", "completion"}, (one, other)
         assert one["completion"][0]["content"].startswith(other["completion"][0]["content"])
 
 
