@@ -1,15 +1,22 @@
-"""Server-sent events: the documents of a whole stream, and what each packet brings, judged by its bytes."""
+"""Server-sent events: the documents of a stream, and what each packet brings, judged by its bytes."""
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from stillhouse.gen.teachers.lenient_json import NoDocument, holds_large_integers, piece_in
+from stillhouse.gen.teachers.lenient_json import holds_large_integers, piece_in
+
+UNREADABLE: Final = object()
+"""Stands for an event of which it is not known what it brought."""
 
 _BOM = b"\xef\xbb\xbf"
-_FIELDS = (b":", b"event:", b"id:", b"retry:")
+_PADDING = b" \t\0"
+_FIELD = re.compile(rb"([\w-]*)(?::|\Z)")
+"""A field's name, of a comment none."""
+_WORDS = re.compile(rb'[^{}"\[\]]*|\[[ \w.:-]*[A-Za-z][ \w.:-]*\]')
+"""What is no piece of a JSON document that holds anything: `ping`, `[DONE]`."""
 _BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0]*(?:data|event|id|retry)?:")
 
 _PING_EVENTS = re.compile(rb"event:[ \t]*(?:ping|keep-?alive|heartbeat)[ \t]*(?:\r\n|\r|\n)(?:data:[^\r\n]*)?")
@@ -35,63 +42,71 @@ def is_binary(content_type: str) -> bool:
 
 
 def events_in(body: bytes) -> list[Any]:
-    """The documents of a stream's events, in their order; none if the body is not a stream of whole JSON documents.
+    """The documents of a stream's events, in their order; `UNREADABLE` in the place of each that can't be read.
 
-    A lone surrogate in a text stays: its other half may be in the next event.
-    A line that is not a field begins an error that a server wrote without its `data:`; it is the last document.
+    Other lines, and data that is no JSON, such as `[PING]`, say nothing. An error that a server wrote without its
+    `data:` is an event too. A lone surrogate in a text stays: its other half may be in the next event.
     """
     events: list[Any] = []
     split: list[bytes] = []  # the lines of a document that has several
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    lines = body.removeprefix(_BOM).strip(_PADDING + b"\n").split(b"\n")
     is_plain = not holds_large_integers(body)
-    lines = body.removeprefix(_BOM).strip(b" \t\n\0").split(b"\n")
-    try:
-        for place, line in enumerate(lines):
-            if line.startswith(b"data:"):
-                if is_plain and not split:
-                    try:
-                        events.append(orjson.loads(line[5:]))
-                        continue
-                    except orjson.JSONDecodeError:
-                        pass
-                _odd(line[5:].strip(), events, split)
-            elif not line or line.isspace():
-                _join(events, split)
-            elif not line.startswith(_FIELDS):
-                return [*events, *_bare_errors(b"\n".join(lines[place:]))]
-        _join(events, split)
-    except (ValueError, RecursionError):
-        return []
+    bare = True
+    for place, line in enumerate(lines):
+        if is_plain and not split and line.startswith(b"data:"):
+            try:
+                events.append(orjson.loads(line[5:]))
+                continue
+            except orjson.JSONDecodeError:
+                pass
+        line = line.strip(_PADDING)
+        if not line:
+            _join(events, split)
+        elif (field := _FIELD.match(line)) is not None:
+            if field[1].lower() == b"data":
+                _odd(line[field.end() :].strip(), events, split)
+        elif not _WORDS.fullmatch(line):
+            if bare and (errors := _errors_in(b"\n".join(lines[place:]))):
+                return events + errors
+            bare = False  # the rest is read once
+            events += _errors_in(line) or [UNREADABLE]
+    _join(events, split)
     return events
 
 
 def _odd(data: bytes, events: list[Any], split: list[bytes]) -> None:
     """A line of data that is not plainly a document."""
-    if not data or data == b"[DONE]":
-        return
-    if not split:
-        try:
-            events.append(piece_in(data))
-        except NoDocument:
-            split.append(data)
-    else:
+    if split:
         split.append(data)
+    elif not _WORDS.fullmatch(data):
+        document = _document(data)
+        if document is UNREADABLE:
+            split.append(data)
+        else:
+            events.append(document)
 
 
 def _join(events: list[Any], split: list[bytes]) -> None:
     """The event ends."""
     if split:
-        events.append(piece_in(b"\n".join(split)))
+        events.append(_document(b"\n".join(split)))
         split.clear()
 
 
-def _bare_errors(text: bytes) -> list[Any]:
-    found = piece_in(text)
+def _document(data: bytes) -> Any:
+    try:
+        return piece_in(data)
+    except (ValueError, RecursionError):
+        return UNREADABLE
+
+
+def _errors_in(text: bytes) -> list[Any]:
+    """The errors that a text without `data:` consists of; none if it is anything else."""
+    found = _document(text)
     errors = [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
-    if not errors or not all(each.get("error") for each in errors):
-        raise NoDocument("more follows the events")
-    return errors
+    return errors if all(each.get("error") for each in errors) else []
 
 
 class Progress:

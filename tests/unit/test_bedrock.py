@@ -401,8 +401,18 @@ def test_a_stream_without_its_end_is_cut(kept: int) -> None:
 
 
 def test_a_stream_without_its_metadata_has_no_usage() -> None:
-    """The answer is whole all the same."""
-    assert answer(b"".join(frames()[:-1])).usage == Usage()
+    """The answer is whole all the same, as it is where the metadata can't be read."""
+    whole = b"".join(frames())
+    for body in (b"".join(frames()[:-1]), whole[:-9], whole[:-1] + b"\0"):
+        assert answer(body)._replace(usage=Usage()) == answer(whole)._replace(usage=Usage())
+        assert answer(body).usage == Usage()
+
+
+def test_frames_that_are_not_known_are_not_read() -> None:
+    """Nor is what follows the last one."""
+    known = frames()
+    noise = frame("ping", {})
+    assert answer(b"".join([known[0], noise, *known[1:], b"\n"])) == answer(b"".join(known))
 
 
 @pytest.mark.parametrize(
@@ -497,9 +507,10 @@ def test_reading_never_raises(field: str, block: str, value: Any) -> None:
 
 @given(st.integers(0, 2000), st.binary(max_size=8))
 def test_any_damage_is_seen(at: int, noise: bytes) -> None:
-    """A stream with bytes changed is no answer, or the same one."""
+    """A stream with bytes changed is no answer; behind its end, the usage is unknown."""
     whole = b"".join(frames())
     at = at % len(whole)
     damaged = whole[:at] + noise + whole[at + len(noise) :]
-    if damaged != whole:
-        assert not isinstance(read(damaged), Completion)
+    if damaged != whole and isinstance(found := read(damaged), Completion):
+        assert at >= len(b"".join(frames()[:-1]))
+        assert found == answer(b"".join(frames()[:-1]))

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from stillhouse.gen.teachers.event_stream import UNREADABLE
+
 
 def folded(events: Sequence[Any]) -> dict[str, Any] | None:
     """The message, or the error that came in its place; None where the stream is not whole."""
     message: dict[str, Any] | None = None
     blocks: dict[int, _Block] = {}
     for event in events:
+        if event is UNREADABLE:
+            break
         match event:
             case {"type": "error", "error": dict(error)}:
                 return {"type": "error", "error": error}

@@ -4,6 +4,7 @@ A frame is: its length and that of its headers (u32 each, big-endian), the CRC-3
 payload, and the CRC-32 of all before it.
 """
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from stillhouse.gen.teachers.protocols.bedrock_errors import STATUSES
 
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
+_EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata")
 _STRING = 7
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """By type of a header's value: its bytes; types 6 and 7 state theirs."""
@@ -40,13 +42,12 @@ def is_stream(body: bytes) -> bool:
 def folded(body: bytes) -> tuple[int, dict[str, Any]] | None:
     """(status, document) of a whole stream; of an exception, the status that it has elsewhere. None if it is cut."""
     answer = _Answer()
-    try:
+    with contextlib.suppress(_Broken):  # all that follows is unknown: it matters unless the answer was finished before
         for frame in _frames(body):
             if (name := frame.headers.get(":exception-type") or frame.headers.get(":error-code")) is not None:
                 return _trouble(name, frame)
-            answer.add(frame.headers.get(":event-type", ""), _payload(frame))
-    except _Broken:
-        return None
+            if (kind := frame.headers.get(":event-type")) in _EVENTS:
+                answer.add(kind, _payload(frame))
     whole = answer.whole()
     return None if whole is None else (200, whole)
 

@@ -8,6 +8,7 @@ parts, tool calls whole or in fragments.
 from collections.abc import Sequence
 from typing import Any
 
+from stillhouse.gen.teachers.event_stream import UNREADABLE
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document
 from stillhouse.gen.teachers.protocols.values import dicts
 
@@ -24,6 +25,9 @@ def folded(events: Sequence[Any], *, may_lack_finish: bool = False) -> dict[str,
     whole: dict[str, Any] = {}
     choices: dict[int, _Choice] = {}
     for each in events:
+        if each is UNREADABLE:  # perhaps a piece of the answer, unless that was finished before
+            may_lack_finish = False
+            break
         event = each if isinstance(each, dict) and "choices" in each else answer_document(each) or each
         if not isinstance(event, dict):
             continue
@@ -40,7 +44,7 @@ def folded(events: Sequence[Any], *, may_lack_finish: bool = False) -> dict[str,
             return _broken(whole, choices, error)
         if isinstance(usage := event.get("x_groq"), dict) and isinstance(usage.get("usage"), dict):
             whole["usage"] = usage["usage"]
-    if not choices or not (may_lack_finish or all(choice.is_finished for choice in choices.values())):
+    if 0 not in choices or not (may_lack_finish or all(choice.is_finished for choice in choices.values())):
         return None
     return _document(whole, choices)
 

@@ -1,8 +1,9 @@
 """The generateContent document that a stream of them adds up to."""
 
+import itertools
 from typing import Any
 
-from stillhouse.gen.teachers.event_stream import events_in
+from stillhouse.gen.teachers.event_stream import UNREADABLE, events_in
 from stillhouse.gen.teachers.lenient_json import piece_in
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, continues, parts_of
@@ -32,13 +33,13 @@ def folded(body: bytes) -> dict[str, Any] | None:
 
 
 def _documents(body: bytes) -> list[dict[str, Any]]:
-    """Those of an event stream or of an array."""
+    """Those of an event stream, up to one that can't be read, or of an array."""
     if body.lstrip()[:1] == b"[":
         try:
             return dicts(piece_in(body))
         except (ValueError, RecursionError):
             return []
-    return dicts(events_in(body))
+    return dicts(list(itertools.takewhile(lambda event: event is not UNREADABLE, events_in(body))))
 
 
 class _Candidate:

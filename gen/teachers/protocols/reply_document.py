@@ -17,6 +17,8 @@ def document_of(reply: Reply) -> Any | Malformed | Ambiguous:
     try:
         return document_in(reply.body)
     except UnicodeDecodeError:
+        if is_stream({}, reply.body):  # cut within a character
+            return _no_document(reply)
         kind = reply.headers.get("content-type")
         typed = f" (content-type: {kind[:100]})" if kind else ""
         return Malformed(f"the body is not UTF-8{typed}", reply.status)

@@ -1,0 +1,109 @@
+"""What stands between, or behind, the events of a stream loses none of a finished answer, and finishes none."""
+
+import json
+from typing import Any
+
+import pytest
+
+from stillhouse.gen.teachers.outcome import Ambiguous, Outcome
+from stillhouse.gen.teachers.protocols import protocol_of
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.teacher import Teacher
+
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 5}}
+PART = {"type": "output_text", "text": "Four."}
+RESPONSE = {
+    "id": "r",
+    "status": "completed",
+    "output": [{"type": "message", "role": "assistant", "content": [PART]}],
+    "usage": {"input_tokens": 5, "output_tokens": 7},
+}
+EVENTS: dict[str, list[dict[str, Any]]] = {
+    "openai-chat": [
+        {"choices": [{"index": 0, "delta": {"content": "Fo"}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"content": "ur."}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    ],
+    "openai-responses": [
+        {"type": "response.created", "response": {"id": "r", "status": "in_progress", "output": []}},
+        {"type": "response.output_text.delta", "delta": "Four."},
+        {"type": "response.completed", "response": RESPONSE},
+    ],
+    "anthropic": [
+        {"type": "message_start", "message": MESSAGE},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Four."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ],
+    "gemini": [
+        {"candidates": [{"content": {"role": "model", "parts": [{"text": "Fo"}]}, "index": 0}]},
+        {"candidates": [{"content": {"role": "model", "parts": [{"text": "ur."}]}, "finishReason": "STOP"}]},
+    ],
+}
+NOISE = {
+    "unknown field": b"x-trace: 1\n",
+    "unknown field with JSON": b'x-trace: {"a": 1}\n',
+    "data without a colon": b"data\n\n",
+    "id without a colon": b"id\n",
+    "indented comment": b" : ping\n\n",
+    "zero bytes": b"\0\n\n",
+    "words": b"data: keep-alive\n\n",
+    "words in brackets": b"data: [PING]\n\n",
+    "words without a field": b"ping\n\n",
+    "a number": b"data: 1763000000\n\n",
+    "a short page": b"<html>\n<p>wait\n</html>\n\n",
+}
+ENDS = {
+    "page": b'<!doctype html>\n<html lang="en"><body>{"a": 1}</body></html>\n',
+    "cut event": b'data: {"id":"r","usa',
+    "cut event within a character": b'data: {"id":"r","x":"\xc3',
+    "document without a field": b'{"b": 2}\n',
+}
+protocols = pytest.mark.parametrize("api", EVENTS)
+
+
+def lines(api: str) -> list[bytes]:
+    """A stream, event by event."""
+    return [b"data: " + json.dumps(each).encode() + b"\n\n" for each in EVENTS[api]]
+
+
+def read(api: str, body: bytes, **fields: Any) -> Outcome:
+    """What a reply says."""
+    given = {"name": "t", "api": api, "base_url": "http://t/v1", "model": "m", "terms": {"training_use": "permitted"}}
+    protocol = protocol_of(Teacher.model_validate(given | fields), Ask())
+    return protocol.read(protocol.fold(Reply(200, {"content-type": "text/event-stream"}, body)))
+
+
+@protocols
+@pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE)
+def test_lines_that_say_nothing_are_skipped(api: str, noise: bytes) -> None:
+    """Wherever they stand; in a stream that is cut they finish nothing."""
+    plain, found = read(api, b"".join(lines(api))), read(api, noise.join([b"", *lines(api), b""]))
+    assert isinstance(plain, Completion)
+    assert plain.text == "Four."
+    assert found == plain
+    assert isinstance(read(api, noise.join([*lines(api)[:-2], b""])), Ambiguous)
+
+
+@protocols
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_what_follows_a_finished_answer_does_not_undo_it(api: str, end: bytes) -> None:
+    """And what can't be read before its end may be a piece of it."""
+    plain, found = read(api, b"".join(lines(api))), read(api, b"".join([*lines(api), end]))
+    assert isinstance(plain, Completion)
+    assert found == plain
+    if api != "openai-responses":  # whose last event holds everything
+        assert isinstance(read(api, b"".join([lines(api)[0], end, b"\n\n", *lines(api)[1:]])), Ambiguous)
+
+
+def test_an_end_marker_behind_a_lost_event_finishes_nothing() -> None:
+    """Though the recipe says that the server gives no finish reasons."""
+    first, second, _ = lines("openai-chat")
+    done = b"data: [DONE]\n\n"
+    known = {"finish_reasons": {"": "stop"}}
+    assert isinstance(read("openai-chat", first + second + done, **known), Completion)
+    assert isinstance(read("openai-chat", first + second[:-6] + b"\n\n" + done, **known), Ambiguous)
