@@ -318,7 +318,16 @@ def test_a_stream_reads_like_its_unstreamed_twin() -> None:
     assert answer(stream(*EVENTS)) == answer(whole)
 
 
-@pytest.mark.parametrize("kept", range(1, len(EVENTS)))
+def test_a_stop_reason_behind_all_blocks_is_an_end_too() -> None:
+    """Proxies lose the end marker; a block that has not ended may lack a piece."""
+    whole = answer(stream(*EVENTS))
+    assert answer(stream(*EVENTS[:-1])) == whole
+    assert answer(stream(*EVENTS[:-1], error("overloaded_error"))) == whole
+    assert isinstance(read(stream(*EVENTS[:-3], EVENTS[-2])), Ambiguous)
+    assert answer(stream(*EVENTS[:-3], *EVENTS[-2:])) == whole
+
+
+@pytest.mark.parametrize("kept", range(1, len(EVENTS) - 1))
 def test_a_stream_without_its_end_is_cut(kept: int) -> None:
     """Wherever it breaks off: never recorded as a stop."""
     assert isinstance(read(stream(*EVENTS[:kept])), Ambiguous)

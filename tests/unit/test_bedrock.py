@@ -403,7 +403,8 @@ def test_a_stream_without_its_end_is_cut(kept: int) -> None:
 def test_a_stream_without_its_metadata_has_no_usage() -> None:
     """The answer is whole all the same, as it is where the metadata can't be read."""
     whole = b"".join(frames())
-    for body in (b"".join(frames()[:-1]), whole[:-9], whole[:-1] + b"\0"):
+    late = frame("throttlingException", {"message": "words"}, kind="exception")
+    for body in (b"".join(frames()[:-1]), whole[:-9], whole[:-1] + b"\0", b"".join([*frames()[:-1], late])):
         assert answer(body)._replace(usage=Usage()) == answer(whole)._replace(usage=Usage())
         assert answer(body).usage == Usage()
 

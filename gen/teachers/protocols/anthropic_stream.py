@@ -7,7 +7,10 @@ from stillhouse.gen.teachers.event_stream import UNREADABLE
 
 
 def folded(events: Sequence[Any]) -> dict[str, Any] | None:
-    """The message, or the error that came in its place; None where the stream is not whole."""
+    """The message, or the error that came in its place; None where the stream is not whole.
+
+    It is whole with its end marker, or once there is a stop reason and every block has ended.
+    """
     message: dict[str, Any] | None = None
     blocks: dict[int, _Block] = {}
     for event in events:
@@ -15,6 +18,8 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             break
         match event:
             case {"type": "error", "error": dict(error)}:
+                if (whole := _finished(message, blocks)) is not None:
+                    return whole
                 return {"type": "error", "error": error}
             case {"type": "message_start", "message": dict(started)}:
                 message = dict(started)
@@ -24,16 +29,29 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
                 blocks[index].add(delta)
             case {"type": "content_block_delta"}:
                 if not _begun(event, blocks):
-                    return None
+                    break
+            case {"type": "content_block_stop", "index": int(index)} if index in blocks:
+                blocks[index].has_ended = True
             case {"type": "message_delta"} if message is not None:
                 # Its counts replace those of the start, which it may repeat in part.
                 usage = _object(message.get("usage")) | _object(event.get("usage"))
                 message |= _object(event.get("delta")) | {"usage": usage}
             case {"type": "message_stop"} if message is not None:
-                return message | {"content": [blocks[index].whole() for index in sorted(blocks)]}
+                return _whole(message, blocks)
             case _:
                 pass  # pings, and what is not known
-    return None
+    return _finished(message, blocks)
+
+
+def _whole(message: dict[str, Any], blocks: "dict[int, _Block]") -> dict[str, Any]:
+    return message | {"content": [blocks[index].whole() for index in sorted(blocks)]}
+
+
+def _finished(message: dict[str, Any] | None, blocks: "dict[int, _Block]") -> dict[str, Any] | None:
+    """The message without its end marker, which proxies lose; None if more of it was to come."""
+    if message is None or not message.get("stop_reason") or not all(block.has_ended for block in blocks.values()):
+        return None
+    return _whole(message, blocks)
 
 
 def _begun(event: dict[str, Any], blocks: "dict[int, _Block]") -> bool:
@@ -60,6 +78,7 @@ class _Block:
     def __init__(self, block: dict[str, Any]) -> None:
         self._block = dict(block)
         self._pieces: dict[str, list[str]] = {}
+        self.has_ended = False
 
     def add(self, delta: dict[str, Any]) -> None:
         """One delta."""

@@ -45,6 +45,8 @@ def folded(body: bytes) -> tuple[int, dict[str, Any]] | None:
     with contextlib.suppress(_Broken):  # all that follows is unknown: it matters unless the answer was finished before
         for frame in _frames(body):
             if (name := frame.headers.get(":exception-type") or frame.headers.get(":error-code")) is not None:
+                if answer.is_finished:
+                    break
                 return _trouble(name, frame)
             if (kind := frame.headers.get(":event-type")) in _EVENTS:
                 answer.add(kind, _payload(frame))
@@ -133,6 +135,11 @@ class _Answer:
                 self._stop = event
             case "metadata":
                 self._metadata = event
+
+    @property
+    def is_finished(self) -> bool:
+        """True if only the usage may still come."""
+        return self._stop is not None
 
     def whole(self) -> dict[str, Any] | None:
         """The document as it comes unstreamed; None where an end is missing. Without metadata the usage is unknown."""

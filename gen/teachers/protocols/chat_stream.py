@@ -41,12 +41,16 @@ def folded(events: Sequence[Any], *, may_lack_finish: bool = False) -> dict[str,
                 choices[index] = _Choice()
             choices[index].add(choice)
         if (error := _error_in(event)) is not None:
+            if "choices" not in event and _is_finished(choices):
+                break
             return _broken(whole, choices, error)
         if isinstance(usage := event.get("x_groq"), dict) and isinstance(usage.get("usage"), dict):
             whole["usage"] = usage["usage"]
-    if 0 not in choices or not (may_lack_finish or all(choice.is_finished for choice in choices.values())):
-        return None
-    return _document(whole, choices)
+    return _document(whole, choices) if _is_finished(choices) or (may_lack_finish and 0 in choices) else None
+
+
+def _is_finished(choices: "dict[int, _Choice]") -> bool:
+    return 0 in choices and all(choice.is_finished for choice in choices.values())
 
 
 def _document(whole: dict[str, Any], choices: "dict[int, _Choice]") -> dict[str, Any]:

@@ -15,21 +15,26 @@ _SCORES = ("chosenCandidates", "topCandidates")
 
 
 def folded(body: bytes) -> dict[str, Any] | None:
-    """The document; its error, if it ends in one; None if it is not whole."""
-    documents = _documents(body)
-    error = next((each for each in documents if each.get("error")), None)
-    if error is not None:
-        return error
+    """The document; an error that came before its end; None if it is not whole."""
     whole: dict[str, Any] = {}
     candidates: dict[int, _Candidate] = {}
-    for document in documents:
+    for document in _documents(body):
+        if document.get("error"):
+            if _is_finished(candidates):
+                break
+            return document
         whole |= {name: value for name, value in document.items() if name != "candidates"}
         for each in dicts(document.get("candidates")):
             candidates.setdefault(count_in(each.get("index")) or 0, _Candidate()).add(each)
     if not candidates:
         return whole if block_reason(whole) else None
-    found = [candidates[index].whole() for index in sorted(candidates)]
-    return whole | {"candidates": found} if all(each.get("finishReason") for each in found) else None
+    if not _is_finished(candidates):
+        return None
+    return whole | {"candidates": [candidates[index].whole() for index in sorted(candidates)]}
+
+
+def _is_finished(candidates: "dict[int, _Candidate]") -> bool:
+    return bool(candidates) and all(candidate.is_finished for candidate in candidates.values())
 
 
 def _documents(body: bytes) -> list[dict[str, Any]]:
@@ -49,6 +54,11 @@ class _Candidate:
         self._fields: dict[str, Any] = {}
         self._parts: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def is_finished(self) -> bool:
+        """True if its finish reason has come."""
+        return bool(self._fields.get("finishReason"))
 
     def add(self, candidate: dict[str, Any]) -> None:
         """One chunk of it."""

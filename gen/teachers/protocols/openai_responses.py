@@ -51,16 +51,17 @@ class OpenAIResponses:
         return self._destinations.post(base_url, key, self._head + items + tail)
 
     def fold(self, raw: Reply) -> Reply:
-        """The last event of a whole stream holds the whole response."""
+        """The event at the end of a whole stream holds the whole response."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300:
             return raw
+        error: Any = None
         for event in reversed(events_in(raw.body)):
             kind = event.get("type") if isinstance(event, dict) else None
             if kind in _ENDS and isinstance(event.get("response"), dict):
                 return raw._replace(body=dumped(event["response"]))
-            if kind == "error":
-                return raw._replace(body=dumped({"error": event.get("error") or event}))
-        return raw
+            if kind == "error" and error is None:
+                error = event.get("error") or event
+        return raw if error is None else raw._replace(body=dumped({"error": error}))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
