@@ -385,7 +385,7 @@ def error(kind: str, said: str = "words", **details: Any) -> dict[str, Any]:
         (200, [], Malformed),
         (200, message(), Malformed),
         (200, message() | {"content": None}, Malformed),
-        (200, message() | {"content": "four"}, Malformed),
+        (200, {"data": {"content": "four"}}, Malformed),
         (200, message(7), Malformed),
         (200, message({"type": "text", "text": None}), Malformed),
         (200, b"", Ambiguous),
@@ -399,6 +399,36 @@ def error(kind: str, said: str = "words", **details: Any) -> dict[str, Any]:
 def test_what_a_reply_means(status: int, body: Any, expected: type) -> None:
     """The provider's own bodies, those of what stands before it, and what no provider should send."""
     assert isinstance(read(body, status=status), expected), read(body, status=status)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        message() | {"content": "four"},
+        message() | {"content": TEXT},
+        message(None, TEXT),
+        message("fo", "ur"),
+        {"data": message(TEXT), "error": None},
+        [{"code": 0, "result": {"message": message(TEXT)}}],
+    ],
+)
+def test_an_answer_is_read_in_other_shapes(document: Any) -> None:
+    """Text for blocks, nulls among them, envelopes: gateways' ways."""
+    assert answer(document) == answer(message(TEXT))
+
+
+def test_a_refusal_needs_no_content() -> None:
+    """It says itself that there is none."""
+    said = answer(message(stop_reason="refusal") | {"content": None})
+    assert (said.text, said.finish_reason) == (None, "refused")
+
+
+def test_a_message_that_can_not_be_read_is_shown() -> None:
+    """In its own words."""
+    found = read(message(7))
+    assert isinstance(found, Malformed)
+    assert "Error" not in found.message
+    assert '"content": [7]' in found.message
 
 
 def test_a_gateways_time_limit_may_have_been_billed() -> None:

@@ -362,6 +362,28 @@ def test_a_guardrail_is_a_category() -> None:
     assert (said.finish_reason, said.refusal_category) == ("content_filter", "guardrail")
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        answer_of() | {"output": {"message": {"content": "four"}}},
+        answer_of() | {"output": {"message": {"content": {"text": "four"}}}},
+        answer_of(None, {"text": "four"}),
+        {"data": answer_of({"text": "four"})},
+        [{"body": answer_of({"text": "four"})}],
+    ],
+)
+def test_an_answer_is_read_in_other_shapes(document: Any) -> None:
+    """Text for blocks, nulls among them, envelopes: gateways' ways."""
+    assert answer(document) == answer(answer_of({"text": "four"}))
+
+
+@pytest.mark.parametrize("output", [None, {}, {"message": None}, {"message": {"content": None}}])
+def test_a_guardrail_needs_no_message(output: Any) -> None:
+    """It says itself that there is none."""
+    said = answer(answer_of(stopReason="guardrail_intervened") | {"output": output})
+    assert (said.text, said.finish_reason, said.refusal_category) == (None, "content_filter", "guardrail")
+
+
 # --- streams
 
 

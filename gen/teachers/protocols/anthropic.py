@@ -15,11 +15,12 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
 from stillhouse.gen.teachers.protocols.anthropic_stream import folded
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
-from stillhouse.gen.teachers.protocols.blocks import Said, completion_of
+from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
-from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.envelopes import answer_in
+from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
@@ -92,17 +93,16 @@ class Anthropic:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
-        if not isinstance(document, dict) or document.get("error") or "content" not in document:
+        message = answer_in(document, _is_message)
+        if message is None or (isinstance(document, dict) and document.get("error")):
             return trouble_of(reply, self.errors)
-        usage = _usage(document.get("usage"))
-        if not isinstance(document["content"], list):
-            return Malformed("the message has no content", reply.status, usage)
+        usage = _usage(message.get("usage"))
         try:
-            said = _said(document, usage)
+            said = _said(message, usage)
             summary = is_summary(said.model or self._teacher.model_name)
             return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            return Malformed(f"no message in the body ({type(error).__name__}: {error})", reply.status, usage)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+            return without_answer(reply, usage)
 
 
 def _headers(key: Credentials) -> dict[str, str]:
@@ -130,18 +130,22 @@ def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _said(document: dict[str, Any], usage: Usage) -> Said:
-    details = document.get("stop_details")
+def _is_message(document: dict[str, Any]) -> bool:
+    return "content" in document and any(name in document for name in ("type", "role", "stop_reason"))
+
+
+def _said(message: dict[str, Any], usage: Usage) -> Said:
+    details = message.get("stop_details")
     said = Said(
         source="thinking",
-        finish=document.get("stop_reason"),
-        model=document.get("model"),
-        response_id=document.get("id"),
+        finish=message.get("stop_reason"),
+        model=message.get("model"),
+        response_id=message.get("id"),
         usage=usage,
         category=details.get("category") if isinstance(details, dict) else None,
         explanation=details.get("explanation") if isinstance(details, dict) else None,
     )
-    for block in document["content"]:
+    for block in blocks_in(message["content"]):
         match block:
             case {"type": "text", "text": str(text)}:
                 said.texts.append(text)

@@ -11,11 +11,12 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
 from stillhouse.gen.teachers.protocols.bedrock_stream import folded, is_stream
-from stillhouse.gen.teachers.protocols.blocks import Said, completion_of
+from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
-from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.envelopes import answer_in
+from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
@@ -111,18 +112,19 @@ class Bedrock:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
-        if not isinstance(document, dict) or "output" not in document:
+        answer = answer_in(document, _is_answer)
+        if answer is None:
             return trouble_of(reply, self.errors)
-        usage = _usage(document.get("usage"))
+        usage = _usage(answer.get("usage"))
         try:
-            said = _said(document, usage)
+            said = _said(answer, usage)
             if said.finish in _BROKEN and said.finish not in self._finishes:
                 return Malformed(f"the model's output could not be read ({said.finish})", reply.status, usage)
             said.response_id = reply.headers.get("x-amzn-requestid")
             summary = is_summary(said.model or self._teacher.model_name)
             return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            return Malformed(f"no message in the body ({type(error).__name__}: {error})", reply.status, usage)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+            return without_answer(reply, usage)
 
 
 def _headers(key: Credentials) -> dict[str, str]:
@@ -144,15 +146,21 @@ def _fields(model: str, ask: Ask) -> dict[str, Any]:
     return merged(fields | ({"additionalModelRequestFields": own} if own else {}), extra)
 
 
+def _is_answer(document: dict[str, Any]) -> bool:
+    output = document.get("output")
+    return "stopReason" in document or (isinstance(output, dict) and "message" in output)
+
+
 def _said(document: dict[str, Any], usage: Usage) -> Said:
-    message = document["output"]["message"]
+    output = document.get("output")
+    message = output.get("message") if isinstance(output, dict) else None
     said = Said("reasoningContent", document.get("stopReason"), _model(document), None, usage)
     if said.finish == "guardrail_intervened":
         said.category = "guardrail"
     further = document.get("additionalModelResponseFields")
     if isinstance(further, dict) and isinstance(details := further.get("stop_details"), dict):
         said.category, said.explanation = details.get("category"), details.get("explanation")
-    for block in message["content"]:
+    for block in blocks_in(message.get("content") if isinstance(message, dict) else message):
         match block:
             case {"text": str(text)}:
                 said.texts.append(text)

@@ -34,6 +34,14 @@ class Said:
     """Kinds of blocks that are none of these."""
 
 
+def blocks_in(content: Any) -> list[Any]:
+    """A message's content as blocks: some servers send a text, or one block alone; null says that there is none."""
+    if content is None:
+        return []
+    given = content if isinstance(content, list) else [content]
+    return [{"type": "text", "text": each} if isinstance(each, str) else each for each in given if each is not None]
+
+
 def completion_of(
     said: Said, finishes: Mapping[str, FinishReason], dialect: Dialect, *, is_summary: bool | None
 ) -> Outcome:

@@ -12,28 +12,20 @@ from stillhouse.gen.teachers.json_text import text_of
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, Overload, ServerError
 from stillhouse.gen.teachers.protocols.calls import calls_text
 from stillhouse.gen.teachers.protocols.counts import count_in
+from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.finish import finish_of
 from stillhouse.gen.teachers.protocols.values import dicts
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
 from stillhouse.schemas.teacher import Teacher
 
-_WRAPPERS = ("data", "result", "response", "output", "body", "completion")
 _TEXTS = ("text", "content", "value", "parts")
 _THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
 
 
-def answer_document(document: Any, *, depth: int = 0) -> dict[str, Any] | None:
+def answer_document(document: Any) -> dict[str, Any] | None:
     """The object that holds `choices`: the document, the first of a list, or inside an envelope."""
-    if depth > 3:
-        return None
-    if isinstance(document, list):
-        return next((found for each in document[:4] if (found := answer_document(each, depth=depth + 1))), None)
-    if not isinstance(document, dict):
-        return None
-    if document.get("choices"):
-        return document
-    return next((found for name in _WRAPPERS if (found := answer_document(document.get(name), depth=depth + 1))), None)
+    return answer_in(document, lambda found: bool(found.get("choices")))
 
 
 def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:

@@ -16,7 +16,7 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
-from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
@@ -86,8 +86,8 @@ class Gemini:
             return trouble_of(reply, self.errors)
         try:
             return completion_of(answer, self._teacher)
-        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+            return without_answer(reply)
 
 
 class _Places:

@@ -18,7 +18,7 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
-from stillhouse.gen.teachers.protocols.reply_document import document_of
+from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
 from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
@@ -75,8 +75,8 @@ class OpenAIResponses:
             return trouble_of(reply, self.errors)
         try:
             return unfinished(response, reply, self.errors) or completion_of(response, self._teacher)
-        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            return Malformed(f"no completion in the body ({type(error).__name__}: {error})", reply.status)
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+            return without_answer(reply)
 
 
 def _fields(ask: Ask) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.completion import Usage
 
 _PAGE = re.compile(rb"\A\s*<(?:!doctype|html|head|title|\?xml)", re.IGNORECASE)
 _TITLE = re.compile(rb"<title>\s*([^<]{1,100})", re.IGNORECASE)
@@ -24,6 +25,12 @@ def document_of(reply: Reply) -> Any | Malformed | Ambiguous:
         return Malformed(f"the body is not UTF-8{typed}", reply.status)
     except (NoDocument, RecursionError, ValueError):
         return _no_document(reply)
+
+
+def without_answer(reply: Reply, usage: Usage | None = None) -> Malformed:
+    """What a document means that has an answer's outline, and holds something else in it."""
+    begins = " ".join(reply.body[:300].decode("utf-8", "replace").split())
+    return Malformed(f"no answer where the API has it, in a body that begins {begins}", reply.status, usage or Usage())
 
 
 def _no_document(reply: Reply) -> Malformed | Ambiguous:
