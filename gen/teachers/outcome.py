@@ -98,6 +98,11 @@ class ServerError(_Trouble):
     usage: Usage = field(default_factory=Usage)
     """What the attempt cost all the same."""
 
+    @property
+    def has_begun(self) -> bool:
+        """True if the failure came within an answer, which may be billed."""
+        return self.status is not None and 200 <= self.status < 300
+
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous(_Trouble):

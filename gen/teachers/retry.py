@@ -134,6 +134,7 @@ def note(outcome: Outcome, tries: Tries, *, endpoint: str = "", blame: Blame | N
             tries.overloads += 1
         case ServerError():
             tries.failures += 1
+            tries.maybe_billed += outcome.has_begun
             _waste(outcome, tries)
         case Ambiguous() | Malformed():
             tries.failures += 1

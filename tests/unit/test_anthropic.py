@@ -18,6 +18,7 @@ from stillhouse.gen.teachers.outcome import (
     Money,
     Outcome,
     Overload,
+    Policy,
     Ramp,
     Rate,
     ServerError,
@@ -333,10 +334,11 @@ def test_a_stream_without_its_end_is_cut(kept: int) -> None:
     assert isinstance(read(stream(*EVENTS[:kept])), Ambiguous)
 
 
-def test_an_error_in_a_stream_is_what_it_says() -> None:
-    """After any number of events."""
-    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    assert isinstance(read(stream(*EVENTS[:5], error)), Overload)
+def test_an_error_before_an_answer_is_what_it_says() -> None:
+    """After any number of events that bring none of it; policy is policy even later."""
+    assert isinstance(read(stream(*EVENTS[:2], error("overloaded_error"))), Overload)
+    blocked = error("invalid_request_error", "Output blocked by content filtering policy")
+    assert isinstance(read(stream(*EVENTS[:5], blocked)), Policy)
 
 
 def test_arguments_that_are_no_json_are_kept_as_they_are() -> None:

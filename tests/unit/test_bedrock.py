@@ -455,7 +455,7 @@ def test_an_exception_in_a_stream_is_what_it_is_elsewhere(name: str, fields: dic
     buffer: Any = EventStreamBuffer()
     buffer.add_data(made)
     assert next(iter(buffer)).headers[":exception-type"] == name  # botocore reads it so too
-    assert isinstance(read(b"".join(frames()[:4]) + made), expected)
+    assert isinstance(read(frames()[0] + made), expected)
 
 
 # --- errors

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from stillhouse.gen.teachers.outcome import Ambiguous, Outcome
+from stillhouse.gen.simulator.dialects.event_stream import frame
+from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, Rate, ServerError
 from stillhouse.gen.teachers.protocols import protocol_of
+from stillhouse.gen.teachers.retry import Tries, note
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
@@ -64,6 +66,8 @@ ENDS = {
     "error": b'data: {"type": "error", "error": {"type": "overloaded_error", "message": "words", "code": 529}}\n\n',
     "document without a field": b'{"b": 2}\n',
 }
+BEGUN = {"openai-chat": 1, "openai-responses": 2, "anthropic": 3, "gemini": 1}
+"""How many of them bring a piece of the answer."""
 protocols = pytest.mark.parametrize("api", EVENTS)
 
 
@@ -75,6 +79,7 @@ def lines(api: str) -> list[bytes]:
 def read(api: str, body: bytes, **fields: Any) -> Outcome:
     """What a reply says."""
     given = {"name": "t", "api": api, "base_url": "http://t/v1", "model": "m", "terms": {"training_use": "permitted"}}
+    given |= {"aws": {"region": "us-east-1"}} if api == "bedrock" else {}
     protocol = protocol_of(Teacher.model_validate(given | fields), Ask())
     return protocol.read(protocol.fold(Reply(200, {"content-type": "text/event-stream"}, body)))
 
@@ -99,6 +104,31 @@ def test_what_follows_a_finished_answer_does_not_undo_it(api: str, end: bytes) -
     assert found == plain
     if api != "openai-responses":  # whose last event holds everything
         assert not isinstance(read(api, b"".join([lines(api)[0], end, b"\n\n", *lines(api)[1:]])), Completion)
+
+
+def _error(api: str) -> bytes:
+    if api == "bedrock":
+        return frame("throttlingException", {"message": "Slow down"}, kind="exception")
+    error: dict[str, Any] = {"type": "rate_limit_error", "code": "rate_limit_exceeded", "message": "Slow down"}
+    error |= {"code": 429} if api == "gemini" else {}
+    return b"data: " + json.dumps({"type": "error", "error": error}).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("api", [*EVENTS, "bedrock"])
+def test_an_error_within_an_answer_may_be_billed(api: str) -> None:
+    """Before anything of it came, the request was not served, and waits for nothing."""
+    if api == "bedrock":
+        begun = frame("messageStart", {"role": "assistant"})
+        delta = frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Fo"}})
+    else:
+        begun, delta = b": hello\n\n", b"".join(lines(api)[: BEGUN[api]])
+    for body, expected, billed in [(begun, Rate, 0), (begun + delta, ServerError, 1)]:
+        found, tries = read(api, body + _error(api)), Tries()
+        note(found, tries)
+        assert isinstance(found, (Rate, ServerError))
+        assert type(found) is expected
+        assert "Slow down" in found.message
+        assert (tries.failures, tries.maybe_billed) == (billed, billed)
 
 
 def test_an_end_marker_behind_a_lost_event_finishes_nothing() -> None:

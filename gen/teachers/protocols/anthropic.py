@@ -20,7 +20,7 @@ from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
-from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
@@ -95,7 +95,8 @@ class Anthropic:
             return document
         message = answer_in(document, _is_message)
         if message is None or (isinstance(document, dict) and document.get("error")):
-            return trouble_of(reply, self.errors)
+            usage = _usage(document.get("usage")) if isinstance(document, dict) else None
+            return broken_off(trouble_of(reply, self.errors), document, usage)
         usage = _usage(message.get("usage"))
         try:
             said = _said(message, usage)

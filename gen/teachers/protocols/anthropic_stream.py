@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillhouse.gen.teachers.event_stream import UNREADABLE
+from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 
 
 def folded(events: Sequence[Any]) -> dict[str, Any] | None:
@@ -20,7 +21,8 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             case {"type": "error", "error": dict(error)}:
                 if (whole := _finished(message, blocks)) is not None:
                     return whole
-                return {"type": "error", "error": error}
+                usage = _object(_object(message).get("usage"))
+                return {"type": "error", "error": error, HAS_BEGUN: bool(blocks), "usage": usage}
             case {"type": "message_start", "message": dict(started)}:
                 message = dict(started)
             case {"type": "content_block_start", "index": int(index), "content_block": dict(start)}:

@@ -16,7 +16,7 @@ from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
-from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
@@ -106,7 +106,7 @@ class Bedrock:
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
-            return trouble_of(reply, self.errors)
+            return broken_off(trouble_of(reply, self.errors), document_of(reply))
         if is_stream(reply.body):
             return Ambiguous("the stream ended before the answer was whole", reply.status)
         document = document_of(reply)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.lenient_json import NoDocument, piece_in
 from stillhouse.gen.teachers.protocols.bedrock_errors import STATUSES
+from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
@@ -47,7 +48,8 @@ def folded(body: bytes) -> tuple[int, dict[str, Any]] | None:
             if (name := frame.headers.get(":exception-type") or frame.headers.get(":error-code")) is not None:
                 if answer.is_finished:
                     break
-                return _trouble(name, frame)
+                status, document = _trouble(name, frame)
+                return status, document | {HAS_BEGUN: answer.has_begun}
             if (kind := frame.headers.get(":event-type")) in _EVENTS:
                 answer.add(kind, _payload(frame))
     whole = answer.whole()
@@ -135,6 +137,11 @@ class _Answer:
                 self._stop = event
             case "metadata":
                 self._metadata = event
+
+    @property
+    def has_begun(self) -> bool:
+        """True if some of it has come."""
+        return bool(self._blocks)
 
     @property
     def is_finished(self) -> bool:

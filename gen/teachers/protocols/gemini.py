@@ -14,9 +14,9 @@ from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
-from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of
+from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, usage_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
-from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
@@ -83,7 +83,8 @@ class Gemini:
             return document
         answer = answer_of(document)
         if answer is None:
-            return trouble_of(reply, self.errors)
+            usage = usage_of(document.get("usageMetadata")) if isinstance(document, dict) else None
+            return broken_off(trouble_of(reply, self.errors), document, usage)
         try:
             return completion_of(answer, self._teacher)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):

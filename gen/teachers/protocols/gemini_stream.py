@@ -7,6 +7,7 @@ from stillhouse.gen.teachers.event_stream import UNREADABLE, events_in
 from stillhouse.gen.teachers.lenient_json import piece_in
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, continues, parts_of
+from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 from stillhouse.gen.teachers.protocols.values import dicts
 
 _PIECE = frozenset({"text", "thought", "thoughtSignature"})
@@ -22,7 +23,8 @@ def folded(body: bytes) -> dict[str, Any] | None:
         if document.get("error"):
             if _is_finished(candidates):
                 break
-            return document
+            begun = any(candidate.has_begun for candidate in candidates.values())
+            return {"usageMetadata": whole.get("usageMetadata")} | document | {HAS_BEGUN: begun}
         whole |= {name: value for name, value in document.items() if name != "candidates"}
         for each in dicts(document.get("candidates")):
             candidates.setdefault(count_in(each.get("index")) or 0, _Candidate()).add(each)
@@ -54,6 +56,11 @@ class _Candidate:
         self._fields: dict[str, Any] = {}
         self._parts: list[dict[str, Any]] = []
         self._scores: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """True if some of it has come."""
+        return bool(self._parts)
 
     @property
     def is_finished(self) -> bool:

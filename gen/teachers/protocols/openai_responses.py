@@ -16,11 +16,12 @@ from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.chat_answer import usage_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
-from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN, broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
-from stillhouse.gen.teachers.protocols.values import merged
+from stillhouse.gen.teachers.protocols.values import dicts, merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.recipe import Ask
@@ -54,14 +55,8 @@ class OpenAIResponses:
         """The event at the end of a whole stream holds the whole response."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300:
             return raw
-        error: Any = None
-        for event in reversed(events_in(raw.body)):
-            kind = event.get("type") if isinstance(event, dict) else None
-            if kind in _ENDS and isinstance(event.get("response"), dict):
-                return raw._replace(body=dumped(event["response"]))
-            if kind == "error" and error is None:
-                error = event.get("error") or event
-        return raw if error is None else raw._replace(body=dumped({"error": error}))
+        document = _folded(dicts(events_in(raw.body)))
+        return raw if document is None else raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
         """The completion of a 2xx reply, else what the reply means."""
@@ -72,11 +67,26 @@ class OpenAIResponses:
             return document
         response = _response_in(document)
         if response is None:
-            return trouble_of(reply, self.errors)
+            return broken_off(trouble_of(reply, self.errors), document)
         try:
-            return unfinished(response, reply, self.errors) or completion_of(response, self._teacher)
+            if (trouble := unfinished(response, reply, self.errors)) is not None:
+                return broken_off(trouble, response, usage_of(response.get("usage")))
+            return completion_of(response, self._teacher)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             return without_answer(reply)
+
+
+def _folded(events: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The response, which its end holds whole, or the error in its place; None where neither came."""
+    ends = [event for event in events if event.get("type") in _ENDS and isinstance(event.get("response"), dict)]
+    response: dict[str, Any] = ends[-1]["response"] if ends else {}
+    errors = [event.get("error") or event for event in events if event.get("type") == "error"]
+    if ends and ends[-1]["type"] != "response.failed":
+        return response
+    begun = any(str(event.get("type")).endswith(".delta") for event in events)
+    if ends:
+        return response | {HAS_BEGUN: begun}
+    return {"error": errors[-1], HAS_BEGUN: begun} if errors else None
 
 
 def _fields(ask: Ask) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from typing import Any
 
 from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Overload, Ramp, Rate, ServerError, Trouble
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Usage
+
+HAS_BEGUN = "has_begun"
+"""A field of our own, in the document of a stream that ended in an error: true if some of an answer had come before."""
 
 _PAGE = re.compile(rb"\A\s*<(?:!doctype|html|head|title|\?xml)", re.IGNORECASE)
 _TITLE = re.compile(rb"<title>\s*([^<]{1,100})", re.IGNORECASE)
@@ -31,6 +34,17 @@ def without_answer(reply: Reply, usage: Usage | None = None) -> Malformed:
     """What a document means that has an answer's outline, and holds something else in it."""
     begins = " ".join(reply.body[:300].decode("utf-8", "replace").split())
     return Malformed(f"no answer where the API has it, in a body that begins {begins}", reply.status, usage or Usage())
+
+
+def broken_off(trouble: Trouble, document: Any, usage: Usage | None = None) -> Trouble:
+    """What an error means that ended a stream, in the folded document: within an answer, that it may be billed.
+
+    A wait that costs nothing else then counts as a failure; what no other attempt mends stays what it is.
+    """
+    begun = isinstance(document, dict) and document.get(HAS_BEGUN) is True
+    if not begun or not isinstance(trouble, (Rate, Ramp, Overload, ServerError, Malformed)):
+        return trouble
+    return ServerError(f"the answer broke off: {trouble.message}", 200, usage or Usage())
 
 
 def _no_document(reply: Reply) -> Malformed | Ambiguous:
