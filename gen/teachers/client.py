@@ -5,6 +5,7 @@ import contextlib
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import TeacherPaused
@@ -22,6 +23,8 @@ from stillhouse.gen.teachers.keys import Credentials, credentials_of, without_ke
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.protocols.bedrock_stream import is_stream as is_frames
+from stillhouse.gen.teachers.protocols.bedrock_stream import rewritten
 from stillhouse.gen.teachers.retry import Blame
 from stillhouse.gen.teachers.server_clock import ServerClock
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply, Transport
@@ -206,11 +209,12 @@ class TeacherClient:
         if reply.status >= 400 and self._credentials.aws is not None:
             self._see_clock(reply)
         body, kind = reply.body, reply.headers.get("content-type", "")
-        if not is_binary(kind):
+        if not (is_binary(kind) or is_frames(body)):
             body = in_utf8(body, kind)
         # The journal stores what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
-            body = without_keys(body, keys=self.interpreter.keys)
+            hide = partial(without_keys, keys=self.interpreter.keys)
+            body = rewritten(body, hide) if is_frames(body) else hide(body)
         else:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
         return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)

@@ -15,6 +15,7 @@ from stillhouse.gen.clock import SYSTEM, ManualClock
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease
+from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.assigner import Assigner
 from stillhouse.gen.teachers.client import TeacherClient
@@ -345,6 +346,43 @@ async def test_of_a_reply_s_headers_those_are_kept_that_an_outcome_may_depend_on
     headers = {"content-type": "application/json", "retry-after": "7", "x-should-retry": "false"}
     asked = client(Wire(Reply(status, headers | {"server": "nginx", "set-cookie": "id=1"}, b"{}")))
     assert await send(asked) == Reply(status, headers, b"{}")
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.amazon.eventstream", "application/octet-stream", ""])
+async def test_no_key_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Its frames are cut anew, so that the answer is not lost; of one that is cut, the rest is searched too."""
+    monkeypatch.setenv("T_KEY", CANARY)
+    text = f'the key is {CANARY}, or "{CANARY}"'
+    whole = b"".join(
+        [
+            frame("messageStart", {"role": "assistant"}),
+            frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}}),
+            frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": f" {CANARY[:9]}"}}),
+            frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": f"{CANARY[9:]}."}}),
+            frame("messageStop", {"stopReason": "end_turn"}),
+        ]
+    )
+    refused = frame(CANARY, {"message": CANARY}, kind="exception")
+    fields: dict[str, Any] = {
+        "api": "bedrock",
+        "base_url": "http://t",
+        "api_key": "env:T_KEY",
+        "aws": {"region": "us-east-1"},
+    }
+    for body, said in [(whole, 'the key is [key], or "[key]" [key].'), (refused, "[key]"), (whole[:400], None)]:
+        assert CANARY.encode() in body
+        asked = client(Wire(Reply(200, {"content-type": kind}, body)), **fields)
+        endpoint = asked.endpoint(again=False)
+        assert endpoint is not None
+        reply = await asked.send(asked.request(Request(MESSAGES), endpoint, now=0.0))
+        assert CANARY.encode() not in reply.body
+        outcome = asked.interpreter.read(reply)
+        if body is whole:
+            assert isinstance(outcome, Completion)
+            assert outcome.text == said
+        else:
+            assert not isinstance(outcome, Completion)
+            assert outcome.message == (said or "the stream ended before the answer was whole")
 
 
 @pytest.mark.parametrize(

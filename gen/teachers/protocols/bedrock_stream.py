@@ -7,7 +7,7 @@ payload, and the CRC-32 of all before it.
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from stillhouse.gen.teachers.json_text import dumped
@@ -25,7 +25,10 @@ _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 class _Frame(NamedTuple):
     headers: dict[str, str]
+    """Those that are text."""
     payload: bytes
+    size: int
+    """Of the whole frame, in bytes."""
 
 
 class _Broken(ValueError):
@@ -56,6 +59,30 @@ def folded(body: bytes) -> tuple[int, dict[str, Any]] | None:
     return None if whole is None else (200, whole)
 
 
+def rewritten(body: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The stream with its payloads and the texts in its headers changed, in frames that are valid again."""
+    if change(body) == body:  # nearly always
+        return body
+    made: list[bytes] = []
+    size = 0
+    with contextlib.suppress(_Broken):
+        for frame in _frames(body):
+            made.append(_framed(frame, change))
+            size += frame.size
+    return b"".join(made) + change(body[size:])
+
+
+def _framed(frame: _Frame, change: Callable[[bytes], bytes]) -> bytes:
+    headers = b""
+    for name, value in frame.headers.items():
+        text = change(value.encode())
+        headers += struct.pack(">B", len(name.encode())) + name.encode() + struct.pack(">BH", _STRING, len(text)) + text
+    payload = change(frame.payload)
+    lengths = struct.pack(">II", _PRELUDE.size + len(headers) + len(payload) + _CRC.size, len(headers))
+    whole = lengths + _CRC.pack(zlib.crc32(lengths)) + headers + payload
+    return whole + _CRC.pack(zlib.crc32(whole))
+
+
 def _trouble(name: str, frame: _Frame) -> tuple[int, dict[str, Any]]:
     document = _payload(frame)
     original = document.get("originalStatusCode")
@@ -75,7 +102,7 @@ def _frames(body: bytes) -> Iterator[_Frame]:
         if zlib.crc32(body[at : end - _CRC.size]) != _CRC.unpack_from(body, end - _CRC.size)[0]:
             raise _Broken
         payload_at = at + _PRELUDE.size + header_size
-        yield _Frame(_headers(body[at + _PRELUDE.size : payload_at]), body[payload_at : end - _CRC.size])
+        yield _Frame(_headers(body[at + _PRELUDE.size : payload_at]), body[payload_at : end - _CRC.size], size)
         at = end
 
 
