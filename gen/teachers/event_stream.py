@@ -1,7 +1,7 @@
 """Server-sent events: the documents of a stream, and what each packet brings, judged by its bytes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -74,6 +74,14 @@ def events_in(body: bytes) -> list[Any]:
             events += _errors_in(line) or [UNREADABLE]
     _join(events, split)
     return events
+
+
+def repeats(documents: Sequence[Any]) -> Sequence[Any] | None:
+    """The half of which they are two; None if they are not. A gateway may send a whole stream twice."""
+    half = len(documents) // 2
+    if not half or len(documents) % 2 or documents[0] != documents[half] or documents[:half] != documents[half:]:
+        return None
+    return documents[:half]
 
 
 def _odd(data: bytes, events: list[Any], split: list[bytes]) -> None:

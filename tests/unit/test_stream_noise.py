@@ -114,6 +114,21 @@ def _error(api: str) -> bytes:
     return b"data: " + json.dumps({"type": "error", "error": error}).encode() + b"\n\n"
 
 
+@protocols
+def test_a_stream_that_is_sent_twice_is_one_answer(api: str) -> None:
+    """And equal pieces of one answer are two."""
+    once = b"".join(lines(api))
+    for end in (b"", b"data: [DONE]\n\n"):
+        assert read(api, (once + end) * 2) == read(api, once)
+    if api == "openai-chat":
+        found = read(api, lines(api)[0] * 2 + lines(api)[2])
+        assert isinstance(found, Completion)
+        assert found.text == "FoFo"
+        ended = read(api, lines(api)[0] * 2 + b"data: [DONE]\n\n", finish_reasons={"": "stop"})
+        assert isinstance(ended, Completion)
+        assert ended.text == "FoFo"
+
+
 @pytest.mark.parametrize("api", [*EVENTS, "bedrock"])
 def test_an_error_within_an_answer_may_be_billed(api: str) -> None:
     """Before anything of it came, the request was not served, and waits for nothing."""

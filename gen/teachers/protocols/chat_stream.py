@@ -8,7 +8,7 @@ parts, tool calls whole or in fragments.
 from collections.abc import Sequence
 from typing import Any
 
-from stillhouse.gen.teachers.event_stream import UNREADABLE
+from stillhouse.gen.teachers.event_stream import UNREADABLE, repeats
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document
 from stillhouse.gen.teachers.protocols.values import dicts
 
@@ -22,6 +22,8 @@ def folded(events: Sequence[Any], *, may_lack_finish: bool = False) -> dict[str,
 
     `may_lack_finish`: the stream had its end marker, and the recipe says that this server gives no finish reasons.
     """
+    if (half := repeats(events)) is not None and (once := folded(half)) is not None:
+        return once
     whole: dict[str, Any] = {}
     choices: dict[int, _Choice] = {}
     for each in events:

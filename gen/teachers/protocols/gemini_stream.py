@@ -1,9 +1,10 @@
 """The generateContent document that a stream of them adds up to."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
-from stillhouse.gen.teachers.event_stream import UNREADABLE, events_in
+from stillhouse.gen.teachers.event_stream import UNREADABLE, events_in, repeats
 from stillhouse.gen.teachers.lenient_json import piece_in
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, continues, parts_of
@@ -17,9 +18,15 @@ _SCORES = ("chosenCandidates", "topCandidates")
 
 def folded(body: bytes) -> dict[str, Any] | None:
     """The document; an error that came before its end; None if it is not whole."""
+    documents = _documents(body)
+    half = repeats(documents)
+    return (None if half is None else _folded(half)) or _folded(documents)
+
+
+def _folded(documents: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     whole: dict[str, Any] = {}
     candidates: dict[int, _Candidate] = {}
-    for document in _documents(body):
+    for document in documents:
         if document.get("error"):
             if _is_finished(candidates):
                 break
