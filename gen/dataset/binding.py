@@ -245,5 +245,15 @@ def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
         ours, theirs = (each if isinstance(each, dict) else {} for each in (ours, theirs))
         for name in ours.keys() | theirs.keys():
             yield from _differences(ours.get(name), theirs.get(name), f"{path}.{name}".lstrip("."))
+    elif ours != theirs and (names := _names(ours)) is not None and names == _names(theirs):
+        for name, our, their in zip(names, ours, theirs, strict=True):
+            yield from _differences(our, their, f"{path}.{name}")
     elif ours != theirs:
         yield path
+
+
+def _names(values: Any) -> list[Any] | None:
+    """Those of the objects in a list, such as teachers; None if it is none of these."""
+    if not isinstance(values, list) or not all(isinstance(value, dict) and value.get("name") for value in values):
+        return None
+    return [value["name"] for value in values]

@@ -4,7 +4,7 @@ It goes by the first rows and by the names that public datasets use, and decides
 finds makes a prompt of a row, or it is refused with the columns that there are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -107,8 +107,25 @@ def _kept(name: str, files: Sequence[SourceFile], source: Source) -> Keep:
 
 def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str | None, str | None]:
     """(the column of prompts, the column of conversations), one of them None."""
-    chats = [name for name in columns if _most(_chat(row, name) is not None for row in rows)]
-    texts = [name for name in columns if name not in chats and _most(_is_text(row, name) for row in rows)]
+    found = _plain(rows, dict.fromkeys(columns, rows))
+    if isinstance(found, list):  # a column that is often empty is taken where there is no better one
+        found = _plain(rows, {name: [row for row in rows if value_of(row, name) is not None] for name in columns})
+    if isinstance(found, tuple):
+        return found
+    likely = found
+    which = f"it may be {listed(likely)}" if likely else f"the columns are {listed(list(columns))}"
+    raise SourceError(
+        f"no column is plainly the one to ask: {which}; give --prompt COLUMN for text, or --messages COLUMN for a "
+        "conversation (a list of {role, content} or of {from, value})"
+    )
+
+
+def _plain(
+    rows: Sequence[dict[str, Any]], judged: Mapping[str, Sequence[dict[str, Any]]]
+) -> tuple[str | None, str | None] | list[str]:
+    """What `_to_ask` returns, or else what may be it; each column goes by its own rows."""
+    chats = [name for name, own in judged.items() if _most(_chat(row, name) is not None for row in own)]
+    texts = [name for name, own in judged.items() if name not in chats and _most(_is_text(row, name) for row in own)]
     for name in _named(_PROMPTS, texts):
         return name, None
     for name in (*_named(_CHATS, chats), *chats):
@@ -119,11 +136,7 @@ def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str
     at_the_top = [name for name in likely if any(name in row for row in rows)]
     if len(at_the_top or likely) == 1:
         return (at_the_top or likely)[0], None
-    which = f"it may be {listed(likely)}" if likely else f"the columns are {listed(list(columns))}"
-    raise SourceError(
-        f"no column is plainly the one to ask: {which}; give --prompt COLUMN for text, or --messages COLUMN for a "
-        "conversation (a list of {role, content} or of {from, value})"
-    )
+    return likely
 
 
 def _named(names: Sequence[str], columns: Sequence[str]) -> Iterator[str]:

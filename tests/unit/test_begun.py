@@ -1,5 +1,6 @@
 """A dataset takes another recipe until something was paid for, or may have been."""
 
+import re
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -137,6 +138,26 @@ def test_a_shard_keeps_its_recipe(tmp_path: Path) -> None:
     held.journal.remove()
     with pytest.raises(DatasetError, match=r"and it holds shards; they differ in ask\.temperature"):
         rebind(recipe_of(tmp_path, ask={"temperature": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [({"ask": {"temperature": 0.5}}, "teachers.t.ask.temperature"), ({"extra": {"a": {"b": 1}}}, "teachers.t.extra.a")],
+)
+def test_a_change_of_one_teacher_is_named(tmp_path: Path, changed: dict[str, Any], field: str) -> None:
+    """Down to its field."""
+    write_source(tmp_path, questions(1))
+    given = {"name": "t", "base_url": "http://t/v1", "model": "m", "terms": {"training_use": "permitted"}}
+    recipe = recipe_of(tmp_path, teachers=[given])
+    index(recipe)
+    held = open_chunk(recipe)
+    answer(held, 0, b"{}", status=404)
+    sealed(recipe, held)
+    held.journal.remove()
+    with pytest.raises(DatasetError, match=rf"they differ in {re.escape(field)}[.\w]*\. Use another"):
+        rebind(recipe_of(tmp_path, teachers=[given | changed]))
+    with pytest.raises(DatasetError, match=r"they differ in teachers\. Use another"):
+        rebind(recipe_of(tmp_path, teachers=[given | {"name": "other"}]))
 
 
 @pytest.mark.parametrize(("host", "free"), [("another-host", False), (socket.gethostname(), True)])

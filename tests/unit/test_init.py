@@ -41,6 +41,18 @@ def rows(*values: dict[str, Any], name: str = "prompts.jsonl") -> None:
     Path(name).write_text("".join(json.dumps(value) + "\n" for value in values))
 
 
+def test_a_column_that_is_often_empty_is_taken_where_there_is_no_better_one() -> None:
+    """By its rows with a value."""
+    rows({"prompt": None}, {"prompt": None}, {"prompt": "Why?"})
+    init("prompts.jsonl")
+    assert yaml.safe_load(Path("recipe.yaml").read_text())["source"]["prompt"] == "prompt"
+    rows(
+        {"prompt": None, "question": "Why?"}, {"prompt": None, "question": "How?"}, {"prompt": "x", "question": "Who?"}
+    )
+    init("prompts.jsonl", "--out", "other.yaml")
+    assert yaml.safe_load(Path("other.yaml").read_text())["source"]["prompt"] == "question"
+
+
 @pytest.mark.parametrize(
     ("row", "source", "template"),
     [
