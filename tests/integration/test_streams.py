@@ -157,7 +157,7 @@ REPLIES: dict[str, tuple[bytes, int, int]] = {
     "cut": (chunks(FIRST_EVENT, ends=False), 2, 1),
     "ends early": (chunks(FIRST_EVENT + SECOND_EVENT), 2, 1),
     "error at once": (chunks(ERROR), 2, 0),
-    "error in the answer": (chunks(FIRST_EVENT + ERROR), 2, 0),
+    "error in the answer": (chunks(FIRST_EVENT + ERROR), 2, 1),
     "reset within an event": (chunks(GOOD[:70], ends=False), 2, 1),
     "pings alone": (chunks(b": ping\n\n" * 3), 2, 1),
     "in two packets": (chunks(GOOD, at=33), 1, 0),

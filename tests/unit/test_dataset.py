@@ -28,7 +28,7 @@ COUNTS = (b"0", b"-5", b"true", b"1.5", b".inf", b".nan", b"'3'", b"[1]", b"&a [
         ({"ask": {"samples": 2, "extra": {"a": 1}}}, "ask.extra.a"),
         ({"source": {"id": None}}, "source.id"),
         ({"source": {"keep": ["x"]}}, "source.keep"),
-        ({"teachers": [TEACHER | {"model": "other"}]}, "teachers"),
+        ({"teachers": [TEACHER | {"model": "other"}]}, "teachers.sim.model"),
         ({"teachers": [TEACHER, TEACHER | {"name": "second"}]}, "teachers"),
         ({"dedup": {"answers": False}}, "dedup.answers"),
         ({"dataset": {"prompts_per_shard": 11}}, "prompts_per_shard"),
