@@ -209,7 +209,7 @@ async def test_a_run_that_only_met_refusals_is_corrected_in_place(tmp_path: Path
     write_source(tmp_path, questions(30))
     wrong = {"name": "sim", "api": "simulator", "model": "wrong"}
     wrong["simulator"] = {"faults": [{"kind": "status", "status": 404}]}  # type: ignore[assignment]
-    with pytest.raises(StillhouseError, match="check `teachers.sim.base_url`.* and `model`, then run again"):
+    with pytest.raises(StillhouseError, match=r"check `teachers\.sim\.base_url`.* and `model`, then run again"):
         await run_in_process(recipe_of(tmp_path, teachers=[wrong]))
     right = recipe_of(tmp_path, ask={"template": "{{ question }}!"})
     summary = await run_in_process(right)
