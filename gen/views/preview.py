@@ -12,6 +12,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
+from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.row_fates import Judge, is_full
 from stillhouse.gen.errors import UsageError
@@ -120,9 +121,10 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         limit: no more than the next so many source rows; a pilot that is not sealed yet does not grow.
 
     Raises:
-        SourceError: a source file is missing or can't be read, or there is no row, or none with a named column.
+        SourceError: a source file is missing or can't be read; there is no row, or none with a named column; or a
+            check can't judge by any row.
         DatasetError: the dataset is another recipe's, or damaged.
-        UsageError: the recipe has checks; the template can't be compiled, or a kept column has a name of ours.
+        UsageError: the template can't be compiled, or a kept column has a reserved name.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
     """
     store = open_dataset(recipe)
@@ -135,17 +137,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         limit = there.rows + (limit if there.is_sealed else 0)
     found = survey(recipe.source)
     files = found.files
-    kept = None if there.first is None else there.first.kept_fields
-    templates_system = there.first is None or there.first.templates_system
-    check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
-    maker = PromptMaker(
-        recipe.source,
-        recipe.ask,
-        kept=kept or kept_columns(files, recipe),
-        templates_system=templates_system,
-        references=references_of(recipe.checks),
-    )
-    counted = _Count(recipe, maker)
+    counted = _Count(recipe, _maker(recipe, files, there.first))
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
     wanted = counted.asked * recipe.ask.most_samples
@@ -182,6 +174,20 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         sealed=there.chunks,
         settled=wanted - left,
         warnings=(*notes, *_warnings(recipe, counted, load, workers=workers)),
+    )
+
+
+def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> PromptMaker:
+    """What makes prompts as the dataset's first plan says, or will say; the first rows are tried."""
+    kept = None if first is None else first.kept_fields
+    templates_system = first is None or first.templates_system
+    check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
+    return PromptMaker(
+        recipe.source,
+        recipe.ask,
+        kept=kept or kept_columns(files, recipe),
+        templates_system=templates_system,
+        references=references_of(recipe.checks),
     )
 
 

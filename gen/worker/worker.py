@@ -68,15 +68,7 @@ class Worker:
         self._ledgers = ledgers
         self._clock = clock
         self._accounts = {key: Account(clock) for key in ledgers}
-        self._clients = [
-            TeacherClient(
-                Interpreter(teacher, recipe.ask, place=place),
-                transport=transport,
-                account=self._accounts[teacher.limits_key],
-                clock=clock,
-            )
-            for place, teacher in enumerate(recipe.teachers)
-        ]
+        self._clients = _clients(recipe, self._accounts, transport=transport, clock=clock)
         self._hands = Hands(
             name,
             recipe=recipe,
@@ -461,3 +453,18 @@ class Worker:
         if self._error is None:
             return End("stopped" if self._stopping else "done")
         return End.because(self._error)
+
+
+def _clients(
+    recipe: Recipe, accounts: Mapping[str, Account], *, transport: Transport, clock: Clock
+) -> list[TeacherClient]:
+    """A client for each teacher, in the recipe's order."""
+    return [
+        TeacherClient(
+            Interpreter(teacher, recipe.ask, place=place),
+            transport=transport,
+            account=accounts[teacher.limits_key],
+            clock=clock,
+        )
+        for place, teacher in enumerate(recipe.teachers)
+    ]

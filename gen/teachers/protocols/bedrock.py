@@ -16,7 +16,7 @@ from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
-from stillhouse.gen.teachers.protocols.reply_document import broken_off, document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
@@ -123,7 +123,7 @@ class Bedrock:
             said.response_id = reply.headers.get("x-amzn-requestid")
             summary = is_summary(said.model or self._teacher.model_name)
             return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        except UNKNOWN_SHAPE:
             return without_answer(reply, usage)
 
 

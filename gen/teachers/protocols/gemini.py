@@ -16,7 +16,7 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, usage_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
-from stillhouse.gen.teachers.protocols.reply_document import broken_off, document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
@@ -87,7 +87,7 @@ class Gemini:
             return broken_off(trouble_of(reply, self.errors), document, usage)
         try:
             return completion_of(answer, self._teacher)
-        except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        except UNKNOWN_SHAPE:
             return without_answer(reply)
 
 

@@ -18,7 +18,7 @@ from stillhouse.gen.teachers.protocols.chat_answer import answer_document, compl
 from stillhouse.gen.teachers.protocols.chat_stream import folded
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
-from stillhouse.gen.teachers.protocols.reply_document import document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of, without_answer
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
@@ -79,7 +79,7 @@ class OpenAIChat:
             return trouble_of(reply, self.errors)
         try:
             return completion_of(answer, self._teacher)
-        except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        except UNKNOWN_SHAPE:
             return without_answer(reply)
 
 

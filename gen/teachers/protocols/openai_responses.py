@@ -19,7 +19,13 @@ from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Reques
 from stillhouse.gen.teachers.protocols.chat_answer import usage_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
-from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN, broken_off, document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import (
+    HAS_BEGUN,
+    UNKNOWN_SHAPE,
+    broken_off,
+    document_of,
+    without_answer,
+)
 from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
 from stillhouse.gen.teachers.protocols.values import dicts, merged
 from stillhouse.gen.teachers.signals import trouble_of
@@ -72,7 +78,7 @@ class OpenAIResponses:
             if (trouble := unfinished(response, reply, self.errors)) is not None:
                 return broken_off(trouble, response, usage_of(response.get("usage")))
             return completion_of(response, self._teacher)
-        except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        except UNKNOWN_SHAPE:
             return without_answer(reply)
 
 

@@ -12,6 +12,9 @@ from stillhouse.schemas.completion import Usage
 HAS_BEGUN = "has_begun"
 """A field of our own, in the document of a stream that ended in an error: true if some of an answer had come before."""
 
+UNKNOWN_SHAPE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
+"""What reading a document raises where it has another shape, or is nested too deeply."""
+
 _PAGE = re.compile(rb"\A\s*<(?:!doctype|html|head|title|\?xml)", re.IGNORECASE)
 _TITLE = re.compile(rb"<title>\s*([^<]{1,100})", re.IGNORECASE)
 
