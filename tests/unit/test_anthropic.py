@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replies import completed, outcome_of
 
 from stillhouse.gen.limits.shares import Ceiling
 from stillhouse.gen.teachers.keys import Credentials
@@ -27,7 +28,7 @@ from stillhouse.gen.teachers.outcome import (
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
 from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.transport import HttpRequest
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -73,17 +74,14 @@ TEXT = {"type": "text", "text": "four"}
 
 
 def read(document: Any, *, status: int = 200, latency_s: float = 0.0, **fields: Any) -> Outcome:
-    """What a reply says; a document that is no bytes goes as JSON."""
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    """What a reply says."""
     protocol = protocol_of(teacher(**fields), Ask(max_tokens=9))
-    return protocol.read(protocol.fold(Reply(status, {}, body, latency_s)))
+    return outcome_of(protocol, document, status=status, latency_s=latency_s)
 
 
 def answer(document: Any, **fields: Any) -> Completion:
     """The completion that it must be."""
-    outcome = read(document, **fields)
-    assert isinstance(outcome, Completion), outcome
-    return outcome
+    return completed(read(document, **fields))
 
 
 # --- requests

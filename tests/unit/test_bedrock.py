@@ -10,6 +10,7 @@ from botocore.config import Config
 from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
+from replies import completed, outcome_of
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.simulator.dialects.event_stream import frame
@@ -31,7 +32,7 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.transport import HttpRequest
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -298,17 +299,13 @@ def answer_of(*content: Any, **fields: Any) -> dict[str, Any]:
 
 def read(document: Any, *, status: int = 200, kind: str | None = None, **fields: Any) -> Outcome:
     """What a reply says; `kind`: the exception's name in its header."""
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
     headers = {"x-amzn-requestid": "r-1"} | ({"x-amzn-errortype": kind} if kind else {})
-    protocol = protocol_of(teacher(**fields), Ask())
-    return protocol.read(protocol.fold(Reply(status, headers, body)))
+    return outcome_of(protocol_of(teacher(**fields), Ask()), document, status=status, headers=headers)
 
 
 def answer(document: Any, **fields: Any) -> Completion:
     """The completion that it must be."""
-    outcome = read(document, **fields)
-    assert isinstance(outcome, Completion), outcome
-    return outcome
+    return completed(read(document, **fields))
 
 
 REASONING = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "sig"}}}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replies import completed, outcome_of
 
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import (
@@ -23,7 +24,6 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -75,17 +75,13 @@ def answer(*parts: dict[str, Any], finish: str | None = "STOP", **fields: Any) -
 
 
 def read(body: Any, *, status: int = 200, **fields: Any) -> Outcome:
-    """The outcome of a reply; a body that is no bytes goes as JSON."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    protocol = protocol_of(teacher(**fields), Ask())
-    return protocol.read(protocol.fold(Reply(status, {}, data)))
+    """The outcome of a reply."""
+    return outcome_of(protocol_of(teacher(**fields), Ask()), body, status=status)
 
 
 def completion(body: Any, **fields: Any) -> Completion:
     """The completion in a reply."""
-    outcome = read(body, **fields)
-    assert isinstance(outcome, Completion), outcome
-    return outcome
+    return completed(read(body, **fields))
 
 
 def test_a_request_holds_what_is_asked() -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from replies import completed, outcome_of
 
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Rate, ServerError, Trouble
@@ -35,16 +36,13 @@ USED = Usage(10, output_tokens=3)
 
 
 def read(document: Any, *, status: int = 200) -> Outcome:
-    """What a reply says; a document that is no bytes goes as JSON."""
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return API.read(API.fold(Reply(status, {}, body)))
+    """What a reply says."""
+    return outcome_of(API, document, status=status)
 
 
 def answer(document: Any) -> Completion:
     """The completion that it must be."""
-    outcome = read(document)
-    assert isinstance(outcome, Completion), outcome
-    return outcome
+    return completed(read(document))
 
 
 def chat(message: dict[str, Any] | None = None, **choice: Any) -> dict[str, Any]:

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from replies import outcome_of
 
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, Rate, ServerError
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.retry import Tries, note
-from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
@@ -81,7 +81,7 @@ def read(api: str, body: bytes, **fields: Any) -> Outcome:
     given = {"name": "t", "api": api, "base_url": "http://t/v1", "model": "m", "terms": {"training_use": "permitted"}}
     given |= {"aws": {"region": "us-east-1"}} if api == "bedrock" else {}
     protocol = protocol_of(Teacher.model_validate(given | fields), Ask())
-    return protocol.read(protocol.fold(Reply(200, {"content-type": "text/event-stream"}, body)))
+    return outcome_of(protocol, body, headers={"content-type": "text/event-stream"})
 
 
 @protocols
