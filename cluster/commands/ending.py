@@ -27,7 +27,7 @@ class Ending:
     again: Sequence[str] = ("run",)
     """The command that was typed, without these."""
     patience_s: float = 60.0
-    """How long an absent store is waited for."""
+    """How long to wait for a store that does not answer."""
 
     def done(self, summary: Summary) -> str:
         """After a run that came to its end."""

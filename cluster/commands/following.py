@@ -109,7 +109,7 @@ def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None
 
 
 def _reason(job: "JobDetails", code: int) -> StillhouseError | None:
-    """What stopped a run, as far as its job tells; None where the message in its log says all there is to do."""
+    """The error that stopped a run, as its job reports it; None if the message in the log already says what to do."""
     if job.status == "STOPPED":
         return Interrupted("by a signal")
     words = "see the job's log"

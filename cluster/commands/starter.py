@@ -26,7 +26,7 @@ _FLAGS = {
     "teachers.0.terms": "--training-use",
     "dataset.path": "--dataset",
 }
-"""What the user typed, by the field of the recipe that it went to."""
+"""The option that sets each field of the recipe, for messages."""
 
 
 @dataclass(frozen=True, slots=True)

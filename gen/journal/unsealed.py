@@ -9,14 +9,13 @@ from stillhouse.gen.journal.shipping import Unpacked
 from stillhouse.gen.store.readable import ReadableStore
 
 MOST_BYTES = 64 * 2**20
-"""Journals larger than this in all are not read: a running cluster's open chunks may be gigabytes."""
+"""Journals larger than this in total are not read: a running cluster may have gigabytes of them."""
 
 
 def unsealed_answers(store: ReadableStore, *, sealed: Collection[str]) -> int | None:
-    """Samples with an answer in a journal in the store, whose chunk is not among those `sealed` (as text).
+    """The number of samples with an answer in a journal; None if the journals are too large to read.
 
-    A dataset on S3 has there what its workers shipped; what only their disks hold is not seen. None if there is too
-    much to read.
+    `sealed`: chunks to leave out, as text. On S3 only what workers shipped is seen, not what is on their disks alone.
 
     Raises:
         DatasetError: a newer version wrote a journal.
