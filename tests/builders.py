@@ -93,7 +93,7 @@ def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") ->
 
 def waiting(held: OpenChunk) -> list[int]:
     """The samples for which something is still to be asked, needed or not."""
-    return [ordinal for ordinal in range(len(held.answers)) if not held.is_settled(ordinal)]
+    return [ordinal for ordinal in range(len(held.state)) if not held.state.is_settled(ordinal)]
 
 
 def body_of(text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any) -> bytes:

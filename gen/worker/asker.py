@@ -77,7 +77,7 @@ class Asker:
         chunk = held.open
         by_teacher: dict[str, list[int]] = {}
         for ordinal in chunk.take():
-            by_teacher.setdefault(chunk.teacher(ordinal).teacher.name, []).append(ordinal)
+            by_teacher.setdefault(chunk.samples.teacher(ordinal).teacher.name, []).append(ordinal)
         for teacher, ordinals in by_teacher.items():
             self._lanes[teacher].take(held, ordinals)
 

@@ -70,7 +70,7 @@ class Checker:
 
     def take(self, held: Held) -> None:
         """Have those of the chunk's answers judged that await it."""
-        self._waiting.extend((held, ordinal) for ordinal in held.open.verdicts.take())
+        self._waiting.extend((held, ordinal) for ordinal in held.open.state.verdicts.take())
         self._start()
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Checker:
             if held.abandoned:
                 continue
             answer = held.open.answer_to_judge(ordinal)
-            verdicts = self._judging.judge(answer, self._row(held.open.prompt(ordinal)))
+            verdicts = self._judging.judge(answer, self._row(held.open.samples.prompt(ordinal)))
             self._running += 1
             verdicts.add_done_callback(functools.partial(self._judged, held, ordinal))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from stillhouse.gen.worker.open_chunk import Settlement
+from stillhouse.gen.worker.settlements import Settlement
 
 STOP_AFTER = 50
 """Settled samples without a record that are enough evidence."""

@@ -17,8 +17,9 @@ from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftov
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.worker.chunk_samples import TeacherOf
 from stillhouse.gen.worker.earlier_answers import kept_answers
-from stillhouse.gen.worker.open_chunk import OpenChunk, TeacherOf
+from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.gen.worker.unchecked_answers import unchecked_answers
 from stillhouse.schemas.recipe import Recipe
@@ -53,7 +54,7 @@ class Held:
     @property
     def memory_bytes(self) -> int:
         """About what it takes in memory."""
-        return self.prompt_bytes + self.open.remembered_bytes
+        return self.prompt_bytes + self.open.state.answers.remembered_bytes
 
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""

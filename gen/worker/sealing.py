@@ -38,6 +38,7 @@ class Sealer:
         self._store = store
         self._recipe = recipe
         self._open = open_chunk
+        self._state = open_chunk.state
         self._id = open_chunk.chunk.id
         self._seal = secrets.token_hex(8)
         columns = open_chunk.chunk.columns.with_kept(open_chunk.chunk.kept)
@@ -83,7 +84,7 @@ class Sealer:
 
     def _write_rows(self) -> None:
         chunk = self._open.chunk
-        if chunk.retried and self._recipe.dedup.answers and self._open.samples > 1:
+        if chunk.retried and self._recipe.dedup.answers and self._open.samples.per_prompt > 1:
             self._kept = kept_answers(self._store, chunk, inline=self._form.inline)
         for bad in chunk.bad:
             self._sheet("failed").add(self._form.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
@@ -98,20 +99,20 @@ class Sealer:
         chunk = self._open.chunk
         prompt_size = _size(prompt)
         records = self._sheet("data").rows
-        for sample in self._open.samples_of(number):
-            ordinal = number * self._open.samples + sample
-            tries = self._open.tries(ordinal)
+        for sample in self._open.samples.of_prompt(number):
+            ordinal = number * self._open.samples.per_prompt + sample
+            tries = self._state.tries(ordinal)
             self._counts.sample(tries)
-            is_settled = self._open.is_settled(ordinal)
+            is_settled = self._state.is_settled(ordinal)
             if not is_settled and tries.attempts == 0:
                 self._counts.not_needed += 1
                 continue
-            place = self._open.answers[ordinal]
+            place = self._state.answers.places[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
-            teacher = self._open.teacher(ordinal, frame.teacher if frame else None)
+            teacher = self._open.samples.teacher(ordinal, frame.teacher if frame else None)
             sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form)
             size = prompt_size + (len(frame.body) if frame else 0)
-            reason = self._open.given_up.get(ordinal) if is_settled else NOT_WAITED_FOR
+            reason = self._state.given_up.get(ordinal) if is_settled else NOT_WAITED_FOR
             if frame is not None:
                 self._count_checked(teacher, frame, reason)
             if reason is not None:
@@ -119,22 +120,22 @@ class Sealer:
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
             else:
                 assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
-                is_wanted = not chunk.accept or self._sheet("data").rows - records < self._open.need(number)
+                is_wanted = not chunk.accept or self._sheet("data").rows - records < self._open.samples.need(number)
                 self._write_answer(sample_rows, teacher, frame, prompt, seen, size, is_wanted=is_wanted)
             is_unchecked = reason is not None and reason.kind == "unchecked"  # whose answer is nowhere else
             if frame is not None and (is_unchecked or (reason is None and self._recipe.dataset.keep_raw)):
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
         if chunk.accept:
             accepted = self._sheet("data").rows - records
-            self._counts.prompt(number, need=self._open.need(number), accepted=accepted)
+            self._counts.prompt(number, need=self._open.samples.need(number), accepted=accepted)
 
     def _count_checked(self, teacher: Interpreter, frame: Frame, reason: GiveUp | None) -> None:
         """Count what the checks say of the answer in the frame, and what it cost where they can't say anything."""
         ordinal = frame.ordinal
-        self._counts.verdicts(teacher.teacher.name, self._open.verdicts.said.get(ordinal, ()))
+        self._counts.verdicts(teacher.teacher.name, self._state.verdicts.said.get(ordinal, ()))
         is_unchecked = reason is not None and reason.kind == "unchecked"
         if is_unchecked or self._open.was_carried(ordinal):
-            outcome = self._open.outcome(ordinal, frame)
+            outcome = self._state.answers.outcome(ordinal, frame)
             if isinstance(outcome, Completion):
                 if is_unchecked:
                     self._counts.unchecked(teacher, outcome)
@@ -152,12 +153,12 @@ class Sealer:
         *,
         is_wanted: bool,
     ) -> None:
-        outcome = self._open.outcome(frame.ordinal, frame)
+        outcome = self._state.answers.outcome(frame.ordinal, frame)
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
         reason, same = self._verdict(frame.ordinal, outcome, prompt, seen, sample_rows.record_id, is_wanted=is_wanted)
         if isinstance(outcome, Completion):
             self._counts.answer(teacher, outcome, reason)
-        verdicts = self._open.verdicts.said.get(frame.ordinal, ())
+        verdicts = self._state.verdicts.said.get(frame.ordinal, ())
         if reason is None:
             assert isinstance(outcome, Completion)
             self._sheet("data").add(sample_rows.record(frame, outcome, verdicts), size=size)
@@ -184,7 +185,7 @@ class Sealer:
         reason = rejected_by_rules(outcome, prompt, calls=self._form.columns.calls)
         if reason is not None or isinstance(outcome, Policy):
             return reason, None
-        if (check := self._open.verdicts.rejecting(ordinal)) is not None:
+        if (check := self._state.verdicts.rejecting(ordinal)) is not None:
             return f"check:{check}", None
         answer = fingerprint(outcome.text, outcome.tool_calls)
         if self._recipe.dedup.answers and (same := seen.get(answer)) is not None:

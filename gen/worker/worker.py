@@ -163,7 +163,7 @@ class Worker:
 
     def heard(self, held: Held) -> None:
         """A reply came for the chunk: count what it settled."""
-        settlements, held.open.settlements = held.open.settlements, []
+        settlements = held.open.state.settlements.take()
         if held.open.chunk.retried:  # Failures fail again
             return
         # Frames from an endpoint that is no longer asked say nothing about this run.
@@ -322,7 +322,7 @@ class Worker:
 
     def _count_open(self) -> None:
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
-        self.counters.open_settled = sum(held.open.asked - held.open.left for held in self._held.values())
+        self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
         for client in self._clients:
             if (tally := self.counters.teachers.get(client.teacher.name)) is not None:
                 tally.awaited = client.awaited

@@ -213,7 +213,7 @@ def test_a_stream_is_journalled_raw_and_whole(tmp_path: Path, pieces: int) -> No
     again = open_chunk(recipe, FIRST, worker="w1")
     again.recover([answered._replace(kind=Kind.SENT, body=b"", flags=0), answered], died=False)
     assert again.left == 1
-    assert again.outcome(0, answered) == received.outcome
+    assert again.state.answers.outcome(0, answered) == received.outcome
     held.sent(1, at=2.0)
     held.answered(held.received(1, Reply(200, {}, body_of(text)), at=2.0, latency_s=0.5, endpoint="h"))
     _, files = sealed(recipe, held)
@@ -224,7 +224,7 @@ def test_a_key_that_a_stream_brings_in_pieces_is_not_kept(tmp_path: Path) -> Non
     """The record has it taken out, as it is out of unstreamed answers."""
     key = "canary-key-4f9d-for-the-tests"
     _, held = chunk_of(tmp_path, questions(1))
-    held.teacher(0).keys = (key,)
+    held.samples.teacher(0).keys = (key,)
     held.sent(0, at=1.0)
     raw = stream_of(f"Your key is {key}.", pieces=8)
     assert key.encode() not in raw

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.worker.guard import STOP_AFTER, STOP_AFTER_REFUSED, STOP_AFTER_TOO_LONG, Guard, Useless
-from stillhouse.gen.worker.open_chunk import Settlement
+from stillhouse.gen.worker.settlements import Settlement
 
 
 def settled(reason: str | None, count: int, *, teacher: str = "t", endpoint: str = "h") -> list[Settlement]:

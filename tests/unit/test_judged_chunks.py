@@ -57,7 +57,7 @@ def test_a_verdict_is_in_the_journal_and_decides(tmp_path: Path) -> None:
     assert list(held.take()) == [0]
     answer(held, 0, body_of("wrong"))
     assert held.is_due
-    assert (held.verdicts.take(), list(held.take()), held.left) == ([0], [], 3)
+    assert (held.state.verdicts.take(), list(held.take()), held.left) == ([0], [], 3)
     assert held.answer_to_judge(0).text == "wrong"
     held.judged(0, (YES, NO), at=5.0)
     assert [(frame.kind, frame.stage) for frame in in_journal(held)][-2:] == [(Kind.VERDICT, 1), (Kind.VERDICT, 2)]
@@ -83,12 +83,12 @@ def test_a_recovered_chunk_knows_its_verdicts(tmp_path: Path, reverse: bool) -> 
         answer(held, ordinal, body_of(f"wrong {ordinal}"))
     held.judged(0, (YES, NO), at=5.0)
     again = recovered(recipe, held, "w1", reverse=reverse)
-    assert again.verdicts.said == {0: (YES, NO)}
-    assert (again.verdicts.take(), list(again.take())) == ([1], [2])
+    assert again.state.verdicts.said == {0: (YES, NO)}
+    assert (again.state.verdicts.take(), list(again.take())) == ([1], [2])
     again.judged(1, (NO,), at=7.0)
     assert list(again.take()) == [3]
     third = recovered(recipe, again, "w2", reverse=reverse)
-    assert (third.verdicts.said, third.verdicts.take()) == ({0: (YES, NO), 1: (NO,)}, [])
+    assert (third.state.verdicts.said, third.state.verdicts.take()) == ({0: (YES, NO), 1: (NO,)}, [])
     assert list(third.take()) == [2, 3]
 
 
@@ -109,7 +109,7 @@ def test_the_same_text_is_not_judged_twice_and_another_one_is(tmp_path: Path) ->
         journal = JournalFile.create(tmp_path / f"{number}.journal")
         again = OpenChunk(read, journal, samples=read.samples, teacher_of=teachers_of(recipe))
         again.recover(left, died=False)
-        assert again.verdicts.take() == [0]
+        assert again.state.verdicts.take() == [0]
         assert list(again.take()) == []
 
 
@@ -120,7 +120,7 @@ def test_what_a_check_cannot_judge_is_a_failure_that_counts(tmp_path: Path) -> N
     answer(held, 0, body_of("who knows"))
     held.judged(0, (YES, BROKEN), at=5.0)
     again = recovered(recipe, held, "w1")
-    assert again.given_up[0].kind == "unchecked"
+    assert again.state.given_up[0].kind == "unchecked"
     assert list(again.take()) == [1]
     answer(again, 1, body_of("right"), at=2000.0)
     again.judged(1, (YES, YES), at=6.0)
@@ -143,10 +143,10 @@ def test_answers_are_judged_again_after_a_check_was_repaired(tmp_path: Path) -> 
     held.judged(0, (YES, BROKEN), at=5.0)
     held.judge_again(at=9.0)
     again = recovered(recipe, held, "w1")
-    assert (again.verdicts.take(), list(again.take()), again.given_up) == ([0], [], {})
+    assert (again.state.verdicts.take(), list(again.take()), again.state.given_up) == ([0], [], {})
     again.judged(0, (YES, YES), at=10.0)
     third = recovered(recipe, again, "w2")
-    assert (third.left, third.verdicts.said) == (0, {0: (YES, YES)})
+    assert (third.left, third.state.verdicts.said) == (0, {0: (YES, YES)})
 
 
 def noted(guard: CheckGuard, verdicts: Sequence[tuple[Verdict, ...]]) -> StillhouseError | None:

@@ -24,7 +24,8 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, NoConnection
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.open_chunk import REMEMBERED_BYTES, OpenChunk
+from stillhouse.gen.worker.answers import REMEMBERED_BYTES
+from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt, prompt_key
@@ -106,13 +107,13 @@ def state(held: OpenChunk) -> _State:
     todo = set(waiting(held))
     assert held.left == len(todo)
     known = []
-    for ordinal in range(len(held.answers)):
-        place = held.answers[ordinal]
+    for ordinal in range(len(held.state)):
+        place = held.state.answers.places[ordinal]
         frame = held.journal.read(*place) if place else None
-        reason = held.given_up.get(ordinal)
+        reason = held.state.given_up.get(ordinal)
         # What went unanswered says another thing when it is read back: that alone is not kept.
         reason = replace(reason, message="") if reason and frame is None else reason
-        known.append((ordinal not in todo, replace(held.tries(ordinal)), reason, frame))
+        known.append((ordinal not in todo, replace(held.state.tries(ordinal)), reason, frame))
     return known
 
 
@@ -232,9 +233,9 @@ def test_what_was_under_way_when_three_workers_died_is_poison(tmp_path: Path) ->
         if death == 0:
             held.sent(1, at=float(death))
         held = reopened(held, tmp_path / f"{death + 1}.journal", died=True)
-    assert held.given_up[0].kind == "poison"
-    assert held.tries(0) == Tries(attempts=3, maybe_billed=3, deaths=3)
-    assert held.tries(1) == Tries(attempts=1, maybe_billed=1, deaths=1)
+    assert held.state.given_up[0].kind == "poison"
+    assert held.state.tries(0) == Tries(attempts=3, maybe_billed=3, deaths=3)
+    assert held.state.tries(1) == Tries(attempts=1, maybe_billed=1, deaths=1)
     assert 1 in waiting(held)
     again = reopened(held, tmp_path / "9.journal", died=True)
     assert state(again) == state(held)
@@ -255,8 +256,8 @@ def test_whole_runs_that_are_killed_make_no_poison(tmp_path: Path) -> None:
     for kill in range(5):
         held.sent(0, at=float(kill))
         held = reopened(held, tmp_path / f"{kill + 1}.journal", died=False)
-    assert held.tries(0) == Tries(attempts=5, maybe_billed=5)
-    assert not held.given_up
+    assert held.state.tries(0) == Tries(attempts=5, maybe_billed=5)
+    assert not held.state.given_up
 
 
 def test_a_sample_answered_by_two_owners_is_settled_by_the_first(tmp_path: Path) -> None:
@@ -269,17 +270,17 @@ def test_a_sample_answered_by_two_owners_is_settled_by_the_first(tmp_path: Path)
     held = opened(tmp_path / "2.journal")
     store = open_dataset(recipe_of(tmp_path))
     held.recover(recovered(store, FIRST, tmp_path, mine=held.journal.path), died=False)
-    place = held.answers[0]
+    place = held.state.answers.places[0]
     assert place is not None
     assert b"first" in held.journal.read(*place).body
-    assert held.tries(0) == Tries(attempts=1)
+    assert held.state.tries(0) == Tries(attempts=1)
 
 
 def test_an_answer_whose_sent_frame_is_damaged_counts(tmp_path: Path) -> None:
     """The frame that is left says that it was sent."""
     held = opened(tmp_path / "0.journal")
     held.recover([Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "host", body_of())], died=False)
-    assert held.tries(0) == Tries(attempts=1)
+    assert held.state.tries(0) == Tries(attempts=1)
     assert 0 not in waiting(held)
 
 
@@ -325,6 +326,7 @@ LATER = [
     Frame(Kind.SENT, 0, 4.0, endpoint="judge", teacher=1, stage=1),
     JUDGED,
     Frame(Kind.DECIDED, 1, 6.0, body=b'{"not_needed": true}'),
+    Frame(Kind.DECIDED, 1, 6.5, body=b'["another", "form"]'),
     Frame(Kind.INTENT, 2**32 - 1, 7.0, body=b'{"intent": "0123"}', teacher=99),
     Frame(Kind.SUBMITTED, 2**32 - 1, 8.0, body=b'{"batch": "b"}', teacher=1),
     NOTE._replace(at=5.5),
@@ -354,14 +356,14 @@ def test_what_later_features_write_is_kept_and_says_nothing_yet(tmp_path: Path) 
 def test_a_reply_is_read_by_the_teacher_that_its_frame_names(tmp_path: Path) -> None:
     """Another than the one assigned may have answered; one that the recipe does not have is passed over."""
     held = opened(tmp_path / "0.journal")
-    ordinal = next(n for n in range(SAMPLES * PROMPTS) if held.teacher(n).teacher.name == "a")
+    ordinal = next(n for n in range(SAMPLES * PROMPTS) if held.samples.teacher(n).teacher.name == "a")
     failed = Frame(Kind.ANSWERED, ordinal, 1.0, 0.5, 500, "host", b"", teacher=1)
     held.recover([failed, failed._replace(at=2.0, teacher=7)], died=False)
-    assert held.tries(ordinal) == Tries(attempts=1, failures=1)
+    assert held.state.tries(ordinal) == Tries(attempts=1, failures=1)
     assert ordinal in waiting(held)
     again = opened(tmp_path / "1.journal")
     again.recover([failed, failed._replace(at=2.0)], died=False)
-    assert again.given_up[ordinal].kind == "overload", "b has two attempts, a would have three"
+    assert again.state.given_up[ordinal].kind == "overload", "b has two attempts, a would have three"
 
 
 HEADERS = st.dictionaries(
@@ -384,7 +386,7 @@ def test_a_reply_means_the_same_live_and_in_a_journal(
         _, frame = frames(file, origin="here")
     kept = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
     assert frame == live.frame
-    assert held.teacher(0).read(kept) == live.outcome
+    assert held.samples.teacher(0).read(kept) == live.outcome
     held.journal.remove()
 
 
@@ -397,9 +399,9 @@ def test_every_reply_reads_back_as_it_was_read(tmp_path: Path) -> None:
         wanted = state(held)
         again = reopened(held, tmp_path / f"{number}-1.journal", died=False)
         assert state(again) == wanted, how
-        if (place := again.answers[0]) is not None:
+        if (place := again.state.answers.places[0]) is not None:
             frame = again.journal.read(*place)
-            outcome = again.teacher(0).read(Reply(frame.status, {}, frame.body))
+            outcome = again.samples.teacher(0).read(Reply(frame.status, {}, frame.body))
             assert isinstance(outcome, Completion) == (how == "answer")
 
 
@@ -411,24 +413,26 @@ def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
         held.sent(ordinal, at=float(ordinal))
         held.answered(held.received(ordinal, Reply(200, {}, body), at=float(ordinal), latency_s=0.5, endpoint="host"))
     texts = []
+    answers = held.state.answers
     for ordinal in range(3):
-        place = held.answers[ordinal]
+        place = answers.places[ordinal]
         assert place is not None
         frame = held.journal.read(*place)
-        outcome = held.outcome(ordinal, frame)
+        outcome = answers.outcome(ordinal, frame)
         assert isinstance(outcome, Completion)
-        assert held.outcome(ordinal, frame) == outcome == held.teacher(ordinal).read(Reply(200, {}, frame.body))
+        assert answers.outcome(ordinal, frame) == outcome
+        assert held.samples.teacher(ordinal).read(Reply(200, {}, frame.body)) == outcome
         texts.append(len(outcome.text or ""))
     assert texts == [REMEMBERED_BYTES - 2000, REMEMBERED_BYTES - 2000, 5]
-    assert [held.outcome(n, Frame(Kind.ANSWERED, n, 0.0, 0.0, 402, "", b"")) == Money("HTTP 402 without a body", 402)
+    assert [answers.outcome(n, Frame(Kind.ANSWERED, n, 0.0, 0.0, 402, "", b"")) == Money("HTTP 402 without a body", 402)
             for n in range(3)] == [False, True, False]  # fmt: skip
 
 
 def test_teachers_are_drawn_the_same_for_ever(tmp_path: Path) -> None:
     """By prompt and sample, whoever opens the chunk; both are asked."""
     one, other = opened(tmp_path / "0.journal"), opened(tmp_path / "1.journal")
-    names = [one.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
-    assert names == [other.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
+    names = [one.samples.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
+    assert names == [other.samples.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
     assert set(names) == {"a", "b"}
 
 
@@ -454,7 +458,7 @@ def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Serve
 
     here = open_chunk(made, worker="w1")  # on the same node, before anyone swept
     here.recover(recovered(store, FIRST, folder, mine=here.journal.path), died=False)
-    assert [here.tries(ordinal) for ordinal in range(3)] == wanted
+    assert [here.state.tries(ordinal) for ordinal in range(3)] == wanted
     Shipper(store, FIRST, here.journal).ship()
     here.journal.close()
     assert sweep(store, folder.parent) == [FIRST, FIRST]
@@ -462,5 +466,5 @@ def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Serve
 
     there = open_chunk(made, worker="w2")
     there.recover(recovered(store, FIRST, folder, mine=there.journal.path), died=False)
-    assert [there.tries(ordinal) for ordinal in range(3)] == wanted
+    assert [there.state.tries(ordinal) for ordinal in range(3)] == wanted
     there.journal.remove()

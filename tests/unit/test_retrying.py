@@ -278,13 +278,13 @@ def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
     teacher_of = teachers_of(recipe_of(tmp_path))
     held = OpenChunk(chunk, journal, samples=4, teacher_of=teacher_of)
     wanted = [0, 3, 5, 7, 10, 11]
-    assert (waiting(held), held.left, held.asked) == (wanted, 6, 6)
+    assert (waiting(held), held.left, held.state.asked) == (wanted, 6, 6)
     held.recover([Frame(Kind.ANSWERED, 1, 1.0, 0.0, 400, "h", b"{}")], died=False)
     assert held.left == 6
     refused = [Frame(Kind.ANSWERED, ordinal, 1.0, 0.0, 400, "h", b"{}") for ordinal in wanted]
     held.recover(refused, died=False)
     assert held.left == 0
-    assert held.given_up.keys() == set(wanted)
+    assert held.state.given_up.keys() == set(wanted)
 
 
 async def test_verify_expects_just_the_samples_that_are_asked_again(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
     (row,) = files["data"]
     Record.model_validate(row)
     assert row == {
-        "record_id": held.teacher(0).ids.of(held.prompt(0).key, 0),
+        "record_id": held.samples.teacher(0).ids.of(held.samples.prompt(0).key, 0),
         "prompt_id": "q0",
-        "prompt_key": held.prompt(0).key.hex(),
+        "prompt_key": held.samples.prompt(0).key.hex(),
         "sample": 0,
         "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "what is 0 + 1?"}],
         "completion": [{"role": "assistant", "content": "Four."}],
@@ -150,7 +150,7 @@ def test_what_is_no_training_data_is_rejected_with_its_reason(
     assert files["data"] == []
     (row,) = files["rejected"]
     assert (row["reject_reason"], row["prompt_id"], row["sample"], row["duplicate_of"]) == (reason, "a", 0, None)
-    assert row["record_id"] == held.teacher(0).ids.of(held.prompt(0).key, 0)
+    assert row["record_id"] == held.samples.teacher(0).ids.of(held.samples.prompt(0).key, 0)
     # Streams can't tell an empty text from none, so beside reasoning it is none in both; a tag leaves an empty one.
     is_none = reason in ("content_filter", "refused") or (reason == "only_reasoning" and b"<think>" not in body)
     assert (row["completion"] is None) == is_none
@@ -387,7 +387,7 @@ def test_a_record_is_of_the_teacher_that_answered(tmp_path: Path) -> None:
     recipe, held = chunk_of(tmp_path, questions(6), teachers=teachers, ask={"max_tokens": 50})
     names = []
     for ordinal in range(6):
-        place = 1 - [each.name for each in recipe.teachers].index(held.teacher(ordinal).teacher.name)
+        place = 1 - [each.name for each in recipe.teachers].index(held.samples.teacher(ordinal).teacher.name)
         names.append(recipe.teachers[place].name)
         held.sent(ordinal, at=1.0, endpoint="host", place=place)
         reply = Reply(200, {}, body_of(f"answer {ordinal}"))
@@ -397,7 +397,7 @@ def test_a_record_is_of_the_teacher_that_answered(tmp_path: Path) -> None:
     assert set(names) == {"a", "b"}
     for ordinal, row in enumerate(files["data"]):
         place = ["a", "b"].index(names[ordinal])
-        assert row["record_id"] == held.teacher(ordinal, place).ids.of(held.prompt(ordinal).key, 0)
+        assert row["record_id"] == held.samples.teacher(ordinal, place).ids.of(held.samples.prompt(ordinal).key, 0)
         assert row["cost_usd"] == 7 * (place + 1) / 1e6
 
 

@@ -124,7 +124,7 @@ class OnlineLane:
                 self._host.fail(error)
 
     async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
-        prompt, client = held.open.prompt(ordinal), self._client
+        prompt, client = held.open.samples.prompt(ordinal), self._client
         chars = sum([len(content) for _, content in prompt.messages])
         cost = client.estimator.estimate(chars)
         tally, waits_from = self._counters.of(client.teacher.name), self._clock.monotonic()
@@ -136,7 +136,7 @@ class OnlineLane:
         held.under_way += 1
         try:
             holds_back = self._gate.stopping or held.abandoned or client.account.is_paused
-            avoid = held.open.tries(ordinal).refused_by
+            avoid = held.open.state.tries(ordinal).refused_by
             if holds_back or (endpoint := client.endpoint(again=again, avoid=avoid)) is None:
                 self._put(held, ordinal, again=again)
                 return
@@ -191,7 +191,7 @@ class OnlineLane:
 
     async def _attempt(self, held: Held, ordinal: int, endpoint: Endpoint) -> tuple[Outcome, Decision, Blame | None]:
         client = self._client
-        ask = Request(held.open.prompt(ordinal).messages, ordinal % held.open.samples)
+        ask = Request(held.open.samples.prompt(ordinal).messages, ordinal % held.open.samples.per_prompt)
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
@@ -228,7 +228,7 @@ class OnlineLane:
                 place=place,
             )
         )
-        prompt = (held.open.chunk.id, ordinal // held.open.samples)
+        prompt = (held.open.chunk.id, ordinal // held.open.samples.per_prompt)
         blame = client.weigh(prompt, received.outcome, endpoint=endpoint, sent_at=start)
         decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
         if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):

@@ -1,0 +1,61 @@
+"""A chunk's settled answers: where each is in the journal, and what it says.
+
+Parsed answers of a few megabytes of replies are remembered, so that the seal need not read them again.
+"""
+
+from typing import TypeAlias
+
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.chunk_samples import ChunkSamples
+from stillhouse.schemas.completion import Completion
+
+Place: TypeAlias = tuple[int, int]
+"""Where in the journal a frame is: (offset, length)."""
+
+REMEMBERED_BYTES = 4 * 2**20
+"""Bytes of a chunk's replies whose parsed answers are remembered."""
+
+
+class Answers:
+    """By ordinal."""
+
+    def __init__(self, samples: ChunkSamples, journal: JournalFile) -> None:
+        self.places: list[Place | None] = [None] * len(samples)
+        """Place of each settled answer; for a Failure, of its last reply."""
+        self.remembered_bytes = 0
+        """Bytes of the replies whose answers are remembered."""
+        self._samples = samples
+        self._journal = journal
+        self._outcomes: dict[int, Outcome] = {}
+
+    def remember(self, ordinal: int, outcome: Outcome, *, place: Place, size: int) -> None:
+        """Remember the outcome of a reply of so many bytes, if it is the sample's answer and there is room."""
+        if self.places[ordinal] is place and self.remembered_bytes + size <= REMEMBERED_BYTES:
+            self._outcomes[ordinal] = outcome
+            self.remembered_bytes += size
+
+    def outcome(self, ordinal: int, frame: Frame) -> Outcome:
+        """What the sample's settled answer, which is in this frame, says."""
+        return self._outcomes.get(ordinal) or self.read(frame)
+
+    def completion(self, ordinal: int) -> Completion:
+        """The sample's answer, which is one that the rules let pass.
+
+        Raises:
+            StoreAway: the journal can't be read.
+        """
+        outcome = self._outcomes.get(ordinal)
+        if outcome is None:
+            place = self.places[ordinal]
+            assert place is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without an answer"
+            outcome = self.read(self._journal.read(*place))
+        assert isinstance(outcome, Completion), f"{self._samples.chunk.id}: sample {ordinal} is judged as {outcome}"
+        return outcome
+
+    def read(self, frame: Frame) -> Outcome:
+        """Read the reply in the frame, with the teacher that the frame names."""
+        reply = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
+        return self._samples.teacher(frame.ordinal, frame.teacher).read(reply)

@@ -1,0 +1,244 @@
+"""What is known of a chunk: each of its samples waits, is in flight, or is settled.
+
+A fold over frames that are in its journal already, so that a chunk recovered from the journals of dead workers is in
+exactly the state they left it in, minus the requests in flight. Nothing here writes: `OpenChunk` and `recovery` append
+a frame first and fold it here second. Which samples wait for others, or are no longer needed, `sample_states` says.
+"""
+
+from collections.abc import Collection, Mapping
+
+from stillhouse.gen.checks.base import CheckResult, Unchecked, answer_of
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
+from stillhouse.gen.teachers.retry import (
+    MAX_DEATHS,
+    SETTLED,
+    Again,
+    Blame,
+    Decision,
+    GiveUp,
+    Settled,
+    Tries,
+    decide,
+    note,
+)
+from stillhouse.gen.worker.answers import Answers, Place
+from stillhouse.gen.worker.attempts import Attempts
+from stillhouse.gen.worker.awaited_verdicts import AwaitedVerdicts
+from stillhouse.gen.worker.chunk_samples import ChunkSamples
+from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, Reopened
+from stillhouse.gen.worker.earlier_answers import fingerprint
+from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
+from stillhouse.gen.worker.settlements import Settlements
+from stillhouse.schemas.completion import Completion
+
+
+class ChunkState:
+    """Everything by ordinal."""
+
+    def __init__(
+        self, samples: ChunkSamples, journal: JournalFile, *, equal_once: bool, kept: Mapping[bytes, Collection[bytes]]
+    ) -> None:
+        """Args:
+        samples: the chunk's.
+        journal: where its frames are; only read.
+        equal_once: equal answers to a prompt count once towards the accepted ones.
+        kept: by prompt key, the fingerprints of the answers in earlier shards.
+        """
+        self._samples = samples
+        self._equal_once = equal_once and samples.chunk.accept > 0
+        excluded = list(samples.excluded())
+        self._settled = bytearray(len(samples))
+        """One byte per sample; those of other generations start out settled."""
+        for ordinal in excluded:
+            self._settled[ordinal] = 1
+        self.asked = len(samples) - len(excluded)
+        """Number of samples to ask at most."""
+        self._attempts = Attempts(len(samples), asked=excluded)
+        self.answers = Answers(samples, journal)
+        self.given_up: dict[int, GiveUp] = {}
+        """Why each Failure is one."""
+        self.verdicts = AwaitedVerdicts(samples.chunk.columns.checks)
+        """What the recipe's checks say of the answers."""
+        self.settlements = Settlements(samples)
+        """Samples settled by replies."""
+        self.schedule = _schedule(samples, excluded, kept if self._equal_once else {})
+        """Which samples may be asked now, and which are still needed."""
+
+    def __len__(self) -> int:
+        return len(self._settled)
+
+    def is_settled(self, ordinal: int) -> bool:
+        """True if nothing is asked for the sample any more: it has its answer, is given up, or is not this chunk's."""
+        return self._settled[ordinal] == 1
+
+    def is_final(self, ordinal: int) -> bool:
+        """True if the sample has its answer, which no other replaces; one that is not judged is an answer too."""
+        if not self._settled[ordinal]:
+            return False
+        reason = self.given_up.get(ordinal)
+        return reason is None or reason.kind == "unchecked"
+
+    def tries(self, ordinal: int) -> Tries:
+        """What has been tried; not to be changed."""
+        return self._attempts.of(ordinal)
+
+    def sent(self, ordinal: int) -> None:
+        """An attempt is about to be sent."""
+        self._attempts.sent(ordinal)
+
+    def attempted(self, ordinal: int, *, counts: bool) -> None:
+        """A journal shows an attempt; `counts`: False if an earlier shard counts it."""
+        self._attempts.entry(ordinal).attempts += counts
+
+    def fold(self, frame: Frame, place: Place) -> None:
+        """Apply a frame of an attempt, which is in the journal at `place` and was not applied before."""
+        match frame.kind:
+            case Kind.ANSWERED:
+                self.ended(frame, self.answers.read(frame), place)
+            case Kind.NOT_SENT:
+                self.ended(frame, NoConnection("no connection"), None)
+            case Kind.LOST:
+                self.ended(frame, Ambiguous("no whole reply"), None)
+            case Kind.DIED | Kind.CUT:
+                self._cut(frame.ordinal, died=frame.kind is Kind.DIED)
+            case _:
+                pass
+
+    def ended(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
+        """An attempt ended with this outcome; what follows.
+
+        Args:
+            frame: its last one.
+            outcome: what the frame says.
+            place: where in the journal its reply is, if there is one.
+            blame: who is to blame for a refusal, by what others met.
+        """
+        ordinal = frame.ordinal
+        if isinstance(outcome, Completion) and self._attempts.is_first(ordinal) and not self._settled[ordinal]:
+            self._take_answer(frame, outcome, place, SETTLED)  # nearly always
+            return SETTLED
+        tries = self._attempts.entry(ordinal)
+        note(outcome, tries, endpoint=frame.endpoint, blame=blame)
+        teacher = self._samples.teacher(ordinal, frame.teacher).teacher
+        decision = decide(
+            outcome, tries, max_attempts=teacher.max_attempts, endpoints=max(1, len(teacher.urls)), blame=blame
+        )
+        if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
+            self._take_answer(frame, outcome, place, decision)
+            self._attempts.compact(ordinal)
+        elif isinstance(outcome, Malformed) and isinstance(decision, Again):
+            self.settlements.note_useless(frame, outcome, GiveUp("malformed", outcome.message, outcome.status))
+        elif isinstance(decision, Settled) and ordinal in self.given_up:
+            # Two owners asked it without knowing of each other: a paid answer is worth more than a Failure.
+            del self.given_up[ordinal]
+            self.answers.places[ordinal] = place
+            self.schedule.reopen(ordinal)
+            self._conclude(ordinal, outcome, self.settlements.of(frame, outcome, decision).reason)
+        return decision
+
+    def _take_answer(self, frame: Frame, outcome: Outcome, place: Place | None, decision: Settled | GiveUp) -> None:
+        settlement = self.settlements.of(frame, outcome, decision)
+        self._settle(frame.ordinal, place, decision)
+        if isinstance(decision, Settled):
+            self._conclude(frame.ordinal, outcome, settlement.reason)
+        self.settlements.note(settlement)
+
+    def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
+        self._settled[ordinal] = 1
+        self.answers.places[ordinal] = place
+        if isinstance(decision, GiveUp):
+            self.given_up[ordinal] = decision
+            self.schedule.decide(ordinal, accepted=False)
+
+    def _cut(self, ordinal: int, *, died: bool) -> None:
+        tries = self._attempts.entry(ordinal)
+        tries.maybe_billed += 1
+        tries.deaths += died
+        if tries.deaths >= MAX_DEATHS and not self._settled[ordinal]:
+            reason = f"{tries.deaths} workers died while it was in flight"
+            self._settle(ordinal, None, GiveUp("poison", reason, None))
+
+    def _conclude(self, ordinal: int, outcome: Outcome, reason: str | None) -> None:
+        """The sample's answer is rejected by the rules for this reason; or accepted by them, and left to the checks."""
+        if reason is not None or not isinstance(outcome, Completion):
+            self.schedule.decide(ordinal, accepted=False)
+            return
+        if not (self.verdicts.checks or self._equal_once):  # most recipes
+            self.schedule.decide(ordinal, accepted=True)
+            return
+        if self.verdicts.checks:
+            self.schedule.answered(ordinal)
+            if not self.verdicts.expect(ordinal, answer_of(outcome)):
+                return
+        self._follow_verdicts(ordinal, outcome)
+
+    def judged(self, ordinal: int) -> None:
+        """All of the verdicts on the sample's answer are known."""
+        self._follow_verdicts(ordinal, self.answers.completion(ordinal))
+
+    def _follow_verdicts(self, ordinal: int, completion: Completion) -> None:
+        """Act on what the checks say of an answer; where there are none, it is accepted."""
+        said = self.verdicts.said.get(ordinal, ())
+        if said and isinstance(last := said[-1], Unchecked):
+            check = self.verdicts.checks[len(said) - 1]
+            self.given_up[ordinal] = GiveUp("unchecked", f"{check}: {last.reason}", None)
+        accepted = all(isinstance(each, CheckResult) and each.accepted for each in said)
+        answer = None
+        if accepted and self._equal_once:
+            answer = fingerprint(completion.text, completion.tool_calls)
+        self.schedule.decide(ordinal, accepted=accepted, answer=answer)
+
+    def decided(self, ordinal: int, decided: Decided, place: Place | None, *, known: bool) -> None:
+        """Apply a decision on an attempt whose reply is at `place`; `known`: False if nothing shows the attempt."""
+        match decided:
+            case JudgedAgain():
+                self._judge_again(ordinal)
+            case Reopened():
+                if ordinal in self.given_up:
+                    self._attempts.forget(ordinal)
+                self._reopen(ordinal)
+            case GiveUp() if known:
+                if not self._settled[ordinal]:
+                    self._settle(ordinal, place, decided)
+                elif ordinal in self.given_up:
+                    self.given_up[ordinal] = decided
+            case AccountBlamed() if known and (tries := self._attempts.of(ordinal)).failures:
+                tries.failures -= 1
+                tries.overloads += 1
+                self._reopen(ordinal)
+            case _:
+                pass
+
+    def _judge_again(self, ordinal: int) -> None:
+        reason = self.given_up.get(ordinal)
+        if reason is not None and reason.kind == "unchecked":
+            self.verdicts.forget_unchecked(ordinal)
+            del self.given_up[ordinal]
+            self.schedule.reopen(ordinal)
+            self._conclude(ordinal, self.answers.completion(ordinal), None)
+
+    def _reopen(self, ordinal: int) -> None:
+        if self.given_up.pop(ordinal, None) is not None:
+            self.settlements.drop(ordinal)
+            self.answers.places[ordinal] = None
+            self._settled[ordinal] = 0
+            self.schedule.reopen(ordinal)
+
+
+def _schedule(
+    samples: ChunkSamples, excluded: Collection[int], kept: Mapping[bytes, Collection[bytes]]
+) -> SampleStates:
+    chunk = samples.chunk
+    if not chunk.accept:
+        asked = sorted(set(range(len(samples))).difference(excluded)) if chunk.retried else None
+        return AllSamples(len(samples), asked=asked)
+    numbers = range(len(chunk.prompts))
+    candidates = [[number * samples.per_prompt + sample for sample in samples.of_prompt(number)] for number in numbers]
+    return UntilAccepted(
+        candidates,
+        samples=samples.per_prompt,
+        needs=[samples.need(number) for number in numbers],
+        kept=[kept.get(prompt.key, ()) for prompt in chunk.prompts],
+    )

@@ -1,0 +1,64 @@
+"""Decisions as DECIDED frames: those that don't follow from their sample's other frames alone.
+
+What other samples met meanwhile, the time an attempt took, or an owner that repairs what it found: an owner that
+recovers the chunk can't know of it, and decides the same because it finds the frame.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+import orjson
+
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.teachers.retry import GiveUp
+from stillhouse.schemas.failure import RETRYABLE
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBlamed:
+    """The attempt failed by its account's fault, and does not count as a failure of the sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The Failure is asked again as if it had never been asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAgain:
+    """What the checks could not say of the answer is forgotten, and it is judged again."""
+
+
+Decided: TypeAlias = AccountBlamed | Reopened | JudgedAgain | GiveUp
+"""GiveUp: the attempt is the sample's last one."""
+
+
+def decided_frame(ordinal: int, decided: Decided, *, at: float, place: int | None = None) -> Frame:
+    """The frame of a decision on the attempt that was sent at this time to the teacher with this place."""
+    match decided:
+        case AccountBlamed():
+            said: dict[str, Any] = {"blame": "account"}
+        case Reopened():
+            said = {"reopen": True}
+        case JudgedAgain():
+            said = {"judge_again": True}
+        case GiveUp(kind, message, status):
+            said = {"give_up": kind, "message": message, "status": status}
+        case _:
+            assert_never(decided)
+    return Frame(Kind.DECIDED, ordinal, at, body=orjson.dumps(said), teacher=place)
+
+
+def read_decided(frame: Frame) -> Decided | None:
+    """The decision in the frame; None if it is not one that this version knows."""
+    try:
+        said = orjson.loads(frame.body)
+        if said.get("judge_again"):
+            return JudgedAgain()
+        if said.get("reopen"):
+            return Reopened()
+        if said.get("give_up") in RETRYABLE:
+            return GiveUp(said["give_up"], said["message"], said["status"])
+        return AccountBlamed() if said.get("blame") == "account" else None
+    except (ValueError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,89 @@
+"""Recovery: what earlier owners of a chunk left is copied into the new owner's journal, and folded into its state.
+
+Frames may be repeated any number of times: several journals hold copies of the same ones.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import NOTES, Frame, Kind, encode
+from stillhouse.gen.worker.answers import Place
+from stillhouse.gen.worker.chunk_samples import ChunkSamples
+from stillhouse.gen.worker.chunk_state import ChunkState
+from stillhouse.gen.worker.decision_frames import read_decided
+
+
+class Recovery:
+    """One recovery, of a chunk that nothing was asked of yet."""
+
+    def __init__(
+        self, samples: ChunkSamples, state: ChunkState, journal: JournalFile, *, carried: Mapping[int, Frame]
+    ) -> None:
+        """`carried`: answers that earlier shards have and count."""
+        self._samples = samples
+        self._state = state
+        self._journal = journal
+        self._carried = carried
+        self._attempts: dict[tuple[int, float], Frame | None] = {}
+        """(ordinal, at) to its SENT frame; None: it has ended."""
+        self._copied: set[bytes] = set()
+        """Digests of notes."""
+        self._unsettled: dict[tuple[int, float], Place] = {}
+        """(ordinal, at) to a reply that settled nothing, or gave its sample up."""
+
+    def restore(self, frames: Iterable[Frame], *, died: bool) -> bool:
+        """Copy and fold these frames; True if there were any.
+
+        Notes other than DECIDED and VERDICT, and other frames of stages than the teacher's, are copied but ignored.
+
+        `died`: the last owner's process died alone, so a request it had in flight may have killed it.
+
+        Raises:
+            StoreAway: the journal can't be written or read.
+        """
+        found = False
+        for frame in frames:
+            found = True
+            if frame.stage or frame.kind in NOTES:
+                self._note(frame)
+            else:
+                self._attempt(frame)
+        for sent in self._attempts.values():
+            if sent is not None:
+                frame = sent._replace(kind=Kind.DIED if died else Kind.CUT)
+                self._state.fold(frame, self._journal.append(frame))
+        return found
+
+    def _note(self, frame: Frame) -> None:
+        digest = hashlib.blake2b(b"".join(encode(frame)), digest_size=16).digest()
+        if digest in self._copied:
+            return
+        self._copied.add(digest)
+        self._journal.append(frame)
+        if frame.ordinal >= len(self._samples):
+            return
+        if frame.kind is Kind.VERDICT and self._state.verdicts.recall(frame):
+            self._state.judged(frame.ordinal)
+        if frame.kind is Kind.DECIDED and not frame.stage and (decided := read_decided(frame)) is not None:
+            attempt = (frame.ordinal, frame.at)
+            self._state.decided(frame.ordinal, decided, self._unsettled.get(attempt), known=attempt in self._attempts)
+
+    def _attempt(self, frame: Frame) -> None:
+        """A frame of an attempt at the teacher; one that says nothing new is passed over."""
+        ordinal, state = frame.ordinal, self._state
+        if frame.teacher is not None and frame.teacher >= len(self._samples.teachers):
+            return
+        if ordinal >= len(self._samples) or state.is_final(ordinal):
+            return
+        attempt = (ordinal, frame.at)
+        if attempt not in self._attempts:
+            carried = self._carried.get(ordinal)
+            state.attempted(ordinal, counts=carried is None or carried.at != frame.at)
+        elif self._attempts[attempt] is None or frame.kind is Kind.SENT:
+            return
+        self._attempts[attempt] = frame if frame.kind is Kind.SENT else None
+        kept_at = self._journal.append(frame)
+        state.fold(frame, kept_at)
+        if frame.kind is Kind.ANSWERED and (not state.is_settled(ordinal) or ordinal in state.given_up):
+            self._unsettled[attempt] = kept_at

@@ -1,0 +1,81 @@
+"""Settlements: the outcomes of a chunk's samples, in the form in which the guard counts them."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.retry import GiveUp, Settled
+from stillhouse.gen.worker.chunk_samples import ChunkSamples
+from stillhouse.gen.worker.verdicts import rejected_by_rules
+from stillhouse.schemas.completion import Completion
+
+HEAD_BYTES = 300
+"""How much of a reply is shown when it stops a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Outcome of a sample, as the guard counts it."""
+
+    teacher: str
+    endpoint: str
+    prompt: Hashable
+    """None of a record."""
+    reason: str | None
+    """Why it is rejected or a Failure; None: a record."""
+    words: str = ""
+    word: str = ""
+    """The answer's own finish reason."""
+    head: str = ""
+    """The start of the reply."""
+    settled: bool = True
+    """False if the reply was useless and the sample is asked again."""
+    ordinal: int = -1
+
+
+class Settlements:
+    """Those of one chunk since they were last taken."""
+
+    def __init__(self, samples: ChunkSamples) -> None:
+        self._samples = samples
+        self._noted: list[Settlement] = []
+        self._records: dict[tuple[str, str], Settlement] = {}
+        """The settlement of every record of a teacher and endpoint: they are alike."""
+
+    def take(self) -> list[Settlement]:
+        """Those noted since the last call."""
+        taken, self._noted = self._noted, []
+        return taken
+
+    def note(self, settlement: Settlement) -> None:
+        """Keep it until it is taken."""
+        self._noted.append(settlement)
+
+    def note_useless(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
+        """The reply was useless, as this says, and the sample is asked again."""
+        self._noted.append(replace(self.of(frame, outcome, given_up), settled=False))
+
+    def drop(self, ordinal: int) -> None:
+        """The sample is asked again after all."""
+        self._noted = [each for each in self._noted if each.ordinal != ordinal]
+
+    def of(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp) -> Settlement:
+        """The settlement of the sample whose last frame this is."""
+        teacher = self._samples.teacher(frame.ordinal, frame.teacher)
+        name, prompt = teacher.teacher.name, self._samples.prompt(frame.ordinal)
+        reason: str | None = "refused"
+        words = word = ""
+        if isinstance(decision, GiveUp):
+            reason, words = decision.kind, f"HTTP {decision.status}: {decision.message}"
+        elif isinstance(outcome, Completion):
+            reason = rejected_by_rules(outcome, prompt, calls=self._samples.chunk.columns.calls)
+            word = outcome.finish_reason_raw or ""
+            if reason is not None:
+                words = f"finish_reason {word!r}"
+        if reason is None:
+            if (record := self._records.get((name, frame.endpoint))) is None:
+                record = self._records[name, frame.endpoint] = Settlement(name, frame.endpoint, None, None)
+            return record
+        head = teacher.redact(" ".join(frame.body[:HEAD_BYTES].decode("utf-8", "replace").split()))
+        return Settlement(name, frame.endpoint, prompt.key, reason, words, word, head, ordinal=frame.ordinal)
