@@ -17,7 +17,7 @@ from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import next_plan
-from stillhouse.gen.dataset.plans import Plan, store_plan
+from stillhouse.gen.dataset.plans import SourcePlan, store_plan
 from stillhouse.gen.dataset.shard_meta import META_KEY, ShardCounts, ShardMeta
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.shipping import journal_root
@@ -61,7 +61,7 @@ def write_source(root: Path, rows: Sequence[Any], *, name: str = "a.jsonl") -> P
     return path
 
 
-def index(recipe: Recipe, *, limit: int | None = None) -> tuple[Plan, list[PartInfo]] | None:
+def index(recipe: Recipe, *, limit: int | None = None) -> tuple[SourcePlan, list[PartInfo]] | None:
     """Plan and index the next generation; None where there is nothing new."""
     store = open_dataset(recipe)
     bind(store, recipe)

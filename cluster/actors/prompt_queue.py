@@ -11,7 +11,7 @@ from collections import Counter as Tallied
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import ray
 
@@ -29,7 +29,7 @@ from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.more_planning import more_parts
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.retry_planning import retry_parts
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError
@@ -198,13 +198,20 @@ class PromptQueue:
     def _missing_parts(self, opened: _Open) -> Iterator[PartInfo]:
         plan, done, per_shard = opened.plan, list(opened.parts), self._recipe.prompts_per_shard
         earlier = [each.plan for each in self._generations[: plan.generation]]
-        if plan.retry is not None:
-            return retry_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
-        if plan.more:
-            return more_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
+        match plan:
+            case RetryPlan():
+                return retry_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
+            case MorePlan():
+                return more_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
+            case SourcePlan():
+                return self._source_parts(plan, done)
+            case _:
+                assert_never(plan)
+
+    def _source_parts(self, plan: SourcePlan, done: list[PartInfo]) -> Iterator[PartInfo]:
         indexer = Indexer(self._store, self._recipe, plan)
         before = self._reader.read()[: plan.generation + 1]  # including what this queue has indexed since
-        names = [(each.plan.generation, n) for each in before if each.plan.is_source for n in range(len(each.parts))]
+        names = [(each.plan.generation, n) for each in before if _is_source(each) for n in range(len(each.parts))]
         with ThreadPoolExecutor(_READERS) as pool:
             for some in _batched(names, _READERS):  # not all at once: a large dataset's index is larger than memory
                 indexer.remember(list(pool.map(lambda name: read_asked(self._store, *name), some)))
@@ -318,7 +325,7 @@ class PromptQueue:
         with self._lock:
             chunks = [found for opened in self._open for found in opened.chunks()]
             left = [(asks, samples) for chunk, asks, samples in chunks if chunk not in self._sealed]
-            parts = [part for opened in self._open if opened.plan.is_source for part in opened.parts]
+            parts = [part for opened in self._open if _is_source(opened) for part in opened.parts]
             workers = self._counters.values()
             names = sorted({name for counters in workers for name in counters.teachers})
             teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
@@ -329,7 +336,7 @@ class PromptQueue:
                 all_sealed=self._all_sealed(),
                 known=len(self._generations),
                 last=self._last,
-                again=bool(self._open) and not any(opened.plan.is_source for opened in self._open),
+                again=bool(self._open) and not any(map(_is_source, self._open)),
                 rows=sum(part.rows for part in parts),
                 duplicates=sum(part.duplicates for part in parts),
                 bad=sum(part.bad for part in parts),
@@ -363,14 +370,18 @@ class PromptQueue:
             )
 
 
+def _is_source(generation: Generation | _Open) -> bool:
+    return isinstance(generation.plan, SourcePlan)
+
+
 def _totals(generations: Iterable[Generation]) -> Closed:
     closed = Closed()
     for each in generations:
-        if each.plan.is_source:
+        if _is_source(each):
             closed.rows += sum(part.rows for part in each.parts)
             closed.duplicates += sum(part.duplicates for part in each.parts)
             closed.bad += sum(part.bad for part in each.parts)
-        if each.plan.retry is None:
+        if not isinstance(each.plan, RetryPlan):
             closed.samples += sum(
                 part.samples_in(number, each=each.plan.samples)
                 for part in each.parts

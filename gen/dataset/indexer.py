@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from stillhouse.gen.dataset.index import META, End, PartInfo, read_part_info
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.row_fates import Fate, Judge, is_full
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.source.files import Position, Row, read_rows
@@ -78,7 +78,7 @@ class Draft:
             first_chunk=self.first_chunk,
             asks=tuple(self.asks),
             samples=self._samples(plan),
-            rows=len(fates) if plan.is_source else 0,
+            rows=len(fates) if isinstance(plan, SourcePlan) else 0,
             duplicates=fates.count("duplicate"),
             bad=fates.count("bad"),
             passed_over=self.passed_over,
@@ -100,7 +100,7 @@ class Draft:
 
     def _samples(self, plan: Plan) -> tuple[int, ...]:
         """Number of samples each chunk asks."""
-        if plan.is_source:
+        if isinstance(plan, SourcePlan):
             return tuple(asks * plan.samples for asks in self.asks)
         counts = [0] * len(self.asks)
         chunks, again = (self.columns[INDEX.get_field_index(name)] for name in ("chunk", "again"))
@@ -128,7 +128,12 @@ class AskedAgain:
 
 
 def write_again(
-    store: Store, plan: Plan, prompts: Iterable[AskedAgain], *, done: Sequence[PartInfo], prompts_per_shard: int
+    store: Store,
+    plan: RetryPlan | MorePlan,
+    prompts: Iterable[AskedAgain],
+    *,
+    done: Sequence[PartInfo],
+    prompts_per_shard: int,
 ) -> Iterator[PartInfo]:
     """Write the missing index parts of a retry or `more` plan, yielding each once stored.
 
@@ -160,7 +165,7 @@ def write_again(
 class Indexer:
     """Reads a generation's sources, drops exact duplicates and writes the index part by part."""
 
-    def __init__(self, store: Store, recipe: Recipe, plan: Plan) -> None:
+    def __init__(self, store: Store, recipe: Recipe, plan: SourcePlan) -> None:
         self._store = store
         self._recipe = recipe
         self._plan = plan

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, assert_never
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.plans import NOT_NEEDED, Plan, PlannedFile
+from stillhouse.gen.dataset.plans import NOT_NEEDED, MorePlan, Plan, PlannedFile, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.prompt_outcomes import Outcomes, read_outcomes
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
@@ -27,7 +27,7 @@ _CHUNKS_IN_MEMORY = 16
 """Generations come in one order, so that each chunk of each is read once."""
 
 
-def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> Plan | None:
+def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> MorePlan | None:
     """A generation of the samples that `plans` still lack to reach these numbers per prompt; None if they lack none.
 
     All of `plans` must be sealed: equal answers are kept once across generations, so earlier ones must be known.
@@ -37,19 +37,18 @@ def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> Plan |
         files |= dict.fromkeys(file.content for file in plan.files)
     if not files:
         return None
-    return Plan(
+    return MorePlan(
         generation=len(plans),
         files=tuple(files),
         samples=samples,
         accept=accept,
-        more=True,
         templates_system=plans[0].templates_system,
         kept=plans[0].kept,
     )
 
 
 def more_parts(
-    store: Store, plan: Plan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
+    store: Store, plan: MorePlan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
 ) -> Iterator[PartInfo]:
     """Write the parts of the generation's index that are not `done`, yielding each once stored.
 
@@ -77,13 +76,13 @@ class _Prompt:
         return AskedAgain(self.file, self.row, samples, [chunk for chunk, _ in self.places], need)
 
 
-def _all_samples(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
+def _all_samples(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
     """Every prompt that lacks samples, in source order."""
     for prompt in _prompts(store, plan, earlier):
         yield prompt.asked_again(dict.fromkeys(range(prompt.planned, plan.samples)))
 
 
-def _until_accepted(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
+def _until_accepted(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
     """Every prompt of which fewer answers are accepted than wanted, in source order; the others are passed over."""
 
     @lru_cache(maxsize=_CHUNKS_IN_MEMORY)
@@ -109,11 +108,11 @@ def _until_accepted(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -
             yield prompt.asked_again(candidates, need=plan.accept - accepted)
 
 
-def _prompts(store: ReadableStore, plan: Plan, earlier: Sequence[Plan]) -> Iterator[_Prompt]:
+def _prompts(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[_Prompt]:
     """Every prompt of the generations that lack samples, in source order."""
     numbers = {file: number for number, file in enumerate(plan.files)}
     retried = _retried(store, earlier)
-    rows = {each.generation: _asked(store, each.generation) for each in earlier if each.more}
+    rows = {each.generation: _asked(store, each.generation) for each in earlier if isinstance(each, MorePlan)}
     ahead: dict[int, tuple[ChunkId, dict[str, Any]] | None] = {each: next(rows[each], None) for each in rows}
     planned = _planned(earlier)
     for source in _lacking(earlier, samples=plan.samples, accept=plan.accept):
@@ -154,22 +153,28 @@ def _planned(plans: Sequence[Plan]) -> dict[int, _Planned]:
     """By generation of source rows."""
     found: dict[int, _Planned] = {}
     for plan in plans:
-        if plan.is_source:
-            found[plan.generation] = _Planned(plan.samples, plan.accept, [])
-        elif plan.more:
-            for known in found.values():
-                if known.samples < plan.samples or known.accept < plan.accept:
-                    known.samples, known.accept = plan.samples, plan.accept
-                    known.added.append(plan.generation)
+        match plan:
+            case SourcePlan():
+                found[plan.generation] = _Planned(plan.samples, plan.accept, [])
+            case MorePlan():
+                for known in found.values():
+                    if known.samples < plan.samples or known.accept < plan.accept:
+                        known.samples, known.accept = plan.samples, plan.accept
+                        known.added.append(plan.generation)
+            case RetryPlan():
+                pass
+            case _:
+                assert_never(plan)
     return found
 
 
-def _lacking(plans: Sequence[Plan], *, samples: int, accept: int) -> list[Plan]:
+def _lacking(plans: Sequence[Plan], *, samples: int, accept: int) -> list[SourcePlan]:
     planned = _planned(plans)
     return [
         plan
         for plan in plans
-        if plan.is_source and (planned[plan.generation].samples < samples or planned[plan.generation].accept < accept)
+        if isinstance(plan, SourcePlan)
+        and (planned[plan.generation].samples < samples or planned[plan.generation].accept < accept)
     ]
 
 
@@ -188,7 +193,7 @@ def _retried(store: ReadableStore, plans: Sequence[Plan]) -> dict[bytes, list[tu
     """Per prompt key: chunks of retry generations that asked it, each with the samples it asked."""
     found: defaultdict[bytes, list[tuple[ChunkId, Sequence[int]]]] = defaultdict(list)
     for plan in plans:
-        if plan.retry is not None:
+        if isinstance(plan, RetryPlan):
             for chunk, row in _asked(store, plan.generation):
                 found[row["key"]].append((chunk, _again(row)))
     return found

@@ -16,7 +16,7 @@ from stillhouse.gen.dataset.index import End
 from stillhouse.gen.dataset.layout import plan_key
 from stillhouse.gen.dataset.more_planning import more_plan
 from stillhouse.gen.dataset.planned_files import PlannedFiles
-from stillhouse.gen.dataset.plans import Plan, PlannedFile, store_plan
+from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan, frozen_columns, store_plan
 from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, placed
 from stillhouse.gen.dataset.retry_planning import retry_plan
 from stillhouse.gen.errors import SourceError, UsageError
@@ -147,7 +147,7 @@ class SourcePlanner:
             SourceError, DatasetError: see `next_plan`, `store_plan`, `read_generations` and `PlannedFiles.check`.
         """
         self.generations = generations = self._reader.read()
-        sources = [each for each in generations if each.plan.is_source]
+        sources = [each for each in generations if isinstance(each.plan, SourcePlan)]
         if self._resumed is None:
             self._resumed = any(not each.is_sealed for each in sources)
         if not self._rows_planned:
@@ -202,11 +202,13 @@ class RetryPlanner:
         """
         self.generations = generations = self._reader.read()
         unsealed = [each.plan for each in generations if not each.is_sealed]
-        if not generations or any(plan.retry is None for plan in unsealed):
+        if not generations or not all(isinstance(plan, RetryPlan) for plan in unsealed):
             raise UsageError(
                 f"{self._store.url}: some of its prompts are not asked yet; finish the run first: stillhouse run RECIPE"
             )
-        self._is_done = self._is_done or any(plan.retry == self._kinds for plan in unsealed)
+        self._is_done = self._is_done or any(
+            isinstance(plan, RetryPlan) and plan.kinds == self._kinds for plan in unsealed
+        )
         if unsealed:
             return Wait("sealed")
         if self._is_done:
@@ -225,7 +227,7 @@ def next_plan(
     limit: int | None = None,
     version: int = SCHEMA_VERSION,
     preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
-) -> Plan | None:
+) -> SourcePlan | None:
     """The next generation of source rows, or None if every row is planned; requires all generations indexed.
 
     Raises:
@@ -245,14 +247,14 @@ def next_plan(
     templates_system = generations[0].plan.templates_system if begun else True
     preflight(check_first_rows(sources, recipe, proven=begun, templates_system=templates_system))
     kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
-    return Plan(
+    return SourcePlan(
         generation=len(generations),
         files=files.plan(fresh),
         limit=limit,
         samples=recipe.ask.most_samples,
         accept=recipe.ask.accept or 0,
         templates_system=templates_system,
-        kept=Plan.freeze(kept),
+        kept=frozen_columns(kept),
     )
 
 
@@ -261,7 +263,7 @@ def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
     ends: dict[PlannedFile, End] = {}
     named: set[tuple[str, int, str | None]] = set()
     for generation in reversed(generations):
-        if generation.plan.is_source:
+        if isinstance(generation.plan, SourcePlan):
             for planned, end in zip(generation.plan.files, generation.parts[-1].ends, strict=True):
                 name = (planned.url, planned.size, planned.digest)
                 # Without a digest, any later file with the same url and size is taken for it.

@@ -1,9 +1,9 @@
-"""Plans: what each generation is made of. Immutable once written."""
+"""Plans: what each generation is made of, as a type of its own for each kind of generation. Immutable once written."""
 
 import base64
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import orjson
 import pyarrow as pa
@@ -45,23 +45,17 @@ class PlannedFile(_Stored):
         return self.model_copy(update={"row": 0, "offset": 0, "line": 1})
 
 
-class Plan(_Stored):
-    """A generation: the source rows it is made of, or the samples it asks again or adds. Immutable."""
+class _Plan(_Stored):
+    """What the plans of all kinds of generations have."""
 
     version: int = SCHEMA_VERSION
     generation: int
     files: tuple[PlannedFile, ...]
-    limit: int | None = None
-    """Maximum number of source rows; null: all of them."""
     samples: Annotated[int, Field(ge=0)] = 0
     """The most answers asked per prompt when planned. Stored as 0 in schema version 1, whose plans mean those first
     bound."""
     accept: Annotated[int, Field(ge=0)] = 0
     """Accepted answers wanted per prompt when planned, with which asking ends; 0: all samples are asked."""
-    retry: tuple[str, ...] | None = None
-    """Kinds of Failures from earlier generations that are asked again; null if this is not a retry generation."""
-    more: bool = False
-    """True if it adds samples to prompts of earlier generations."""
     templates_system: bool = False
     """True if ask.system is a template; false in datasets that began before it could be one."""
     kept: str
@@ -77,30 +71,53 @@ class Plan(_Stored):
         return kept
 
     @property
-    def is_source(self) -> bool:
-        """True for a generation of source rows; other generations ask prompts from those again."""
-        return self.retry is None and not self.more
-
-    @property
     def kept_fields(self) -> list[pa.Field]:
         """The kept columns."""
         return list(_thawed(self.kept))
 
-    def with_samples(self, samples: int) -> "Plan":
+    def with_samples(self, samples: int) -> Self:
         """The plan, with the samples its dataset was first bound with if it does not state them itself."""
         return self if self.samples else self.model_copy(update={"samples": samples})
 
-    @staticmethod
-    def freeze(kept: list[pa.Field]) -> str:
-        """Encode these columns for `kept`."""
-        return base64.b64encode(pa.schema(kept).serialize().to_pybytes()).decode()
+
+class SourcePlan(_Plan):
+    """A generation of source rows."""
+
+    limit: int | None = None
+    """Maximum number of source rows; null: all of them."""
+
+
+class RetryPlan(_Plan):
+    """A generation that asks Failures of earlier generations again."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    kinds: Annotated[tuple[str, ...], Field(alias="retry")]
+    """Kinds of the Failures."""
+
+
+class MorePlan(_Plan):
+    """A generation that adds samples to prompts of earlier generations."""
+
+    more: Literal[True] = True
+
+
+Plan: TypeAlias = SourcePlan | RetryPlan | MorePlan
+
+_ABSENT: dict[str, Any] = {"limit": None, "retry": None, "more": False}
+"""What stored plans hold for the fields of other kinds of generations."""
+
+
+def frozen_columns(kept: list[pa.Field]) -> str:
+    """Encode these columns for `kept`."""
+    return base64.b64encode(pa.schema(kept).serialize().to_pybytes()).decode()
 
 
 def _thawed(kept: str) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(kept)))
 
 
-def read_plans(store: ReadableStore, *, known: Sequence["Plan"] = ()) -> list[Plan]:
+def read_plans(store: ReadableStore, *, known: Sequence[Plan] = ()) -> list[Plan]:
     """The plans stored so far; plans in `known` are not read again.
 
     Raises:
@@ -134,12 +151,20 @@ def read_plan(store: ReadableStore, generation: int) -> Plan | None:
         document = orjson.loads(data)
         if document["version"] > SCHEMA_VERSION:
             raise newer(origin)
-        plan = Plan.model_validate(document)
-    except (ValueError, KeyError, TypeError):
+        plan = _parsed(document)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise damaged(origin) from None
     if plan.generation != generation:
         raise damaged(origin, "it is the plan of another generation")
     return plan
+
+
+def _parsed(document: dict[str, Any]) -> Plan:
+    """Raises ValueError where fields of two kinds of generations are set."""
+    said = {name: value for name, value in document.items() if name not in _ABSENT or value != _ABSENT[name]}
+    if "retry" in said:
+        return RetryPlan.model_validate(said)
+    return MorePlan.model_validate(said) if "more" in said else SourcePlan.model_validate(said)
 
 
 def store_plan(store: Store, plan: Plan) -> None:
@@ -149,5 +174,5 @@ def store_plan(store: Store, plan: Plan) -> None:
         DatasetError: another run froze another plan for this generation.
     """
     key = plan_key(plan.generation)
-    if not store.put_new(key, orjson.dumps(plan.model_dump())):
+    if not store.put_new(key, orjson.dumps(_ABSENT | plan.model_dump(by_alias=True))):
         raise DatasetError(f"{store.url}/{key}: another run has just planned it; only one run works on a dataset")

@@ -21,7 +21,7 @@ from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
 from stillhouse.gen.dataset.planned_files import PlannedFiles
-from stillhouse.gen.dataset.plans import Plan, PlannedFile
+from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.prompt_outcomes import read_outcomes
 from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.store.base import Store
@@ -45,7 +45,7 @@ class _Failed:
     """Accepted answers that it lacks; None where all samples are wanted."""
 
 
-def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Sequence[str]) -> Plan | None:
+def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Sequence[str]) -> RetryPlan | None:
     """A generation of what failed, and was not resolved since, in `plans`, all of which are sealed; None: nothing did.
 
     Raises:
@@ -60,27 +60,26 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
         there.locate(file)
     if not failures:
         return None
-    return Plan(
+    return RetryPlan(
         generation=len(plans),
         files=tuple(files),
         samples=max(plan.samples for plan in plans),
         accept=max(plan.accept for plan in plans),
-        retry=tuple(kinds),
+        kinds=tuple(kinds),
         templates_system=plans[0].templates_system,
         kept=plans[0].kept,
     )
 
 
 def retry_parts(
-    store: Store, plan: Plan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
+    store: Store, plan: RetryPlan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
 ) -> Iterator[PartInfo]:
     """Write those parts of a retry generation's index that are not `done`, yielding each once it is stored.
 
     Raises:
         DatasetError: see `retry_plan`; or another index is there.
     """
-    assert plan.retry is not None
-    failures = _failures(store, earlier, plan.retry)
+    failures = _failures(store, earlier, plan.kinds)
     numbers = {file: number for number, file in enumerate(plan.files)}
     prompts = (
         AskedAgain(numbers[file.content], row, failed.kinds, failed.chunks, failed.need)
@@ -98,7 +97,7 @@ def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> di
             break
         with ThreadPoolExecutor(_READERS) as pool:
             for chunk, failures in pool.map(lambda chunk: (chunk, _read_failures(store, chunk, kinds)), chunks):
-                asked = {} if plans[generation].is_source else _asked_again(store, chunk)
+                asked = {} if isinstance(plans[generation], SourcePlan) else _asked_again(store, chunk)
                 for key, retried in asked.items():
                     _drop(found, key, retried, (*retried.earlier, chunk))
                 for key, sample, kind in failures:

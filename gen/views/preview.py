@@ -12,7 +12,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.row_fates import Judge, is_full
 from stillhouse.gen.errors import UsageError
@@ -270,7 +270,7 @@ class _There:
         """What later generations take over from."""
         for generation in generations:
             plan = generation.plan
-            if plan.retry is not None:
+            if isinstance(plan, RetryPlan):
                 continue
             self.is_sealed &= generation.is_sealed
             for part in generation.parts:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.plans import NOT_NEEDED
+from stillhouse.gen.dataset.plans import NOT_NEEDED, SourcePlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import CountsByCheck, ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
@@ -188,7 +188,7 @@ def summary_of(
     """
     samples = dataset.bound.samples
     generations = dataset.generations
-    sources = [each for each in generations if each.plan.is_source]
+    sources = [each for each in generations if isinstance(each.plan, SourcePlan)]
     counts = ShardCounts()
     for chunk, meta in dataset.metas():
         visit(chunk, meta)
@@ -243,9 +243,10 @@ def _accept(generations: Sequence[Generation]) -> int:
 
 def _is_pilot(sources: Sequence[Generation]) -> bool:
     """True if the last rows planned were so many by a limit, and their files were not read to their ends."""
-    if not sources or sources[-1].plan.limit is None or not sources[-1].is_indexed:
-        return False
-    return any(end is not None for end in sources[-1].parts[-1].ends)
+    match sources:
+        case [*_, Generation(plan=SourcePlan(limit=int()), is_indexed=True) as last]:
+            return any(end is not None for end in last.parts[-1].ends)
+    return False
 
 
 def _rows(parts: Iterable[PartInfo]) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import SourcePlanner
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.plans import SourcePlan
 from stillhouse.schemas.recipe_file import load_recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -64,7 +64,7 @@ def _indexed(path: Path) -> int:
     store = open_dataset(recipe)
     bind(store, recipe)
     plan = SourcePlanner(store, recipe).step()
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, SourcePlan)
     return sum(len(part.asks) for part in Indexer(store, recipe, plan).parts([]))
 
 

@@ -17,11 +17,10 @@ from harness import run_in_process
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import bind
-from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import SourcePlanner
-from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.plans import MorePlan, SourcePlan, read_plans
 from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.views.summary import Summary, summarise
@@ -96,7 +95,12 @@ async def test_grown_samples_ask_what_is_new_alone(tmp_path: Path) -> None:
     assert third.requests == 25 + 8 * 5
     assert_whole(growing(tmp_path, 5), third, prompts=33, each=5)
     plans = read_plans(open_dataset(first_recipe := growing(tmp_path, 5)))
-    assert [(plan.samples, plan.more) for plan in plans] == [(1, False), (4, True), (5, False), (5, True)]
+    assert [(plan.samples, isinstance(plan, MorePlan)) for plan in plans] == [
+        (1, False),
+        (4, True),
+        (5, False),
+        (5, True),
+    ]
     assert (await asked(first_recipe)).requests == 0
 
 
@@ -165,10 +169,10 @@ def test_a_new_file_is_leased_while_the_old_generation_is_open(tmp_path: Path) -
     store = open_dataset(recipe)
     bind(store, recipe)
     first = SourcePlanner(store, recipe).step()
-    assert isinstance(first, Plan)
+    assert isinstance(first, SourcePlan)
     list(Indexer(store, recipe, first).parts([]))
     write_source(tmp_path, questions(10, start=20), name="b.jsonl")
-    assert isinstance(SourcePlanner(store, recipe).step(), Plan)
+    assert isinstance(SourcePlanner(store, recipe).step(), SourcePlan)
     queue = PromptQueue(recipe, workers=1, background=lambda work: work())
 
     async def leased() -> list[ChunkId]:
@@ -271,7 +275,8 @@ async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
     summary = await asked(recipe)
     assert summary.requests == 9
     assert_whole(recipe, summary, prompts=24, each=1)
-    assert [each.plan.limit for each in read_generations(open_dataset(recipe))] == [10, 5, None]
+    plans = read_plans(open_dataset(recipe))
+    assert [isinstance(plan, SourcePlan) and plan.limit for plan in plans] == [10, 5, None]
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["a run between", "at once"])

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.dataset.binding import bind, parse_binding
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, open_dataset, plan_key, sealed_chunks
-from stillhouse.gen.dataset.plans import read_plans
+from stillhouse.gen.dataset.plans import (
+    MorePlan,
+    Plan,
+    RetryPlan,
+    SourcePlan,
+    frozen_columns,
+    read_plan,
+    read_plans,
+    store_plan,
+)
 from stillhouse.gen.errors import DatasetError
 
 TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}
@@ -157,9 +166,12 @@ def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
         read_plans(store)
 
 
-@pytest.mark.parametrize("change", [{"generation": 1}, {"samples": -1}])
-def test_a_plan_of_another_generation_is_damaged(tmp_path: Path, change: dict[str, int]) -> None:
-    """As of a file that was copied onto another; so is one of impossible numbers."""
+TWO_KINDS = [{"retry": ["overload"], "more": True}, {"retry": ["overload"], "limit": 3}, {"more": True, "limit": 3}]
+
+
+@pytest.mark.parametrize("change", [{"generation": 1}, {"samples": -1}, {"more": "yes"}, {"retry": 7}, *TWO_KINDS])
+def test_a_plan_of_another_generation_is_damaged(tmp_path: Path, change: dict[str, object]) -> None:
+    """As of a file that was copied onto another; so is one of impossible numbers, or of two kinds of generations."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -167,6 +179,26 @@ def test_a_plan_of_another_generation_is_damaged(tmp_path: Path, change: dict[st
     store.put(plan_key(0), orjson.dumps(orjson.loads(store.get(plan_key(0)) or b"") | change))
     with pytest.raises(DatasetError, match=r"plan-000\.json: is damaged; restore it"):
         read_plans(store)
+
+
+_NO_COLUMNS = frozen_columns([])
+KINDS_OF_PLANS: list[tuple[Plan, dict[str, object]]] = [
+    (SourcePlan(generation=0, files=(), limit=3, kept=_NO_COLUMNS), {"limit": 3, "retry": None, "more": False}),
+    (
+        RetryPlan(generation=0, files=(), kinds=("poison",), kept=_NO_COLUMNS),
+        {"limit": None, "retry": ["poison"], "more": False},
+    ),
+    (MorePlan(generation=0, files=(), samples=2, kept=_NO_COLUMNS), {"limit": None, "retry": None, "more": True}),
+]
+
+
+@pytest.mark.parametrize(("plan", "stored"), KINDS_OF_PLANS)
+def test_a_plan_of_each_kind_is_stored_in_one_form(tmp_path: Path, plan: Plan, stored: dict[str, object]) -> None:
+    """Earlier versions know the kind of a generation by these fields; and it reads back as it was."""
+    store = open_dataset(recipe_of(tmp_path))
+    store_plan(store, plan)
+    assert orjson.loads(store.get(plan_key(0)) or b"").items() >= stored.items()
+    assert read_plan(store, 0) == plan
 
 
 def test_a_gap_in_the_plans_is_refused(tmp_path: Path) -> None:

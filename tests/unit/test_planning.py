@@ -15,7 +15,7 @@ from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import SourcePlanner, Wait, next_plan
-from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
+from stillhouse.gen.dataset.plans import Plan, SourcePlan, read_plans, store_plan
 from stillhouse.gen.errors import DatasetError, SourceError, UsageError
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
@@ -26,12 +26,12 @@ def planned(plan: Plan) -> list[tuple[str, int, int]]:
     return [(Path(file.url).name, file.row, file.line) for file in plan.files]
 
 
-def write_index(recipe: Recipe, plan: Plan) -> list[PartInfo]:
+def write_index(recipe: Recipe, plan: SourcePlan) -> list[PartInfo]:
     """Write the generation's index."""
     return list(Indexer(open_dataset(recipe), recipe, plan).parts([]))
 
 
-def seal(recipe: Recipe, plan: Plan) -> None:
+def seal(recipe: Recipe, plan: SourcePlan) -> None:
     """Write the generation's index, and a shard for each of its chunks."""
     store = open_dataset(recipe)
     for part in write_index(recipe, plan):
@@ -96,13 +96,13 @@ def test_source_generations_wait_for_the_index_alone(tmp_path: Path) -> None:
     store = open_dataset(recipe)
     bind(store, recipe)
     first = SourcePlanner(store, recipe, limit=12).step()
-    assert isinstance(first, Plan)
+    assert isinstance(first, SourcePlan)
     assert (first.generation, first.limit, is_sealed(store, first)) == (0, 12, False)
     planner = SourcePlanner(store, recipe)
     assert planner.step() == Wait("indexed")
     write_index(recipe, first)
     second = planner.step()
-    assert isinstance(second, Plan)
+    assert isinstance(second, SourcePlan)
     assert (second.generation, second.limit) == (1, None)
     assert planner.step() == Wait("sealed")
     seal(recipe, first)
@@ -120,14 +120,14 @@ def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
     store = open_dataset(recipe)
     bind(store, recipe)
     first = SourcePlanner(store, recipe, limit=10).step()
-    assert isinstance(first, Plan)
+    assert isinstance(first, SourcePlan)
     write_index(recipe, first)
     planner = SourcePlanner(store, recipe, limit=10)
     assert planner.step() == Wait("sealed")
     seal(recipe, first)
     assert planner.step() is None
     second = SourcePlanner(store, recipe, limit=10).step()
-    assert isinstance(second, Plan)
+    assert isinstance(second, SourcePlan)
     assert second.generation == 1
 
 
@@ -245,7 +245,9 @@ def test_a_dataset_from_before_system_templates_asks_its_text_word_for_word(tmp_
     store = open_dataset(old)
     bind(store, old)
     store_plan(store, made[0].model_copy(update={"templates_system": False}))
-    list(Indexer(store, old, read_plans(store)[0]).parts([]))
+    (source,) = read_plans(store)
+    assert isinstance(source, SourcePlan)
+    list(Indexer(store, old, source).parts([]))
     write_source(tmp_path, questions(1, start=1), name="b.jsonl")
     later = index(old)
     assert later is not None

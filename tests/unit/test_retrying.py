@@ -14,7 +14,7 @@ from harness import run_in_process
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader, Retried
 from stillhouse.gen.dataset.index import read_part, read_parts
 from stillhouse.gen.dataset.layout import ChunkId, index_key, open_dataset, plan_key
-from stillhouse.gen.dataset.plans import Plan, read_plans, store_plan
+from stillhouse.gen.dataset.plans import RetryPlan, read_plans, store_plan
 from stillhouse.gen.dataset.retry_planning import retry_parts, retry_plan
 from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.errors import SourceError, UsageError
@@ -150,7 +150,7 @@ async def test_kinds_are_picked(tmp_path: Path) -> None:
     assert_sound(recipe)
 
 
-async def planned(recipe: Recipe) -> Plan:
+async def planned(recipe: Recipe) -> RetryPlan:
     """A retry whose driver died as soon as it was planned."""
     store = open_dataset(recipe)
     plan = retry_plan(store, recipe, read_plans(store), kinds=RETRYABLE)
@@ -204,7 +204,7 @@ async def test_source_generations_go_on_behind_a_retry(tmp_path: Path) -> None:
     last = await asked(recipe, retry=RETRYABLE)
     assert (last.prompts, last.duplicates, last.bad) == (PROMPTS + 2 + 8, 3, 1)
     assert (last.records, last.failed, last.remaining) == ((PROMPTS + 6) * SAMPLES, 0, 0)
-    assert [plan.retry is not None for plan in read_plans(open_dataset(recipe))] == [0, 1, 0, 1, 0, 0, 1]
+    assert [isinstance(plan, RetryPlan) for plan in read_plans(open_dataset(recipe))] == [0, 1, 0, 1, 0, 0, 1]
     assert_sound(recipe)
 
 
@@ -318,10 +318,10 @@ async def test_a_plan_says_what_it_retries(tmp_path: Path) -> None:
     recipe = recipe_at(tmp_path)
     await asked(recipe, REFUSING)
     plan = await planned(recipe)
-    assert (plan.generation, plan.retry, plan.limit) == (1, RETRYABLE, None)
+    assert (plan.generation, plan.kinds) == (1, RETRYABLE)
     assert [Path(file.url).name for file in plan.files] == ["a.jsonl"]
     store = open_dataset(recipe)
-    assert [stored.retry for stored in read_plans(store)] == [None, RETRYABLE]
+    assert [isinstance(stored, RetryPlan) and stored.kinds for stored in read_plans(store)] == [False, RETRYABLE]
     list(retry_parts(store, plan, read_plans(store)[:1], done=[], prompts_per_shard=5))
     chunk = ChunkReader(store, recipe).read(ChunkId(1, 0))
     assert len(chunk.prompts) == len(chunk.retried) == 5

@@ -18,7 +18,7 @@ from stillhouse.gen.dataset.layout import (
     index_key,
     plan_key,
 )
-from stillhouse.gen.dataset.plans import Plan, read_plan
+from stillhouse.gen.dataset.plans import Plan, RetryPlan, read_plan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
@@ -176,7 +176,7 @@ class Verification:
             self._found("index", key, f"{error}. Its chunks were not compared with it; restore it")
             return None
         self._parts.add((generation, number))
-        if plan.retry is not None:
+        if isinstance(plan, RetryPlan):
             self.retried |= dict.fromkeys((key.hex() for key in part.rows["key"].to_pylist()), generation)
         self._count(source_rows=part.info.rows)
         return part

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from stillhouse.gen.dataset.binding import Binding
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.plans import Plan, SourcePlan
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.parameters import TeacherParameters
@@ -149,10 +149,11 @@ def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> s
     chunks = rows["chunk"].to_pylist()
     asks = Counter(rows.filter(pc.equal(rows["fate"].cast(pa.string()), "ask"))["chunk"].to_pylist())
     known = range(info.first_chunk, info.first_chunk + len(info.asks))
+    is_source = isinstance(plan, SourcePlan)
     expected = {
         "first chunk": (number * CHUNKS_PER_PART, info.first_chunk),
-        "rows": (info.rows, len(rows) if plan.is_source else 0),
-        "samples asked again": (plan.is_source or not len(rows), rows["again"].null_count == len(rows)),
+        "rows": (info.rows, len(rows) if is_source else 0),
+        "samples asked again": (is_source or not len(rows), rows["again"].null_count == len(rows)),
         "duplicates": (info.duplicates, fates["duplicate"]),
         "bad rows": (info.bad, fates["bad"]),
         "prompts by chunk": (list(info.asks), [asks[chunk] for chunk in known]),
