@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stillhouse.cluster.commands.ending import Ending
+from stillhouse.cluster.commands.export import export
 from stillhouse.cluster.commands.help import Commands
 from stillhouse.cluster.commands.init import init
 from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
@@ -332,7 +333,7 @@ def schema() -> None:
     click.echo(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
 
-for _command in (init, submit, stop, logs, doctor):
+for _command in (init, export, submit, stop, logs, doctor):
     main.add_command(_command)
 
 if __name__ == "__main__":

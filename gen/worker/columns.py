@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from stillhouse.gen.worker.tool_calls import ToolCall
+from stillhouse.gen.teachers.tool_calls import ToolCall
 from stillhouse.schemas.arrow import MESSAGES
 from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, PLAIN_MESSAGES
 

@@ -18,7 +18,7 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.worker.tool_calls import tool_calls_in
+from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.schemas.inline_reasoning import split_reasoning
 
 _READERS = 8

@@ -11,7 +11,7 @@ from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp, Tries
-from stillhouse.gen.worker.tool_calls import ToolCall, tool_calls_in
+from stillhouse.gen.teachers.tool_calls import ToolCall, tool_calls_in
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import BODY_HEAD_CHARS, WHAT_TO_DO

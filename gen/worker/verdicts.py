@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from stillhouse.gen.teachers.outcome import Policy
-from stillhouse.gen.worker.tool_calls import tool_calls_in
+from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.schemas.arrow import Calls
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt

@@ -12,8 +12,8 @@ from builders import answer, chunk_of, questions, sealed, waiting
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous
+from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.tool_calls import tool_calls_in
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher

@@ -1,0 +1,83 @@
+"""`export`: a dataset's answers as the file that a trainer takes."""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import yaml
+
+from stillhouse.cluster.commands.options import Given, clean, dataset_argument
+from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.inert import inert
+from stillhouse.gen.views.export import FORMATS, Export, Reasoning
+
+
+@click.command()
+@dataset_argument
+@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the RECIPE.")
+@click.option("--format", "format", type=click.Choice(list(FORMATS)), required=True, help="Who is to read it.")
+@click.option(
+    "-o", "--out", metavar="FILE", help="The file; - is stdout. By default named after the dataset and the format."
+)
+@click.option(
+    "--reasoning",
+    type=click.Choice(["drop", "inline", "field"]),
+    default="drop",
+    show_default=True,
+    help="Where reasoning goes: nowhere, into the text between <think> tags, or into `reasoning_content`.",
+)
+@click.option("--by", metavar="CHECK", help="The check whose scores rank the answers of a pair; by default the last.")
+@clean
+def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by: str | None) -> None:
+    """Write the answers of DATASET as JSON Lines for a trainer, and their terms beside them.
+
+    trl-sft, messages-jsonl and sharegpt have a line for each record. trl-dpo has a line for each pair: a record, and an
+    answer to the same prompt that a check rejected; best and worst first.
+    """
+    store = given.open()
+    made = Export(DatasetReader(store), format, reasoning=reasoning, by=by)
+    to = out or f"{made.name}-{format}.jsonl"
+    if to == "-":
+        _write(made, sys.stdout.buffer)
+    else:
+        path = Path(to).expanduser()
+        if not to or path.is_dir() or (store.is_local and path.resolve().is_relative_to(Path(store.url))):
+            raise UsageError(f"--out: expected a file outside the dataset, got {to!r}: what is in there belongs to it")
+        with _replacing(path) as file:
+            _write(made, file)
+            with _replacing(path.with_name(f"{path.name}.terms.yaml")) as terms:  # there before what they are about
+                terms.write(yaml.safe_dump(made.terms(), sort_keys=False, width=120).encode())
+    for note in made.notes():
+        click.echo(f"note: {inert(note)}", err=True)
+    for obligation in made.obligations:
+        click.echo(f"obligation: {inert(obligation)}", err=True)
+    if to != "-":
+        click.echo(f"{to}: {made.count:,} rows")
+
+
+def _write(made: Export, file: BinaryIO) -> None:
+    for row in made.rows():
+        file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name once the block has ended well; a reader sees the old one or the whole new one."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with aside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be written ({error.strerror}); give another --out FILE") from None
+    finally:
+        aside.unlink(missing_ok=True)

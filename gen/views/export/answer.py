@@ -1,0 +1,61 @@
+"""An answer as exports see it, read from data/ or rejected/, whatever the dataset's schema version."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.teachers.tool_calls import ToolCall, tool_calls_in
+from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.schemas.columns import CHECKS
+
+_COLUMNS = ("record_id", "prompt_key", "sample", "prompt", "completion", "reasoning", "tool_calls", CHECKS)
+_BATCH_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer to one prompt."""
+
+    record_id: str
+    prompt_key: str
+    sample: int
+    prompt: tuple[tuple[str, str], ...]
+    """(role, content) of each message as asked."""
+    text: str
+    reasoning: str | None
+    """None too where the dataset holds reasoning inside the text."""
+    calls: tuple[ToolCall, ...]
+    scores: Mapping[str, float | None]
+    """By check; null where it did not run or gives no score."""
+    rejected_as: str | None = None
+    """Its reject reason; None for a record."""
+
+
+def answers_in(store: ReadableStore, key: str) -> Iterator[Answer]:
+    """The answers in a file of data/ or rejected/, in its order; rows without an answer are left out.
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
+    with open_parquet(store, key) as file:
+        names = [name for name in (*_COLUMNS, "reject_reason") if name in file.schema_arrow.names]
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+            for row in batch.to_pylist():
+                if row["completion"] and row["record_id"]:
+                    yield _answer(row)
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    verdicts = row.get(CHECKS) or {}
+    return Answer(
+        record_id=row["record_id"],
+        prompt_key=row["prompt_key"],
+        sample=row["sample"],
+        prompt=tuple((message["role"], message["content"] or "") for message in row["prompt"]),
+        text=row["completion"][0]["content"] or "",
+        reasoning=row["reasoning"],
+        calls=tool_calls_in(row["tool_calls"]) or (),
+        scores={name: verdict and verdict["score"] for name, verdict in verdicts.items()},
+        rejected_as=row.get("reject_reason"),
+    )

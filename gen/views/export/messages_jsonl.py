@@ -1,0 +1,9 @@
+"""`messages-jsonl`: one conversation per line, as OpenAI's fine-tuning, axolotl, torchtune and verl take it."""
+
+from stillhouse.gen.views.export.answer import Answer
+from stillhouse.gen.views.export.base import Row, Style, messages_of
+
+
+def messages_jsonl(answer: Answer, style: Style) -> Row:
+    """See `OfAnswers`."""
+    return style.with_tools({"messages": [*messages_of(answer), style.message_of(answer)]})

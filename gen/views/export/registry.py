@@ -1,0 +1,34 @@
+"""The formats that a dataset can be exported to, a line each; their modules stand beside this file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stillhouse.gen.views.export.base import OfAnswers, OfPairs
+from stillhouse.gen.views.export.messages_jsonl import messages_jsonl
+from stillhouse.gen.views.export.sharegpt import sharegpt
+from stillhouse.gen.views.export.trl_dpo import trl_dpo
+from stillhouse.gen.views.export.trl_sft import trl_sft
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A row for each record."""
+
+    row: OfAnswers
+    has_reasoning_field: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A row for each pair of answers."""
+
+    row: OfPairs
+    has_reasoning_field: bool = True
+
+
+FORMATS: Mapping[str, Single | Paired] = {
+    "trl-sft": Single(trl_sft),
+    "trl-dpo": Paired(trl_dpo),
+    "messages-jsonl": Single(messages_jsonl),
+    "sharegpt": Single(sharegpt, has_reasoning_field=False),
+}

@@ -1,0 +1,183 @@
+"""`stillhouse export` writes what trainers load, the same each time, with its terms beside it."""
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+from builders import answer, body_of, chunk_of, sealed
+from click.testing import CliRunner
+from harness import run_in_process
+
+from stillhouse.cluster.cli import main
+from stillhouse.cluster.commands.options import read
+from stillhouse.gen.teachers.tool_calls import ToolCall
+from stillhouse.gen.views.export.answer import Answer
+from stillhouse.gen.views.export.pairs import pairs
+
+CALL = ToolCall("x", "function", "add", "{}")
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty prompts of the quickstart, four answers each, of which a check rejects about half."""
+    out = tmp_path_factory.mktemp("export") / "ds"
+    settings = ("ask.samples=4", "ask.template=null", "teachers.0.simulator.accuracy=0.5")
+    more = ("checks=[{contains: {column: answer}}]", "teachers.0.simulator.reasoning=reasoning")
+    recipe = read("quickstart", (f"dataset.path={out}", "teachers.0.simulator.latency_s=0", *settings, *more))
+    asyncio.run(run_in_process(recipe, limit=20))
+    return out
+
+
+def export(dataset: Path, format: str, *args: str, code: int = 0) -> str:
+    """What the command says, on stdout and stderr."""
+    done = CliRunner().invoke(main, ["export", str(dataset), "--format", format, *args])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def stored(dataset: Path, kind: str) -> list[dict[str, Any]]:
+    """The rows of data/ or rejected/."""
+    rows = datasets.load_dataset("parquet", data_files=f"{dataset}/{kind}/*.parquet", split="train")
+    return list(rows)
+
+
+@pytest.mark.parametrize("format", ["trl-sft", "messages-jsonl", "sharegpt"])
+def test_every_record_becomes_a_line(dataset: Path, tmp_path: Path, format: str) -> None:
+    """With its prompt and its text, and twice the same bytes."""
+    out, again = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    export(dataset, format, "--out", str(out))
+    export(dataset, format, "--out", str(again))
+    assert out.read_bytes() == again.read_bytes()
+    found = [
+        [(turn.get("role") or turn["from"], turn.get("content") or turn["value"]) for turn in turns]
+        for row in lines(out)
+        for turns in [row.get("conversations") or row.get("messages") or row["prompt"] + row["completion"]]
+    ]
+    names = ("human", "gpt") if format == "sharegpt" else ("user", "assistant")
+    expected = [
+        list(zip(names, (row["prompt"][0]["content"], row["completion"][0]["content"]), strict=True))
+        for row in stored(dataset, "data")
+    ]
+    assert found == expected
+
+
+def test_pairs_hold_a_record_and_a_rejected_answer(dataset: Path, tmp_path: Path) -> None:
+    """Of one prompt each; as many as the scarcer side has, and no answer twice."""
+    out = tmp_path / "dpo.jsonl"
+    said = export(dataset, "trl-dpo", "--out", str(out))
+    sides: dict[str, tuple[set[str], set[str]]] = {}
+    for place, kind in enumerate(("data", "rejected")):
+        for row in stored(dataset, kind):
+            if row["completion"]:
+                side = sides.setdefault(row["prompt"][0]["content"], (set(), set()))
+                side[place].add(row["completion"][0]["content"])
+    rows = lines(out)
+    assert len(rows) == sum(min(map(len, side)) for side in sides.values()) > 10
+    assert f"{len(rows)} rows" in said
+    for row in rows:
+        chosen, rejected = sides[row["prompt"][0]["content"]]
+        chosen.remove(row["chosen"][0]["content"])
+        rejected.remove(row["rejected"][0]["content"])
+
+
+def test_reasoning_goes_where_it_is_wanted(dataset: Path, tmp_path: Path) -> None:
+    """It is left out with a note, stands in the text, or in a field of its own."""
+    out = tmp_path / "sft.jsonl"
+    record = stored(dataset, "data")[0]
+    assert "--reasoning inline" in export(dataset, "trl-sft", "--out", str(out))
+    assert lines(out)[0]["completion"][0]["content"] == record["completion"][0]["content"]
+    assert "note:" not in export(dataset, "trl-sft", "--out", str(out), "--reasoning", "field").replace("finished", "")
+    assert lines(out)[0]["completion"][0]["reasoning_content"] == record["reasoning"]
+    export(dataset, "sharegpt", "--out", str(out), "--reasoning", "inline")
+    assert lines(out)[0]["conversations"][-1]["value"].startswith(f"<think>\n{record['reasoning']}")
+    assert "no field for it" in export(dataset, "sharegpt", "--reasoning", "field", code=2)
+
+
+def test_nothing_is_left_half_written(dataset: Path, tmp_path: Path) -> None:
+    """Neither where a shard is damaged, nor where there is nothing to write; an earlier file stays."""
+    out = tmp_path / "old.jsonl"
+    out.write_text("old")
+    export(dataset, "trl-dpo", "--out", str(out), "--by", "nobody", code=2)
+    assert out.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.jsonl"]
+    assert "outside the dataset" in export(dataset, "trl-sft", "--out", str(dataset / "x.jsonl"), code=2)
+
+
+def test_pairs_need_checks(tmp_path: Path) -> None:
+    """A dataset without any says what to add, and one whose answers all pass says so."""
+    recipe, held = chunk_of(tmp_path, [{"id": "a", "question": "Why?"}])
+    answer(held, 0, body_of("Because."))
+    sealed(recipe, held)
+    said = export(tmp_path / "out", "trl-dpo", "--out", str(tmp_path / "x.jsonl"), code=2)
+    assert "add `checks` to the recipe" in said
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_tool_calls_are_turns_of_their_own(tmp_path: Path) -> None:
+    """Inside the message as chat templates read them, and in ShareGPT a turn, which can't hold text as well."""
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    rows = [{"id": f"q{n}", "question": f"{n}?"} for n in range(2)]
+    recipe, held = chunk_of(tmp_path, rows, ask={"extra": {"tools": [TOOL]}})
+    answer(held, 0, body_of(None, finish="tool_calls", tool_calls=[call]))
+    answer(held, 1, body_of("I add.", finish="tool_calls", tool_calls=[call]))
+    sealed(recipe, held)
+    out = tmp_path / "x.jsonl"
+    export(tmp_path / "out", "trl-sft", "--out", str(out))
+    first, second = lines(out)
+    assert first["tools"] == [TOOL]
+    assert first["completion"][0]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
+    assert second["completion"][0]["content"] == "I add."
+    said = export(tmp_path / "out", "sharegpt", "--out", str(out))
+    assert "1 left out" in said
+    (row,) = lines(out)
+    assert row["conversations"][-1] == {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'}
+    assert json.loads(row["tools"]) == [TOOL]
+
+
+def test_terms_are_written_beside(tmp_path: Path) -> None:
+    """With each obligation, which the command repeats."""
+    llama = {"name": "l", "api": "openai-chat", "base_url": "http://localhost:1/v1", "model": "meta-llama/Llama-4-x"}
+    write = [{"id": "a", "question": "Why?"}]
+    recipe, held = chunk_of(tmp_path, write, teachers=[llama])
+    answer(held, 0, body_of("Because."))
+    sealed(recipe, held)
+    out = tmp_path / "x.jsonl"
+    said = export(tmp_path / "out", "messages-jsonl", "--out", str(out))
+    terms = yaml.safe_load((tmp_path / "x.jsonl.terms.yaml").read_text())
+    assert terms["teachers"][0]["terms"]["training_use"] == "permitted-with-obligations"
+    assert terms["obligations"]
+    assert all(f"obligation: {each}" in said for each in terms["obligations"])
+
+
+def made(sample: int, score: float | None, *, text: str = "", rejected_as: str | None = None) -> Answer:
+    """An answer to the one prompt."""
+    scores = {"judge": score}
+    return Answer(f"r{sample}", "p", sample, (("user", "?"),), text or f"text {sample}", None, (), scores, rejected_as)
+
+
+def test_the_best_is_paired_with_the_worst() -> None:
+    """By score, then by sample; equal answers make no pair, and what was not selected only with a better one."""
+    accepted = [made(0, 0.5), made(1, 0.9), made(2, 0.9, text="same")]
+    rejected = [
+        made(3, 0.2, rejected_as="check:judge"),
+        made(4, None, rejected_as="check:length"),
+        made(5, 0.1, text=" same ", rejected_as="check:judge"),
+        made(6, None, rejected_as="refused"),
+    ]
+    found = [(chosen.sample, other.sample) for chosen, other in pairs(rejected, accepted, by="judge")]
+    assert found == [(1, 4), (2, 3), (0, 5)]
+    unselected = [made(3, 0.9, rejected_as="not_selected"), made(4, 0.4, rejected_as="not_selected")]
+    assert [(a.sample, b.sample) for a, b in pairs(unselected, accepted, by="judge")] == [(1, 4)]
+    calling = replace(made(7, None, text="text 0", rejected_as="check:judge"), calls=(CALL,))
+    assert len(list(pairs([calling], accepted[:1], by="judge"))) == 1, "calls count as text does"
