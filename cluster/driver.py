@@ -32,7 +32,7 @@ from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner, first_planning
-from stillhouse.gen.dataset.run_lock import RunLock
+from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
@@ -118,7 +118,7 @@ class Driver:
         with ExitStack() as stack:
             self._check_keys(stack)
             self._store.probe()
-            lock = RunLock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
+            lock = run_lock(self._store, run=secrets.token_hex(8), waiting=self._display.note, lost=self._lost)
             stack.enter_context(lock)
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
             self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))

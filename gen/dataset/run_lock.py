@@ -1,4 +1,7 @@
-"""One run at a time on a dataset: `run.json` names it, and is renewed as long as that run lives."""
+"""One run at a time on a dataset: `run.json` names it, and the store's lock on that key is held as long as it lives.
+
+A lock of the operating system can't be lost. A claim on an object store has to be renewed, so it can be.
+"""
 
 import math
 import os
@@ -7,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, assert_never
 
 from pydantic import ValidationError
 
@@ -15,7 +18,7 @@ from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.dataset.layout import RUN_KEY
 from stillhouse.gen.errors import Paused, StillhouseError, StoreAway
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.store.lock import Holder
+from stillhouse.gen.store.lock import ClaimLock, FileLock, Holder
 from stillhouse.gen.store.readable import ReadableStore
 
 POLL_S = 0.5
@@ -24,34 +27,114 @@ GIVE_UP_S = 60.0
 """A run that could not renew its lock for this long stops: the same patience as for any other call to the store."""
 
 
-class RunLock:
-    """Held for the length of a run; a context manager.
+class RunLock(Protocol):
+    """Held for the length of a run; a context manager, which waits until the lock is free."""
 
-    `lost` is called at most once, from a thread, when the run has to stop: another run has the dataset, or the store
-    accepted no renewal for `GIVE_UP_S`. Before that the run may only have to pause sending: see `good_for_s`.
+    last: Holder | None
+    """Who held it before."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def report_to(self, hold: Callable[[float], None] | None) -> None:
+        """Have `hold` called with the seconds for which sending is allowed, where that is limited; from a thread."""
+        ...
+
+
+def run_lock(
+    store: Store,
+    *,
+    run: str,
+    waiting: Callable[[str], None],
+    lost: Callable[[Paused], None],
+    clock: Clock = SYSTEM,
+) -> RunLock:
+    """The lock on the store's dataset.
+
+    Args:
+        store: the dataset's.
+        run: a name that no other run has.
+        waiting: called once with whom or what the run waits for.
+        lost: called at most once, from a thread, when the run has to stop: another run has the dataset, or the store
+            accepted no renewal for `GIVE_UP_S`.
+        clock: what time it is.
+    """
+    match store.run_lock(RUN_KEY):
+        case FileLock() as lock:
+            return FileRunLock(store, lock, run=run, waiting=waiting, clock=clock)
+        case ClaimLock() as lock:
+            return ClaimRunLock(store, lock, run=run, waiting=waiting, lost=lost, clock=clock)
+        case never:
+            assert_never(never)
+
+
+class FileRunLock:
+    """By a lock of the operating system, which ends with its process and can't be lost."""
+
+    def __init__(self, store: Store, lock: FileLock, *, run: str, waiting: Callable[[str], None], clock: Clock) -> None:
+        """See `run_lock`."""
+        self.last: Holder | None = None
+        self._store = store
+        self._lock = lock
+        self._run = run
+        self._waiting = waiting
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        said = False
+        while not self._take():
+            if not said:
+                said = True
+                url = self._store.url
+                self._waiting(f"another run is working on {url} ({url}/{RUN_KEY}); waiting until it ends")
+            time.sleep(POLL_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release(_holder(self._run, self._clock, ended=True))
+
+    def _take(self) -> bool:
+        self.last = read_holder(self._store)
+        return self._lock.take(_holder(self._run, self._clock))
+
+    def report_to(self, hold: Callable[[float], None] | None) -> None:
+        """Nothing limits sending."""
+
+
+class ClaimRunLock:
+    """By a claim that is renewed.
+
+    Before the run has to stop because its claim is lost, it may have to pause sending: see `good_for_s`.
     """
 
     def __init__(
         self,
         store: Store,
+        lock: ClaimLock,
         *,
         run: str,
         waiting: Callable[[str], None],
         lost: Callable[[Paused], None],
-        clock: Clock = SYSTEM,
+        clock: Clock,
     ) -> None:
-        self._store = store
-        self._lock = store.run_lock(RUN_KEY)
-        self._run = run
-        self._waiting = waiting
+        """See `run_lock`."""
         self.last: Holder | None = None
         """Who held it before, as of the last `take`."""
+        self._store = store
+        self._lock = lock
+        self._run = run
+        self._waiting = waiting
         self._said = False
         self._waits_for_store = False
         self._lost = lost
         self._clock = clock
-        self._is_ours = False
         self._renewed_at = -math.inf
+        """When the last renewal began; infinitely long ago if the claim is not ours."""
         self._answered_at = clock.monotonic()
         self._hold: Callable[[float], None] | None = None
         self._holding = threading.Lock()
@@ -61,9 +144,8 @@ class RunLock:
     def __enter__(self) -> Self:
         while not self.take():
             time.sleep(POLL_S)
-        if self._lock.beat_s is not None:
-            self._thread = threading.Thread(target=self._beat, args=(self._lock.beat_s,), daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
@@ -75,15 +157,13 @@ class RunLock:
         self.release()
 
     @property
-    def beat_s(self) -> float | None:
-        """How often `renew` has to be called; None: never."""
+    def beat_s(self) -> float:
+        """How often `renew` has to be called."""
         return self._lock.beat_s
 
     @property
     def good_for_s(self) -> float:
         """How long the dataset is certainly still ours, by the clock alone, whatever a renewal is doing."""
-        if not self._is_ours:
-            return 0.0
         return max(0.0, self._renewed_at + self._lock.fence_s - self._clock.monotonic())
 
     def take(self) -> bool:
@@ -95,21 +175,16 @@ class RunLock:
         asked_at = self._clock.monotonic()
         try:
             self.last = read_holder(self._store)
-            holder = self._lock.take(self._holder())
+            holder = self._lock.take(_holder(self._run, self._clock))
         except StoreAway:
             if asked_at - self._answered_at < GIVE_UP_S:
                 return False
             raise
         self._answered_at = asked_at
         if holder is None:
-            self._is_ours, self._renewed_at = True, asked_at
+            self._renewed_at = asked_at
             return True
-        if not self._said and self._lock.beat_s is None:
-            self._said = True
-            self._waiting(
-                f"another run is working on {self._store.url} ({self._store.url}/{RUN_KEY}); waiting until it ends"
-            )
-        elif not self._said and holder.run:
+        if not self._said and holder.run:
             self._said = True
             self._waiting(
                 f"another run is working on {self._store.url} ({holder.host}, process {holder.pid}); "
@@ -121,18 +196,18 @@ class RunLock:
         """Renew once; returns why the run has to stop, if it has to."""
         asked_at = self._clock.monotonic()
         try:
-            held = self._lock.renew(self._holder())
+            held = self._lock.renew(_holder(self._run, self._clock))
         except StillhouseError as error:
             if self._clock.monotonic() - self._renewed_at < GIVE_UP_S:
                 self._say_that_it_waits(error)
                 return None
-            self._is_ours = False
+            self._renewed_at = -math.inf
             return StoreAway(f"{self._store.url} could not be reached for {GIVE_UP_S:.0f} s: {error}")
         if held:
             self._renewed_at = asked_at
             self._waits_for_store = False
             return None
-        self._is_ours = False
+        self._renewed_at = -math.inf
         return Paused("another run has taken over this dataset; this one stops")
 
     def _say_that_it_waits(self, error: StillhouseError) -> None:
@@ -151,25 +226,26 @@ class RunLock:
 
     def _report(self) -> None:
         with self._holding:
-            if self._hold is not None and self._lock.beat_s is not None:
+            if self._hold is not None:
                 self._hold(self.good_for_s)
 
     def release(self) -> None:
         """Release it at once, if it is ours."""
-        if self._is_ours:
-            self._lock.release(self._holder(ended=True))
+        if self._renewed_at > -math.inf:
+            self._lock.release(_holder(self._run, self._clock, ended=True))
 
-    def _beat(self, every_s: float) -> None:
+    def _beat(self) -> None:
         began = self._clock.monotonic()
-        while not self._ended.wait(max(0.1, began + every_s - self._clock.monotonic())):
+        while not self._ended.wait(max(0.1, began + self.beat_s - self._clock.monotonic())):
             began = self._clock.monotonic()  # after a slow call, renew again at once
             if (why := self.renew()) is not None:
                 self._lost(why)
                 return
             self._report()
 
-    def _holder(self, *, ended: bool = False) -> Holder:
-        return Holder(run=self._run, host=socket.gethostname(), pid=os.getpid(), beat=self._clock.time(), ended=ended)
+
+def _holder(run: str, clock: Clock, *, ended: bool = False) -> Holder:
+    return Holder(run=run, host=socket.gethostname(), pid=os.getpid(), beat=clock.time(), ended=ended)
 
 
 def read_holder(store: ReadableStore) -> Holder | None:

@@ -7,11 +7,10 @@ until a renewal succeeds; one that finds another's claim in place of its own has
 """
 
 import fcntl
-import math
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,74 +43,44 @@ class Holder(BaseModel):
     ended: bool = False
 
 
-class Lock(Protocol):
-    """See the module."""
-
-    @property
-    def beat_s(self) -> float | None:
-        """Interval between calls to `renew`; None: never needed."""
-        ...
-
-    @property
-    def fence_s(self) -> float:
-        """How long the holder may rely on a renewal, counted from its start."""
-        ...
-
-    @property
-    def stale_s(self) -> float:
-        """A lock not renewed for this long is free."""
-        ...
-
-    def take(self, holder: Holder) -> Holder | None:
-        """Try once. None: it is ours; otherwise its holder, with an empty `run` if not known yet."""
-        ...
-
-    def renew(self, holder: Holder) -> bool:
-        """Renew the claim; False if another process holds it."""
-        ...
-
-    def release(self, holder: Holder) -> None:
-        """Release it at once; `holder` is marked as ended."""
-        ...
-
-
 class FileLock:
-    """On a local disk: the operating system's lock on the file."""
-
-    beat_s = None
-    fence_s = math.inf
-    stale_s = math.inf
+    """On a local disk: the operating system's lock on the file. Nothing has to renew it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
+        """Open as long as we hold it."""
 
-    def take(self, holder: Holder) -> Holder | None:
-        """See `Lock`."""
+    def take(self, holder: Holder) -> bool:
+        """Try once; False if another process holds it.
+
+        Raises:
+            StoreAway: the file can't be written.
+        """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._fd is None:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StoreAway(f"{self._path}: can't be written ({error.strerror}); fix that, then run again") from None
-        if not _locked(self._fd, fcntl.LOCK_EX):
-            return Holder()
-        self.renew(holder)
-        return None
-
-    def renew(self, holder: Holder) -> bool:
-        """Written for readers only: the lock itself is what counts, so a full disk changes nothing."""
-        assert self._fd is not None
-        with suppress(OSError):
-            os.ftruncate(self._fd, os.pwrite(self._fd, _document(holder), 0))
+        if not _locked(fd, fcntl.LOCK_EX):
+            os.close(fd)
+            return False
+        self._fd = fd
+        self._say(holder)
         return True
 
     def release(self, holder: Holder) -> None:
-        """See `Lock`."""
+        """Release it at once, if it is ours; `holder` is marked as ended."""
         if self._fd is not None:
-            self.renew(holder)
+            self._say(holder)
             os.close(self._fd)
             self._fd = None
+
+    def _say(self, holder: Holder) -> None:
+        """For readers only: the lock itself is what counts, so a full disk changes nothing."""
+        assert self._fd is not None
+        with suppress(OSError):
+            os.ftruncate(self._fd, os.pwrite(self._fd, _document(holder), 0))
 
     def is_held(self) -> bool:
         """True if another process holds it."""
@@ -128,9 +97,12 @@ class ClaimLock:
     """On S3: a claim that is renewed. The given store must give up on each call within a beat."""
 
     def __init__(self, store: "Store", key: str, *, clock: Clock = SYSTEM) -> None:
-        self.beat_s: float | None = BEAT_S
+        self.beat_s = BEAT_S
+        """Interval between calls to `renew`."""
         self.fence_s = FENCE_S
+        """How long the holder may rely on a renewal, counted from its start."""
         self.stale_s = STALE_S
+        """A claim not renewed for this long is free."""
         self._clock = clock
         self._store = store
         self._key = key
@@ -139,7 +111,7 @@ class ClaimLock:
         self._since = self._clock.monotonic()
 
     def take(self, holder: Holder) -> Holder | None:
-        """See `Lock`."""
+        """Try once. None: it is ours; otherwise its holder, with an empty `run` if not known yet."""
         found = self._store.get_with_etag(self._key)
         body, etag = found if found is not None else (b"{}", None)
         if etag != self._seen:
@@ -152,7 +124,7 @@ class ClaimLock:
         return theirs
 
     def renew(self, holder: Holder) -> bool:
-        """See `Lock`."""
+        """Renew the claim; False if another process holds it."""
         etag = self._store.swap(self._key, _document(holder), etag=self._etag)
         if etag is None:
             # It may be our own write whose outcome was unknown.
@@ -164,7 +136,7 @@ class ClaimLock:
         return True
 
     def release(self, holder: Holder) -> None:
-        """See `Lock`."""
+        """Release it at once; `holder` is marked as ended."""
         with suppress(StillhouseError):  # the next holder waits until our claim is stale
             self.renew(holder)
 
@@ -183,6 +155,9 @@ class ClaimLock:
             raise DatasetError(
                 f"{self._store.url}/{self._key}: is damaged; if no run works on this dataset, delete that file"
             ) from None
+
+
+Lock: TypeAlias = FileLock | ClaimLock
 
 
 def _document(holder: Holder) -> bytes:

@@ -14,18 +14,18 @@ from builders import recipe_of
 from s3_server import Fault, S3Server
 from waiting import wait_until
 
+import stillhouse.gen.dataset.run_lock
 import stillhouse.gen.store.lock
-from stillhouse.gen.dataset import run_lock
 from stillhouse.gen.dataset.layout import RUN_KEY, open_dataset
-from stillhouse.gen.dataset.run_lock import RunLock, is_running
+from stillhouse.gen.dataset.run_lock import ClaimRunLock, RunLock, is_running, run_lock
 from stillhouse.gen.errors import DatasetError, Paused, StoreAway
 from stillhouse.gen.store.base import Store
 
 _HOLDER = """
 import sys
-from stillhouse.gen.dataset.run_lock import RunLock
+from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.store import open_store
-with RunLock(open_store(sys.argv[1]), run="first", waiting=print, lost=print):
+with run_lock(open_store(sys.argv[1]), run="first", waiting=print, lost=print):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -48,7 +48,7 @@ def lock(
     store: Store, run: str = "second", *, waits: Waits | None = None, lost: threading.Event | None = None
 ) -> RunLock:
     """A lock that the test can watch."""
-    return RunLock(store, run=run, waiting=waits or Waits(), lost=lambda _: (lost or threading.Event()).set())
+    return run_lock(store, run=run, waiting=waits or Waits(), lost=lambda _: (lost or threading.Event()).set())
 
 
 def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
@@ -167,6 +167,7 @@ def test_on_s3_a_renewal_that_hangs_holds_up_no_clock(tmp_path: Path, s3: S3Serv
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
     with lock(store, "first", lost=lost) as held:
+        assert isinstance(held, ClaimRunLock)
         told: list[float] = []
         held.report_to(told.append)
         wait_until(lambda: len(told) > 3, what="renewals are told", within_s=10)
@@ -189,10 +190,11 @@ def test_on_s3_a_run_gives_up_a_store_that_stays_away(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stops for that reason: nobody took its place, and the same command goes on."""
-    monkeypatch.setattr(run_lock, "GIVE_UP_S", 1.0)
+    monkeypatch.setattr(stillhouse.gen.dataset.run_lock, "GIVE_UP_S", 1.0)
     store = s3_store(tmp_path, s3)
     reasons: list[Paused] = []
-    with RunLock(store, run="first", waiting=Waits(), lost=reasons.append) as held:
+    with run_lock(store, run="first", waiting=Waits(), lost=reasons.append) as held:
+        assert isinstance(held, ClaimRunLock)
         s3.gate.faults.append(Fault("answer", path="run.json", status=503, code="SlowDown", times=1000))
         wait_until(lambda: bool(reasons), what="it is lost", within_s=30)
         s3.gate.faults.clear()

@@ -18,7 +18,7 @@ from s3_server import S3Server
 
 from stillhouse.gen import simulator
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.run_lock import RunLock
+from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.errors import DatasetError, UsageError
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
@@ -488,7 +488,7 @@ async def test_an_unfinished_dataset_is_sound(tmp_path: Path) -> None:
 def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
     """And says so; verify alone works beside a run."""
     store = open_store(str(dataset))
-    with RunLock(store, run="r", waiting=lambda _: None, lost=lambda _: None):
+    with run_lock(store, run="r", waiting=lambda _: None, lost=lambda _: None):
         assert verify(store).ok
         with pytest.raises(UsageError, match="a run is working on it"):
             verify_and_repair(store)

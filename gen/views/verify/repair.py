@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.dataset.run_lock import RunLock, is_running
+from stillhouse.gen.dataset.run_lock import is_running, run_lock
 from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
@@ -76,7 +76,7 @@ def _alone(store: Store) -> Iterator[None]:
     if is_running(store):
         raise UsageError(f"{store.url}: a run is working on it; use `verify --repair` when it has ended")
     lost: list[Paused] = []
-    with RunLock(store, run=f"repair-{secrets.token_hex(4)}", waiting=lambda _: None, lost=lost.append):
+    with run_lock(store, run=f"repair-{secrets.token_hex(4)}", waiting=lambda _: None, lost=lost.append):
         yield
     if lost:
         raise UsageError(f"{store.url}: the repair lost its lock ({lost[0]}); run `verify` again when no run is active")

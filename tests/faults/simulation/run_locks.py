@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from stillhouse.gen.dataset.run_lock import POLL_S, RunLock
+from stillhouse.gen.dataset.layout import RUN_KEY
+from stillhouse.gen.dataset.run_lock import POLL_S, ClaimRunLock
 from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.store.lock import ClaimLock
 
 from .crew import Crew
 from .services import Services
@@ -14,7 +16,7 @@ from .services import Services
 class HeldLock:
     """A run's lock as its driver holds it."""
 
-    def __init__(self, lock: RunLock | None) -> None:
+    def __init__(self, lock: ClaimRunLock | None) -> None:
         self._lock = lock
         """None: the system's lock, which needs no renewal."""
         self._crew: Crew | None = None
@@ -36,7 +38,6 @@ class HeldLock:
     async def beat(self) -> None:
         """Renew it until it is lost."""
         assert self._lock is not None
-        assert self._lock.beat_s is not None
         while self._lost is None:
             await asyncio.sleep(self._lock.beat_s)
             self._lost = await asyncio.to_thread(self._lock.renew)
@@ -50,11 +51,12 @@ class HeldLock:
 @asynccontextmanager
 async def held_lock(services: Services, *, waiting: Callable[[str], None]) -> AsyncIterator[HeldLock]:
     """Wait for the run's lock and hold it."""
-    if services.store.is_local:
+    claim = services.store.run_lock(RUN_KEY)
+    if not isinstance(claim, ClaimLock):
         yield HeldLock(None)
         return
     run = f"run-{len(services.processes.all)}"
-    lock = RunLock(services.store, run=run, waiting=waiting, lost=lambda _: None, clock=services.clock)
+    lock = ClaimRunLock(services.store, claim, run=run, waiting=waiting, lost=lambda _: None, clock=services.clock)
     while not await asyncio.to_thread(lock.take):  # noqa: ASYNC110 - as the run polls, in virtual time
         await asyncio.sleep(POLL_S)
     held = HeldLock(lock)
