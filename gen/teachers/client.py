@@ -233,6 +233,10 @@ class TeacherClient:
             return kept  # nearly always, and cheaper than looking for parts of keys
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
 
+    def wait_s(self, prompt: Hashable) -> float:
+        """Seconds for which the teacher ordered this prompt to wait."""
+        return self.evidence.wait_s(prompt, now=self._clock.monotonic())
+
     def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: Endpoint, sent_at: float) -> Blame | None:
         """Record the outcome of a request sent at that time; returns who is to blame, unless its own words decide."""
         now = self._clock.monotonic()

@@ -2,8 +2,10 @@
 
 Pure: times are arguments. One per teacher of a worker; a `prompt` is any value that identifies one.
 
+    429          the account honours a wait the first time; it is the prompt's own if the prompt draws it again although
+                 others, sent after the refusal before, were served and hardly any were refused
     429, 503     the request's own where, by what the others met since, an ordinary request would not have been refused
-                 so often in a row by chance; no pause is ordered for the others while they are served
+                 so often in a row by chance
     402, 403     the request's own after `MIN_REFUSALS`, while others that were sent after it are served; the account's
                  where several prompts are refused and nobody who asked after them is served; till then nobody can say
     500          the teacher's own where several prompts fail and nobody is served, for `OUTAGE_S`
@@ -15,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from stillhouse.gen.teachers.outcome import Auth, Money, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.outcome import Auth, Money, Outcome, Overload, Ramp, Rate, ServerError
 from stillhouse.gen.teachers.retry import Blame
 from stillhouse.schemas.completion import Completion
 
@@ -30,6 +32,15 @@ OUTAGE_S = 60.0
 
 WINDOW_S = 65.0
 """Limits count per minute: a lone refusal after this long was not caused by what others used."""
+
+MAX_OTHERS_REFUSED = 0.1
+"""If more of the others were refused than this share, a wait is the account's, whoever draws it."""
+
+LONG_WAIT_S = 1.0
+"""A prompt told to wait this long goes behind the others: whether they are served then tells whose wait it was."""
+
+BEHIND_S = 1.5
+"""How long after its wait such a prompt is asked again, besides two answers' time: by then another has been served."""
 
 SERVED_LATELY_S = 60.0
 MIN_LONE_REFUSALS = 5
@@ -57,6 +68,8 @@ class _Refused:
     """Refusals after which others, sent later than the refusal before, had been served."""
     served_lately: bool = False
     """True if others were served in the minute before its first refusal."""
+    wait_until: float = float("-inf")
+    """Until then it is not asked, because a wait was stated to it."""
 
 
 @dataclass(slots=True)
@@ -66,6 +79,8 @@ class _Place:
     served_sent_at: float = float("-inf")
     """When the most recently sent of the served requests was sent."""
     served_at: float = float("-inf")
+    answer_s: float = 0.0
+    """Recent average latency of answers."""
     suspects: set[Hashable] = field(default_factory=set)
     """Prompts refused for account reasons, with no request served that was sent after them."""
     suspected_at: float = float("-inf")
@@ -89,6 +104,7 @@ class Evidence:
         place = self._place(endpoint)
         place.served_sent_at = max(place.served_sent_at, sent_at)
         place.served_at = now
+        place.answer_s += (0.1 if place.answer_s else 1.0) * (now - sent_at - place.answer_s)
         place.failing.clear()
         if sent_at > place.suspected_at:
             place.suspects.clear()
@@ -99,6 +115,11 @@ class Evidence:
     def is_suspect(self, endpoint: str) -> bool:
         """True while it is unclear if the endpoint refuses everyone; it then gets one request at a time."""
         return bool(self._place(endpoint).suspects)
+
+    def wait_s(self, prompt: Hashable, *, now: float) -> float:
+        """Seconds until the teacher may be asked this prompt again, by the waits stated to it."""
+        refused = self._refused.get(prompt)
+        return 0.0 if refused is None else max(0.0, refused.wait_until - now)
 
     def weigh(
         self, prompt: Hashable, outcome: Outcome, *, endpoint: str, now: float, sent_at: float | None = None
@@ -115,10 +136,10 @@ class Evidence:
             place.failing.add(prompt)
             lasts = now - refused.first_at < OUTAGE_S and place.served_at < refused.first_at
             return Blame("account") if lasts and len(place.failing) >= MIN_FAILING else None
-        if isinstance(outcome, (Rate, Overload)) and not (isinstance(outcome, Overload) and outcome.loading):
+        if isinstance(outcome, (Rate, Ramp, Overload)) and not (isinstance(outcome, Overload) and outcome.loading):
             refused = self._count(prompt, place, now=now)
             place.failing.add(prompt)
-            return self._weigh_limit(refused, outcome, now=now)
+            return self._weigh_limit(refused, outcome, place, now=now)
         if isinstance(outcome, Money) or (isinstance(outcome, Auth) and outcome.status == 403):
             refused = self._count(prompt, place, now=now)
             return self._weigh_account(prompt, refused, outcome, place, sent_at=now if sent_at is None else sent_at)
@@ -141,21 +162,31 @@ class Evidence:
         refused.last_at = now
         return refused
 
-    def _weigh_limit(self, refused: _Refused, outcome: Rate | Overload, *, now: float) -> Blame | None:
+    def _weigh_limit(
+        self, refused: _Refused, outcome: Rate | Ramp | Overload, place: _Place, *, now: float
+    ) -> Blame | None:
+        stated_s, wait_s = outcome.retry_after_s or 0.0, _wait_s(refused.times)
+        refused.wait_until = max(refused.wait_until, now + stated_s)
         served = self._served_total - refused.served_before
-        others_waiting = self._others_waiting(refused)
         # Prompts served in the end count every refusal, others count once: a few hopeless prompts stay a few.
-        others_refused = self._resolved - refused.resolved_before + others_waiting
+        others_refused = self._resolved - refused.resolved_before + self._others_waiting(refused)
         usual = (others_refused + 1) / (served + others_refused + 2)
         times = refused.times if refused.between else 1
         if times >= MIN_REFUSALS and usual**times < BY_CHANCE:
             return Blame("request", words=_alone(refused))
+        if isinstance(outcome, Overload):
+            return None
         lone = refused.served_lately and others_refused == 0 and now - refused.first_at > WINDOW_S
-        if isinstance(outcome, Rate) and lone and refused.times >= MIN_LONE_REFUSALS:
+        if lone and refused.times >= MIN_LONE_REFUSALS:
             return Blame("request", words=_alone(refused))
-        if isinstance(outcome, Rate) and (refused.between or refused.times > 1):
-            return Blame("unclear", wait_s=_wait_s(refused.times), spares_account=refused.between > 0)
-        return None
+        if refused.times == 1 and stated_s < LONG_WAIT_S:
+            return None
+        if stated_s:
+            wait_s = stated_s + 2 * place.answer_s + max(BEHIND_S, wait_s)
+            refused.wait_until = max(refused.wait_until, now + wait_s)
+        # Others refused since anyone was served, or more than a few in all: then the account is at its limit.
+        is_own = refused.between > 0 and len(place.failing) == 1 and others_refused <= MAX_OTHERS_REFUSED * served
+        return Blame("unclear", wait_s=wait_s, spares_account=is_own)
 
     def _others_waiting(self, this: _Refused) -> int:
         """Other prompts refused since this one's first refusal and not served yet, among the latest `_ENOUGH`."""

@@ -56,6 +56,10 @@ class Held:
         """About what it takes in memory."""
         return self.prompt_bytes + self.open.state.answers.remembered_bytes
 
+    def prompt_key(self, ordinal: int) -> tuple[ChunkId, int]:
+        """The same for all samples of a prompt."""
+        return self.open.chunk.id, ordinal // self.open.samples.per_prompt
+
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
         self.abandoned = True

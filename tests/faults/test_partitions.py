@@ -1,39 +1,21 @@
 """Store, queue and limiter cut off one without the others, in virtual time: what is sent, and what is paid twice."""
 
-import random
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from faults.simulation.history import Request
-from faults.simulation.spec import Spec
+from faults.simulation.spec import LATENCY_S, PER_S, Spec
 from faults.simulation.world import World
 
 from stillhouse.gen.coordination.leases import FENCE_S
 from stillhouse.gen.limits.shares import BURST_S
 
 AWAY_S = 45.0
-PER_S = 10
-LATENCY_S = 0.5
 SLACK_S = 1.0
 """For calls under way, and for the half second after which a driver looks again."""
-
-
-def calm(**more: Any) -> Spec:
-    """A world in which nothing happens but what the test does."""
-    return replace(
-        Spec.drawn(random.Random(0)),
-        local=False, prompts=400, later_prompts=0, samples=1, per_shard=50, nodes=2, workers=2, in_flight=100,
-        latency_s=LATENCY_S, timeout_s=60.0, max_attempts=3, ship_every_s=2.0, strikes=0, fault_share=0.0,
-        slow_share=0.0, loss_share=0.0, retries=False, weights={"answer": 1.0}, per_minute=60 * PER_S,
-        rival_after_s=None,
-        pilot=None, together=True, more_samples=0, first_format_share=0.0,
-        **more,
-    )  # fmt: skip
 
 
 def live(tmp_path: Path, spec: Spec, *lost: str, at: float, for_s: float, driver: bool = True) -> list[Request]:
@@ -57,7 +39,7 @@ def longest_pause(requests: Sequence[Request]) -> float:
 
 def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
     """The queue is away and the limiter is there: what is let go afterwards is the rate and its burst, no more."""
-    requests = live(tmp_path, calm(), "queue", at=10.0, for_s=20.0)
+    requests = live(tmp_path, Spec.calm(), "queue", at=10.0, for_s=20.0)
     assert longest_pause(requests) > 5.0, "the fence never closed: this proves nothing"
     assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2  # a bucket of each worker may hold one more
     assert len(requests) == len({request.sample for request in requests})
@@ -66,14 +48,14 @@ def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost", [("limiter",), ("store",), ("queue", "limiter"), ("store", "queue")])
 def test_no_partition_has_anything_asked_twice(tmp_path: Path, lost: tuple[str, ...]) -> None:
     """Shorter than a lease's term: each chunk stays with its worker, whatever that can't reach meanwhile."""
-    requests = live(tmp_path, calm(), *lost, at=10.0, for_s=18.0)
+    requests = live(tmp_path, Spec.calm(), *lost, at=10.0, for_s=18.0)
     assert len(requests) == len({request.sample for request in requests})
     assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2
 
 
 def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
     """What its disk alone holds is ten seconds' worth at most, though queue, limiter and lock are all well."""
-    requests = live(tmp_path, calm(), "store", at=10.0, for_s=25.0, driver=False)
+    requests = live(tmp_path, Spec.calm(), "store", at=10.0, for_s=25.0, driver=False)
     assert not [r for r in requests if 10.0 + FENCE_S + SLACK_S < r.sent_at < 35.0]
     assert [r for r in requests if 10.0 + FENCE_S / 2 < r.sent_at < 10.0 + FENCE_S], "it stopped long before it had to"
     assert len(requests) == len({request.sample for request in requests})
@@ -81,7 +63,7 @@ def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
 
 def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
     """Its workers stop and others work on: the run neither pauses nor stands still, and those come back afterwards."""
-    world = World(1, tmp_path, spec=replace(calm(), workers=4, prompts=1500, per_shard=25))
+    world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=1500, per_shard=25))
     world.part("store", at=10.0, for_s=110.0, driver=False, node="node-0")
     figures = world.run()
     requests = world.services.history.requests
@@ -97,7 +79,7 @@ def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
 def test_a_run_without_its_store_stops_before_another_takes_over(tmp_path: Path) -> None:
     """Nothing is sent ten seconds after it was lost; what the second run asks again is what no one could ship."""
     cut_at = 15.0
-    requests = live(tmp_path, replace(calm(), rival_after_s=5.0), "store", at=cut_at, for_s=AWAY_S)
+    requests = live(tmp_path, Spec.calm(rival_after_s=5.0), "store", at=cut_at, for_s=AWAY_S)
     first = [request for request in requests if request.process.node.cluster == 0]
     second = [request for request in requests if request.process.node.cluster == 1]
     assert second[0].sent_at > cut_at + FENCE_S, "the second was never let in: this proves nothing"

@@ -1,13 +1,15 @@
 """Whose fault a refusal is: what others met meanwhile decides."""
 
+import math
 import random
+from collections import deque
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.teachers.evidence import MIN_REFUSALS, Evidence
-from stillhouse.gen.teachers.outcome import Auth, Money, NoConnection, Outcome, Overload, Rate, ServerError
+from stillhouse.gen.teachers.evidence import LONG_WAIT_S, MIN_REFUSALS, Evidence
+from stillhouse.gen.teachers.outcome import Auth, Money, NoConnection, Outcome, Overload, Ramp, Rate, ServerError
 from stillhouse.gen.teachers.retry import Blame
 
 RATE = Rate("slow", 429)
@@ -53,37 +55,83 @@ def test_a_limited_account_is_never_held_against_a_prompt(seed: int, share: floa
             evidence.served(prompt, endpoint="a", sent_at=now - 0.05, now=now)
 
 
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(
-    wait_s=st.floats(0.0, 29.0),
+    wait_s=st.one_of(st.floats(0.0, 90.0), st.floats(90.0, 3600.0)),
     per_second=st.integers(1, 50),
-    back_s=st.floats(0.0, 5.0),
+    latency_s=st.floats(0.01, 3.0),
     samples=st.integers(1, 8),
+    refusal=st.sampled_from([Rate, Ramp]),
 )
 def test_one_prompt_never_costs_the_account_more_than_half_its_rate(
-    wait_s: float, per_second: int, back_s: float, samples: int
+    wait_s: float, per_second: int, latency_s: float, samples: int, refusal: type[Rate | Ramp]
 ) -> None:
-    """In any 60 s in which at least one answer a second is served: only a first refusal may pause the others."""
+    """In any 60 s after its first stated wait, which all honour; and the prompt is never asked before it may be."""
     evidence, now, paused_until = Evidence(), 0.0, 0.0
     pauses: list[tuple[float, float]] = []
-    due = [0.0] * samples
-    while now < 180.0:
-        now += 1 / per_second
-        if now < paused_until:
-            continue
-        evidence.served(("other", now), endpoint="a", sent_at=now - 0.001, now=now)
+    due, told_until = [10.0] * samples, 0.0
+    out: deque[float] = deque()
+    end = wait_s + 200.0
+    while now < end:
+        now = max(now + 1 / per_second, paused_until)
+        while out and out[0] + latency_s <= now:
+            sent_at = out.popleft()
+            evidence.served(("other", sent_at), endpoint="a", sent_at=sent_at, now=sent_at + latency_s)
+        out.append(now)
         for number, at in enumerate(due):
-            if now >= max(at, paused_until):
-                blame = evidence.weigh("p", Rate("slow", 429, wait_s), endpoint="a", now=now)
-                due[number] = now + back_s + (blame.wait_s if blame is not None else 0.0)
+            if now >= at and (left_s := evidence.wait_s("p", now=now)) > 0.0:
+                due[number] = now + left_s
+            elif now >= max(at, paused_until):
+                assert now >= told_until
+                told_until = max(told_until, now + wait_s)
+                blame = evidence.weigh("p", refusal("slow", 429, wait_s), endpoint="a", now=now)
+                due[number] = now + (blame.wait_s if blame is not None else 0.0)
                 if blamed(blame) == "request":
-                    due[number] = 1e9
+                    due[number] = math.inf
                 elif blame is None or not blame.spares_account:
                     paused_until = max(paused_until, now + max(wait_s, 1.0))
                     pauses.append((now, paused_until))
-    for start in range(120):
-        lost = sum(max(0.0, min(end, start + 60) - max(begin, start)) for begin, end in _merged(pauses))
-        assert lost <= 30.0
+    lost = _merged(pauses)
+    if wait_s >= LONG_WAIT_S:
+        assert len(lost) == 1
+    for start in range(int(lost[0][1]) + 1, int(end) - 60):
+        assert sum(max(0.0, min(last, start + 60) - max(first, start)) for first, last in lost) <= 30.0
+
+
+@settings(max_examples=60)
+@given(window_s=st.floats(5.0, 60.0), each=st.integers(3, 200), prompts=st.integers(5, 60), slots=st.integers(1, 16))
+def test_a_limit_of_the_account_is_honoured_whole(window_s: float, each: int, prompts: int, slots: int) -> None:
+    """A fixed window whose refusals state its end: besides what was sent together, nothing is asked before that."""
+    evidence, now, used, paused_until, served, refused = Evidence(), 0.0, 0, 0.0, 0, 0
+    opens_at, windows = window_s, 1
+    waiting = deque((number, 0.0) for number in range(prompts * each))
+    while waiting and windows < 8:
+        while now >= opens_at:
+            opens_at, used, windows = opens_at + window_s, 0, windows + 1
+        sent = []
+        for _ in range(min(slots, len(waiting))):
+            number, due = waiting.popleft()
+            if now < due:
+                waiting.append((number, due))
+            else:
+                sent.append(number)
+        answered = []
+        for number in sent:
+            if used < each:
+                used += 1
+                answered.append(number)
+                continue
+            refused += 1
+            blame = evidence.weigh(number, Rate("slow", 429, opens_at - now), endpoint="a", now=now + 0.01)
+            assert blamed(blame) != "request"
+            waiting.append((number, now + (blame.wait_s if blame is not None else 0.0)))
+            if blame is None or not blame.spares_account:
+                paused_until = opens_at + 0.01
+        for number in answered:
+            served += 1
+            evidence.served(number, endpoint="a", sent_at=now, now=now + 0.05)
+        now = max(now + 0.1, paused_until)
+    assert refused <= windows * (slots + 1)
 
 
 def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -125,6 +125,9 @@ class OnlineLane:
 
     async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
         prompt, client = held.open.samples.prompt(ordinal), self._client
+        if (wait_s := client.wait_s(held.prompt_key(ordinal))) > 0.0:  # another sample of the prompt was told to wait
+            self._ask_again(held, ordinal, wait_s, again=again, first=False)
+            return
         chars = sum([len(content) for _, content in prompt.messages])
         cost = client.estimator.estimate(chars)
         tally, waits_from = self._counters.of(client.teacher.name), self._clock.monotonic()
@@ -228,8 +231,7 @@ class OnlineLane:
                 place=place,
             )
         )
-        prompt = (held.open.chunk.id, ordinal // held.open.samples.per_prompt)
-        blame = client.weigh(prompt, received.outcome, endpoint=endpoint, sent_at=start)
+        blame = client.weigh(held.prompt_key(ordinal), received.outcome, endpoint=endpoint, sent_at=start)
         decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
         if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
             client.account.told(reply.ceilings)
@@ -331,11 +333,11 @@ class OnlineLane:
                 if held.open.is_due:
                     self._host.advanced(held)
 
-    def _ask_again(self, held: Held, ordinal: int, after_s: float, *, first: bool) -> None:
+    def _ask_again(self, held: Held, ordinal: int, after_s: float, *, first: bool, again: bool = True) -> None:
         if after_s <= 0:
-            self._put(held, ordinal, again=True, first=first)
+            self._put(held, ordinal, again=again, first=first)
             return
-        put = functools.partial(self._put, held, ordinal, again=True, first=first)
+        put = functools.partial(self._put, held, ordinal, again=again, first=first)
         asyncio.get_running_loop().call_later(after_s, put)
 
     def _put(self, held: Held, ordinal: int, *, again: bool, first: bool | None = None) -> None:

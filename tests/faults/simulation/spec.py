@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from stillhouse.schemas.recipe import Recipe
 
 from .stores import URL
 from .teacher import FAULTS
+
+PER_S = 10
+LATENCY_S = 0.5
+"""Of a calm world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,18 @@ class Spec:
             weights=weights,
             rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
         )
+
+    @classmethod
+    def calm(cls, **more: Any) -> "Spec":
+        """A world in which nothing happens but what a test does."""
+        calm: dict[str, Any] = {
+            "local": False, "prompts": 400, "later_prompts": 0, "samples": 1, "per_shard": 50, "nodes": 2, "workers": 2,
+            "in_flight": 100, "latency_s": LATENCY_S, "timeout_s": 60.0, "max_attempts": 3, "ship_every_s": 2.0,
+            "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
+            "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
+            "together": True, "more_samples": 0, "first_format_share": 0.0,
+        }  # fmt: skip
+        return replace(cls.drawn(random.Random(0)), **(calm | more))
 
     def recipe(self, root: Path) -> Recipe:
         """A recipe over `root/source`."""

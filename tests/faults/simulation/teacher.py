@@ -51,6 +51,8 @@ class Teacher:
         """Accepted answers wanted of each prompt; 0: all samples are."""
         self._flying: Counter[tuple[Process, str]] = Counter()
         """Samples of each prompt that a worker asks now."""
+        self.odd: Mapping[str, str] = {}
+        """Prompts that are always refused for a limit, each with the wait that it is told."""
         self._refused: set[str] = set()
         """Prompts that were refused before."""
         self._pauses: list[tuple[Process, float, float]] = []
@@ -71,7 +73,7 @@ class Teacher:
         document = orjson.loads(request.body)
         sample = document["messages"][-1]["content"], document["seed"]
         self._history.attempts[sample] += 1
-        fate = self._rng.choices(self._fates, self._weights)[0]
+        fate = "rate" if sample[0] in self.odd else self._rng.choices(self._fates, self._weights)[0]
         if fate == "unconnected":
             await asyncio.sleep(self._draw())
             raise NotSent("no connection")
@@ -151,7 +153,8 @@ class Teacher:
         rng = self._rng
         match request.fate:
             case "rate":
-                return _error(429, {"retry-after": rng.choice(("0", "1", "2.5", "6"))}, request)
+                wait_s = self.odd.get(request.sample[0]) or rng.choice(("0", "1", "2.5", "6"))
+                return _error(429, {"retry-after": wait_s}, request)
             case "busy":
                 return _error(503, {"retry-after": "1"} if rng.random() < 0.5 else {}, request)
             case "failed":
