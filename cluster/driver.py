@@ -42,6 +42,7 @@ from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import has_secrets, resolve_all
 from stillhouse.gen.teachers.prices import priced
+from stillhouse.gen.teachers.protocols.answer_schema import schema_notes
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.result import RunResult
 from stillhouse.gen.views.summary import Summary, summarise
@@ -122,7 +123,7 @@ class Driver:
             stack.enter_context(lock)
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
             self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))
-            self._say(notes)
+            self._say([*notes, *schema_notes(self._recipe)])
             if self._retry is None:
                 store_last_run(self._store, self._recipe)
                 self._note_passed_over()

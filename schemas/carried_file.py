@@ -34,10 +34,30 @@ def carried(named: str | CarriedFile) -> str | CarriedFile:
     if isinstance(named, CarriedFile):
         return named
     try:
-        path = Path(named).expanduser()
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe or a device might never end
-            return named
-        text = path.read_bytes().decode()
-    except (OSError, ValueError, RuntimeError):
+        return read_carried(named)
+    except ValueError:
         return named  # reported by whoever needs it
-    return CarriedFile(path=named, sha256=hashlib.sha256(text.encode()).hexdigest(), text=text)
+
+
+def read_carried(path: str) -> CarriedFile:
+    """The file with its content.
+
+    Raises:
+        ValueError: it is not readable text of at most `MAX_BYTES`; says why.
+    """
+    try:
+        found = Path(path).expanduser()
+        if not found.exists():
+            raise ValueError("there is no such file")
+        if not found.is_file():  # a pipe or a device might never end
+            raise ValueError("it is not a file")
+        if (size := found.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"it has {size:,} bytes, and at most {MAX_BYTES:,} are carried")
+        text = found.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except OSError as error:
+        raise ValueError(error.strerror or "it can't be read") from None
+    except RuntimeError as error:  # no home folder
+        raise ValueError(str(error)) from None
+    return CarriedFile(path=path, sha256=hashlib.sha256(text.encode()).hexdigest(), text=text)

@@ -4,23 +4,22 @@ A check that reads is one that can be built: patterns compile, schemas are schem
 Which values of a source row a check compares with is said here; how it judges is `gen.checks`'s.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     JsonValue,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
+from stillhouse.schemas.asked_schema import AskedSchema
 from stillhouse.schemas.base import Strict
-from stillhouse.schemas.carried_file import MAX_BYTES, CarriedFile, carried
+from stillhouse.schemas.json_schema import JsonSchema, identity_of_schema
 from stillhouse.schemas.languages import LANGUAGES
 
 _COLUMN = Field(min_length=1)
@@ -144,71 +143,11 @@ class RegexCheck(CheckSettings):
     a dot match line breaks."""
 
 
-Schema = dict[str, JsonValue]
-
-
-def _schema(value: Any) -> Any:
-    """Read the file that is named; and refuse what is not a schema."""
-    if isinstance(value, str):
-        value = carried(value)
-        if isinstance(value, str):
-            raise ValueError(  # noqa: TRY004 - what pydantic reports
-                f"expected a JSON Schema or the path of a file that holds one (UTF-8, at most {MAX_BYTES:,} bytes), "
-                f"got {value!r}, which can't be read as such"
-            )
-    elif isinstance(value, dict) and value.keys() == {"path", "sha256", "text"}:
-        try:
-            value = CarriedFile.model_validate(value)
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    elif not isinstance(value, (dict, CarriedFile)):
-        raise ValueError("expected a JSON Schema (a mapping) or the path of a file that holds one")
-    _refuse_no_schema(value)
-    return value
-
-
-def _refuse_no_schema(value: Schema | CarriedFile) -> None:
-    import jsonschema_rs
-
-    where = f"{value.path}: " if isinstance(value, CarriedFile) else ""
-    try:
-        document = json.loads(value.text) if isinstance(value, CarriedFile) else value
-    except ValueError as error:
-        raise ValueError(f"{where}expected a JSON Schema, got text that is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{where}expected a JSON Schema, got JSON that is nested too deeply") from None
-    try:
-        schema_validator(document)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        at = "".join(f"/{part}" for part in getattr(error, "instance_path", ()))
-        reason = getattr(error, "message", str(error)).split("\n")[0][:300]
-        raise ValueError(
-            f"{where}expected a JSON Schema, got one that is not valid{f' at {at}' if at else ''}: {reason}; "
-            "references are followed inside it alone"
-        ) from None
-
-
-def schema_validator(document: Any) -> Any:
-    """The validator of a JSON Schema, by the draft that it names (by default 2020-12): never reads a file or a URL, and
-    matches every pattern in linear time.
-
-    Raises:
-        jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError: the document is not a schema.
-    """
-    import jsonschema_rs
-
-    return jsonschema_rs.validator_for(document, offline=True, pattern_options=jsonschema_rs.RegexOptions())
-
-
 class JsonSchemaCheck(CheckSettings):
     """The answer is JSON that fits a schema; a code fence around it does not count."""
 
-    fits: Annotated[CarriedFile | Schema, BeforeValidator(_schema), Field(alias="schema")]
+    fits: Annotated[JsonSchema, Field(alias="schema")]
     """The JSON Schema itself, or the path of a file that holds it."""
-
-    def document(self) -> Any:
-        """The schema."""
-        return json.loads(self.fits.text) if isinstance(self.fits, CarriedFile) else self.fits
 
 
 class LengthCheck(CheckSettings):
@@ -320,11 +259,15 @@ class Check(Strict):
     def identity(self) -> dict[str, JsonValue]:
         """What decides its verdicts, without defaults; a file by its SHA-256."""
         settings = self.settings.model_dump(mode="json", exclude_defaults=True)
-        if isinstance(file := getattr(self.settings, "fits", None), CarriedFile):
-            settings["schema"] = {"sha256": file.sha256}
+        if isinstance(self.settings, JsonSchemaCheck):
+            settings["schema"] = identity_of_schema(self.settings.fits)
         if settings.get("name") == self.kind:
             del settings["name"]
         return {self.kind: settings}
+
+
+AnyCheck: TypeAlias = Check | AskedSchema
+"""A check of the recipe's, or the one that comes with `ask.schema`."""
 
 
 def unique_names(checks: tuple[Check, ...]) -> tuple[Check, ...]:
@@ -339,7 +282,7 @@ def unique_names(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return checks
 
 
-def references_of(checks: Sequence[Check]) -> tuple[Reference, ...]:
+def references_of(checks: Sequence[AnyCheck]) -> tuple[Reference, ...]:
     """The columns that the checks compare with, each once, in the order of the recipe."""
     named = [
         replace(reference, field=f"checks.{number}.{check.kind}.{reference.field}")

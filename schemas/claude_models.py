@@ -27,28 +27,32 @@ class Claude(NamedTuple):
     thinks: Literal["when asked", "by default", "always"] = "when asked"
     shows: Literal["text", "summary", "nothing"] = "nothing"
     """What of its thoughts is shown unless the request wants them summarised."""
+    schema_on: Literal["all APIs", "its own API", "none"] = "all APIs"
+    """Which APIs take a schema of its answers: Bedrock's Converse got some models without."""
 
 
-_THREE = Claude("both", adaptive=False, shows="text")
+_THREE = Claude("both", adaptive=False, shows="text", schema_on="none")
 _FOUR = Claude("one", adaptive=False, budget=True, shows="summary")
 _FAMILIES: dict[tuple[str, str], Claude] = {
     ("sonnet", "3.7"): _THREE._replace(budget=True),
     **{(name, version): _THREE for name in ("opus", "sonnet", "haiku") for version in ("3", "3.5")},
-    **{(name, version): _FOUR for name in ("opus", "sonnet", "haiku") for version in ("4", "4.1", "4.5")},
+    **{(name, version): _FOUR for name in ("opus", "sonnet", "haiku") for version in ("4.1", "4.5")},
+    **{(name, "4"): _FOUR._replace(schema_on="none") for name in ("opus", "sonnet")},
     ("opus", "4.5"): _FOUR._replace(efforts=_LEVELS[:3]),
     **{
         (name, "4.6"): Claude("one", ("low", "medium", "high", "max"), budget=True, shows="summary")
         for name in ("opus", "sonnet")
     },
-    ("opus", "4.7"): Claude("none", _LEVELS),
-    ("opus", "4.8"): Claude("none", _LEVELS),
-    ("sonnet", "5"): Claude("none", _LEVELS, thinks="by default"),
-    ("opus", "5"): Claude("none", _LEVELS, thinks="by default"),
+    ("opus", "4.7"): Claude("none", _LEVELS, schema_on="its own API"),
+    ("opus", "4.8"): Claude("none", _LEVELS, schema_on="its own API"),
+    ("sonnet", "5"): Claude("none", _LEVELS, thinks="by default", schema_on="its own API"),
+    ("opus", "5"): Claude("none", _LEVELS, thinks="by default", schema_on="its own API"),
     **{
         (name, version): Claude("none", _LEVELS, thinks="always")
         for name in ("fable", "mythos")
         for version in ("5", "5.1", "5.2")
     },
+    ("fable", "5"): Claude("none", _LEVELS, thinks="always", schema_on="its own API"),
     ("opus", "5.5"): Claude("none", _LEVELS, thinks="always"),
     ("sonnet", "5.5"): Claude("none", _LEVELS, thinks="always"),
     ("haiku", "5.5"): Claude("none", _LEVELS),

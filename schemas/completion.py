@@ -58,3 +58,5 @@ class Completion(NamedTuple):
     """JSON of the signatures and the encrypted parts of the reasoning, in order, as the wire gave them."""
     refusal_category: str | None = None
     """The provider's word for what a refusal is about."""
+    schema_key: str | None = None
+    """The name of the JSON Schema that it was asked to fit; null if none was asked for."""

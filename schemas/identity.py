@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from stillhouse.schemas.asked_schema import SCHEMA_CHECK
+
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
@@ -27,13 +29,13 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
     dump = recipe.model_dump(mode="json")
     teachers = [
         {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight}
-        | {"ask": teacher.ask.model_dump(mode="json"), "extra": teacher.extra}
+        | {"ask": teacher.ask.identity(), "extra": teacher.extra}
         for teacher in recipe.teachers
     ]
     return reduced(
         {
             "source": {name: dump["source"][name] for name in _SOURCE},
-            "ask": dump["ask"],
+            "ask": recipe.ask.identity(),
             "teachers": teachers,
             "dedup": dump["dedup"],
             "checks": [check.identity() for check in recipe.checks],
@@ -52,9 +54,11 @@ def asks_with_tools(identity: Mapping[str, Any]) -> bool:
 
 
 def checks_in(identity: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of its checks, in order."""
+    """The names of its checks, in order; that of `ask.schema` is the first."""
+    ask = identity.get("ask", {})
+    has_schema = any({**ask, **teacher.get("ask", {})}.get("schema") for teacher in identity.get("teachers", ()))
     kinds = [next(iter(check.items())) for check in identity.get("checks", ())]
-    return tuple(settings.get("name", kind) for kind, settings in kinds)
+    return (SCHEMA_CHECK,) * has_schema + tuple(settings.get("name", kind) for kind, settings in kinds)
 
 
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:

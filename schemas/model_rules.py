@@ -6,12 +6,14 @@ date, and the API's own 400 then says what is wrong.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydantic import JsonValue
 
 from stillhouse.schemas.claude_models import SEEN_ON, Claude, claude_of
 from stillhouse.schemas.openai_models import SEEN_ON as OPENAI_SEEN_ON
 from stillhouse.schemas.openai_models import OpenAIModel, openai_model_of
+from stillhouse.schemas.schema_dialects import SCHEMA_DIALECTS, CantSend, is_object, sendable
 
 _ABSENT: Mapping[str, Mapping[str, str]] = {
     "anthropic": {
@@ -33,6 +35,11 @@ _HOTTEST = 1.0
 """The highest temperature of Anthropic's and Bedrock's APIs."""
 _NO_SCORES = re.compile(r"gemini-([3-9]|\d\d)")
 _SAMPLING = ("temperature", "top_p", "top_logprobs")
+_OPENAI_HOSTS = ("openai.com", "openai.azure.com")
+_OTHER_SCHEMA = (
+    "give this teacher a schema of its own with `ask: {schema: …}`, or none with `ask: {schema: null}`, and have its "
+    "answers checked by `json_schema`"
+)
 
 
 def refusals(
@@ -42,11 +49,20 @@ def refusals(
     extra: Mapping[str, JsonValue],
     *,
     hosts: Iterable[str] = (),
+    schema: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """(parameter, why it is refused and what to do) for each of the parameters that a teacher is asked with.
 
-    `hosts`: the teacher's; a name such as `gpt-5.1` only says what a model takes at its owner's.
+    Args:
+        api: the teacher's.
+        model: its name there.
+        asked: the parameters that are set.
+        extra: further fields of the request.
+        hosts: the teacher's; a name such as `gpt-5.1` only says what a model takes at its owner's.
+        schema: the JSON Schema that answers have to fit.
     """
+    if schema is not None and (why := _schema_refusal(api, model, schema, hosts)) is not None:
+        yield "schema", f"{why}: {_OTHER_SCHEMA}"
     absent = _ABSENT.get(api, {})
     for name in asked:
         if name in absent:
@@ -98,6 +114,22 @@ def _by_family(claude: Claude, asked: Mapping[str, JsonValue]) -> Iterator[tuple
             yield "reasoning_effort", f"takes no effort but a budget of thinking tokens: {budget}"
         else:
             yield "reasoning_effort", f"takes none: {_without('reasoning_effort')}"
+
+
+def _schema_refusal(api: str, model: str, schema: Mapping[str, Any], hosts: Iterable[str]) -> str | None:
+    claude = claude_of(model) if api in ("anthropic", "bedrock") else None
+    if claude is not None and claude.schema_on == "none":
+        return f"{model} takes no schema. So it was in {SEEN_ON:%B %Y}"
+    if claude is not None and api == "bedrock" and claude.schema_on == "its own API":
+        return f"Bedrock's Converse API takes no schema for {model}. So it was in {SEEN_ON:%B %Y}"
+    if api.startswith("openai") and any(host.endswith(_OPENAI_HOSTS) for host in hosts) and not is_object(schema):
+        return "OpenAI's API takes a schema of an object alone"
+    try:
+        if (dialect := SCHEMA_DIALECTS.get(api)) is not None:
+            sendable(schema, dialect)
+    except CantSend as error:
+        return str(error)
+    return None
 
 
 def _is_new_gemini(model: str, hosts: Iterable[str]) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.json_schema import JsonSchema, document_of, identity_of_schema, schema_key
 
 
 class Parameters(Strict):
@@ -24,14 +25,36 @@ class Parameters(Strict):
     """Request log probabilities, with this many alternatives per token."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Maximum length of an answer in tokens, including reasoning if the teacher counts it."""
+    answer_schema: JsonSchema | None = Field(default=None, alias="schema")
+    """A JSON Schema, or the path of a file that holds one: the answer is JSON that fits it. Sent as the API's own
+    structured output where it has that, and checked in any case."""
 
     def given(self) -> dict[str, JsonValue]:
-        """The parameters that are set, as JSON."""
+        """The parameters that are set, as JSON; a file by its SHA-256."""
         found: dict[str, JsonValue] = {}
         for name in Parameters.model_fields:
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and name != "answer_schema":
                 found[name] = list(value) if isinstance(value, tuple) else value
+        if self.answer_schema is not None:
+            found["schema"] = identity_of_schema(self.answer_schema)
+        return found
+
+    @property
+    def schema_document(self) -> dict[str, Any] | None:
+        """The JSON Schema that an answer has to fit."""
+        return None if self.answer_schema is None else document_of(self.answer_schema)
+
+    @property
+    def schema_key(self) -> str | None:
+        """A name for the schema, the same for equal ones."""
+        return None if self.answer_schema is None else schema_key(self.answer_schema)
+
+    def identity(self) -> dict[str, Any]:
+        """All fields as JSON, with a file by its SHA-256."""
+        found = self.model_dump(mode="json")
+        if self.answer_schema is not None:
+            found["schema"] = identity_of_schema(self.answer_schema)
         return found
 
 
@@ -41,7 +64,12 @@ class TeacherParameters(Parameters):
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A null that was never written must not become one that removes a parameter.
-        return {name: value for name, value in dump(self).items() if name in self.model_fields_set}
+        written = self.written()
+        return {name: value for name, value in dump(self).items() if name in written}
+
+    def written(self) -> set[str]:
+        """The names of the parameters that were written."""
+        return {type(self).model_fields[name].alias or name for name in self.model_fields_set}
 
     def changes(self) -> dict[str, Any]:
         """The parameters that were written, null for those to remove."""

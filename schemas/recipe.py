@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
+from stillhouse.schemas.asked_schema import SCHEMA_CHECK, AskedSchema
 from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
-from stillhouse.schemas.checks import Check, unique_names
+from stillhouse.schemas.checks import AnyCheck, Check, unique_names
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.licences import hosts_of
 from stillhouse.schemas.location import canonical_location
@@ -264,6 +265,11 @@ class Recipe(Strict):
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
         if self.ask.template is None and self.source.prompt is None and self.source.messages is None:
             raise ValueError(f"source: expected {_ONE_PROMPT}, or ask.template, got none")
+        if self.asked_schema is not None and (same := [c for c in self.checks if c.name == SCHEMA_CHECK]):
+            place = ("checks", self.checks.index(same[0]), same[0].kind, "name")
+            raise FieldsFault(
+                {place: f"the name {SCHEMA_CHECK} belongs to the check that `ask.schema` brings; give another"}
+            )
         if refused := self._refused_parameters():
             raise FieldsFault(refused)
         return self
@@ -274,15 +280,31 @@ class Recipe(Strict):
         for number, teacher in enumerate(self.teachers):
             ask = self.ask.of(teacher)
             hosts = hosts_of(teacher.urls)
-            for name, why in refusals(teacher.api, teacher.model_name, ask.given(), ask.extra, hosts=hosts):
+            schema = ask.schema_document
+            for name, why in refusals(
+                teacher.api, teacher.model_name, ask.given(), ask.extra, hosts=hosts, schema=schema
+            ):
                 place: tuple[str | int, ...] = ("teachers", number)
-                if name in teacher.ask.model_fields_set:
+                if name in teacher.ask.written():
                     place = ("teachers", number, "ask", name)
                 elif name in ask.given():
                     place = ("ask", name)
                 words = f"teacher {teacher.name}: {why}"
                 found[place] = f"{found[place]}\n{words}" if place in found else words
         return found
+
+    @property
+    def asked_schema(self) -> AskedSchema | None:
+        """The check that comes with `ask.schema`; None if no teacher is asked for one."""
+        asked = [self.ask.of(teacher) for teacher in self.teachers]
+        by_key = {ask.schema_key: ask.schema_document for ask in asked}
+        found = {key: document for key, document in by_key.items() if key is not None and document is not None}
+        return AskedSchema(by_key=found) if found else None
+
+    @property
+    def all_checks(self) -> tuple[AnyCheck, ...]:
+        """What judges answers, in order: the check that comes with `ask.schema`, then the recipe's own."""
+        return (*filter(None, [self.asked_schema]), *self.checks)
 
     @property
     def accounts(self) -> dict[str, Limits]:

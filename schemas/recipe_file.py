@@ -122,8 +122,10 @@ def recipe_json_schema() -> dict[str, Any]:
     source["properties"]["keep"]["items"] = {"anyOf": [{"type": "string"}, typed, {"$ref": "#/$defs/Keep"}]}
     teacher["properties"]["api"]["enum"] = list(TEACHER_APIS)
     schema["$defs"]["Check"] |= {"minProperties": 1, "maxProperties": 1}
-    fits, language = (schema["$defs"][name]["properties"] for name in ("JsonSchemaCheck", "LanguageCheck"))
-    fits["schema"]["anyOf"] = [{"type": "string"}, {"type": "object"}]
+    for name in ("JsonSchemaCheck", "Ask", "TeacherParameters"):
+        field = schema["$defs"][name]["properties"]["schema"]
+        field["anyOf"] = [{"type": "string"}, {"type": "object"}, *[x for x in field["anyOf"] if x == {"type": "null"}]]
+    language = schema["$defs"]["LanguageCheck"]["properties"]
     code = {"enum": list(LANGUAGES)}
     language["is"] = {"anyOf": [code, {"type": "array", "items": code, "minItems": 1}]} | {
         "description": language["is"]["description"]

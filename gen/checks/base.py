@@ -29,13 +29,16 @@ class Answer:
     reasoning: str | None = None
     tokens: int | None = None
     """Output tokens less reasoning, as the teacher reported them; None if it did not."""
+    schema_key: str | None = None
+    """The name of the JSON Schema that it has to fit; None if no schema was asked for, or it only calls a tool."""
 
 
 def answer_of(completion: Completion) -> Answer:
     """What is judged of a completion."""
     usage = completion.usage
     tokens = None if usage.output_tokens is None else max(0, usage.output_tokens - (usage.reasoning_tokens or 0))
-    return Answer(completion.text or "", completion.reasoning, tokens)
+    schema_key = None if completion.tool_calls and not completion.text else completion.schema_key
+    return Answer(completion.text or "", completion.reasoning, tokens, schema_key)
 
 
 @dataclass(frozen=True, slots=True)

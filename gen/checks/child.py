@@ -14,16 +14,19 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from stillhouse.gen.checks.base import Answer, OutOfTime, Row, Unchecked, Verdict
 from stillhouse.gen.checks.confine import die_with, limit_resources
 from stillhouse.gen.checks.link import DONE, REPLACE_ME, packed, receive_frame
 from stillhouse.gen.checks.registry import NamedCheck, built
 from stillhouse.gen.checks.runner import OUT_OF_MEMORY, verdicts
 from stillhouse.gen.errors import UsageError, cause_of
-from stillhouse.schemas.checks import Check
+from stillhouse.schemas.checks import AnyCheck
 
 REPORT_AFTER_S = 0.002
 """Verdicts are reported together until so much time has gone by, and always before an answer that may take long."""
+_CHECK: TypeAdapter[AnyCheck] = TypeAdapter(AnyCheck)
 _INSIST_S = 0.5
 """Where a library swallowed the first interruption, the next follows."""
 
@@ -34,7 +37,7 @@ def main() -> None:
     settings = receive_frame(link)
     die_with(settings["parent"])
     try:
-        checks = built([Check.model_validate_json(text) for text in settings["checks"]])
+        checks = built([_CHECK.validate_json(text) for text in settings["checks"]])
     except UsageError as error:
         link.sendall(packed(str(error)))
         return
@@ -70,13 +73,13 @@ class Judge:
         """What was interrupted may have left a library's caches half written: this process is not to judge again."""
         signal.signal(signal.SIGPROF, self._out_of_time)
 
-    def serve(self, batch: list[tuple[str | int, str | int | None, int | None, dict[str, Any]]]) -> None:
+    def serve(self, batch: list[tuple[Any, ...]]) -> None:
         """Judge a batch. One answer alone is reported check by check, so that it is known which of them it ended."""
         is_alone = len(batch) == 1
-        for text, reasoning, tokens, row in batch:
+        for text, reasoning, tokens, schema_key, row in batch:
             if time.monotonic() - self._reported_at > REPORT_AFTER_S:
                 self._report()
-            answer = Answer(self._whole(text) or "", self._whole(reasoning), tokens)
+            answer = Answer(self._whole(text) or "", self._whole(reasoning), tokens, schema_key)
             self._done.append(self._judged(answer, row, is_alone=is_alone))
             if self._is_spent:
                 break

@@ -1,11 +1,13 @@
 """`json_schema`: the answer is JSON that fits a schema. Score: 1 if it does, else 0."""
 
 import re
+from typing import Any
 
 import orjson
 
 from stillhouse.gen.checks.base import MAX_DETAIL_CHARS, Answer, CheckResult, Row
-from stillhouse.schemas.checks import JsonSchemaCheck, schema_validator
+from stillhouse.schemas.checks import JsonSchemaCheck
+from stillhouse.schemas.json_schema import document_of, schema_validator
 
 _FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
@@ -14,18 +16,22 @@ class JsonSchema:
     """Reads the answer as JSON, without the code fence that may stand around it."""
 
     def __init__(self, settings: JsonSchemaCheck) -> None:
-        self._validator = schema_validator(settings.document())
+        self._validator = schema_validator(document_of(settings.fits))
 
     def judge(self, answer: Answer, row: Row) -> CheckResult:
         """See `Check`."""
-        text = answer.text
-        if fenced := _FENCE.fullmatch(text):
-            text = fenced[1]
-        try:
-            value = orjson.loads(text.encode("utf-8", "surrogatepass"))
-        except orjson.JSONDecodeError as error:
-            return CheckResult(False, 0.0, f"not JSON: {error}"[:MAX_DETAIL_CHARS])
-        for fault in self._validator.iter_errors(value):
-            at = "".join(f"/{part}" for part in fault.instance_path)
-            return CheckResult(False, 0.0, f"{at or 'the whole'}: {fault.message}"[:MAX_DETAIL_CHARS])
-        return CheckResult(True, 1.0, "fits")
+        return fits(self._validator, answer.text)
+
+
+def fits(validator: Any, text: str) -> CheckResult:
+    """The verdict of a schema's validator on a text."""
+    if fenced := _FENCE.fullmatch(text):
+        text = fenced[1]
+    try:
+        value = orjson.loads(text.encode("utf-8", "surrogatepass"))
+    except orjson.JSONDecodeError as error:
+        return CheckResult(False, 0.0, f"not JSON: {error}"[:MAX_DETAIL_CHARS])
+    for fault in validator.iter_errors(value):
+        at = "".join(f"/{part}" for part in fault.instance_path)
+        return CheckResult(False, 0.0, f"{at or 'the whole'}: {fault.message}"[:MAX_DETAIL_CHARS])
+    return CheckResult(True, 1.0, "fits")

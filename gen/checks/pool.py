@@ -22,7 +22,7 @@ from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verd
 from stillhouse.gen.checks.link import REPLACE_ME, packed, read_frame
 from stillhouse.gen.checks.registry import require
 from stillhouse.gen.errors import StillhouseError, UsageError
-from stillhouse.schemas.checks import Check
+from stillhouse.schemas.checks import AnyCheck
 
 TIMEOUT_S = 5.0
 """Of CPU time, for all checks of one answer: math-verify needs milliseconds, and no final answer needs seconds."""
@@ -127,7 +127,7 @@ class CheckPool:
 
     def __init__(
         self,
-        checks: Sequence[Check],
+        checks: Sequence[AnyCheck],
         *,
         size: int | None = None,
         timeout_s: float = TIMEOUT_S,
@@ -259,7 +259,7 @@ class CheckPool:
             async with asyncio.timeout(self._hangs_after_s):
                 for job in batch:
                     texts = [await _in_pieces(text, child.writer) for text in (job.answer.text, job.answer.reasoning)]
-                    jobs.append((*texts, job.answer.tokens, dict(job.row)))
+                    jobs.append((*texts, job.answer.tokens, job.answer.schema_key, dict(job.row)))
                 child.writer.write(packed(jobs))
         except TimeoutError:
             raise _TookTooLong from None

@@ -8,7 +8,7 @@ from typing import cast
 
 from stillhouse.gen.checks.base import Check
 from stillhouse.gen.errors import UsageError
-from stillhouse.schemas.checks import Check as CheckSettings
+from stillhouse.schemas.checks import AnyCheck
 
 KINDS = {
     "math": "math:Math",
@@ -21,6 +21,7 @@ KINDS = {
     "language": "language:Language",
     "reasoning": "reasoning:Reasoning",
     "repetition": "repetition:Repetition",
+    "schema": "asked_schema:AskedSchema",
 }
 _EXTRA = {"math": "math_verify", "language": "py3langid"}
 """Modules that only an install with the extra `checks` has."""
@@ -35,7 +36,7 @@ class NamedCheck:
     check: Check
 
 
-def built(checks: Sequence[CheckSettings]) -> tuple[NamedCheck, ...]:
+def built(checks: Sequence[AnyCheck]) -> tuple[NamedCheck, ...]:
     """The checks, ready to judge.
 
     Raises:
@@ -50,7 +51,7 @@ def built(checks: Sequence[CheckSettings]) -> tuple[NamedCheck, ...]:
     return tuple(made)
 
 
-def require(checks: Sequence[CheckSettings]) -> None:
+def require(checks: Sequence[AnyCheck]) -> None:
     """Refuse checks whose libraries are not installed here.
 
     Raises:
@@ -64,7 +65,7 @@ def require(checks: Sequence[CheckSettings]) -> None:
         )
 
 
-def needs_extra(checks: Sequence[CheckSettings]) -> bool:
+def needs_extra(checks: Sequence[AnyCheck]) -> bool:
     """True if one of the checks needs the extra `checks`."""
     return any(check.kind in _EXTRA for check in checks)
 

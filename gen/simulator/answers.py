@@ -1,12 +1,15 @@
 """What the teacher says: a pure function of the settings, the message and the draws of the request."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
+
+import orjson
 
 from stillhouse.gen.simulator.draws import Draws, draw, unit
 from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
+from stillhouse.gen.simulator.shaped import value_of
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
 from stillhouse.gen.simulator.tools import Call, Tool, call_of
 from stillhouse.schemas.inline_reasoning import with_reasoning
@@ -50,6 +53,7 @@ class Answers:
         must_call: bool = False,
         thinks: bool | None = None,
         seed: int | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> Answer:
         """The answer number `index` of the request `serial` to the user's last message.
 
@@ -63,6 +67,7 @@ class Answers:
             must_call: whether it has to call one of them.
             thinks: whether the request switches reasoning on or off; null: as the settings have it.
             seed: the request's; equal prompts with equal seeds get equal answers, whatever their serials.
+            schema: the JSON Schema that the answer's text has to fit.
         """
         settings = self._settings
         number = serial if seed is None else _seeded(prompt, seed)
@@ -75,7 +80,12 @@ class Answers:
             reasoning = self._block.window(draws[::-1], chars=_REASONING_TOKENS * CHARS_PER_TOKEN)
         if tools and (must_call or unit(draws[7]) < settings.tool_calls):
             return _calling(call_of(tools, drawn=draws[6]), reasoning=reasoning)
-        text = self._text(self._known.find(message) or arithmetic(message), draws)
+        right = self._known.find(message) or arithmetic(message)
+        if schema is not None:
+            said = None if right is None else self._said(right, draws)
+            text = orjson.dumps(value_of(schema, drawn=draws[6], answer=said)).decode()
+        else:
+            text = self._text(right, draws)
         if reasoning is not None and settings.reasoning == "think":
             return _cut(with_reasoning(reasoning, text), reasoning=None, max_tokens=max_tokens)
         return _cut(text, reasoning=reasoning, max_tokens=max_tokens)
@@ -85,9 +95,12 @@ class Answers:
         chars = CHARS_PER_TOKEN * (least + draws[3] % (most - least + 1))
         if right is None:
             return self._block.window(draws, chars=chars)
-        said = right if unit(draws[2]) < self._settings.accuracy else _wrong(right, draws)
-        tail = f"\n#### {said}"
+        tail = f"\n#### {self._said(right, draws)}"
         return self._block.window(draws, chars=chars - len(tail)) + tail
+
+    def _said(self, right: str, draws: Draws) -> str:
+        """The right answer, or a wrong one."""
+        return right if unit(draws[2]) < self._settings.accuracy else _wrong(right, draws)
 
 
 def _seeded(prompt: bytes, seed: int) -> int:

@@ -174,6 +174,7 @@ class Simulator:
             must_call=asked.must_call,
             thinks=asked.thinks,
             seed=asked.seed,
+            schema=asked.schema,
         )
 
     def _fate(self, call: _Call, asked: Asked) -> tuple[Fault | None, float]:

@@ -31,6 +31,7 @@ class Interpreter:
         self.protocol = protocol_of(teacher, ask)
         self.streaming = Streaming(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
+        self._schema_key = ask.schema_key
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str, ...] = ()
         """Every key and other secret used so far; all are redacted from any text returned here."""
@@ -45,7 +46,7 @@ class Interpreter:
         reply = self.fold(reply)
         outcome = self.protocol.read(reply)
         if isinstance(outcome, Completion):
-            return outcome
+            return outcome if self._schema_key is None else outcome._replace(schema_key=self._schema_key)
         outcome = self.streaming.advised(outcome)
         if isinstance(outcome, (Malformed, Ambiguous)) and not 300 <= reply.status < 600:
             outcome = replace(outcome, shape=_shape(reply.body))

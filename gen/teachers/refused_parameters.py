@@ -13,6 +13,16 @@ _NAMES = {
     "reasoning_effort": ("reasoning_effort", "reasoning.effort", "thinking", "thinkingconfig", "thinking_level"),
     "top_logprobs": ("top_logprobs", "logprobs", "responselogprobs", "response_logprobs"),
     "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxoutputtokens"),
+    "schema": (
+        "response_format",
+        "text.format",
+        "output_config.format",
+        "output_format",
+        "outputconfig",
+        "responsejsonschema",
+        "response_json_schema",
+        "json_schema",
+    ),
 }
 _BY_NAME = {wire: name for name, wires in _NAMES.items() for wire in wires}
 _NAMED = re.compile(rf"(?<![\w.])({'|'.join(sorted(map(re.escape, _BY_NAME), key=len, reverse=True))})(?!\w)", re.I)

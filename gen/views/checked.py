@@ -26,7 +26,7 @@ from stillhouse.gen.source.files import find_files
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
-from stillhouse.schemas.checks import Reference, references_of
+from stillhouse.schemas.checks import AnyCheck, Reference, references_of
 from stillhouse.schemas.inline_reasoning import split_reasoning
 from stillhouse.schemas.recipe import Recipe
 
@@ -34,7 +34,7 @@ EXAMPLES = 3
 """Rejected answers shown for each check, and as many unchecked ones."""
 TAIL_CHARS = 240
 """How much of an answer's end is shown: it is where a solution says what it found."""
-_COLUMNS = ("prompt_id", "prompt_key", "sample", "teacher", "completion", "reasoning", "reasoning_source")
+_COLUMNS = ("prompt_id", "prompt_key", "sample", "teacher", "completion", "reasoning", "reasoning_source", "tool_calls")
 _TOKENS = ("output_tokens", "reasoning_tokens")
 
 
@@ -103,7 +103,8 @@ def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
         SourceError: a column that a check compares with is neither kept in the dataset nor in the source.
         DatasetError: a shard, the index or the plan is missing or damaged.
     """
-    if not recipe.checks:
+    checks = recipe.all_checks
+    if not checks:
         raise UsageError("checks: expected at least one in the recipe, such as `checks: [math: {answer: answer}]`")
     counts = [(chunk, meta.counts.records) for chunk, meta in stored.metas()]
     records = sum(count for _, count in counts)
@@ -115,15 +116,15 @@ def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
         dataset=stored.url,
         records=records,
         sampled=len(sampled),
-        accepted=sum(len(each) == len(recipe.checks) and _is_accepted(each[-1]) for each in verdicts),
+        accepted=sum(len(each) == len(checks) and _is_accepted(each[-1]) for each in verdicts),
         checks=tuple(
-            _counts(recipe, number, list(zip(sampled, verdicts, strict=True))) for number in range(len(recipe.checks))
+            _counts(checks[number], number, list(zip(sampled, verdicts, strict=True))) for number in range(len(checks))
         ),
     )
 
 
 async def _judged(recipe: Recipe, sampled: Sequence[_Sampled]) -> list[tuple[Verdict, ...]]:
-    async with CheckPool(recipe.checks) as pool:
+    async with CheckPool(recipe.all_checks) as pool:
         return await asyncio.gather(*(pool.judge(each.answer, each.row) for each in sampled))
 
 
@@ -134,6 +135,7 @@ def _sampled(
     wanted = references_of(recipe.checks)
     kept = {keep.name: keep.column for keep in recipe.source.keep}
     reader = ChunkReader(store, recipe)
+    schema_keys = {teacher.name: recipe.ask.of(teacher).schema_key for teacher in recipe.teachers}
     if not all(each.column in kept for each in wanted):
         check_references(recipe, check_first_rows(find_files(recipe.source), recipe))
     for chunk, places in _places(counts, sample=sample).items():
@@ -145,7 +147,7 @@ def _sampled(
         rows = {} if is_kept else _source_rows(reader, chunk, wanted)
         for record in records:
             row = _kept_row(record, wanted, kept) if is_kept else rows.get(record["prompt_key"], {})
-            yield _Sampled(record, _answer(record), row)
+            yield _Sampled(record, _answer(record, schema_keys.get(record["teacher"], recipe.ask.schema_key)), row)
 
 
 def _places(counts: Sequence[tuple[ChunkId, int]], *, sample: int) -> dict[ChunkId, list[int]]:
@@ -181,20 +183,21 @@ def _kept_row(record: Mapping[str, Any], wanted: Sequence[Reference], kept: Mapp
     return row
 
 
-def _answer(record: Mapping[str, Any]) -> Answer:
+def _answer(record: Mapping[str, Any], schema_key: str | None) -> Answer:
     completion = record["completion"]
     text, reasoning = completion[0]["content"] if completion else "", record["reasoning"]
     if reasoning is None and record["reasoning_source"] is not None:
         reasoning, text = split_reasoning(text)
     tokens = record["output_tokens"]
-    return Answer(text, reasoning, None if tokens is None else max(0, tokens - (record["reasoning_tokens"] or 0)))
+    tokens = None if tokens is None else max(0, tokens - (record["reasoning_tokens"] or 0))
+    return Answer(text, reasoning, tokens, None if record["tool_calls"] and not text else schema_key)
 
 
 def _is_accepted(verdict: Verdict) -> bool:
     return isinstance(verdict, CheckResult) and verdict.accepted
 
 
-def _counts(recipe: Recipe, number: int, judged: Sequence[tuple[_Sampled, tuple[Verdict, ...]]]) -> CheckCounts:
+def _counts(check: AnyCheck, number: int, judged: Sequence[tuple[_Sampled, tuple[Verdict, ...]]]) -> CheckCounts:
     reached = [(sampled, verdicts[number]) for sampled, verdicts in judged if len(verdicts) > number]
     rejected = [
         _example(sampled, verdict.detail)
@@ -203,8 +206,8 @@ def _counts(recipe: Recipe, number: int, judged: Sequence[tuple[_Sampled, tuple[
     ]
     unchecked = [_example(sampled, verdict.reason) for sampled, verdict in reached if isinstance(verdict, Unchecked)]
     return CheckCounts(
-        name=recipe.checks[number].name,
-        kind=recipe.checks[number].kind,
+        name=check.name,
+        kind=check.kind,
         accepted=sum(_is_accepted(verdict) for _, verdict in reached),
         rejected=len(rejected),
         unchecked=len(unchecked),

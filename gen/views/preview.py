@@ -21,6 +21,7 @@ from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.teachers.keys import credentials_of
 from stillhouse.gen.teachers.prices import priced
+from stillhouse.gen.teachers.protocols.answer_schema import schema_notes
 from stillhouse.gen.views.preview_text import render
 from stillhouse.gen.views.projection import Projection, project
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
@@ -282,6 +283,7 @@ class _There:
 
 def _warnings(recipe: Recipe, counted: _Count, load: Workload, *, workers: int | None) -> Iterator[str]:
     yield from _missing_keys(recipe)
+    yield from schema_notes(recipe)
     if workers is not None and load.samples > 0 and counted.shards < workers * SHARDS_PER_WORKER:
         yield _too_few(counted, workers=workers)
     if small := _many_small_files(counted, load):

@@ -16,7 +16,7 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.worker.check_guard import CheckGuard
 from stillhouse.gen.worker.leased_chunk import Held
-from stillhouse.schemas.checks import Check, references_of
+from stillhouse.schemas.checks import AnyCheck, references_of
 from stillhouse.schemas.prompt import Prompt
 
 MOST_AT_ONCE = 256
@@ -57,7 +57,7 @@ class Checker:
     """See the module."""
 
     def __init__(
-        self, host: CheckHost, judging: Judging, checks: Sequence[Check], *, clock: Clock, keep_going: bool
+        self, host: CheckHost, judging: Judging, checks: Sequence[AnyCheck], *, clock: Clock, keep_going: bool
     ) -> None:
         self._host = host
         self._judging = judging

@@ -26,6 +26,8 @@ class Judged(NamedTuple):
 def text_hash(answer: Answer) -> bytes:
     """16 bytes that are the same for answers that checks can't tell apart, their number of tokens aside."""
     said = f"{answer.text}\0{answer.reasoning or ''}".encode("utf-8", "surrogatepass")
+    if answer.schema_key is not None:
+        said += b"\0" + answer.schema_key.encode()
     return hashlib.blake2b(said, digest_size=16).digest()
 
 

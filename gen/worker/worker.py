@@ -80,9 +80,10 @@ class Worker:
         self._asker = Asker(
             self, clients=self._clients, fence=self._fence, clock=clock, connections=free_for_connections()
         )
-        self._judging = judging or (CheckPool(recipe.checks) if recipe.checks else None)
+        checks = recipe.all_checks
+        self._judging = judging or (CheckPool(checks) if checks else None)
         self._checker = (
-            Checker(self, self._judging, recipe.checks, clock=clock, keep_going=recipe.run.keep_going)
+            Checker(self, self._judging, checks, clock=clock, keep_going=recipe.run.keep_going)
             if self._judging is not None
             else None
         )

@@ -44,7 +44,7 @@ def teacher(api: str, url: str, **changes: Any) -> dict[str, Any]:
     """A teacher of this protocol at the simulator, whose version may be left out."""
     given: dict[str, Any] = {"name": api, "api": api, "base_url": url.removesuffix("/v1"), "model": f"{api}-model"}
     given |= {"api_key": "env:T_KEY", "limits": {"in_flight": 4}, "price": {"input": 1, "output": 10}}
-    return given | {"terms": {"training_use": "permitted"}} | APIS[api] | changes
+    return given | {"terms": {"training_use": "permitted"}} | APIS.get(api, {}) | changes
 
 
 def settings(**changes: Any) -> SimulatorSettings:
@@ -173,3 +173,32 @@ def test_doctor_tries_it(tmp_path: Path, api: str) -> None:
         *_, finding = examine_recipe(recipe_of(tmp_path, teachers=[teacher(api, server.url)]))
     assert finding.state == "ok", finding
     assert f"answers as {api}-model" in finding.said
+
+
+async def test_answers_of_all_protocols_fit_one_schema(tmp_path: Path) -> None:
+    """Whole or streamed; whoever takes no schema is asked all the same, rejected by name, and counts."""
+    bounded = {"type": "integer", "minimum": 0, "maximum": 999}
+    schema = {
+        "type": "object",
+        "properties": {"steps": {"type": "array", "items": {"type": "string"}, "minItems": 2}, "answer": bounded},
+        "required": ["steps", "answer"],
+    }
+    write_source(tmp_path, questions(48))
+    async with await serve(settings()) as server:
+        asked = [teacher(api, server.url, ask={"max_tokens": 2000}, extra={}, stream=api == "bedrock") for api in APIS]
+        asked.append(teacher("openai-chat", server.url, ask={}, extra={}, base_url=server.url))
+        asked.append(asked[-1] | {"name": "prose", "profile": "deepseek"})
+        recipe = recipe_of(tmp_path, teachers=asked, ask={"schema": schema, "accept": 1, "at_most": 3})
+        summary = await run_in_process(recipe)
+        again = await run_in_process(recipe)
+    assert (summary.failed, again.requests, verify(open_dataset(recipe)).ok) == (0, 0, True)
+    kept = rows(recipe)
+    assert len({row["teacher"] for row in kept}) == len(APIS) + 1
+    for row in kept:
+        answer = json.loads(row["completion"][0]["content"])
+        assert answer["answer"] == int(row["prompt"][0]["content"].split()[2]) + 1
+        assert row["checks"]["schema"]["accepted"]
+    rejected = rows(recipe, "rejected")
+    assert {row["reject_reason"] for row in rejected} == {"check:schema"}
+    assert "prose" in {row["teacher"] for row in rejected}
+    assert summary.rejected == len(rejected) > 3

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pydantic
 import pytest
 
 from stillhouse.gen.simulator import SimulatorProcess, start
@@ -142,3 +143,24 @@ def test_the_cache_is_written_once_and_then_read(simulator: SimulatorProcess) ->
     assert (first.usage.cache_creation_input_tokens, first.usage.cache_read_input_tokens) == (2500, 0)
     assert (second.usage.cache_creation_input_tokens, second.usage.cache_read_input_tokens) == (0, 2500)
     assert second.usage.input_tokens == 4
+
+
+class Shaped(pydantic.BaseModel):
+    """The form of an answer, with bounds that the API does not take."""
+
+    steps: list[str] = pydantic.Field(min_length=1, max_length=9)
+    answer: int = pydantic.Field(ge=0)
+
+
+def test_a_message_has_the_form_that_is_asked_for(simulator: SimulatorProcess) -> None:
+    """The client makes the schema, and reads the answer back; a model without it refuses it."""
+    client = connect(simulator)
+    message = client.messages.parse(model="claude-sonnet-4-5", max_tokens=1000, messages=QUESTION, output_format=Shaped)
+    assert message.parsed_output.answer == 42
+    form = {"format": {"type": "json_schema", "schema": {"type": "object", "properties": {}}}}
+    for model, words in (
+        ("claude-sonnet-4-5", "must be explicitly set to false"),
+        ("claude-3-5-haiku", "not supported"),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=words):
+            client.messages.create(model=model, max_tokens=1000, messages=QUESTION, output_config=form)

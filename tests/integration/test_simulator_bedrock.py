@@ -1,5 +1,6 @@
 """boto3's client is content with the simulator, whose signatures and frames it checks or makes itself."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,3 +106,17 @@ def test_bad_requests_are_named(simulator: SimulatorProcess) -> None:
     """Turns must alternate."""
     with pytest.raises(ClientError, match="alternate"):
         connect(simulator).converse(modelId=MODEL, messages=QUESTION * 2)
+
+
+def test_an_answer_has_the_form_that_is_asked_for(simulator: SimulatorProcess) -> None:
+    """The schema is text; one that is not closed is refused."""
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "additionalProperties": False}
+    for changes, refused in (({}, False), ({"additionalProperties": True}, True)):
+        structure = {"jsonSchema": {"name": "answer", "schema": json.dumps(schema | changes)}}
+        given = {"textFormat": {"type": "json_schema", "structure": structure}}
+        if refused:
+            with pytest.raises(ClientError, match="must be explicitly set to false"):
+                connect(simulator).converse(modelId=MODEL, messages=QUESTION, outputConfig=given)
+        else:
+            reply = connect(simulator).converse(modelId=MODEL, messages=QUESTION, outputConfig=given)
+            assert json.loads(reply["output"]["message"]["content"][0]["text"]) == {"answer": 42}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pydantic
 import pytest
 
 from stillhouse.gen.simulator import SimulatorProcess, start
@@ -102,3 +103,19 @@ def test_statuses_become_the_clients_errors(status: int, name: str) -> None:
     settings = {"faults": [{"kind": "status", "status": status}]}
     with start(SimulatorSettings.model_validate(settings)) as process, pytest.raises(errors.APIError, match=name):
         ask(process)
+
+
+class Shaped(pydantic.BaseModel):
+    """The form of an answer."""
+
+    steps: list[str]
+    answer: int
+
+
+@pytest.mark.parametrize(
+    "schema", [{"response_schema": Shaped}, {"response_json_schema": Shaped.model_json_schema()}], ids=["own", "json"]
+)
+def test_an_answer_has_the_form_that_is_asked_for(simulator: SimulatorProcess, schema: dict[str, Any]) -> None:
+    """In the API's own form of schema, or as JSON Schema."""
+    found = ask(simulator, response_mime_type="application/json", **schema)
+    assert Shaped.model_validate_json(found.text).answer == 42

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
@@ -124,3 +125,24 @@ def test_a_hang_is_a_timeout() -> None:
     """The client's own timeout ends it."""
     with failing(faults=[{"kind": "hang"}]) as simulator, pytest.raises(openai.APITimeoutError):
         connect(simulator).chat.completions.create(model="m", messages=QUESTION, timeout=0.3)
+
+
+class Shaped(pydantic.BaseModel):
+    """The form of an answer."""
+
+    steps: list[str]
+    answer: int
+
+
+def test_an_answer_has_the_form_that_is_asked_for(simulator: SimulatorProcess) -> None:
+    """The client makes the schema, and reads the answer back; what is strict has to keep its rules."""
+    client = connect(simulator)
+    completion = client.chat.completions.parse(model="m", messages=QUESTION, response_format=Shaped)
+    parsed = completion.choices[0].message.parsed
+    assert parsed is not None
+    assert parsed.answer == 42
+    schema: Any = {"name": "open", "strict": True, "schema": {"type": "object", "properties": {"a": {}}}}
+    with pytest.raises(openai.BadRequestError, match="lacks `additionalProperties: false`"):
+        client.chat.completions.create(
+            model="m", messages=QUESTION, response_format={"type": "json_schema", "json_schema": schema}
+        )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 
 from stillhouse.gen.simulator import SimulatorProcess, start
@@ -110,3 +111,17 @@ def test_a_limit_is_waited_out() -> None:
         with pytest.raises(openai.RateLimitError):
             client.responses.create(model="m", input=QUESTION)
         assert client.with_options(max_retries=2).responses.create(model="m", input=QUESTION).output_text
+
+
+class Shaped(pydantic.BaseModel):
+    """The form of an answer."""
+
+    steps: list[str]
+    answer: int
+
+
+def test_a_response_has_the_form_that_is_asked_for(client: openai.OpenAI) -> None:
+    """The client makes the schema, and reads the answer back."""
+    parsed = client.responses.parse(model="m", input=QUESTION, text_format=Shaped).output_parsed
+    assert parsed is not None
+    assert parsed.answer == 42

@@ -20,6 +20,7 @@ from stillhouse.gen.errors import SourceError, UsageError
 from stillhouse.gen.source.files import find_files
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.checks import references_of
+from stillhouse.schemas.json_schema import document_of
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe, recipe_json_schema
 
@@ -67,7 +68,10 @@ def problems(check: str) -> str:
         ),
         ("json_schema: {schema: 5}", "checks.0.json_schema.schema: expected a JSON Schema (a mapping) or the path"),
         ("json_schema: {schema: {type: objekt}}", "got one that is not valid at /type: "),
-        ("json_schema: {schema: {$ref: 'http://127.0.0.1:9/x'}}", "references are followed inside it alone"),
+        (
+            "json_schema: {schema: {$ref: 'http://127.0.0.1:9/x'}}",
+            "checks.0.json_schema.schema.$ref: expected references",
+        ),
         ("json_schema: {schema: {pattern: '(?=a)'}}", 'is not a "regex"'),
         ("json_schema: {}", "checks.0.json_schema.schema: missing; add it: The JSON Schema itself, or the path"),
         ("length: {}", "checks.0.length: expected `min` or `max`, or both, got neither"),
@@ -141,7 +145,7 @@ def test_a_schema_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> 
     store = open_dataset(recipe)
     store_last_run(store, recipe)
     assert read_last_run(store).checks == recipe.checks
-    assert recipe.checks[0].settings.document() == {"type": "object"}
+    assert document_of(recipe.checks[0].settings.fits) == {"type": "object"}
     torn = dump_recipe(recipe).replace("object", "string")
     with pytest.raises(RecipeError, match=r"answer\.schema\.json: is not what was carried"):
         load_recipe(torn, origin="r.yaml")

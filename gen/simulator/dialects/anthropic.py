@@ -1,7 +1,7 @@
 """Anthropic's Messages API, with the rules by which it refuses requests."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from math import ceil
@@ -12,6 +12,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.messages import integer, payload_of, told
+from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
@@ -19,6 +20,7 @@ from stillhouse.gen.simulator.tools import Tool
 from stillhouse.gen.simulator.wire import EVENT_STREAM, Request
 from stillhouse.schemas.claude_models import claude_of
 from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.schema_dialects import ANTHROPIC
 
 _PIECE_CHARS = 64 * CHARS_PER_TOKEN
 _KINDS = {
@@ -106,6 +108,7 @@ class Anthropic:
             thinks=_thinks(model, thinking),
             shows_reasoning=_shows(model, thinking),
             marked_tokens=_marked(payload.get("system")),
+            schema=_schema(model, payload),
             stream=payload.get("stream") is True,
         )
 
@@ -210,6 +213,16 @@ def _check(model: str, payload: dict[str, Any], thinking: dict[str, Any], max_to
             raise BadRequest("`max_tokens` must be greater than `thinking.budget_tokens`.", param="max_tokens")
     if thinking.get("type") == "disabled" and claude is not None and claude.thinks == "always":
         raise BadRequest('"thinking.type.disabled" is not supported for this model.', param="thinking.type")
+
+
+def _schema(model: str, payload: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Of `output_config.format`, or of the older `output_format`."""
+    config = payload.get("output_config") or {}
+    form = config.get("format") or payload.get("output_format") or {}
+    claude = claude_of(model)
+    if form and claude is not None and claude.schema_on == "none":
+        raise BadRequest("output_config.format: not supported for this model", param="output_config.format")
+    return checked(form.get("schema"), ANTHROPIC, param="output_config.format.schema")
 
 
 def _thinks(model: str, thinking: dict[str, Any]) -> bool | None:

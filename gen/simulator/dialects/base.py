@@ -7,7 +7,7 @@ providers do. A dialect holds no state. To add one: a file here, and a line in `
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -46,6 +46,8 @@ class Asked:
     """True or false if the request switches reasoning on or off; null: left to the settings."""
     marked_tokens: int = 0
     """Of the prompt's, those marked for the cache."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON Schema that the answer has to fit; null: its form is free."""
     stream: bool = False
     include_usage: bool = False
     shows_reasoning: bool = True

@@ -4,7 +4,7 @@ The simulator's `api_key` is `id:secret` of the AWS key that signs; one without 
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote
@@ -15,12 +15,14 @@ from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.simulator.dialects.messages import integer, payload_of, told
+from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.limits import Level, Refusal
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
 from stillhouse.gen.simulator.tools import Tool
 from stillhouse.gen.simulator.wire import Request
 from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.schema_dialects import BEDROCK
 
 SERVICE = "bedrock"
 _ENDS = ("/converse", "/converse-stream")
@@ -93,6 +95,7 @@ class Bedrock:
             must_call=must_call,
             thinks=thinking.get("type") != "disabled" if thinking else None,
             marked_tokens=marked,
+            schema=_schema(payload.get("outputConfig") or {}),
             stream=request.path.endswith("-stream"),
         )
 
@@ -141,6 +144,19 @@ class Bedrock:
 def _error(status: int, name: str, message: str) -> Error:
     address = f"{name}:http://internal.amazon.com/coral/com.amazon.bedrock/"
     return Error(status, orjson.dumps({"message": message}), {"x-amzn-errortype": address})
+
+
+def _schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Which is text that holds JSON."""
+    form = config.get("textFormat") or {}
+    text = ((form.get("structure") or {}).get("jsonSchema") or {}).get("schema")
+    if text is None:
+        return None
+    try:
+        schema = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise BadRequest("The schema in outputConfig.textFormat is not valid JSON.") from None
+    return checked(schema, BEDROCK, param="outputConfig.textFormat.structure.jsonSchema.schema")
 
 
 def _messages(payload: dict[str, Any]) -> tuple[tuple[Message, ...], int]:

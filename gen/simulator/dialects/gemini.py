@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -175,9 +175,32 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool) -> Asked:
         tools=() if answered or mode == "NONE" else _tools(payload.get("tools")),
         must_call=mode == "ANY",
         thinks=thinks,
+        schema=_answer_schema(config),
         stream=stream,
         shows_reasoning=shown,
     )
+
+
+def _answer_schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
+    """As JSON Schema, or in the older form of OpenAPI, whose names of types are in capitals."""
+    if config.get("responseMimeType") != "application/json":
+        if "responseJsonSchema" in config or "responseSchema" in config:
+            raise BadRequest("response_mime_type must be application/json for a schema.", param="generation_config")
+        return None
+    schema = config.get("responseJsonSchema", config.get("responseSchema"))
+    return _lower(schema) if isinstance(schema, dict) else None
+
+
+def _lower(schema: Any) -> Any:
+    """With the names of types in small letters."""
+    if isinstance(schema, list):
+        return [_lower(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: each.lower() if name == "type" and isinstance(each, str) else _lower(each)
+        for name, each in schema.items()
+    }
 
 
 def _system(given: Any) -> list[Message]:

@@ -1,6 +1,6 @@
 """OpenAI's chat completions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -8,6 +8,7 @@ import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
+from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource, go_duration
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
@@ -179,9 +180,16 @@ def _parse(body: bytes) -> Asked:
         top_logprobs=_top_logprobs(payload),
         tools=tools_in(payload.get("tools")) if may_call else (),
         must_call=payload.get("tool_choice") == "required" or isinstance(payload.get("tool_choice"), dict),
+        schema=_schema(payload.get("response_format")),
         stream=payload.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
+
+
+def _schema(form: Any) -> Mapping[str, Any] | None:
+    if not isinstance(form, dict) or form.get("type") != "json_schema":
+        return None
+    return openai_schema(form.get("json_schema") or {}, param="response_format.json_schema")
 
 
 def _read_messages(messages: Any) -> tuple[Message, ...]:

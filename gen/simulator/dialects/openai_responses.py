@@ -1,7 +1,7 @@
 """OpenAI's Responses: its errors, limits and keys are those of chat completions."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -9,12 +9,23 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Spoken
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat, integer, logprobs_of, tools_in
+from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
 from stillhouse.gen.simulator.wire import Request
 from stillhouse.schemas.prompt import Message, prompt_key
 
 _PATHS = frozenset({"/v1/responses", "/responses", "/openai/v1/responses"})
-_UNKNOWN = ("messages", "max_tokens", "max_completion_tokens", "n", "seed", "stop", "logprobs", "reasoning_effort")
+_UNKNOWN = (
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "seed",
+    "stop",
+    "logprobs",
+    "reasoning_effort",
+    "response_format",
+)
 """Fields of chat completions that this API refuses."""
 _LOGPROBS = "message.output_text.logprobs"
 _PIECE_CHARS = 64 * CHARS_PER_TOKEN
@@ -78,9 +89,17 @@ def _asked(payload: dict[str, Any]) -> Asked:
         tools=tools_in(payload.get("tools")) if may_call else (),
         must_call=choice == "required" or isinstance(choice, dict),
         thinks=None if effort is None else effort != "none",
+        schema=_schema(payload.get("text")),
         stream=payload.get("stream") is True,
         shows_reasoning=reasoning.get("summary") is not None,
     )
+
+
+def _schema(text: Any) -> Mapping[str, Any] | None:
+    form = text.get("format") if isinstance(text, dict) else None
+    if not isinstance(form, dict) or form.get("type") != "json_schema":
+        return None
+    return openai_schema(form, param="text.format")
 
 
 def _read_input(given: Any) -> tuple[list[Message], str]:

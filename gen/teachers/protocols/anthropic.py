@@ -27,6 +27,7 @@ from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.completion import FinishReason, Usage
 from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.schema_dialects import ANTHROPIC, sendable
 from stillhouse.schemas.teacher import Teacher
 
 _VERSION = "/v1"
@@ -56,11 +57,13 @@ class Anthropic:
         fields: dict[str, Any] = ask.parameters()
         extra = fields.pop("extra", {})
         effort = fields.pop("reasoning_effort", None)
+        fields.pop("schema", None)
         if isinstance(stop := fields.get("stop"), str):
             fields["stop"] = [stop]
         fields = {_NAMES.get(name, name): value for name, value in fields.items()}
         own = {} if "thinking" in extra else thinking_fields(teacher.model_name, effort)
-        self._head = orjson.dumps({"model": teacher.model_name, **merged({**fields, **own}, extra)})[:-1]
+        fields = merged({**fields, **own}, _format(ask))
+        self._head = orjson.dumps({"model": teacher.model_name, **merged(fields, extra)})[:-1]
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the system prompt and the turns differ from prompt to prompt."""
@@ -104,6 +107,13 @@ class Anthropic:
             return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
         except UNKNOWN_SHAPE:
             return without_answer(reply, usage)
+
+
+def _format(ask: Ask) -> dict[str, Any]:
+    """The field for the form of the answer, beside which the effort stands."""
+    if (document := ask.schema_document) is None:
+        return {}
+    return {"output_config": {"format": {"type": "json_schema", "schema": sendable(document, ANTHROPIC)}}}
 
 
 def _headers(key: Credentials) -> dict[str, str]:

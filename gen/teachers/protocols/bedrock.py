@@ -8,6 +8,7 @@ import orjson
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.answer_schema import NAME
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
 from stillhouse.gen.teachers.protocols.bedrock_stream import folded, is_stream
@@ -24,6 +25,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.claude_models import claude_of, is_claude
 from stillhouse.schemas.completion import FinishReason, Usage
 from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.schema_dialects import BEDROCK, sendable
 from stillhouse.schemas.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -142,7 +144,10 @@ def _fields(model: str, ask: Ask) -> dict[str, Any]:
     if is_claude(model):
         given = extra.get("additionalModelRequestFields")
         own = {} if isinstance(given, dict) and "thinking" in given else thinking_fields(model, effort)
-    fields = {"inferenceConfig": limits} if limits else {}
+    fields: dict[str, Any] = {"inferenceConfig": limits} if limits else {}
+    if (document := ask.schema_document) is not None:
+        structure = {"jsonSchema": {"name": NAME, "schema": dumped(sendable(document, BEDROCK)).decode()}}
+        fields["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": structure}}
     return merged(fields | ({"additionalModelRequestFields": own} if own else {}), extra)
 
 

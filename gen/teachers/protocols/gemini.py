@@ -23,6 +23,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import COMMON
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.schema_dialects import GEMINI, sendable
 from stillhouse.schemas.teacher import Teacher
 
 GEMINI_ERRORS = COMMON.extended(
@@ -111,6 +112,9 @@ def _config(ask: Ask, model: str) -> dict[str, Any]:
         config["responseLogprobs"] = True
         if ask.top_logprobs == 0:
             del config["logprobs"]
+    if (document := ask.schema_document) is not None:
+        config["responseMimeType"] = "application/json"
+        config["responseJsonSchema"] = sendable(document, GEMINI)
     if (effort := ask.reasoning_effort) is not None:
         config["thinkingConfig"] = _thinking(effort, model) | ({} if effort == "none" else {"includeThoughts": True})
     return config

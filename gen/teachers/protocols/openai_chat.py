@@ -13,6 +13,7 @@ from stillhouse.gen.teachers.event_stream import events_in
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.answer_schema import named_schema
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document, completion_of, without_choice
 from stillhouse.gen.teachers.protocols.chat_stream import folded
@@ -38,6 +39,9 @@ class OpenAIChat:
         self._destinations = Destinations("/chat/completions", partial(key_headers, profile), base=complete_base)
         fields: dict[str, Any] = ask.parameters()
         fields.pop("extra", None)
+        fields.pop("schema", None)
+        if (schema := named_schema(teacher, ask)) is not None:
+            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
         self._seed = fields.pop("seed", None)
         self._seed_name = orjson.dumps(profile.seed)
         if "max_tokens" in fields:

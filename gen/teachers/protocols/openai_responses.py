@@ -15,6 +15,7 @@ from stillhouse.gen.teachers.event_stream import events_in
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
+from stillhouse.gen.teachers.protocols.answer_schema import named_schema
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.chat_answer import usage_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
@@ -47,7 +48,10 @@ class OpenAIResponses:
         self._teacher = teacher
         self._destinations = Destinations("/responses", partial(key_headers, profile_of(teacher)), base=_versioned)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"input":'
-        fields = merged(_fields(ask), ask.extra)
+        fields = _fields(ask)
+        if (schema := named_schema(teacher, ask)) is not None:
+            fields["text"] = {"format": {"type": "json_schema", **schema}}
+        fields = merged(fields, ask.extra)
         self._tail = b"," + orjson.dumps(fields)[1:]
         self._stream_tail = b"," + orjson.dumps({**fields, "stream": True})[1:]
 

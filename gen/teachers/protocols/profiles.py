@@ -29,6 +29,12 @@ class Profile:
     """Fields of every request."""
     stream: Mapping[str, Any] = field(default_factory=lambda: {"stream_options": {"include_usage": True}})
     """Fields of a request for a stream: without them most servers leave out the usage."""
+    takes_schema: bool = True
+    """True if `response_format` may hold a JSON Schema."""
+    minds_strict: bool = False
+    """True if a schema that is not `strict` is followed as well as the model can, and no better."""
+    strict_models: str = ""
+    """Part of the names of those models that take `strict`; the others refuse it."""
 
 
 PLAIN = Profile()
@@ -42,12 +48,14 @@ PROFILES: dict[str, Profile] = {
         max_tokens="max_completion_tokens",
         path="/v1",
         stream={"stream_options": {"include_usage": True, "include_obfuscation": False}},
+        minds_strict=True,
     ),
     "azure": Profile(
         hosts=("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
         max_tokens="max_completion_tokens",
         path="/openai/v1",
         key_header="api-key",
+        minds_strict=True,
     ),
     "vllm": PLAIN,
     "sglang": PLAIN,
@@ -59,9 +67,9 @@ PROFILES: dict[str, Profile] = {
     ),
     "together": Profile(hosts=("api.together.xyz", "api.together.ai"), path="/v1"),
     "fireworks": Profile(hosts=("api.fireworks.ai",), path="/inference/v1"),
-    "groq": Profile(hosts=("api.groq.com",), path="/openai/v1"),
+    "groq": Profile(hosts=("api.groq.com",), path="/openai/v1", strict_models="gpt-oss"),
     "mistral": Profile(hosts=("api.mistral.ai",), path="/v1", seed="random_seed", stream={}),  # usage comes anyway
-    "deepseek": Profile(hosts=("api.deepseek.com",)),
+    "deepseek": Profile(hosts=("api.deepseek.com",), takes_schema=False),  # JSON of any form alone
     "xai": Profile(hosts=("api.x.ai",), path="/v1"),
     "litellm": PLAIN,
 }

@@ -1,0 +1,251 @@
+"""The part of JSON Schema that each API of structured output takes, as data, and schemas put into it.
+
+What an API does not take of a schema is told to the model in a description; answers are checked against the whole
+schema in any case. So what is sent may be wider than what was asked for, and narrower only where an API wants objects
+closed. A schema whose answers could then not fit it is refused.
+
+From the providers' pages and clients as read on `SEEN_ON`. What is not known to be refused is sent.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, TypeAlias
+
+SEEN_ON = date(2026, 11, 26)
+
+Schema: TypeAlias = Mapping[str, Any]
+
+_MAPS = ("properties", "$defs", "definitions", "patternProperties")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_ONES = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+_NO_MATTER = ("$schema", "$comment")
+"""Keywords that say nothing about answers."""
+_RESTS_ON = {"items": "prefixItems", "additionalProperties": "patternProperties"}
+"""Keywords that mean something else without the other."""
+_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
+
+
+class CantSend(ValueError):
+    """An API takes no schema like this; says what is wrong and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaDialect:
+    """What one API takes."""
+
+    keywords: frozenset[str]
+    formats: frozenset[str] | None = None
+    """None: any."""
+    is_closed: bool = False
+    """True if each object has to list its properties, and no others."""
+    recurses: bool = True
+    """True if a schema may refer to itself."""
+
+
+_SHARED = frozenset(
+    [
+        "type",
+        "title",
+        "description",
+        "enum",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "anyOf",
+        "$ref",
+        "$defs",
+        "minItems",
+    ]
+)
+ANTHROPIC = SchemaDialect(
+    _SHARED | {"const", "allOf", "definitions", "format"}, _FORMATS | {"uri"}, is_closed=True, recurses=False
+)
+BEDROCK = SchemaDialect(
+    ANTHROPIC.keywords | {"minLength", "maxLength"}, ANTHROPIC.formats, is_closed=True, recurses=False
+)
+GEMINI = SchemaDialect(
+    _SHARED | {"$id", "$anchor", "format", "prefixItems", "maxItems", "minimum", "maximum", "oneOf", "propertyOrdering"}
+)
+SCHEMA_DIALECTS: Mapping[str, SchemaDialect] = {"anthropic": ANTHROPIC, "bedrock": BEDROCK, "gemini": GEMINI}
+"""By a teacher's `api`; the others are sent a schema as it is."""
+
+
+def sendable(schema: Schema, dialect: SchemaDialect) -> dict[str, Any]:
+    """The schema in an API's dialect.
+
+    Raises:
+        CantSend: there is no such schema.
+    """
+    if not dialect.recurses and (at := _cycle(schema)) is not None:
+        raise CantSend(f"{at} leads back to itself, and the API takes no recursive schema")
+    return dict(_node(schema, "", dialect))
+
+
+_NOT_STRICT = frozenset(
+    [
+        "oneOf",
+        "allOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "default",
+        "minLength",
+        "maxLength",
+        "patternProperties",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "propertyNames",
+        "minProperties",
+        "maxProperties",
+        "contains",
+        "minContains",
+        "maxContains",
+        "uniqueItems",
+        "dependentRequired",
+        "dependentSchemas",
+        "prefixItems",
+    ]
+)
+
+
+def strict_fault(schema: Schema) -> str | None:
+    """Why OpenAI does not take the schema with `strict`; None if it does."""
+    if not is_object(schema):
+        return "the whole is not an object"
+    return next((fault for at, node in nodes(schema) if (fault := _strict_fault(node, at or "the whole"))), None)
+
+
+def _strict_fault(node: Schema, at: str) -> str | None:
+    if refused := sorted(_NOT_STRICT & node.keys()):
+        return f"{at} has `{refused[0]}`"
+    if "$ref" in node and len(node) > 1:
+        return f"{at} has `$ref` beside others"
+    if is_object(node):
+        if node.get("additionalProperties") is not False:
+            return f"{at} lacks `additionalProperties: false`"
+        if optional := sorted(set(node.get("properties", {})) - set(node.get("required", ()))):
+            return f"{at} does not require `{optional[0]}`"
+    if node.get("type") == "array" and "items" not in node:
+        return f"{at} lacks `items`"
+    if "format" in node and node["format"] not in _FORMATS:
+        return f"{at} has the format {node['format']}"
+    if "(?" in str(node.get("pattern", "")):
+        return f"{at} has a pattern with lookaround or flags"
+    return None
+
+
+def _node(schema: Any, at: str, dialect: SchemaDialect) -> Any:
+    if not isinstance(schema, Mapping):  # true and false are schemas too
+        return schema
+    if dialect.is_closed:
+        _check_closing(schema, at or "the whole")
+    kept: dict[str, Any] = {}
+    words: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NO_MATTER:
+            continue
+        name, value = _renamed(key, value, dialect)
+        if _is_taken(name, value, schema, dialect):
+            kept[name] = _below(name, value, f"{at}/{key}", dialect)
+        else:
+            words[key] = value
+    if "$ref" in kept:  # which stands alone
+        return {name: kept[name] for name in ("$ref", "$defs", "definitions") if name in kept}
+    if dialect.is_closed and is_object(schema):
+        if further := kept.get("additionalProperties"):
+            words |= {} if further is True else {"additionalProperties": schema["additionalProperties"]}
+        kept["additionalProperties"] = False
+    if words:
+        said = f"Must also fit: {json.dumps(words, ensure_ascii=False)}"
+        kept["description"] = f"{kept['description']}\n{said}" if kept.get("description") else said
+    return kept
+
+
+def _renamed(key: str, value: Any, dialect: SchemaDialect) -> tuple[str, Any]:
+    """A keyword that an API lacks, by one that it has and that means as much or more."""
+    if key == "oneOf" and key not in dialect.keywords:
+        return "anyOf", value
+    if key == "const" and key not in dialect.keywords:
+        return "enum", [value]
+    return key, value
+
+
+def _is_taken(key: str, value: Any, schema: Schema, dialect: SchemaDialect) -> bool:
+    """True if an API takes a keyword of a schema, and it means there what it means in the whole."""
+    if key not in dialect.keywords:
+        return False
+    if (beside := _RESTS_ON.get(key)) in schema and beside not in dialect.keywords:
+        return False
+    if key == "minItems" and dialect.is_closed:
+        return value in (0, 1)
+    return key != "format" or dialect.formats is None or value in dialect.formats
+
+
+def _below(key: str, value: Any, at: str, dialect: SchemaDialect) -> Any:
+    if key in _MAPS and isinstance(value, Mapping):
+        return {name: _node(each, f"{at}/{name}", dialect) for name, each in value.items()}
+    if key in _LISTS and isinstance(value, list):
+        return [_node(each, f"{at}/{place}", dialect) for place, each in enumerate(value)]
+    return _node(value, at, dialect) if key in _ONES else value
+
+
+def _check_closing(schema: Schema, at: str) -> None:
+    """Raise CantSend if an object's answers would not fit it once it has no properties but those that it lists."""
+    parts = [part for name in ("allOf", "anyOf", "oneOf") for part in schema.get(name, ())]
+    listing = [part for part in parts if isinstance(part, Mapping) and (is_object(part) or "$ref" in part)]
+    properties = schema.get("properties", {})
+    if (listing and properties) or (len(listing) > 1 and "allOf" in schema):
+        raise CantSend(f"{at} lists an object's properties in several places: write them in one")
+    if "$ref" in schema and (beside := sorted({"properties", "required", "allOf", "anyOf", "oneOf"} & schema.keys())):
+        raise CantSend(f"{at} has `{beside[0]}` beside `$ref`: write an object's properties in one place")
+    if not is_object(schema):
+        return
+    if not properties and (schema.get("additionalProperties") is not False or "patternProperties" in schema):
+        raise CantSend(f"{at} is an object that does not list its `properties`, and the API takes closed objects alone")
+    if unlisted := sorted(set(schema.get("required", ())) - set(properties)):
+        raise CantSend(f"{at} requires `{unlisted[0]}`, which its `properties` don't list")
+
+
+def is_object(node: Schema) -> bool:
+    """True if a schema is one of objects."""
+    kind = node.get("type")
+    return kind == "object" or (isinstance(kind, list) and "object" in kind) or (kind is None and "properties" in node)
+
+
+def nodes(schema: Any, at: str = "") -> Iterator[tuple[str, Schema]]:
+    """(JSON pointer, node) of a schema and all schemas in it."""
+    if not isinstance(schema, Mapping):
+        return
+    yield at, schema
+    for key, value in schema.items():
+        if key in _MAPS and isinstance(value, Mapping):
+            for name, each in value.items():
+                yield from nodes(each, f"{at}/{key}/{name}")
+        elif key in _LISTS and isinstance(value, list):
+            for place, each in enumerate(value):
+                yield from nodes(each, f"{at}/{key}/{place}")
+        elif key in _ONES:
+            yield from nodes(value, f"{at}/{key}")
+
+
+def _cycle(schema: Schema) -> str | None:
+    """A reference of a schema that leads back to where it stands; None if there is none."""
+    targets = {f"#{at}": node for at, node in nodes(schema)}
+    starts: set[str] = {node["$ref"] for node in targets.values() if isinstance(node.get("$ref"), str)}
+    for start in sorted(starts):
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            at = ahead.pop()
+            for _, node in nodes(targets.get(at, {})):
+                reference = node.get("$ref")
+                if reference == start:
+                    return start
+                if isinstance(reference, str) and reference not in seen:
+                    seen.add(reference)
+                    ahead.append(reference)
+    return None
