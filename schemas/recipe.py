@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateA
 from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import Check, unique_names
+from stillhouse.schemas.combinations import refused_pairs
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.licences import hosts_of
 from stillhouse.schemas.location import canonical_location
@@ -24,6 +25,9 @@ from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
 KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 """The types a kept column of a text source may be given."""
 KEEP_TYPES: tuple[KeepType, ...] = get_args(KeepType)
+
+Route: TypeAlias = Literal["weighted", "each", "fallback"]
+"""Which teachers answer a prompt."""
 
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
@@ -247,6 +251,9 @@ class Recipe(Strict):
     """The dataset's name: letters, digits, dot, dash, underscore."""
     source: Source
     ask: Ask = Ask()
+    route: Route = "weighted"
+    """Which teachers answer a prompt: its samples are shared out by `weight`; or `each` teacher answers all of them; or
+    `fallback`: the first teacher, and the next in order where that one can't."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     checks: Annotated[tuple[Check, ...], AfterValidator(unique_names)] = ()
     """What makes an answer worth keeping, in order: the first check that rejects it decides."""
@@ -264,7 +271,7 @@ class Recipe(Strict):
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
         if self.ask.template is None and self.source.prompt is None and self.source.messages is None:
             raise ValueError(f"source: expected {_ONE_PROMPT}, or ask.template, got none")
-        if refused := self._refused_parameters():
+        if refused := refused_pairs(self) or self._refused_parameters():
             raise FieldsFault(refused)
         return self
 
@@ -283,6 +290,11 @@ class Recipe(Strict):
                 words = f"teacher {teacher.name}: {why}"
                 found[place] = f"{found[place]}\n{words}" if place in found else words
         return found
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """The most answers asked for a prompt, all teachers' together."""
+        return self.ask.most_samples * (len(self.teachers) if self.route == "each" else 1)
 
     @property
     def accounts(self) -> dict[str, Limits]:

@@ -191,7 +191,7 @@ class OnlineLane:
 
     async def _attempt(self, held: Held, ordinal: int, endpoint: Endpoint) -> tuple[Outcome, Decision, Blame | None]:
         client = self._client
-        ask = Request(held.open.samples.prompt(ordinal).messages, ordinal % held.open.samples.per_prompt)
+        ask = Request(held.open.samples.prompt(ordinal).messages, ordinal % held.open.samples.per_series)
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
@@ -228,7 +228,7 @@ class OnlineLane:
                 place=place,
             )
         )
-        prompt = (held.open.chunk.id, ordinal // held.open.samples.per_prompt)
+        prompt = (held.open.chunk.id, ordinal // held.open.samples.per_series)
         blame = client.weigh(prompt, received.outcome, endpoint=endpoint, sent_at=start)
         decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
         if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
