@@ -39,7 +39,12 @@ class ChunkState:
     """Everything by ordinal."""
 
     def __init__(
-        self, samples: ChunkSamples, journal: JournalFile, *, equal_once: bool, kept: Mapping[SeriesKey, Collection[bytes]]
+        self,
+        samples: ChunkSamples,
+        journal: JournalFile,
+        *,
+        equal_once: bool,
+        kept: Mapping[SeriesKey, Collection[bytes]],
     ) -> None:
         """Args:
         samples: the chunk's.
