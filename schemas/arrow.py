@@ -98,6 +98,7 @@ INDEX = pa.schema(
         _column("again", pa.list_(pa.struct([("sample", pa.int32()), ("kind", pa.string())])), null=True),
         _column("earlier", pa.list_(pa.struct([("generation", pa.int32()), ("chunk", pa.int32())])), null=True),
         _column("need", pa.int32(), null=True),
+        _column("teacher", pa.int16(), null=True),
     ]
 )
 """A row per source row. fate: ask, duplicate (`detail`: the prompt id asked instead) or bad (`detail`: why).
@@ -105,6 +106,9 @@ INDEX = pa.schema(
 In a retry generation a row per prompt: only the samples in `again` are asked, each with the kind of Failure it was, and
 `earlier` names the chunks that hold the prompt's samples so far. Both are null in a generation of source rows. `need`:
 how many accepted answers the prompt lacks, with which asking ends; null where all samples in `again` are asked.
+
+Under `route: each` such a generation has a row per prompt and teacher, whose place in the recipe `teacher` gives. The
+column is left out where it is null throughout.
 """
 
 

@@ -36,6 +36,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
         {
             "source": {name: dump["source"][name] for name in _SOURCE},
             "ask": recipe.ask.identity(),
+            "route": recipe.route,
             "teachers": teachers,
             "dedup": dump["dedup"],
             "checks": [check.identity() for check in recipe.checks],
@@ -61,13 +62,26 @@ def checks_in(identity: Mapping[str, Any]) -> tuple[str, ...]:
     return (SCHEMA_CHECK,) * has_schema + tuple(settings.get("name", kind) for kind, settings in kinds)
 
 
+def each_teacher(identity: Mapping[str, Any]) -> tuple[str, ...]:
+    """The teachers of whom each answers every prompt, in the recipe's order; none where they share the samples."""
+    return tuple(teacher["name"] for teacher in identity["teachers"]) if identity.get("route") == "each" else ()
+
+
+def grown_from(identity: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    """True if the identity is the earlier one, or adds teachers at the end of its chain (`route: fallback`)."""
+    if identity == earlier or identity.get("route") != "fallback":
+        return identity == earlier
+    known = len(earlier.get("teachers", ()))
+    return known > 0 and {**identity, "teachers": identity["teachers"][:known]} == earlier
+
+
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     """An identity without defaults and without fields that may grow.
 
     Raises:
         TypeError, KeyError, AttributeError: the document is not an identity.
     """
-    from stillhouse.schemas.recipe import MESSAGES, Ask, Dataset, Dedup, Keep, Source
+    from stillhouse.schemas.recipe import MESSAGES, Ask, Dataset, Dedup, Keep, Recipe, Source
 
     teachers = list(document["teachers"])
     if len(teachers) == 1:  # a weight only matters among several
@@ -87,6 +101,7 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     if not rest.get("checks", True):
         del rest["checks"]
     defaults = _defaults(Dataset) | {"messages": MESSAGES, "provider_details": False}
+    defaults["route"] = _defaults(Recipe)["route"]
     return {name: value for name, value in sections.items() if value} | whole | _less(rest, defaults)
 
 

@@ -14,6 +14,7 @@ from stillhouse.schemas.asked_schema import SCHEMA_CHECK, AskedSchema
 from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import AnyCheck, Check, unique_names
+from stillhouse.schemas.combinations import refused_pairs
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.licences import hosts_of
 from stillhouse.schemas.location import canonical_location
@@ -25,6 +26,9 @@ from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
 KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 """The types a kept column of a text source may be given."""
 KEEP_TYPES: tuple[KeepType, ...] = get_args(KeepType)
+
+Route: TypeAlias = Literal["weighted", "each", "fallback"]
+"""Which teachers answer a prompt."""
 
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
@@ -248,6 +252,9 @@ class Recipe(Strict):
     """The dataset's name: letters, digits, dot, dash, underscore."""
     source: Source
     ask: Ask = Ask()
+    route: Route = "weighted"
+    """Which teachers answer a prompt: its samples are shared out by `weight`; or `each` teacher answers all of them; or
+    `fallback`: the first teacher, and the next in order where that one can't."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     checks: Annotated[tuple[Check, ...], AfterValidator(unique_names)] = ()
     """What makes an answer worth keeping, in order: the first check that rejects it decides."""
@@ -270,7 +277,7 @@ class Recipe(Strict):
             raise FieldsFault(
                 {place: f"the name {SCHEMA_CHECK} belongs to the check that `ask.schema` brings; give another"}
             )
-        if refused := self._refused_parameters():
+        if refused := refused_pairs(self) or self._refused_parameters():
             raise FieldsFault(refused)
         return self
 
@@ -305,6 +312,11 @@ class Recipe(Strict):
     def all_checks(self) -> tuple[AnyCheck, ...]:
         """What judges answers, in order: the check that comes with `ask.schema`, then the recipe's own."""
         return (*filter(None, [self.asked_schema]), *self.checks)
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """The most answers asked for a prompt, all teachers' together."""
+        return self.ask.most_samples * (len(self.teachers) if self.route == "each" else 1)
 
     @property
     def accounts(self) -> dict[str, Limits]:

@@ -16,7 +16,7 @@ from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
-from stillhouse.schemas.identity import reduced
+from stillhouse.schemas.identity import grown_from, reduced
 from stillhouse.schemas.recipe import MESSAGES, Ask, Recipe
 
 
@@ -94,7 +94,7 @@ def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
     wanted = Binding(
         version=bound.version if bound else SCHEMA_VERSION,
         name=bound.name if bound else recipe.name,
-        identity=bound.identity if bound else resolved.identity(),
+        identity=resolved.identity(),
         samples=recipe.ask.most_samples,
         first_samples=bound.first_samples if bound else recipe.ask.most_samples,
         accept=recipe.ask.accept or 0,
@@ -157,7 +157,8 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
         if next(iter(sealed_chunks(store)), None) is not None:
             raise missing(store.url, RECIPE_KEY, beside="shards")
         return None
-    different = sorted(_differences(bound.identity, resolved_by(recipe, bound).identity()))
+    identity = resolved_by(recipe, bound).identity()
+    different = [] if grown_from(identity, bound.identity) else sorted(_differences(bound.identity, identity))
     less = "" if different else _less_wanted(store, bound, recipe.ask)
     if not different and not less:
         return bound
@@ -166,9 +167,10 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
     if (why := begun()) is None:
         return None
     if different:
+        added = " (teachers may be added at the end of the chain)" if bound.identity.get("route") == "fallback" else ""
         raise DatasetError(
             f"{store.url}: was made with a different recipe, and {why}; they differ in {', '.join(different)}. "
-            "Use another dataset.path, or the recipe it was made with"
+            f"Use another dataset.path, or the recipe it was made with{added}"
         )
     raise DatasetError(f"{store.url}: {less}")
 

@@ -3,7 +3,7 @@
 Every prompt must have the key that the index recorded; a source that has changed is refused, never asked.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from stillhouse.gen.dataset.index import read_part
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, RECIPE_KEY, ChunkId, plan_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, read_plan
+from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
 from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -46,14 +47,14 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The samples a generation asks of an earlier generation's prompt."""
+    """The samples that a generation asks of a series of an earlier generation's prompt."""
 
     kinds: Mapping[int, str | None]
     """The samples to be asked, each with the kind of Failure it was, or None where it is new; no other is asked."""
     earlier: tuple[ChunkId, ...]
-    """The chunks that hold the prompt's samples so far, in order."""
+    """The chunks that hold the series' samples so far, in order."""
     need: int | None = None
-    """Accepted answers that the prompt lacks; None where all samples are asked."""
+    """Accepted answers that the series lacks; None where all samples are asked."""
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
@@ -77,13 +78,51 @@ class Chunk:
     kept: list[pa.Field]
     """The kept columns' types."""
     samples: int
-    """The most answers per prompt, as its generation was planned."""
+    """The most answers per series, as its generation was planned."""
     columns: Columns
     """Those of its dataset, less the kept ones."""
     retried: dict[int, Retried] = field(default_factory=dict)
-    """By index in `prompts`; empty in a generation of source rows."""
+    """By number of the series; empty in a generation of source rows."""
     accept: int = 0
-    """Accepted answers wanted per prompt, as its generation was planned; 0: all samples are asked."""
+    """Accepted answers wanted per series, as its generation was planned; 0: all samples are asked."""
+    series: Series = ONE_SERIES
+    """Numbered by prompt x series per prompt + teacher; a sample's ordinal is series x samples + sample."""
+
+    @property
+    def series_count(self) -> int:
+        """Series of its prompts, with those that a later generation does not ask."""
+        return len(self.prompts) * self.series.per_prompt
+
+    @property
+    def asked(self) -> Sequence[int]:
+        """The numbers of the series that it asks, in order."""
+        return sorted(self.retried) if self.retried else range(self.series_count)
+
+    def add_retried(self, entry: Mapping[str, Any]) -> None:
+        """Add a series of the last prompt, from a row of the index."""
+        number = (len(self.prompts) - 1) * self.series.per_prompt + (entry["teacher"] or 0)
+        self.retried[number] = Retried.of(entry)
+
+    def prompt_of(self, number: int) -> Prompt:
+        """The prompt of the series with this number."""
+        return self.prompts[number // self.series.per_prompt]
+
+    def key_of(self, number: int) -> SeriesKey:
+        """The key of the series with this number."""
+        return SeriesKey(self.prompt_of(number).key, number % self.series.per_prompt)
+
+    def need(self, number: int) -> int:
+        """Under `ask.accept`: accepted answers that the series with this number lacked before the chunk."""
+        if not self.retried:
+            return self.accept
+        retried = self.retried.get(number)
+        return 0 if retried is None else self.accept if retried.need is None else retried.need
+
+    def samples_of(self, number: int) -> Sequence[int]:
+        """The samples of the series with this number that may be asked, in order."""
+        if not self.retried:
+            return range(self.samples)
+        return sorted(self.retried[number].kinds) if number in self.retried else ()
 
 
 class ChunkReader:
@@ -109,18 +148,31 @@ class ChunkReader:
         plan, maker = self._planned(chunk.generation)
         part = self._part_of(chunk)
         index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
-        columns = self._binding().columns
-        read = Chunk(chunk, [], [], [], plan.kept_fields, samples=plan.samples, columns=columns, accept=plan.accept)
+        bound = self._binding()
+        read = Chunk(
+            chunk,
+            [],
+            [],
+            [],
+            plan.kept_fields,
+            samples=plan.samples,
+            columns=bound.columns,
+            accept=plan.accept,
+            series=Series.of(bound.identity),
+        )
         for entry in index:
+            if entry["teacher"] and read.prompts and read.prompts[-1].key == entry["key"]:
+                read.add_retried(entry)
+                continue
             file = plan.files[entry["file"]]
             if entry["fate"] == "bad":
                 read.bad.append(BadRow(file.url, entry["line"], entry["prompt_id"], entry["detail"]))
                 continue
             prompt = self._prompt(self._files.locate(file), maker, entry)
             if entry["fate"] == "ask":
-                if entry["again"] is not None:
-                    read.retried[len(read.prompts)] = Retried.of(entry)
                 read.prompts.append(prompt)
+                if entry["again"] is not None:
+                    read.add_retried(entry)
             else:
                 read.duplicates.append(Duplicate(prompt, entry["detail"]))
         return read

@@ -14,6 +14,7 @@ from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.row_fates import Fate, Judge, is_full
+from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.source.files import Position, Row, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -32,6 +33,8 @@ class Draft:
     first_chunk: int
     columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
     asks: list[int] = field(default_factory=lambda: [0])
+    series: int = 1
+    """Series per prompt, in a generation of source rows."""
     rows_in_chunk: int = 0
     passed_over: int = 0
 
@@ -44,10 +47,11 @@ class Draft:
         again: _Structs = None,
         earlier: _Structs = None,
         need: int | None = None,
+        teacher: int | None = None,
     ) -> None:
         """Append a row to the last chunk."""
         chunk = self.first_chunk + len(self.asks) - 1
-        values = (file, at.row, at.line, at.offset, chunk, *fate[:4], again, earlier, need)
+        values = (file, at.row, at.line, at.offset, chunk, *fate[:4], again, earlier, need, teacher)
         for column, value in zip(self.columns, values, strict=True):
             column.append(value)
         self.rows_in_chunk += 1
@@ -65,7 +69,7 @@ class Draft:
 
     def next(self) -> "Draft":
         """The part after this one."""
-        return Draft(first_chunk=self.first_chunk + CHUNKS_PER_PART)
+        return Draft(first_chunk=self.first_chunk + CHUNKS_PER_PART, series=self.series)
 
     def write(self, store: Store, plan: Plan, *, last: bool, ends: Sequence[End]) -> PartInfo:
         """Store it as a part of the plan's index.
@@ -86,9 +90,11 @@ class Draft:
             ends=tuple(ends),
         )
         arrays = [pa.array(v, f.type) for v, f in zip(self.columns, INDEX, strict=True)]
-        schema = INDEX.with_metadata({META: info.model_dump_json()})
+        table = pa.Table.from_arrays(arrays, schema=INDEX.with_metadata({META: info.model_dump_json()}))
+        if table["teacher"].null_count == len(table):
+            table = table.drop_columns("teacher")
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         number = self.first_chunk // CHUNKS_PER_PART
         key = index_key(plan.generation, number)
         if not store.put_new(key, sink.getvalue()):
@@ -101,7 +107,7 @@ class Draft:
     def _samples(self, plan: Plan) -> tuple[int, ...]:
         """Number of samples each chunk asks."""
         if isinstance(plan, SourcePlan):
-            return tuple(asks * plan.samples for asks in self.asks)
+            return tuple(asks * self.series * plan.samples for asks in self.asks)
         counts = [0] * len(self.asks)
         chunks, again = (self.columns[INDEX.get_field_index(name)] for name in ("chunk", "again"))
         for chunk, samples in zip(chunks, again, strict=True):
@@ -111,7 +117,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """A prompt of an earlier generation, some of whose samples are asked."""
+    """A series of a prompt of an earlier generation, some of whose samples are asked."""
 
     file: int
     """Index of its file in the plan."""
@@ -125,6 +131,8 @@ class AskedAgain:
     """Accepted answers that it lacks; None where all samples are asked."""
     passed_over: int = 0
     """Samples that it does not need, where none is asked."""
+    teacher: int | None = None
+    """Under `route: each`, its teacher's place in the recipe."""
 
 
 def write_again(
@@ -158,6 +166,7 @@ def write_again(
             again=[{"sample": sample, "kind": prompt.samples[sample]} for sample in sorted(prompt.samples)],
             earlier=[{"generation": chunk.generation, "chunk": chunk.number} for chunk in prompt.earlier],
             need=prompt.need,
+            teacher=prompt.teacher,
         )
     yield draft.write(store, plan, last=True, ends=ends)
 
@@ -197,7 +206,7 @@ class Indexer:
             return
         if done:
             self._ends = list(done[-1].ends)
-        part = Draft(first_chunk=len(done) * CHUNKS_PER_PART)
+        part = Draft(first_chunk=len(done) * CHUNKS_PER_PART, series=Series.of(self._recipe.identity()).per_prompt)
         for file, row in self._source_rows(before=sum(info.rows for info in done)):
             if part.is_full(prompts_per_shard=self._recipe.prompts_per_shard):
                 self._ends[file] = (row.at.row, row.at.offset, row.at.line)

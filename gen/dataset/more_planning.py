@@ -19,6 +19,7 @@ from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.plans import NOT_NEEDED, MorePlan, Plan, PlannedFile, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.prompt_outcomes import Outcomes, read_outcomes
+from stillhouse.gen.dataset.series import SeriesKey, read_series
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -60,56 +61,61 @@ def more_parts(
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A prompt that lacks samples."""
+class _Lacking:
+    """A series that lacks samples."""
 
     file: int
     """Index of its file in the plan."""
     row: Mapping[str, Any]
     """Its row in the index of its source generation."""
+    key: SeriesKey
+    teacher: int | None
+    """See `AskedAgain`."""
     planned: int
     """The most samples planned of it so far."""
     places: Sequence[tuple[ChunkId, Sequence[int]]]
     """Each chunk that has samples of it, in order, with those samples."""
 
     def asked_again(self, samples: Mapping[int, str | None], *, need: int | None = None) -> AskedAgain:
-        return AskedAgain(self.file, self.row, samples, [chunk for chunk, _ in self.places], need)
+        return AskedAgain(self.file, self.row, samples, [chunk for chunk, _ in self.places], need, teacher=self.teacher)
 
 
 def _all_samples(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
-    """Every prompt that lacks samples, in source order."""
-    for prompt in _prompts(store, plan, earlier):
-        yield prompt.asked_again(dict.fromkeys(range(prompt.planned, plan.samples)))
+    """Every series that lacks samples, in source order."""
+    for lacking in _series(store, plan, earlier):
+        yield lacking.asked_again(dict.fromkeys(range(lacking.planned, plan.samples)))
 
 
 def _until_accepted(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
-    """Every prompt of which fewer answers are accepted than wanted, in source order; the others are passed over."""
+    """Every series of which fewer answers are accepted than wanted, in source order; the others are passed over."""
+    series = read_series(store)
 
     @lru_cache(maxsize=_CHUNKS_IN_MEMORY)
-    def outcomes(chunk: ChunkId) -> Mapping[bytes, Outcomes]:
-        return read_outcomes(store, chunk)
+    def outcomes(chunk: ChunkId) -> Mapping[SeriesKey, Outcomes]:
+        return read_outcomes(store, chunk, series)
 
-    for prompt in _prompts(store, plan, earlier):
+    for lacking in _series(store, plan, earlier):
         untouched: dict[int, str | None] = {}
         accepted = 0
-        for chunk, samples in prompt.places:
-            found = outcomes(chunk).get(prompt.row["key"], Outcomes())
+        for chunk, samples in lacking.places:
+            found = outcomes(chunk).get(lacking.key, Outcomes())
             accepted += len(found.accepted)
             for sample in samples:
                 if sample in found.seen:
                     untouched.pop(sample, None)
                 else:
                     untouched[sample] = NOT_NEEDED
-        fresh = range(prompt.planned, plan.samples)
+        fresh = range(lacking.planned, plan.samples)
         candidates = untouched | dict.fromkeys(fresh)
         if accepted >= plan.accept or not candidates:
-            yield AskedAgain(prompt.file, prompt.row, {}, (), passed_over=len(fresh))
+            yield AskedAgain(lacking.file, lacking.row, {}, (), passed_over=len(fresh))
         else:
-            yield prompt.asked_again(candidates, need=plan.accept - accepted)
+            yield lacking.asked_again(candidates, need=plan.accept - accepted)
 
 
-def _prompts(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[_Prompt]:
-    """Every prompt of the generations that lack samples, in source order."""
+def _series(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[_Lacking]:
+    """Every series of the generations that lack samples, in source order."""
+    series = read_series(store)
     numbers = {file: number for number, file in enumerate(plan.files)}
     retried = _retried(store, earlier)
     rows = {each.generation: _asked(store, each.generation) for each in earlier if isinstance(each, MorePlan)}
@@ -118,17 +124,21 @@ def _prompts(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> I
     for source in _lacking(earlier, samples=plan.samples, accept=plan.accept):
         known = planned[source.generation]
         for chunk, row in _asked(store, source.generation):
-            places: list[tuple[ChunkId, Sequence[int]]] = [(chunk, range(source.samples))]
-            places += retried.get(row["key"], ())
-            for generation in known.added:
-                # Same order in all generations, so only one row of each index is in memory.
-                there = ahead[generation]
-                if there is not None and there[1]["key"] == row["key"]:
-                    places.append((there[0], _again(there[1])))
-                    ahead[generation] = next(rows[generation], None)
-                elif not plan.accept:
-                    raise DatasetError(f"{store.url}: the index of generation {generation} contradicts earlier ones")
-            yield _Prompt(numbers[source.files[row["file"]].content], row, known.samples, sorted(places, key=_chunk_of))
+            for key in series.keys(row["key"]):
+                places: list[tuple[ChunkId, Sequence[int]]] = [(chunk, range(source.samples))]
+                places += retried.get(key, ())
+                for generation in known.added:
+                    # Same order in all generations, so only one row of each index is in memory.
+                    there = ahead[generation]
+                    if there is not None and series.indexed(there[1]["key"], there[1]["teacher"]) == key:
+                        places.append((there[0], _again(there[1])))
+                        ahead[generation] = next(rows[generation], None)
+                    elif not plan.accept:
+                        raise DatasetError(
+                            f"{store.url}: the index of generation {generation} contradicts earlier ones"
+                        )
+                file = numbers[source.files[row["file"]].content]
+                yield _Lacking(file, row, key, series.in_index(key), known.samples, sorted(places, key=_chunk_of))
 
 
 def _chunk_of(place: tuple[ChunkId, Sequence[int]]) -> ChunkId:
@@ -189,11 +199,12 @@ def _asked(store: ReadableStore, generation: int) -> Iterator[tuple[ChunkId, dic
         part += 1
 
 
-def _retried(store: ReadableStore, plans: Sequence[Plan]) -> dict[bytes, list[tuple[ChunkId, Sequence[int]]]]:
-    """Per prompt key: chunks of retry generations that asked it, each with the samples it asked."""
-    found: defaultdict[bytes, list[tuple[ChunkId, Sequence[int]]]] = defaultdict(list)
+def _retried(store: ReadableStore, plans: Sequence[Plan]) -> dict[SeriesKey, list[tuple[ChunkId, Sequence[int]]]]:
+    """By series: chunks of retry generations that asked it, each with the samples it asked."""
+    series = read_series(store)
+    found: defaultdict[SeriesKey, list[tuple[ChunkId, Sequence[int]]]] = defaultdict(list)
     for plan in plans:
         if isinstance(plan, RetryPlan):
             for chunk, row in _asked(store, plan.generation):
-                found[row["key"]].append((chunk, _again(row)))
+                found[series.indexed(row["key"], row["teacher"])].append((chunk, _again(row)))
     return found

@@ -23,19 +23,20 @@ from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunk
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.prompt_outcomes import read_outcomes
+from stillhouse.gen.dataset.series import Series, SeriesKey, read_series
 from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
 
 _READERS = 16
 
-_Failure: TypeAlias = tuple[bytes, int, str]
-"""(prompt key, sample, kind)."""
+_Failure: TypeAlias = tuple[SeriesKey, int, str]
+"""(series, sample, kind)."""
 
 
 @dataclass(slots=True)
 class _Failed:
-    """A prompt of which samples are Failures."""
+    """A series of which samples are Failures."""
 
     chunks: tuple[ChunkId, ...]
     """Those that hold its samples, in order; the first is of a generation of source rows."""
@@ -79,44 +80,49 @@ def retry_parts(
     Raises:
         DatasetError: see `retry_plan`; or another index is there.
     """
+    series = read_series(store)
     failures = _failures(store, earlier, plan.kinds)
     numbers = {file: number for number, file in enumerate(plan.files)}
     prompts = (
-        AskedAgain(numbers[file.content], row, failed.kinds, failed.chunks, failed.need)
+        AskedAgain(numbers[file.content], row, failed.kinds, failed.chunks, failed.need, teacher=series.in_index(key))
         for file, row in _index_rows(store, earlier, failures)
-        if (failed := failures[row["key"]])
+        for key in series.keys(row["key"])
+        if (failed := failures.get(key))
     )
     return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)
 
 
-def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> dict[bytes, _Failed]:
-    """By prompt key: what failed in these generations and was not asked again since."""
-    found: dict[bytes, _Failed] = {}
+def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> dict[SeriesKey, _Failed]:
+    """By series: what failed in these generations and was not asked again since."""
+    series = read_series(store)
+    found: dict[SeriesKey, _Failed] = {}
     for generation, chunks in itertools.groupby(sorted(sealed_chunks(store)), key=lambda chunk: chunk.generation):
         if generation == len(plans):
             break
         with ThreadPoolExecutor(_READERS) as pool:
-            for chunk, failures in pool.map(lambda chunk: (chunk, _read_failures(store, chunk, kinds)), chunks):
-                asked = {} if isinstance(plans[generation], SourcePlan) else _asked_again(store, chunk)
+            for chunk, failures in pool.map(lambda chunk: (chunk, _read_failures(store, chunk, kinds, series)), chunks):
+                asked = {} if isinstance(plans[generation], SourcePlan) else _asked_again(store, chunk, series)
                 for key, retried in asked.items():
                     _drop(found, key, retried, (*retried.earlier, chunk))
                 for key, sample, kind in failures:
                     places = (*asked[key].earlier, chunk) if key in asked else (chunk,)
                     found.setdefault(key, _Failed(places)).kinds[sample] = kind
     accept = max((plan.accept for plan in plans), default=0)
-    return _short(store, found, accept=accept) if accept else found
+    return _short(store, found, series, accept=accept) if accept else found
 
 
-def _short(store: Store, found: Mapping[bytes, _Failed], *, accept: int) -> dict[bytes, _Failed]:
+def _short(
+    store: Store, found: Mapping[SeriesKey, _Failed], series: Series, *, accept: int
+) -> dict[SeriesKey, _Failed]:
     """Those of which fewer answers are accepted than wanted, with how many they lack."""
-    by_chunk: defaultdict[ChunkId, list[bytes]] = defaultdict(list)
+    by_chunk: defaultdict[ChunkId, list[SeriesKey]] = defaultdict(list)
     for key, failed in found.items():
         failed.need = accept
         for chunk in failed.chunks:
             by_chunk[chunk].append(key)
 
     def accepted(chunk: ChunkId) -> list[tuple[_Failed, int]]:
-        outcomes = read_outcomes(store, chunk)
+        outcomes = read_outcomes(store, chunk, series)
         return [(found[key], len(outcomes[key].accepted)) for key in by_chunk[chunk] if key in outcomes]
 
     with ThreadPoolExecutor(_READERS) as pool:
@@ -127,7 +133,7 @@ def _short(store: Store, found: Mapping[bytes, _Failed], *, accept: int) -> dict
     return {key: failed for key, failed in found.items() if failed.need is not None and failed.need > 0}
 
 
-def _drop(found: dict[bytes, _Failed], key: bytes, retried: Retried, chunks: tuple[ChunkId, ...]) -> None:
+def _drop(found: dict[SeriesKey, _Failed], key: SeriesKey, retried: Retried, chunks: tuple[ChunkId, ...]) -> None:
     """Take out what was asked again."""
     if (failed := found.get(key)) is not None:
         failed.chunks = chunks
@@ -137,35 +143,37 @@ def _drop(found: dict[bytes, _Failed], key: bytes, retried: Retried, chunks: tup
             del found[key]
 
 
-def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str]) -> list[_Failure]:
+def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str], series: Series) -> list[_Failure]:
     """The Failures of these kinds that a shard names."""
     meta = read_meta(store, chunk)
     if not meta.counts.failed.keys() & set(kinds):
         return []
     key = meta.side["failed"].key
     with damage_said(store, key), store.open(key) as file:
-        table = pq.read_table(file, columns=["prompt_key", "sample", "kind"])
+        table = pq.read_table(file, columns=["prompt_key", "teacher", "sample", "kind"])
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    return [(bytes.fromhex(key), sample, kind) for key, sample, kind in rows if kind in kinds]
+    return [
+        (series.key(bytes.fromhex(key), teacher), sample, kind) for key, teacher, sample, kind in rows if kind in kinds
+    ]
 
 
-def _asked_again(store: Store, chunk: ChunkId) -> dict[bytes, Retried]:
-    """What a chunk of a retry generation asked, by prompt key."""
+def _asked_again(store: Store, chunk: ChunkId, series: Series) -> dict[SeriesKey, Retried]:
+    """What a chunk of a retry generation asked, by series."""
     table = read_part(store, chunk.generation, chunk.number // CHUNKS_PER_PART)
     rows = table.filter(pc.equal(table["chunk"], chunk.number)).to_pylist()
-    return {row["key"]: Retried.of(row) for row in rows}
+    return {series.indexed(row["key"], row["teacher"]): Retried.of(row) for row in rows}
 
 
 def _index_rows(
-    store: Store, plans: Sequence[Plan], failures: Mapping[bytes, _Failed]
+    store: Store, plans: Sequence[Plan], failures: Mapping[SeriesKey, _Failed]
 ) -> Iterator[tuple[PlannedFile, dict[str, Any]]]:
-    """The rows of the index that first named these prompts, each with its source file, in the source's order."""
-    parts: defaultdict[tuple[int, int], list[bytes]] = defaultdict(list)
+    """Rows of the index that first named the prompts of these series, each with its source file, in source order."""
+    parts: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
     for key, failed in failures.items():
-        parts[failed.chunks[0].generation, failed.chunks[0].number // CHUNKS_PER_PART].append(key)
+        parts[failed.chunks[0].generation, failed.chunks[0].number // CHUNKS_PER_PART].add(key.prompt)
     for (generation, number), keys in sorted(parts.items()):
         table = read_part(store, generation, number)
         asked = pc.equal(table["fate"].cast(pa.string()), "ask")
-        wanted = pc.is_in(table["key"], value_set=pa.array(keys, pa.binary(16)))
+        wanted = pc.is_in(table["key"], value_set=pa.array(sorted(keys), pa.binary(16)))
         for row in table.filter(pc.and_(asked, wanted)).to_pylist():
             yield plans[generation].files[row["file"]], row

@@ -27,7 +27,7 @@ from stillhouse.gen.views.projection import Projection, project
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe import Recipe, Route
 
 __all__ = ["Preview", "preview", "render"]
 
@@ -77,19 +77,24 @@ class Preview(_Frozen):
     bad: int = 0
     bad_rows: tuple[str, ...] = ()
     """The first `BAD_ROWS`: file:line and why."""
+    route: Route = "weighted"
     samples: int
-    """Of each prompt; under `accept` at most."""
+    """Of each prompt; under `accept` at most, under `route: each` from each teacher."""
     accept: int | None = None
     """With so many accepted answers to a prompt no more is asked; null where all samples are."""
     to_ask: int = 0
-    """Samples: (prompts - duplicates - bad) x samples, less those of sealed chunks; what is below is of these."""
+    """Samples: (prompts - duplicates - bad) x samples (x teachers under `route: each`), less those of sealed chunks;
+    what is below is of these."""
     examples: tuple[Example, ...] = ()
     input_tokens: int = 0
     """All characters of what is asked / 4."""
     output_tokens: int | None = None
     """At most: ask.max_tokens for every sample; null where it is not set."""
     usd: float | None = None
-    """At most, by the teachers' prices and the tokens above; null where a price or max_tokens is not set."""
+    """At most, by the teachers' prices and the tokens above; null where a price or max_tokens is not set. Under
+    `route: fallback`, at the dearest teacher."""
+    usd_at: dict[str, float | None] = {}
+    """Under `route: fallback`, by teacher: at most, if that one answers all of it."""
     unpriced: tuple[str, ...] = ()
     """The fields of the recipe without which `usd` is not known."""
     seconds: float | None = None
@@ -141,7 +146,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     counted = _Count(recipe, _maker(recipe, files, there.first))
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
-    wanted = counted.asked * recipe.ask.most_samples
+    wanted = counted.asked * recipe.samples_per_prompt
     left = max(0, wanted - there.samples)
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
@@ -155,6 +160,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         duplicates=counted.duplicates,
         bad=counted.bad,
         bad_rows=tuple(counted.bad_rows),
+        route=recipe.route,
         samples=recipe.ask.most_samples,
         accept=recipe.ask.accept,
         to_ask=load.samples,
@@ -162,6 +168,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         input_tokens=load.input_tokens,
         output_tokens=load.output_tokens,
         usd=load.usd(),
+        usd_at={each.name: load.usd_at(each) for each in recipe.teachers if recipe.route == "fallback"},
         unpriced=load.unpriced(),
         seconds=seconds,
         bound_by=bound_by,

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import passed_over_note
 from stillhouse.gen.views.projection import Range
-from stillhouse.gen.views.workload import CHARS_PER_TOKEN
+from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare
 
 if TYPE_CHECKING:
     from stillhouse.gen.views.preview import Preview
@@ -30,7 +30,7 @@ def render(preview: "Preview") -> str:
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
         *_projected(preview),
         f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
-        *(f"teacher       {t.name}: {t.model}, {t.share:.1%} of the samples" for t in preview.teachers),
+        *(f"teacher       {t.name}: {t.model}, {_part(preview, t)}" for t in preview.teachers),
         f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
     ]
     for number, example in enumerate(preview.examples, 1):
@@ -42,9 +42,22 @@ def render(preview: "Preview") -> str:
 
 
 def _of_each(preview: "Preview") -> str:
+    of = "prompt and teacher" if preview.route == "each" else "prompt"
     if preview.accept is None:
-        return f"{preview.samples:,} per prompt"
-    return f"at most: {preview.samples:,} per prompt, fewer where {preview.accept:,} are accepted before"
+        return f"{preview.samples:,} per {of}"
+    return f"at most: {preview.samples:,} per {of}, fewer where {preview.accept:,} are accepted before"
+
+
+def _part(preview: "Preview", teacher: TeacherShare) -> str:
+    match preview.route:
+        case "weighted" | "each":
+            return f"{teacher.share:.1%} of the samples"
+        case "fallback":
+            usd = preview.usd_at[teacher.name]
+            cost = "the cost is unknown" if usd is None else f"at most ${usd:,.2f}"
+            return f"{'asked first' if teacher.share else 'next in the chain'}; if it answers everything: {cost}"
+        case _:
+            assert_never(preview.route)
 
 
 def _besides(preview: "Preview") -> str:

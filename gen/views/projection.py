@@ -73,15 +73,16 @@ def project(dataset: DatasetReader, recipe: Recipe, *, left: int) -> Projection 
         DatasetError: a shard or a file beside it is damaged.
     """
     seen = _see(dataset, recipe)
-    for teacher in recipe.teachers:
+    shares = [share for share in shares_of(recipe) if share.share]
+    for teacher in shares:
         found = seen.teachers.get(teacher.name)
         if found is None or found.prompts < LEAST_PROMPTS:
             several = f" by {teacher.name}" if len(recipe.teachers) > 1 else ""
             return f"fewer than {LEAST_PROMPTS} prompts are answered{several} with token counts"
-    parts = {share.name: _Part(seen.teachers[share.name], left * share.share, seen) for share in shares_of(recipe)}
+    parts = {share.name: _Part(seen.teachers[share.name], left * share.share, seen) for share in shares}
     seconds, bound_by = _seconds(recipe, parts)
     usd = None
-    if all(teacher.price is not None for teacher in recipe.teachers):
+    if all(teacher.price is not None for teacher in recipe.teachers if teacher.name in parts):
         usd = _sum(part.total("usd") for part in parts.values())
     return Projection(
         answers=sum(found.answers for found in seen.teachers.values()),

@@ -10,6 +10,7 @@ from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.plans import NOT_NEEDED, SourcePlan
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.dataset.shard_meta import CountsByCheck, ShardCounts, ShardMeta
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.unsealed import unsealed_answers
@@ -186,7 +187,7 @@ def summary_of(
     Raises:
         DatasetError: there is no dataset, or it is damaged.
     """
-    samples = dataset.bound.samples
+    samples = dataset.bound.samples * Series.of(dataset.bound.identity).per_prompt
     generations = dataset.generations
     sources = [each for each in generations if isinstance(each.plan, SourcePlan)]
     counts = ShardCounts()

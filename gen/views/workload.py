@@ -7,6 +7,7 @@ the recipe does not say is None.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,15 +35,27 @@ class TeacherShare(BaseModel):
     model: str
     weight: float
     share: float
-    """0 to 1."""
+    """0 to 1; under `route: fallback` the first teacher's is 1, as long as it can answer."""
 
 
 def shares_of(recipe: Recipe) -> tuple[TeacherShare, ...]:
-    """Each teacher's part, by weight."""
-    total = sum(teacher.weight for teacher in recipe.teachers)
+    """Each teacher's part of the samples that are asked."""
     return tuple(
-        TeacherShare(name=t.name, model=t.model_name, weight=t.weight, share=t.weight / total) for t in recipe.teachers
+        TeacherShare(name=each.name, model=each.model_name, weight=each.weight, share=_share(recipe, place))
+        for place, each in enumerate(recipe.teachers)
     )
+
+
+def _share(recipe: Recipe, place: int) -> float:
+    match recipe.route:
+        case "weighted":
+            return recipe.teachers[place].weight / sum(each.weight for each in recipe.teachers)
+        case "each":
+            return 1 / len(recipe.teachers)
+        case "fallback":
+            return float(place == 0)
+        case _:
+            assert_never(recipe.route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +74,32 @@ class Workload:
     @property
     def output_tokens(self) -> int | None:
         """At most; None if a teacher has no max_tokens."""
-        most = self._output_of(self.recipe.teachers)
+        most = self._combined([self._output_at(teacher) for teacher in self.recipe.teachers])
         return None if most is None else math.ceil(most)
-
-    def _output_of(self, teachers: Sequence[Teacher]) -> float | None:
-        """The part of these teachers."""
-        total = sum(teacher.weight for teacher in self.recipe.teachers)
-        found = 0.0
-        for teacher in teachers:
-            if (most := self.recipe.ask.of(teacher).max_tokens) is None:
-                return None
-            found += most * self.samples * teacher.weight / total
-        return found
 
     def usd(self) -> float | None:
         """At most; None where a price or ask.max_tokens is not set."""
-        usd = 0.0
-        for teacher, share in zip(self.recipe.teachers, shares_of(self.recipe), strict=True):
-            price, output = teacher.price, self._output_of([teacher])
-            if price is None or (output is None and price.output > 0):
-                return None
-            usd += (share.share * self.input_tokens * price.input + (output or 0) * price.output) / 1e6
-        return usd
+        return self._combined([self.usd_at(teacher) for teacher in self.recipe.teachers])
+
+    def usd_at(self, teacher: Teacher) -> float | None:
+        """At most, if this teacher answers all of it; None where its price or ask.max_tokens is not set."""
+        price, output = teacher.price, self._output_at(teacher)
+        if price is None or (output is None and price.output > 0):
+            return None
+        return (self.input_tokens * price.input + (output or 0) * price.output) / 1e6
+
+    def _output_at(self, teacher: Teacher) -> float | None:
+        most = self.recipe.ask.of(teacher).max_tokens
+        return None if most is None else most * self.samples
+
+    def _combined(self, figures: Sequence[float | None]) -> float | None:
+        """What it comes to, by each teacher's figure for all of it; under `route: fallback` the worst of these."""
+        known = [figure for figure in figures if figure is not None]
+        if len(known) < len(figures):
+            return None
+        if self.recipe.route == "fallback":
+            return max(known)
+        return sum(each.share * figure for each, figure in zip(shares_of(self.recipe), known, strict=True))
 
     def unpriced(self) -> tuple[str, ...]:
         """What the recipe would have to say before `usd` is known."""
@@ -96,10 +113,14 @@ class Workload:
 
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
-        needs = {
-            teacher.name: Need(self.samples * each.share, self.input_tokens * each.share, self._output_of([teacher]))
-            for teacher, each in zip(self.recipe.teachers, shares_of(self.recipe), strict=True)
-        }
+        needs = {}
+        for teacher, each in zip(self.recipe.teachers, shares_of(self.recipe), strict=True):
+            output, share = self._output_at(teacher), each.share
+            if not share:
+                continue
+            needs[teacher.name] = Need(
+                self.samples * share, self.input_tokens * share, None if output is None else output * share
+            )
         return slowest_account(self.recipe, needs)
 
 
@@ -119,10 +140,13 @@ class Need:
 
 
 def slowest_account(recipe: Recipe, needs: Mapping[str, Need]) -> tuple[float | None, str]:
-    """How long it takes by teachers' needs, and the limit that decides it; or None and why not."""
+    """How long it takes by the needs of the teachers asked, and the limit that decides it; or None and why not."""
     slowest, bound_by = 0.0, ""
     for key, teachers in _accounts(recipe).items():
-        seconds, name = _account_seconds(recipe.accounts[key], [needs[teacher.name] for teacher in teachers])
+        asked = [needs[teacher.name] for teacher in teachers if teacher.name in needs]
+        if not asked:
+            continue
+        seconds, name = _account_seconds(recipe.accounts[key], asked)
         if seconds is None:
             return None, f"account {key}: {name}"
         if seconds >= slowest:

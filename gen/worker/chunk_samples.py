@@ -1,6 +1,6 @@
-"""A chunk's samples by ordinal: the prompt and the teacher of each, and those that its generation may ask."""
+"""A chunk's samples by ordinal: the prompt and the teacher of each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from stillhouse.gen.dataset.chunk import Chunk
@@ -22,41 +22,34 @@ class TeacherOf(Protocol):
 
 
 class ChunkSamples:
-    """Ordinals are prompt x `per_prompt` + sample."""
+    """Ordinals are series x `per_series` + sample; see `Chunk.series`."""
 
-    def __init__(self, chunk: Chunk, *, per_prompt: int, teacher_of: TeacherOf) -> None:
+    def __init__(self, chunk: Chunk, *, per_series: int, teacher_of: TeacherOf) -> None:
         self.chunk = chunk
-        self.per_prompt = per_prompt
-        """Ordinals per prompt."""
+        self.per_series = per_series
+        """Ordinals per series."""
         self.teachers = teacher_of.teachers
         """All of the recipe's, in its order."""
         self._teacher_of = teacher_of
 
     def __len__(self) -> int:
-        return len(self.chunk.prompts) * self.per_prompt
+        return self.chunk.series_count * self.per_series
 
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
-        return self.chunk.prompts[ordinal // self.per_prompt]
+        return self.chunk.prompt_of(ordinal // self.per_series)
 
     def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
         """The teacher with this place in the recipe; without one, the one that the sample is assigned to."""
+        if place is None and self.chunk.series.teachers:
+            place = self.chunk.key_of(ordinal // self.per_series).teacher
         if place is not None:
             return self.teachers[place]
-        return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_prompt)
-
-    def need(self, number: int) -> int:
-        """Accepted answers that the prompt with this number lacks; under `ask.accept` only."""
-        retried = self.chunk.retried.get(number)
-        return self.chunk.accept if retried is None or retried.need is None else retried.need
-
-    def of_prompt(self, number: int) -> Iterable[int]:
-        """The samples that may be asked of the prompt with this number."""
-        retried = self.chunk.retried.get(number)
-        return range(self.per_prompt) if retried is None else sorted(retried.kinds)
+        return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
 
     def excluded(self) -> Iterator[int]:
         """Ordinals that this chunk does not ask: another generation's samples of a prompt that is asked again."""
-        for number, retried in self.chunk.retried.items():
-            for sample in set(range(self.per_prompt)) - retried.kinds.keys():
-                yield number * self.per_prompt + sample
+        if self.chunk.retried:
+            for number in range(self.chunk.series_count):
+                for sample in set(range(self.per_series)).difference(self.chunk.samples_of(number)):
+                    yield number * self.per_series + sample

@@ -8,6 +8,7 @@ a frame first and fold it here second. Which samples wait for others, or are no 
 from collections.abc import Collection, Mapping
 
 from stillhouse.gen.checks.base import CheckResult, Unchecked, answer_of
+from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
@@ -38,13 +39,18 @@ class ChunkState:
     """Everything by ordinal."""
 
     def __init__(
-        self, samples: ChunkSamples, journal: JournalFile, *, equal_once: bool, kept: Mapping[bytes, Collection[bytes]]
+        self,
+        samples: ChunkSamples,
+        journal: JournalFile,
+        *,
+        equal_once: bool,
+        kept: Mapping[SeriesKey, Collection[bytes]],
     ) -> None:
         """Args:
         samples: the chunk's.
         journal: where its frames are; only read.
-        equal_once: equal answers to a prompt count once towards the accepted ones.
-        kept: by prompt key, the fingerprints of the answers in earlier shards.
+        equal_once: equal answers of a series count once towards the accepted ones.
+        kept: by series, the fingerprints of the answers in earlier shards.
         """
         self._samples = samples
         self._equal_once = equal_once and samples.chunk.accept > 0
@@ -228,17 +234,17 @@ class ChunkState:
 
 
 def _schedule(
-    samples: ChunkSamples, excluded: Collection[int], kept: Mapping[bytes, Collection[bytes]]
+    samples: ChunkSamples, excluded: Collection[int], kept: Mapping[SeriesKey, Collection[bytes]]
 ) -> SampleStates:
     chunk = samples.chunk
     if not chunk.accept:
         asked = sorted(set(range(len(samples))).difference(excluded)) if chunk.retried else None
         return AllSamples(len(samples), asked=asked)
-    numbers = range(len(chunk.prompts))
-    candidates = [[number * samples.per_prompt + sample for sample in samples.of_prompt(number)] for number in numbers]
+    numbers = range(chunk.series_count)
+    each = samples.per_series
     return UntilAccepted(
-        candidates,
-        samples=samples.per_prompt,
-        needs=[samples.need(number) for number in numbers],
-        kept=[kept.get(prompt.key, ()) for prompt in chunk.prompts],
+        [[number * each + sample for sample in chunk.samples_of(number)] for number in numbers],
+        samples=each,
+        needs=[chunk.need(number) for number in numbers],
+        kept=[kept.get(chunk.key_of(number), ()) for number in numbers],
     )

@@ -12,6 +12,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
+from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
 from stillhouse.gen.journal.frames import Frame
@@ -58,7 +59,7 @@ class Held:
 
     def prompt_key(self, ordinal: int) -> tuple[ChunkId, int]:
         """The same for all samples of a prompt."""
-        return self.open.chunk.id, ordinal // self.open.samples.per_prompt
+        return self.open.chunk.id, ordinal // self.open.samples.per_series
 
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
@@ -138,7 +139,7 @@ class Hands:
         shipper = Shipper(self._store, grant.chunk, journal)
         return Held(opened, shipper, folder, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 
-    def _kept(self, chunk: Chunk) -> Mapping[bytes, Collection[bytes]]:
+    def _kept(self, chunk: Chunk) -> Mapping[SeriesKey, Collection[bytes]]:
         """The answers in earlier shards, where they decide what is asked."""
         if not (chunk.accept and chunk.retried and self._recipe.dedup.answers):
             return {}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from stillhouse.gen.checks.base import Answer, Verdict, answer_of
 from stillhouse.gen.dataset.chunk import Chunk
+from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
 from stillhouse.gen.teachers.event_stream import is_stream
@@ -50,21 +51,21 @@ class OpenChunk:
         samples: int,
         teacher_of: TeacherOf,
         equal_once: bool = True,
-        kept: Mapping[bytes, Collection[bytes]] = MappingProxyType({}),
+        kept: Mapping[SeriesKey, Collection[bytes]] = MappingProxyType({}),
         carried: Mapping[int, Frame] = MappingProxyType({}),
     ) -> None:
         """Args:
         chunk: what it is made of.
         journal: what everything is written to; empty.
-        samples: ordinals per prompt.
+        samples: ordinals per series.
         teacher_of: the teachers.
-        equal_once: equal answers to a prompt count once towards the accepted ones.
-        kept: by prompt key, the fingerprints of the answers in earlier shards.
+        equal_once: equal answers of a series count once towards the accepted ones.
+        kept: by series, the fingerprints of the answers in earlier shards.
         carried: answers that earlier shards have and no check could judge: they are judged in the place of asking.
         """
         self.chunk = chunk
         self.journal = journal
-        self.samples = ChunkSamples(chunk, per_prompt=samples, teacher_of=teacher_of)
+        self.samples = ChunkSamples(chunk, per_series=samples, teacher_of=teacher_of)
         self.state = ChunkState(self.samples, journal, equal_once=equal_once, kept=kept)
         self.had_owners = False
         """True if others worked on it before."""
@@ -206,14 +207,14 @@ class OpenChunk:
     def reopen_unpaid(self, *, teacher: str, at: float) -> None:
         """Have the chunk's next owner ask the teacher's free Failures again.
 
-        Under `ask.accept` only the last samples asked of a prompt: what was asked after a sample rests on its end.
+        Under `ask.accept` only the last samples asked of a series: what was asked after a sample rests on its end.
         """
         for ordinal, reason in sorted(self.state.given_up.items(), reverse=True):
             tries = self.state.tries(ordinal)
             costs = tries.maybe_billed or tries.wasted_input or tries.wasted_output
             if costs or reason.kind not in UNPAID or self.samples.teacher(ordinal).teacher.name != teacher:
                 continue
-            end = (ordinal // self.samples.per_prompt + 1) * self.samples.per_prompt
+            end = (ordinal // self.samples.per_series + 1) * self.samples.per_series
             if self.chunk.accept and any(self.state.tries(later).attempts for later in range(ordinal + 1, end)):
                 continue
             self._decide(ordinal, Reopened(), at=at)

@@ -72,8 +72,8 @@ class SealCounts:
             else:
                 self._checks[check, teacher, "unchecked"] += 1
 
-    def prompt(self, number: int, *, need: int, accepted: int) -> None:
-        """Under `ask.accept`: a prompt that lacked `need` accepted answers, and of which this chunk has so many."""
+    def series(self, number: int, *, need: int, accepted: int) -> None:
+        """Under `ask.accept`: a series that lacked `need` accepted answers, and of which this chunk has so many."""
         before = self._chunk.accept - need
         if number in self._chunk.retried:
             self._by_accepted[before] -= 1

@@ -6,7 +6,9 @@ stored came from the same journal. Memory is bounded by a row group, for answers
 """
 
 import secrets
+from collections.abc import Mapping
 
+from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import META_KEY, SIDES, ShardCounts, ShardMeta, SideFile
 from stillhouse.gen.dataset.tidying import remove_orphans
 from stillhouse.gen.journal.frames import Frame
@@ -51,8 +53,8 @@ class Sealer:
         }
         self._sheets: dict[str, Sheet] = {}
         self._counts = SealCounts(open_chunk.chunk)
-        self._kept: dict[bytes, dict[bytes, str]] = {}
-        """By prompt key, the answers that are in earlier shards: fingerprint to record id."""
+        self._kept: Mapping[SeriesKey, Mapping[bytes, str]] = {}
+        """By series, the answers that are in earlier shards: fingerprint to record id."""
 
     def seal(self) -> ShardCounts | None:
         """Write all; what was sealed, or None when another's shard was there already.
@@ -84,23 +86,24 @@ class Sealer:
 
     def _write_rows(self) -> None:
         chunk = self._open.chunk
-        if chunk.retried and self._recipe.dedup.answers and self._open.samples.per_prompt > 1:
+        if chunk.retried and self._recipe.dedup.answers and self._open.samples.per_series > 1:
             self._kept = kept_answers(self._store, chunk, inline=self._form.inline)
         for bad in chunk.bad:
             self._sheet("failed").add(self._form.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
         for duplicate in chunk.duplicates:
             self._sheet("rejected").add(self._form.duplicate_prompt(duplicate), size=_size(duplicate.prompt))
-        for number, prompt in enumerate(chunk.prompts):
-            self._write_prompt(number, prompt)
+        for number in chunk.asked:
+            self._write_series(number)
 
-    def _write_prompt(self, number: int, prompt: Prompt) -> None:
-        seen = dict(self._kept.get(prompt.key, {}))
-        """Answers kept to this prompt: fingerprint to record id."""
+    def _write_series(self, number: int) -> None:
         chunk = self._open.chunk
+        prompt = chunk.prompt_of(number)
+        seen = dict(self._kept.get(chunk.key_of(number), {}))
+        """Answers kept of this series: fingerprint to record id."""
         prompt_size = _size(prompt)
         records = self._sheet("data").rows
-        for sample in self._open.samples.of_prompt(number):
-            ordinal = number * self._open.samples.per_prompt + sample
+        for sample in chunk.samples_of(number):
+            ordinal = number * self._open.samples.per_series + sample
             tries = self._state.tries(ordinal)
             self._counts.sample(tries)
             is_settled = self._state.is_settled(ordinal)
@@ -120,14 +123,14 @@ class Sealer:
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
             else:
                 assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
-                is_wanted = not chunk.accept or self._sheet("data").rows - records < self._open.samples.need(number)
+                is_wanted = not chunk.accept or self._sheet("data").rows - records < chunk.need(number)
                 self._write_answer(sample_rows, teacher, frame, prompt, seen, size, is_wanted=is_wanted)
             is_unchecked = reason is not None and reason.kind == "unchecked"  # whose answer is nowhere else
             if frame is not None and (is_unchecked or (reason is None and self._recipe.dataset.keep_raw)):
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
         if chunk.accept:
             accepted = self._sheet("data").rows - records
-            self._counts.prompt(number, need=self._open.samples.need(number), accepted=accepted)
+            self._counts.series(number, need=chunk.need(number), accepted=accepted)
 
     def _count_checked(self, teacher: Interpreter, frame: Frame, reason: GiveUp | None) -> None:
         """Count what the checks say of the answer in the frame, and what it cost where they can't say anything."""
@@ -179,7 +182,7 @@ class Sealer:
     ) -> tuple[str | None, str | None]:
         """(why it is rejected, the equal answer that is kept); a record is noted in `seen`.
 
-        `is_wanted`: False if enough answers to the prompt are accepted. That happens where rules or owners changed
+        `is_wanted`: False if enough answers of the series are accepted. That happens where rules or owners changed
         while it was asked.
         """
         reason = rejected_by_rules(outcome, prompt, calls=self._form.columns.calls)

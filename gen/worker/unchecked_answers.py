@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.series import Series, SeriesKey
 from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.journal.frames import Frame, Kind
@@ -33,34 +34,38 @@ def unchecked_answers(store: Store, chunk: Chunk, *, places: Mapping[str, int]) 
     Raises:
         DatasetError: an earlier shard, or a file beside it, is missing or damaged.
     """
-    wanted: defaultdict[ChunkId, dict[tuple[str, int], int]] = defaultdict(dict)
+    wanted: defaultdict[ChunkId, dict[tuple[SeriesKey, int], int]] = defaultdict(dict)
     for number, retried in chunk.retried.items():
         for sample, kind in retried.kinds.items():
             if kind == "unchecked":
                 for earlier in retried.earlier:
-                    wanted[earlier][chunk.prompts[number].key.hex(), sample] = number * chunk.samples + sample
+                    wanted[earlier][chunk.key_of(number), sample] = number * chunk.samples + sample
     found: dict[int, Frame] = {}
     for earlier, ordinals in sorted(wanted.items()):  # the last one stands
-        found.update(_answers(store, earlier, ordinals, places))
+        found.update(_answers(store, earlier, ordinals, places, series=chunk.series))
     return found
 
 
 def _answers(
-    store: Store, chunk: ChunkId, ordinals: Mapping[tuple[str, int], int], places: Mapping[str, int]
+    store: Store,
+    chunk: ChunkId,
+    ordinals: Mapping[tuple[SeriesKey, int], int],
+    places: Mapping[str, int],
+    *,
+    series: Series,
 ) -> Iterator[tuple[int, Frame]]:
     side = read_meta(store, chunk).side
     if "failed" not in side or "raw" not in side:
         return
-    failed = {
-        row["record_id"]: row
-        for row in _rows(store, side["failed"].key, columns=_FAILED, name="kind", values=["unchecked"])
-        if (row["prompt_key"], row["sample"]) in ordinals
-    }
+    failed = {}
+    for row in _rows(store, side["failed"].key, columns=_FAILED, name="kind", values=["unchecked"]):
+        sample = series.key(bytes.fromhex(row["prompt_key"]), row["teacher"]), row["sample"]
+        if sample in ordinals:
+            failed[row["record_id"]] = row, ordinals[sample]
     for raw in _rows(store, side["raw"].key, columns=None, name="record_id", values=list(failed)):
-        row = failed[raw["record_id"]]
+        row, ordinal = failed[raw["record_id"]]
         at = (row["failed_at"] - _EPOCH).total_seconds()
         latency_s = (raw["received_at"] - row["failed_at"]).total_seconds()
-        ordinal = ordinals[row["prompt_key"], row["sample"]]
         place = places.get(row["teacher"])
         yield (
             ordinal,

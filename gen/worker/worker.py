@@ -89,7 +89,7 @@ class Worker:
         )
         self._guard = Guard()
         self._useless: Useless | None = None
-        self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.ask.samples)
+        self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
         self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
         self._untaken: list[Held] = []
         """Chunks not asked until `_useless` is resolved."""

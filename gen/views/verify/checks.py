@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stillhouse.gen.dataset.binding import parse_binding
+from stillhouse.gen.dataset.binding import Binding, parse_binding
 from stillhouse.gen.dataset.layout import (
     CHUNKS_PER_PART,
     JOURNAL_PREFIX,
@@ -90,9 +90,9 @@ class Verification:
         return Report(dataset=self._store.url, checked=self._checked, findings=tuple(self._findings))
 
     @property
-    def bound_samples(self) -> int:
-        """The samples that the dataset was first bound with; 0 if that can't be known."""
-        return self.identity.bound.first_samples if self.identity is not None else 0
+    def bound(self) -> Binding | None:
+        """What the dataset is bound to; None if that can't be known."""
+        return self.identity.bound if self.identity is not None else None
 
     def part_of(self, chunk: ChunkId) -> Part | None:
         """The part of the index that names the chunk, where it is sound."""
@@ -187,7 +187,7 @@ class Verification:
         """Check the shards of one part of the index."""
 
         def check(chunk: ChunkId) -> ShardCheck:
-            expected = part.expects(chunk.number, bound_samples=self.bound_samples) if part is not None else None
+            expected = part.expects(chunk.number, bound=self.bound) if part is not None else None
             kept = plan.kept_fields if plan is not None else None
             result = check_shard(self._store, chunk, identity=self.identity, kept=kept, expected=expected)
             if expected is None and (ended or part is not None):

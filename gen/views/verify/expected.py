@@ -1,7 +1,7 @@
 """What a chunk must hold: its samples by the dataset's identity, its rows by the index."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from stillhouse.gen.dataset.binding import Binding
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART
 from stillhouse.gen.dataset.plans import Plan, SourcePlan
+from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.parameters import TeacherParameters
@@ -60,34 +61,33 @@ class Part:
     info: PartInfo
     rows: pa.Table
 
-    def expects(self, chunk: int, *, bound_samples: int) -> "Expected | None":
-        """What the chunk must hold, or None where this part has no such chunk.
-
-        `bound_samples`: those of plans of schema version 1, which do not say theirs.
-        """
+    def expects(self, chunk: int, *, bound: Binding | None) -> "Expected | None":
+        """What the chunk must hold, or None where this part has no such chunk; `bound`: None if it is not known."""
         if not 0 <= chunk - self.info.first_chunk < len(self.info.asks):
             return None
-        samples = self.plan.samples or bound_samples
+        samples = self.plan.samples or (bound.first_samples if bound else 0)
+        series = ONE_SERIES if bound is None else Series.of(bound.identity)
         table = self.rows.filter(pc.equal(self.rows["chunk"], chunk))
         asks: dict[str, tuple[int, str]] = {}
         duplicates: Counter[tuple[str, str, str]] = Counter()
         bad: Counter[tuple[str, int, str]] = Counter()
-        again: dict[str, dict[int, str | None]] = {}
-        needs: dict[str, int] = {}
-        names = ("file", "line", "fate", "key", "prompt_id", "detail", "again", "need")
+        again: dict[SeriesKey, dict[int, str | None]] = {}
+        needs: dict[SeriesKey, int] = {}
+        names = ("file", "line", "fate", "key", "prompt_id", "detail", "again", "need", "teacher")
         rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-        for file, line, fate, key, prompt_id, detail, again_now, need in rows:
+        for file, line, fate, key, prompt_id, detail, again_now, need, teacher in rows:
             if fate == "ask":
-                asks[key.hex()] = (len(asks), prompt_id)
-                if self.plan.accept:
-                    needs[key.hex()] = self.plan.accept if need is None else need
+                asks.setdefault(key.hex(), (len(asks), prompt_id))
+                asked = series.keys(key) if again_now is None else [series.indexed(key, teacher)]
                 if again_now is not None:
-                    again[key.hex()] = {sample["sample"]: sample["kind"] for sample in again_now}
+                    again[asked[0]] = {sample["sample"]: sample["kind"] for sample in again_now}
+                if self.plan.accept:
+                    needs |= dict.fromkeys(asked, self.plan.accept if need is None else need)
             elif fate == "duplicate":
                 duplicates[prompt_id, key.hex(), detail] += 1
             else:
                 bad[self.plan.files[file].url, line, detail] += 1
-        return Expected(asks, duplicates, bad, again, samples, needs, self.plan.accept)
+        return Expected(asks, duplicates, bad, again, samples, series, needs, self.plan.accept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,15 @@ class Expected:
     """(prompt id, key, duplicate_of)."""
     bad: Counter[tuple[str, int, str]]
     """(file, line, message)."""
-    again: Mapping[str, Mapping[int, str | None]]
-    """In a generation that is not of source rows, by prompt key: the samples asked, and what Failure each was."""
+    again: Mapping[SeriesKey, Mapping[int, str | None]]
+    """In a generation that is not of source rows: the samples asked of each series, and what Failure each was."""
     samples: int
-    """The most answers to each prompt, by which its samples are numbered."""
-    needs: Mapping[str, int] = field(default_factory=dict)
-    """Under `ask.accept`, by prompt key: the accepted answers that the prompt lacked before this chunk."""
+    """The most answers of each series, by which its samples are numbered."""
+    series: Series
+    needs: Mapping[SeriesKey, int] = field(default_factory=dict)
+    """Under `ask.accept`: the accepted answers that each series lacked before this chunk."""
     accept: int = 0
-    """Accepted answers wanted per prompt; 0 where all samples are asked."""
+    """Accepted answers wanted per series; 0 where all samples are asked."""
 
     @property
     def retried(self) -> Counter[str]:
@@ -115,17 +116,36 @@ class Expected:
         kinds = (kind for kinds in self.again.values() for kind in kinds.values())
         return Counter(kind for kind in kinds if kind is not None)
 
-    def samples_of(self, key: str) -> Collection[int]:
-        """The samples that are asked of a prompt of the chunk."""
-        return self.again[key].keys() if key in self.again else range(self.samples)
+    @property
+    def ordinals_count(self) -> int:
+        """One more than the highest ordinal that a sample of the chunk may have."""
+        return len(self.asks) * self.series.per_prompt * self.samples
+
+    def asked(self) -> Iterator[SeriesKey]:
+        """The series of which samples are asked."""
+        if self.again:
+            yield from self.again
+        else:
+            for key in self.asks:
+                yield from self.series.keys(bytes.fromhex(key))
+
+    def samples_of(self, key: SeriesKey) -> Collection[int]:
+        """The samples that are asked of a series."""
+        return self.again.get(key, {}).keys() if self.again else range(self.samples)
+
+    def first_ordinal(self, key: SeriesKey) -> int:
+        """The ordinal of sample 0 of a series of the chunk."""
+        place, _ = self.asks[key.prompt.hex()]
+        return (place * self.series.per_prompt + key.teacher) * self.samples
 
     def ordinals(self, identity: Identity) -> dict[str, tuple[int, int]]:
-        """The chunk's possible record ids: (prompt x samples + sample, the teacher's place) of each."""
+        """The chunk's possible record ids: (ordinal, the teacher's place) of each."""
         return {
-            ids.of(bytes.fromhex(key), sample): (place * self.samples + sample, teacher)
-            for key, (place, _) in self.asks.items()
+            ids.of(key.prompt, sample): (self.first_ordinal(key) + sample, teacher)
+            for key in self.asked()
             for sample in self.samples_of(key)
             for teacher, ids in enumerate(identity.ids.values())
+            if not self.series.teachers or teacher == key.teacher
         }
 
 

@@ -158,7 +158,7 @@ class Repairer:
         part = self._part_of(chunk)
         if part is None or self._identity is None:
             return None
-        return part.expects(chunk.number, bound_samples=self._identity.bound.first_samples)
+        return part.expects(chunk.number, bound=self._identity.bound)
 
     def _frames(self, chunk: ChunkId) -> Iterator[Frame] | None:
         """The answers in raw/, of whichever seal: all seals of a chunk were made from one journal."""

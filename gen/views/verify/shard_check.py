@@ -22,7 +22,7 @@ from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.findings import Finding, FindingKind
 from stillhouse.gen.views.verify.tally import Tally
 from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
-from stillhouse.schemas.identity import reduced
+from stillhouse.schemas.identity import grown_from, reduced
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
@@ -124,7 +124,7 @@ class _Checking:
             self._found("version", "was written by a newer version of Stillhouse; use that version")
         if self.result.owner != self._chunk:
             self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
-        if self._identity is not None and _reduced(meta.identity) != self._identity.bound.identity:
+        if self._identity is not None and not grown_from(self._identity.bound.identity, _reduced(meta.identity)):
             self._found("identity", "was made with a different recipe than _stillhouse/recipe.yaml")
 
     def side_files(self) -> None:

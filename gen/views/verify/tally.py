@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.seen_ids import ID_BYTES
 
@@ -15,10 +16,10 @@ class Tally:
     def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
         self._identity = identity
         self._expected = expected
-        self._seen = bytearray(len(expected.asks) * expected.samples if expected is not None else 0)
+        self._seen = bytearray(expected.ordinals_count if expected is not None else 0)
         """How often each sample was seen, up to 255."""
-        self._accepted: Counter[str] = Counter()
-        """By prompt key, under `ask.accept`."""
+        self._accepted: Counter[SeriesKey | None] = Counter()
+        """Under `ask.accept`."""
         self._strange = 0
         self.answers = self.wrong_ids = self.input = self.output = 0
         self.usd: float | None = None
@@ -47,7 +48,15 @@ class Tally:
                 self.ids += _digest(record_id)
             self._sample(record_id, prompt_id, key, sample, teacher, answered=kind != "failed")
             if kind == "data" and self._expected is not None and self._expected.accept:
-                self._accepted[key] += 1
+                self._accepted[self._series(key, teacher)] += 1
+
+    def _series(self, key: str, teacher: str) -> SeriesKey | None:
+        """The series of a row; None if the dataset has no such teacher or its key is not a key."""
+        assert self._expected is not None
+        try:
+            return self._expected.series.key(bytes.fromhex(key), teacher)
+        except ValueError:
+            return None
 
     def _used(self, input_tokens: int | None, output_tokens: int | None, usd: float | None) -> None:
         self.input += input_tokens or 0
@@ -58,11 +67,12 @@ class Tally:
     def _sample(self, record_id: str, prompt_id: str, key: str, sample: int, teacher: str, *, answered: bool) -> None:
         if self._identity is None or self._expected is None:
             return
-        place, own_id = self._expected.asks.get(key, (-1, ""))
-        if place < 0 or sample not in self._expected.samples_of(key):
+        _, own_id = self._expected.asks.get(key, (0, None))
+        series = self._series(key, teacher) if own_id is not None else None
+        if series is None or sample not in self._expected.samples_of(series):
             self._strange += 1
             return
-        ordinal = place * self._expected.samples + sample
+        ordinal = self._expected.first_ordinal(series) + sample
         self.answers += answered and not self._seen[ordinal]
         self._seen[ordinal] = min(255, self._seen[ordinal] + 1)
         ids = self._identity.ids.get(teacher)
@@ -71,7 +81,7 @@ class Tally:
     def against(self, expected: Expected) -> Iterator[str]:
         """Where the rows are not what the index says."""
         if self._identity is not None:
-            asked = sum(len(expected.samples_of(key)) for key in expected.asks)
+            asked = sum(len(expected.samples_of(key)) for key in expected.asked())
             seen = len(self._seen) - self._seen.count(0)
             if expected.accept:
                 yield from self._until_accepted(expected)
@@ -92,7 +102,7 @@ class Tally:
         expected = self._expected
         if expected is None:
             return 0
-        return sum(len(expected.samples_of(key)) for key in expected.asks) - (len(self._seen) - self._seen.count(0))
+        return sum(len(expected.samples_of(key)) for key in expected.asked()) - (len(self._seen) - self._seen.count(0))
 
     def by_accepted(self, expected: Expected) -> dict[int, int]:
         """What the chunk has to count as `prompts_by_accepted`."""
@@ -108,8 +118,7 @@ class Tally:
         """Samples are asked in order until enough are accepted, and no more; later generations choose their own."""
         gaps = unfinished = too_many = 0
         for key, need in expected.needs.items():
-            place, _ = expected.asks[key]
-            first = place * expected.samples
+            first = expected.first_ordinal(key)
             seen = [self._seen[first + sample] > 0 for sample in sorted(expected.samples_of(key))]
             too_many += self._accepted[key] > need
             unfinished += self._accepted[key] < need and not all(seen)

@@ -194,7 +194,7 @@ class OnlineLane:
 
     async def _attempt(self, held: Held, ordinal: int, endpoint: Endpoint) -> tuple[Outcome, Decision, Blame | None]:
         client = self._client
-        ask = Request(held.open.samples.prompt(ordinal).messages, ordinal % held.open.samples.per_prompt)
+        ask = Request(held.open.samples.prompt(ordinal).messages, ordinal % held.open.samples.per_series)
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place

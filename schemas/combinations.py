@@ -1,0 +1,60 @@
+"""Which features of a recipe go together: all do, except the pairs in `REFUSED`.
+
+To add a feature: a line in `FEATURES`, a sentence in `REFUSED` for each feature that it can't go with, and an example
+in `tests/unit/test_combinations.py`, which tries every pair.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from stillhouse.schemas.identity import asks_with_tools
+
+if TYPE_CHECKING:
+    from stillhouse.schemas.recipe import Recipe
+
+Place: TypeAlias = tuple[str | int, ...]
+"""Where a field is in the recipe."""
+
+
+def _weight(recipe: "Recipe") -> Place | None:
+    weighted = [number for number, each in enumerate(recipe.teachers) if each.weight != 1]
+    return ("teachers", weighted[0], "weight") if weighted else None
+
+
+def _stream(recipe: "Recipe") -> Place | None:
+    streamed = [number for number, each in enumerate(recipe.teachers) if each.stream is True]
+    return ("teachers", streamed[0], "stream") if streamed else None
+
+
+def _tools(recipe: "Recipe") -> Place | None:
+    offered = {"ask": {"extra": recipe.ask.extra}, "teachers": [{"extra": each.extra} for each in recipe.teachers]}
+    return ("ask", "extra") if asks_with_tools(offered) else None
+
+
+FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
+    "each": lambda recipe: ("route",) if recipe.route == "each" else None,
+    "fallback": lambda recipe: ("route",) if recipe.route == "fallback" else None,
+    "weight": _weight,
+    "accept": lambda recipe: ("ask", "accept") if recipe.ask.accept is not None else None,
+    "checks": lambda recipe: ("checks",) if recipe.checks else None,
+    "stream": _stream,
+    "tools": _tools,
+}
+"""By name: finds the field by which a recipe uses the feature; None if it does not use it."""
+
+REFUSED: Mapping[tuple[str, str], str] = {
+    (
+        "weight",
+        "each",
+    ): "with `route: each` every teacher answers every prompt, so there is nothing to share out: leave "
+    "out `weight`, or use `route: weighted`",
+    ("weight", "fallback"): "with `route: fallback` the order of the teachers decides: leave out `weight`, or use "
+    "`route: weighted`",
+}
+"""Pairs of features that don't go together, each with the reason and the way out; reported at the first one's field."""
+
+
+def refused_pairs(recipe: "Recipe") -> dict[Place, str]:
+    """By the place of a field: why what it asks for can't go with the rest of the recipe."""
+    used = {name: place for name, find in FEATURES.items() if (place := find(recipe)) is not None}
+    return {used[one]: words for (one, other), words in REFUSED.items() if one in used and other in used}

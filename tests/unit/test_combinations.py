@@ -1,0 +1,63 @@
+"""Which features of a recipe go together: every pair of the table is read, or refused with its sentence."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import SIMULATED, recipe_of
+from pydantic import ValidationError
+
+from stillhouse.schemas.combinations import FEATURES, REFUSED
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "each": {"route": "each"},
+    "fallback": {"route": "fallback"},
+    "weight": {"teacher": {"weight": 2.0}},
+    "accept": {"ask": {"accept": 1, "at_most": 2}},
+    "checks": {"checks": [{"length": {"min": 1}}]},
+    "stream": {"teacher": {"stream": True}},
+    "tools": {"ask": {"extra": {"tools": [TOOL]}}},
+}
+"""The least that a recipe says to use a feature; `teacher`: of its first teacher."""
+
+
+def changes_of(*features: str) -> dict[str, Any]:
+    """The sections of a recipe with these features and two teachers."""
+    changes: dict[str, Any] = {}
+    teacher: dict[str, Any] = dict(SIMULATED)
+    for example in (EXAMPLES[feature] for feature in features):
+        for section, value in example.items():
+            if section == "teacher":
+                teacher |= value
+            elif isinstance(value, dict):
+                changes[section] = changes.get(section, {}) | value
+            else:
+                changes[section] = value
+    return changes | {"teachers": [teacher, SIMULATED | {"name": "other"}]}
+
+
+def test_every_feature_has_an_example_that_uses_it_alone(tmp_path: Path) -> None:
+    """The table's names are the examples'; an example uses its feature and no other."""
+    assert set(EXAMPLES) == set(FEATURES)
+    for name in FEATURES:
+        recipe = recipe_of(tmp_path, **changes_of(name))
+        assert [feature for feature, find in FEATURES.items() if find(recipe) is not None] == [name]
+
+
+def test_every_pair_is_read_or_refused_with_its_sentence(tmp_path: Path) -> None:
+    """A pair in the table is refused at its first feature's field; every other pair makes a recipe with both."""
+    refused = 0
+    for one, other in itertools.permutations(FEATURES, 2):
+        if {one, other} == {"each", "fallback"}:  # one field can't say both
+            continue
+        if (words := REFUSED.get((one, other))) is not None:
+            refused += 1
+            with pytest.raises(ValidationError) as error:
+                recipe_of(tmp_path, **changes_of(one, other))
+            assert words in str(error.value)
+        elif (other, one) not in REFUSED:
+            recipe = recipe_of(tmp_path, **changes_of(one, other))
+            assert {one, other} == {name for name, find in FEATURES.items() if find(recipe) is not None}
+    assert refused == len(REFUSED)
