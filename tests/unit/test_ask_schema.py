@@ -284,7 +284,7 @@ def test_an_answer_that_does_not_fit_is_rejected_by_name(tmp_path: Path) -> None
     for ordinal, text in enumerate(('{"answer": 1, "why": "so"}', "It is 1.")):
         answer(held, ordinal, body_of(text))
     checks = built(recipe.all_checks)
-    for ordinal in held.verdicts.take():
+    for ordinal in held.state.verdicts.take():
         found = []
         for named in checks:
             found.append(named.check.judge(held.answer_to_judge(ordinal), {}))
