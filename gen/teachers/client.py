@@ -209,12 +209,15 @@ class TeacherClient:
         if reply.status >= 400 and self._credentials.aws is not None:
             self._see_clock(reply)
         body, kind = reply.body, reply.headers.get("content-type", "")
-        if not (is_binary(kind) or is_frames(body)):
+        framed = is_frames(body)
+        if not (framed or is_binary(kind)):
             body = in_utf8(body, kind)
         # The journal stores what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
-            hide = partial(without_keys, keys=self.interpreter.keys)
-            body = rewritten(body, hide) if is_frames(body) else hide(body)
+            if framed:
+                body = rewritten(body, partial(without_keys, keys=self.interpreter.keys))
+            else:
+                body = without_keys(body, keys=self.interpreter.keys)
         else:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
         return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
@@ -228,9 +231,10 @@ class TeacherClient:
         kept = {name: value for name, value in headers.items() if name in names}
         if reply.status >= 300:
             kept |= passed_on(headers)
-        said = "\n".join(kept.values())
-        if reply.status < 300 and not any(key in said for key in self.interpreter.keys):
-            return kept  # nearly always, and cheaper than looking for parts of keys
+        if reply.status < 300:
+            said = "\n".join(kept.values())
+            if not any(key in said for key in self.interpreter.keys):
+                return kept  # nearly always, and cheaper than looking for parts of keys
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
 
     def wait_s(self, prompt: Hashable) -> float:

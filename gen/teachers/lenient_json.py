@@ -63,7 +63,10 @@ def _odd(body: bytes) -> Any:
 
 def holds_large_integers(body: bytes) -> bool:
     """True if arguments of a call may hold integers of more than 64 bits, of which orjson makes floats."""
-    return any(name in body for name in _ARGUMENTS) and _LONG in body.translate(_DIGITS)
+    for name in _ARGUMENTS:
+        if name in body:
+            return _LONG in body.translate(_DIGITS)
+    return False
 
 
 def _one(text: str) -> Any:

@@ -31,13 +31,14 @@ class ChunkSamples:
         self.teachers = teacher_of.teachers
         """All of the recipe's, in its order."""
         self._teacher_of = teacher_of
+        self._per_prompt = per_series * chunk.series.per_prompt  # asked about several times per answer
 
     def __len__(self) -> int:
         return self.chunk.series_count * self.per_series
 
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
-        return self.chunk.prompt_of(ordinal // self.per_series)
+        return self.chunk.prompts[ordinal // self._per_prompt]
 
     def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
         """The teacher with this place in the recipe; without one, the one that the sample is assigned to."""

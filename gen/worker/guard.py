@@ -67,13 +67,15 @@ class Guard:
         found = None
         for each in settlements:
             key = (each.teacher, each.endpoint)
-            tally = self._tallies.setdefault(key, _Tally())
+            if (tally := self._tallies.get(key)) is None:
+                tally = self._tallies[key] = _Tally()
             if not each.settled:
                 tally.replies += 1
                 tally.shown.setdefault("malformed", each)
             elif each.reason is None:
                 tally.records += 1
                 tally.refused_in_a_row = 0
+                continue  # never a reason to stop
             elif each.reason not in _REFUSALS:
                 tally.useless[each.reason] += 1
                 tally.shown.setdefault(each.reason, each)

@@ -17,6 +17,8 @@ from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
+_MAX_FIRST = b"\x07"
+"""Of a frame, which begins with its length: none is as long as 128 MiB, and JSON begins with a larger byte."""
 _EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata")
 _STRING = 7
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
@@ -37,7 +39,7 @@ class _Broken(ValueError):
 
 def is_stream(body: bytes) -> bool:
     """True if the body begins with a frame."""
-    if len(body) < _PRELUDE.size:
+    if body[:1] > _MAX_FIRST or len(body) < _PRELUDE.size:
         return False
     crc: int = _PRELUDE.unpack_from(body)[2]
     return zlib.crc32(body[:8]) == crc

@@ -9,6 +9,8 @@ MAX_TOKENS = 2**24
 
 def count_in(value: Any, *, below: int = MAX_TOKENS) -> int | None:
     """A whole number of tokens; a fraction counts as one more."""
+    if value is None:
+        return None
     if isinstance(value, float) and math.isfinite(value):
         value = math.ceil(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
