@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from stillhouse.gen.dataset.planning import next_plan
 from stillhouse.gen.dataset.plans import SourcePlan, store_plan
 from stillhouse.gen.dataset.shard_meta import META_KEY, ShardCounts, ShardMeta
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.shipping import journal_root
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.journal.journals import journal_root, journals_at
+from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.assigner import Assigner
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Reply
@@ -89,6 +91,11 @@ def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") ->
     read = ChunkReader(store, recipe).read(chunk)
     journal = JournalFile.create(journal_root(store, recipe.run) / str(chunk) / f"{worker}.journal")
     return OpenChunk(read, journal, samples=read.samples, teacher_of=teachers_of(recipe))
+
+
+def left_by_others(store: Store, held: OpenChunk) -> Iterator[Frame]:
+    """What earlier owners left of the first chunk, for its owner to recover."""
+    return journals_at(store, held.journal.path.parent.parent).recovered(FIRST, mine=held.journal.path)
 
 
 def waiting(held: OpenChunk) -> list[int]:

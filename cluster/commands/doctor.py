@@ -20,7 +20,7 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
-from stillhouse.gen.journal.shipping import journal_root
+from stillhouse.gen.journal.journals import journal_root
 from stillhouse.gen.source.files import find_files
 from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.http import HttpTransport

@@ -11,7 +11,8 @@ from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, sealed_chunks
 from stillhouse.gen.journal.file import is_dead, leftovers
 from stillhouse.gen.journal.frames import NOTES, Frame, Kind, frames
-from stillhouse.gen.journal.shipping import Unpacked, journal_root
+from stillhouse.gen.journal.journals import journal_root
+from stillhouse.gen.journal.shipping import is_segment, read_segment
 from stillhouse.gen.store.lock import Holder
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.recipe import RunSettings
@@ -46,8 +47,9 @@ def _journals(store: ReadableStore, settings: RunSettings) -> Iterator[Iterable[
                 continue
             with path.open("rb") as file:
                 yield frames(file, origin=str(path))
-    for stat in () if store.is_local else store.list(JOURNAL_PREFIX):
-        yield frames(Unpacked(store.get(stat.key) or b""), origin=f"{store.url}/{stat.key}")
+    for stat in store.list(JOURNAL_PREFIX):
+        if is_segment(stat.key):
+            yield read_segment(store, stat.key)
 
 
 def _holds_paid(found: Iterable[Frame] | None) -> bool:

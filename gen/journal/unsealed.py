@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
 from stillhouse.gen.journal.frames import Frame, Kind, frames
-from stillhouse.gen.journal.shipping import Unpacked
+from stillhouse.gen.journal.shipping import is_segment, read_segment
 from stillhouse.gen.store.readable import ReadableStore
 
 MOST_BYTES = 64 * 2**20
@@ -38,5 +38,7 @@ def _chunk(key: str) -> str:
 
 
 def _frames(store: ReadableStore, key: str) -> Iterator[Frame]:
+    if is_segment(key):
+        return read_segment(store, key)
     data = store.get(key) or b""  # a worker may just have sealed its chunk
-    return frames(io.BytesIO(data) if store.is_local else Unpacked(data), origin=f"{store.url}/{key}")
+    return frames(io.BytesIO(data), origin=f"{store.url}/{key}")

@@ -30,6 +30,7 @@ from stillhouse.gen.source.kept_types import OwnType, check_frozen, settled
 from stillhouse.gen.store import open_store, split_url
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
+from stillhouse.schemas.location import S3Location
 from stillhouse.schemas.recipe import Source
 
 __all__ = [
@@ -342,8 +343,8 @@ def digest_of(file: SourceFile, *, source: Source) -> str:
 def _placed(url: str, source: Source) -> tuple[Store, str]:
     """The store and the key of a url."""
     if url.startswith("s3://"):
-        bucket, _, key = url.removeprefix("s3://").partition("/")
-        return _store(f"s3://{bucket}", source), key
+        location = S3Location.of(url)
+        return _store(f"s3://{location.bucket}", source), location.key
     root, _, key = url.rpartition("/")
     return _store(root or "/", source), key
 

@@ -7,12 +7,9 @@ from urllib.parse import urlsplit
 
 from stillhouse.gen.errors import StoreRefused
 from stillhouse.gen.store.base import Store
-from stillhouse.schemas.location import canonical_location
+from stillhouse.schemas.location import LocalPath, S3Location, StoreLocation, parse_location
 
-_S3 = "s3://"
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _GLOB = re.compile(r"[*?\[]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def open_store(
@@ -31,21 +28,20 @@ def open_store(
     each object: 'AES256', 'aws:kms' or 'aws:kms:<key id>'. `patience_s` is how long one operation goes on
     retrying before it raises `StoreAway`; a local disk is not retried. Raises `StoreRefused` for a malformed url.
     """
-    url = _checked_url(url)
-    if not url.startswith(_S3):
+    location = _parsed(url)
+    if isinstance(location, LocalPath):
         from stillhouse.gen.store.local import LocalStore
 
-        return LocalStore(_local(url))
+        return LocalStore(_local(location.path))
     # boto3 takes a third of a second to import, which local datasets need not pay.
     from stillhouse.gen.store.s3 import S3Store
 
-    bucket, prefix = _bucket_and_key(url)
-    _check_prefix(url, prefix)
+    _check_prefix(location)
     if endpoint_url is not None:
         _check_endpoint(endpoint_url)
     return S3Store(
-        bucket,
-        prefix=prefix.rstrip("/"),
+        location.bucket,
+        prefix=location.key.rstrip("/"),
         endpoint_url=endpoint_url,
         region=region,
         path_style=path_style,
@@ -61,11 +57,10 @@ def split_url(url: str) -> tuple[str, str]:
     becomes a root with the key ''; on S3 only a LIST can tell a folder from an object, and the key is returned as
     it was written. Raises `StoreRefused` for a malformed url.
     """
-    url = _checked_url(url)
-    if url.startswith(_S3):
-        bucket, key = _bucket_and_key(url)
-        return _S3 + bucket, key
-    path = Path(url).expanduser()
+    location = _parsed(url)
+    if isinstance(location, S3Location):
+        return f"s3://{location.bucket}", location.key
+    path = Path(location.path).expanduser()
     if not _GLOB.search(str(path)):
         path = path.resolve()
         return (str(path), "") if path.is_dir() else (str(path.parent), path.name)
@@ -73,42 +68,17 @@ def split_url(url: str) -> tuple[str, str]:
     return str(Path(*path.parts[:first_glob]).resolve()), "/".join(path.parts[first_glob:])
 
 
-def _checked_url(url: str) -> str:
-    """The url as the stores take it."""
+def _parsed(url: str) -> StoreLocation:
     try:
-        url = canonical_location(url)
+        return parse_location(url)
     except ValueError as error:
         raise StoreRefused(str(error)) from error
-    if not url.strip():
-        raise StoreRefused("expected a local path or s3://bucket/prefix, got an empty path")
-    if _CONTROL.search(url):
-        raise StoreRefused(f"expected a local path or s3://bucket/prefix, got control characters in {url!r}")
-    if re.match(r"s3:/(?!/)", url):
-        raise StoreRefused(f"expected s3://bucket/prefix, with two slashes, got {url!r}")
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme != "s3":
-        # The rest may hold credentials, so it is not repeated.
-        raise StoreRefused(
-            f"{scheme[:20]}:// is not a supported store: give a local path or s3://bucket/prefix "
-            "(with an endpoint_url for stores that speak S3's protocol)"
-        )
-    return url
 
 
-def _bucket_and_key(url: str) -> tuple[str, str]:
-    bucket, _, key = url.removeprefix(_S3).partition("/")
-    if "@" in bucket or ":" in bucket:
-        raise StoreRefused(
-            "an s3:// url holds no credentials: expected s3://bucket/prefix and the standard AWS settings"
-        )
-    if not _BUCKET.fullmatch(bucket):
-        raise StoreRefused(f"expected s3://bucket/prefix, got {url!r}: {bucket!r} is not a valid bucket name")
-    return bucket, key
-
-
-def _check_prefix(url: str, prefix: str) -> None:
-    segments = prefix.rstrip("/").split("/")
-    if prefix and any(segment in {"", ".", ".."} for segment in segments):
+def _check_prefix(location: S3Location) -> None:
+    segments = location.key.rstrip("/").split("/")
+    if location.key and any(segment in {"", ".", ".."} for segment in segments):
+        url = f"s3://{location.bucket}/{location.key}"
         raise StoreRefused(f"expected s3://bucket/prefix without '//', '.' and '..' in it, got {url!r}")
 
 

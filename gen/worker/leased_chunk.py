@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -16,7 +15,7 @@ from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
 from stillhouse.gen.journal.frames import Frame
-from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
+from stillhouse.gen.journal.journals import Journals, LiveJournal, journal_root, journals_at
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.chunk_samples import TeacherOf
 from stillhouse.gen.worker.earlier_answers import kept_answers
@@ -40,8 +39,7 @@ class Held:
     """One chunk."""
 
     open: OpenChunk
-    shipper: Shipper
-    folder: Path
+    shipper: LiveJournal
     shipped_at: float
     """Everything in its journal at this monotonic time is in the store."""
     prompt_bytes: int = 0
@@ -87,25 +85,26 @@ class Hands:
         self._teacher_of = teacher_of
         self._clock = clock
         self._reader = ChunkReader(store, recipe)
-        self._found_root: Path | None = None
+        self._found_journals: Journals | None = None
 
     @property
-    def _root(self) -> Path:
+    def _journals(self) -> Journals:
         """The node's journals. Found on first use, not when the worker is made: the store may be away then.
 
         No cached_property: Python 3.11 holds a lock over all instances while it computes one.
         """
-        if self._found_root is None:
-            self._found_root = journal_root(self._store, self._recipe.run, changes=times_changed(self._store))
-        return self._found_root
+        if self._found_journals is None:
+            root = journal_root(self._store, self._recipe.run, changes=times_changed(self._store))
+            self._found_journals = journals_at(self._store, root)
+        return self._found_journals
 
     def is_free(self, chunk: ChunkId) -> bool:
         """Whether all who wrote the chunk's journals on this node are gone."""
-        return all(map(is_dead, leftovers(self._root / str(chunk))))
+        return all(map(is_dead, leftovers(self._journals.root / str(chunk))))
 
     def check_room(self, *, under_way_bytes: int) -> None:
         """Raise StoreAway where the journals' disk may not hold what is under way."""
-        check_room(self._root, wanted_bytes=ROOM_BYTES + under_way_bytes)
+        check_room(self._journals.root, wanted_bytes=ROOM_BYTES + under_way_bytes)
 
     def open(self, grant: Grant) -> Held | None:
         """Read the chunk and what earlier owners left of it; None where one of them sealed it.
@@ -116,7 +115,7 @@ class Hands:
         """
         if self._store.stat(grant.chunk.data_key) is not None:
             return None
-        folder = self._root / str(grant.chunk)
+        folder = self._journals.root / str(grant.chunk)
         chunk = self._reader.read(grant.chunk)
         kept, carried = self._kept(chunk), self._carried(chunk)
         old = leftovers(folder)
@@ -131,13 +130,13 @@ class Hands:
             carried=carried,
         )
         opened.had_owners = grant.had_owners
-        opened.recover(recovered(self._store, grant.chunk, folder, mine=journal.path), died=grant.died)
+        opened.recover(self._journals.recovered(grant.chunk, mine=journal.path), died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)
         # Recovered frames are already in the store: the clock only counts for what this worker adds.
         prompt_bytes = sum(PROMPT_BYTES + sum(len(text) for _, text in prompt.messages) for prompt in chunk.prompts)
-        shipper = Shipper(self._store, grant.chunk, journal)
-        return Held(opened, shipper, folder, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
+        shipper = self._journals.live(grant.chunk, journal)
+        return Held(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 
     def _kept(self, chunk: Chunk) -> Mapping[SeriesKey, Collection[bytes]]:
         """The answers in earlier shards, where they decide what is asked."""
@@ -157,12 +156,12 @@ class Hands:
         counts = Sealer(self._store, self._recipe, held.open).seal()
         held.shipper.end()
         held.open.journal.remove()
-        forget(self._store, held.open.chunk.id, held.folder)
+        self._journals.forget(held.open.chunk.id)
         return counts
 
     def sweep(self) -> list[ChunkId]:
         """Ship what dead workers left on this node; the chunks it was of."""
-        return sweep(self._store, self._root)
+        return self._journals.sweep()
 
     def has_records(self, *, teacher: str, endpoint: str) -> bool:
         """True if one of the dataset's first shards holds a record of this teacher at this endpoint.

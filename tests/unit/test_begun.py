@@ -19,7 +19,8 @@ from stillhouse.gen.dataset.run_lock import read_holder
 from stillhouse.gen.errors import DatasetError, SourceError, StillhouseError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.journal.frames import Kind
-from stillhouse.gen.journal.shipping import Shipper, journal_root
+from stillhouse.gen.journal.journals import journal_root
+from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.store.lock import Holder
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.views.preview import preview
@@ -188,7 +189,7 @@ def test_on_s3_shipped_journals_count_and_so_do_the_nodes_own(
     held, store = open_chunk(recipe), open_dataset(recipe)
     act(held)
     if where == "shipped":
-        Shipper(store, FIRST, held.journal).ship()
+        ShippedJournal(store, FIRST, held.journal).ship()
         held.journal.remove()
     else:
         held.journal.close()

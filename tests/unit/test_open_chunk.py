@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from builders import FIRST, answer, body_of, index, open_chunk, questions, recipe_of, teachers_of, waiting, write_source
+from builders import (
+    FIRST,
+    answer,
+    body_of,
+    index,
+    left_by_others,
+    open_chunk,
+    questions,
+    recipe_of,
+    teachers_of,
+    waiting,
+    write_source,
+)
 from first_journals import FIRST_MAGIC, first_journal, first_of, in_first_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +30,8 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
-from stillhouse.gen.journal.shipping import Shipper, recovered, sweep
+from stillhouse.gen.journal.journals import journals_at
+from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, NoConnection, Outcome, Overload, Rate, ServerError
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
@@ -149,7 +162,7 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]]
 ) -> None:
     """Any events, a crash at any point, a second one in the middle of the recovery, old journals left or removed."""
-    folder = tmp_path_factory.mktemp("journal")
+    folder = tmp_path_factory.mktemp("journal") / str(FIRST)
     store = open_dataset(recipe_of(folder))
     names = (folder / f"{number:03d}-w.journal" for number in itertools.count())
     held, clock = opened(next(names)), itertools.count(1000)
@@ -170,10 +183,10 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
                 wanted = after_crash(held, set(under_way), died=died)
                 held.journal.close()
                 if twice:
-                    crash_in_recovery(store, folder, next(names), copied)
+                    crash_in_recovery(store, next(names), copied)
                 old = leftovers(folder)
                 held, under_way = opened(next(names)), {}
-                held.recover(recovered(store, FIRST, folder, mine=held.journal.path), died=died)
+                held.recover(left_by_others(store, held), died=died)
                 assert state(held) == wanted
                 for path in old if not twice else ():
                     path.unlink()
@@ -186,7 +199,7 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]], olds: list[bool]
 ) -> None:
     """Journals of both formats, a frame in each maybe, one owner after the other: what is known is what was known."""
-    folder = tmp_path_factory.mktemp("journal")
+    folder = tmp_path_factory.mktemp("journal") / str(FIRST)
     store = open_dataset(recipe_of(folder))
     held, clock = opened(folder / "0.journal"), itertools.count(1000)
     under_way: dict[int, float] = {}
@@ -205,19 +218,19 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
             path.write_bytes(in_first_format(path.read_bytes()))
             wanted = [(done, tries, why, frame and first_of(frame)) for done, tries, why, frame in wanted]
         held = opened(folder / f"{number}.journal")
-        held.recover(recovered(store, FIRST, folder, mine=held.journal.path), died=False)
+        held.recover(left_by_others(store, held), died=False)
         assert [tuple(each) for each in state(held)] == wanted
         assert held.journal.path.read_bytes().startswith(MAGIC)
         path.unlink()
     held.journal.remove()
 
 
-def crash_in_recovery(store: Store, folder: Path, path: Path, copied: int) -> None:
+def crash_in_recovery(store: Store, path: Path, copied: int) -> None:
     """An owner that dies after it copied some frames."""
     held = opened(path)
 
     def some() -> Iterator[Frame]:
-        yield from itertools.islice(recovered(store, FIRST, folder, mine=path), copied)
+        yield from itertools.islice(left_by_others(store, held), copied)
         raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -262,14 +275,14 @@ def test_whole_runs_that_are_killed_make_no_poison(tmp_path: Path) -> None:
 
 def test_a_sample_answered_by_two_owners_is_settled_by_the_first(tmp_path: Path) -> None:
     """A worker that hung answered late: one answer counts, and it is the same for everyone who reads."""
-    first, second = opened(tmp_path / "0.journal"), opened(tmp_path / "1.journal")
+    first, second = opened(tmp_path / str(FIRST) / "0.journal"), opened(tmp_path / str(FIRST) / "1.journal")
     answer(first, 0, body_of("first"), at=1.0)
     answer(second, 0, body_of("second"), at=2.0)
     first.journal.close()
     second.journal.close()
-    held = opened(tmp_path / "2.journal")
+    held = opened(tmp_path / str(FIRST) / "2.journal")
     store = open_dataset(recipe_of(tmp_path))
-    held.recover(recovered(store, FIRST, tmp_path, mine=held.journal.path), died=False)
+    held.recover(left_by_others(store, held), died=False)
     place = held.state.answers.places[0]
     assert place is not None
     assert b"first" in held.journal.read(*place).body
@@ -294,11 +307,12 @@ def test_frames_of_another_shape_of_chunk_are_passed_over(tmp_path: Path) -> Non
 
 def test_a_frame_of_the_first_format_is_copied_into_the_present_one(tmp_path: Path) -> None:
     """With all that the first release knew of it."""
-    old = tmp_path / "0.journal"
+    old = tmp_path / str(FIRST) / "0.journal"
+    old.parent.mkdir()
     answered = Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "host", body_of())
     old.write_bytes(first_journal([Frame(Kind.SENT, 0, 1.0), answered, Frame(Kind.SENT, 1, 2.0)]))
-    held = opened(tmp_path / "1.journal")
-    held.recover(recovered(open_dataset(recipe_of(tmp_path)), FIRST, tmp_path, mine=held.journal.path), died=False)
+    held = opened(tmp_path / str(FIRST) / "1.journal")
+    held.recover(left_by_others(open_dataset(recipe_of(tmp_path)), held), died=False)
     data = held.journal.path.read_bytes()
     assert data.startswith(MAGIC)
     assert FIRST_MAGIC not in data
@@ -336,7 +350,7 @@ LATER = [
 
 def test_what_later_features_write_is_kept_and_says_nothing_yet(tmp_path: Path) -> None:
     """Once each, through recovery after recovery, also of a settled sample; a judge's reply is not an answer."""
-    held = opened(tmp_path / "0.journal")
+    held = opened(tmp_path / str(FIRST) / "0.journal")
     held.sent(0, at=1.0)
     end(held, 0, "answer", at=1.0)
     for frame in LATER:
@@ -345,8 +359,8 @@ def test_what_later_features_write_is_kept_and_says_nothing_yet(tmp_path: Path) 
     store = open_dataset(recipe_of(tmp_path))
     for number in range(1, 4):  # no old journal goes: each owner finds all copies
         held.journal.close()
-        held = opened(tmp_path / f"{number}.journal")
-        held.recover(recovered(store, FIRST, tmp_path, mine=held.journal.path), died=True)
+        held = opened(tmp_path / str(FIRST) / f"{number}.journal")
+        held.recover(left_by_others(store, held), died=True)
         assert state(held) == wanted
         with held.journal.path.open("rb") as file:
             found = [frame for frame in frames(file, origin="here") if frame.kind in NOTES or frame.stage]
@@ -446,7 +460,7 @@ def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Serve
     store = open_dataset(made)
     held = open_chunk(made)
     folder = held.journal.path.parent
-    shipper = Shipper(store, FIRST, held.journal)
+    shipper = ShippedJournal(store, FIRST, held.journal)
     answer(held, 0, b"", status=500, at=1.0)
     shipper.ship()
     answer(held, 0, b"", status=500, at=2.0)
@@ -457,14 +471,14 @@ def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Serve
     wanted = [Tries(attempts=2, failures=2), Tries(1, maybe_billed=1), Tries(1, maybe_billed=1)]
 
     here = open_chunk(made, worker="w1")  # on the same node, before anyone swept
-    here.recover(recovered(store, FIRST, folder, mine=here.journal.path), died=False)
+    here.recover(left_by_others(store, here), died=False)
     assert [here.state.tries(ordinal) for ordinal in range(3)] == wanted
-    Shipper(store, FIRST, here.journal).ship()
+    ShippedJournal(store, FIRST, here.journal).ship()
     here.journal.close()
-    assert sweep(store, folder.parent) == [FIRST, FIRST]
+    assert journals_at(store, folder.parent).sweep() == [FIRST, FIRST]
     assert not folder.exists()
 
     there = open_chunk(made, worker="w2")
-    there.recover(recovered(store, FIRST, folder, mine=there.journal.path), died=False)
+    there.recover(left_by_others(store, there), died=False)
     assert [there.state.tries(ordinal) for ordinal in range(3)] == wanted
     there.journal.remove()

@@ -11,13 +11,24 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import FIRST, answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, waiting
+from builders import (
+    FIRST,
+    answer,
+    body_of,
+    chunk_of,
+    index,
+    left_by_others,
+    open_chunk,
+    questions,
+    recipe_of,
+    sealed,
+    waiting,
+)
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.frames import Frame, Kind
-from stillhouse.gen.journal.shipping import recovered
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, columns_of
@@ -372,7 +383,7 @@ def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
     held.journal.close()
     again = open_chunk(recipe, worker="w1")
     store = open_dataset(recipe)
-    again.recover(recovered(store, FIRST, again.journal.path.parent, mine=again.journal.path), died=False)
+    again.recover(left_by_others(store, again), died=False)
     _, files = sealed(recipe, again)
     told = [(row["kind"], row["attempts"], row["endpoint"], row["body_head"]) for row in files["failed"]]
     assert told == [("ambiguous", 1, None, None), ("overload", 2, "127.0.0.1:9", "<html>")]

@@ -14,6 +14,7 @@ from builders import (
     body_of,
     chunk_of,
     index,
+    left_by_others,
     open_chunk,
     questions,
     recipe_of,
@@ -24,7 +25,7 @@ from builders import (
 
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, read_meta
-from stillhouse.gen.journal.shipping import forget, recovered
+from stillhouse.gen.journal.journals import journals_at
 from stillhouse.gen.worker.parquet_writer import ROW_GROUP_BYTES
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.arrow import RECORD
@@ -87,7 +88,7 @@ def test_a_sealing_leaves_no_scratch(tmp_path: Path) -> None:
     assert list(open_dataset(recipe).scratch().iterdir()) == []
     assert held.journal.path.exists()
     held.journal.remove()
-    forget(open_dataset(recipe), FIRST, held.journal.path.parent)
+    journals_at(open_dataset(recipe), held.journal.path.parent.parent).forget(FIRST)
     assert not held.journal.path.parent.exists()
 
 
@@ -127,7 +128,7 @@ def test_a_later_sealer_removes_what_a_dead_one_left(tmp_path: Path) -> None:
     answer(held, 0, body_of(finish="length"))
     held.journal.close()
     again = open_chunk(recipe, worker="w1")
-    again.recover(recovered(store, FIRST, again.journal.path.parent, mine=again.journal.path), died=True)
+    again.recover(left_by_others(store, again), died=True)
     meta, _ = sealed(recipe, again)
     ours = {side.key for side in meta.side.values()}
     left = {stat.key for prefix in ("rejected/", "failed/", "_stillhouse/raw/") for stat in store.list(prefix)}
@@ -144,15 +145,14 @@ def test_a_failed_write_is_away_and_leaves_the_journal(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from builders import FIRST, open_chunk, recipe_of
+from builders import left_by_others, open_chunk, recipe_of
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.worker.sealing import Sealer
-from stillhouse.gen.journal.shipping import recovered
 recipe = recipe_of(Path(sys.argv[1]), dataset={"prompts_per_shard": 50})
 store = open_dataset(recipe)
 held = open_chunk(recipe, worker="w1")
-held.recover(recovered(store, FIRST, held.journal.path.parent, mine=held.journal.path), died=False)
+held.recover(left_by_others(store, held), died=False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     Sealer(store, recipe, held).seal()
@@ -171,7 +171,7 @@ assert not list(store.scratch().iterdir())
         (tmp_path / "out" / "_stillhouse" / "journal" / str(FIRST) / "w1.journal").unlink()
     again = open_chunk(recipe, worker="w2")
     store = open_dataset(recipe)
-    again.recover(recovered(store, FIRST, again.journal.path.parent, mine=again.journal.path), died=False)
+    again.recover(left_by_others(store, again), died=False)
     _, files = sealed(recipe, again)
     assert len(files["data"]) == 50
 

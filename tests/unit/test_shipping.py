@@ -15,7 +15,8 @@ from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
-from stillhouse.gen.journal.shipping import Shipper, forget, journal_root, recovered, sweep
+from stillhouse.gen.journal.journals import journal_root, journals_at
+from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 
@@ -54,7 +55,7 @@ def keys(store: Store) -> list[str]:
 def test_segments_hold_what_came_since_the_last(tmp_path: Path, store: Store) -> None:
     """Nothing new, no segment; read together they are the journal."""
     journal = begun(tmp_path)
-    shipper = Shipper(store, FIRST, journal)
+    shipper = ShippedJournal(store, FIRST, journal)
     shipper.ship()
     assert (keys(store), shipper.behind_bytes) == ([], 0)
     for ordinal in range(3):
@@ -65,34 +66,34 @@ def test_segments_hold_what_came_since_the_last(tmp_path: Path, store: Store) ->
         shipper.ship()
     assert keys(store) == [f"000-000000/0-w0-00000{n}.zst" for n in range(3)]
     journal.remove()
-    assert list(recovered(store, FIRST, tmp_path / str(FIRST))) == [f(n) for n in range(3) for f in (sent, answered)]
+    assert list(journals_at(store, tmp_path).recovered(FIRST)) == [f(n) for n in range(3) for f in (sent, answered)]
 
 
 def test_a_segment_that_did_not_arrive_is_shipped_again(tmp_path: Path, s3: S3Server) -> None:
     """Nothing is counted as shipped that is not."""
     store = open_store("s3://lake/out", endpoint_url=s3.endpoint_url, patience_s=0.5)
-    shipper = Shipper(store, FIRST, begun(tmp_path, frames=2))
+    shipper = ShippedJournal(store, FIRST, begun(tmp_path, frames=2))
     s3.gate.faults.append(Fault("answer", path="journal", times=1000, status=503, code="SlowDown"))
     with pytest.raises(StoreAway):
         shipper.ship()
     assert shipper.behind_bytes > 0
     s3.gate.faults.clear()
     shipper.ship()
-    assert list(recovered(store, FIRST, tmp_path / "none")) == [answered(0), answered(1)]
+    assert list(journals_at(store, tmp_path / "none").recovered(FIRST)) == [answered(0), answered(1)]
 
 
 def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None:
     """A sealed chunk's journal is gone: whoever is about to ship it must not bring it back, nor fail."""
     journal = begun(tmp_path, frames=2)
-    shipper = Shipper(store, FIRST, journal)
+    shipper = ShippedJournal(store, FIRST, journal)
     shipper.end()
     journal.remove()
     shipper.ship()
-    abandoned = Shipper(store, FIRST, begun(tmp_path, name="1-w1", frames=1))
+    abandoned = ShippedJournal(store, FIRST, begun(tmp_path, name="1-w1", frames=1))
     begun(tmp_path, name="2-w2").close()
     local = begun(tmp_path, name="3-w3", frames=1)
     local.close()
-    Shipper(store, FIRST, local).ship()
+    ShippedJournal(store, FIRST, local).ship()
     assert keys(store) == []
     abandoned.ship()
     assert len(keys(store)) == 1
@@ -101,7 +102,7 @@ def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None
 def test_a_damaged_segment_costs_what_it_held(tmp_path: Path, store: Store) -> None:
     """Cut off, something else, gone: the others are read."""
     journal = begun(tmp_path)
-    shipper = Shipper(store, FIRST, journal)
+    shipper = ShippedJournal(store, FIRST, journal)
     for ordinal in range(4):
         journal.append(answered(ordinal, size=5000))
         shipper.ship()
@@ -109,7 +110,7 @@ def test_a_damaged_segment_costs_what_it_held(tmp_path: Path, store: Store) -> N
     store.put(names[1], (store.get(names[1]) or b"")[:-4])
     store.put(names[2], b"something else")
     store.put(f"{FIRST.journal_prefix}empty-000000.zst", b"")
-    found = list(recovered(store, FIRST, tmp_path / "none"))
+    found = list(journals_at(store, tmp_path / "none").recovered(FIRST))
     assert [frame for frame in found if frame.ordinal != 1] == [answered(0, 5000), answered(3, 5000)]
 
 
@@ -120,14 +121,14 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
     begun(tmp_path, OTHER, frames=3).close()
     store.put(OTHER.data_key, b"shard")
     (tmp_path / "something else").mkdir()
-    assert sweep(store, tmp_path) == [FIRST]
+    assert journals_at(store, tmp_path).sweep() == [FIRST]
     assert [path.name for path in (tmp_path / str(FIRST)).iterdir()] == ["1-w1.journal"]
     assert not (tmp_path / str(OTHER)).exists()
     assert keys(store) == ["000-000000/0-w0-left-000000.zst"]
     alive.close()
-    assert sweep(store, tmp_path) == [FIRST]
-    assert sweep(store, tmp_path) == sweep(store, tmp_path / "none") == []
-    assert list(recovered(store, FIRST, tmp_path / str(FIRST))) == [*map(answered, range(5)), answered(0)]
+    assert journals_at(store, tmp_path).sweep() == [FIRST]
+    assert journals_at(store, tmp_path).sweep() == journals_at(store, tmp_path / "none").sweep() == []
+    assert list(journals_at(store, tmp_path).recovered(FIRST)) == [*map(answered, range(5)), answered(0)]
 
 
 def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Store) -> None:
@@ -136,12 +137,12 @@ def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Sto
     path = tmp_path / str(FIRST) / "1-w1.journal"
     path.parent.mkdir()
     path.write_bytes(first_journal(wanted))
-    assert list(recovered(store, FIRST, path.parent)) == wanted
+    assert list(journals_at(store, tmp_path).recovered(FIRST)) == wanted
     store.put(
         f"{FIRST.journal_prefix}0-w0-000000.zst", pa.Codec("zstd").compress(first_journal([sent(2)]), asbytes=True)
     )
-    assert sweep(store, tmp_path) == [FIRST]
-    assert list(recovered(store, FIRST, path.parent)) == [sent(2), *wanted]
+    assert journals_at(store, tmp_path).sweep() == [FIRST]
+    assert list(journals_at(store, tmp_path).recovered(FIRST)) == [sent(2), *wanted]
     swept = store.get(f"{FIRST.journal_prefix}1-w1-left-000000.zst")
     assert pa.CompressedInputStream(pa.BufferReader(swept), "zstd").read().startswith(MAGIC)
 
@@ -150,9 +151,9 @@ def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monk
     """None is much larger than SEGMENT_BYTES."""
     monkeypatch.setattr(stillhouse.gen.journal.shipping, "SEGMENT_BYTES", 150)  # three frames
     begun(tmp_path, frames=10).close()
-    sweep(store, tmp_path)
+    journals_at(store, tmp_path).sweep()
     assert len(keys(store)) == 4
-    assert list(recovered(store, FIRST, tmp_path)) == [*map(answered, range(10))]
+    assert list(journals_at(store, tmp_path).recovered(FIRST)) == [*map(answered, range(10))]
 
 
 def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: Store) -> None:
@@ -160,21 +161,21 @@ def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: S
     for round_ in range(5):
         root = tmp_path / str(round_)
         begun(root, frames=20).close()
-        swept = threading.Thread(target=sweep, args=(store, root))
+        swept = threading.Thread(target=journals_at(store, root).sweep)
         swept.start()
-        found: Iterator[Frame] = recovered(store, FIRST, root / str(FIRST))
+        found: Iterator[Frame] = journals_at(store, root).recovered(FIRST)
         assert {frame.ordinal for frame in found} == set(range(20))
         swept.join()
-        forget(store, FIRST, root / str(FIRST))
+        journals_at(store, root).forget(FIRST)
 
 
 def test_journals_of_a_sealed_chunk_go(tmp_path: Path, store: Store) -> None:
     """Here and in the store; no others."""
     for chunk in (FIRST, OTHER):
         journal = begun(tmp_path, chunk, frames=2)
-        Shipper(store, chunk, journal).ship()
+        ShippedJournal(store, chunk, journal).ship()
         journal.close()
-    forget(store, FIRST, tmp_path / str(FIRST))
+    journals_at(store, tmp_path).forget(FIRST)
     assert not (tmp_path / str(FIRST)).exists()
     assert keys(store) == ["000-000001/0-w0-000000.zst"]
 
@@ -186,14 +187,14 @@ def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
     root = journal_root(store, recipe.run)
     assert root == tmp_path / "out" / "_stillhouse" / "journal"
     journal = begun(root, frames=3)
-    shipper = Shipper(store, FIRST, journal)
+    shipper = journals_at(store, root).live(FIRST, journal)
     shipper.ship()
     assert shipper.behind_bytes == 0
     journal.close()
-    assert sweep(store, root) == []
-    assert len(list(recovered(store, FIRST, root / str(FIRST)))) == 3
+    assert journals_at(store, root).sweep() == []
+    assert len(list(journals_at(store, root).recovered(FIRST))) == 3
     store.put(FIRST.data_key, b"shard")
-    sweep(store, root)
+    journals_at(store, root).sweep()
     assert not (root / str(FIRST)).exists()
 
 

@@ -8,7 +8,7 @@ from s3_server import S3Server
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.journal import unsealed
-from stillhouse.gen.journal.shipping import Shipper
+from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.views.summary import summarise
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.schemas.recipe import Recipe
@@ -55,7 +55,7 @@ def test_what_is_shipped_is_counted(tmp_path: Path, s3: S3Server) -> None:
     held = begun(recipe)
     store = open_dataset(recipe)
     assert summarise(store).unsealed == 0
-    Shipper(store, FIRST, held.journal).ship()
+    ShippedJournal(store, FIRST, held.journal).ship()
     assert summarise(store).unsealed == 3
     held.journal.close()
 

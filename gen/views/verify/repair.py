@@ -20,7 +20,8 @@ from stillhouse.gen.dataset.run_lock import is_running, run_lock
 from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
-from stillhouse.gen.journal.shipping import SHIP_BYTES, Shipper, journal_root
+from stillhouse.gen.journal.journals import journal_root, journals_at
+from stillhouse.gen.journal.shipping import SHIP_BYTES
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.views.verify.checks import Verification
 from stillhouse.gen.views.verify.expected import Expected, Identity, Part
@@ -181,7 +182,7 @@ class Repairer:
         store = self._store
         folder = journal_root(store, RunSettings()) / str(chunk) if store.is_local else store.scratch()
         journal = JournalFile.create(folder / f"{time.time():017.6f}-repair.journal")
-        shipper = Shipper(store, chunk, journal)
+        live = journals_at(store, folder.parent).live(chunk, journal)
         seen: set[int] = set()
         for frame in self._frames(chunk) or ():
             if frame.ordinal not in seen:
@@ -189,9 +190,9 @@ class Repairer:
                 sent = Frame(Kind.SENT, frame.ordinal, frame.at, endpoint=frame.endpoint, teacher=frame.teacher)
                 journal.append(sent)
                 journal.append(frame)
-                if shipper.behind_bytes >= SHIP_BYTES:
-                    shipper.ship()
-        shipper.ship()
+                if live.behind_bytes >= SHIP_BYTES:
+                    live.ship()
+        live.ship()
         journal.close() if store.is_local else journal.remove()
         return len(seen)
 

@@ -1,0 +1,88 @@
+"""A dataset's journals as one node keeps them: on its disk, and where that is not enough, in the store."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame
+from stillhouse.gen.journal.local import LocalJournals
+from stillhouse.gen.journal.shipping import ShippedJournals
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.recipe import RunSettings
+
+
+class LiveJournal(Protocol):
+    """How one journal is made safe while its writer lives."""
+
+    @property
+    def behind_bytes(self) -> int:
+        """What would be lost with the node."""
+        ...
+
+    def ship(self) -> None:
+        """Make safe what is new.
+
+        Raises:
+            StoreAway: it is not safe; the next call tries again.
+        """
+        ...
+
+    def end(self) -> None:
+        """Ship nothing more, once what is being shipped has arrived: the chunk is sealed and its journals go."""
+        ...
+
+
+class Journals(Protocol):
+    """All journals of a dataset on this node."""
+
+    root: Path
+    """The node's folder, with a folder for each chunk."""
+
+    def live(self, chunk: ChunkId, journal: JournalFile) -> LiveJournal:
+        """Make this journal of the chunk safe."""
+        ...
+
+    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
+        """The frames that earlier owners left, on this node and in the store, oldest journal first; some come twice.
+
+        `mine`: a journal that is left out.
+
+        Raises:
+            DatasetError: a newer version wrote them.
+            StoreAway: the disk or the store does not give them.
+        """
+        ...
+
+    def sweep(self) -> list[ChunkId]:
+        """Ship what dead workers left on this node, and drop what belongs to sealed chunks; the chunks shipped."""
+        ...
+
+    def forget(self, chunk: ChunkId) -> None:
+        """Remove what is left of a sealed chunk's journals, here and in the store."""
+        ...
+
+
+def journals_at(store: Store, root: Path) -> Journals:
+    """The journals of the store's dataset, with this folder on this node."""
+    return LocalJournals(store, root) if store.is_local else ShippedJournals(store, root)
+
+
+def journal_root(store: ReadableStore, settings: RunSettings, *, changes: int = 0) -> Path:
+    """This node's folder for the dataset's journals: the same for every run, outside Ray's session folder.
+
+    `changes`: how often the dataset's recipe was changed (`gen.dataset.binding.times_changed`). What an earlier recipe
+    left on a node is in another folder, so that it is never taken for an answer to the present one.
+    """
+    if store.is_local:
+        return Path(store.url) / "_stillhouse" / "journal"
+    base = (
+        Path(settings.journal_dir) if settings.journal_dir else platformdirs.user_state_path("stillhouse") / "journal"
+    )
+    name = f"{store.url} {changes}" if changes else store.url
+    return base / hashlib.sha256(name.encode()).hexdigest()[:16]

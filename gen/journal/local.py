@@ -1,0 +1,57 @@
+"""The journals of a dataset on a local disk: they are written where the next owner looks for them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.folders import dead_journals, opened_leftovers, remove_folder
+from stillhouse.gen.journal.frames import Frame, frames
+from stillhouse.gen.store.readable import ReadableStore
+
+
+class SyncedJournal:
+    """A live journal that the disk is asked to hold, against the loss of power."""
+
+    behind_bytes = 0
+    """See `LiveJournal`."""
+
+    def __init__(self, journal: JournalFile) -> None:
+        self._journal = journal
+
+    def ship(self) -> None:
+        """See `LiveJournal`."""
+        if not self._journal.closed:
+            self._journal.sync()
+
+    def end(self) -> None:
+        """See `LiveJournal`."""
+
+
+class LocalJournals:
+    """See the module and `Journals`."""
+
+    def __init__(self, store: ReadableStore, root: Path) -> None:
+        self.root = root
+        self._store = store
+
+    def live(self, chunk: ChunkId, journal: JournalFile) -> SyncedJournal:
+        """See `Journals`."""
+        return SyncedJournal(journal)
+
+    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
+        """See `Journals`."""
+        for _, file in sorted(opened_leftovers(self.root / str(chunk), mine=mine).items()):
+            with file:
+                yield from frames(file, origin=file.name)
+
+    def sweep(self) -> list[ChunkId]:
+        """See `Journals`."""
+        for chunk, path in dead_journals(self.root):
+            if self._store.stat(chunk.data_key) is not None:
+                path.unlink(missing_ok=True)
+        return []
+
+    def forget(self, chunk: ChunkId) -> None:
+        """See `Journals`."""
+        remove_folder(self.root / str(chunk))
