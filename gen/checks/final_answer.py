@@ -28,6 +28,8 @@ class FinalAnswer:
     text: str
     marked: Literal["box", "hashes", "words", "whole"]
     """`whole`: by nothing; the text is the end of the solution."""
+    rest: str = ""
+    """With `words`: all that follows them, the text included."""
 
 
 def final_answer(text: str) -> FinalAnswer:
@@ -43,9 +45,9 @@ def final_answer(text: str) -> FinalAnswer:
     for stated in _STATED.finditer(tail):  # noqa: B007 - the last one is wanted
         pass
     if stated is not None:
-        line = tail[stated.end() :].partition("\n")[0]
-        said = _SENTENCE_ENDS.split(line.strip(), maxsplit=1)[0]
-        return FinalAnswer(unwrapped(said.rstrip(" .!")), "words")
+        rest = tail[stated.end() :]
+        said = _SENTENCE_ENDS.split(rest.partition("\n")[0].strip(), maxsplit=1)[0].rstrip(" !")
+        return FinalAnswer(unwrapped(said if said.endswith("...") else said.rstrip(" .!")), "words", rest)
     return FinalAnswer(tail, "whole")
 
 

@@ -11,10 +11,12 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult, Row, equal, text_in
+from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult, Row, equal, shown, text_in
+from stillhouse.gen.checks.denials import is_denied, without_denied
 from stillhouse.gen.checks.final_answer import FinalAnswer, final_answer, unwrapped
 from stillhouse.gen.checks.latex import as_latex, squeezed
 from stillhouse.gen.checks.plain_number import PlainNumber, plain_number
+from stillhouse.gen.checks.units import units_in
 from stillhouse.schemas.checks import MathCheck
 
 MAX_CHARS = 200_000
@@ -33,9 +35,12 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mbox)\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"\(?\s*([A-Z])\s*[.)]?")
 _LAST_NUMBER = re.compile(
-    r"(?<![\w.,^/\\{])(?:[-\u2212](?=[$€£]?\d)|(?<=[-+*/=] )-)?[$€£]?"
-    r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*%|\s+percent\b)?(?![\w^/{])"
+    r"(?<![\w.,^/\\{])(?:[-\u2212](?=[$€£]?\d)|(?<=[-+*/=] )-|\bnegative\s+|(?<![\d)]\s)\bminus\s+)?[$€£]?"
+    r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+(?:\.{3}|…)?)?(?:\s*%|\s+percent\b)?(?![\w^/{])"
 )
+_MAX_UNIT_CHARS = 60
+_UNIT_BEHIND = re.compile(r"\s*-?[^\W\d_]+\.?(?:\s*(?:/|per\b)\s*[^\W\d_]+|\s+[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?")
+"""What may be a unit behind a number in prose."""
 _BRACKETED = re.compile(r"([(\[])([^()\[\]]+)([)\]])")
 _HEAD = re.compile(
     r"\**\s*(?:(?:about|approximately|only|exactly)\s+)?([-\u2212]?\s*\\?\$?\d[\d,]*(?:\.\d+)?(?:\s*\\?%)?)\**"
@@ -62,13 +67,15 @@ class Math:
             return CheckResult(False, 0.0, "no final answer")
         if max(len(expected), len(got.text)) > MAX_EXPRESSION_CHARS:
             raise CannotSay(f"the final answer has more than {MAX_EXPRESSION_CHARS:,} characters")
-        text = got.text if got.marked != "whole" else _last_of(got.text, expected)
+        text = _asserted(got, expected)
+        if not text:
+            return CheckResult(False, 0.0, f"no final answer but {shown(got.text)}")
         return equal(self._equal(expected, text, got), expected=expected, got=text)
 
     def _equal(self, expected: str, text: str, got: FinalAnswer) -> bool:
         if squeezed(expected) == squeezed(text):
             return True
-        known, number = _number(expected), _number(text)
+        known, number = _numbers(expected, text)
         if known is not None and number is not None:
             is_same = _same_number(known, number)
         else:
@@ -163,9 +170,24 @@ def _same_numbers(expected: str, text: str) -> bool | None:
 
 def _same_number(known: PlainNumber, number: PlainNumber) -> bool | None:
     """None if they are so near each other that it takes math-verify to tell."""
-    if known.equals(number):
+    converted = number.in_unit_of(known)
+    if converted is None:
+        return False
+    if known.equals(converted):
         return True
-    return None if _is_near(known, number) else False
+    if converted.value != number.value:  # math-verify knows no units
+        return _is_near(known, converted)
+    return None if _is_near(known, converted) else False
+
+
+def _numbers(expected: str, text: str) -> tuple[PlainNumber | None, PlainNumber | None]:
+    """Both as numbers; where one has a unit of measure, the other may have one of a single letter, such as `5 m`."""
+    known, number = _number(expected), _number(text)
+    if known is None and number is not None and number.units:
+        known = plain_number(expected, letters=True)
+    elif number is None and known is not None and known.units:
+        number = plain_number(text, letters=True)
+    return known, number
 
 
 def _words(text: str) -> str | None:
@@ -182,9 +204,33 @@ def _leading(text: str) -> PlainNumber | None:
     return None if head is None else plain_number(head[1].rstrip(","))
 
 
-def _last_of(tail: str, expected: str) -> str:
-    """The last number of prose, where a number is wanted and no LaTeX is there; else all of it."""
-    if "\\" in tail or _DOLLARS.search(tail) or _number(expected) is None:
-        return tail
-    numbers = _LAST_NUMBER.findall(tail)
-    return numbers[-1] if numbers else tail
+def _asserted(got: FinalAnswer, expected: str) -> str:
+    """The text that states the answer, without numbers that it only denies or compares with; empty if none is left."""
+    known = _number(expected) or plain_number(expected, letters=True)
+    text = got.text
+    if known is None:
+        return "" if is_denied(text) and not is_denied(expected) else text
+    if got.marked == "whole":
+        has_formula = "\\" in text or _DOLLARS.search(text) is not None
+        last = _last_number(text, known)
+        return without_denied(text) if has_formula or (last is None and without_denied(text) == text) else last or ""
+    if without_denied(text) == text:
+        return text
+    return _last_number(text, known) or _last_number(got.rest, known) or ""
+
+
+def _last_number(text: str, known: PlainNumber) -> str | None:
+    """The last number of prose that is not denied there, with its unit if a unit is wanted."""
+    asserted = without_denied(text)
+    found = list(_LAST_NUMBER.finditer(asserted))
+    if not found:
+        return None
+    last, end = found[-1][0], found[-1].end()
+    if last in _LAST_NUMBER.findall(text[end:]) and last not in _LAST_NUMBER.findall(
+        without_denied(text, compared=False)[end:]
+    ):
+        return None  # which takes it back
+    behind = asserted[end:][:_MAX_UNIT_CHARS].partition("\n")[0]
+    if not known.units or not (units := _UNIT_BEHIND.match(behind)) or not units_in(units[0]):
+        return last
+    return last + units[0]

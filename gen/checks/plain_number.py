@@ -1,20 +1,22 @@
 """A number as people and teachers write one, read exactly: `$1,234.50`, `50 %`, `3 1/2`, `2.5 million`, `72 clips`.
 
 What is not plainly one number is None, never a guess: `3,5`, `5x` and `5 or 6` are for whoever knows mathematics. Units
-are read over: whoever compares two numbers takes them to be in the same unit.
+of measure count where both numbers that are compared have one.
 """
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+
+from stillhouse.gen.checks.units import Unit, ratio, units_in
 
 MAX_CHARS = 200
 """Longer texts are not a plain number."""
 MAX_EXPONENT = 400
 """Of powers of ten: no float has a larger one, and a billion digits are never what was meant."""
 
-_SIGN = r"[-+\u2212\u2013]"
+_SIGN = r"[-+\u2212\u2013]|(?i:negative|minus)(?=\s)"
 _CURRENCY = r"\\?\$|€|£|¥|₹|₽|₩|₪|₺|US\$|USD|EUR|GBP|CHF|Rs\.?"
 _GROUPED = r"\d{1,3}(?:(?:,|\{,\}|\\[,!;]|[ \u00a0\u2009\u202f])\d{3})+"
 _DIGITS = rf"(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+"
@@ -27,6 +29,12 @@ _FRACTION = (
     r"|\\[dt]?frac\s*(?P<n2>\d)\s*(?P<d2>\d)"
     r"|(?P<n3>\d+)\s*[/\u2044]\s*(?P<d3>\d+)"
 )
+_REPEATING = (
+    r"(?P<fixed>\d*\.\d*)(?:\\overline\s*\{?\s*(?P<over>\d+)\s*\}?|\((?P<bracketed>\d+)\)"
+    r"|(?P<dotted>(?:\\dot\s*\{?\s*\d\s*\}?)(?:\d*\\dot\s*\{?\s*\d\s*\}?)?))"
+    r"|(?P<begun>\d*\.\d*?(?P<period>\d{1,12}?)(?P=period){1,30})(?:\.{3}|…|\\[lc]?dots)"
+)
+"""0.\\overline{3}, 0.(3) and 0.\\dot{3}; and 0.333…, where at least three digits show what repeats."""
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _PERCENT = r"\\?%|(?i:per\s?cent(?:age)?|pct)(?:\s+points?)?\b"
 _SHORT_SCALES = {"k": 10**3, "m": 10**6, "b": 10**9, "bn": 10**9}
@@ -35,11 +43,12 @@ _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10*
 
 _NUMBER = re.compile(
     rf"(?P<sign>{_SIGN})?\s*(?P<currency>{_CURRENCY})?\s*(?P<inner>{_SIGN})?\s*"
-    rf"(?:(?:(?P<whole>\d+)(?:\s+|(?=\\)))?(?:{_FRACTION})"
+    rf"(?:(?P<repeating>{_REPEATING})"
+    rf"|(?:(?P<whole>\d+)(?:\s+|(?=\\)))?(?:{_FRACTION})"
     rf"|(?P<before>\d*)\s*(?P<vulgar>[{_VULGAR}])"
     rf"|(?P<digits>{_DIGITS})(?:{_POWER})?)"
     rf"(?:\s*(?P<scale>(?i:{'|'.join(_SCALES)}))\b)?"
-    rf"(?:\s*(?:{_CURRENCY}))?(?:\s*(?P<percent>{_PERCENT}))?(?P<unit>.*)",
+    rf"(?:\s*(?P<behind>{_CURRENCY}))?(?:\s*(?P<percent>{_PERCENT}))?(?P<unit>.*)",
     re.DOTALL,
 )
 _WORD_IN_TEXT = re.compile(rf"\\(?:text|mathrm)\s*\{{\s*({'|'.join(_SCALES)}|percent)\s*\}}", re.IGNORECASE)
@@ -54,6 +63,9 @@ _UNIT_SYMBOL = re.compile(
     rf"\s*(?:(?:{_SYMBOLS}){_POWERED}|(?:{_SYMBOLS}|m){_POWERED}\s*(?:/|per)\s*(?:{_SYMBOLS}|[shLl]){_POWERED})"
 )
 """A letter alone is not a symbol here, for `5 m` may be a product."""
+_LETTER_UNIT = re.compile(rf"(?:\s|~|\\[ ,;!])*[mgshlL]{_POWERED}")
+_SHOWN_DIGITS = 3
+"""With fewer, `0.3…` may be anything."""
 _UNIT_WORDS = re.compile(r"(?:\s+|\s*-\s*)[^\W\d_]{2,}(?:[-/'’ ]+[^\W\d_]+){0,5}")
 _IN_TEXT = r"\\(?:text|mathrm|textrm|textbf|mbox|operatorname|rm)\s*\{([^{}\d]*)\}"
 _UNIT_TEXT = re.compile(
@@ -78,9 +90,18 @@ class PlainNumber:
     value: Fraction
     """Without the percent sign: 50 of `50 %`."""
     is_percent: bool = False
+    units: tuple[Unit, ...] = ()
+    """The readings of its unit of measure; none if it has no such unit."""
+
+    def in_unit_of(self, known: "PlainNumber") -> "PlainNumber | None":
+        """The number in the unit of another; None if that measures something else. One without a unit has any."""
+        if not (known.units and self.units):
+            return self
+        factor = ratio(known.units, self.units)
+        return None if factor is None else replace(self, value=self.value * factor, units=known.units)
 
     def equals(self, other: "PlainNumber") -> bool:
-        """True if `other`, an answer, is this number.
+        """True if `other`, an answer in the same unit, is this number.
 
         A percent sign on one side alone can mean either: 50 % is 0.5, and it is 50 where a percentage was asked for.
         But where this is a bare fraction, 0.5 % is not 0.5.
@@ -92,8 +113,8 @@ class PlainNumber:
         return percent == 100 * bare or (percent == bare and not is_bare_fraction)
 
 
-def plain_number(text: str) -> PlainNumber | None:
-    """The number that the text is, or None if it is not plainly one."""
+def plain_number(text: str, *, letters: bool = False) -> PlainNumber | None:
+    """The number that the text is, or None if it is not plainly one. `letters`: `5 m` is no product, but in metres."""
     if len(text) > MAX_CHARS:
         return None
     text = _WORD_IN_TEXT.sub(r" \1", _DEGREES.sub("°", text)).strip().strip("*_").strip()
@@ -104,17 +125,20 @@ def plain_number(text: str) -> PlainNumber | None:
     scale = _SCALES.get((found["scale"] or "").lower(), 1)
     if found["currency"] and (short := _SHORT_SCALES.get(found["unit"].lower())):
         scale *= short
-    elif not _is_unit(found["unit"]):
+    elif not (_is_unit(found["unit"]) or (letters and _LETTER_UNIT.fullmatch(found["unit"]))):
         return None
     value = _value(found)
     if value is None:
         return None
     value *= scale
     sign = found["sign"] or found["inner"] or "+"
-    return PlainNumber(value if sign == "+" else -value, is_percent=found["percent"] is not None)
+    units = units_in(found["currency"] or found["behind"] or found["unit"])
+    return PlainNumber(value if sign == "+" else -value, is_percent=found["percent"] is not None, units=units)
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
+    if found["repeating"]:
+        return _repeating(found)
     if found["digits"]:
         power = int((found["e"] or found["ten"] or "0").replace("\u2212", "-"))
         if abs(power) > MAX_EXPONENT:
@@ -128,6 +152,20 @@ def _value(found: re.Match[str]) -> Fraction | None:
     if denominator == 0 or (found["whole"] and numerator.startswith("-")):
         return None
     return int(found["whole"] or 0) + Fraction(int(numerator), denominator)
+
+
+def _repeating(found: re.Match[str]) -> Fraction | None:
+    fixed = found["fixed"] or found["begun"]
+    period = found["over"] or found["bracketed"] or found["period"] or ""
+    if found["dotted"]:
+        period = "".join(re.findall(r"\d", found["dotted"]))
+    whole, _, digits = fixed.partition(".")
+    if found["begun"]:
+        if len(period) * (len(digits) // len(period)) < _SHOWN_DIGITS:
+            return None
+        digits = digits[: found.start("period") - found.start("begun") - len(whole) - 1]
+    scale = 10 ** len(digits)
+    return Fraction(int(whole + digits or "0"), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
 
 
 def _is_unit(text: str) -> bool:

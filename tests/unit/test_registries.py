@@ -14,6 +14,7 @@ from stillhouse.gen.teachers.protocols import PROTOCOLS
 from stillhouse.gen.teachers.protocols.profiles import PROFILES
 from stillhouse.gen.teachers.vocabulary import Signal
 from stillhouse.gen.worker.verdicts import RULES
+from stillhouse.schemas.asked_schema import SCHEMA_CHECK
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.completion import Completion, FinishReason
 from stillhouse.schemas.prompt import Prompt
@@ -52,7 +53,7 @@ def test_each_protocol_s_words_are_of_known_meaning() -> None:
 
 def test_each_check_of_a_recipe_is_registered() -> None:
     """By the module and class that judge."""
-    assert set(Check.model_fields) == set(KINDS)
+    assert {*Check.model_fields, SCHEMA_CHECK} == set(KINDS)
     for kind, place in KINDS.items():
         module, _, name = place.partition(":")
         assert module == kind

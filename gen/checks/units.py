@@ -1,0 +1,188 @@
+"""Units of measure behind a number, so that 5 km is 5,000 m and neither 5 m nor 5 kg.
+
+Words that are no unit of measure, such as `clips` or `in total`, do not count: nobody can tell whether two nouns mean
+the same things.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+_Dimension = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One reading of a unit's text."""
+
+    dimension: _Dimension
+    """Base quantities and their powers, by name, such as (("length", 1), ("time", -1))."""
+    factor: Fraction
+    """How many of the dimension's base units it is."""
+
+
+def _table(*rows: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, Fraction]]]:
+    for quantity, factor, names in rows:
+        for name in names.split():
+            yield name, (quantity, Fraction(factor))
+
+
+_READINGS: dict[str, list[tuple[str, Fraction]]] = {}
+for _name, _reading in _table(
+    ("length", "1", "m meter meters metre metres"),
+    ("length", "1000", "km kilometer kilometers kilometre kilometres"),
+    ("length", "1/10", "dm decimeter decimeters decimetre decimetres"),
+    ("length", "1/100", "cm centimeter centimeters centimetre centimetres"),
+    ("length", "1/1000", "mm millimeter millimeters millimetre millimetres"),
+    ("length", "1/1000000000", "nm nanometer nanometers nanometre nanometres"),
+    ("length", "0.0254", "inch inches"),
+    ("length", "0.3048", "ft foot feet"),
+    ("length", "0.9144", "yd yds yard yards"),
+    ("length", "1609.344", "mi mile miles"),
+    ("mass", "1", "g gram grams gramme grammes"),
+    ("mass", "1000", "kg kgs kilogram kilograms kilo kilos"),
+    ("mass", "1/1000", "mg milligram milligrams"),
+    ("mass", "453.59237", "lb lbs pound pounds"),
+    ("mass", "28.349523125", "oz ounce ounces"),
+    ("time", "1", "s sec secs second seconds"),
+    ("time", "1/1000", "ms millisecond milliseconds"),
+    ("time", "60", "min mins minute minutes"),
+    ("time", "3600", "h hr hrs hour hours"),
+    ("time", "86400", "day days"),
+    ("time", "604800", "week weeks"),
+    ("calendar", "1", "month months"),
+    ("calendar", "12", "year years"),
+    ("morning", "1", "am a.m. AM"),
+    ("afternoon", "1", "pm p.m. PM"),
+    ("volume", "1", "l L liter liters litre litres"),
+    ("volume", "1/100", "cl"),
+    ("volume", "1/1000", "ml mL milliliter milliliters millilitre millilitres"),
+    ("volume", "3.785411784", "gal gallon gallons"),
+    ("volume", "0.946352946", "quart quarts"),
+    ("volume", "0.473176473", "pint pints"),
+    ("volume", "0.2365882365", "cup cups"),
+    ("frequency", "1", "Hz"),
+    ("frequency", "1000", "kHz"),
+    ("frequency", "1000000", "MHz"),
+    ("frequency", "1000000000", "GHz"),
+    ("power", "1000", "kW"),
+    ("energy", "1000", "kJ"),
+    ("energy", "3600000", "kWh"),
+    ("pressure", "1", "Pa"),
+    ("pressure", "1000", "kPa"),
+    ("data", "1", "KB"),
+    ("data", "1000", "MB"),
+    ("data", "1000000", "GB"),
+    ("data", "1000000000", "TB"),
+    ("temperature C", "1", "°C"),
+    ("temperature F", "1", "°F"),
+    ("dollars", "1", "$ US$ USD dollar dollars"),
+    ("dollars", "1/100", "¢ cent cents"),
+    ("euros", "1", "€ EUR euro euros"),
+    ("euros", "1/100", "cent cents"),
+    ("pounds", "1", "£ GBP pound pounds"),
+    ("yen", "1", "¥ yen"),
+    ("rupees", "1", "₹ Rs Rs. rupee rupees"),
+):
+    _READINGS.setdefault(_name, []).append(_reading)
+_SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h"}
+
+_NOTATIONS = tuple(
+    (re.compile(pattern), plain)
+    for pattern, plain in (
+        (r"\\(?:text|mathrm|textrm|textbf|mbox|operatorname|rm)\s*\{([^{}]*)\}", r" \1"),
+        (r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2"),
+        (r"~|\\[ ,;!]|\\(?=[$%])|\*\*", " "),
+        (r"\^\s*\{?\s*(?:\\circ|°)\s*\}?|\\degree|\\circ|\bdegrees?(?=\s+(?:[CF]\b|Celsius|Fahrenheit))", "°"),
+        (r"(?<=°)\s*C(?:elsius)?\b", "C"),
+        (r"(?<=°)\s*F(?:ahrenheit)?\b", "F"),
+        (r"²", "^2"),
+        (r"³", "^3"),
+        (r"\b(\w+)\s+squared\b", r"square \1"),
+        (r"\b(\w+)\s+cubed\b", r"cubic \1"),
+    )
+)
+_POWERS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3}
+_TOKEN = re.compile(r"\s*(/|\bper\b|[·*]|\\cdot|°\s*[CF]|(?:US)?\$|[^\W\d_]\.m\.|[€£¥₹¢]|[^\W\d_]+\.?)\s*")
+_POWER = re.compile(r"\s*\^?\s*\{?\s*([23])\s*\}?")
+
+
+@lru_cache(maxsize=1024)
+def units_in(text: str) -> tuple[Unit, ...]:
+    """The readings of the unit that a text begins with; none if it begins with another word."""
+    plain = _plain(text)
+    found: list[Mapping[str, int]] = [{}]
+    factors = [Fraction(1)]
+    at, sign, power, is_begun = 0, 1, 1, False
+    while token := _TOKEN.match(plain, at):
+        word = token[1].replace(" ", "")
+        if word in ("/", "per"):
+            if not is_begun:
+                break
+            sign, at = -1, token.end()
+            continue
+        if word in ("·", "*", "\\cdot"):
+            at = token.end()
+            continue
+        if word in _POWERS:
+            power, at = _POWERS[word], token.end()
+            continue
+        if word in _SPEEDS:
+            return units_in(_SPEEDS[word])
+        readings = _READINGS.get(word) or _READINGS.get(word.removesuffix("."))
+        if readings is None:
+            break
+        raised = _POWER.match(plain, token.end() - (len(token[0]) - len(token[0].rstrip())))
+        if raised:
+            power = int(raised[1])
+        found, factors = _multiplied(found, factors, readings, sign * power)
+        at, sign, power, is_begun = (raised or token).end(), 1, 1, True
+    if not is_begun:
+        return ()
+    return tuple(
+        Unit(tuple(sorted((name, count) for name, count in powers.items() if count)), factor)
+        for powers, factor in zip(found, factors, strict=True)
+    )
+
+
+def _plain(text: str) -> str:
+    """A unit's text in one notation."""
+    for pattern, plain in _NOTATIONS:
+        text = pattern.sub(plain, text)
+    text = text.lstrip("- ")
+    if text.rstrip(" .") in ("in", "in^2", "in^3"):  # elsewhere a word
+        return text.replace("in", "inch", 1)
+    return text
+
+
+def _multiplied(
+    found: list[Mapping[str, int]], factors: list[Fraction], readings: list[tuple[str, Fraction]], power: int
+) -> tuple[list[Mapping[str, int]], list[Fraction]]:
+    """Each product with each reading of the next factor."""
+    pairs = [
+        (powers, factor, _as_length(quantity, size, power))
+        for powers, factor in zip(found, factors, strict=True)
+        for quantity, size in readings
+    ]
+    return (
+        [{**powers, name: powers.get(name, 0) + count} for powers, _, (name, count, _) in pairs],
+        [factor * size for _, factor, (_, _, size) in pairs],
+    )
+
+
+def _as_length(quantity: str, size: Fraction, power: int) -> tuple[str, int, Fraction]:
+    """A volume as a power of a length: a litre is a thousandth of a cubic metre."""
+    if quantity == "volume":
+        return "length", 3 * power, (size / 1000) ** power
+    return quantity, power, size**power
+
+
+def ratio(known: tuple[Unit, ...], got: tuple[Unit, ...]) -> Fraction | None:
+    """By how much a number of the second unit is multiplied to be one of the first; None if they measure other things.
+
+    With several readings, those that are the same count.
+    """
+    ratios = [theirs.factor / ours.factor for ours in known for theirs in got if ours.dimension == theirs.dimension]
+    return min(ratios, key=lambda each: abs(each - 1), default=None)
