@@ -6,7 +6,7 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
@@ -22,10 +22,7 @@ from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
 from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
-
-KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
-"""The types a kept column of a text source may be given."""
-KEEP_TYPES: tuple[KeepType, ...] = get_args(KeepType)
+from stillhouse.schemas.value_types import VALUE_TYPES, ValueType
 
 Route: TypeAlias = Literal["weighted", "each", "fallback"]
 """Which teachers answer a prompt."""
@@ -63,7 +60,7 @@ class Keep(Strict):
 
     name: str
     """Name of the source column."""
-    type: KeepType | None = None
+    type: ValueType | None = None
     """The column's type; by default the one in the Parquet or Arrow file, and string in JSONL and CSV."""
     rename: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="as")
     """Name of the column in the records, if its own name is reserved: `{name: messages, as: theirs}`."""
@@ -136,8 +133,8 @@ def _keep(item: Any) -> Any:
     if not isinstance(item, dict) or len(item) != 1:
         raise ValueError("expected one column per item: its name, or `name: type`, such as `[answer, level: int64]`")
     ((name, kind),) = item.items()
-    if kind not in KEEP_TYPES:
-        raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")
+    if kind not in VALUE_TYPES:
+        raise ValueError(f"expected a type of {', '.join(VALUE_TYPES)} for column {name!r}, got {kind!r}")
     return {"name": name, "type": kind}
 
 
