@@ -24,6 +24,9 @@ from stillhouse.schemas.identity import asks_with_tools, checks_in
 
 SCHEMA_VERSION = 3
 
+META_KEY = "stillhouse"
+"""The key of our metadata in a stored file's footer."""
+
 
 def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=null)

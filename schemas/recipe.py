@@ -76,7 +76,9 @@ class Source(Strict):
 
     path: Location | tuple[Location, ...]
     """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv (also with .gz or .zst),
-    .parquet, .arrow."""
+    .parquet, .arrow. The folder of a Stillhouse dataset stands for its records."""
+    rejected: bool = False
+    """Read what datasets in `path` rejected as well; the column `reject_reason` says why, and is null for records."""
     prompt: str | None = None
     """The text column to send as the user's message. One of `prompt`, `messages` and `ask.template` is required."""
     messages: str | None = None

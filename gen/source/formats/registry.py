@@ -10,7 +10,7 @@ from stillhouse.gen.source.formats.arrow_ipc import arrow_schema, read_arrow
 from stillhouse.gen.source.formats.delimited import DELIMITERS, read_delimited
 from stillhouse.gen.source.formats.json_array import read_json
 from stillhouse.gen.source.formats.jsonl import read_jsonl
-from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
+from stillhouse.gen.source.formats.parquet import parquet_metadata, parquet_schema, read_parquet
 from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.formats.text import Codec
 
@@ -40,6 +40,8 @@ class Format:
     read: Read
     schema: Callable[[BinaryIO], pa.Schema] | None = None
     """The columns' types, if the file has them."""
+    metadata: Callable[[BinaryIO], dict[bytes, bytes]] | None = None
+    """What the file's writer says of it, if such a file has a place for that."""
     may_be_compressed: bool = False
     """True if .gz and .zst may follow its suffix."""
     aside: bool = False
@@ -86,7 +88,7 @@ FORMATS: Mapping[str, Format] = {
     ".csv": Format(_delimited(*DELIMITERS), may_be_compressed=True),
     ".tsv": Format(_TABS_FIRST, may_be_compressed=True, aside=True),
     ".tab": Format(_TABS_FIRST, may_be_compressed=True, aside=True),
-    ".parquet": Format(_parquet, schema=parquet_schema),
+    ".parquet": Format(_parquet, schema=parquet_schema, metadata=parquet_metadata),
     ".arrow": Format(_arrow, schema=arrow_schema),
 }
 """By the suffix of a file's name."""
