@@ -16,7 +16,7 @@ from stillhouse.schemas.value_types import ValueType
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-_SOURCE = ("prompt", "messages", "id", "keep", "answer")
+_SOURCE = ("prompt", "messages", "id", "keep", "answer", "passage_chars")
 _GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
 _TOOLS = ("tools", "functions", "toolConfig")

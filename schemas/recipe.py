@@ -27,6 +27,9 @@ from stillhouse.schemas.value_types import VALUE_TYPES, ValueType
 Route: TypeAlias = Literal["weighted", "each", "fallback"]
 """Which teachers answer a prompt."""
 
+PASSAGE_CHARS = 4000
+"""About a thousand tokens: enough to ask about, and several fit into any context."""
+
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
 
@@ -75,8 +78,8 @@ class Source(Strict):
     """Where the prompts come from."""
 
     path: Location | tuple[Location, ...]
-    """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv (also with .gz or .zst),
-    .parquet, .arrow. The folder of a Stillhouse dataset stands for its records."""
+    """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv, .txt, .md (also with
+    .gz or .zst), .parquet, .arrow. The folder of a Stillhouse dataset stands for its records."""
     rejected: bool = False
     """Read what datasets in `path` rejected as well; the column `reject_reason` says why, and is null for records."""
     prompt: str | None = None
@@ -93,6 +96,9 @@ class Source(Strict):
     `{name: answer, type: int64, as: known}` to rename it as well."""
     delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] | None = None
     """Field separator of a CSV; by default comma, semicolon, tab or bar, whichever fits its header."""
+    passage_chars: Annotated[int, Field(ge=100, le=1_000_000)] = PASSAGE_CHARS
+    """Most characters of a passage: .txt and .md files are cut into passages, rows with the columns `text` and
+    `passage` (its number)."""
     endpoint_url: EndpointUrl | None = None
     """Endpoint of the S3-compatible store that holds the prompts; by default from the standard AWS settings."""
     region: str | None = None

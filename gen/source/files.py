@@ -110,7 +110,7 @@ def survey(source: Source) -> Found:
     """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
 
     Folders are searched to any depth; names that begin with '.' or '_', datasets of ours and files of other kinds are
-    skipped, and so are .json and .tsv files in a folder that has files of the other kinds.
+    skipped, and of the others all but those of the lowest rank (`formats.registry.Format`).
 
     Raises:
         SourceError: a path leads to no readable file.
@@ -159,7 +159,7 @@ def _rows(
     if file.size == 0 and codec is not None:
         raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
     with _opened(file, source) as stream:
-        reading = Reading(columns, elsewhere, start, codec, source.delimiter)
+        reading = Reading(columns, elsewhere, start, codec, source.delimiter, source.passage_chars)
         yield from FORMATS[kind].read(stream, reading)
 
 
@@ -239,8 +239,9 @@ def _below(path: str, source: Source) -> Found:
     seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :]) and not stat.key.startswith(ours)]
     kinds = {stat.key: found[0] if (found := _format(stat.key)) else None for stat in seen}
     asked_for = _format(key) if wildcard else None
-    if asked_for is None and any(kind is not None and not FORMATS[kind].aside for kind in kinds.values()):
-        kinds = {key: None if kind is None or FORMATS[kind].aside else kind for key, kind in kinds.items()}
+    if asked_for is None:
+        lowest = min((FORMATS[kind].rank for kind in kinds.values() if kind is not None), default=0)
+        kinds = {key: kind if kind and FORMATS[kind].rank == lowest else None for key, kind in kinds.items()}
     files = [_source_file(store, stat) for stat in seen if kinds[stat.key] is not None]
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
