@@ -35,6 +35,7 @@ from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, Sou
 from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.tidying import tidy
+from stillhouse.gen.dataset.upstream import notes_on
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
@@ -191,8 +192,10 @@ class Driver:
 
     def _note_passed_over(self) -> None:
         with suppress(StillhouseError):  # reported where the source is read, if it matters
-            if note := passed_over_note(survey(self._recipe.source).passed_over):
-                self._display.note(f"source: {inert(note)}")
+            found = survey(self._recipe.source)
+            for note in (passed_over_note(found.passed_over), *notes_on(found.files, self._recipe.source)):
+                if note is not None:
+                    self._display.note(f"source: {inert(note)}")
 
     def _card(self, stored: str) -> str:
         return card_of(self._store, self._recipe, stored=stored)

@@ -24,6 +24,9 @@ from stillhouse.schemas.identity import asks_with_tools, checks_in
 
 SCHEMA_VERSION = 3
 
+META_KEY = "stillhouse"
+"""The key of our metadata in a stored file's footer."""
+
 
 def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=null)
@@ -172,7 +175,7 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
         data = data.append(pa.field(CHECKS, checks_type(checks), nullable=False))
         place = rejected.get_field_index("reject_reason")
         rejected = rejected.insert(place, pa.field(CHECKS, checks_type(checks)))
-    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted, checks=checks)
+    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted, checks=tuple(checks))
 
 
 def _with_calls(schema: pa.Schema) -> pa.Schema:

@@ -5,7 +5,7 @@ Which values of a source row a check compares with is said here; how it judges i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -19,32 +19,12 @@ from pydantic import (
 
 from stillhouse.schemas.asked_schema import AskedSchema
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.check_settings import CheckSettings, Reference
+from stillhouse.schemas.function_check import FunctionCheck
 from stillhouse.schemas.json_schema import JsonSchema, identity_of_schema
 from stillhouse.schemas.languages import LANGUAGES
 
 _COLUMN = Field(min_length=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A column of the source that a check compares answers with."""
-
-    field: str
-    """The field that names it: of the check's settings; in `references_of`, of the recipe (`checks.0.math.answer`)."""
-    column: str
-    form: Literal["text", "options"] = "text"
-    """`text`: text that is not empty, or a number; `options`: a list of at least two texts."""
-
-
-class CheckSettings(Strict):
-    """Settings of every kind of check."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")] | None = None
-    """The name in the column `checks` and in reject reasons; by default the kind of check."""
-
-    def references(self) -> Iterator[Reference]:
-        """The columns it compares with."""
-        yield from ()
 
 
 class MathCheck(CheckSettings):
@@ -149,6 +129,10 @@ class JsonSchemaCheck(CheckSettings):
     fits: Annotated[JsonSchema, Field(alias="schema")]
     """The JSON Schema itself, or the path of a file that holds it."""
 
+    def identity(self) -> dict[str, JsonValue]:
+        """See `CheckSettings`."""
+        return super().identity() | {"schema": identity_of_schema(self.fits)}
+
 
 class LengthCheck(CheckSettings):
     """The answer is neither too short nor too long; its reasoning does not count."""
@@ -232,6 +216,8 @@ class Check(Strict):
     """Ask for reasoning beside the answer."""
     repetition: RepetitionCheck | None = None
     """Refuse what repeats itself."""
+    function: FunctionCheck | None = None
+    """Have a function of yours judge the answer."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -254,13 +240,12 @@ class Check(Strict):
     @property
     def name(self) -> str:
         """The name under which its verdicts are kept."""
-        return self.settings.name or self.kind
+        name: str = self.settings.named(self.kind)
+        return name
 
     def identity(self) -> dict[str, JsonValue]:
         """What decides its verdicts, without defaults; a file by its SHA-256."""
-        settings = self.settings.model_dump(mode="json", exclude_defaults=True)
-        if isinstance(self.settings, JsonSchemaCheck):
-            settings["schema"] = identity_of_schema(self.settings.fits)
+        settings = self.settings.identity()
         if settings.get("name") == self.kind:
             del settings["name"]
         return {self.kind: settings}

@@ -4,11 +4,13 @@ To add one: a line here, where it stands in data/; a value of that name in `gen.
 has it, a condition in `schemas.arrow.columns_of`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+from stillhouse.schemas.value_types import ValueType
 
 PLAIN_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.json_())])
@@ -20,6 +22,13 @@ NAME = pa.dictionary(pa.int32(), pa.string())
 _TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
 _LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
 TIME = pa.timestamp("us", tz="UTC")
+VALUES: Mapping[ValueType, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+}
+"""How the types are stored that a recipe gives to columns."""
 
 
 class Column(NamedTuple):
@@ -103,10 +112,16 @@ MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS} | {
 }
 
 
-def checks_type(names: Sequence[str]) -> pa.DataType:
-    """The type of the column `checks`; a check that was not run, because an earlier one rejected, is null."""
-    verdict = pa.struct([("accepted", pa.bool_()), ("score", pa.float64()), ("detail", pa.string())])
-    return pa.struct([(name, verdict) for name in names])
+def checks_type(checks: Mapping[str, Mapping[str, ValueType]]) -> pa.DataType:
+    """The type of the column `checks`, by name with the columns of its own that a check has; a check that was not run,
+    because an earlier one rejected, is null."""
+    verdict = [("accepted", pa.bool_()), ("score", pa.float64()), ("detail", pa.string())]
+    return pa.struct(
+        [
+            (name, pa.struct([*verdict, *((column, VALUES[kind]) for column, kind in own.items())]))
+            for name, own in checks.items()
+        ]
+    )
 
 
 def python_type(kind: pa.DataType) -> Any:

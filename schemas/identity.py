@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from stillhouse.schemas.asked_schema import SCHEMA_CHECK
+from stillhouse.schemas.value_types import ValueType
 
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-_SOURCE = ("prompt", "messages", "id", "keep", "answer")
+_SOURCE = ("prompt", "messages", "id", "keep", "answer", "passage_chars")
 _GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
 _TOOLS = ("tools", "functions", "toolConfig")
@@ -54,12 +55,13 @@ def asks_with_tools(identity: Mapping[str, Any]) -> bool:
     return any(each.get("extra", {}).get(name) for each in extras for name in _TOOLS)
 
 
-def checks_in(identity: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of its checks, in order; that of `ask.schema` is the first."""
+def checks_in(identity: Mapping[str, Any]) -> dict[str, Mapping[str, ValueType]]:
+    """The names of its checks, in order, each with the columns of its own; that of `ask.schema` is the first."""
     ask = identity.get("ask", {})
     has_schema = any({**ask, **teacher.get("ask", {})}.get("schema") for teacher in identity.get("teachers", ()))
+    found: dict[str, Mapping[str, ValueType]] = {SCHEMA_CHECK: {}} if has_schema else {}
     kinds = [next(iter(check.items())) for check in identity.get("checks", ())]
-    return (SCHEMA_CHECK,) * has_schema + tuple(settings.get("name", kind) for kind, settings in kinds)
+    return found | {settings.get("name", kind): settings.get("returns", {}) for kind, settings in kinds}
 
 
 def each_teacher(identity: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ endpoints, keys, timeouts, workers and new files under the source's path may cha
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
@@ -22,13 +22,13 @@ from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
 from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
-
-KeepType: TypeAlias = Literal["string", "int64", "float64", "bool"]
-"""The types a kept column of a text source may be given."""
-KEEP_TYPES: tuple[KeepType, ...] = get_args(KeepType)
+from stillhouse.schemas.value_types import VALUE_TYPES, ValueType
 
 Route: TypeAlias = Literal["weighted", "each", "fallback"]
 """Which teachers answer a prompt."""
+
+PASSAGE_CHARS = 4000
+"""About a thousand tokens: enough to ask about, and several fit into any context."""
 
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
@@ -63,7 +63,7 @@ class Keep(Strict):
 
     name: str
     """Name of the source column."""
-    type: KeepType | None = None
+    type: ValueType | None = None
     """The column's type; by default the one in the Parquet or Arrow file, and string in JSONL and CSV."""
     rename: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="as")
     """Name of the column in the records, if its own name is reserved: `{name: messages, as: theirs}`."""
@@ -78,8 +78,10 @@ class Source(Strict):
     """Where the prompts come from."""
 
     path: Location | tuple[Location, ...]
-    """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv (also with .gz or .zst),
-    .parquet, .arrow."""
+    """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv, .txt, .md (also with
+    .gz or .zst), .parquet, .arrow. The folder of a Stillhouse dataset stands for its records."""
+    rejected: bool = False
+    """Read what datasets in `path` rejected as well; the column `reject_reason` says why, and is null for records."""
     prompt: str | None = None
     """The text column to send as the user's message. One of `prompt`, `messages` and `ask.template` is required."""
     messages: str | None = None
@@ -94,6 +96,9 @@ class Source(Strict):
     `{name: answer, type: int64, as: known}` to rename it as well."""
     delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] | None = None
     """Field separator of a CSV; by default comma, semicolon, tab or bar, whichever fits its header."""
+    passage_chars: Annotated[int, Field(ge=100, le=1_000_000)] = PASSAGE_CHARS
+    """Most characters of a passage: .txt and .md files are cut into passages, rows with the columns `text` and
+    `passage` (its number)."""
     endpoint_url: EndpointUrl | None = None
     """Endpoint of the S3-compatible store that holds the prompts; by default from the standard AWS settings."""
     region: str | None = None
@@ -136,8 +141,8 @@ def _keep(item: Any) -> Any:
     if not isinstance(item, dict) or len(item) != 1:
         raise ValueError("expected one column per item: its name, or `name: type`, such as `[answer, level: int64]`")
     ((name, kind),) = item.items()
-    if kind not in KEEP_TYPES:
-        raise ValueError(f"expected a type of {', '.join(KEEP_TYPES)} for column {name!r}, got {kind!r}")
+    if kind not in VALUE_TYPES:
+        raise ValueError(f"expected a type of {', '.join(VALUE_TYPES)} for column {name!r}, got {kind!r}")
     return {"name": name, "type": kind}
 
 

@@ -17,9 +17,10 @@ from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_val
 from stillhouse.schemas.languages import LANGUAGES
 from stillhouse.schemas.override import apply_override
 from stillhouse.schemas.places import places_in
-from stillhouse.schemas.recipe import KEEP_TYPES, Recipe
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.teacher import TEACHER_APIS
+from stillhouse.schemas.value_types import VALUE_TYPES
 from stillhouse.schemas.yaml_tree import MAX_CHARS, Node, YamlFault, read_tree
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -115,7 +116,7 @@ def recipe_json_schema() -> dict[str, Any]:
     ]
     typed = {
         "type": "object",
-        "additionalProperties": {"enum": list(KEEP_TYPES)},
+        "additionalProperties": {"enum": list(VALUE_TYPES)},
         "minProperties": 1,
         "maxProperties": 1,
     }

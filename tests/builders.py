@@ -18,7 +18,7 @@ from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import next_plan
 from stillhouse.gen.dataset.plans import SourcePlan, store_plan
-from stillhouse.gen.dataset.shard_meta import META_KEY, ShardCounts, ShardMeta
+from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.journals import journal_root, journals_at
@@ -28,6 +28,7 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.sealing import Sealer
+from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.recipe import Recipe
 
 FIRST = ChunkId(0, 0)

@@ -41,6 +41,9 @@ def answer_of(completion: Completion) -> Answer:
     return Answer(completion.text or "", completion.reasoning, tokens, schema_key)
 
 
+OwnValue: TypeAlias = str | int | float | bool | None
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """What a check says of an answer."""
@@ -50,6 +53,8 @@ class CheckResult:
     """How good it is, or how much of what the check measures; each check says which."""
     detail: str
     """Why, for people; at most `MAX_DETAIL_CHARS`."""
+    own: Mapping[str, OwnValue] | None = None
+    """Values of the columns that the check adds, by name; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

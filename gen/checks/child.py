@@ -5,6 +5,7 @@ depends on how busy the machine is. It never imports ray, httpx or the
 rest of the program.
 """
 
+import os
 import signal
 import socket
 import time
@@ -33,7 +34,8 @@ _INSIST_S = 0.5
 
 def main() -> None:
     """Judge until the pool closes its end."""
-    link = socket.socket(fileno=0)
+    link = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a check that reads its standard input must not read ours
     settings = receive_frame(link)
     die_with(settings["parent"])
     try:
@@ -130,7 +132,8 @@ class Judge:
 def _plain(verdict: Verdict) -> tuple[Any, ...]:
     if isinstance(verdict, Unchecked):
         return (verdict.reason,)
-    return verdict.accepted, verdict.score, verdict.detail
+    found = (verdict.accepted, verdict.score, verdict.detail)
+    return found if verdict.own is None else (*found, dict(verdict.own))
 
 
 if __name__ == "__main__":

@@ -364,7 +364,7 @@ async def _in_pieces(text: str | None, writer: asyncio.StreamWriter) -> str | in
 
 
 def _verdict(plain: tuple[Any, ...]) -> Verdict:
-    return CheckResult(*plain) if len(plain) == 3 else Unchecked(*plain)
+    return CheckResult(*plain) if len(plain) > 1 else Unchecked(*plain)
 
 
 def _environment() -> dict[str, str]:

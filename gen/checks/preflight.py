@@ -26,7 +26,7 @@ def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
     Raises:
         SourceError: there is one; names the field of the recipe and the column.
     """
-    columns = [reference.column for reference in references_of(recipe.checks)]
+    columns = [reference.key for reference in references_of(recipe.checks)]
     rows = [_row(columns, prompt) for prompt in prompts]
     for number, check in enumerate(recipe.checks):
         wrong = _WRONG.get(check.kind)

@@ -22,6 +22,7 @@ KINDS = {
     "reasoning": "reasoning:Reasoning",
     "repetition": "repetition:Repetition",
     "schema": "asked_schema:AskedSchema",
+    "function": "function:Function",
 }
 _EXTRA = {"math": "math_verify", "language": "py3langid"}
 """Modules that only an install with the extra `checks` has."""

@@ -16,6 +16,7 @@ from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, RECIPE_KEY, ChunkId, 
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, read_plan
 from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
+from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -87,6 +88,8 @@ class Chunk:
     """Accepted answers wanted per series, as its generation was planned; 0: all samples are asked."""
     series: Series = ONE_SERIES
     """Numbered by prompt x series per prompt + teacher; a sample's ordinal is series x samples + sample."""
+    upstream: tuple[StoredTeacher, ...] = ()
+    """Teachers of the datasets that its source is made of."""
 
     @property
     def series_count(self) -> int:
@@ -159,6 +162,7 @@ class ChunkReader:
             columns=bound.columns,
             accept=plan.accept,
             series=Series.of(bound.identity),
+            upstream=plan.upstream,
         )
         for entry in index:
             if entry["teacher"] and read.prompts and read.prompts[-1].key == entry["key"]:

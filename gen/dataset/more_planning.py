@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.plans import NOT_NEEDED, MorePlan, Plan, PlannedFile, RetryPlan, SourcePlan
+from stillhouse.gen.dataset.plans import NOT_NEEDED, MorePlan, Plan, PlannedFile, RetryPlan, SourcePlan, upstream_of
 from stillhouse.gen.dataset.prompt_outcomes import Outcomes, read_outcomes
 from stillhouse.gen.dataset.series import SeriesKey, read_series
 from stillhouse.gen.errors import DatasetError
@@ -45,6 +45,7 @@ def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> MorePl
         accept=accept,
         templates_system=plans[0].templates_system,
         kept=plans[0].kept,
+        upstream=upstream_of(plans),
     )
 
 

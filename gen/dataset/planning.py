@@ -19,6 +19,7 @@ from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan, frozen_columns, store_plan
 from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, placed
 from stillhouse.gen.dataset.retry_planning import retry_plan
+from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.errors import SourceError, UsageError
 from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -231,7 +232,8 @@ def next_plan(
     """The next generation of source rows, or None if every row is planned; requires all generations indexed.
 
     Raises:
-        SourceError: there is no source file, or a planned one changed; see also `check_first_rows` and `preflight`.
+        SourceError: there is no source file, or a planned one changed; see also `check_first_rows`, `inherited` and
+            `preflight`.
     """
     ends = _ends(generations)
     files = PlannedFiles(recipe.source)
@@ -244,6 +246,7 @@ def next_plan(
     sources = [file for file, _ in fresh]
     if begun and not _first_rows(sources, recipe, most=1, columns=None):
         return None
+    upstream = inherited(sources, recipe)
     templates_system = generations[0].plan.templates_system if begun else True
     preflight(check_first_rows(sources, recipe, proven=begun, templates_system=templates_system))
     kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
@@ -255,6 +258,7 @@ def next_plan(
         accept=recipe.ask.accept or 0,
         templates_system=templates_system,
         kept=frozen_columns(kept),
+        upstream=upstream,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from stillhouse.gen.dataset.binding import read_binding
 from stillhouse.gen.dataset.damage import damaged, missing, newer
 from stillhouse.gen.dataset.layout import plan_key
+from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -60,6 +61,8 @@ class _Plan(_Stored):
     """True if ask.system is a template; false in datasets that began before it could be one."""
     kept: str
     """Types of the kept columns: a serialised Arrow schema in base64."""
+    upstream: tuple[StoredTeacher, ...] = ()
+    """Teachers of the datasets that its source is made of; see `gen.dataset.upstream`."""
 
     @field_validator("kept")
     @classmethod
@@ -111,6 +114,11 @@ _ABSENT: dict[str, Any] = {"limit": None, "retry": None, "more": False}
 def frozen_columns(kept: list[pa.Field]) -> str:
     """Encode these columns for `kept`."""
     return base64.b64encode(pa.schema(kept).serialize().to_pybytes()).decode()
+
+
+def upstream_of(plans: Sequence[Plan]) -> tuple[StoredTeacher, ...]:
+    """What these plans inherit together."""
+    return tuple(dict.fromkeys(teacher for plan in plans for teacher in plan.upstream))
 
 
 def _thawed(kept: str) -> pa.Schema:
@@ -167,6 +175,11 @@ def _parsed(document: dict[str, Any]) -> Plan:
     return MorePlan.model_validate(said) if "more" in said else SourcePlan.model_validate(said)
 
 
+def _stored(plan: Plan) -> dict[str, Any]:
+    """Without `upstream` where it is empty: earlier versions read plans that make no use of it."""
+    return plan.model_dump(mode="json", by_alias=True, exclude=None if plan.upstream else {"upstream"})
+
+
 def store_plan(store: Store, plan: Plan) -> None:
     """Freeze the plan.
 
@@ -174,5 +187,5 @@ def store_plan(store: Store, plan: Plan) -> None:
         DatasetError: another run froze another plan for this generation.
     """
     key = plan_key(plan.generation)
-    if not store.put_new(key, orjson.dumps(_ABSENT | plan.model_dump(by_alias=True))):
+    if not store.put_new(key, orjson.dumps(_ABSENT | _stored(plan))):
         raise DatasetError(f"{store.url}/{key}: another run has just planned it; only one run works on a dataset")

@@ -21,7 +21,7 @@ from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
 from stillhouse.gen.dataset.planned_files import PlannedFiles
-from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan
+from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan, upstream_of
 from stillhouse.gen.dataset.prompt_outcomes import read_outcomes
 from stillhouse.gen.dataset.series import Series, SeriesKey, read_series
 from stillhouse.gen.dataset.shard_meta import read_meta
@@ -69,6 +69,7 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
         kinds=tuple(kinds),
         templates_system=plans[0].templates_system,
         kept=plans[0].kept,
+        upstream=upstream_of(plans),
     )
 
 

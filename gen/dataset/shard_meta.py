@@ -12,10 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.schemas.arrow import SCHEMA_VERSION
-
-META_KEY = "stillhouse"
-"""The key of our metadata in a shard's footer: JSON of ShardMeta."""
+from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION
 
 SIDES = ("rejected", "failed", "raw")
 """The files beside a shard, in the order they are written."""

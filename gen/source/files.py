@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from stillhouse.gen.errors import ColumnMissing, SourceError
 from stillhouse.gen.source.columns import column_of
+from stillhouse.gen.source.dataset_folder import ONLY_REJECTED, OURS, dataset_of, is_dataset, shards_of
 from stillhouse.gen.source.elsewhere import hub_advice, refuse_elsewhere
 from stillhouse.gen.source.formats.columnar import check_columns
 from stillhouse.gen.source.formats.registry import FORMATS, SUPPORTED, Reading
@@ -47,9 +48,6 @@ __all__ = [
     "stat_file",
     "survey",
 ]
-
-_OURS = "_stillhouse"
-"""The folder that every dataset of ours has."""
 
 _READERS = 16
 """Files whose footers are read at a time: on S3 each is a few round trips."""
@@ -113,7 +111,7 @@ def survey(source: Source) -> Found:
     """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
 
     Folders are searched to any depth; names that begin with '.' or '_', datasets of ours and files of other kinds are
-    skipped, and so are .json and .tsv files in a folder that has files of the other kinds.
+    skipped, and of the others all but those of the lowest rank (`formats.registry.Format`).
 
     Raises:
         SourceError: a path leads to no readable file.
@@ -127,6 +125,11 @@ def survey(source: Source) -> Found:
         for file in below.files:
             found.setdefault(file.url, file)
         passed_over |= dict.fromkeys(below.passed_over)
+    if source.rejected and not any(dataset_of(url) for url in found):
+        raise SourceError(
+            f"source.rejected: expected the folder of a Stillhouse dataset as source.path, got other files such as "
+            f"{next(iter(found))}: leave `rejected` out"
+        )
     return Found(list(found.values()), tuple(url for url in passed_over if url not in found))
 
 
@@ -142,7 +145,7 @@ def read_rows(
         SourceError: the file is gone, does not match `file`, is corrupt or cut off, or lacks a wanted column.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
-    given = folder_columns(file.url)
+    given = _given_columns(file.url, source)
     if not given:
         yield from _rows(file, source, columns, frozenset(), start)
         return
@@ -157,8 +160,13 @@ def _rows(
     if file.size == 0 and codec is not None:
         raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
     with _opened(file, source) as stream:
-        reading = Reading(columns, elsewhere, start, codec, source.delimiter)
+        reading = Reading(columns, elsewhere, start, codec, source.delimiter, source.passage_chars)
         yield from FORMATS[kind].read(stream, reading)
+
+
+def _given_columns(url: str, source: Source) -> dict[str, str | None]:
+    """Columns that a file's rows have even where the file lacks them."""
+    return {**(dict.fromkeys(ONLY_REJECTED) if source.rejected else {}), **folder_columns(url)}
 
 
 _NO_FOLDER_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -205,7 +213,7 @@ def _own_types(file: SourceFile, source: Source) -> dict[str, pa.DataType | None
         return dict.fromkeys(names)
     with _opened(file, source) as stream:
         schema = schema_of(stream)
-        check_columns(schema, names, elsewhere=folder_columns(file.url))
+        check_columns(schema, names, elsewhere=_given_columns(file.url, source))
         return {name: found[1] if (found := column_of(schema, name)) else None for name in names}
 
 
@@ -224,13 +232,17 @@ def _below(path: str, source: Source) -> Found:
         stats = [stat for stat in listed if matches(stat.key)]
     else:
         prefix = f"{key.rstrip('/')}/" if key else ""
+        if is_dataset(store, prefix):
+            shards = shards_of(store, prefix, rejected=source.rejected)
+            return Found([_source_file(store, stat) for stat in shards], ())
         stats = listed = _in_order(store.list(prefix))
     ours = _our_datasets(listed, prefix)
     seen = [stat for stat in stats if not _is_hidden(stat.key[len(prefix) :]) and not stat.key.startswith(ours)]
     kinds = {stat.key: found[0] if (found := _format(stat.key)) else None for stat in seen}
     asked_for = _format(key) if wildcard else None
-    if asked_for is None and any(kind is not None and not FORMATS[kind].aside for kind in kinds.values()):
-        kinds = {key: None if kind is None or FORMATS[kind].aside else kind for key, kind in kinds.items()}
+    if asked_for is None:
+        lowest = min((FORMATS[kind].rank for kind in kinds.values() if kind is not None), default=0)
+        kinds = {key: kind if kind and FORMATS[kind].rank == lowest else None for key, kind in kinds.items()}
     files = [_source_file(store, stat) for stat in seen if kinds[stat.key] is not None]
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
@@ -250,7 +262,7 @@ def _in_order(stats: Iterable[Stat]) -> list[Stat]:
 
 def _our_datasets(stats: Sequence[Stat], prefix: str) -> tuple[str, ...]:
     """Folders below `prefix` that hold one of our datasets, whose records are not prompts."""
-    marked = (stat.key[len(prefix) :].partition(f"/{_OURS}/") for stat in stats)
+    marked = (stat.key[len(prefix) :].partition(f"/{OURS}/") for stat in stats)
     return tuple({f"{prefix}{folder}/" for folder, mark, _ in marked if mark})
 
 
@@ -338,6 +350,20 @@ def digest_of(file: SourceFile, *, source: Source) -> str:
             stream.seek(max(DIGESTED_BYTES, file.size - DIGESTED_BYTES))
             digest.update(stream.read(DIGESTED_BYTES))
     return digest.hexdigest()
+
+
+def metadata_of(file: SourceFile, *, source: Source) -> dict[bytes, bytes]:
+    """What the file's writer says of it, by key; nothing if such a file has no place for that.
+
+    Raises:
+        SourceError: the file is gone, changed or damaged.
+        StoreAway, StoreRefused: the store does not answer, or refuses.
+    """
+    kind, _ = _known_format(file.url)
+    if (read := FORMATS[kind].metadata) is None:
+        return {}
+    with _opened(file, source) as stream:
+        return read(stream)
 
 
 def _placed(url: str, source: Source) -> tuple[Store, str]:

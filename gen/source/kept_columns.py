@@ -10,19 +10,19 @@ import pyarrow as pa
 
 from stillhouse.gen.source.conversation import NoPrompt, json_text, kind_of, text
 from stillhouse.gen.source.formats.columnar import Nanoseconds
+from stillhouse.schemas.columns import VALUES
 from stillhouse.schemas.recipe import Keep
 
 Converter: TypeAlias = Callable[[Any, str], Any]
 """Converts a non-null value, described by some words, to the value kept; raises NoPrompt."""
 
-DECLARED = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def kept_field(keep: Keep, own: pa.DataType | None = None) -> pa.Field:
     """The column as kept: the declared type, else the files' own, else string."""
-    return pa.field(keep.column, DECLARED[keep.type] if keep.type else own or pa.string())
+    return pa.field(keep.column, VALUES[keep.type] if keep.type else own or pa.string())
 
 
 def converter(kind: pa.DataType) -> Converter:

@@ -55,7 +55,13 @@ def _top_level_plain(kind: pa.DataType) -> pa.DataType:
     """The type all files share, nested dictionaries and names included; `normal` at the top level."""
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = pa.bool_() if isinstance(kind, pa.Bool8Type) else _storage(kind)
-    return kind if pa.types.is_nested(kind) else normal(kind)
+    return kind if pa.types.is_nested(kind) and not _has_extension(kind) else normal(kind)
+
+
+def _has_extension(kind: pa.DataType) -> bool:
+    """True if the type is one of Arrow's extensions, such as JSON, or holds one, which a kept column can't."""
+    inside = (kind.field(number).type for number in range(kind.num_fields))
+    return isinstance(kind, pa.BaseExtensionType) or any(map(_has_extension, inside))
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:

@@ -10,7 +10,7 @@ from stillhouse.gen.source.conversation import NoPrompt, conversation, text
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.source.sandbox import Template
-from stillhouse.schemas.checks import Reference
+from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
 from stillhouse.schemas.recipe import Ask, Source
 

@@ -1,4 +1,4 @@
-"""The values of a source row that checks compare answers with: text, or the texts of options."""
+"""The values of a source row that checks compare answers with: text, the texts of options, or any value as JSON."""
 
 import math
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 from stillhouse.gen.source.columns import is_in, value_of
-from stillhouse.gen.source.conversation import NoPrompt, kind_of, text
-from stillhouse.schemas.checks import Reference
+from stillhouse.gen.source.conversation import NoPrompt, json_text, kind_of, text
+from stillhouse.schemas.check_settings import Reference
 
 MAX_OPTIONS = 26
 """As many as there are letters."""
@@ -21,6 +21,8 @@ def reference(values: Mapping[str, Any], wanted: Reference) -> str | tuple[str, 
     """
     what = f"column {wanted.column!r}"
     value = value_of(values, wanted.column)
+    if wanted.form == "json":
+        return json_text(value, what)
     if value is None:
         is_null = is_in(values, wanted.column)
         raise NoPrompt(f"{what} is {'null' if is_null else 'missing'}, and a check compares answers with it")

@@ -26,7 +26,8 @@ from stillhouse.gen.source.files import find_files
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
-from stillhouse.schemas.checks import AnyCheck, Reference, references_of
+from stillhouse.schemas.check_settings import Reference
+from stillhouse.schemas.checks import AnyCheck, references_of
 from stillhouse.schemas.inline_reasoning import split_reasoning
 from stillhouse.schemas.recipe import Recipe
 
@@ -167,7 +168,7 @@ def _source_rows(reader: ChunkReader, chunk: ChunkId, wanted: Sequence[Reference
     """By prompt key in hex: what the chunk's rows in the source have to compare with."""
     return {
         prompt.key.hex(): {
-            each.column: value for each, value in zip(wanted, prompt.references, strict=True) if value is not None
+            each.key: value for each, value in zip(wanted, prompt.references, strict=True) if value is not None
         }
         for prompt in reader.read(chunk).prompts
     }
@@ -177,7 +178,7 @@ def _kept_row(record: Mapping[str, Any], wanted: Sequence[Reference], kept: Mapp
     row = {}
     for each in wanted:
         try:
-            row[each.column] = reference({each.column: record[kept[each.column]]}, each)
+            row[each.key] = reference({each.column: record[kept[each.column]]}, each)
         except NoPrompt:
             continue  # the check says what it lacks
     return row

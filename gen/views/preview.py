@@ -15,6 +15,7 @@ from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.row_fates import Judge, is_full
+from stillhouse.gen.dataset.upstream import inherited, notes_on
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
@@ -143,6 +144,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         limit = there.rows + (limit if there.is_sealed else 0)
     found = survey(recipe.source)
     files = found.files
+    inherited(files, recipe)
     counted = _Count(recipe, _maker(recipe, files, there.first))
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
@@ -181,7 +183,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
         sealed=there.chunks,
         settled=wanted - left,
-        warnings=(*notes, *_warnings(recipe, counted, load, workers=workers)),
+        warnings=(*notes, *notes_on(files, recipe.source), *_warnings(recipe, counted, load, workers=workers)),
     )
 
 

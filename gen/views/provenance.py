@@ -8,26 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.shard_meta import MOST_MODELS, ShardMeta
+from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.views.summary import Summary, summary_of
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Price, Terms
-
-
-class StoredTeacher(BaseModel):
-    """A teacher as a shard names it; only a simulator has no terms."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    model: str
-    terms: Terms | None = None
+from stillhouse.schemas.teacher import Price
 
 
 @dataclass(slots=True)
@@ -64,7 +55,8 @@ class Provenance:
         try:
             self._add_teachers([StoredTeacher.model_validate(teacher) for teacher in meta.teachers])
             for each in meta.teachers:
-                self._add_price(each["name"], Price.model_validate(each["price"]) if "price" in each else None)
+                if each.get("source") is None:
+                    self._add_price(each["name"], Price.model_validate(each["price"]) if "price" in each else None)
         except ValidationError:
             chunk = ChunkId(meta.generation, meta.chunk)
             raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
@@ -90,6 +82,8 @@ class Provenance:
 
         A name with a version or without its organisation is its own; any other may be bound to other terms.
         """
+        if teacher.source is not None:
+            return []
         own = _plain(teacher.model)
         named = {model: _plain(model) for model in self.answered_as.get(teacher.name, ())}
         return sorted(model for model, plain in named.items() if own not in plain and plain not in own)[:MOST_MODELS]

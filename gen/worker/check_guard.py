@@ -44,7 +44,7 @@ class CheckGuard:
                     tally.unchecked_in_a_row += 1
                     if tally.unchecked_in_a_row == BROKEN_AFTER:
                         found = found or _broken(name, reason)
-                case CheckResult(accepted, _, detail):
+                case CheckResult(accepted=accepted, detail=detail):
                     tally.unchecked_in_a_row = 0
                     tally.accepted += accepted
                     tally.rejected += not accepted

@@ -62,7 +62,7 @@ class Checker:
         self._host = host
         self._judging = judging
         self._clock = clock
-        self._columns = [reference.column for reference in references_of(checks)]
+        self._columns = [reference.key for reference in references_of(checks)]
         self._guard = CheckGuard([check.name for check in checks], keep_going=keep_going)
         self._waiting: deque[tuple[Held, int]] = deque()
         self._running = 0

@@ -56,7 +56,8 @@ class Form:
         for name, verdict in zip(self.columns.checks, verdicts, strict=False):
             if isinstance(verdict, CheckResult):
                 detail = verdict.detail.encode("utf-8", "replace").decode()
-                found[name] = {"accepted": verdict.accepted, "score": verdict.score, "detail": detail}
+                own = verdict.own or {}
+                found[name] = {"accepted": verdict.accepted, "score": verdict.score, "detail": detail, **own}
         return found
 
     def duplicate_prompt(self, duplicate: Duplicate) -> Row:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 
 from stillhouse.gen.dataset.series import SeriesKey
-from stillhouse.gen.dataset.shard_meta import META_KEY, SIDES, ShardCounts, ShardMeta, SideFile
+from stillhouse.gen.dataset.shard_meta import SIDES, ShardCounts, ShardMeta, SideFile
 from stillhouse.gen.dataset.tidying import remove_orphans
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.store.base import Store
@@ -23,6 +23,7 @@ from stillhouse.gen.worker.parquet_writer import Sheet
 from stillhouse.gen.worker.seal_counts import SealCounts
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
+from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -219,7 +220,8 @@ class Sealer:
                 {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
                 | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
                 for t in self._recipe.teachers
-            ],
+            ]
+            + [each.model_dump(mode="json") for each in self._open.chunk.upstream],
             answered_as={teacher: sorted(models) for teacher, models in self._counts.models.items() if models},
             side=side,
             counts=self._counts.total(records=self._sheet("data").rows),

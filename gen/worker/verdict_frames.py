@@ -34,8 +34,10 @@ def text_hash(answer: Answer) -> bytes:
 def verdict_frame(ordinal: int, *, check: str, judged: Judged, at: float) -> Frame:
     """The frame."""
     match judged.verdict:
-        case CheckResult(accepted, score, detail):
+        case CheckResult(accepted, score, detail, own):
             said: dict[str, Any] = {"accepted": accepted, "score": score, "detail": detail}
+            if own is not None:
+                said["own"] = dict(own)
         case Unchecked(reason):
             said = {"unchecked": reason}
     body = orjson.dumps({"check": check, **_encodable(said), "text": judged.text.hex()})
@@ -50,11 +52,9 @@ def read_verdict(frame: Frame) -> Judged | None:
         if "unchecked" in said:
             return Judged(text, frame.stage, Unchecked(str(said["unchecked"])))
         score = said.get("score")
-        return Judged(
-            text,
-            frame.stage,
-            CheckResult(bool(said["accepted"]), None if score is None else float(score), str(said.get("detail", ""))),
-        )
+        score = None if score is None else float(score)
+        result = CheckResult(bool(said["accepted"]), score, str(said.get("detail", "")), said.get("own"))
+        return Judged(text, frame.stage, result)
     except (ValueError, KeyError, TypeError):
         return None
 

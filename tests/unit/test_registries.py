@@ -9,18 +9,19 @@ from pydantic import ValidationError
 from stillhouse.gen.checks.registry import KINDS
 from stillhouse.gen.limits.shares import Resource
 from stillhouse.gen.source.formats.registry import FORMATS, SUPPORTED
-from stillhouse.gen.source.kept_columns import DECLARED
 from stillhouse.gen.teachers.protocols import PROTOCOLS
 from stillhouse.gen.teachers.protocols.profiles import PROFILES
 from stillhouse.gen.teachers.vocabulary import Signal
 from stillhouse.gen.worker.verdicts import RULES
 from stillhouse.schemas.asked_schema import SCHEMA_CHECK
 from stillhouse.schemas.checks import Check
+from stillhouse.schemas.columns import VALUES
 from stillhouse.schemas.completion import Completion, FinishReason
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, KeepType
+from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RejectReason
 from stillhouse.schemas.teacher import TEACHER_APIS, ProfileName, Teacher
+from stillhouse.schemas.value_types import VALUE_TYPES
 
 
 def test_each_api_of_a_recipe_is_a_registered_protocol() -> None:
@@ -62,7 +63,7 @@ def test_each_check_of_a_recipe_is_registered() -> None:
 
 def test_each_type_of_a_kept_column_is_stored() -> None:
     """As a recipe declares it, and as the JSON Schema lists it."""
-    assert set(get_args(KeepType)) == set(DECLARED)
+    assert set(VALUE_TYPES) == set(VALUES)
 
 
 def test_each_finish_reason_is_ruled_on() -> None:

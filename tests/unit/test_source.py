@@ -75,7 +75,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> No
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.xlsx", "a.parquet.gz", "a"])
+@pytest.mark.parametrize("name", ["a.pdf", "a.xlsx", "a.parquet.gz", "a"])
 def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     """A folder passes over it, a person who names it is told."""
     fill(tmp_path, name)

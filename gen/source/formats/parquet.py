@@ -32,6 +32,16 @@ def parquet_schema(file: BinaryIO) -> pa.Schema:
     return _open(file).schema_arrow
 
 
+def parquet_metadata(file: BinaryIO) -> dict[bytes, bytes]:
+    """What whoever wrote the file says of it, by key.
+
+    Raises:
+        FormatError: too many columns or row groups.
+        pyarrow.ArrowException, OSError: no Parquet file, cut off, or encrypted.
+    """
+    return _open(file).metadata.metadata or {}
+
+
 def read_parquet(
     file: BinaryIO, *, columns: Collection[str] | None, elsewhere: Collection[str], start: Position
 ) -> Iterator[Row]:

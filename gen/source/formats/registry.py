@@ -10,9 +10,11 @@ from stillhouse.gen.source.formats.arrow_ipc import arrow_schema, read_arrow
 from stillhouse.gen.source.formats.delimited import DELIMITERS, read_delimited
 from stillhouse.gen.source.formats.json_array import read_json
 from stillhouse.gen.source.formats.jsonl import read_jsonl
-from stillhouse.gen.source.formats.parquet import parquet_schema, read_parquet
+from stillhouse.gen.source.formats.parquet import parquet_metadata, parquet_schema, read_parquet
+from stillhouse.gen.source.formats.passages import read_passages
 from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.formats.text import Codec
+from stillhouse.schemas.recipe import PASSAGE_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Reading:
     """The file's compression."""
     delimiter: str | None = None
     """The one that the recipe states for delimited text."""
+    passage_chars: int = PASSAGE_CHARS
+    """The longest passage of a document."""
 
 
 Read = Callable[[BinaryIO, Reading], Iterator[Row]]
@@ -40,11 +44,13 @@ class Format:
     read: Read
     schema: Callable[[BinaryIO], pa.Schema] | None = None
     """The columns' types, if the file has them."""
+    metadata: Callable[[BinaryIO], dict[bytes, bytes]] | None = None
+    """What the file's writer says of it, if such a file has a place for that."""
     may_be_compressed: bool = False
     """True if .gz and .zst may follow its suffix."""
-    aside: bool = False
-    """True if it often lies beside what holds the prompts (dataset_info.json): such files count only in a folder that
-    has no other kind."""
+    rank: int = 0
+    """In a folder only files of the lowest rank count: what often lies beside prompts (dataset_info.json, README.md)
+    holds them where there is nothing else."""
 
 
 def _jsonl(file: BinaryIO, reading: Reading) -> Iterator[Row]:
@@ -53,6 +59,10 @@ def _jsonl(file: BinaryIO, reading: Reading) -> Iterator[Row]:
 
 def _json(file: BinaryIO, reading: Reading) -> Iterator[Row]:
     return read_json(file, codec=reading.codec, start=reading.start)
+
+
+def _passages(file: BinaryIO, reading: Reading) -> Iterator[Row]:
+    return read_passages(file, codec=reading.codec, most_chars=reading.passage_chars, start=reading.start)
 
 
 def _delimited(*likely: str) -> Read:
@@ -82,13 +92,15 @@ _TABS_FIRST = _delimited("\t", *DELIMITERS)
 FORMATS: Mapping[str, Format] = {
     ".jsonl": Format(_jsonl, may_be_compressed=True),
     ".ndjson": Format(_jsonl, may_be_compressed=True),
-    ".json": Format(_json, may_be_compressed=True, aside=True),
+    ".json": Format(_json, may_be_compressed=True, rank=1),
     ".csv": Format(_delimited(*DELIMITERS), may_be_compressed=True),
-    ".tsv": Format(_TABS_FIRST, may_be_compressed=True, aside=True),
-    ".tab": Format(_TABS_FIRST, may_be_compressed=True, aside=True),
-    ".parquet": Format(_parquet, schema=parquet_schema),
+    ".tsv": Format(_TABS_FIRST, may_be_compressed=True, rank=1),
+    ".tab": Format(_TABS_FIRST, may_be_compressed=True, rank=1),
+    ".parquet": Format(_parquet, schema=parquet_schema, metadata=parquet_metadata),
     ".arrow": Format(_arrow, schema=arrow_schema),
+    ".txt": Format(_passages, may_be_compressed=True, rank=2),
+    ".md": Format(_passages, may_be_compressed=True, rank=2),
 }
 """By the suffix of a file's name."""
-SUPPORTED = ".jsonl, .ndjson, .json, .csv or .tsv (also with .gz or .zst), .parquet, .arrow"
+SUPPORTED = ".jsonl, .ndjson, .json, .csv, .tsv, .txt or .md (also with .gz or .zst), .parquet, .arrow"
 """The suffixes, for messages."""

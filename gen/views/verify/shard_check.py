@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.shard_meta import META_KEY, SIDES, ShardMeta, SideFile
+from stillhouse.gen.dataset.shard_meta import SIDES, ShardMeta, SideFile
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.findings import Finding, FindingKind
 from stillhouse.gen.views.verify.tally import Tally
-from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
+from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION, Columns, columns_of
 from stillhouse.schemas.identity import grown_from, reduced
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)

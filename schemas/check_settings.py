@@ -1,0 +1,53 @@
+"""What the settings of every kind of check have in common."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from stillhouse.schemas.base import Strict
+from stillhouse.schemas.value_types import ValueType
+
+CheckName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column of the source that a check reads."""
+
+    field: str
+    """The field that names it: of the check's settings; in `references_of`, of the recipe (`checks.0.math.answer`)."""
+    column: str
+    form: Literal["text", "options", "json"] = "text"
+    """`text`: text that is not empty, or a number; `options`: a list of at least two texts; `json`: any value, as
+    JSON."""
+
+    @property
+    def key(self) -> str:
+        """Its name among the values of a row: two checks may read a column in different forms."""
+        return f"{self.column}\0json" if self.form == "json" else self.column
+
+
+class CheckSettings(Strict):
+    """Settings of every kind of check."""
+
+    name: CheckName | None = None
+    """The name in the column `checks` and in reject reasons; by default the kind of check."""
+
+    def references(self) -> Iterator[Reference]:
+        """The columns it compares with."""
+        yield from ()
+
+    def named(self, kind: str) -> str:
+        """The name under which its verdicts are kept."""
+        return self.name or kind
+
+    def own_columns(self) -> Mapping[str, ValueType]:
+        """What its verdicts hold beside the score and the reason."""
+        return {}
+
+    def identity(self) -> dict[str, JsonValue]:
+        """What decides its verdicts, without defaults; a file by its SHA-256."""
+        found: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        return found

@@ -1,0 +1,167 @@
+"""The check `function`: what a user's code may return, and what becomes of code that misbehaves."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pads
+import pytest
+from builders import index, questions, recipe_of, write_source
+from harness import run_in_process
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
+from stillhouse.gen.checks.pool import CheckPool
+from stillhouse.gen.errors import UsageError
+from stillhouse.schemas.checks import Check
+from stillhouse.schemas.recipe import Recipe
+
+CODE = '''
+import os, time
+
+def polite(record):
+    """A score, a reason, and a column of its own."""
+    words = record["text"].split()
+    found = {"accepted": "please" in words, "score": len(words) / 10, "reason": "counted"}
+    return found | {"words": len(words), "level": record["row"]["level"]}
+
+def yes(record): return True
+def scored(record): return False, 0.5
+def nothing(record): return None
+def number(record): return 1
+def undeclared(record): return {"accepted": True, "extra": 1}
+def nan(record): return True, float("nan")
+def text(record): return {"accepted": True, "score": "high"}
+def raises(record): raise KeyError("missing")
+def leaves(record): raise SystemExit(3)
+def dies(record): os._exit(3)
+def spins(record):
+    while True: pass
+value = 3
+'''
+
+
+@pytest.fixture(autouse=True)
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's file, in the folder in which he types."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def check(function: str, **settings: Any) -> Check:
+    """The check of this function."""
+    return Check.model_validate({"function": {"name": f"mine.py:{function}"} | settings})
+
+
+async def judged(checks: list[Check], *, row: dict[str, str] | None = None) -> tuple[Verdict, ...]:
+    """What the checks say of one answer."""
+    async with CheckPool(checks, size=1, timeout_s=0.5) as pool:
+        return await pool.judge(Answer("yes please", None, 2), row or {})
+
+
+async def test_a_function_says_what_it_likes() -> None:
+    """A bool, a tuple, or a dict with a score, a reason and columns of declared types."""
+    own = {"columns": ["level"], "returns": {"words": "int64", "level": "string"}}
+    found = await judged([check("yes"), check("polite", **own), check("scored")], row={"level\0json": '"B2"'})
+    assert found == (
+        CheckResult(True, None, ""),
+        CheckResult(True, 0.2, "counted", {"words": 2, "level": "B2"}),
+        CheckResult(False, 0.5, ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("nothing", "expected True or False, a tuple (accepted, score, reason), or a dict with `accepted`, got None"),
+        ("number", "got 1"),
+        ("undeclared", "returned 'extra': declare it, such as `returns: {extra: float64}`"),
+        ("nan", "returned score = nan: expected a float64"),
+        ("text", "returned score = 'high': expected a float64"),
+        ("raises", "mine.py:raises raised KeyError: 'missing'"),
+        ("leaves", "raised SystemExit: 3"),
+        ("dies", "the check's process ended with exit code 3"),
+        ("spins", "took more than 0.5 s of CPU time"),
+    ],
+)
+async def test_what_is_not_a_verdict_leaves_the_answer_unchecked(function: str, reason: str) -> None:
+    """With the reason, whatever the code does."""
+    (verdict,) = await judged([check(function)])
+    assert isinstance(verdict, Unchecked)
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nosuch", "importing mine.py raised ModuleNotFoundError: No module named 'nosuch'"),
+        ("raise SystemExit(1)", "importing mine.py raised SystemExit: 1"),
+        ("yes = 3", "expected a function 'yes' in mine.py, got a int"),
+        ("", "got nothing of that name"),
+        ("import os; os._exit(4)", "ended with exit code 4"),
+    ],
+)
+def test_code_that_does_not_load_is_refused_at_the_start(code: Path, text: str, message: str) -> None:
+    """Before anything is asked."""
+    code.write_text(text)
+    with pytest.raises(UsageError, match=r"checks: .*") as caught:
+        asyncio.run(judged([check("yes")]))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "gone.py:f"}, "expected the path of a Python file"),
+        ({"name": "mine.py"}, "should match pattern"),
+        ({"name": "mine.py:yes", "returns": {"score": "int64"}}, "returns: score is there in any case"),
+        ({"name": "mine.py:_hidden"}, "add `as: NAME`"),
+    ],
+)
+def test_a_recipe_that_names_no_function_is_refused(settings: dict[str, Any], message: str) -> None:
+    """With what is wrong."""
+    with pytest.raises(ValueError, match="function") as caught:
+        Check.model_validate({"function": settings})
+    assert message in str(caught.value)
+
+
+def test_code_with_a_fault_is_refused_with_its_line(code: Path) -> None:
+    """When the recipe is read."""
+    code.write_text("x = 1\ndef f(:\n")
+    with pytest.raises(ValueError, match=r"mine.py, line 2: not valid Python"):
+        check("f")
+
+
+def test_the_code_is_part_of_the_identity(code: Path, tmp_path: Path) -> None:
+    """A file by what it holds, wherever it is; a module by its file's hash."""
+    write_source(tmp_path, questions(1))
+    first = recipe_of(tmp_path, checks=[{"function": {"name": "mine.py:yes"}}])
+    (tmp_path / "moved.py").write_text(CODE)
+    moved = recipe_of(tmp_path, checks=[{"function": {"name": "moved.py:yes"}}])
+    assert first.identity() == moved.identity()
+    code.write_text(f"{CODE}\n")
+    assert recipe_of(tmp_path, checks=[{"function": {"name": "mine.py:yes"}}]).identity() != first.identity()
+    again = Recipe.model_validate_json(first.model_dump_json())
+    assert again.identity() == first.identity(), "the file travels with the recipe"
+    module = recipe_of(tmp_path, checks=[{"function": {"name": "json.decoder:scanstring"}}]).identity()
+    assert len(module["checks"][0]["function"]["sha256"]) == 64
+
+
+def test_a_run_keeps_what_the_function_says(tmp_path: Path) -> None:
+    """In the column `checks`, with its own columns, in data/ and rejected/."""
+    rows = [{**row, "level": {"of": number}} for number, row in enumerate(questions(6))]
+    write_source(tmp_path, rows)
+    (tmp_path / "mine.py").write_text(
+        "def even(record):\n"
+        "    n = record['row']['level']['of']\n"
+        "    return {'accepted': n % 2 == 0, 'score': float(n), 'half': n / 2}\n"
+    )
+    settings = {"name": "mine.py:even", "columns": ["level"], "returns": {"half": "float64"}, "as": "evenness"}
+    recipe = recipe_of(tmp_path, checks=[{"function": settings}])
+    summary = asyncio.run(run_in_process(recipe))
+    assert (summary.records, summary.rejected_by_reason) == (3, {"check:evenness": 3})
+    data = pads.dataset(tmp_path / "out" / "data").to_table().to_pylist()
+    assert sorted(row["checks"]["evenness"]["half"] for row in data) == [0.0, 1.0, 2.0]
+    assert data[0]["checks"]["evenness"].keys() == {"accepted", "score", "detail", "half"}
+    assert index(recipe) is None, "all is planned"
