@@ -113,7 +113,7 @@ class Driver:
         self._started = time.monotonic()
         self._is_joined = False
         self._said: set[str] = set()
-        self._silence = Silence(give_up_after_s=recipe.run.give_up_after_s)
+        self._silence = Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
 
     def run(self) -> Summary:
         """See `run`."""

@@ -83,7 +83,10 @@ def index(recipe: Recipe, *, limit: int | None = None) -> tuple[SourcePlan, list
 def teachers_of(recipe: Recipe) -> Assigner:
     """The recipe's teachers, which nobody serves."""
     teachers = enumerate(recipe.teachers)
-    return Assigner([Interpreter(teacher, recipe.ask, place=place) for place, teacher in teachers])
+    return Assigner(
+        [Interpreter(teacher, recipe.ask, place=place) for place, teacher in teachers],
+        is_chain=recipe.route == "fallback",
+    )
 
 
 def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") -> OpenChunk:

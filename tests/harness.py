@@ -127,7 +127,9 @@ class _Crew:
             )
             for number in range(workers)
         ]
-        crew = cls(planning, hands, Silence(give_up_after_s=recipe.run.give_up_after_s))
+        crew = cls(
+            planning, hands, Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
+        )
         crew.queue = queue
         return crew
 

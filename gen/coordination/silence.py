@@ -44,8 +44,10 @@ class _Silent:
 class Silence:
     """See the module."""
 
-    def __init__(self, *, give_up_after_s: float) -> None:
+    def __init__(self, *, give_up_after_s: float, is_chain: bool = False) -> None:
+        """`is_chain`: teachers stand in for one another, and workers say when none of them is left."""
         self._give_up_after_s = give_up_after_s
+        self._is_chain = is_chain
         self._silent: dict[str, _Silent] = {}
         self._answered: set[str] = set()
 
@@ -66,7 +68,7 @@ class Silence:
             if silent.since is None or tally.awaited:
                 continue
             silent_s, patience_s = now - silent.since, self._patience_s(tally)
-            if failed and silent_s >= patience_s:
+            if failed and silent_s >= patience_s and not self._is_chain:
                 reason = reason or TeacherPaused(_reason(name, tally, silent_s=silent_s))
             elif silent_s >= NOTE_AFTER_S and not silent.is_noted:
                 silent.is_noted = True

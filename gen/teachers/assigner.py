@@ -1,4 +1,4 @@
-"""Assigns samples to teachers."""
+"""Assigns samples to teachers by the recipe's route."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,16 +7,18 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 
 
 class Assigner:
-    """Assigns each sample to a teacher by weight; the same sample always gets the same teacher."""
+    """Assigns each sample to a teacher: by weight, always to the same one, or to the first one of a chain."""
 
-    def __init__(self, teachers: Sequence[Interpreter]) -> None:
+    def __init__(self, teachers: Sequence[Interpreter], *, is_chain: bool = False) -> None:
         self.teachers = tuple(teachers)
         """In the recipe's order."""
+        self.is_chain = is_chain
+        """True if each stands in for the one before it (`route: fallback`)."""
         self._total = sum(each.teacher.weight for each in teachers)
 
     def __call__(self, key: bytes, sample: int) -> Interpreter:
         """The teacher for the sample of the prompt with this key."""
-        if len(self.teachers) == 1:
+        if len(self.teachers) == 1 or self.is_chain:
             return self.teachers[0]
         drawn = hashlib.blake2b(key + sample.to_bytes(4, "big"), digest_size=8, person=b"stillhouse-who").digest()
         point = int.from_bytes(drawn, "big") / 2**64 * self._total

@@ -67,6 +67,8 @@ class TeacherClient:
         self._clock = clock
         self._keyed_at = clock.monotonic()
         self._server_clock = ServerClock()
+        self.is_left = False
+        """True if nobody waits for its endpoints: their samples go to another teacher meanwhile."""
         self._credentials = self._found = Credentials()
         self._tokens: GoogleTokens | None = None
         self._token_ends_at = self._renew_at = 0.0
@@ -83,6 +85,21 @@ class TeacherClient:
     def awaited(self) -> int:
         """Requests in flight at endpoints whose last request did not fail."""
         return sum(endpoint.in_flight for endpoint in self._endpoints.all if not endpoint.not_served)
+
+    @property
+    def all_closed(self) -> bool:
+        """True if each of its endpoints is asked nothing but probes."""
+        return all(endpoint.is_open for endpoint in self._endpoints.all)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight."""
+        return sum(endpoint.in_flight for endpoint in self._endpoints.all)
+
+    def leave(self, *, left: bool) -> None:
+        """Have nobody wait for its endpoints, or have them wait again."""
+        self.is_left = left
+        self._served.set()
 
     def reload_key(self, *, sent_at: float = math.inf) -> bool:
         """Resolve the key again; True if a request sent at `sent_at` (monotonic) had another, or a wrong time.
@@ -128,7 +145,7 @@ class TeacherClient:
                     self._take(replace(self._found, key=token.text, secrets=(*self._found.secrets, token.text)))
 
     async def usable(self) -> None:
-        """Wait until an endpoint may be asked; callers must not hold any of the account's share.
+        """Wait until an endpoint may be asked, or is_left; callers must not hold any of the account's share.
 
         Raises:
             UsageError, TeacherPaused: there is no token for it.
@@ -138,7 +155,7 @@ class TeacherClient:
         if not self._turn.locked() and self._endpoints.wait_s(now=self._clock.monotonic()) <= 0.0:
             return
         async with self._turn:  # one waits for a closed circuit, not a thousand
-            while (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
+            while not self.is_left and (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
                 self._served.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):

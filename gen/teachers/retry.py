@@ -77,6 +77,16 @@ class Tries:
     """Input tokens of useless replies."""
     wasted_output: int = 0
 
+    def at_next_teacher(self) -> "Tries":
+        """The same for another teacher: what counts against a sample does so per teacher, what it cost adds up."""
+        return Tries(
+            attempts=self.attempts,
+            maybe_billed=self.maybe_billed,
+            deaths=self.deaths,
+            wasted_input=self.wasted_input,
+            wasted_output=self.wasted_output,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Blame:
@@ -122,9 +132,16 @@ class Pause:
     """The key or the address, not money: worth one more look at the secret."""
 
 
+@dataclass(frozen=True, slots=True)
+class MoveOn:
+    """Its teacher gives up on it, and the next one of the chain may be asked (`route: fallback`)."""
+
+    given_up: GiveUp
+
+
 SETTLED = Settled()
 
-Decision: TypeAlias = Settled | Again | GiveUp | Pause
+Decision: TypeAlias = Settled | Again | GiveUp | Pause | MoveOn
 
 
 def note(outcome: Outcome, tries: Tries, *, endpoint: str = "", blame: Blame | None = None) -> None:

@@ -6,6 +6,7 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Host
@@ -23,17 +24,28 @@ class Asker:
         fence: Fence,
         clock: Clock,
         connections: int = 2**20,
+        chain: Chain | None = None,
     ) -> None:
-        """`connections`: how many the process can have at once."""
+        """Args:
+        host: the worker.
+        clients: one for each teacher.
+        fence: closed while nothing may be sent.
+        clock: the worker's.
+        connections: how many the process can have at once.
+        chain: under `route: fallback`, decides whom each sample is asked of.
+        """
         self.counters = Counters()
+        self._chain = chain
         self._connections = connections
         self._gate = Gate(fence)
         self._lanes = {
             client.teacher.name: LANES["online"](
-                client, host=host, gate=self._gate, counters=self.counters, clock=clock
+                client, host=host, gate=self._gate, counters=self.counters, clock=clock, router=chain
             )
             for client in clients
         }
+        if chain is not None:
+            chain.use(list(self._lanes.values()), counters=self.counters)
         self._accounts = {client.account for client in clients}
 
     def stop(self) -> None:
@@ -60,6 +72,8 @@ class Asker:
     @property
     def runs_dry(self) -> bool:
         """True if a teacher could be asked more samples than there are for it."""
+        if self._chain is not None:  # the others only stand in for it
+            return self._chain.lane.runs_dry
         return any(lane.runs_dry for lane in self._lanes.values())
 
     @property
@@ -75,6 +89,10 @@ class Asker:
     def take(self, held: Held) -> None:
         """Have those of the chunk's samples asked that may be asked now."""
         chunk = held.open
+        if self._chain is not None:
+            for ordinal in chunk.take():
+                self._chain.take(held, ordinal)
+            return
         by_teacher: dict[str, list[int]] = {}
         for ordinal in chunk.take():
             by_teacher.setdefault(chunk.samples.teacher(ordinal).teacher.name, []).append(ordinal)

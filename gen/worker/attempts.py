@@ -48,6 +48,11 @@ class Attempts:
         """True if the sample was asked once, and no attempt of it is counted as failed."""
         return self._once[ordinal] == 1
 
+    def moved_on(self, ordinal: int) -> None:
+        """The next teacher is asked: only what the sample cost is remembered of the last one."""
+        if self._once[ordinal] or ordinal in self._tries:
+            self._tries[ordinal] = self.entry(ordinal).at_next_teacher()
+
     def forget(self, ordinal: int) -> None:
         """Start over: the sample is asked as if it had never been."""
         self._once[ordinal] = 0

@@ -16,6 +16,11 @@ class TeacherOf(Protocol):
         """All of the recipe's, in its order."""
         ...
 
+    @property
+    def is_chain(self) -> bool:
+        """True if each stands in for the one before it."""
+        ...
+
     def __call__(self, key: bytes, sample: int, /) -> Interpreter:
         """The teacher for the sample of the prompt with this key; always the same one."""
         ...
@@ -30,6 +35,8 @@ class ChunkSamples:
         """Ordinals per series."""
         self.teachers = teacher_of.teachers
         """All of the recipe's, in its order."""
+        self.is_chain = teacher_of.is_chain
+        """True if each teacher stands in for the one before it (`route: fallback`)."""
         self._teacher_of = teacher_of
         self._per_prompt = per_series * chunk.series.per_prompt  # asked about several times per answer
 
@@ -47,6 +54,10 @@ class ChunkSamples:
         if place is not None:
             return self.teachers[place]
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
+
+    def has_next(self, place: int) -> bool:
+        """True if another teacher follows the one with this place (`route: fallback`)."""
+        return self.is_chain and place + 1 < len(self.teachers)
 
     def excluded(self) -> Iterator[int]:
         """Ordinals that this chunk does not ask: another generation's samples of a prompt that is asked again."""

@@ -11,7 +11,8 @@ from stillhouse.gen.checks.base import CheckResult, Unchecked, answer_of
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome, Policy, Trouble
 from stillhouse.gen.teachers.retry import (
     MAX_DEATHS,
     SETTLED,
@@ -19,6 +20,7 @@ from stillhouse.gen.teachers.retry import (
     Blame,
     Decision,
     GiveUp,
+    MoveOn,
     Settled,
     Tries,
     decide,
@@ -28,7 +30,7 @@ from stillhouse.gen.worker.answers import Answers, Place
 from stillhouse.gen.worker.attempts import Attempts
 from stillhouse.gen.worker.awaited_verdicts import AwaitedVerdicts
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
-from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, Reopened
+from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened
 from stillhouse.gen.worker.earlier_answers import fingerprint
 from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
 from stillhouse.gen.worker.settlements import Settlements
@@ -65,6 +67,10 @@ class ChunkState:
         self.answers = Answers(samples, journal)
         self.given_up: dict[int, GiveUp] = {}
         """Why each Failure is one."""
+        self.spent: dict[int, GiveUp] = {}
+        """Under `route: fallback`, samples that their teacher gives up on, and that the next one may be asked."""
+        self._moved: dict[int, int] = {}
+        """Under `route: fallback`, the teachers' places of samples that moved on."""
         self.verdicts = AwaitedVerdicts(samples.chunk.columns.checks)
         """What the recipe's checks say of the answers."""
         self.settlements = Settlements(samples)
@@ -86,6 +92,18 @@ class ChunkState:
         reason = self.given_up.get(ordinal)
         return reason is None or reason.kind == "unchecked"
 
+    def place_of(self, ordinal: int) -> int | None:
+        """The place of the teacher whose turn it is under `route: fallback`; otherwise None."""
+        return self._moved.get(ordinal, 0) if self._samples.is_chain else None
+
+    def has_left(self, frame: Frame) -> bool:
+        """True if the frame is of an attempt at a teacher that its sample has moved on from."""
+        return frame.teacher is not None and frame.teacher < (self.place_of(frame.ordinal) or 0)
+
+    def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
+        """The teacher with this place in the recipe; without one, the one whose turn it is."""
+        return self._samples.teacher(ordinal, self.place_of(ordinal) if place is None else place)
+
     def tries(self, ordinal: int) -> Tries:
         """What has been tried; not to be changed."""
         return self._attempts.of(ordinal)
@@ -94,8 +112,10 @@ class ChunkState:
         """An attempt is about to be sent."""
         self._attempts.sent(ordinal)
 
-    def attempted(self, ordinal: int, *, counts: bool) -> None:
-        """A journal shows an attempt; `counts`: False if an earlier shard counts it."""
+    def attempted(self, ordinal: int, *, counts: bool, teacher: int | None = None) -> None:
+        """A journal shows an attempt at the teacher with this place; `counts`: False if an earlier shard counts it."""
+        if self._samples.is_chain and teacher is not None and teacher > self._moved.get(ordinal, 0):
+            self._move_on(ordinal, teacher)  # the frame that says so is damaged
         self._attempts.entry(ordinal).attempts += counts
 
     def fold(self, frame: Frame, place: Place) -> None:
@@ -126,11 +146,17 @@ class ChunkState:
             self._take_answer(frame, outcome, place, SETTLED)  # nearly always
             return SETTLED
         tries = self._attempts.entry(ordinal)
+        if self.has_left(frame) and not isinstance(outcome, (Completion, Policy)):
+            return self._left_behind(frame, outcome, tries)
         note(outcome, tries, endpoint=frame.endpoint, blame=blame)
         teacher = self._samples.teacher(ordinal, frame.teacher).teacher
         decision = decide(
             outcome, tries, max_attempts=teacher.max_attempts, endpoints=max(1, len(teacher.urls)), blame=blame
         )
+        if isinstance(decision, GiveUp) and not self._settled[ordinal] and self._may_move_on(ordinal, decision):
+            self.settlements.note_moving(frame, outcome, decision)
+            self._spend(ordinal, place, decision)
+            return MoveOn(decision)
         if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
             self._take_answer(frame, outcome, place, decision)
             self._attempts.compact(ordinal)
@@ -144,6 +170,29 @@ class ChunkState:
             self._conclude(ordinal, outcome, self.settlements.of(frame, outcome, decision).reason)
         return decision
 
+    def _left_behind(self, frame: Frame, outcome: Trouble, tries: Tries) -> Again:
+        """An attempt at a teacher that the sample has left, which another owner made, counts and decides nothing."""
+        cost = Tries()
+        note(outcome, cost, endpoint=frame.endpoint)
+        tries.maybe_billed += cost.maybe_billed
+        tries.wasted_input += cost.wasted_input
+        tries.wasted_output += cost.wasted_output
+        return Again(0.0)
+
+    def _may_move_on(self, ordinal: int, decision: GiveUp) -> bool:
+        place = self.place_of(ordinal)
+        return place is not None and decision.kind != "poison" and self._samples.has_next(place)
+
+    def _spend(self, ordinal: int, place: Place | None, decision: GiveUp) -> None:
+        self.spent[ordinal] = decision
+        self.answers.places[ordinal] = place
+
+    def _move_on(self, ordinal: int, teacher: int) -> None:
+        self._moved[ordinal] = teacher
+        self._attempts.moved_on(ordinal)
+        if self.spent.pop(ordinal, None) is not None:
+            self.answers.places[ordinal] = None
+
     def _take_answer(self, frame: Frame, outcome: Outcome, place: Place | None, decision: Settled | GiveUp) -> None:
         settlement = self.settlements.of(frame, outcome, decision)
         self._settle(frame.ordinal, place, decision)
@@ -153,6 +202,7 @@ class ChunkState:
 
     def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
         self._settled[ordinal] = 1
+        self.spent.pop(ordinal, None)
         self.answers.places[ordinal] = place
         if isinstance(decision, GiveUp):
             self.given_up[ordinal] = decision
@@ -202,11 +252,16 @@ class ChunkState:
             case JudgedAgain():
                 self._judge_again(ordinal)
             case Reopened():
-                if ordinal in self.given_up:
+                if ordinal in self.given_up or ordinal in self.spent:
                     self._attempts.forget(ordinal)
                 self._reopen(ordinal)
+            case MovedOn(teacher):
+                if self._samples.is_chain and not self._settled[ordinal] and teacher < len(self._samples.teachers):
+                    self._move_on(ordinal, max(teacher, self._moved.get(ordinal, 0)))
             case GiveUp() if known:
-                if not self._settled[ordinal]:
+                if not self._settled[ordinal] and self._may_move_on(ordinal, decided):
+                    self._spend(ordinal, place, decided)
+                elif not self._settled[ordinal]:
                     self._settle(ordinal, place, decided)
                 elif ordinal in self.given_up:
                     self.given_up[ordinal] = decided
@@ -226,6 +281,9 @@ class ChunkState:
             self._conclude(ordinal, self.answers.completion(ordinal), None)
 
     def _reopen(self, ordinal: int) -> None:
+        if self.spent.pop(ordinal, None) is not None:
+            self.settlements.drop(ordinal)
+            self.answers.places[ordinal] = None
         if self.given_up.pop(ordinal, None) is not None:
             self.settlements.drop(ordinal)
             self.answers.places[ordinal] = None

@@ -1,7 +1,7 @@
 """Decisions as DECIDED frames: those that don't follow from their sample's other frames alone.
 
-What other samples met meanwhile, the time an attempt took, or an owner that repairs what it found: an owner that
-recovers the chunk can't know of it, and decides the same because it finds the frame.
+What other samples met meanwhile, the time an attempt took, a teacher that is down, or an owner that repairs what it
+found: an owner that recovers the chunk can't know of it, and decides the same because it finds the frame.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,17 @@ class JudgedAgain:
     """What the checks could not say of the answer is forgotten, and it is judged again."""
 
 
-Decided: TypeAlias = AccountBlamed | Reopened | JudgedAgain | GiveUp
-"""GiveUp: the attempt is the sample's last one."""
+@dataclass(frozen=True, slots=True)
+class MovedOn:
+    """The sample is asked by the teacher with this place from now on."""
+
+    place: int
+    reason: str
+    """Why the teacher before it is not asked, in words."""
+
+
+Decided: TypeAlias = AccountBlamed | Reopened | JudgedAgain | MovedOn | GiveUp
+"""GiveUp: the attempt is the sample's last one at its teacher."""
 
 
 def decided_frame(ordinal: int, decided: Decided, *, at: float, place: int | None = None) -> Frame:
@@ -42,6 +51,8 @@ def decided_frame(ordinal: int, decided: Decided, *, at: float, place: int | Non
             said = {"reopen": True}
         case JudgedAgain():
             said = {"judge_again": True}
+        case MovedOn(place, reason):
+            said = {"move_on": reason}
         case GiveUp(kind, message, status):
             said = {"give_up": kind, "message": message, "status": status}
         case _:
@@ -57,8 +68,10 @@ def read_decided(frame: Frame) -> Decided | None:
             return JudgedAgain()
         if said.get("reopen"):
             return Reopened()
+        if "move_on" in said and frame.teacher is not None:
+            return MovedOn(frame.teacher, str(said["move_on"]))
         if said.get("give_up") in RETRYABLE:
             return GiveUp(said["give_up"], said["message"], said["status"])
         return AccountBlamed() if said.get("blame") == "account" else None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None

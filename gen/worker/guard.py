@@ -99,6 +99,11 @@ class Guard:
                 return self._verdict(key, tally)
         return None
 
+    def forgive(self, teacher: str) -> None:
+        """What came of the teacher's samples so far is no reason to stop: others stand in for it."""
+        for key in [key for key in self._tallies if key[0] == teacher]:
+            del self._tallies[key]
+
     def clear(self, useless: Useless) -> None:
         """Earlier runs have records from this teacher and endpoint, so the recipe is not at fault."""
         self._cleared.add(useless.key)

@@ -163,8 +163,8 @@ class Hands:
         """Ship what dead workers left on this node; the chunks it was of."""
         return self._journals.sweep()
 
-    def has_records(self, *, teacher: str, endpoint: str) -> bool:
-        """True if one of the dataset's first shards holds a record of this teacher at this endpoint.
+    def has_records(self, *, teacher: str, endpoint: str | None = None) -> bool:
+        """True if one of the dataset's first shards holds a record of this teacher, at this endpoint or at any.
 
         Raises:
             DatasetError, StoreAway: a shard can't be read.
@@ -172,6 +172,7 @@ class Hands:
         for chunk in itertools.islice(sealed_chunks(self._store), SHARDS_LOOKED_AT):
             with self._store.open(chunk.data_key) as file:
                 table = pq.read_table(file, columns=["teacher", "endpoint"])
-            if (teacher, endpoint) in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            found = zip(*(column.to_pylist() for column in table.columns), strict=True)
+            if any(each[0] == teacher and endpoint in (None, each[1]) for each in found):
                 return True
         return False

@@ -12,12 +12,12 @@ from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
 from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
-from stillhouse.gen.teachers.retry import Blame, Decision, GiveUp, Pause
+from stillhouse.gen.teachers.retry import Blame, Decision, GiveUp, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.answers import Place
 from stillhouse.gen.worker.chunk_samples import ChunkSamples, TeacherOf
 from stillhouse.gen.worker.chunk_state import ChunkState
-from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, Reopened, decided_frame
+from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened, decided_frame
 from stillhouse.gen.worker.recovery import Recovery
 
 STREAM_BYTES = 2**14
@@ -110,9 +110,15 @@ class OpenChunk:
     def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
         """An attempt is about to be sent to the teacher with this place.
 
+        Under `route: fallback` that may be a later teacher than the one whose turn it was: the sample moves on.
+
         Raises:
             StoreAway: the journal can't be written; the attempt must not be sent.
         """
+        if self.samples.is_chain and place is not None and place > (self.state.place_of(ordinal) or 0):
+            spent = self.state.spent.get(ordinal)
+            reason = "the teacher before it is down" if spent is None else f"{spent.kind}: {spent.message}"
+            self._decide(ordinal, MovedOn(place, reason), at=at)
         self.journal.append(Frame(Kind.SENT, ordinal, at, endpoint=endpoint, teacher=place))
         self.state.sent(ordinal)
 
@@ -173,10 +179,14 @@ class OpenChunk:
 
     def _keep_decision(self, frame: Frame, decision: Decision, blame: Blame | None) -> None:
         """Keep a decision that the sample's own frames don't explain."""
+        if self.state.has_left(frame):
+            return
         if blame is not None and blame.on == "account" and not isinstance(decision, Pause):
             self._append_decided(frame, AccountBlamed())
-        elif isinstance(decision, GiveUp) and (blame is not None or frame.kind is Kind.LOST):
-            self._append_decided(frame, decision)
+            return
+        given_up = decision.given_up if isinstance(decision, MoveOn) else decision
+        if isinstance(given_up, GiveUp) and (blame is not None or frame.kind is Kind.LOST):
+            self._append_decided(frame, given_up)
 
     def _append_decided(self, frame: Frame, decided: Decided) -> None:
         self.journal.append(decided_frame(frame.ordinal, decided, at=frame.at, place=frame.teacher))
@@ -209,17 +219,18 @@ class OpenChunk:
 
         Under `ask.accept` only the last samples asked of a series: what was asked after a sample rests on its end.
         """
-        for ordinal, reason in sorted(self.state.given_up.items(), reverse=True):
+        for ordinal, reason in sorted((self.state.given_up | self.state.spent).items(), reverse=True):
             tries = self.state.tries(ordinal)
             costs = tries.maybe_billed or tries.wasted_input or tries.wasted_output
-            if costs or reason.kind not in UNPAID or self.samples.teacher(ordinal).teacher.name != teacher:
+            if costs or reason.kind not in UNPAID or self.state.teacher(ordinal).teacher.name != teacher:
                 continue
             end = (ordinal // self.samples.per_series + 1) * self.samples.per_series
             if self.chunk.accept and any(self.state.tries(later).attempts for later in range(ordinal + 1, end)):
                 continue
             self._decide(ordinal, Reopened(), at=at)
 
-    def _decide(self, ordinal: int, decided: JudgedAgain | Reopened, *, at: float) -> None:
+    def _decide(self, ordinal: int, decided: JudgedAgain | Reopened | MovedOn, *, at: float) -> None:
         """Keep a decision of this owner, then act on it."""
-        self.journal.append(decided_frame(ordinal, decided, at=at))
+        place = decided.place if isinstance(decided, MovedOn) else None
+        self.journal.append(decided_frame(ordinal, decided, at=at, place=place))
         self.state.decided(ordinal, decided, None, known=True)

@@ -79,7 +79,7 @@ class Recovery:
         attempt = (ordinal, frame.at)
         if attempt not in self._attempts:
             carried = self._carried.get(ordinal)
-            state.attempted(ordinal, counts=carried is None or carried.at != frame.at)
+            state.attempted(ordinal, counts=carried is None or carried.at != frame.at, teacher=frame.teacher)
         elif self._attempts[attempt] is None or frame.kind is Kind.SENT:
             return
         self._attempts[attempt] = frame if frame.kind is Kind.SENT else None

@@ -113,10 +113,10 @@ class Sealer:
                 continue
             place = self._state.answers.places[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
-            teacher = self._open.samples.teacher(ordinal, frame.teacher if frame else None)
+            teacher = self._state.teacher(ordinal, frame.teacher if frame else None)
             sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form)
             size = prompt_size + (len(frame.body) if frame else 0)
-            reason = self._state.given_up.get(ordinal) if is_settled else NOT_WAITED_FOR
+            reason = self._state.given_up.get(ordinal) if is_settled else self._state.spent.get(ordinal, NOT_WAITED_FOR)
             if frame is not None:
                 self._count_checked(teacher, frame, reason)
             if reason is not None:

@@ -32,6 +32,8 @@ class Settlement:
     settled: bool = True
     """False if the reply was useless and the sample is asked again."""
     ordinal: int = -1
+    moves_on: bool = False
+    """True if the sample may go to the next teacher of a chain."""
 
 
 class Settlements:
@@ -55,6 +57,10 @@ class Settlements:
     def note_useless(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
         """The reply was useless, as this says, and the sample is asked again."""
         self._noted.append(replace(self.of(frame, outcome, given_up), settled=False))
+
+    def note_moving(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
+        """Its teacher gave the sample up, and the next one may be asked."""
+        self._noted.append(replace(self.of(frame, outcome, given_up), moves_on=True))
 
     def drop(self, ordinal: int) -> None:
         """The sample is asked again after all."""

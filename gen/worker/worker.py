@@ -26,6 +26,7 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.check_guard import ChecksFail
 from stillhouse.gen.worker.checking import Checker, Judging
 from stillhouse.gen.worker.descriptors import free_for_connections
@@ -73,12 +74,18 @@ class Worker:
             name,
             recipe=recipe,
             store=store,
-            teacher_of=Assigner([client.interpreter for client in self._clients]),
+            teacher_of=Assigner([client.interpreter for client in self._clients], is_chain=recipe.route == "fallback"),
             clock=clock,
         )
         self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
+        self._chain = self._new_chain() if recipe.route == "fallback" else None
         self._asker = Asker(
-            self, clients=self._clients, fence=self._fence, clock=clock, connections=free_for_connections()
+            self,
+            clients=self._clients,
+            fence=self._fence,
+            clock=clock,
+            connections=free_for_connections(),
+            chain=self._chain,
         )
         checks = recipe.all_checks
         self._judging = judging or (CheckPool(checks) if checks else None)
@@ -106,6 +113,15 @@ class Worker:
         self._stopping = False
         self._error: StillhouseError | None = None
 
+    def _new_chain(self) -> Chain:
+        return Chain(
+            self,
+            self._clients,
+            give_up_after_s=self._recipe.run.give_up_after_s,
+            answered_before=lambda teacher: self._hands.has_records(teacher=teacher),
+            clock=self._clock,
+        )
+
     @property
     def counters(self) -> Counters:
         """Totals so far."""
@@ -118,6 +134,8 @@ class Worker:
                 self._group = group
                 background = [self.spawn(self._renew_leases), self.spawn(self._ship)]
                 background += [self.spawn(self._renew_share, key) for key in self._accounts]
+                if self._chain is not None:
+                    background.append(self.spawn(self._chain.watch))
                 await self._guarded(self._feed)
                 if self._stopping:
                     await self._drain()
@@ -165,6 +183,8 @@ class Worker:
     def heard(self, held: Held) -> None:
         """A reply came for the chunk: count what it settled."""
         settlements = held.open.state.settlements.take()
+        if self._chain is not None:
+            settlements = self._chain.judged(settlements)
         if held.open.chunk.retried:  # Failures fail again
             return
         # Frames from an endpoint that is no longer asked say nothing about this run.
@@ -190,6 +210,10 @@ class Worker:
                 self._take(held)
             return
         raise (TeacherPaused if useless.kind == "paused" else StillhouseError)(useless.message)
+
+    def given_up_on(self, teacher: str) -> None:
+        """See `gen.worker.chain.ChainHost`."""
+        self._guard.forgive(teacher)
 
     def taken(self) -> None:
         """A sample left the queue: more may be wanted."""

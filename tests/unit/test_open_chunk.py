@@ -63,10 +63,10 @@ ENDS = [*REPLIES, "lost", "not sent"]
 SAMPLES, PROMPTS = 2, 3
 
 
-def recipe() -> Recipe:
+def recipe(route: str = "weighted") -> Recipe:
     """Two teachers, few attempts, of the one fewer than of the other."""
     teachers = [{"name": name, "api": "simulator", "max_attempts": most} for name, most in (("a", 3), ("b", 2))]
-    return recipe_of(Path("/nowhere"), ask={"samples": SAMPLES}, teachers=teachers)
+    return recipe_of(Path("/nowhere"), ask={"samples": SAMPLES}, teachers=teachers, route=route)
 
 
 def chunk_of(count: int = PROMPTS) -> Chunk:
@@ -83,9 +83,9 @@ def chunk_of(count: int = PROMPTS) -> Chunk:
     )
 
 
-def opened(path: Path) -> OpenChunk:
+def opened(path: Path, route: str = "weighted") -> OpenChunk:
     """The chunk with a new journal."""
-    return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, teacher_of=teachers_of(recipe()))
+    return OpenChunk(chunk_of(), JournalFile.create(path), samples=SAMPLES, teacher_of=teachers_of(recipe(route)))
 
 
 def blame(outcome: Outcome, on: str | None) -> Blame | None:
@@ -112,33 +112,34 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None
         held.answered(received, blame=blame(received.outcome, on))
 
 
-_State: TypeAlias = list[tuple[bool, Tries, GiveUp | None, Frame | None]]
+_State: TypeAlias = list[tuple[bool, Tries, GiveUp | None, Frame | None, int | None]]
 
 
 def state(held: OpenChunk) -> _State:
-    """All that is known of each sample: settled, tries, failure, last answer."""
+    """All that is known of each sample: settled, tries, failure, last answer, and whose turn it is in a chain."""
     todo = set(waiting(held))
     assert held.left == len(todo)
     known = []
     for ordinal in range(len(held.state)):
         place = held.state.answers.places[ordinal]
         frame = held.journal.read(*place) if place else None
-        reason = held.state.given_up.get(ordinal)
+        reason = held.state.given_up.get(ordinal) or held.state.spent.get(ordinal)
         # What went unanswered says another thing when it is read back: that alone is not kept.
         reason = replace(reason, message="") if reason and frame is None else reason
-        known.append((ordinal not in todo, replace(held.state.tries(ordinal)), reason, frame))
+        tries, turn = replace(held.state.tries(ordinal)), held.state.place_of(ordinal)
+        known.append((ordinal not in todo, tries, reason, frame, turn))
     return known
 
 
 def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> _State:
     """What the next owner must know: the same, and that what was under way may have been billed."""
     wanted: _State = []
-    for ordinal, (settled, tries, reason, frame) in enumerate(state(held)):
+    for ordinal, (settled, tries, reason, frame, turn) in enumerate(state(held)):
         if ordinal in under_way:
             tries = replace(tries, maybe_billed=tries.maybe_billed + 1, deaths=tries.deaths + died)
             if died and tries.deaths >= MAX_DEATHS:
                 settled, reason, frame = True, GiveUp("poison", "", None), None
-        wanted.append((settled, tries, reason, frame))
+        wanted.append((settled, tries, reason, frame, turn))
     return wanted
 
 
@@ -157,15 +158,15 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(STEPS, max_size=60))
+@given(st.lists(STEPS, max_size=60), st.sampled_from(["weighted", "fallback"]))
 def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]], route: str
 ) -> None:
     """Any events, a crash at any point, a second one in the middle of the recovery, old journals left or removed."""
     folder = tmp_path_factory.mktemp("journal") / str(FIRST)
     store = open_dataset(recipe_of(folder))
     names = (folder / f"{number:03d}-w.journal" for number in itertools.count())
-    held, clock = opened(next(names)), itertools.count(1000)
+    held, clock = opened(next(names), route), itertools.count(1000)
     under_way: dict[int, tuple[float, int | None]] = {}
     for step in steps:
         match step:
@@ -183,9 +184,9 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
                 wanted = after_crash(held, set(under_way), died=died)
                 held.journal.close()
                 if twice:
-                    crash_in_recovery(store, next(names), copied)
+                    crash_in_recovery(store, next(names), copied, route)
                 old = leftovers(folder)
-                held, under_way = opened(next(names)), {}
+                held, under_way = opened(next(names), route), {}
                 held.recover(left_by_others(store, held), died=died)
                 assert state(held) == wanted
                 for path in old if not twice else ():
@@ -216,7 +217,7 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
         path = held.journal.path
         if old:
             path.write_bytes(in_first_format(path.read_bytes()))
-            wanted = [(done, tries, why, frame and first_of(frame)) for done, tries, why, frame in wanted]
+            wanted = [(done, tries, why, frame and first_of(frame), turn) for done, tries, why, frame, turn in wanted]
         held = opened(folder / f"{number}.journal")
         held.recover(left_by_others(store, held), died=False)
         assert [tuple(each) for each in state(held)] == wanted
@@ -225,9 +226,9 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
     held.journal.remove()
 
 
-def crash_in_recovery(store: Store, path: Path, copied: int) -> None:
+def crash_in_recovery(store: Store, path: Path, copied: int, route: str) -> None:
     """An owner that dies after it copied some frames."""
-    held = opened(path)
+    held = opened(path, route)
 
     def some() -> Iterator[Frame]:
         yield from itertools.islice(left_by_others(store, held), copied)

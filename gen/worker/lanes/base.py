@@ -11,6 +11,7 @@ from typing import Any
 
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.leased_chunk import Held
 
@@ -60,6 +61,30 @@ class Gate:
     async def passed(self) -> None:
         """Wait while sending is held up."""
         await self._open.wait()
+
+
+class Router(typing.Protocol):
+    """Decides which teacher a sample is asked of, for lanes whose teachers stand in for one another."""
+
+    def leaves(self, held: Held, ordinal: int, *, place: int) -> bool:
+        """True if the sample is no longer this teacher's to ask: it is in another lane now, or waits to be."""
+        ...
+
+    def asked(self, place: int) -> None:
+        """A request is about to be sent to the teacher with this place."""
+        ...
+
+    def not_sent(self, held: Held, ordinal: int) -> None:
+        """None of the teacher's endpoints could be picked for the sample."""
+        ...
+
+    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int) -> None:
+        """An attempt ended."""
+        ...
+
+    def out_of_money(self, place: int, reason: str) -> None:
+        """The account of the teacher with this place has no money left."""
+        ...
 
 
 class Lane(typing.Protocol):

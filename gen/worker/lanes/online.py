@@ -33,9 +33,9 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.refused_parameters import refused_parameter
-from stillhouse.gen.teachers.retry import Again, Blame, Decision, Pause
+from stillhouse.gen.teachers.retry import Again, Blame, Decision, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
-from stillhouse.gen.worker.lanes.base import Gate, Host
+from stillhouse.gen.worker.lanes.base import Gate, Host, Router
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.completion import Completion
 
@@ -62,7 +62,17 @@ class _WorkQueue(asyncio.Queue[_Work]):
 class OnlineLane:
     """Asks one teacher's samples over its endpoints."""
 
-    def __init__(self, client: TeacherClient, *, host: Host, gate: Gate, counters: Counters, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: TeacherClient,
+        *,
+        host: Host,
+        gate: Gate,
+        counters: Counters,
+        clock: Clock,
+        router: Router | None = None,
+    ) -> None:
+        """`router`: decides who asks a sample, if not the teacher that it is assigned to."""
         self.account = client.account
         self.largest_reply_bytes = 0
         self._client = client
@@ -70,6 +80,8 @@ class OnlineLane:
         self._gate = gate
         self._counters = counters
         self._clock = clock
+        self._router = router
+        self._place = client.interpreter.place or 0
         self._queue = _WorkQueue()
         self._slots: list[asyncio.Task[None]] = []
         self._refused_parameters: set[str] = set()
@@ -123,7 +135,12 @@ class OnlineLane:
             except StillhouseError as error:
                 self._host.fail(error)
 
+    def _leaves(self, held: Held, ordinal: int) -> bool:
+        return self._router is not None and self._router.leaves(held, ordinal, place=self._place)
+
     async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
+        if self._leaves(held, ordinal):
+            return
         prompt, client = held.open.samples.prompt(ordinal), self._client
         if (wait_s := client.wait_s(held.prompt_key(ordinal))) > 0.0:  # another sample of the prompt was told to wait
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
@@ -138,13 +155,19 @@ class OnlineLane:
         tally.in_flight += 1
         held.under_way += 1
         try:
+            if self._leaves(held, ordinal):  # while it waited
+                return
             holds_back = self._gate.stopping or held.abandoned or client.account.is_paused
             avoid = held.open.state.tries(ordinal).refused_by
             if holds_back or (endpoint := client.endpoint(again=again, avoid=avoid)) is None:
+                if self._router is not None and not holds_back:
+                    self._router.not_sent(held, ordinal)
                 self._put(held, ordinal, again=again)
                 return
             tally.requests += 1
             tally.retries += again
+            if self._router is not None:
+                self._router.asked(self._place)
             sent_at = self._clock.monotonic()
             served: bool | None = False
             try:
@@ -158,6 +181,8 @@ class OnlineLane:
                         f"teacher {client.teacher.name}: endpoint {endpoint.host} has answered nothing yet, while "
                         f"others do; its samples go to them. It said: {getattr(outcome, 'message', '')}"
                     )
+            if self._router is not None:
+                self._router.ended(held, ordinal, outcome, place=self._place)
             latency_s = self._clock.monotonic() - sent_at
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
@@ -322,6 +347,11 @@ class OnlineLane:
         match decision:
             case Again(after_s, last):
                 self._ask_again(held, ordinal, after_s, first=not last)
+            case MoveOn():
+                self._put(held, ordinal, again=True)
+            case Pause(reason, auth=False) if self._router is not None:
+                self._router.out_of_money(self._place, reason)
+                self._ask_again(held, ordinal, 0.0, first=True)
             case Pause(reason, auth):
                 if not (auth and client.reload_key(sent_at=sent_at)):
                     where = f" at {endpoint.host}" if len(client.teacher.urls) > 1 else ""

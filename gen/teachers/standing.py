@@ -1,0 +1,73 @@
+"""Tells if a teacher of a chain (`route: fallback`) may be left for the next one. Pure: the clock is passed in.
+
+It may be left once it has answered, or has not answered for `give_up_after_s`, and never while it says that it is
+loading. It is down while all its endpoints have been closed for `DOWN_AFTER_S` or its account is out of money; a probe
+that it answers ends that. Limits and their waits say nothing here.
+"""
+
+from stillhouse.gen.teachers.outcome import Outcome, Overload, Policy
+from stillhouse.schemas.completion import Completion
+
+DOWN_AFTER_S = 60.0
+"""Shorter outages are waited out, as those of any teacher."""
+
+PROBE_EVERY_S = 30.0
+"""How often a teacher that is down is asked a sample, to learn if it answers again."""
+
+
+class Standing:
+    """Times are monotonic seconds."""
+
+    def __init__(self, *, give_up_after_s: float) -> None:
+        self.has_answered = False
+        """True if an answer came from it, in this run or an earlier one."""
+        self.out_of_money = ""
+        """What it said when its account was found to be out of money; empty if it is not."""
+        self._give_up_after_s = give_up_after_s
+        self._waits_since: float | None = None
+        """When the wait for its first answer began; time that it spends loading does not count."""
+        self._closed_since: float | None = None
+        """When the last of its endpoints' circuits opened; None while one is closed."""
+        self._is_loading = False
+        self._probe_at = 0.0
+
+    def asked(self, *, now: float) -> None:
+        """A request is about to be sent."""
+        if self._waits_since is None:
+            self._waits_since = now
+
+    def ended(self, outcome: Outcome, *, all_closed: bool, now: float) -> None:
+        """An attempt ended; `all_closed`: True if none of its endpoints is asked now but for probes."""
+        self._is_loading = isinstance(outcome, Overload) and outcome.loading
+        if isinstance(outcome, (Completion, Policy)):
+            self.has_answered = True
+            self.out_of_money = ""
+        if not all_closed:
+            self._closed_since = None
+        elif self._closed_since is None or self._is_loading:
+            self._closed_since = now
+        if self._is_loading:
+            self._waits_since = now
+
+    def may_be_left(self, *, now: float) -> bool:
+        """True if a sample that it gives up on may go to the next teacher."""
+        if self._is_loading:
+            return False
+        waited = self._waits_since is not None and now - self._waits_since >= self._give_up_after_s
+        return self.has_answered or waited
+
+    def is_down(self, *, now: float) -> bool:
+        """True if all samples go to the next teacher."""
+        closed = self._closed_since is not None and now - self._closed_since >= DOWN_AFTER_S
+        return (closed or bool(self.out_of_money)) and self.may_be_left(now=now)
+
+    def went_down(self, *, now: float) -> None:
+        """It was found to be down: the first probe is due in a while."""
+        self._probe_at = now + PROBE_EVERY_S
+
+    def takes_probe(self, *, now: float) -> bool:
+        """True if a probe is due, which is then taken as sent."""
+        if now < self._probe_at:
+            return False
+        self._probe_at = now + PROBE_EVERY_S
+        return True

@@ -1,0 +1,266 @@
+"""The chain of a worker's teachers (`route: fallback`): decides whom each sample is asked of, until it is sent.
+
+A sample goes to the next teacher once its own gives up on it, and all samples do while a teacher is down; `Standing`
+says when. A sample that was sent to a teacher never returns to one before it. All that decides is asked again right
+before a sample is sent, so samples that only wait go back as soon as a teacher answers again; what was decided is
+journalled with the request (`OpenChunk.sent`).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.errors import StillhouseError, TeacherPaused
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.standing import DOWN_AFTER_S, PROBE_EVERY_S, Standing
+from stillhouse.gen.worker.lanes.base import Lane
+from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.settlements import Settlement
+from stillhouse.schemas.completion import Completion
+
+LOOK_S = 1.0
+"""How often it looks whether a teacher is down, and whether samples that wait may go on."""
+
+MAX_WORDS = 300
+"""Characters shown of a teacher's last words."""
+
+
+class ChainHost(Protocol):
+    """The worker as the chain sees it."""
+
+    def fail(self, error: StillhouseError) -> None:
+        """Stop in good order because of this error."""
+        ...
+
+    def given_up_on(self, teacher: str) -> None:
+        """The teacher never answered, and is not waited for any longer."""
+        ...
+
+
+class _Probe(NamedTuple):
+    """A sample that is asked of a teacher that is down."""
+
+    held: Held
+    ordinal: int
+    place: int
+
+
+class Chain:
+    """See the module; a `Router` of the lanes."""
+
+    def __init__(
+        self,
+        host: ChainHost,
+        clients: Sequence[TeacherClient],
+        *,
+        give_up_after_s: float,
+        answered_before: Callable[[str], bool],
+        clock: Clock,
+    ) -> None:
+        """Args:
+        host: the worker.
+        clients: the teachers' in the recipe's order.
+        give_up_after_s: how long a teacher that never answered is waited for.
+        answered_before: blocks, and tells if the dataset holds an answer of the teacher with this name.
+        clock: the worker's.
+        """
+        self._host = host
+        self._clients = clients
+        self._give_up_after_s = give_up_after_s
+        self._answered_before = answered_before
+        self._clock = clock
+        self._counters = Counters()
+        self._lanes: Sequence[Lane] = ()
+        self._standings = [Standing(give_up_after_s=give_up_after_s) for _ in clients]
+        self._said = [""] * len(clients)
+        """What came last instead of an answer."""
+        self._waiting: list[tuple[Held, int]] = []
+        """Samples that no teacher may be asked now."""
+        self._given_up_on: set[int] = set()
+        """Places of teachers that never answered, and are not waited for any longer."""
+        self._probe: _Probe | None = None
+        self._looked_at = -PROBE_EVERY_S
+        """When the dataset was last asked for answers."""
+        self._answered_at = self._ended_at = clock.monotonic()
+        """When any teacher last answered, and when an attempt last ended."""
+
+    def use(self, lanes: Sequence[Lane], *, counters: Counters) -> None:
+        """Begin: these are the teachers' lanes."""
+        self._lanes, self._counters = lanes, counters
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of the first teacher that is not down."""
+        now = self._clock.monotonic()
+        up = (place for place, standing in enumerate(self._standings) if not standing.is_down(now=now))
+        return self._lanes[next(up, len(self._lanes) - 1)]
+
+    def judged(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Learn from these who has answered; returns those that are final, or whose teachers may not be left yet."""
+        now = self._clock.monotonic()
+        by_name = {
+            client.teacher.name: standing for client, standing in zip(self._clients, self._standings, strict=True)
+        }
+        for each in settlements:
+            by_name[each.teacher].has_answered |= each.reason is None
+        return [each for each in settlements if not (each.moves_on and by_name[each.teacher].may_be_left(now=now))]
+
+    def take(self, held: Held, ordinal: int, *, waited: bool = False) -> None:
+        """Have the sample asked by the teacher whose turn it is, or wait. `waited`: it may serve as a probe."""
+        if (place := self._turn_of(held, ordinal, waited=waited)) is None:
+            self._waiting.append((held, ordinal))
+        else:
+            self._lanes[place].take(held, (ordinal,))
+
+    # --- what its lanes need, see `Router`
+
+    def leaves(self, held: Held, ordinal: int, *, place: int) -> bool:
+        """See `Router`."""
+        wanted = self._turn_of(held, ordinal)
+        if wanted == place:
+            return False
+        if wanted is None:
+            self._waiting.append((held, ordinal))
+        else:
+            self._lanes[wanted].take(held, (ordinal,))
+        return True
+
+    def asked(self, place: int) -> None:
+        """See `Router`."""
+        self._standings[place].asked(now=self._clock.monotonic())
+
+    def not_sent(self, held: Held, ordinal: int) -> None:
+        """See `Router`."""
+        if self._is_probe(held, ordinal):
+            self._probe = None
+
+    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int) -> None:
+        """See `Router`."""
+        now = self._ended_at = self._clock.monotonic()
+        self.not_sent(held, ordinal)
+        if isinstance(outcome, Completion):
+            self._answered_at = now
+        else:
+            self._said[place] = outcome.message[:MAX_WORDS]
+        self._standings[place].ended(outcome, all_closed=self._clients[place].all_closed, now=now)
+        self._follow(place, now=now)
+
+    def out_of_money(self, place: int, reason: str) -> None:
+        """See `Router`."""
+        now = self._clock.monotonic()
+        if not self._standings[place].out_of_money:
+            self._standings[place].out_of_money = reason[:MAX_WORDS]
+            if not self._standings[place].may_be_left(now=now):
+                self._note(place, f"{reason}; it has never answered, so the next teacher is asked only later")
+            self._follow(place, now=now)
+
+    # --- whose turn it is
+
+    def _turn_of(self, held: Held, ordinal: int, *, waited: bool = False) -> int | None:
+        """The place of the teacher to ask; None if the sample has to wait."""
+        now, state = self._clock.monotonic(), held.open.state
+        first = state.place_of(ordinal) or 0
+        if ordinal in state.spent:
+            if not self._standings[first].may_be_left(now=now):
+                return None
+            first += 1
+        if self._probe is not None and self._is_probe(held, ordinal) and self._probe.place >= first:
+            return self._probe.place
+        may_probe = waited or state.tries(ordinal).attempts == 0
+        for place in range(first, len(self._standings)):
+            standing = self._standings[place]
+            if not standing.is_down(now=now):
+                return None if standing.out_of_money else place
+            if may_probe and not self._clients[place].in_flight and standing.takes_probe(now=now):
+                self._probe = _Probe(held, ordinal, place)
+                return place
+        # All are down. One that is out of reach may be waited for at its circuit; one without money is only probed.
+        reachable = [place for place in range(first, len(self._standings)) if not self._standings[place].out_of_money]
+        return reachable[-1] if reachable else None
+
+    def _is_probe(self, held: Held, ordinal: int) -> bool:
+        return self._probe is not None and self._probe.held is held and self._probe.ordinal == ordinal
+
+    # --- what it looks at
+
+    async def watch(self) -> None:
+        """Have samples move on when a teacher has been down for long enough; ends with the worker."""
+        while True:
+            await self._ask_dataset()
+            self.look()
+            await asyncio.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """Notice what time alone brings about."""
+        now = self._clock.monotonic()
+        for place in range(len(self._standings)):
+            self._follow(place, now=now)
+        waiting, self._waiting = self._waiting, []
+        for held, ordinal in waiting:
+            if not held.abandoned:
+                self.take(held, ordinal, waited=True)
+        if self._is_over(now=now):
+            self._host.fail(TeacherPaused(self._why_over()))
+
+    async def _ask_dataset(self) -> None:
+        """Look for answers of teachers that fail now and have not answered in this run."""
+        now = self._clock.monotonic()
+        if now - self._looked_at < PROBE_EVERY_S:
+            return
+        for place, standing in enumerate(self._standings):
+            if self._said[place] and not standing.has_answered:
+                self._looked_at = now
+                name = self._clients[place].teacher.name
+                if await asyncio.to_thread(self._answered_before, name):
+                    standing.has_answered = True
+
+    def _follow(self, place: int, *, now: float) -> None:
+        """Have samples that wait for the teacher go on if it is down now, or wait for it if it is not any more."""
+        standing, client = self._standings[place], self._clients[place]
+        if place not in self._given_up_on and not standing.has_answered and standing.may_be_left(now=now):
+            self._given_up_on.add(place)
+            self._host.given_up_on(client.teacher.name)
+        down = standing.is_down(now=now)
+        if down == client.is_left:
+            return
+        client.leave(left=down)
+        if not down:
+            self._note(place, "answers again; samples that no other teacher was asked yet go to it")
+            return
+        standing.went_down(now=now)
+        why = standing.out_of_money or f"has been out of reach for {DOWN_AFTER_S:.0f} s ({self._said[place]})"
+        if place + 1 < len(self._clients):
+            then = f"all samples go to teacher {self._clients[place + 1].teacher.name}"
+        else:
+            then = "no other teacher stands in for it"
+        self._note(place, f"{why}; {then}, until it answers again (it is asked one every {PROBE_EVERY_S:.0f} s)")
+
+    def _note(self, place: int, words: str) -> None:
+        """Report it with the time, for it may happen more than once."""
+        at = datetime.fromtimestamp(self._clock.time(), UTC)
+        self._counters.note(f"{at:%H:%M:%S} UTC: teacher {self._clients[place].teacher.name} {words}")
+
+    def _is_over(self, *, now: float) -> bool:
+        """True if nobody can be expected to answer any more."""
+        if all(standing.out_of_money and standing.is_down(now=now) for standing in self._standings):
+            return True
+        if all(standing.is_down(now=now) for standing in self._standings):
+            return now - self._answered_at >= self._give_up_after_s
+        # All that is left to ask waits for teachers without money.
+        quiet = not self._counters.in_flight and now - self._ended_at >= PROBE_EVERY_S
+        return quiet and any(self._waits_for_money(held, ordinal, now=now) for held, ordinal in self._waiting)
+
+    def _waits_for_money(self, held: Held, ordinal: int, *, now: float) -> bool:
+        state = held.open.state
+        first = (state.place_of(ordinal) or 0) + (ordinal in state.spent)
+        return all(each.out_of_money and each.is_down(now=now) for each in self._standings[first:])
+
+    def _why_over(self) -> str:
+        found = []
+        for client, standing, said in zip(self._clients, self._standings, self._said, strict=True):
+            found.append(f"{client.teacher.name} {standing.out_of_money or f'said last: {said}'}")
+        return f"no teacher of the chain can be asked ({'; '.join(found)}); see to one, then run the same command again"
