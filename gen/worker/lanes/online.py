@@ -101,6 +101,7 @@ class OnlineLane:
         """Queue these samples of the chunk."""
         for ordinal in ordinals:
             self._put(held, ordinal, again=False)
+        self.account.want_share()
 
     def widen(self, slots: int) -> None:
         """Open so many slots more."""
