@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stillhouse.cluster.actors.handles import start_limiter, start_queue, unique
@@ -50,6 +50,15 @@ class _Hand:
     name: str | None = None
     leaving: bool = False
     """Its node is about to go: it was asked to stop, and another works in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """A worker whose call failed."""
+
+    cause: str
+    is_certain: bool
+    """Its process is gone; otherwise it may only be out of reach."""
 
 
 @dataclass(slots=True)
@@ -98,7 +107,8 @@ class Crew:
         self._hands = [self._hire()]
         # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
         limiters = {key: start_limiter(key, limits, node=self._head) for key, limits in recipe.accounts.items()}
-        self._limiters_up = [limiter.__ray_ready__.remote() for limiter in limiters.values()]
+        self._limiters = list(limiters.values())
+        self._limiters_up = [limiter.__ray_ready__.remote() for limiter in self._limiters]
         self._control = Control(self._queue, limiters)
         self._aways = _Aways()
         self._to_hire = workers - 1
@@ -171,15 +181,12 @@ class Crew:
                 continue
             self._hands.remove(hand)
             end = _result(hand.run_ref)
-            if isinstance(end, End) and end.kind == "away":
+            if isinstance(end, _Death):
+                self._bury(hand, end, display)
+            elif end.kind == "away":
                 self._away(hand, end, display)
-            elif isinstance(end, End):
-                if not (hand.leaving and end.kind == "stopped"):
-                    self.ends.append(end)
-            elif hand.leaving:
-                self._tell_queue("worker_died", hand.name)
-            else:
-                self._replace(hand, end, display)
+            elif not (hand.leaving and end.kind == "stopped"):
+                self.ends.append(end)
         self._leave_draining_nodes(display)
         self._hire_wave()
         if not self._stopping:
@@ -228,11 +235,19 @@ class Crew:
     def _any_started(self) -> bool:
         return bool(self.ends) or any(hand.name is not None for hand in self._hands)
 
-    def _replace(self, hand: _Hand, cause: str, display: Display) -> None:
-        self._deaths += 1
+    def _bury(self, hand: _Hand, death: _Death, display: Display) -> None:
+        """A worker died: free what it held, and start another in its place."""
         ray.kill(hand.actor)  # it may have failed without dying; its journals are to be free
         if hand.name is not None:
+            if death.is_certain:
+                for limiter in self._limiters:  # one that misses it waits for the end of the lease
+                    limiter.died.remote(hand.name)
             self._tell_queue("worker_died", hand.name)
+        if not hand.leaving:
+            self._replace(hand, death.cause, display)
+
+    def _replace(self, hand: _Hand, cause: str, display: Display) -> None:
+        self._deaths += 1
         if self._stopping:
             return
         if self._deaths >= MOST_DEATHS:
@@ -288,7 +303,7 @@ def _name(ref: Any) -> str | None:
 
 
 def _result(ref: Any) -> Any:
-    """The call's value, or one line saying why there is none.
+    """The call's value, or the `_Death` of its actor.
 
     Raises:
         StillhouseError: its actor can't be started.
@@ -300,4 +315,5 @@ def _result(ref: Any) -> Any:
         return End("failed", (str(error).strip().splitlines() or ["?"])[-1][:MOST_SAID])
     except RayError as error:
         check_started(error)
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:MOST_SAID]
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:MOST_SAID]
+        return _Death(cause, is_certain=isinstance(error, ActorDiedError))

@@ -138,6 +138,10 @@ class LedgerHandle:
                 "limits can't be shared with it: wait until the jobs that use it have ended, or run their version"
             ) from None
 
+    async def leave(self, worker: str) -> None:
+        """See `gen.coordination.messages.LimitLedger`."""
+        await reached(self._actor.leave.remote(worker))
+
     async def _find_again(self) -> None:
         """Look the name up on the head, in a thread: if the head is cut off, Ray may block for minutes.
 

@@ -35,6 +35,10 @@ class RateLimiter:
         """The worker is done: its share is free."""
         self._ledger.leave(worker)
 
+    async def died(self, worker: str) -> None:
+        """The worker's process is gone; see `Ledger.died`."""
+        self._ledger.died(worker)
+
 
 class RateLimiterActor:
     """A RateLimiter as an actor: it takes plain data, and after a restart waits until its earlier leases expire."""
@@ -55,6 +59,10 @@ class RateLimiterActor:
     async def leave(self, worker: str) -> None:
         """See `RateLimiter`."""
         await self._limiter.leave(worker)
+
+    async def died(self, worker: str) -> None:
+        """See `RateLimiter`."""
+        await self._limiter.died(worker)
 
     @described
     def __repr__(self) -> str:

@@ -92,6 +92,10 @@ class LimitLedger(Protocol):
         """Report and get a share."""
         ...
 
+    async def leave(self, worker: str) -> None:
+        """Give the share back; nothing of it is in flight."""
+        ...
+
 
 class Unreachable(Exception):
     """A shared actor can't be reached now; it may be restarting."""

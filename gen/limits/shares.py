@@ -18,11 +18,12 @@ from typing import Literal, NamedTuple, TypeAlias
 from stillhouse.gen.limits.concurrency import Replies, Search, step
 from stillhouse.schemas.teacher import Limits
 
-LEASE_S = 2.0
-"""How long a share is good for."""
+LEASE_S = 3.2
+"""How long a share is good for, which is also how long the share of a worker that vanished is nobody's."""
 
 SHARE_RENEW_S = 1.6
-"""How often a worker renews its share: with its chunks' renewals that is less than a call a second."""
+"""How often a worker renews its share: with its chunks' renewals that is less than a call a second. Its lease lasts
+until the next one arrives if that takes no longer than the difference: on a busy machine an answer takes a second."""
 
 BURST_S = 0.2
 """A worker's bucket holds so many seconds of its rate, at least one reservation."""
@@ -103,7 +104,7 @@ class Report:
     in_flight: int
     """The most requests in flight at once."""
     waiting: int
-    """Requests it could send at once if it were let."""
+    """Requests it could send at once if it had the share."""
     replies: Replies
     pause_s: float = 0.0
     """How long the teacher asked the account to wait, from now."""
@@ -154,7 +155,10 @@ class _Ramp:
 
 @dataclass(slots=True)
 class _Share:
+    """What was leased last, and what of it is not free: a worker uses its last lease until it has the next one."""
+
     rates: Mapping[Resource, float]
+    held_rates: Mapping[Resource, float]
     slots: int
     held: int
     """Slots that are not free: a share that shrinks is free again when its requests have come home."""
@@ -188,11 +192,9 @@ class Ledger:
         others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
         self._observe(report, mine, now=now)
         demand = report.in_flight + report.waiting
-        if mine is None:  # it has nothing to do yet, and will want as much as any
-            demand = max([demand, *[share.demand for share in others]])
         part = self._part(demand, [share.demand for share in others], now=now)
         rates = {
-            name: max(0.0, min(rate * part, rate - sum([share.rates.get(name, 0.0) for share in others])))
+            name: max(0.0, min(rate * part, rate - sum([share.held_rates.get(name, 0.0) for share in others])))
             for name, rate in self._rates_now(now, workers=1 + len(others)).items()
         }
         had_slots_at = -math.inf if mine is None else mine.had_slots_at
@@ -201,10 +203,12 @@ class Ledger:
         fair = self.slots(now=now) * part
         spare = self.slots(now=now) - sum([share.held for share in others])
         slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
-        # It used the lease before until this one came: its next report tells of that.
+        # It uses the lease before until this one arrives, as its next report will tell.
+        before: Mapping[Resource, float] = {} if mine is None else mine.rates
+        held_rates = {name: max(rate, before.get(name, 0.0)) for name, rate in rates.items()}
         held = max(slots, 0 if mine is None else mine.slots, report.in_flight)
         had_slots_at = now if max(slots, report.in_flight) else had_slots_at
-        self._shares[worker] = _Share(rates, slots, held, demand, now + LEASE_S, had_slots_at)
+        self._shares[worker] = _Share(rates, held_rates, slots, held, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
 
     def _part(self, demand: int, others: list[int], *, now: float) -> float:
@@ -239,8 +243,13 @@ class Ledger:
         self._search = step(self._search, report.replies, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
-        """Give a worker's share back."""
+        """Give a worker's share back; nothing of it is in flight."""
         self._shares.pop(worker, None)
+
+    def died(self, worker: str) -> None:
+        """A worker's process is gone: its rates are free; its slots are until the teacher drops its requests."""
+        if (share := self._shares.get(worker)) is not None:
+            share.rates, share.held_rates, share.demand = {}, {}, 0
 
 
 class Cost(NamedTuple):
@@ -308,6 +317,12 @@ class Allowance:
         self.slots = lease.slots
         self._until = asked_at + lease.ttl_s
         self.pause(lease.pause_s, now=now)
+
+    def shrinks(self, lease: Lease, *, below: float) -> bool:
+        """True if the lease leaves less than this part of a rate that may be used now."""
+        return any(
+            rate < below * self._buckets[name].rate for name, rate in lease.rates.items() if name in self._buckets
+        )
 
     def pause(self, seconds: float, *, now: float) -> None:
         """Send nothing for so long."""

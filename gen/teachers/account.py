@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.concurrency import Replies
-from stillhouse.gen.limits.shares import Allowance, Ceiling, Ceilings, Cost, Lease, Report, Resource
+from stillhouse.gen.limits.shares import BURST_S, Allowance, Ceiling, Ceilings, Cost, Lease, Report, Resource
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
 """Even a 429 that orders next to no wait causes a pause; another one with no answer in between, a longer one."""
+SHRUNK = 0.9
+"""A rate that became smaller than this part is reported at once: until then nobody else gets what it lost."""
 MOST_HELD_S = 2.0
 """A refused request keeps its slot as long as an answer would take, up to this."""
 UNUSED = Cost(0, 0)
@@ -23,7 +25,7 @@ class Account:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._allowance = Allowance()
-        self._waiting: deque[tuple[Cost, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Cost, asyncio.Future[float]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._reported_at = clock.monotonic()
         self._served = 0
@@ -36,24 +38,46 @@ class Account:
         self._least_pause_s = LEAST_PAUSE_S
         self._told_to_wait_until = 0.0
         self._ceilings = Ceilings()
+        self._wants_share = False
+        """True if the last report said that there is something to send."""
         self.urgent = asyncio.Event()
         """Set when a report to the ledger is urgent."""
 
     async def reserve(self, cost: Cost) -> None:
-        """Wait for the right to send a request of this cost; `settle` gives the slot back."""
-        if not self._waiting and self._allowance.reserve(cost, now=self._clock.monotonic()) == 0.0:
-            return
-        turn = asyncio.get_running_loop().create_future()
+        """Wait for the right to send a request of this cost; `settle` gives the slot back.
+
+        It is for now: if the process stalls before the request is sent, the rate it was granted from has filled up
+        again, and both together would exceed the limit. Such a grant lapses.
+        """
+        while True:
+            granted_at = await self._granted(cost)
+            if self._clock.monotonic() <= granted_at + BURST_S:
+                return
+            self.settle(cost, UNUSED)
+
+    async def _granted(self, cost: Cost) -> float:
+        """Wait in turn for a grant; when it was made."""
+        now = self._clock.monotonic()
+        if not self._waiting and self._allowance.reserve(cost, now=now) == 0.0:
+            return now
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting.append((cost, turn))
         self._pump()
+        self.want_share()
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._pump()  # those behind may go now
             else:
                 self.settle(cost, UNUSED)
             raise
+
+    def want_share(self) -> None:
+        """There is something to send: report that at once if the last report said otherwise."""
+        if not self._wants_share:
+            self._wants_share = True
+            self.urgent.set()
 
     @property
     def is_paused(self) -> bool:
@@ -104,15 +128,15 @@ class Account:
         if any(ceiling.rate < self._allowance.rate(name) / 2 for name, ceiling in ceilings.items()):
             self.urgent.set()
 
-    def report(self, *, backlog: int) -> Report:
-        """Activity since the last report; `backlog`: requests besides those waiting here.
+    def report(self, *, backlog: int | None) -> Report:
+        """Activity since the last report; `backlog`: requests besides those waiting here, None if none may be sent now.
 
         A wait ordered by the teacher is repeated until it ends, because a report may get lost.
         """
         now = self._reported_at = self._clock.monotonic()
         report = Report(
             in_flight=self._allowance.peak,
-            waiting=backlog + len(self._waiting),
+            waiting=0 if backlog is None else backlog + len(self._waiting),
             replies=Replies(self._served, self._refused, self._busy_s, self._tokens),
             pause_s=max(0.0, self._told_to_wait_until - now),
             ramped=self._ramped,
@@ -122,11 +146,14 @@ class Account:
         self._served = self._refused = self._tokens = 0
         self._busy_s = 0.0
         self._ramped = False
+        self._wants_share = report.in_flight + report.waiting > 0
         self.urgent.clear()
         return report
 
     def accept(self, lease: Lease) -> None:
         """Apply the lease granted for the last report."""
+        if self._allowance.shrinks(lease, below=SHRUNK):
+            self.urgent.set()
         self._allowance.accept(lease, asked_at=self._reported_at, now=self._clock.monotonic())
         self._pump()
 
@@ -142,11 +169,12 @@ class Account:
             self._timer = None
         while self._waiting:
             cost, turn = self._waiting[0]
-            wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=self._clock.monotonic())
+            now = self._clock.monotonic()
+            wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=now)
             if wait > 0.0:
                 if wait < 3600.0:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._pump)
                 return
             self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(now)

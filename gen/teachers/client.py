@@ -239,6 +239,12 @@ class TeacherClient:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
         return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
 
+    def told(self, refusal: Reply) -> None:
+        """Apply the limits that a refusal of the account states."""
+        if refusal.ceilings:
+            self._trust.stated(refusal.ceilings, now=self._clock.monotonic())
+            self.account.told(refusal.ceilings)
+
     def _see_clock(self, refusal: Reply) -> None:
         if self._server_clock.refused(refusal.status, refusal.headers, now=self._clock.time()):
             self._keyed_at = self._clock.monotonic()  # what was signed before that is asked again

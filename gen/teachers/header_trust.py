@@ -1,7 +1,7 @@
 """Decides how far to believe limit headers: a header that says nothing is left is contradicted by further answers.
 
 Pure: times are arguments. Only a header that would stop everyone for more than `SHORT_S` is doubted; a refusal
-confirms it.
+confirms it. A limit that one reply alone stated, be it a refusal, lapses after `SILENT` answers that don't repeat it.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,10 @@ PROBE_S = 5.0
 
 LIES = 2
 """Answers to requests sent while nothing was left, after which the header is not believed."""
+
+SILENT = 20
+"""Answers without a limit that one reply stated, after which it no longer applies: a limit of ours would be stated
+again, at the latest by the refusals that follow."""
 
 DISTRUST_S = 600.0
 """How long a disproved header is not believed."""
@@ -35,11 +39,24 @@ class _State:
     distrust_until: float = float("-inf")
 
 
+@dataclass(slots=True)
+class _Stated:
+    """A limit that applies now."""
+
+    at: float
+    for_s: float
+    is_alone: bool = True
+    """One reply alone has stated it."""
+    silent: int = 0
+    """Answers since, to requests sent after it, that did not."""
+
+
 class HeaderTrust:
     """Trust in one teacher's limit headers."""
 
     def __init__(self) -> None:
         self._states: dict[Resource, _State] = {}
+        self._stated: dict[Resource, _Stated] = {}
         self._minute_began = float("-inf")
         self._answers = self._answers_before = 0
         """In this minute, and in the one before."""
@@ -47,14 +64,30 @@ class HeaderTrust:
     def answered(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
         """The ceilings of an answer that are believed, plus those that revoke earlier ones."""
         self._answers += 1
-        if not ceilings and not self._states:
+        if not ceilings and not self._states and not self._stated:
             return {}
-        said = {name: self._believed(name, ceiling, now=now) for name, ceiling in ceilings.items()}
+        lapsed = self._lapsed(ceilings, sent_at=sent_at, now=now)
+        self.stated(ceilings, now=now)
+        said = lapsed | {name: self._believed(name, ceiling, now=now) for name, ceiling in ceilings.items()}
         return said | {
             name: self._lied(name, state, now=now)
             for name, state in list(self._states.items())
             if name not in ceilings and state.none_since is not None and self._counts(state, sent_at, now=now)
         }
+
+    def stated(self, ceilings: Mapping[Resource, Ceiling], *, now: float) -> None:
+        """A reply states these limits, which apply to the account."""
+        for name, ceiling in ceilings.items():
+            before = self._stated.get(name)
+            is_alone = before is None or now >= before.at + before.for_s
+            self._stated[name] = _Stated(now - ceiling.age_s, ceiling.for_s, is_alone)
+
+    def _lapsed(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
+        """What revokes limits that this answer should have repeated."""
+        for name, stated in self._stated.items():
+            stated.silent += stated.is_alone and name not in ceilings and sent_at > stated.at
+        over = [name for name, stated in self._stated.items() if stated.silent >= SILENT]
+        return {name: Ceiling(_FREE, self._stated.pop(name).for_s, 0.0) for name in over}
 
     def answers(self, *, now: float) -> int:
         """How many answers came within a minute lately."""
@@ -73,6 +106,8 @@ class HeaderTrust:
             return Ceiling(_FREE, ceiling.for_s, ceiling.age_s)
         if ceiling.for_s <= SHORT_S or ceiling.rate * ceiling.for_s > 1.0:
             state.none_since, state.lies = None, 0
+            if ceiling.for_s > SHORT_S and self._stated[name].is_alone:  # others are to confirm it within its time
+                return Ceiling(max(ceiling.rate, 1 / PROBE_S), ceiling.for_s, ceiling.age_s)
             return ceiling
         if state.none_since is None:
             state.none_since = now

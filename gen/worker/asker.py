@@ -65,8 +65,10 @@ class Asker:
         for lane in self._lanes.values():
             lane.cancel()
 
-    def waiting(self, account: Account) -> int:
-        """Samples of an account's teachers that only wait for its limits."""
+    def backlog(self, account: Account) -> int | None:
+        """Samples of an account's teachers that only wait for its limits; None if nothing may be sent for now."""
+        if not self._gate.is_open:
+            return None
         return sum(lane.waiting for lane in self._lanes.values() if lane.account is account)
 
     @property

@@ -388,8 +388,9 @@ class Worker:
     async def _renew_share(self, key: str) -> None:
         account, ledger = self._accounts[key], self._ledgers[key]
         while True:
+            asked_at = self._clock.monotonic()
             try:
-                lease = await ledger.renew(self.name, account.report(backlog=self._asker.waiting(account)))
+                lease = await ledger.renew(self.name, account.report(backlog=self._asker.backlog(account)))
                 account.accept(lease)
                 self._share_at[key] = self._clock.monotonic()
                 self._asker.fill_slots()
@@ -397,7 +398,7 @@ class Worker:
                 await asyncio.sleep(0.25)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SHARE_RENEW_S):
+                async with asyncio.timeout(max(0.0, asked_at + SHARE_RENEW_S - self._clock.monotonic())):
                     await account.urgent.wait()
 
     async def _ship(self) -> None:
@@ -461,6 +462,12 @@ class Worker:
             with contextlib.suppress(Unreachable):
                 await self._queue.give_back(self.name, held.open.chunk.id)
 
+    async def _leave(self, ledger: LimitLedger) -> None:
+        """Give the share of an account back, unless requests are in flight still."""
+        if self.counters.in_flight == 0:
+            with contextlib.suppress(Unreachable):
+                await ledger.leave(self.name)
+
     async def _end(self) -> End:
         """Ship and give back what is held."""
         if self._useless is not None:  # once nothing is in flight any more
@@ -471,7 +478,7 @@ class Worker:
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
                     held.open.judge_again(at=self._clock.time())
-        await asyncio.gather(*map(self._give_back, self._held.values()))
+        await asyncio.gather(*map(self._give_back, self._held.values()), *map(self._leave, self._ledgers.values()))
         self.counters.ended()
         with contextlib.suppress(Unreachable):
             await self._queue.renew(self.name, [], self.counters)  # the last counts

@@ -1,13 +1,27 @@
 """What an account's limits come to over minutes, by the real worker and limiter in virtual time."""
 
+import asyncio
+import math
 from bisect import bisect_left
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+import pytest
+from faults.simulation.loop import VirtualLoop
+from faults.simulation.processes import Process
+from faults.simulation.services import VirtualClock
 from faults.simulation.spec import PER_S, Spec
 from faults.simulation.world import World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillhouse.gen.coordination.leases import FENCE_S
+from stillhouse.gen.limits.shares import BURST_S, LEASE_S, Cost, Lease
+from stillhouse.gen.teachers.account import Account
 
 WAIT_S = 45.0
+LOST_AT = 20.0
+ONE = Cost(0, 0)
 
 
 def test_one_prompts_refusals_cost_the_others_their_first_wait_alone(tmp_path: Path) -> None:
@@ -31,3 +45,80 @@ def test_one_prompts_refusals_cost_the_others_their_first_wait_alone(tmp_path: P
     ]
     assert rates
     assert min(rates) >= 0.95 * PER_S
+
+
+def served_per_s(world: World, begin: float, end: float) -> float:
+    """Requests a second in this time, in parts of the limit."""
+    times = [request.sent_at for request in world.services.history.requests]
+    return (bisect_left(times, end) - bisect_left(times, begin)) / (end - begin) / PER_S
+
+
+def most_in_a_second(world: World) -> int:
+    """Requests in the fullest second."""
+    times = [request.sent_at for request in world.services.history.requests]
+    return max(bisect_left(times, at + 1.0) - n for n, at in enumerate(times))
+
+
+def of_node(world: World, name: str) -> list[Process]:
+    """Its workers that are alive."""
+    return [process for process in world.services.processes.alive("worker") if process.node.name == name]
+
+
+@pytest.mark.parametrize(("limiter_s", "least"), [(0.0, 0.95), (1.0, 0.92)], ids=["a quick limiter", "a slow limiter"])
+def test_the_share_of_dead_workers_is_not_lost(tmp_path: Path, limiter_s: float, least: float) -> None:
+    """Half of the workers are killed: within a lease the others use the whole limit, and no second exceeds it."""
+    world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=900, per_shard=25))
+    world.services.limiter_s = limiter_s
+
+    def kill() -> None:
+        for process in of_node(world, "node-0"):
+            world.services.processes.kill(process)
+
+    world.at(LOST_AT, kill)
+    world.run()
+    assert served_per_s(world, 10.0, LOST_AT) >= 0.95, "it never used the limit: this proves nothing"
+    assert served_per_s(world, LOST_AT, LOST_AT + 30.0) >= least
+    assert served_per_s(world, LOST_AT + LEASE_S + 2 * limiter_s, LOST_AT + 30.0) >= 0.96
+    assert most_in_a_second(world) <= PER_S * (1 + BURST_S) + 4  # a bucket of each worker may hold one more
+
+
+def test_workers_that_may_not_send_have_no_share(tmp_path: Path) -> None:
+    """A node without its store stops after ten seconds: the others have all of the limit while it waits."""
+    world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=900, per_shard=25))
+    world.part("store", at=LOST_AT, for_s=40.0, driver=False, node="node-0")
+    world.run()
+    stopped_at = LOST_AT + FENCE_S
+    cut_off = [r for r in world.services.history.requests if r.process.node.name == "node-0" and r.sent_at < LOST_AT]
+    assert cut_off, "nobody was there: this proves nothing"
+    assert served_per_s(world, stopped_at, LOST_AT + 40.0) >= 0.95
+
+
+@settings(max_examples=40, deadline=None)
+@given(stalls=st.lists(st.tuples(st.floats(0.0, 0.5), st.floats(0.0, 0.6)), min_size=5, max_size=40))
+def test_a_process_that_stalls_does_not_make_up_for_it(stalls: list[tuple[float, float]]) -> None:
+    """Whenever its event loop stands still, also between a grant and its request: no second exceeds rate and burst."""
+    loop, rate, sent = VirtualLoop(None, admit=lambda handle: True), 40.0, list[float]()
+
+    async def send(account: Account) -> None:
+        while True:
+            await account.reserve(ONE)
+            sent.append(loop.time())
+            account.settle(ONE, None)
+
+    async def live() -> None:
+        account = Account(VirtualClock(loop))
+        account.accept(Lease({"requests": rate}, 100, math.inf, 0.0))
+        tasks = [asyncio.create_task(send(account)) for _ in range(20)]
+        starts = accumulate(after_s for after_s, _ in stalls)
+        for at, (_, stall_s) in zip(starts, stalls, strict=True):  # one that is due within another follows it at once
+            loop.call_at(at, loop.stall, stall_s)
+        await asyncio.sleep(sum(map(sum, stalls)) + 2.0)
+        for task in tasks:
+            task.cancel()
+
+    loop.run_until_complete(live())
+    loop.run_until_complete(asyncio.sleep(0.1))
+    loop.close()
+    most = max(bisect_left(sent, at + 1.0) - n for n, at in enumerate(sent))
+    assert most <= rate * (1 + BURST_S) + 1
+    assert len(sent) >= rate / 2

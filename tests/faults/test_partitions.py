@@ -63,7 +63,7 @@ def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
 
 def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
     """Its workers stop and others work on: the run neither pauses nor stands still, and those come back afterwards."""
-    world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=1500, per_shard=25))
+    world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=2100, per_shard=25))
     world.part("store", at=10.0, for_s=110.0, driver=False, node="node-0")
     figures = world.run()
     requests = world.services.history.requests

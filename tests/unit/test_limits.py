@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import (
     BURST_S,
@@ -27,6 +28,7 @@ from stillhouse.gen.limits.shares import (
     granted_per_s,
     rates_of,
 )
+from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.teacher import Limits
 
 ONE = Cost(0, 0)
@@ -156,6 +158,49 @@ def test_a_worker_that_leaves_gives_its_share_back() -> None:
     ledger.leave("a")
     ledger.leave("a")
     assert ledger.renew("b", report(), now=0.1).slots == 10
+
+
+def test_a_rate_is_not_free_before_who_had_it_knows() -> None:
+    """Until the answer to its report arrives, a worker spends by its old lease; its next report says that it has it."""
+    ledger = Ledger(Limits(requests_per_minute=3000), now=0.0)
+    ledger.renew("a", report(waiting=50), now=0.0)
+    assert ledger.renew("b", report(waiting=50), now=0.5).rates["requests"] == 0.0
+    half = granted(50.0, workers=2) / 2
+    assert ledger.renew("a", report(waiting=50), now=1.0).rates["requests"] == pytest.approx(half)
+    assert ledger.renew("b", report(waiting=50), now=1.5).rates["requests"] == 0.0
+    ledger.renew("a", report(waiting=50), now=2.0)
+    assert ledger.renew("b", report(waiting=50), now=2.5).rates["requests"] == pytest.approx(half)
+
+
+def test_a_killed_worker_s_rate_is_free_at_once() -> None:
+    """It sends no more; its slots are free after its lease, because the teacher may still be at its requests."""
+    ledger = Ledger(Limits(requests_per_minute=60, in_flight=10), now=0.0)
+    ledger.renew("dead", report(waiting=50), now=0.0)
+    ledger.died("dead")
+    ledger.died("unknown")
+    lease = ledger.renew("a", report(waiting=50), now=0.1)
+    assert (lease.slots, lease.rates["requests"]) == (0, granted(1.0, workers=2))
+    assert ledger.renew("a", report(waiting=50), now=LEASE_S + 0.1).slots == 10
+
+
+def test_a_worker_that_may_not_send_leaves_its_share_to_the_others() -> None:
+    """What waits behind a closed fence is no demand; once it may send again, it reports so at once."""
+    account = Account(ManualClock())
+    assert account.report(backlog=7).waiting == 7
+    account.want_share()
+    assert not account.urgent.is_set()
+    assert account.report(backlog=None).waiting == 0
+    account.want_share()
+    assert account.urgent.is_set()
+
+
+def test_a_smaller_rate_is_acknowledged_at_once() -> None:
+    """Until then nobody else may have the rest; a little less is not worth a call."""
+    account = Account(ManualClock())
+    for rate, urgent in ((40.0, False), (38.0, False), (20.0, True)):
+        account.report(backlog=7)
+        account.accept(Lease({"requests": rate}, 10, LEASE_S, 0.0))
+        assert account.urgent.is_set() == urgent
 
 
 def test_a_pause_holds_for_every_worker() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 from stillhouse.gen.teachers.durations import MAX_WAIT_S, retry_after_s
-from stillhouse.gen.teachers.header_trust import HeaderTrust
+from stillhouse.gen.teachers.header_trust import PROBE_S, SILENT, HeaderTrust
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
@@ -451,6 +451,31 @@ def test_a_limit_that_answers_disprove_is_not_believed(answers: int, believed: b
         found = ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS, age_s=0.0, refused=True, answers=trust.answers(now=now))
         assert ("requests" in found) == believed
     assert trust.answers(now=1200.0) == 0
+
+
+@pytest.mark.parametrize("replies", [1, 2])
+def test_a_limit_that_one_reply_alone_states_lapses(replies: int) -> None:
+    """After answers that do not repeat it, to requests sent after it; one that another reply repeats applies."""
+    trust = HeaderTrust()
+    limit: dict[Resource, Ceiling] = {"requests": Ceiling(2.0, 300.0, 0.0)}
+    for _ in range(100):
+        assert trust.answered({}, sent_at=1.0, now=2.0) == {}
+    for number in range(replies):
+        trust.stated(limit, now=10.0 + number)
+    for _ in range(SILENT):
+        assert trust.answered({}, sent_at=9.0, now=12.0) == {}
+    found = [trust.answered({}, sent_at=12.0, now=13.0) for _ in range(SILENT)]
+    revoked = {} if replies > 1 else {"requests": Ceiling(1e6, 300.0, 0.0)}
+    assert found == [{}] * (SILENT - 1) + [revoked]
+    assert trust.answered({}, sent_at=14.0, now=15.0) == {}
+
+
+def test_a_long_limit_that_one_reply_alone_states_is_probed() -> None:
+    """Five requests for an hour, says one answer of many: the next ones come soon enough to deny or confirm it."""
+    trust = HeaderTrust()
+    limit: dict[Resource, Ceiling] = {"requests": Ceiling(5 / 3600, 3600.0, 0.0)}
+    assert trust.answered(limit, sent_at=0.0, now=0.5)["requests"].rate == 1 / PROBE_S
+    assert trust.answered(limit, sent_at=5.0, now=5.5) == limit
 
 
 def test_a_wait_under_a_longer_name_is_a_wait() -> None:

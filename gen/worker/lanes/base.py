@@ -50,6 +50,11 @@ class Gate:
         self._open = asyncio.Event()
         self._open.set()
 
+    @property
+    def is_open(self) -> bool:
+        """True if requests may be sent now."""
+        return not self.stopping and self._open.is_set() and self.fence.is_open
+
     def hold(self) -> None:
         """Send nothing new until `go_on`."""
         self._open.clear()

@@ -113,6 +113,7 @@ class OnlineLane:
         """Queue these samples of the chunk."""
         for ordinal in ordinals:
             self._put(held, ordinal, again=False)
+        self.account.want_share()
 
     def widen(self, slots: int) -> None:
         """Open so many slots more."""
@@ -258,8 +259,8 @@ class OnlineLane:
         )
         blame = client.weigh(held.prompt_key(ordinal), received.outcome, endpoint=endpoint, sent_at=start)
         decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
-        if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
-            client.account.told(reply.ceilings)
+        if not (blame is not None and (blame.on == "request" or blame.spares_account)):
+            client.told(reply)
         return received.outcome, decision, blame
 
     async def _kept(self, keep: Callable[[], _T]) -> _T:

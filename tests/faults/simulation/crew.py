@@ -115,7 +115,13 @@ class LedgerLine:
 
     async def renew(self, worker: str, report: Report) -> Lease:
         """See `gen.coordination.messages.LimitLedger`."""
-        return await self._line.call(self._crew.limiter, lambda ledger: ledger.renew(worker, report))  # type: ignore[no-any-return]
+        lease: Lease = await self._line.call(self._crew.limiter, lambda ledger: ledger.renew(worker, report))
+        await asyncio.sleep(self._crew.limiter_s)
+        return lease
+
+    async def leave(self, worker: str) -> None:
+        """See `gen.coordination.messages.LimitLedger`."""
+        await self._line.call(self._crew.limiter, lambda ledger: ledger.leave(worker))
 
 
 @dataclass(eq=False)
@@ -160,6 +166,11 @@ class Crew:
             await self._watch()
         finally:
             services.dismiss([self.queue.process, self.limiter.process, *(hand.process for hand in self._hands)])
+
+    @property
+    def limiter_s(self) -> float:
+        """How long the limiter takes to answer."""
+        return self._services.limiter_s
 
     async def hold(self, good_for_s: float) -> None:
         """Have nobody send once so much time is over, unless this is said again before."""
@@ -230,6 +241,8 @@ class Crew:
                 self._error = self._error or error
 
     async def _replace(self, hand: _Hand) -> None:
+        if self.limiter.value is not None:
+            await self.limiter.value.died(hand.process.name)
         for _ in range(10):
             if self.queue.value is not None and self.queue.process.dead_at is None:
                 await self.queue.value.worker_died(hand.process.name)

@@ -97,6 +97,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the start."""
         return self._now
 
+    def stall(self, seconds: float) -> None:
+        """In a callback: take so long over it, while everything else waits."""
+        self._now += seconds
+
     def pause(self, seconds: float) -> None:
         """In a thread of `run_in_executor`: let the rest of the world go on for so long. Elsewhere: nothing."""
         if (lane := getattr(_HERE, "lane", None)) is not None:

@@ -50,6 +50,8 @@ class Services:
     workers: int
     loss_share: float
     """Of messages between processes."""
+    limiter_s: float = 0.0
+    """How long the limiter takes to answer, beside the messages."""
     judging: VirtualJudging | None = None
     """What applies the recipe's checks."""
     errors: list[BaseException] = field(default_factory=list)

@@ -148,7 +148,11 @@ class World:
             self.services.history.message_lost |= "limiter" in lost
             self.services.history.store_lost |= "store" in lost
 
-        self._loop.call_at(at, cut, context=contextvars.Context())
+        self.at(at, cut)
+
+    def at(self, moment: float, do: Callable[[], None]) -> None:
+        """Do something at a moment, outside of all processes."""
+        self._loop.call_at(moment, do, context=contextvars.Context())
 
     def run(self) -> Figures:
         """Live it.
