@@ -18,9 +18,10 @@ from stillhouse.schemas.columns import (
     PROVIDER_DETAILS,
     RECORD_COLUMNS,
     TIME,
+    VOTE_SHARE,
     checks_type,
 )
-from stillhouse.schemas.identity import asks_with_tools, checks_in
+from stillhouse.schemas.identity import asks_with_tools, checks_in, has_votes
 
 SCHEMA_VERSION = 3
 
@@ -139,6 +140,8 @@ class Columns:
     """True if data/ has the column `messages`."""
     checks: tuple[str, ...] = ()
     """Names of the checks whose verdicts are in the column `checks`."""
+    has_votes: bool = False
+    """True if there is the column `vote_share`."""
 
     def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
         """The same with the recipe's `keep` columns at the end of each but raw.
@@ -164,9 +167,11 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     """
     if version < 3:
         return Columns(version, RECORD, REJECTED, FAILED, RAW, calls="beside", has_messages=False)
-    details = PROVIDER_DETAILS if identity.get("provider_details") else frozenset[str]()
-    wanted = details | {MESSAGES} if identity.get(MESSAGES) else details
-    data, rejected = _data(wanted), _rejected(details)
+    both = PROVIDER_DETAILS if identity.get("provider_details") else frozenset[str]()
+    if has_votes(identity):
+        both |= {VOTE_SHARE}
+    wanted = both | {MESSAGES} if identity.get(MESSAGES) else both
+    data, rejected = _data(wanted), _rejected(both)
     calls: Calls = "nowhere"
     if asks_with_tools(identity):
         data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
@@ -175,7 +180,17 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
         data = data.append(pa.field(CHECKS, checks_type(checks), nullable=False))
         place = rejected.get_field_index("reject_reason")
         rejected = rejected.insert(place, pa.field(CHECKS, checks_type(checks)))
-    return Columns(version, data, rejected, FAILED, RAW, calls, has_messages=MESSAGES in wanted, checks=tuple(checks))
+    return Columns(
+        version,
+        data,
+        rejected,
+        FAILED,
+        RAW,
+        calls,
+        has_messages=MESSAGES in wanted,
+        checks=tuple(checks),
+        has_votes=VOTE_SHARE in both,
+    )
 
 
 def _with_calls(schema: pa.Schema) -> pa.Schema:

@@ -101,10 +101,18 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("asked_at", TIME, "When the answered attempt was sent, UTC."),
     Column("latency_s", pa.float32(), "Seconds from `asked_at` to the reply's last byte."),
     Column("attempts", pa.int16(), "Requests sent for this sample."),
+    Column(
+        "vote_share",
+        pa.float32(),
+        "Votes for this answer, over the samples of its prompt that were answered when the vote was held.",
+        always=False,
+    ),
 )
 """All that a record can have, in their order, less the recipe's `keep` columns."""
 PROVIDER_DETAILS = frozenset({"reasoning_is_summary", "reasoning_signatures", "refusal_category", "cache_write_tokens"})
 """What only some providers say: of datasets whose recipe has a teacher that can, or that wants them."""
+VOTE_SHARE = "vote_share"
+"""The column of datasets whose recipe has votes."""
 CHECKS = "checks"
 """The column with the checks' verdicts, whose type depends on the recipe; it follows all others."""
 MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS} | {

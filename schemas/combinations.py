@@ -37,6 +37,7 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "weight": _weight,
     "accept": lambda recipe: ("ask", "accept") if recipe.ask.accept is not None else None,
     "checks": lambda recipe: ("checks",) if recipe.checks else None,
+    "majority": lambda recipe: ("select", "majority") if recipe.equality is not None else None,
     "stream": _stream,
     "tools": _tools,
 }
@@ -48,6 +49,8 @@ REFUSED: Mapping[tuple[str, str], str] = {
         "each",
     ): "with `route: each` every teacher answers every prompt, so there is nothing to share out: leave "
     "out `weight`, or use `route: weighted`",
+    ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` ends the asking before: use "
+    "`ask.samples`",
     ("weight", "fallback"): "with `route: fallback` the order of the teachers decides: leave out `weight`, or use "
     "`route: weighted`",
 }

@@ -22,7 +22,6 @@ _NOT_YET = (
     "checks.python",
     "checks.judge",
     "checks.function",
-    "select",
     "decontaminate",
     "scrub",
     "budget",

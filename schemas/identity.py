@@ -41,6 +41,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
             "teachers": teachers,
             "dedup": dump["dedup"],
             "checks": [check.identity() for check in recipe.checks],
+            "select": recipe.select.identity() if recipe.select is not None else None,
             "prompts_per_shard": recipe.prompts_per_shard,
             "reasoning": dump["dataset"]["reasoning"],
             "messages": recipe.messages,
@@ -77,6 +78,16 @@ def grown_from(identity: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
     return known > 0 and {**identity, "teachers": identity["teachers"][:known]} == earlier
 
 
+def has_selection(identity: Mapping[str, Any]) -> bool:
+    """True if not all accepted answers to a prompt are kept."""
+    return bool(identity.get("select"))
+
+
+def has_votes(identity: Mapping[str, Any]) -> bool:
+    """True if a vote selects which of its answers are kept."""
+    return "majority" in identity.get("select", {})
+
+
 def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     """An identity without defaults and without fields that may grow.
 
@@ -100,8 +111,9 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     rest = {name: value for name, value in document.items() if name not in sections}
     whole = {name: rest.pop(name) for name in _WHOLE}
-    if not rest.get("checks", True):
-        del rest["checks"]
+    for name in ("checks", "select"):
+        if not rest.get(name, True):
+            del rest[name]
     defaults = _defaults(Dataset) | {"messages": MESSAGES, "provider_details": False}
     defaults["route"] = _defaults(Recipe)["route"]
     return {name: value for name, value in sections.items() if value} | whole | _less(rest, defaults)

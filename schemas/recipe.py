@@ -21,6 +21,7 @@ from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
+from stillhouse.schemas.select import Equality, Select
 from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
 from stillhouse.schemas.value_types import VALUE_TYPES, ValueType
 
@@ -263,6 +264,8 @@ class Recipe(Strict):
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
     checks: Annotated[tuple[Check, ...], AfterValidator(unique_names)] = ()
     """What makes an answer worth keeping, in order: the first check that rejects it decides."""
+    select: Select | None = None
+    """What is kept of the accepted answers to a prompt; by default all of them."""
     dedup: Dedup = Dedup()
     dataset: Dataset
     run: RunSettings = RunSettings()
@@ -282,9 +285,17 @@ class Recipe(Strict):
             raise FieldsFault(
                 {place: f"the name {SCHEMA_CHECK} belongs to the check that `ask.schema` brings; give another"}
             )
-        if refused := refused_pairs(self) or self._refused_parameters():
+        if refused := refused_pairs(self) or self._refused_parameters() | self._misfits():
             raise FieldsFault(refused)
         return self
+
+    def _misfits(self) -> dict[tuple[str | int, ...], str]:
+        """By the place where each is written: what `select` can't go together with."""
+        if self.select is None:
+            return {}
+        names, ask = [check.name for check in self.all_checks], self.ask
+        misfit = self.select.misfit(checks=names, samples=ask.most_samples, accept=ask.accept)
+        return {} if misfit is None else {("select", *misfit[0].split(".")): misfit[1]}
 
     def _refused_parameters(self) -> dict[tuple[str | int, ...], str]:
         """By the place where each is written: which teacher's API or model refuses it, and what to do."""
@@ -322,6 +333,11 @@ class Recipe(Strict):
     def samples_per_prompt(self) -> int:
         """The most answers asked for a prompt, all teachers' together."""
         return self.ask.most_samples * (len(self.teachers) if self.route == "each" else 1)
+
+    @property
+    def equality(self) -> Equality | None:
+        """When answers are equal, for the vote on them; None where there is none."""
+        return self.select.majority.answer if self.select is not None and self.select.majority is not None else None
 
     @property
     def accounts(self) -> dict[str, Limits]:

@@ -26,9 +26,11 @@ RejectReason: TypeAlias = Literal[
     "unknown_finish",
     "unasked_tool_call",  # the recipe offers no tools, so records have no place for a call
     "invalid_tool_call",  # it names no function, or its arguments are not a JSON object
-    "not_selected",  # accepted, when enough other answers to its prompt were
+    "not_selected",  # accepted, and other answers to its prompt were selected, or are enough
 ]
 """Why something seen is not in the dataset."""
+
+NOT_SELECTED: RejectReason = "not_selected"
 
 
 _FIELDS: dict[str, Any] = {

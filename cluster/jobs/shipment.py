@@ -63,7 +63,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[
         if ship != "recipe":
             _copy_code(Path(folder))
         if ship == "all":
-            runtime_env["pip"] = requirements(checks=needs_extra(recipe.checks))
+            runtime_env["pip"] = requirements(checks=needs_extra(recipe))
         command = ["python", "-m", "stillhouse.cluster.cli", "run", RECIPE_FILE, "--json"]
         command += ["--limit", str(limit)] if limit is not None else []
         yield Shipment(shlex.join(command), runtime_env, metadata_of(recipe))

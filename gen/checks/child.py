@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from stillhouse.gen.checks.base import Answer, OutOfTime, Row, Unchecked, Verdict
 from stillhouse.gen.checks.confine import die_with, limit_resources
+from stillhouse.gen.checks.equality import equality_checks
 from stillhouse.gen.checks.link import DONE, REPLACE_ME, packed, receive_frame
 from stillhouse.gen.checks.registry import NamedCheck, built
 from stillhouse.gen.checks.runner import OUT_OF_MEMORY, verdicts
@@ -39,7 +40,7 @@ def main() -> None:
     settings = receive_frame(link)
     die_with(settings["parent"])
     try:
-        checks = built([_CHECK.validate_json(text) for text in settings["checks"]])
+        duties = _duties(settings)
     except UsageError as error:
         link.sendall(packed(str(error)))
         return
@@ -49,7 +50,7 @@ def main() -> None:
     limit_resources(memory_bytes=settings["memory_bytes"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to act on
     link.sendall(packed(None))
-    judge = Judge(checks, link, timeout_s=settings["timeout_s"])
+    judge = Judge(duties, link, timeout_s=settings["timeout_s"])
     with suppress(EOFError, ConnectionError):
         while True:
             frame = receive_frame(link)
@@ -59,13 +60,22 @@ def main() -> None:
                 judge.serve(frame)
 
 
+def _duties(settings: dict[str, Any]) -> dict[str, Sequence[NamedCheck]]:
+    """By name (see `link.Duty`), what is run on an answer."""
+    checks = built([_CHECK.validate_json(text) for text in settings["checks"]])
+    if settings["equality"] is None:
+        return {"check": checks}
+    stating, comparing = equality_checks(settings["equality"])
+    return {"check": checks, "state": [stating], "compare": [comparing] if comparing else []}
+
+
 class Judge:
     """Judges batches of answers and reports verdicts as they come."""
 
-    def __init__(self, checks: Sequence[NamedCheck], link: socket.socket, *, timeout_s: float) -> None:
+    def __init__(self, duties: Mapping[str, Sequence[NamedCheck]], link: socket.socket, *, timeout_s: float) -> None:
         self.pieces: deque[str] = deque()
         """Of texts in the next batch that are too long for one frame."""
-        self._checks = checks
+        self._duties = duties
         self._link = link
         self._timeout_s = timeout_s
         self._done: list[list[tuple[Any, ...]]] = []
@@ -78,11 +88,11 @@ class Judge:
     def serve(self, batch: list[tuple[Any, ...]]) -> None:
         """Judge a batch. One answer alone is reported check by check, so that it is known which of them it ended."""
         is_alone = len(batch) == 1
-        for text, reasoning, tokens, schema_key, row in batch:
+        for text, reasoning, tokens, schema_key, row, duty in batch:
             if time.monotonic() - self._reported_at > REPORT_AFTER_S:
                 self._report()
             answer = Answer(self._whole(text) or "", self._whole(reasoning), tokens, schema_key)
-            self._done.append(self._judged(answer, row, is_alone=is_alone))
+            self._done.append(self._judged(self._duties[duty], answer, row, is_alone=is_alone))
             if self._is_spent:
                 break
         self._report()
@@ -92,10 +102,12 @@ class Judge:
         """The text, or as many pieces of it as are named."""
         return "".join(self.pieces.popleft() for _ in range(text)) if isinstance(text, int) else text
 
-    def _judged(self, answer: Answer, row: Row, *, is_alone: bool) -> list[tuple[Any, ...]]:
+    def _judged(
+        self, checks: Sequence[NamedCheck], answer: Answer, row: Row, *, is_alone: bool
+    ) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
         signal.setitimer(signal.ITIMER_PROF, self._timeout_s, _INSIST_S)
-        judging = verdicts(self._checks, answer, row)
+        judging = verdicts(checks, answer, row)
         while (verdict := self._next(judging)) is not None:
             found.append(_plain(verdict))
             if is_alone:

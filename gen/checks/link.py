@@ -7,8 +7,10 @@ import asyncio
 import marshal
 import socket
 import struct
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+Duty: TypeAlias = Literal["check", "state", "compare"]
+"""What a child does with an answer: run the recipe's checks; or, for a vote, state it, or compare two statements."""
 DONE, REPLACE_ME = "done", "replace me"
 """How a child ends a batch; with the second, answers that it did not report are for another child."""
 _LENGTH = struct.Struct(">I")

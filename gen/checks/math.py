@@ -24,7 +24,7 @@ MAX_CHARS = 200_000
 MAX_EXPRESSION_CHARS = 2_000
 """The longest final answer."""
 MAX_PROSE_WORDS = 15
-"""A known answer with more words is none."""
+"""A known answer with more words is none, and an answer that ends in more states none."""
 _PROSE_WORD = re.compile(r"[^\W\d_]{2,}")
 _LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
 _MAX_SENTENCE_CHARS = 200
@@ -50,6 +50,9 @@ _DOLLARS = re.compile(r"\$[^\s$](?:[^$\n]*[^\s$])?\$(?!\d)")
 """A formula, not two sums of money: no white space inside either dollar sign, and no digit after the second."""
 
 
+_FORMULA = re.compile(rf"{_DOLLARS.pattern}|\\\([^\n]+?\\\)")
+
+
 class Math:
     """Compares one answer after another; the parsed references of late are kept, for samples share theirs."""
 
@@ -73,19 +76,11 @@ class Math:
         return equal(self._equal(expected, text, got), expected=expected, got=text)
 
     def _equal(self, expected: str, text: str, got: FinalAnswer) -> bool:
-        if squeezed(expected) == squeezed(text):
-            return True
-        known, number = _numbers(expected, text)
-        if known is not None and number is not None:
-            is_same = _same_number(known, number)
-        else:
-            is_same = _same_numbers(expected, text)
-        if is_same is not None:
+        if (is_same := _plainly_same(expected, text)) is not None:
             return is_same
-        if (words := _words(expected)) is not None and (said := _words(text)) is not None:
-            return words == said
-        if got.marked == "words" and known is not None and number is None and (first := _leading(text)) is not None:
-            return known.equals(first)
+        known, number = _numbers(expected, text)
+        if got.marked == "words" and known is not None and number is None and (head := _leading(text)):
+            return known.equals(head)
         if got.marked == "box" or got.marked == "hashes":
             return self._verify.equal(expected, as_latex(text))
         is_short = len(text) <= _MAX_SENTENCE_CHARS and "\n" not in text
@@ -116,13 +111,50 @@ class MathVerify:
         return parsed
 
 
+def stated(text: str) -> str | None:
+    """What a solution gives as its final answer, in a form that others can be compared with; None: nothing.
+
+    Raises:
+        CannotSay: it is too long.
+    """
+    final = final_answer(text)
+    said = final.text
+    if final.marked == "words" and _number(said) is None and (head := _HEAD.match(said)):
+        said = head[1].rstrip(",")
+    elif final.marked == "whole":
+        said = _last_stated(said)
+    if len(said) > MAX_EXPRESSION_CHARS:
+        raise CannotSay(f"the final answer has more than {MAX_EXPRESSION_CHARS:,} characters")
+    return None if not said or _is_prose(said) else squeezed(said)
+
+
+def same(one: str, other: str, verify: MathVerify) -> bool:
+    """True if two statements are equal as mathematics."""
+    is_same = _plainly_same(one, other)
+    return verify.equal(one, as_latex(other)) if is_same is None else is_same
+
+
 def wrong_reference(settings: MathCheck, row: Row) -> str | None:
     """What is wrong with a row's known answer, if it is none: prose, a question, a whole essay."""
     known = _reference(text_in(row, settings.answer))
-    prose = _PROSE_WORD.findall(_LATEX_COMMAND.sub(" ", known))
-    if len(known) > MAX_EXPRESSION_CHARS or len(prose) > MAX_PROSE_WORDS:
+    if len(known) > MAX_EXPRESSION_CHARS or _is_prose(known):
         return "expected a number, an expression, or a solution that ends in `#### 72` or \\boxed{72}, got prose"
     return None
+
+
+def _is_prose(text: str) -> bool:
+    return len(_PROSE_WORD.findall(_LATEX_COMMAND.sub(" ", text))) > MAX_PROSE_WORDS
+
+
+def _plainly_same(known: str, text: str) -> bool | None:
+    """True or False where it takes no more than reading both; None if only math-verify can tell."""
+    if squeezed(known) == squeezed(text):
+        return True
+    a, b = _numbers(known, text)
+    is_same = _same_number(a, b) if a is not None and b is not None else _same_numbers(known, text)
+    if is_same is None and (words := _words(known)) is not None and (said := _words(text)) is not None:
+        return words == said
+    return is_same
 
 
 @lru_cache(maxsize=1024)
@@ -202,6 +234,16 @@ def _leading(text: str) -> PlainNumber | None:
     """The number that a statement begins with: `72 clips in April and May`."""
     head = _HEAD.match(text)
     return None if head is None else plain_number(head[1].rstrip(","))
+
+
+def _last_stated(tail: str) -> str:
+    """The final answer at the end of a solution that marks none: the last formula, or else the last number."""
+    if _number(tail) is not None or not _PROSE_WORD.search(_LATEX_COMMAND.sub(" ", tail)):
+        return unwrapped(tail)
+    if formulas := _FORMULA.findall(tail):
+        return unwrapped(formulas[-1])
+    numbers = _LAST_NUMBER.findall(without_denied(tail))
+    return numbers[-1] if numbers else unwrapped(tail)
 
 
 def _asserted(got: FinalAnswer, expected: str) -> str:

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
-from stillhouse.gen.checks.link import REPLACE_ME, packed, read_frame
-from stillhouse.gen.checks.registry import require
+from stillhouse.gen.checks.link import REPLACE_ME, Duty, packed, read_frame
+from stillhouse.gen.checks.registry import require_kinds
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.schemas.checks import AnyCheck
+from stillhouse.schemas.select import Equality
 
 TIMEOUT_S = 5.0
 """Of CPU time, for all checks of one answer: math-verify needs milliseconds, and no final answer needs seconds."""
@@ -59,6 +60,7 @@ class _Job:
 
     answer: Answer
     row: Row
+    duty: Duty
     verdicts: asyncio.Future[tuple[Verdict, ...]]
     is_alone: bool = False
     """It was in a batch that failed."""
@@ -129,17 +131,20 @@ class CheckPool:
         self,
         checks: Sequence[AnyCheck],
         *,
+        equality: Equality | None = None,
         size: int | None = None,
         timeout_s: float = TIMEOUT_S,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         """Args:
         checks: in the recipe's order; an answer is judged up to the first that does not accept it.
+        equality: how answers are compared with each other; None: they are not.
         size: the most children; by default the CPUs that this process may use.
         timeout_s: of CPU time, for all checks of one answer.
         memory_bytes: of address space, for each child.
         """
         self._checks = tuple(checks)
+        self._equality = equality
         self._size = size or len(os.sched_getaffinity(0))
         self._timeout_s = timeout_s
         self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S
@@ -157,7 +162,7 @@ class CheckPool:
         Raises:
             UsageError: the checks can't run here; says why.
         """
-        require(self._checks)
+        require_kinds([*(check.kind for check in self._checks), *filter(None, [self._equality])])
         try:
             first = await self._start()
         except ChecksBroken as error:
@@ -178,7 +183,7 @@ class CheckPool:
             job.verdicts.cancel()
         self._jobs.clear()
 
-    def judge(self, answer: Answer, row: Row) -> "asyncio.Future[tuple[Verdict, ...]]":
+    def judge(self, answer: Answer, row: Row, *, duty: Duty = "check") -> "asyncio.Future[tuple[Verdict, ...]]":
         """The verdicts of the checks that ran, in order: all but the last accept, and checks after it have none.
 
         A future, so that many answers can be waited for without a task for each. Awaiting it raises ChecksBroken where
@@ -187,8 +192,9 @@ class CheckPool:
         Args:
             answer: the answer.
             row: the reference values of its source row, by column (`schemas.checks.references_of`).
+            duty: what is done with it.
         """
-        job = _Job(answer, row, asyncio.get_running_loop().create_future())
+        job = _Job(answer, row, duty, asyncio.get_running_loop().create_future())
         if self._broken is not None:
             job.verdicts.set_exception(self._broken)
             return job.verdicts
@@ -259,7 +265,7 @@ class CheckPool:
             async with asyncio.timeout(self._hangs_after_s):
                 for job in batch:
                     texts = [await _in_pieces(text, child.writer) for text in (job.answer.text, job.answer.reasoning)]
-                    jobs.append((*texts, job.answer.tokens, job.answer.schema_key, dict(job.row)))
+                    jobs.append((*texts, job.answer.tokens, job.answer.schema_key, dict(job.row), job.duty))
                 child.writer.write(packed(jobs))
         except TimeoutError:
             raise _TookTooLong from None
@@ -329,6 +335,7 @@ class CheckPool:
             settings = {
                 "parent": os.getpid(),
                 "checks": [check.model_dump_json() for check in self._checks],
+                "equality": self._equality,
                 "timeout_s": self._timeout_s,
                 "memory_bytes": self._memory_bytes,
             }

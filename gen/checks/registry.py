@@ -2,13 +2,14 @@
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from stillhouse.gen.checks.base import Check
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import AnyCheck
+from stillhouse.schemas.recipe import Recipe
 
 KINDS = {
     "math": "math:Math",
@@ -41,7 +42,7 @@ def built(checks: Sequence[AnyCheck]) -> tuple[NamedCheck, ...]:
     """The checks, ready to judge.
 
     Raises:
-        UsageError: see `require`.
+        UsageError: see `require_kinds`.
     """
     require(checks)
     made = []
@@ -53,22 +54,26 @@ def built(checks: Sequence[AnyCheck]) -> tuple[NamedCheck, ...]:
 
 
 def require(checks: Sequence[AnyCheck]) -> None:
-    """Refuse checks whose libraries are not installed here.
+    """Refuse checks whose libraries are not installed here; raises UsageError as `require_kinds` does."""
+    require_kinds([check.kind for check in checks])
+
+
+def require_kinds(kinds: Iterable[str]) -> None:
+    """Refuse kinds of checks whose libraries are not installed here.
 
     Raises:
         UsageError: one is missing; says how to install it.
     """
-    missing = {check.kind for check in checks if (name := _EXTRA.get(check.kind)) and not _is_there(name)}
-    if missing:
+    if missing := {kind for kind in kinds if (name := _EXTRA.get(kind)) and not _is_there(name)}:
         raise UsageError(
             f"checks: {' and '.join(sorted(missing))} need libraries that are not installed; install them: "
             "pip install 'stillhouse[checks]'"
         )
 
 
-def needs_extra(checks: Sequence[AnyCheck]) -> bool:
-    """True if one of the checks needs the extra `checks`."""
-    return any(check.kind in _EXTRA for check in checks)
+def needs_extra(recipe: Recipe) -> bool:
+    """True if a check of the recipe, or its vote, needs the extra `checks`."""
+    return any(check.kind in _EXTRA for check in recipe.all_checks) or recipe.equality in _EXTRA
 
 
 def _is_there(module: str) -> bool:

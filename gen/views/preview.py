@@ -29,6 +29,7 @@ from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workloa
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe, Route
+from stillhouse.schemas.select import Select
 
 __all__ = ["Preview", "preview", "render"]
 
@@ -83,6 +84,8 @@ class Preview(_Frozen):
     """Of each prompt; under `accept` at most, under `route: each` from each teacher."""
     accept: int | None = None
     """With so many accepted answers to a prompt no more is asked; null where all samples are."""
+    select: Select | None = None
+    """What is kept of the accepted answers; null: all of them."""
     to_ask: int = 0
     """Samples: (prompts - duplicates - bad) x samples (x teachers under `route: each`), less those of sealed chunks;
     what is below is of these."""
@@ -165,6 +168,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         route=recipe.route,
         samples=recipe.ask.most_samples,
         accept=recipe.ask.accept,
+        select=recipe.select,
         to_ask=load.samples,
         examples=tuple(counted.examples),
         input_tokens=load.input_tokens,

@@ -8,6 +8,7 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import passed_over_note
 from stillhouse.gen.views.projection import Range
 from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare
+from stillhouse.schemas.select import BestOf, Majority
 
 if TYPE_CHECKING:
     from stillhouse.gen.views.preview import Preview
@@ -26,6 +27,7 @@ def render(preview: "Preview") -> str:
         f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),
         f"to ask        {preview.to_ask:,} samples, {_of_each(preview)}{_besides(preview)}",
+        *_kept(preview),
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
         *_projected(preview),
@@ -58,6 +60,16 @@ def _part(preview: "Preview", teacher: TeacherShare) -> str:
             return f"{'asked first' if teacher.share else 'next in the chain'}; if it answers everything: {cost}"
         case _:
             assert_never(preview.route)
+
+
+def _kept(preview: "Preview") -> Iterator[str]:
+    if preview.select is None:
+        return
+    match preview.select.rule:
+        case Majority(answer=answer):
+            yield f"to keep       all answers of the largest class of each prompt, equal by {answer}"
+        case BestOf(by=by, keep=keep):
+            yield f"to keep       at most {keep:,} per prompt, by the highest {by}"
 
 
 def _besides(preview: "Preview") -> str:

@@ -16,6 +16,7 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.unsealed import unsealed_answers
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
+from stillhouse.schemas.record import NOT_SELECTED
 
 
 class Summary(BaseModel):
@@ -69,6 +70,8 @@ class Summary(BaseModel):
     prompts_by_accepted: dict[int, int] = {}
     checks: CountsByCheck = {}
     """What each check said of each teacher's answers."""
+    select: str = ""
+    """How records are selected among accepted answers: `majority`, `best_of`, or empty where all are kept."""
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
@@ -84,6 +87,7 @@ class Summary(BaseModel):
             f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
             *self._until_accepted(),
             *self._checked(),
+            *self._selected(),
             f"  remaining  {_number(self.remaining)}{self._unsealed()}",
             f"  tokens     {self.input_tokens:,} in, {self.output_tokens:,} out",
         ]
@@ -146,6 +150,12 @@ class Summary(BaseModel):
                 judged = counts.accepted + counts.rejected
                 share = f" ({counts.accepted / judged:.1%})" if judged else ""
                 yield f"  check      {check} accepts {counts.accepted:,} of {judged:,} answers{of}{share}{unchecked}"
+
+    def _selected(self) -> Iterator[str]:
+        if self.select:
+            rule = self.select.replace("_", " ")
+            left = self.rejected_by_reason.get(NOT_SELECTED, 0)
+            yield f"  selected   {self.records:,} by {rule}; {left:,} other accepted answers are in rejected/"
 
     def _unsealed(self) -> str:
         if self.unsealed is None:
@@ -232,6 +242,7 @@ def summary_of(
         distillation_refusals=counts.distillation_refusals,
         accept=dataset.bound.accept,
         prompts_by_accepted=counts.prompts_by_accepted,
+        select=next(iter(dataset.bound.identity.get("select", ())), ""),
     )
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from stillhouse.gen.checks.base import Answer, Verdict
+from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.worker.check_guard import CheckGuard
@@ -36,8 +37,10 @@ class Judging(Protocol):
         """End what it started."""
         ...
 
-    def judge(self, answer: Answer, row: Mapping[str, str | tuple[str, ...]]) -> "asyncio.Future[tuple[Verdict, ...]]":
-        """The verdicts of the checks that ran, in order."""
+    def judge(
+        self, answer: Answer, row: Mapping[str, str | tuple[str, ...]], *, duty: Duty = "check"
+    ) -> "asyncio.Future[tuple[Verdict, ...]]":
+        """The verdicts of the checks that ran, in order; `duty`: what is done with the answer."""
         ...
 
 

@@ -5,9 +5,11 @@ before it hold. They are immutable, so every seal of the chunk finds the same.
 """
 
 import hashlib
+import itertools
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -18,13 +20,17 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.series import SeriesKey
+from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.tool_calls import tool_calls_in
+from stillhouse.schemas.columns import VOTE_SHARE
 from stillhouse.schemas.inline_reasoning import split_reasoning
+from stillhouse.schemas.record import NOT_SELECTED
 
 _READERS = 8
 _BATCH_ROWS = 1024
-_COLUMNS = ["record_id", "prompt_key", "teacher", "completion", "tool_calls", "reasoning_source"]
+_ANSWER = ("record_id", "prompt_key", "teacher", "completion", "tool_calls", "reasoning_source")
+_COLUMNS = (*_ANSWER, "reject_reason", VOTE_SHARE)
 
 
 def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
@@ -35,8 +41,28 @@ def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
     return hashlib.blake2b(said, digest_size=16).digest()
 
 
-def kept_answers(store: Store, chunk: Chunk, *, inline: bool) -> dict[SeriesKey, dict[bytes, str]]:
-    """By series: the fingerprints of the answers kept so far, with their record ids. `inline`: dataset.reasoning.
+@dataclass(slots=True)
+class Kept:
+    """What the earlier shards hold of the accepted answers of one series."""
+
+    ids: dict[bytes, str] = field(default_factory=dict)
+    """By fingerprint, the record id of each answer; also of those that were not selected."""
+    count: int = 0
+    """Records."""
+    text: str = ""
+    """The first record's, without its reasoning."""
+    vote_share: float | None = None
+    """The first record's, where there are votes."""
+
+
+def kept_answers(store: Store, chunk: Chunk, *, inline: bool, selects: bool = False) -> dict[SeriesKey, Kept]:
+    """What earlier shards hold of the series that the chunk's belong to.
+
+    Args:
+        store: the dataset's.
+        chunk: of a generation that asks prompts again.
+        inline: True if reasoning is inside the text.
+        selects: True if accepted answers may be in rejected/, because others were selected.
 
     Raises:
         DatasetError: an earlier shard is missing or damaged.
@@ -45,29 +71,39 @@ def kept_answers(store: Store, chunk: Chunk, *, inline: bool) -> dict[SeriesKey,
     for number, retried in chunk.retried.items():
         for earlier in retried.earlier:
             keys[earlier].add(chunk.prompt_of(number).key.hex())
-    kept: defaultdict[SeriesKey, dict[bytes, str]] = defaultdict(dict)
+    kept: defaultdict[SeriesKey, Kept] = defaultdict(Kept)
     with ThreadPoolExecutor(_READERS) as pool:
-        for answers in pool.map(lambda earlier: _answers(store, earlier, keys[earlier], inline=inline), sorted(keys)):
-            for key, teacher, answer, record_id in answers:
-                kept[chunk.series.key(key, teacher)][answer] = record_id
+        found = pool.map(lambda earlier: _rows(store, earlier, keys[earlier], selects=selects), sorted(keys))
+        for is_record, row in itertools.chain.from_iterable(found):
+            here = kept[chunk.series.key(bytes.fromhex(row["prompt_key"]), row["teacher"])]
+            text = _text(row, inline=inline)
+            here.ids.setdefault(fingerprint(text, row["tool_calls"]), row["record_id"])
+            if is_record and not here.count:
+                here.text, here.vote_share = text, row.get(VOTE_SHARE)
+            here.count += is_record
     return kept
 
 
-def _answers(
-    store: Store, chunk: ChunkId, keys: Collection[str], *, inline: bool
-) -> list[tuple[bytes, str, bytes, str]]:
-    """(prompt key, teacher, fingerprint, record id) of the chunk's records of these prompts."""
+def _rows(
+    store: Store, chunk: ChunkId, keys: Collection[str], *, selects: bool
+) -> list[tuple[bool, Mapping[str, Any]]]:
+    """(whether it is a record, its row) of the chunk's accepted answers to these prompts, records first."""
+    side = read_meta(store, chunk).side if selects else {}
+    files = [chunk.data_key] + ([side["rejected"].key] if "rejected" in side else [])
     wanted = pa.array(sorted(keys), pa.string())
     found = []
-    with damage_said(store, chunk.data_key), store.open(chunk.data_key) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS):
-            for row in batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist():
-                answer = fingerprint(_text(row, inline=inline), row["tool_calls"])
-                found.append((bytes.fromhex(row["prompt_key"]), row["teacher"], answer, row["record_id"]))
+    for key in files:
+        with damage_said(store, key), store.open(key) as opened:
+            file = pq.ParquetFile(opened)
+            names = [name for name in _COLUMNS if name in file.schema_arrow.names]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                for row in batch.filter(pc.is_in(batch["prompt_key"], value_set=wanted)).to_pylist():
+                    if row.get("reject_reason", NOT_SELECTED) == NOT_SELECTED:
+                        found.append((key == chunk.data_key, row))
     return found
 
 
-def _text(row: dict[str, Any], *, inline: bool) -> str:
+def _text(row: Mapping[str, Any], *, inline: bool) -> str:
     """A record's text without its reasoning."""
-    text: str = row["completion"][0]["content"]
+    text: str = row["completion"][0]["content"] or ""
     return split_reasoning(text)[1] if inline and row["reasoning_source"] is not None else text

@@ -1,11 +1,13 @@
 """A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pyarrow.parquet as pq
 
+from stillhouse.gen.checks.selection import Selected
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import times_changed
@@ -18,7 +20,7 @@ from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.journals import Journals, LiveJournal, journal_root, journals_at
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.chunk_samples import TeacherOf
-from stillhouse.gen.worker.earlier_answers import kept_answers
+from stillhouse.gen.worker.earlier_answers import Kept, kept_answers
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.gen.worker.unchecked_answers import unchecked_answers
@@ -117,7 +119,9 @@ class Hands:
             return None
         folder = self._journals.root / str(grant.chunk)
         chunk = self._reader.read(grant.chunk)
-        kept, carried = self._kept(chunk), self._carried(chunk)
+        carried = self._carried(chunk)
+        is_known = chunk.accept and self._recipe.dedup.answers  # earlier answers decide what is asked
+        kept = {key: each.ids.keys() for key, each in self.earlier(chunk).items()} if is_known else {}
         old = leftovers(folder)
         journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
         opened = OpenChunk(
@@ -138,11 +142,17 @@ class Hands:
         shipper = self._journals.live(grant.chunk, journal)
         return Held(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 
-    def _kept(self, chunk: Chunk) -> Mapping[SeriesKey, Collection[bytes]]:
-        """The answers in earlier shards, where they decide what is asked."""
-        if not (chunk.accept and chunk.retried and self._recipe.dedup.answers):
+    def earlier(self, chunk: Chunk) -> Mapping[SeriesKey, Kept]:
+        """By series, what earlier shards hold of accepted answers, where it matters for the chunk's.
+
+        Raises:
+            DatasetError: an earlier shard is missing or damaged.
+        """
+        selects, equal_once = self._recipe.select is not None, self._recipe.dedup.answers and chunk.samples > 1
+        if not chunk.retried or not (selects or equal_once):
             return {}
-        return kept_answers(self._store, chunk, inline=self._recipe.dataset.reasoning == "inline")
+        inline = self._recipe.dataset.reasoning == "inline"
+        return kept_answers(self._store, chunk, inline=inline, selects=selects and chunk.accept > 0)
 
     def _carried(self, chunk: Chunk) -> Mapping[int, Frame]:
         """The answers of a retry chunk that were not judged."""
@@ -151,9 +161,13 @@ class Hands:
         places = {teacher.name: place for place, teacher in enumerate(self._recipe.teachers)}
         return unchecked_answers(self._store, chunk, places=places)
 
-    def seal(self, held: Held) -> ShardCounts | None:
-        """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does."""
-        counts = Sealer(self._store, self._recipe, held.open).seal()
+    def seal(self, held: Held, votes: Mapping[int, Selected] = MappingProxyType({})) -> ShardCounts | None:
+        """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does.
+
+        `votes`: see `Sealer`.
+        """
+        earlier = self.earlier(held.open.chunk)
+        counts = Sealer(self._store, self._recipe, held.open, earlier=earlier, votes=votes).seal()
         held.shipper.end()
         held.open.journal.remove()
         self._journals.forget(held.open.chunk.id)

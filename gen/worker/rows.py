@@ -98,9 +98,17 @@ class SampleRows:
         self._maybe_billed = min(tries.maybe_billed, _MOST)
         self.record_id = teacher.ids.of(prompt.key, sample)
 
-    def record(self, frame: Frame, completion: Completion, verdicts: Sequence[Verdict] = ()) -> Row:
+    def record(
+        self,
+        frame: Frame,
+        completion: Completion,
+        verdicts: Sequence[Verdict] = (),
+        *,
+        vote_share: float | None = None,
+    ) -> Row:
         """The row of data/."""
         values = self._answer(frame, completion)
+        values["vote_share"] = vote_share
         if self._form.columns.checks:
             values["checks"] = self._form.verdicts(verdicts)
         if self._form.columns.has_messages:
@@ -116,12 +124,13 @@ class SampleRows:
         verdicts: Sequence[Verdict] = (),
         *,
         of: str | None = None,
+        vote_share: float | None = None,
     ) -> Row:
         """The row of rejected/; a refusal by error has no completion. `of`: the equal answer that is kept."""
         if isinstance(outcome, Policy):
             outcome = Completion(None, "refused", None, refusal=outcome.message)
         values = self._answer(frame, outcome)
-        values["reject_reason"], values["duplicate_of"] = reason, of
+        values["reject_reason"], values["duplicate_of"], values["vote_share"] = reason, of, vote_share
         if self._form.columns.checks:
             values["checks"] = self._form.verdicts(verdicts) if verdicts else None
         return (*self._form.rejected(values), *self._prompt.kept)

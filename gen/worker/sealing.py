@@ -6,8 +6,12 @@ stored came from the same journal. Memory is bounded by a row group, for answers
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
+from stillhouse.gen.checks.base import CheckResult
+from stillhouse.gen.checks.selection import Selected, by_score
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import SIDES, ShardCounts, ShardMeta, SideFile
 from stillhouse.gen.dataset.tidying import remove_orphans
@@ -17,11 +21,12 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp
 from stillhouse.gen.worker import rows
-from stillhouse.gen.worker.earlier_answers import fingerprint, kept_answers
+from stillhouse.gen.worker.accepted_answers import accepted_answers, why_rejected
+from stillhouse.gen.worker.earlier_answers import Kept, fingerprint
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.parquet_writer import Sheet
+from stillhouse.gen.worker.prompt_choice import PromptChoice
 from stillhouse.gen.worker.seal_counts import SealCounts
-from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.completion import Completion
@@ -34,10 +39,33 @@ NOT_WAITED_FOR = GiveUp(
 """Of a sample that was asked and is not needed any more."""
 
 
+class _Accepted(NamedTuple):
+    """An answer that may be selected."""
+
+    ordinal: int
+    fingerprint: bytes
+    record_id: str
+
+
 class Sealer:
     """Writes the files of one open chunk, all of whose samples are settled."""
 
-    def __init__(self, store: Store, recipe: Recipe, open_chunk: OpenChunk) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recipe: Recipe,
+        open_chunk: OpenChunk,
+        *,
+        earlier: Mapping[SeriesKey, Kept] = MappingProxyType({}),
+        votes: Mapping[int, Selected] = MappingProxyType({}),
+    ) -> None:
+        """Args:
+        store: the dataset's.
+        recipe: the dataset's.
+        open_chunk: what is sealed.
+        earlier: by series, what earlier shards hold of its accepted answers.
+        votes: what a vote selected of each series, by its number; for recipes with a majority.
+        """
         self._store = store
         self._recipe = recipe
         self._open = open_chunk
@@ -54,8 +82,8 @@ class Sealer:
         }
         self._sheets: dict[str, Sheet] = {}
         self._counts = SealCounts(open_chunk.chunk)
-        self._kept: Mapping[SeriesKey, Mapping[bytes, str]] = {}
-        """By series, the answers that are in earlier shards: fingerprint to record id."""
+        self._earlier = earlier
+        self._votes = votes
 
     def seal(self) -> ShardCounts | None:
         """Write all; what was sealed, or None when another's shard was there already.
@@ -87,8 +115,6 @@ class Sealer:
 
     def _write_rows(self) -> None:
         chunk = self._open.chunk
-        if chunk.retried and self._recipe.dedup.answers and self._open.samples.per_series > 1:
-            self._kept = kept_answers(self._store, chunk, inline=self._form.inline)
         for bad in chunk.bad:
             self._sheet("failed").add(self._form.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
         for duplicate in chunk.duplicates:
@@ -99,10 +125,8 @@ class Sealer:
     def _write_series(self, number: int) -> None:
         chunk = self._open.chunk
         prompt = chunk.prompt_of(number)
-        seen = dict(self._kept.get(chunk.key_of(number), {}))
-        """Answers kept of this series: fingerprint to record id."""
+        choice = self._choice(number)
         prompt_size = _size(prompt)
-        records = self._sheet("data").rows
         for sample in chunk.samples_of(number):
             ordinal = number * self._open.samples.per_series + sample
             tries = self._state.tries(ordinal)
@@ -124,14 +148,44 @@ class Sealer:
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
             else:
                 assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
-                is_wanted = not chunk.accept or self._sheet("data").rows - records < chunk.need(number)
-                self._write_answer(sample_rows, teacher, frame, prompt, seen, size, is_wanted=is_wanted)
+                self._write_answer(sample_rows, teacher, frame, choice, size)
             is_unchecked = reason is not None and reason.kind == "unchecked"  # whose answer is nowhere else
             if frame is not None and (is_unchecked or (reason is None and self._recipe.dataset.keep_raw)):
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
         if chunk.accept:
-            accepted = self._sheet("data").rows - records
-            self._counts.series(number, need=chunk.need(number), accepted=accepted)
+            self._counts.series(number, need=chunk.need(number), accepted=choice.accepted)
+
+    def _choice(self, number: int) -> PromptChoice:
+        """What decides about the accepted answers of the series."""
+        chunk, equal_once, select = self._open.chunk, self._recipe.dedup.answers, self._recipe.select
+        earlier = self._earlier.get(chunk.key_of(number), Kept())
+        seen, selected = dict(earlier.ids), None
+        if select is not None and select.best_of is not None:
+            check = chunk.columns.checks.index(select.best_of.check)
+            accepted = list(self._accepted(number))
+            scores = {each.ordinal: self._score(each.ordinal, check) for each in accepted}
+            selected = by_score(scores, places=select.best_of.keep - earlier.count)
+            kept = selected.kept
+            if chunk.accept and equal_once:
+                for each in sorted(accepted, key=lambda each: each.ordinal not in kept):
+                    seen.setdefault(each.fingerprint, each.record_id)
+        elif select is not None:
+            selected = self._votes[number]
+        need = chunk.need(number) if chunk.accept else None
+        return PromptChoice(seen, equal_once=equal_once, need=need, selected=selected)
+
+    def _accepted(self, number: int) -> Iterator[_Accepted]:
+        key = self._open.chunk.prompt_of(number).key
+        first = number * self._open.samples.per_series
+        for frame, completion in accepted_answers(self._open, number):
+            ids = self._open.samples.teacher(frame.ordinal, frame.teacher).ids
+            answer = fingerprint(completion.text, completion.tool_calls)
+            yield _Accepted(frame.ordinal, answer, ids.of(key, frame.ordinal - first))
+
+    def _score(self, ordinal: int, check: int) -> float | None:
+        verdict = self._state.verdicts.said[ordinal][check]
+        assert isinstance(verdict, CheckResult), f"{self._id}: sample {ordinal} is accepted unchecked"
+        return verdict.score
 
     def _count_checked(self, teacher: Interpreter, frame: Frame, reason: GiveUp | None) -> None:
         """Count what the checks say of the answer in the frame, and what it cost where they can't say anything."""
@@ -151,53 +205,25 @@ class Sealer:
         sample_rows: rows.SampleRows,
         teacher: Interpreter,
         frame: Frame,
-        prompt: Prompt,
-        seen: dict[bytes, str],
+        choice: PromptChoice,
         size: int,
-        *,
-        is_wanted: bool,
     ) -> None:
         outcome = self._state.answers.outcome(frame.ordinal, frame)
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
-        reason, same = self._verdict(frame.ordinal, outcome, prompt, seen, sample_rows.record_id, is_wanted=is_wanted)
+        reason, same = why_rejected(self._open, frame.ordinal, outcome), None
+        if reason is None and isinstance(outcome, Completion):
+            answer = fingerprint(outcome.text, outcome.tool_calls)
+            reason, same = choice.reject(frame.ordinal, answer, sample_rows.record_id)
         if isinstance(outcome, Completion):
             self._counts.answer(teacher, outcome, reason)
-        verdicts = self._state.verdicts.said.get(frame.ordinal, ())
+        verdicts, share = self._state.verdicts.said.get(frame.ordinal, ()), choice.share(frame.ordinal)
         if reason is None:
             assert isinstance(outcome, Completion)
-            self._sheet("data").add(sample_rows.record(frame, outcome, verdicts), size=size)
+            self._sheet("data").add(sample_rows.record(frame, outcome, verdicts, vote_share=share), size=size)
         else:
             self._counts.rejected[reason] += 1
-            row = sample_rows.rejected(frame, outcome, reason, verdicts, of=same)
+            row = sample_rows.rejected(frame, outcome, reason, verdicts, of=same, vote_share=share)
             self._sheet("rejected").add(row, size=size)
-
-    def _verdict(
-        self,
-        ordinal: int,
-        outcome: Completion | Policy,
-        prompt: Prompt,
-        seen: dict[bytes, str],
-        record_id: str,
-        *,
-        is_wanted: bool,
-    ) -> tuple[str | None, str | None]:
-        """(why it is rejected, the equal answer that is kept); a record is noted in `seen`.
-
-        `is_wanted`: False if enough answers of the series are accepted. That happens where rules or owners changed
-        while it was asked.
-        """
-        reason = rejected_by_rules(outcome, prompt, calls=self._form.columns.calls)
-        if reason is not None or isinstance(outcome, Policy):
-            return reason, None
-        if (check := self._state.verdicts.rejecting(ordinal)) is not None:
-            return f"check:{check}", None
-        answer = fingerprint(outcome.text, outcome.tool_calls)
-        if self._recipe.dedup.answers and (same := seen.get(answer)) is not None:
-            return "duplicate_answer", same
-        if not is_wanted:
-            return "not_selected", None
-        seen[answer] = record_id
-        return None, None
 
     def _put_side_files(self) -> dict[str, SideFile]:
         side = {}

@@ -33,6 +33,7 @@ from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.guard import Guard, Useless
 from stillhouse.gen.worker.leased_chunk import Hands, Held
+from stillhouse.gen.worker.voting import Voting
 from stillhouse.schemas.recipe import Recipe
 
 _log = logging.getLogger("stillhouse")
@@ -88,11 +89,16 @@ class Worker:
             chain=self._chain,
         )
         checks = recipe.all_checks
-        self._judging = judging or (CheckPool(checks) if checks else None)
+        if judging is None and (checks or recipe.equality):
+            judging = CheckPool(checks, equality=recipe.equality)
+        self._judging = judging
         self._checker = (
-            Checker(self, self._judging, checks, clock=clock, keep_going=recipe.run.keep_going)
-            if self._judging is not None
+            Checker(self, judging, checks, clock=clock, keep_going=recipe.run.keep_going)
+            if judging is not None and checks
             else None
+        )
+        self._voting = (
+            Voting(self._hands, judging, recipe.equality) if judging is not None and recipe.equality else None
         )
         self._guard = Guard()
         self._useless: Useless | None = None
@@ -155,6 +161,8 @@ class Worker:
         """Send nothing new, finish what is under way, give the rest back."""
         self._stopping = True
         self._asker.stop()
+        if self._voting is not None:
+            self._voting.stop()
         self._changed.set()
 
     # --- what its asker needs, see `gen.worker.asker.Host`
@@ -327,7 +335,10 @@ class Worker:
         if self._useless is not None:  # it stays in its journal, for the next run to read again
             self._unsealed.append(held)
             return
-        counts = await asyncio.to_thread(self._hands.seal, held)
+        votes = await self._voting.hold(held) if self._voting is not None else {}
+        if votes is None:  # it stays in its journal: the next owner holds the same votes
+            return
+        counts = await asyncio.to_thread(self._hands.seal, held, votes)
         if counts is not None:
             self.counters.sealed += counts
             self.counters.shards += 1

@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import recipe_of
 
 from stillhouse.gen.checks.base import MAX_DETAIL_CHARS, Answer, CannotSay, CheckResult, Unchecked, answer_of
 from stillhouse.gen.checks.registry import NamedCheck, built, needs_extra
@@ -245,7 +247,10 @@ def test_an_answer_is_what_a_completion_says_beside_its_reasoning() -> None:
     assert answer_of(Completion(None, "tool_calls", None)) == Answer("", None, None)
 
 
-def test_what_needs_the_extra_is_known() -> None:
+def test_what_needs_the_extra_is_known(tmp_path: Path) -> None:
     """So that a cluster's nodes get it."""
-    assert needs_extra([settings(length={"max": 3}), settings(math={"answer": "a"})])
-    assert not needs_extra([settings(length={"max": 3}), settings(regex={"pattern": "a"})])
+    length = {"length": {"max": 3}}
+    assert needs_extra(recipe_of(tmp_path, checks=[length, {"math": {"answer": "a"}}]))
+    assert needs_extra(recipe_of(tmp_path, select={"majority": {"answer": "math"}}))
+    assert not needs_extra(recipe_of(tmp_path, checks=[length, {"regex": {"pattern": "a"}}]))
+    assert not needs_extra(recipe_of(tmp_path, select={"majority": {"answer": "choice"}}))

@@ -17,6 +17,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "weight": {"teacher": {"weight": 2.0}},
     "accept": {"ask": {"accept": 1, "at_most": 2}},
     "checks": {"checks": [{"length": {"min": 1}}]},
+    "majority": {"select": {"majority": {"answer": "exact"}}},
     "stream": {"teacher": {"stream": True}},
     "tools": {"ask": {"extra": {"tools": [TOOL]}}},
 }

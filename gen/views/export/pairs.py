@@ -17,9 +17,9 @@ from contextlib import closing
 
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.views.export.answer import Answer
+from stillhouse.schemas.record import NOT_SELECTED
 
 _BY_CHECK = "check:"
-_NOT_SELECTED = "not_selected"
 
 
 def pairs(rejected: Iterable[Answer], accepted: Iterable[Answer], *, by: str) -> Iterator[tuple[Answer, Answer]]:
@@ -52,7 +52,7 @@ def pairs(rejected: Iterable[Answer], accepted: Iterable[Answer], *, by: str) ->
 
 def _is_worse(answer: Answer) -> bool:
     reason = answer.rejected_as or ""
-    return reason.startswith(_BY_CHECK) or reason == _NOT_SELECTED
+    return reason.startswith(_BY_CHECK) or reason == NOT_SELECTED
 
 
 def _insert(base: sqlite3.Connection, answer: Answer, *, by: str) -> None:
@@ -83,7 +83,7 @@ def _differ(chosen: Answer, other: Answer, *, by: str) -> bool:
     """True if the other is another answer, and a worse one."""
     if (chosen.text.strip(), chosen.calls) == (other.text.strip(), other.calls):
         return False
-    if other.rejected_as != _NOT_SELECTED:
+    if other.rejected_as != NOT_SELECTED:
         return True
     ours, theirs = chosen.scores.get(by), other.scores.get(by)
     return ours is not None and theirs is not None and theirs < ours

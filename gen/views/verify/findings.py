@@ -21,6 +21,7 @@ FindingKind: TypeAlias = Literal[
     "side_file",
     "raw_file",
     "samples",
+    "selection",
     "record_ids",
     "twice",
     "unknown_chunk",

@@ -16,13 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.dataset.shard_meta import SIDES, ShardMeta, SideFile
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.findings import Finding, FindingKind
+from stillhouse.gen.views.verify.selection import SelectionTally
 from stillhouse.gen.views.verify.tally import Tally
 from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION, Columns, columns_of
 from stillhouse.schemas.identity import grown_from, reduced
+from stillhouse.schemas.select import Select
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
@@ -95,6 +98,7 @@ class _Checking:
         self._whole = True
         """True if all rows of all files were seen."""
         self._tally = Tally(identity, expected)
+        self._selection = _selection(identity)
 
     def _found(self, kind: FindingKind, message: str, *, key: str | None = None) -> None:
         self.result.findings.append(Finding(kind=kind, key=key or self._chunk.data_key, message=message))
@@ -170,13 +174,16 @@ class _Checking:
         schema = parquet.schema_arrow
         if wanted is not None and not schema.equals(wanted):
             self._found("schema", f"has other columns than expected{_difference(schema, wanted)}", key=key)
-        fields = [(schema.get_field_index(name), ours.field(name)) for name in _COLUMNS[kind]]
+        selected = self._selection.columns if self._selection is not None and kind != "failed" else ()
+        fields = [(schema.get_field_index(name), ours.field(name)) for name in (*_COLUMNS[kind], *selected)]
         readable = all(at >= 0 and schema.field(at).type == field.type for at, field in fields)
         self._whole = self._whole and readable
         for batch in parquet.iter_batches(_BATCH_ROWS):
             self.result.rows[kind] += len(batch)
             if readable:
                 self._tally.take(kind, zip(*(batch[name].to_pylist() for name in _COLUMNS[kind]), strict=True))
+                if self._selection is not None and kind != "failed":
+                    self._selection.take(kind, batch)
 
     def _columns(self) -> Columns:
         """The columns that the dataset is bound to; if that is not known, those of a plain dataset made today."""
@@ -205,6 +212,9 @@ class _Checking:
                 self._compare_accepted(meta, self._expected)
             for message in tally.against(self._expected):
                 self._found("samples", message)
+            if self._selection is not None:
+                for message in self._selection.against(again=self._expected.again, accept=self._expected.accept > 0):
+                    self._found("selection", message)
         if tally.wrong_ids:
             self._found("record_ids", f"{tally.wrong_ids} record ids or prompt ids do not match their prompts")
 
@@ -236,6 +246,12 @@ class _Checking:
             counts.usd or 0.0, tally.usd or 0.0, rel_tol=1e-6, abs_tol=1e-9
         ):
             self._found("counts", f"usd: its metadata says {counts.usd}, its files hold {tally.usd}")
+
+
+def _selection(identity: Identity | None) -> SelectionTally | None:
+    if identity is None or not (select := identity.bound.identity.get("select")):
+        return None
+    return SelectionTally(Select.model_validate(select), Series.of(identity.bound.identity))
 
 
 def _schema(columns: Columns, kind: str) -> pa.Schema:

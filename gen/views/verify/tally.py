@@ -8,6 +8,8 @@ from typing import Any
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.seen_ids import ID_BYTES
+from stillhouse.schemas.identity import has_selection
+from stillhouse.schemas.record import NOT_SELECTED
 
 
 class Tally:
@@ -19,7 +21,8 @@ class Tally:
         self._seen = bytearray(expected.ordinals_count if expected is not None else 0)
         """How often each sample was seen, up to 255."""
         self._accepted: Counter[SeriesKey | None] = Counter()
-        """Under `ask.accept`."""
+        """Under `ask.accept`; among them those that a selection did not keep."""
+        self._selects = identity is not None and has_selection(identity.bound.identity)
         self._strange = 0
         self.answers = self.wrong_ids = self.input = self.output = 0
         self.usd: float | None = None
@@ -47,8 +50,9 @@ class Tally:
                     self.reasons[rest[3]] += 1
                 self.ids += _digest(record_id)
             self._sample(record_id, prompt_id, key, sample, teacher, answered=kind != "failed")
-            if kind == "data" and self._expected is not None and self._expected.accept:
-                self._accepted[self._series(key, teacher)] += 1
+            if self._expected is not None and self._expected.accept:
+                is_left = self._selects and kind == "rejected" and rest[3] == NOT_SELECTED
+                self._accepted[self._series(key, teacher)] += kind == "data" or is_left
 
     def _series(self, key: str, teacher: str) -> SeriesKey | None:
         """The series of a row; None if the dataset has no such teacher or its key is not a key."""
@@ -111,8 +115,12 @@ class Tally:
             before = expected.accept - need
             if key in expected.again:
                 found[before] -= 1
-            found[before + self._accepted[key]] += 1
+            found[before + self._counted(key, need)] += 1
         return {count: prompts for count, prompts in found.items() if prompts}
+
+    def _counted(self, key: SeriesKey, need: int) -> int:
+        """Accepted answers; those beyond the need are no more than candidates where some are selected."""
+        return min(need, self._accepted[key]) if self._selects else self._accepted[key]
 
     def _until_accepted(self, expected: Expected) -> Iterator[str]:
         """Samples are asked in order until enough are accepted, and no more; later generations choose their own."""
@@ -120,7 +128,7 @@ class Tally:
         for key, need in expected.needs.items():
             first = expected.first_ordinal(key)
             seen = [self._seen[first + sample] > 0 for sample in sorted(expected.samples_of(key))]
-            too_many += self._accepted[key] > need
+            too_many += self._counted(key, need) > need
             unfinished += self._accepted[key] < need and not all(seen)
             gaps += key not in expected.again and any(later and not one for one, later in itertools.pairwise(seen))
         if gaps:

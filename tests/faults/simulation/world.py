@@ -123,7 +123,7 @@ class World:
             nodes=nodes,
             workers=spec.workers,
             loss_share=spec.loss_share,
-            judging=VirtualJudging(recipe.checks, rng, takes_s=spec.check_s) if recipe.checks else None,
+            judging=VirtualJudging(recipe, rng, takes_s=spec.check_s) if recipe.checks or recipe.select else None,
         )
         self.rival: Services | None = None
         """Another cluster, which runs the same recipe on the same dataset."""

@@ -1,0 +1,122 @@
+"""Votes on the answers to each prompt of a chunk, held when all of its samples are settled and before it is sealed.
+
+Nothing is written: whoever takes over the chunk's journals holds the same votes on the same answers. Answers are read,
+stated and compared in the children of the check pool, and some at a time, however many there are.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Verdict, answer_of
+from stillhouse.gen.checks.equality import OTHER, compares
+from stillhouse.gen.checks.selection import Selected, by_vote, joining
+from stillhouse.gen.worker.accepted_answers import accepted_answers
+from stillhouse.gen.worker.checking import Judging
+from stillhouse.gen.worker.earlier_answers import Kept
+from stillhouse.gen.worker.leased_chunk import Hands, Held
+from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.schemas.select import Equality
+
+MOST_COMPARED = 32
+"""Statements that others are compared with: each comparison may take seconds, and what so few others equal wins no
+vote. Statements beyond are equal to those of the same text alone."""
+_AT_ONCE = 16
+"""Series whose votes are held at the same time,"""
+_SLICE = 16
+"""each by so many answers in memory."""
+
+Votes: TypeAlias = Mapping[int, Selected]
+"""By the number of the series in its chunk."""
+
+
+class Voting:
+    """See the module."""
+
+    def __init__(self, hands: Hands, judging: Judging, equality: Equality) -> None:
+        self._hands = hands
+        self._judging = judging
+        self._equality: Equality = equality
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Hold no more votes."""
+        self._stopping = True
+
+    async def hold(self, held: Held) -> Votes | None:
+        """The votes on all series of the chunk; None if they were stopped.
+
+        Raises:
+            StoreAway: the journal or an earlier shard can't be read.
+            DatasetError: an earlier shard is missing or damaged.
+            ChecksBroken: the children can't be kept running.
+        """
+        opened = held.open
+        kept = await asyncio.to_thread(self._hands.earlier, opened.chunk)
+        votes: dict[int, Selected] = {}
+        numbers = iter(opened.chunk.asked)
+
+        async def hold_some() -> None:
+            for number in numbers:
+                if self._stopping:
+                    return
+                votes[number] = await self._vote(opened, number, kept.get(opened.chunk.key_of(number)))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_AT_ONCE):
+                    group.create_task(hold_some())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return None if self._stopping else votes
+
+    async def _vote(self, opened: OpenChunk, number: int, earlier: Kept | None) -> Selected:
+        samples = list(opened.chunk.samples_of(number))
+        said: dict[int, str] = {}
+        for start in range(0, len(samples), _SLICE):
+            said |= await self._said(opened, number, samples[start : start + _SLICE])
+        votes = Counter(said.values())
+        statements = sorted(votes, key=lambda statement: -votes[statement])  # in the order of samples where equal
+        if earlier is not None and earlier.count:
+            (won,) = await self._stated([Answer(earlier.text)])
+            if won is None:
+                return Selected(frozenset())
+            classes = await self._classes([won, *(each for each in statements if each != won)], most=1)
+            return joining({ordinal: classes[each] for ordinal, each in said.items()}, won, share=earlier.vote_share)
+        classes = await self._classes(statements, most=MOST_COMPARED)
+        ordinals = [number * opened.samples.per_series + sample for sample in samples]
+        answered = sum(ordinal not in opened.state.given_up for ordinal in ordinals)
+        return by_vote({ordinal: classes[each] for ordinal, each in said.items()}, answered=answered)
+
+    async def _said(self, opened: OpenChunk, number: int, samples: Sequence[int]) -> dict[int, str]:
+        """By ordinal, what each accepted answer states; without those that state nothing."""
+        accepted = await asyncio.to_thread(
+            lambda: [(frame.ordinal, answer_of(each)) for frame, each in accepted_answers(opened, number, samples)]
+        )
+        stated = await self._stated([answer for _, answer in accepted])
+        return {ordinal: said for (ordinal, _), said in zip(accepted, stated, strict=True) if said is not None}
+
+    async def _stated(self, answers: Sequence[Answer]) -> list[str | None]:
+        found = await asyncio.gather(*(self._judging.judge(answer, {}, duty="state") for answer in answers))
+        return [result.detail if (result := _accepting(verdicts)) else None for verdicts in found]
+
+    async def _classes(self, statements: Sequence[str], *, most: int) -> dict[str, str]:
+        """By statement, the one that names its class: the first that it equals, of `most` that are compared with."""
+        classes: dict[str, str] = {}
+        left = list(statements)
+        while left and most and compares(self._equality):
+            name, *left = left
+            classes[name] = name
+            most -= 1
+            compared = (self._judging.judge(Answer(each), {OTHER: name}, duty="compare") for each in left)
+            same = [_accepting(verdicts) is not None for verdicts in await asyncio.gather(*compared)]
+            classes |= {each: name for each, is_same in zip(left, same, strict=True) if is_same}
+            left = [each for each, is_same in zip(left, same, strict=True) if not is_same]
+        return classes | {each: each for each in left}
+
+
+def _accepting(verdicts: Sequence[Verdict]) -> CheckResult | None:
+    """The one result; None if it does not accept, or could not be had in time."""
+    (verdict,) = verdicts
+    return verdict if isinstance(verdict, CheckResult) and verdict.accepted else None
