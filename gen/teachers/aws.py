@@ -4,8 +4,11 @@ Imported where it is needed, for botocore takes a tenth of a second to load. See
 signs by its own clock alone, hence the subclass, which is given the time.
 """
 
+import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import botocore.exceptions
@@ -53,29 +56,68 @@ _SigV4: Any = SigV4Auth  # whose types leave out what a subclass needs
 
 
 class _Signer(_SigV4):  # type: ignore[misc]
-    """Signs with one set of keys. The key that signs holds for a day, and is made once for it."""
+    """Signs with one set of keys, as botocore does: what all requests of a second have in common is made once."""
 
     def __init__(self, keys: AwsKeys, service: str, region: str) -> None:
         super().__init__(keys, service, region)
-        self._day = ""
-        self._day_key = b""
+        self._made: dict[tuple[str, str], _Second] = {}
+        """By method and URL."""
 
-    def signed(self, request: AWSRequest, *, now: float) -> dict[str, str]:
+    def signed(self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, now: float) -> dict[str, str]:
+        """The headers with those that sign the request."""
+        made = self._made.get((method, url))
+        if made is None or made.at != int(now) or made.given is not headers:
+            made = self._made[method, url] = self._second(method, url, headers, now=int(now))
+        return made.signed(body)
+
+    def _second(self, method: str, url: str, headers: Mapping[str, str], *, now: int) -> "_Second":
+        """Have botocore sign a request without a body, and take apart what it signed."""
+        request = AWSRequest(method, url, data=b"", headers=headers)
         request.context["timestamp"] = datetime.fromtimestamp(now, UTC).strftime(SIGV4_TIMESTAMP)
         self._modify_request_before_signing(request)
-        text = self.string_to_sign(request, self.canonical_request(request))
-        self._inject_signature_to_request(request, self.signature(text, request))
-        return {name.lower(): value for name, value in request.headers.items()}
+        canonical = self.canonical_request(request).encode()
+        assert canonical.endswith(_NO_BODY)
+        text: str = self.string_to_sign(request, canonical.decode())
+        self._inject_signature_to_request(request, "")
+        return _Second(
+            now,
+            headers,
+            {name.lower(): value for name, value in request.headers.items()},
+            canonical.removesuffix(_NO_BODY),
+            text.removesuffix(sha256(canonical).hexdigest()).encode(),
+            self._day_key(request.context["timestamp"][:8]),
+        )
 
-    def signature(self, string_to_sign: str, request: AWSRequest) -> str:
-        day = request.context["timestamp"][:8]
-        if day != self._day:
-            key = f"AWS4{self.credentials.secret_key}".encode()
-            for part in (day, self._region_name, self._service_name, "aws4_request"):
-                key = self._sign(key, part)
-            self._day, self._day_key = day, key
-        signature: str = self._sign(self._day_key, string_to_sign, hex=True)
-        return signature
+    def _day_key(self, day: str) -> bytes:
+        key = f"AWS4{self.credentials.secret_key}".encode()
+        for part in (day, self._region_name, self._service_name, "aws4_request"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        return key
+
+
+_NO_BODY = sha256(b"").hexdigest().encode()
+"""What the canonical form of a request ends with: the hash of its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Second:
+    """What signs requests that differ in their bodies alone, within one second."""
+
+    at: int
+    """Seconds since 1970."""
+    given: Mapping[str, str]
+    headers: dict[str, str]
+    """All of them; `authorization` ends where the signature begins."""
+    canonical: bytes
+    """The canonical request up to the hash of the body."""
+    text: bytes
+    """The text to sign up to the hash of the canonical request."""
+    key: bytes
+
+    def signed(self, body: bytes) -> dict[str, str]:
+        canonical = self.canonical + sha256(body).hexdigest().encode()
+        signature = hmac.digest(self.key, self.text + sha256(canonical).hexdigest().encode(), "sha256").hex()
+        return {**self.headers, "authorization": self.headers["authorization"] + signature}
 
 
 class Signing:
@@ -92,4 +134,4 @@ class Signing:
         """These headers, names in lower case, with those that sign the request; `now`: seconds since 1970."""
         if self._signer is None or self._signer.credentials is not keys:
             self._signer = _Signer(keys, self._service, self._region)
-        return self._signer.signed(AWSRequest(method, url, data=body, headers=headers), now=now)
+        return self._signer.signed(method, url, headers, body, now=now)

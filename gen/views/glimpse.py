@@ -10,6 +10,8 @@ from stillhouse.gen.views.report.files import open_parquet
 
 MAX_CHARS = 240
 """Of a prompt or an answer."""
+END_CHARS = 60
+"""Of these, so many are the end's, where it is cut."""
 MAX_SHARDS = 8
 """Shards opened at most in search of a record; a shard may hold none."""
 _COLUMNS = ("prompt_id", "teacher", "prompt", "completion", "tool_calls")
@@ -48,4 +50,7 @@ def _last(messages: Iterable[Mapping[str, str | None]] | None) -> str:
 def _line(text: str) -> str:
     """The text on one line, cut to size, with nothing in it that acts on a terminal."""
     words = " ".join(text[: 4 * MAX_CHARS].split())
-    return inert(words if len(words) <= MAX_CHARS else f"{words[: MAX_CHARS - 1]}…")
+    if len(words) <= MAX_CHARS and len(text) <= 4 * MAX_CHARS:
+        return inert(words)
+    end = " ".join(text[-4 * MAX_CHARS :].split())[-END_CHARS:]  # where a solution says what it found
+    return inert(f"{words[: MAX_CHARS - END_CHARS - 1]}…{end}")

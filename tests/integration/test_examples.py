@@ -26,7 +26,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's first 50 prompts, twice each: 100 records, with all columns that a dataset can have."""
     out = tmp_path_factory.mktemp("examples") / "ds"
-    recipe = read("quickstart", (f"dataset.path={out}", "ask.top_logprobs=5", "dataset.messages=true"))
+    twice = ("ask.accept=null", "ask.at_most=null", "ask.samples=2", "checks=[]")
+    recipe = read("quickstart", (f"dataset.path={out}", "ask.top_logprobs=5", "dataset.messages=true", *twice))
     asyncio.run(run_in_process(recipe, limit=50))
     return out
 

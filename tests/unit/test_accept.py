@@ -202,7 +202,9 @@ async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
     card = card_of(open_dataset(recipe), recipe, stored="")
     assert f"| short | {summary.short} prompts with fewer accepted answers |" in card
     assert f"| check right | accepts {len(data)} of {len(data) + len(rejected)} answers of sim |" in card
-    assert "Check right" in report(open_dataset(recipe))
+    page = report(open_dataset(recipe))
+    assert "Check right" in page
+    assert "expected " in page.partition("check:right")[2]
     asked_of = {row["prompt_id"]: 0 for row in data + rejected}
     for row in data + rejected:
         asked_of[row["prompt_id"]] += 1

@@ -175,6 +175,24 @@ def test_a_request_is_signed_for_the_time_it_is_given() -> None:
     assert "not yet current" in str(fault(made, now=NOW - 86_400))
 
 
+def test_each_request_has_a_signature_of_its_own() -> None:
+    """Of one second or the next, a day later, of one endpoint or another, and with other keys: each holds."""
+    protocol = protocol_of(teacher(), Ask())
+    seen = set()
+    for keys in (KEYS, KEYS._replace(token="another-token")):
+        credentials = Credentials(aws=AwsChain(keys))
+        for url in (URL, URL.replace("https://", "https://vpce-1.")):
+            for at in (NOW, NOW + 0.9, NOW + 1, NOW + 86_400, NOW):
+                for text in ("q", "r"):
+                    asked = Request((("user", text),))
+                    made = protocol.request(asked, base_url=url, key=credentials, now=at)
+                    assert fault(made, now=at) is None, (url, at, text)
+                    assert made.headers["x-amz-security-token"] == keys.token
+                    seen.add(made.headers["authorization"])
+    assert len(seen) == 2 * 2 * 3 * 2
+    assert fault(made._replace(body=made.body + b" "), now=NOW) is not None
+
+
 def test_a_bearer_key_signs_nothing() -> None:
     """And its headers are one object, as of any protocol with a key."""
     made = request(Ask(), key="ABSK-key", api_key="env:K")

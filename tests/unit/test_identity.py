@@ -49,7 +49,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 def identities() -> dict[str, Any]:
     """By name, of the recipes above and of those that the repository holds."""
     found = {name: recipe_of(Path("/data"), **changes).identity() for name, changes in RECIPES.items()}
-    for path in ("cluster/quickstart/recipe.yaml", "tests/fixtures/first_format/recipe.yaml"):
+    for path in ("tests/fixtures/first_quickstart.yaml", "tests/fixtures/first_format/recipe.yaml"):
         found[path] = read_recipe(ROOT / path).identity()
     config, _ = yaml.safe_load_all((ROOT / "cluster/deploy/rayjob.yaml").read_text())
     found["cluster/deploy/rayjob.yaml"] = load_recipe(config["data"]["recipe.yaml"], origin="rayjob.yaml").identity()

@@ -100,7 +100,10 @@ def _sample(row: dict[str, Any], ours: Collection[str]) -> Sample:
     if not completion and (said := row.get("refusal") or row.get("message")):
         completion = (("refusal" if row.get("refusal") else "failure", shown(said, most=TEXT_CHARS)),)
     kept = [name for name in row if name not in ours]
-    facts = [*_facts(row), *((name, row[name]) for name in kept[:MOST_MESSAGES])]
+    facts = [
+        *_facts({name: row[name] for name in row if name in ours}),
+        *((name, row[name]) for name in kept[:MOST_MESSAGES]),
+    ]
     number = row.get("sample")
     title = shown(str(row.get("prompt_id") or row.get("file") or "a row without an id"))
     return Sample(
@@ -125,6 +128,9 @@ def _facts(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         "body_head",
     ):
         yield name.replace("_", " "), row.get(name)
+    for name, said in (row.get("checks") or {}).items():
+        if said is not None:
+            yield f"check {name}", said["detail"]
     if (seconds := row.get("latency_s")) is not None:
         yield "latency", f"{seconds:.2f} s"
     if (usd := row.get("cost_usd")) is not None:
