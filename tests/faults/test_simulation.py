@@ -12,13 +12,14 @@ CPU_SECONDS = 40
 @pytest.mark.timeout(900)
 def test_seeds() -> None:
     """Whatever dies whenever: every answer kept is stored once and its sample not asked again."""
-    seed, aged, until = 0, 0, time.process_time() + CPU_SECONDS
+    seed, aged, moved, until = 0, 0, 0, time.process_time() + CPU_SECONDS
     while time.process_time() < until:
         try:
-            aged += simulate(seed).aged
+            figures = simulate(seed)
         except Exception:
             print(f"seed {seed} failed; again: python -m tests.faults.simulation --seed {seed}")
             raise
-        seed += 1
+        seed, aged, moved = seed + 1, aged + figures.aged, moved + figures.moved
     assert aged > 50, "hardly a journal of an older version was recovered"
+    assert moved > 50, "hardly a sample was asked of the next teacher of a chain"
     assert seed > 100, "the seeds are too slow to prove anything"

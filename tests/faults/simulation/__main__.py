@@ -47,6 +47,7 @@ def _many(first: int, *, count: int | None, minutes: float | None, keep_going: b
                 lost=figures.lost,
                 virtual_s=int(figures.seconds),
                 aged=figures.aged,
+                moved=figures.moved,
             )
             totals.update(figures.blows)
         seed += 1

@@ -13,6 +13,7 @@ from stillhouse.gen.views.verify import verify
 
 from .history import SETTLING, Broken, History, Request, Sample
 from .services import Services
+from .teacher import SEEDS_APART
 
 UNANSWERED = frozenset(("lost", "cut", "hang", "torn", "empty"))
 _CHUNK = re.compile(r"part-\d+-\d+")
@@ -30,15 +31,20 @@ def check_stored(services: Services, prompts: set[str]) -> None:
     _check_verified(services)
     rows = {kind: _rows(services, kind) for kind in ("data", "rejected", "failed")}
     ask = services.recipe.ask
-    settled = _check_samples(
-        rows, {(prompt, n) for prompt in prompts for n in range(ask.most_samples)}, accept=ask.accept is not None
-    )
+    series = {(prompt, teacher * SEEDS_APART) for prompt in prompts for teacher in range(_series(services))}
+    wanted = {(prompt, first + n) for prompt, first in series for n in range(ask.most_samples)}
+    settled = _check_samples(rows, wanted, accept=ask.accept is not None)
     _check_answers(services.history, settled, rows["failed"])
     summary = summarise(services.store)
-    _check_summary(summary, rows, wanted=len(prompts) * ask.most_samples)
+    _check_summary(summary, rows, wanted=len(wanted))
     if ask.accept is not None:
-        _check_accepted(services, prompts, rows, summary)
+        _check_accepted(services, series, rows, summary)
     _check_attempts(services.history, rows, summary)
+
+
+def _series(services: Services) -> int:
+    """Series per prompt."""
+    return len(services.recipe.teachers) if services.recipe.route == "each" else 1
 
 
 def _check_verified(services: Services) -> None:
@@ -55,11 +61,15 @@ def _rows(services: Services, kind: str) -> list[dict[str, Any]]:
     for stat in services.store.list(f"{kind}/"):
         with services.store.open(stat.key) as file:
             found += [row | {"_key": stat.key} for row in pq.read_table(file).to_pylist()]
+    for row in found:
+        row["_number"] = row["sample"]
+        if services.recipe.route == "each" and row["sample"] is not None:
+            row["_number"] += int(row["teacher"].removeprefix("t")) * SEEDS_APART
     return found
 
 
 def _sample_of(row: dict[str, Any]) -> Sample | None:
-    return None if row["record_id"] is None else (row["prompt"][-1]["content"], row["sample"])
+    return None if row["record_id"] is None else (row["prompt"][-1]["content"], row["_number"])
 
 
 def _check_samples(
@@ -89,17 +99,17 @@ def _serial(row: dict[str, Any]) -> int:
 
 
 def _check_accepted(
-    services: Services, prompts: set[str], rows: dict[str, list[dict[str, Any]]], summary: Summary
+    services: Services, series: set[Sample], rows: dict[str, list[dict[str, Any]]], summary: Summary
 ) -> None:
-    """Each prompt has as many different accepted answers as wanted, or all its samples; and was asked no more."""
+    """Each series, known by its sample 0, has as many accepted answers as wanted, or all its samples; and no more."""
     ask, history = services.recipe.ask, services.history
     assert ask.accept is not None
-    by_prompt: dict[str, dict[int, dict[str, Any]]] = {prompt: {} for prompt in prompts}
+    by_series: dict[Sample, dict[int, dict[str, Any]]] = {first: {} for first in series}
     for row in [*rows["failed"], *rows["rejected"], *rows["data"]]:
         if (sample := _sample_of(row)) is not None:
-            by_prompt[sample[0]][sample[1]] = row
+            by_series[sample[0], sample[1] // SEEDS_APART * SEEDS_APART][sample[1] % SEEDS_APART] = row
     short = 0
-    for prompt, mine in by_prompt.items():
+    for prompt, mine in by_series.items():
         accepted = sorted(n for n, row in mine.items() if row["_key"].startswith("data/"))
         texts = {mine[n]["completion"][0]["content"] for n in accepted}
         if len(texts) != len(accepted) or len(accepted) > ask.accept:
@@ -117,16 +127,17 @@ def _check_accepted(
 
 
 def _check_fewest(
-    history: History, prompt: str, mine: dict[int, dict[str, Any]], accepted: list[int], *, accept: int
+    history: History, series: Sample, mine: dict[int, dict[str, Any]], accepted: list[int], *, accept: int
 ) -> None:
     """The samples asked are the first ones, and the last of them was still needed."""
     if sorted(mine) != list(range(len(mine))):
-        raise Broken(f"{prompt}: the samples {sorted(mine)} were asked")
+        raise Broken(f"{series}: the samples {sorted(mine)} were asked")
     chunks = {_CHUNK.search(row["_key"])[0] for row in mine.values()}  # type: ignore[index] # every file is of a chunk
     if len(accepted) == accept and len(chunks) == 1 and history.undisturbed and max(mine) != max(accepted):
-        raise Broken(f"{prompt}: {accepted} are accepted, and {max(mine)} was asked")
-    sent = {sample for sample in history.by_sample if sample[0] == prompt}
-    if history.faithful and (unknown := sent - {(prompt, number) for number in mine}):
+        raise Broken(f"{series}: {accepted} are accepted, and {max(mine)} was asked")
+    prompt, first = series
+    sent = {sample for sample in history.by_sample if (sample[0], sample[1] // SEEDS_APART * SEEDS_APART) == series}
+    if history.faithful and (unknown := sent - {(prompt, first + number) for number in mine}):
         raise Broken(f"{unknown} were asked, and have no row")
 
 
@@ -142,6 +153,9 @@ def _check_answers(history: History, settled: dict[Sample, dict[str, Any]], fail
     stored |= {sample: _serial(row) for sample, row in settled.items()}
     for sample, serial in stored.items():
         request = history.requests[serial]
+        row = settled.get(sample)
+        if row is not None and row["teacher"] != request.teacher:
+            raise Broken(f"{sample} is stored as {row['teacher']}'s, and r{serial} asked {request.teacher}")
         if request.sample != sample or request.fate not in SETTLING or not request.copies:
             raise Broken(f"{sample} is stored with r{serial}, which is {request.fate} for {request.sample}")
     for sample, requests in history.by_sample.items():

@@ -49,6 +49,8 @@ class Request:
     process: Process
     sent_at: float
     fate: str
+    teacher: str = ""
+    """The host that was asked."""
     copies: list[Copy] = field(default_factory=list)
     """Where its reply was kept, oldest first."""
 
@@ -160,13 +162,13 @@ class History:
 
     # --- requests
 
-    def sent(self, process: Process, sample: Sample, fate: str) -> Request:
+    def sent(self, process: Process, sample: Sample, fate: str, *, teacher: str = "") -> Request:
         """A worker sends a request.
 
         Raises:
             Broken: it must not.
         """
-        request = Request(len(self.requests), sample, process, self._loop.time(), fate)
+        request = Request(len(self.requests), sample, process, self._loop.time(), fate, teacher)
         if (silent_s := request.sent_at - process.renewed_at) > FENCE_S + SLACK_S + 5.0:  # 5 s: a closed circuit
             raise Broken(f"{process.name} sends {silent_s:.1f} s after its last renewal")
         if (lapsed_s := request.sent_at - process.tenure.good_until) > SLACK_S and not process.disturbed:

@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.schemas.recipe import Recipe
 
 from .stores import URL
-from .teacher import FAULTS
+from .teacher import FAULTS, SEEDS_APART
 
 PER_S = 10
 LATENCY_S = 0.5
@@ -68,6 +68,12 @@ class Spec:
     """Whether it can't judge some of the answers, before they are asked again."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
+    route: str = "weighted"
+    teachers: int = 1
+    """All of one account; see `SEEDS_APART` for how their requests are told apart."""
+    outages: tuple[tuple[int, float, float], ...] = ()
+    """(a teacher's place, from, until) when no connection to it can be made."""
+    give_up_after_s: float = 600.0
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spec":
@@ -78,6 +84,12 @@ class Spec:
         weights["broke"] /= 20
         weights["hang"] /= 4
         calm = rng.random() < 0.15
+        teachers = rng.choice((1, 1, 2, 3))
+        route = rng.choice(("weighted", "each", "fallback", "fallback")) if teachers > 1 else "weighted"
+        outages = []
+        while route == "fallback" and rng.random() < 0.7:
+            start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
+            outages.append((rng.choice((0, 0, 1)), start_s, start_s + rng.choice((20.0, 100.0, 400.0))))
         accept = rng.choice((0, 1, 1, 2, 3))
         return cls(
             local=local,
@@ -108,8 +120,13 @@ class Spec:
             pilot_s=rng.uniform(0.5, 8.0),
             together=rng.random() < 0.5,
             more_samples=rng.choice((0, 0, 0, 1, 2)),
-            first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)),
+            # The first format does not name the teacher, and no dataset with a chain is as old.
+            first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)) * (route != "fallback"),
             weights=weights,
+            route=route,
+            teachers=teachers,
+            outages=tuple(outages),
+            give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
             rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
         )
 
@@ -128,9 +145,8 @@ class Spec:
     def recipe(self, root: Path) -> Recipe:
         """A recipe over `root/source`."""
         teacher = {
-            "name": "t",
-            "base_url": "http://teacher/v1",
             "model": "m",
+            "account": "shared",
             "terms": {"training_use": "permitted"},
             "limits": {"in_flight": self.in_flight, "requests_per_minute": self.per_minute},
             "timeout_s": self.timeout_s,
@@ -141,13 +157,19 @@ class Spec:
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
             "ask": {"seed": 0, **self.wanted()},
             "checks": [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else [],
-            "teachers": [teacher],
+            "route": self.route,
+            "teachers": [
+                teacher
+                | {"name": f"t{place}", "base_url": f"http://t{place}/v1"}
+                | ({"ask": {"seed": place * SEEDS_APART}} if self.route == "each" else {})
+                for place in range(self.teachers)
+            ],
             "dataset": {
                 "path": str(root / "out") if self.local else URL,
                 "prompts_per_shard": self.per_shard,
                 "keep_raw": self.keep_raw,
             },
-            "run": {"ship_every_s": self.ship_every_s},
+            "run": {"ship_every_s": self.ship_every_s, "give_up_after_s": self.give_up_after_s},
         }
         return Recipe.model_validate(document)
 

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 
@@ -13,6 +13,9 @@ from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from .history import Broken, History, Request
 from .loop import VirtualLoop
 from .processes import Process, check_alive
+
+SEEDS_APART = 1000
+"""Under `route: each`, teacher n is asked sample k with the seed n x this + k: what history calls the sample."""
 
 FAULTS = (
     "rate", "busy", "failed", "lost", "cut", "unconnected", "torn", "empty", "hang", "bad", "refused", "length",
@@ -37,6 +40,7 @@ class Teacher:
         latency_s: float,
         in_flight: int | None,
         point: Callable[[str], None],
+        outages: Sequence[tuple[int, float, float]] = (),
     ) -> None:
         self._rng = rng
         self._loop = loop
@@ -47,10 +51,11 @@ class Teacher:
         self._most = in_flight
         self._point = point
         self._busy = 0
+        self._outages = outages
         self.accept = 0
-        """Accepted answers wanted of each prompt; 0: all samples are."""
-        self._flying: Counter[tuple[Process, str]] = Counter()
-        """Samples of each prompt that a worker asks now."""
+        """Accepted answers wanted of each prompt, or of each teacher to it; 0: all samples are."""
+        self._flying: Counter[tuple[Process, str, int]] = Counter()
+        """Samples of each prompt, and of each teacher under `route: each`, that a worker asks now."""
         self.odd: Mapping[str, str] = {}
         """Prompts that are always refused for a limit, each with the wait that it is told."""
         self._refused: set[str] = set()
@@ -74,19 +79,23 @@ class Teacher:
         sample = document["messages"][-1]["content"], document["seed"]
         self._history.attempts[sample] += 1
         fate = "rate" if sample[0] in self.odd else self._rng.choices(self._fates, self._weights)[0]
+        teacher = request.url.split("/")[2]
+        if any(teacher == f"t{place}" and start <= self._loop.time() < end for place, start, end in self._outages):
+            fate = "unconnected"
         if fate == "unconnected":
             await asyncio.sleep(self._draw())
             raise NotSent("no connection")
         try:
             self._check_pauses(process)
-            sent = self._history.sent(process, sample, fate)
+            sent = self._history.sent(process, sample, fate, teacher=teacher)
         except Broken as error:
             self._history.broken.append(error)
             raise
         reply = self._loop.create_future()
         self._busy += 1
-        self._flying[process, sample[0]] += 1
-        self._check_flying(process, sample[0])
+        series = process, sample[0], sample[1] // SEEDS_APART
+        self._flying[series] += 1
+        self._check_flying(*series)
         self._check_in_flight()
         if fate != "hang":
             outside = contextvars.Context()
@@ -99,7 +108,7 @@ class Teacher:
             raise Lost("no whole reply") from None
         finally:
             self._busy -= 1
-            self._flying[process, sample[0]] -= 1
+            self._flying[series] -= 1
         self._point("post")
         is_first = sample[0] not in self._refused  # of a prompt refused again, nobody knows yet if it holds for others
         if fate in REFUSALS:
@@ -111,12 +120,11 @@ class Teacher:
     async def close(self) -> None:
         """See `gen.teachers.transport.Transport`."""
 
-    def _check_flying(self, process: Process, prompt: str) -> None:
+    def _check_flying(self, process: Process, prompt: str, teacher: int) -> None:
         """A worker never asks more samples of a prompt at a time than accepted answers are wanted."""
-        if self.accept and self._flying[process, prompt] > self.accept:
-            self._history.broken.append(
-                Broken(f"{process.name} asks {self._flying[process, prompt]} samples of {prompt} at once")
-            )
+        flying = self._flying[process, prompt, teacher]
+        if self.accept and flying > self.accept:
+            self._history.broken.append(Broken(f"{process.name} asks {flying} samples of {prompt} at once"))
 
     def _draw(self) -> float:
         return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)

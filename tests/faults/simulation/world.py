@@ -63,6 +63,8 @@ class Figures:
     blows: Counter[str]
     aged: int
     """Journals and segments that were left in STILLJ01."""
+    moved: int
+    """Requests that went to another teacher of a chain than the first."""
 
 
 class World:
@@ -108,6 +110,7 @@ class World:
             latency_s=spec.latency_s,
             in_flight=spec.in_flight,
             point=nemesis.point,
+            outages=spec.outages,
         )
         self.teacher.accept = spec.accept
         self.services = Services(
@@ -177,6 +180,7 @@ class World:
             lost=len(history.lost),
             blows=self._nemesis.blows,
             aged=self._aged,
+            moved=sum(self.spec.route == "fallback" and each.teacher != "t0" for each in history.requests),
         )
 
     async def _live(self) -> None:
