@@ -3,6 +3,7 @@
 import click
 
 from stillhouse.cluster.commands.options import clean
+from stillhouse.cluster.commands.template import TASKS, Task
 from stillhouse.schemas.teacher import TEACHER_APIS
 
 
@@ -23,6 +24,13 @@ from stillhouse.schemas.teacher import TEACHER_APIS
 )
 @click.option("--prompt", metavar="COLUMN", help="The text column to ask; detected if possible.")
 @click.option("--messages", metavar="COLUMN", help="The column that holds a conversation to be answered.")
+@click.option(
+    "--template",
+    "task",
+    type=click.Choice(TASKS),
+    help="A recipe for a common task: judge the answers of a dataset, rewrite them in another style, evolve prompts "
+    "into harder ones, or make questions from documents.",
+)
 @click.option("--out", default="recipe.yaml", show_default=True, metavar="FILE", help="The recipe; - is stdout.")
 @click.option(
     "--dataset",
@@ -45,13 +53,14 @@ def init(
     api_key: str | None,
     prompt: str | None,
     messages: str | None,
+    task: Task | None,
     out: str,
     dataset: str | None,
     training_use: str | None,
     license: str | None,
     authorisation: str | None,
 ) -> None:
-    """Write a recipe that asks PROMPTS (a file, folder, glob or s3:// URL), ready for `plan` and `run`.
+    """Write a recipe that asks PROMPTS (a file, folder, glob, dataset or s3:// URL), ready for `plan` and `run`.
 
     The column to ask is found by its name and content. Without --url the recipe asks the built-in simulator, so that
     you can try everything at once, free of charge; a comment in it shows how to switch to a real teacher.
@@ -61,5 +70,5 @@ def init(
 
     terms = Terms(training_use=training_use, license=license, authorisation=authorisation)
     teacher = whom(url=url, model=model, api=api, api_key=api_key, terms=terms)
-    shown = write_recipe(prompts, teacher, out=out, dataset=dataset, prompt=prompt, messages=messages)
+    shown = write_recipe(prompts, teacher, out=out, dataset=dataset, prompt=prompt, messages=messages, task=task)
     click.echo(shown, err=True)

@@ -3,11 +3,13 @@
 import re
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 
 from stillhouse.cluster.commands.starter_text import Asked, key_for, recipe_text, slug
+from stillhouse.cluster.commands.template import Task, template_text
 from stillhouse.gen.errors import DatasetError, SourceError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.guess import Guess, guess
@@ -82,7 +84,14 @@ def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | 
 
 
 def write_recipe(
-    prompts: str, asked: Asked, *, out: str, dataset: str | None, prompt: str | None, messages: str | None
+    prompts: str,
+    asked: Asked,
+    *,
+    out: str,
+    dataset: str | None,
+    prompt: str | None,
+    messages: str | None,
+    task: Task | None = None,
 ) -> str:
     """Write the recipe, once it is tried on the first rows as `plan` would; what it does, for people.
 
@@ -97,8 +106,9 @@ def write_recipe(
         found = guess(Source(path=prompts), prompt=prompt, messages=messages)
     except SourceError as error:
         raise SourceError(str(error).replace("source.path", "PROMPTS")) from None
-    name = _name_of(prompts)
-    text = recipe_text(
+    name = "-".join(filter(None, (_name_of(prompts), task)))
+    make = recipe_text if task is None else partial(template_text, task)
+    text = make(
         file=shlex.quote("recipe.yaml" if out == "-" else out),
         name=name,
         path=prompts,

@@ -13,7 +13,7 @@ from stillhouse.schemas.teacher import is_near
 
 _COMMENT_AT = 44
 _MOST_OTHERS = 8
-_HEAD = """\
+HEAD = """\
 # Made by `stillhouse init`. It runs as it is:
 #   stillhouse plan {file}              what would be asked, and what it would cost; nothing is sent
 #   stillhouse run {file} --limit 20    a pilot of 20 rows; without --limit the rest
@@ -61,18 +61,18 @@ def key_for(url: str) -> str | None:
 def recipe_text(*, file: str, name: str, path: str, dataset: str, found: Guess, asked: Asked) -> str:
     """The recipe's YAML; `file` is what a shell calls it."""
     parts = [
-        _HEAD.format(file=file),
-        _line(f"name: {_scalar(name)}", "the dataset's name"),
+        HEAD.format(file=file),
+        _line(f"name: {scalar(name)}", "the dataset's name"),
         "",
         *_source(path, found),
         "",
         *_ask(found),
         "",
-        *(_teacher(asked) if asked.url else _simulator()),
+        *teacher_lines(asked),
         "",
         "dataset:",
         _line(
-            f"  path: {_scalar(dataset)}",
+            f"  path: {scalar(dataset)}",
             "a local folder or s3://bucket/prefix; to ask differently, use another",
         ),
         _line("  # prompts_per_shard: 1000", "prompts in one Parquet file"),
@@ -82,15 +82,15 @@ def recipe_text(*, file: str, name: str, path: str, dataset: str, found: Guess, 
 
 def _source(path: str, found: Guess) -> Iterator[str]:
     yield "source:"
-    yield _line(f"  path: {_scalar(path)}", "a file, a folder, a glob or an s3:// URL; or a list of them")
+    yield _line(f"  path: {scalar(path)}", "a file, a folder, a glob or an s3:// URL; or a list of them")
     if found.prompt is not None:
-        yield _line(f"  prompt: {_scalar(found.prompt)}", "the column that is asked")
+        yield _line(f"  prompt: {scalar(found.prompt)}", "the column that is asked")
     if found.messages is not None:
-        yield _line(f"  messages: {_scalar(found.messages)}", "the column that holds the conversation to be answered")
+        yield _line(f"  messages: {scalar(found.messages)}", "the column that holds the conversation to be answered")
     if found.drops_answer:
         yield _line("  answer: drop", "the assistant's last turn moves to source_answer; the teacher answers anew")
     if found.id is not None:
-        yield _line(f"  id: {_scalar(found.id)}", "your own id; it comes back as prompt_id")
+        yield _line(f"  id: {scalar(found.id)}", "your own id; it comes back as prompt_id")
     others = [other for other in found.others if other.isprintable() and len(other) <= 40]
     more = f"; there are also: {', '.join(others[:_MOST_OTHERS])}" if others else ""
     kept: list[str | dict[str, str]] = [
@@ -104,13 +104,18 @@ def _ask(found: Guess) -> Iterator[str]:
     yield "ask:"
     yield _line("  # system: You are a careful assistant.", "the system message; a template too")
     if found.template is not None:
-        yield _line(f"  template: {_scalar(found.template)}", "Jinja over the row's columns")
+        yield _line(f"  template: {scalar(found.template)}", "Jinja over the row's columns")
     elif found.prompt is not None and found.prompt.isidentifier():
         example = f'  # template: "{{{{ {found.prompt} }}}}\\nThink step by step."'
         yield _line(example, "Jinja over the row's columns")
     yield _line("  samples: 1", "answers wanted for each prompt")
     yield _line("  # temperature: 0.7", "left out: the teacher's own default")
     yield _line("  max_tokens: 4096", "the longest answer in tokens, reasoning included")
+
+
+def teacher_lines(asked: Asked) -> Iterator[str]:
+    """The section `teachers`, line by line."""
+    yield from _real(asked) if asked.url else _simulator()
 
 
 def _simulator() -> Iterator[str]:
@@ -122,11 +127,11 @@ def _simulator() -> Iterator[str]:
     yield _INSTEAD.rstrip()
 
 
-def _teacher(asked: Asked) -> Iterator[str]:
+def _real(asked: Asked) -> Iterator[str]:
     yield "teachers:"
-    yield _line(f"  - name: {_scalar(asked.name)}", "the name in the dataset's `teacher` column")
-    yield _line(f"    base_url: {_scalar(asked.url or '')}", "or `endpoints: [...]`, which share the load")
-    yield _line(f"    model: {_scalar(asked.model)}", "as the server calls it")
+    yield _line(f"  - name: {scalar(asked.name)}", "the name in the dataset's `teacher` column")
+    yield _line(f"    base_url: {scalar(asked.url or '')}", "or `endpoints: [...]`, which share the load")
+    yield _line(f"    model: {scalar(asked.model)}", "as the server calls it")
     key = f"    api_key: {asked.api_key}" if asked.api_key else "    # api_key: env:TEACHER_API_KEY"
     yield _line(key, "where the key is, never the key itself; or file:/path")
     yield _line("    limits: {in_flight: 32}", "requests in flight; also requests_per_minute, output_tokens_per_minute")
@@ -141,7 +146,7 @@ def _line(text: str, comment: str) -> str:
     return f"{text:<{_COMMENT_AT}}  # {comment}"
 
 
-def _scalar(value: str) -> str:
+def scalar(value: str) -> str:
     """The text on one line of YAML, quoted where it has to be."""
     dumped = yaml.safe_dump(value, allow_unicode=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
     return dumped if "\n" not in dumped else json.dumps(value, ensure_ascii=False)

@@ -1,15 +1,13 @@
 """`json_schema`: the answer is JSON that fits a schema. Score: 1 if it does, else 0."""
 
-import re
 from typing import Any
 
 import orjson
 
 from stillhouse.gen.checks.base import MAX_DETAIL_CHARS, Answer, CheckResult, Row
 from stillhouse.schemas.checks import JsonSchemaCheck
+from stillhouse.schemas.code_fence import without_fence
 from stillhouse.schemas.json_schema import document_of, schema_validator
-
-_FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 class JsonSchema:
@@ -25,10 +23,8 @@ class JsonSchema:
 
 def fits(validator: Any, text: str) -> CheckResult:
     """The verdict of a schema's validator on a text."""
-    if fenced := _FENCE.fullmatch(text):
-        text = fenced[1]
     try:
-        value = orjson.loads(text.encode("utf-8", "surrogatepass"))
+        value = orjson.loads(without_fence(text).encode("utf-8", "surrogatepass"))
     except orjson.JSONDecodeError as error:
         return CheckResult(False, 0.0, f"not JSON: {error}"[:MAX_DETAIL_CHARS])
     for fault in validator.iter_errors(value):

@@ -6,6 +6,7 @@ sandbox with a cap on the output would not do: a width, a `join` or a `~` inside
 there is any output.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
@@ -27,6 +28,7 @@ from stillhouse.gen.source.render_limits import (
     percent_chars,
     refuse_beyond,
 )
+from stillhouse.schemas.code_fence import without_fence
 
 _MAX_NUMBER_BITS = 100_000
 _UNUSED = ("random", "urlize", "xmlattr")
@@ -125,6 +127,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
         for name in _UNUSED:
             del self.filters[name]
+        self.filters["fromjson"] = _from_json
         self.filters = {name: _charged(name, function) for name, function in self.filters.items()}
         self.filters[_EACH] = _each
         self.filters[_CONCAT] = _concat
@@ -199,6 +202,13 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return charged
+
+
+def _from_json(text: Any) -> Any:
+    """The value that a JSON text holds, such as a teacher's answer in a dataset; a code fence around it is left out."""
+    if not isinstance(text, str):
+        raise SecurityError(f"fromjson: expected text, got {type(text).__name__}")
+    return json.loads(without_fence(text))
 
 
 def _each(items: Iterable[Any], chars: int) -> Iterator[Any]:

@@ -12,10 +12,12 @@ import duckdb
 import pytest
 from builders import questions, recipe_of, write_source
 from case_server import CaseServer, serving
+from click.testing import CliRunner
 from harness import run_in_process
 from ray.cluster_utils import Cluster
 from s3_server import S3Server, rclone_s3
 
+from stillhouse.cluster.cli import main
 from stillhouse.cluster.commands.options import read
 from stillhouse.gen.store import open_store
 
@@ -126,6 +128,21 @@ def test_example_sft_learns_tool_calls(trl_python: str, tmp_path: Path) -> None:
         env={"HF_HOME": str(tmp_path / "hf")},
     )  # fmt: skip
     assert "16 records, 8 of them with tool calls; student saved" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["sft", "dpo"])
+def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer: str) -> None:
+    """SFTTrainer and DPOTrainer take the files as `datasets` loads them."""
+    settings = ("ask.samples=4", "ask.template=null", "teachers.0.simulator.accuracy=0.5")
+    checked = "checks=[{contains: {column: answer}}]"
+    asyncio.run(run_in_process(read("quickstart", (f"dataset.path={tmp_path}/ds", checked, *settings)), limit=10))
+    file = tmp_path / "train.jsonl"
+    done = CliRunner().invoke(main, ["export", f"{tmp_path}/ds", "--format", f"trl-{trainer}", "--out", str(file)])
+    assert done.exit_code == 0, done.output
+    step = Path(__file__).parents[1] / "trl_step.py"
+    printed = run(trl_python, step, trainer, file, tmp_path / "out", env={"HF_HOME": str(tmp_path / "hf")})
+    assert f"trained on {len(file.read_bytes().splitlines())} rows" in printed
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.Zi
         "stillhouse/gen/views/report/page.html.j2",
         "stillhouse/gen/views/report/page.css",
         "stillhouse/gen/views/card.md.j2",
+        "stillhouse/cluster/commands/templates/judge.yaml",
     }
     assert names >= needed | {"stillhouse/py.typed"}
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
