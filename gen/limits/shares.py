@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.gen.limits.concurrency import Replies, Search, step
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 LEASE_S = 2.0
 """How long a share is good for."""

@@ -26,7 +26,7 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.cluster.runtime import connected, this_node
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 recipe = Recipe.model_validate_json(open(sys.argv[2]).read())
 with connected(sys.argv[1]):

@@ -27,7 +27,7 @@ from stillhouse.gen.limits.shares import (
     granted_per_s,
     rates_of,
 )
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 ONE = Cost(0, 0)
 """A request, where no tokens are limited."""
