@@ -270,7 +270,7 @@ class Driver:
     def _take_in(self, stats: QueueStats) -> None:
         self._display.update(stats)
         self._say(stats.notes)
-        self._sent, self._sealed = (stats.requests, stats.retries), stats.counts
+        self._sent, self._sealed = (stats.total.requests, stats.total.retries), stats.counts
         notes, given_up = self._silence.look(stats.teachers, now=time.monotonic())
         self._say(notes)
         if given_up is not None:

@@ -15,14 +15,17 @@ from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import AnyCheck, Check, unique_names
 from stillhouse.schemas.combinations import refused_pairs
+from stillhouse.schemas.endpoint_url import EndpointUrl
+from stillhouse.schemas.extra import Extra
 from stillhouse.schemas.identity import identity_of
 from stillhouse.schemas.licences import hosts_of
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
 from stillhouse.schemas.select import Equality, Select
-from stillhouse.schemas.teacher import EndpointUrl, Extra, Limits, Teacher
+from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.value_types import VALUE_TYPES, ValueType
 
 Route: TypeAlias = Literal["weighted", "each", "fallback"]

@@ -1,29 +1,27 @@
 """A Teacher: a model behind one or more endpoints, with its account, limits, prices and terms.
 
-A key is only ever held as a reference; `gen.secrets` resolves it in the worker that sends. No URL with a password or a
-query gets past validation, and no key can travel in clear to a public host.
+A key is only ever held as a reference, which `gen.teachers.keys` resolves in the worker that sends. No URL with a
+password or a query gets past validation, and no key can travel in clear to a public host.
 """
 
-import ipaddress
-import re
 from collections.abc import Iterator
-from datetime import date
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stillhouse.schemas.aws import Aws, region_of
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.completion import FinishReason
+from stillhouse.schemas.endpoint_url import BaseUrl, is_near
+from stillhouse.schemas.extra import Extra
 from stillhouse.schemas.headers import Headers, Query, is_reference
-from stillhouse.schemas.licences import SEEN_ON, TrainingUse, hosts_of, known_terms
+from stillhouse.schemas.licences import SEEN_ON, hosts_of, known_terms
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.parameters import TeacherParameters
-from stillhouse.schemas.secret_patterns import holds_likely_key, is_secret_body_field
+from stillhouse.schemas.price import Price
 from stillhouse.schemas.simulator import SimulatorSettings
-
-_METHOD = re.compile(r"/(chat/completions|completions|responses|messages|models(/[^/]*)?)\Z")
-"""Ends of URLs that are copied from examples of a request."""
+from stillhouse.schemas.terms import Terms
 
 TEACHER_APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock", "simulator")
 """The protocols spoken."""
@@ -43,40 +41,6 @@ def _secret_reference(value: str) -> str:
             "put the key into an environment variable or a file on the nodes"
         )
     return value
-
-
-def _endpoint_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("expected a URL such as https://host/v1, got one that can't be read") from None
-    if parts.username or parts.password or parts.query or parts.fragment:
-        # It may hold a password or a key: it is not repeated.
-        raise ValueError("expected a URL without user, password, query or fragment; put the key into `api_key`")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        # It may be a key that was pasted into the wrong field.
-        raise ValueError("expected a URL such as https://host/v1, got other text")
-    if not is_host(parts.hostname):
-        raise ValueError("expected a URL whose host has labels of 1 to 63 characters between its dots")
-    return value.rstrip("/")
-
-
-def _without_method(value: str) -> str:
-    if _METHOD.search(value):
-        raise ValueError("expected the API's base URL, without `/chat/completions` or the like")
-    return value
-
-
-def is_host(host: str) -> bool:
-    """True if the text can be a host's name or address."""
-    if ":" in host:  # an IPv6 address, which urlsplit has checked
-        return True
-    try:
-        name = host.removesuffix(".").encode("idna").decode()
-    except UnicodeError:
-        return False
-    return len(name) <= 253 and all(0 < len(label) <= 63 for label in name.split("."))
 
 
 def _thinking(value: object) -> object:
@@ -114,116 +78,7 @@ ProfileName: TypeAlias = Literal[
 ]
 """Dialects of `openai-chat`; what each is, is in `gen.teachers.protocols.profiles`."""
 
-_RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
-
-
-def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if taken := _RESERVED & value.keys():
-        raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
-    if (path := next(_secrets_in(value), None)) is not None:
-        # The value may be a key: it is not repeated.
-        raise ValueError(
-            f"{path}: expected no secret, for `extra` is stored with the dataset; use the teacher's `api_key`, or a "
-            "header or query parameter that refers to an environment variable or a file (`headers: {name: env:NAME}`)"
-        )
-    return value
-
-
-def _secrets_in(value: JsonValue, path: str = "") -> Iterator[str]:
-    """The paths of what is a secret by its name or by its look."""
-    if isinstance(value, str):
-        name = path.rpartition(".")[2]
-        if value and (is_secret_body_field(name) or holds_likely_key(value)):
-            yield path
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            if holds_likely_key(name):
-                yield f"a name in {path}" if path else "a name"
-            yield from _secrets_in(each, f"{path}.{name}" if path else name)
-    elif isinstance(value, list):
-        for place, each in enumerate(value):
-            yield from _secrets_in(each, f"{path}.{place}")
-
-
-Extra = Annotated[dict[str, JsonValue], AfterValidator(_sendable)]
-"""Fields of a request's body that no parameter covers."""
-
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
-EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
-BaseUrl = Annotated[EndpointUrl, AfterValidator(_without_method)]
-
-
-class Limits(Strict):
-    """Limits of the account. A limit that is left out is discovered during the run."""
-
-    requests_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Requests per minute, across all workers and jobs that use the account."""
-    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Input and output tokens together, per minute."""
-    input_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Input tokens per minute."""
-    output_tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
-    """Output tokens per minute."""
-    in_flight: Annotated[int, Field(gt=0)] | None = None
-    """Maximum number of requests in flight, across all workers."""
-
-
-class _Prices(Strict):
-    input: Annotated[float, Field(ge=0)]
-    """USD per million input tokens."""
-    output: Annotated[float, Field(ge=0)]
-    """USD per million output tokens, reasoning included."""
-    cached_input: Annotated[float, Field(ge=0)] | None = None
-    """USD per million input tokens read from the provider's cache; by default the input price."""
-    cache_write: Annotated[float, Field(ge=0)] | None = None
-    """USD per million input tokens written to the provider's cache; by default the input price."""
-    reasoning: Annotated[float, Field(ge=0)] | None = None
-    """USD per million output tokens of reasoning; by default the output price."""
-
-
-class PriceAbove(_Prices):
-    """Prices of long requests."""
-
-    input_tokens: Annotated[int, Field(gt=0)]
-    """The prices apply to requests with more input tokens than this."""
-
-
-class Price(_Prices):
-    """USD per million tokens."""
-
-    above: tuple[PriceAbove, ...] = ()
-    """Prices of long requests, in ascending order; each applies to the whole request."""
-    source: str | None = None
-    """Where a looked-up price comes from; set by Stillhouse."""
-
-
-class Terms(Strict):
-    """What the teacher's terms say about training on its answers, as you read them."""
-
-    training_use: TrainingUse
-    """What the terms say about training a model on the answers."""
-    license: str | None = None
-    """The licence of the weights, or the name of the terms."""
-    url: str | None = None
-    """Where the terms are published."""
-    seen_on: date | None = None
-    """The day you read them."""
-    obligations: tuple[str, ...] = ()
-    """What anyone who trains on the answers must do."""
-    authorisation: str | None = None
-    """With `by-authorisation`: the reference of the written permission."""
-    text_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """SHA-256 in hex of the text as you read it, if a copy is kept."""
-    declared_by: Literal["user", "known-licence"] = "user"
-    """Source of these terms: the user, or the table of known licences, which fills in for a recipe without `terms`."""
-
-    @model_validator(mode="after")
-    def _may_train(self) -> Self:
-        if self.training_use == "prohibited":
-            raise ValueError("these terms prohibit training on the answers: ask a teacher whose terms permit it")
-        if self.training_use == "by-authorisation" and not self.authorisation:
-            raise ValueError("`by-authorisation` needs `authorisation`: the reference of the written permission")
-        return self
 
 
 class Teacher(Strict):
@@ -397,12 +252,3 @@ class Teacher(Strict):
         hosts = ",".join(sorted({urlsplit(url).netloc for url in self.urls}))
         signs = self.aws.access_key_id or self.aws.profile if self.aws else None
         return f"{hosts}/{self.api_key or signs or ('AWS keys' if self.api == 'bedrock' else 'no key')}"
-
-
-def is_near(host: str) -> bool:
-    """True if a host is loopback, private or a single label, so that http:// to it stays inside."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".svc", ".svc.cluster.local", ".localhost"))
-    return address.is_loopback or address.is_private

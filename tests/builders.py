@@ -162,7 +162,7 @@ def queue_stats(**changes: Any) -> QueueStats:
     nothing = dict.fromkeys(QueueStats.model_fields, 0)
     rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
     rows |= {"samples": 1000, "samples_left": 1000, "all_sealed": False, "last": True}
-    empty: dict[str, Any] = {"counts": ShardCounts(), "troubles": {}, "teachers": {}, "last_trouble": "", "error": None}
+    empty: dict[str, Any] = {"counts": ShardCounts(), "teachers": {}, "last_trouble": "", "error": None}
     empty |= {"notes": [], "closed": Closed()}
     empty["held_up"] = {}
     return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)

@@ -11,8 +11,8 @@ from faults.simulation.loop import VirtualLoop
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Estimator, Ledger
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.account import Account
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
-from stillhouse.schemas.teacher import Limits
 
 REFUSAL_S = 0.02
 """How soon a teacher says no."""

@@ -24,8 +24,8 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.limits.shares import Lease, Report
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Limits
 
 NAMESPACE = "stillhouse"
 """Namespace in which actors shared by jobs are found by name."""

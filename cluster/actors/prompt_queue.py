@@ -329,7 +329,6 @@ class PromptQueue:
             workers = self._counters.values()
             names = sorted({name for counters in workers for name in counters.teachers})
             teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
-            total = sum(teachers.values(), Tally())
             return QueueStats(
                 closed=self._closed,
                 planned=self._indexed(),
@@ -349,14 +348,6 @@ class PromptQueue:
                 counts=sum((c.sealed for c in workers), ShardCounts()),
                 shards=sum(c.shards for c in workers),
                 teachers=teachers,
-                requests=total.requests,
-                retries=total.retries,
-                answers=total.answers,
-                input_tokens=total.input_tokens,
-                output_tokens=total.output_tokens,
-                usd=total.usd,
-                in_flight=total.in_flight,
-                troubles=total.troubles,
                 open_chunks=sum(c.open_chunks for c in workers),
                 open_settled=sum(c.open_settled for c in workers),
                 journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),

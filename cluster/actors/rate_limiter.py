@@ -9,7 +9,7 @@ from stillhouse.cluster.actors.plain import Plain, pack, unpack
 from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.limits.shares import LEASE_S, Lease, Ledger, Report
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 
 class RateLimiter:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import yaml
 
 from stillhouse.gen.source.guess import Guess
+from stillhouse.schemas.endpoint_url import is_near
 from stillhouse.schemas.licences import hosts_of, known_terms
-from stillhouse.schemas.teacher import is_near
 
 _COMMENT_AT = 44
 _MOST_OTHERS = 8

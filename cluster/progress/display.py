@@ -108,22 +108,23 @@ class Progress:
         return Figures(dataset | {"shards": f"{sealed:,} of {chunks:,}{more}"}, call | self._call(stats))
 
     def _call(self, stats: QueueStats) -> dict[str, str]:
+        total = stats.total
         figures = {
             "records": f"{stats.counts.records:,} (rejected {sum(stats.counts.rejected.values()):,}, "
             f"failed {sum(stats.counts.failed.values()):,})",
-            "requests": f"{stats.requests:,} ({self._pace.requests_per_s:,.0f}/s, {stats.in_flight:,} in flight, "
-            f"{stats.retries:,} retries)",
-            "tokens": f"{stats.input_tokens:,} in, {stats.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
+            "requests": f"{total.requests:,} ({self._pace.requests_per_s:,.0f}/s, {total.in_flight:,} in flight, "
+            f"{total.retries:,} retries)",
+            "tokens": f"{total.input_tokens:,} in, {total.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
         }
-        if self._priced or stats.usd:  # a price may have been looked up since
-            figures["spend"] = f"${stats.usd:,.2f}"
+        if self._priced or total.usd:  # a price may have been looked up since
+            figures["spend"] = f"${total.usd:,.2f}"
         if used := self._pace.limits_used(stats):
             figures["limits used"] = ", ".join(
                 f"{f'{inert(account)} ' if self._several else ''}{_LIMITS[name]} {share:.0%}"
                 for (account, name), share in used.items()
             )
-        if stats.troubles:
-            kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(stats.troubles.items()))
+        if total.troubles:
+            kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(total.troubles.items()))
             figures["troubles"] = f"{kinds} (last: {inert(stats.last_trouble)[:120]})"
         if (left_s := self._pace.time_left_s(stats)) is not None:
             figures["time left"] = _duration(left_s)

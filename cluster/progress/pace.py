@@ -100,7 +100,7 @@ class Pace:
 
 def settled(stats: QueueStats) -> int:
     """Samples that this run answered, found answered in journals, or sealed, as far as workers reported it."""
-    return max(stats.answers, stats.open_settled + _sealed(stats))
+    return max(stats.total.answers, stats.open_settled + _sealed(stats))
 
 
 def unsealed(stats: QueueStats) -> int:

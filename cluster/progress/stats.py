@@ -1,5 +1,7 @@
 """How far a run is, as its queue reports it to the driver, and the driver to whoever wants to know."""
 
+from functools import cached_property
+
 from pydantic import BaseModel
 
 from stillhouse.gen.coordination.counters import Tally
@@ -51,15 +53,7 @@ class QueueStats(BaseModel):
     shards: int
     """Those, in shards."""
     teachers: dict[str, Tally]
-    """Results of asking each, by name; the figures from here to `troubles` are their sums."""
-    requests: int
-    retries: int
-    answers: int
-    input_tokens: int
-    output_tokens: int
-    usd: float
-    in_flight: int
-    troubles: dict[str, int]
+    """Results of asking each, by name."""
     open_chunks: int
     """In workers' hands."""
     open_settled: int
@@ -77,3 +71,8 @@ class QueueStats(BaseModel):
     error: str | None
     """Why the source can't be read on; the exit code stands beside it."""
     exit_code: int
+
+    @cached_property
+    def total(self) -> Tally:
+        """Results of asking all teachers."""
+        return sum(self.teachers.values(), Tally())

@@ -2,9 +2,9 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.dataset.sums import added
 from stillhouse.schemas.completion import Usage
 
 LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -50,17 +50,7 @@ class Tally:
             self.speeds[bisect_left(SPEED_BOUNDS, usage.output_tokens / latency_s)] += 1
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(_added(getattr(self, f.name), getattr(other, f.name)) for f in fields(Tally)))
-
-
-def _added(one: Any, other: Any) -> Any:
-    if isinstance(one, dict):
-        return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}
-    if isinstance(one, list):
-        return [a + b for a, b in zip(one, other, strict=True)]
-    if isinstance(one, str):
-        return other or one
-    return one + other
+        return Tally(**{f.name: added(getattr(self, f.name), getattr(other, f.name)) for f in fields(Tally)})
 
 
 @dataclass(slots=True)

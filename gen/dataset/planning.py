@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 from typing import Literal, Protocol, TypeAlias
 
@@ -248,8 +249,9 @@ def next_plan(
         return None
     upstream = inherited(sources, recipe)
     templates_system = generations[0].plan.templates_system if begun else True
-    preflight(check_first_rows(sources, recipe, proven=begun, templates_system=templates_system))
-    kept = kept_columns(sources, recipe, version=version, frozen=generations[0].plan.kept_fields if begun else None)
+    frozen = generations[0].plan.kept_fields if begun else None
+    kept = cache(partial(kept_columns, sources, recipe, version=version, frozen=frozen))
+    preflight(check_first_rows(sources, recipe, kept=kept, proven=begun, templates_system=templates_system))
     return SourcePlan(
         generation=len(generations),
         files=files.plan(fresh),
@@ -257,7 +259,7 @@ def next_plan(
         samples=recipe.ask.most_samples,
         accept=recipe.ask.accept or 0,
         templates_system=templates_system,
-        kept=frozen_columns(kept),
+        kept=frozen_columns(kept()),
         upstream=upstream,
     )
 
@@ -282,14 +284,15 @@ def check_first_rows(
     files: Sequence[SourceFile],
     recipe: Recipe,
     *,
+    kept: Callable[[], list[pa.Field]] | None = None,
     proven: bool = False,
     templates_system: bool = True,
-    kept: Sequence[pa.Field] | None = None,
 ) -> list[Prompt]:
     """Refuse a source with nothing to ask before it is planned, because plans can't change.
 
     An empty file among others is fine (parallel writers leave some); so is a source of bad rows only, if an earlier
-    generation has `proven` the recipe. `kept`: the kept columns, if a plan has frozen them.
+    generation has `proven` the recipe. `kept`: what finds the kept columns, once rows are found; by default
+    `kept_columns`.
 
     Returns:
         The prompts that the first rows make; none if `proven`.
@@ -312,8 +315,10 @@ def check_first_rows(
         raise SourceError(message)
     if proven:
         return []
-    kept = kept_columns(files, recipe) if kept is None else kept
-    maker = PromptMaker(recipe.source, recipe.ask, kept=kept, templates_system=templates_system, references=references)
+    fields = kept_columns(files, recipe) if kept is None else kept()
+    maker = PromptMaker(
+        recipe.source, recipe.ask, kept=fields, templates_system=templates_system, references=references
+    )
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     prompts = [each for each in made if isinstance(each, Prompt)]
     if not prompts:

@@ -1,6 +1,5 @@
 """What a shard says of itself: the metadata in its footer, with its counts and the files beside it."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.sums import added
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION
 
@@ -42,11 +42,7 @@ class CheckCounts(BaseModel):
     unchecked: int = 0
 
     def __add__(self, other: "CheckCounts") -> "CheckCounts":
-        return CheckCounts(
-            accepted=self.accepted + other.accepted,
-            rejected=self.rejected + other.rejected,
-            unchecked=self.unchecked + other.unchecked,
-        )
+        return CheckCounts(**{name: added(value, getattr(other, name)) for name, value in self})
 
 
 CountsByCheck: TypeAlias = dict[str, dict[str, CheckCounts]]
@@ -98,47 +94,7 @@ class ShardCounts(BaseModel):
         return (self.usd or 0.0) + self.unchecked_usd
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
-        known = [usd for usd in (self.usd, other.usd) if usd is not None]
-        return ShardCounts(
-            records=self.records + other.records,
-            rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
-            failed=dict(Counter(self.failed) + Counter(other.failed)),
-            retried=dict(Counter(self.retried) + Counter(other.retried)),
-            not_needed=self.not_needed + other.not_needed,
-            prompts_by_accepted=_summed(self.prompts_by_accepted, other.prompts_by_accepted),
-            checks=_checks_summed(self.checks, other.checks),
-            maybe_billed=self.maybe_billed + other.maybe_billed,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            usd=sum(known) if known else None,
-            unchecked_input_tokens=self.unchecked_input_tokens + other.unchecked_input_tokens,
-            unchecked_output_tokens=self.unchecked_output_tokens + other.unchecked_output_tokens,
-            unchecked_usd=self.unchecked_usd + other.unchecked_usd,
-            wasted_input_tokens=self.wasted_input_tokens + other.wasted_input_tokens,
-            wasted_output_tokens=self.wasted_output_tokens + other.wasted_output_tokens,
-            finish_words=dict(Counter(self.finish_words) + Counter(other.finish_words)),
-            tool_calls=self.tool_calls + other.tool_calls,
-            no_logprobs=self.no_logprobs + other.no_logprobs,
-            distillation_refusals=self.distillation_refusals + other.distillation_refusals,
-        )
-
-
-def _checks_summed(one: CountsByCheck, other: CountsByCheck) -> CountsByCheck:
-    none: dict[str, CheckCounts] = {}
-    return {
-        check: {
-            teacher: one.get(check, none).get(teacher, CheckCounts())
-            + other.get(check, none).get(teacher, CheckCounts())
-            for teacher in one.get(check, none) | other.get(check, none)
-        }
-        for check in one | other
-    }
-
-
-def _summed(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
-    """Key by key; a sum of zero is left out, and one below zero is not, as in a Counter."""
-    sums = {key: one.get(key, 0) + other.get(key, 0) for key in sorted(one.keys() | other.keys())}
-    return {key: count for key, count in sums.items() if count}
+        return ShardCounts(**{name: added(value, getattr(other, name)) for name, value in self})
 
 
 class ShardMeta(BaseModel):

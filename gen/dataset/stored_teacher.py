@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.schemas.teacher import Terms
+from stillhouse.schemas.terms import Terms
 
 
 class StoredTeacher(BaseModel):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.gen.limits.concurrency import Replies, Search, step
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 LEASE_S = 3.2
 """How long a share is good for, which is also how long the share of a worker that vanished is nobody's."""

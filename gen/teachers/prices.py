@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stillhouse.schemas.completion import Usage
+from stillhouse.schemas.endpoint_url import is_near
+from stillhouse.schemas.price import Price, PriceAbove
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Price, PriceAbove, Teacher, is_near
+from stillhouse.schemas.teacher import Teacher
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice

@@ -6,7 +6,7 @@ import urllib.request
 from urllib.parse import SplitResult, urlsplit
 
 from stillhouse.gen.errors import UsageError
-from stillhouse.schemas.teacher import is_host
+from stillhouse.schemas.endpoint_url import is_host
 
 _SPEAKS = ("http", "https")
 

@@ -5,6 +5,7 @@ The source is read once, as the index does it: the counts are those that a run o
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 from pydantic import BaseModel, ConfigDict
 
@@ -193,13 +194,13 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
 
 def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> PromptMaker:
     """What makes prompts as the dataset's first plan says, or will say; the first rows are tried."""
-    kept = None if first is None else first.kept_fields
+    kept = cache(lambda: kept_columns(files, recipe) if first is None else first.kept_fields)
     templates_system = first is None or first.templates_system
     check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
     return PromptMaker(
         recipe.source,
         recipe.ask,
-        kept=kept or kept_columns(files, recipe),
+        kept=kept(),
         templates_system=templates_system,
         references=references_of(recipe.checks),
     )

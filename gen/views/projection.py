@@ -20,8 +20,8 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.workload import Need, shares_of, slowest_account
+from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Price
 
 LEAST_PROMPTS = 10
 """With fewer answered, a range would be so wide that it says nothing."""

@@ -17,8 +17,8 @@ from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.views.summary import Summary, summary_of
 from stillhouse.schemas.arrow import Columns
+from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Price
 
 
 @dataclass(slots=True)

@@ -241,7 +241,7 @@ def summary_of(
         no_logprobs=counts.no_logprobs,
         distillation_refusals=counts.distillation_refusals,
         accept=dataset.bound.accept,
-        prompts_by_accepted=counts.prompts_by_accepted,
+        prompts_by_accepted=dict(sorted(counts.prompts_by_accepted.items())),
         select=next(iter(dataset.bound.identity.get("select", ())), ""),
     )
 

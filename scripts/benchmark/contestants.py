@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

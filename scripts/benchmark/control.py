@@ -26,8 +26,8 @@ from stillhouse.gen.dataset.planning import SourcePlanner
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Report
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Limits
 
 SECONDS = 30.0
 PER_SHARD = 100

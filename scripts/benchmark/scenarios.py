@@ -14,8 +14,8 @@ from benchmark.contestants import (
     Contestant,
 )
 from benchmark.server import Storm, Watched
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits, SimulatorSettings, StatusFault
-from stillhouse.schemas.teacher import Limits
 
 Figure: TypeAlias = Literal[
     "cpu_us", "asking_s", "wall_s", "requests_s", "first_s", "worker_mb", "workers_mb", "growth", "share", "refused",

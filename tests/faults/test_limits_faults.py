@@ -12,8 +12,8 @@ from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.limit_headers import ceilings_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
-from stillhouse.schemas.teacher import Limits
 
 TICK_S = 0.01
 LATENCY_S = 0.2

@@ -26,7 +26,7 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.cluster.runtime import connected, this_node
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 recipe = Recipe.model_validate_json(open(sys.argv[2]).read())
 with connected(sys.argv[1]):
@@ -53,9 +53,9 @@ with connected(sys.argv[1]):
         time.sleep(0.1)
     ray.kill(queue, no_restart=False)
     until = time.monotonic() + 60
-    while ((stats := look()) is None or stats.requests != 7) and time.monotonic() < until:
+    while ((stats := look()) is None or stats.total.requests != 7) and time.monotonic() < until:
         time.sleep(0.2)
-    print(stats.requests)
+    print(stats.total.requests)
     until = time.monotonic() + 7
     while time.monotonic() < until:
         control.look(None, Quiet())

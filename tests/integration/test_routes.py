@@ -11,8 +11,8 @@ from harness import run_in_process
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.proxies import proxy_for
+from stillhouse.schemas.endpoint_url import is_host
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import is_host
 
 TERMS = {"license": "MIT", "training_use": "permitted", "url": "http://x.local/y"}
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -33,7 +33,7 @@ def store(s3: S3Server) -> Store:
         "in/d/c.csv": b"q\n" + b"".join(row["q"].encode() + b"\n" for row in ROWS),
         "in/d/e.parquet": parquet.getvalue(),
         "in/f.arrow": arrow.getvalue(),
-        "in/README.md": b"text",
+        "in/notes.pdf": b"text",
         "in/_hidden/a.jsonl": JSONL,
         "inside.jsonl": JSONL,
     }
@@ -85,8 +85,8 @@ def test_a_changed_object_is_refused_by_name(s3: S3Server, store: Store) -> None
 @pytest.mark.usefixtures("store")
 def test_nothing_there_says_what_was_looked_for(s3: S3Server) -> None:
     """A key, a folder and a glob alike."""
-    for key in ("missing.jsonl", "missing/", "in/*.zst", "in/README.md/"):
+    for key in ("missing.jsonl", "missing/", "in/*.zst", "in/notes.pdf/"):
         with pytest.raises(SourceError, match=r"expected files at s3://"):
             find_files(source(s3, key))
     with pytest.raises(SourceError, match="an unsupported kind"):
-        find_files(source(s3, "in/README.md"))
+        find_files(source(s3, "in/notes.pdf"))

@@ -17,8 +17,8 @@ from stillhouse.gen.views.card import BEGIN, END, card_of, size_category
 from stillhouse.gen.views.report import report
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.sealing import Sealer
+from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Price
 
 LLAMA = {"name": "llama", "base_url": "http://t/v1", "model": "meta-llama/Llama-3.3-70B-Instruct"}
 

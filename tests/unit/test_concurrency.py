@@ -18,8 +18,8 @@ from stillhouse.gen.limits.concurrency import (
     Verifying,
     step,
 )
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
-from stillhouse.schemas.teacher import Limits
 
 
 def limited(*, seed: int = 0, seconds: float = 300.0, latency_s: float = 1.0, **limits: float) -> Heard:

@@ -39,7 +39,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     """A chunk of a thousand long answers is no standstill; what an earlier run sealed counts as well."""
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
-    stats = queue_stats(answers=250, counts=counts, samples=2000, samples_left=1600)
+    stats = queue_stats(teachers={"sim": Tally(answers=250)}, counts=counts, samples=2000, samples_left=1600)
     figures = progress.figures(stats)
     assert figures.dataset["samples"] == "450 of 2,000 answered, 400 sealed"
     assert figures.call["records"] == "190 (rejected 7, failed 3)"
@@ -83,7 +83,16 @@ def test_a_job_logs_what_a_panel_shows(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_is_asked_again_is_not_counted_twice(tmp_path: Path) -> None:
     """A retry's samples are those of prompts that the dataset has already."""
     closed = Closed(rows=600, samples=600, chunks=12)
-    stats = queue_stats(closed=closed, again=True, rows=0, asks=7, samples=9, samples_left=9, answers=4, chunks=1)
+    stats = queue_stats(
+        closed=closed,
+        again=True,
+        rows=0,
+        asks=7,
+        samples=9,
+        samples_left=9,
+        teachers={"sim": Tally(answers=4)},
+        chunks=1,
+    )
     figures = Progress(recipe_of(tmp_path)).figures(stats)
     assert figures.dataset == {"prompts": "600 (0 duplicate, 0 bad)", "shards": "12 of 13"}
     assert figures.call["asked again"] == "7 prompts, samples 4 of 9 answered, 0 sealed"
@@ -135,6 +144,6 @@ def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.Captu
 
 def test_what_is_shown_travels(tmp_path: Path) -> None:
     """From a job to whoever follows it, whole."""
-    shown = Progress(recipe_of(tmp_path)).shown(queue_stats(answers=250))
+    shown = Progress(recipe_of(tmp_path)).shown(queue_stats(teachers={"sim": Tally(answers=250)}))
     assert Shown.model_validate_json(shown.model_dump_json()) == shown
     assert shown.answered == 250

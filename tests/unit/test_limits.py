@@ -29,7 +29,7 @@ from stillhouse.gen.limits.shares import (
     rates_of,
 )
 from stillhouse.gen.teachers.account import Account
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 ONE = Cost(0, 0)
 """A request, where no tokens are limited."""

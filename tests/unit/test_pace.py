@@ -30,7 +30,7 @@ def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> No
     pace = Pace(recipe_of(tmp_path))
     pace.add(queue_stats(), now=0.0)
     assert pace.time_left_s(queue_stats()) is None
-    later = queue_stats(answers=300, counts=ShardCounts(records=200), samples_left=800)
+    later = queue_stats(teachers={"sim": Tally(answers=300)}, counts=ShardCounts(records=200), samples_left=800)
     pace.add(later, now=10.0)
     assert pace.time_left_s(later) == pytest.approx(700 / 30)
     assert pace.time_left_s(queue_stats(finished=True)) == 0.0
@@ -38,5 +38,5 @@ def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> No
 
 def test_what_journals_gave_back_is_settled() -> None:
     """Of 70 samples settled this run asked 10; 20 are sealed."""
-    stats = queue_stats(answers=10, open_settled=50, counts=ShardCounts(records=20))
+    stats = queue_stats(teachers={"sim": Tally(answers=10)}, open_settled=50, counts=ShardCounts(records=20))
     assert (settled(stats), unsealed(stats)) == (70, 50)

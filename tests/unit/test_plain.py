@@ -16,7 +16,7 @@ from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import Ceiling, Lease, Report
-from stillhouse.schemas.teacher import Limits
+from stillhouse.schemas.limits import Limits
 
 COUNTERS = Counters(open_chunks=2, last_trouble="t: slow")
 COUNTERS.troubled("t", "rate", "too fast")

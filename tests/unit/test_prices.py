@@ -10,8 +10,8 @@ from builders import recipe_of
 
 from stillhouse.gen.teachers.prices import cost_usd, priced
 from stillhouse.schemas.completion import Usage
+from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Price
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 

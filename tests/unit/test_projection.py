@@ -10,8 +10,8 @@ from harness import run_in_process
 
 from stillhouse.gen.views.preview import Preview, preview, render
 from stillhouse.gen.views.projection import Projection
+from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.teacher import Limits
 
 
 def recipe_of(tmp_path: Path, *, rows: int = 200, teacher: dict[str, Any] | None = None, **ask: Any) -> Recipe:

@@ -53,7 +53,7 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
     taken = await queue.lease("b.w")
     assert isinstance(taken, Grant)
     assert (taken.chunk, taken.died) == (grant.chunk, True)
-    assert (await queue.stats()).requests == 5
+    assert (await queue.stats()).total.requests == 5
 
 
 async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> N
     await second.renew("lives.w", [], counters(12))
     await second.remember(totals)
     stats = await second.stats()
-    assert (stats.requests, stats.retries, stats.counts.records, stats.shards) == (19, 2, 5, 2)
+    assert (stats.total.requests, stats.total.retries, stats.counts.records, stats.shards) == (19, 2, 5, 2)
     await second.renew("lives.w", [], counters(13))
-    assert (await second.stats()).requests == 20
+    assert (await second.stats()).total.requests == 20
 
 
 async def test_what_earlier_runs_sealed_is_reported_beside_what_this_one_works_on(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stillhouse.schemas.teacher import Teacher, Terms
+from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.terms import Terms
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 
