@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -86,6 +87,7 @@ class Progress:
     def __init__(self, recipe: Recipe) -> None:
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
+        self._checks = [check.name for check in recipe.all_checks]
         self._priced = any(t.price is not None for t in recipe.teachers)
 
     def shown(self, stats: QueueStats) -> Shown:
@@ -116,6 +118,8 @@ class Progress:
             f"{total.retries:,} retries)",
             "tokens": f"{total.input_tokens:,} in, {total.output_tokens:,} out ({self._pace.tokens_per_s:,.0f}/s)",
         }
+        if accepted := ", ".join(self._accepted(stats)):
+            figures["accepted"] = accepted
         if self._priced or total.usd:  # a price may have been looked up since
             figures["spend"] = f"${total.usd:,.2f}"
         if used := self._pace.limits_used(stats):
@@ -129,6 +133,21 @@ class Progress:
         if (left_s := self._pace.time_left_s(stats)) is not None:
             figures["time left"] = _duration(left_s)
         return figures
+
+    def _accepted(self, stats: QueueStats) -> Iterator[str]:
+        """What each check accepts of the answers that it judged, and by teacher where there are several."""
+        for check in self._checks:
+            counts = {
+                name: (tally.accepted.get(check, 0), tally.rejected.get(check, 0))
+                for name, tally in stats.teachers.items()
+            }
+            judged = {name: accepted + rejected for name, (accepted, rejected) in counts.items() if accepted + rejected}
+            if not judged:
+                continue
+            shares = [f"{inert(name)} {counts[name][0] / judged[name]:.0%}" for name in judged]
+            total = sum(accepted for accepted, _ in counts.values()) / sum(judged.values())
+            by_teacher = f" ({', '.join(shares)})" if len(shares) > 1 else ""
+            yield f"{check} {total:.0%} of {sum(judged.values()):,}{by_teacher}"
 
     def answered(self, stats: QueueStats) -> tuple[int, int]:
         """Samples that need not be asked any more, of those known so far: the dataset's, or all that are asked again.

@@ -21,6 +21,7 @@ from typing import Any, Self
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.link import REPLACE_ME, Duty, packed, read_frame
 from stillhouse.gen.checks.registry import require_kinds
+from stillhouse.gen.checks.slots import Slot, Slots
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.schemas.checks import AnyCheck
 from stillhouse.schemas.select import Equality
@@ -45,6 +46,12 @@ _MAX_STARTS = 3
 _MAX_DEATHS = 2
 """An answer that was alone in a child when it died is judged again once, for the child may have been killed from
 outside."""
+_LOOK_S = 0.2
+"""Who waits for a slot looks as often."""
+_IDLE_S = 1.0
+"""Who has nothing to do looks as often whether another pool has no slot at all."""
+_TURN_S = 10.0
+"""Where there are more pools than slots they take turns: a child takes a second or two to start."""
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 """What a child inherits: no key that stands in a variable."""
 _PACKAGE = Path(__file__).parents[2]
@@ -133,6 +140,7 @@ class CheckPool:
         *,
         equality: Equality | None = None,
         size: int | None = None,
+        slots: Slots | None = None,
         timeout_s: float = TIMEOUT_S,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
@@ -140,6 +148,7 @@ class CheckPool:
         checks: in the recipe's order; an answer is judged up to the first that does not accept it.
         equality: how answers are compared with each other; None: they are not.
         size: the most children; by default the CPUs that this process may use.
+        slots: what all pools of the node share; by default this one shares nothing.
         timeout_s: of CPU time, for all checks of one answer.
         memory_bytes: of address space, for each child.
         """
@@ -149,6 +158,9 @@ class CheckPool:
         self._timeout_s = timeout_s
         self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S
         self._memory_bytes = memory_bytes
+        self._slots = slots or Slots(None, count=self._size)
+        self._held = 0
+        """Slots that it has."""
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._serving: list[asyncio.Task[None]] = []
@@ -163,12 +175,19 @@ class CheckPool:
             UsageError: the checks can't run here; says why.
         """
         require_kinds([*(check.kind for check in self._checks), *filter(None, [self._equality])])
+        slot = await self._slot()
         try:
             first = await self._start()
-        except ChecksBroken as error:
-            raise UsageError(str(error)) from None
+        except BaseException as error:
+            slot.release()
+            if isinstance(error, ChecksBroken):
+                raise UsageError(str(error)) from None
+            raise
+        self._held = 1
         for number in range(self._size):
-            self._serving.append(asyncio.create_task(self._serve(first if number == 0 else None)))
+            is_first = number == 0
+            serving = self._serve(first if is_first else None, slot if is_first else None)
+            self._serving.append(asyncio.create_task(serving))
         return self
 
     async def __aexit__(
@@ -202,11 +221,23 @@ class CheckPool:
         self._wake.set()
         return job.verdicts
 
-    async def _serve(self, child: _Child | None) -> None:
-        """Keep one child busy, and replace it where it fails."""
+    async def _serve(self, child: _Child | None, slot: Slot | None) -> None:
+        """Keep one child busy, and replace it where it fails; without a slot there is none."""
+        since_s = self._now_s
         try:
             while True:
-                batch = await self._take()
+                if slot is not None and self._can_spare(since_s):
+                    if child is not None:
+                        await self._end(child)
+                    self._released(slot)
+                    child = slot = None
+                if not await self._has_work():
+                    continue
+                if slot is None:
+                    slot, since_s = await self._slot(), self._now_s
+                    self._held += 1
+                    continue  # others may have done the work
+                batch = self._take()
                 try:
                     if child is None or child.process.poll() is not None:
                         child = await self._replaced(child)
@@ -225,16 +256,43 @@ class CheckPool:
         finally:
             if child is not None:
                 await asyncio.shield(self._end(child))
+            if slot is not None:
+                self._released(slot)
 
-    async def _take(self) -> list[_Job]:
-        """The next answers for one child: a share of those that wait, but no answer beside one to be judged alone."""
-        while True:
-            while self._jobs and self._jobs[0].verdicts.done():  # nobody waits any more
-                self._jobs.popleft()
-            if self._jobs:
-                break
+    @property
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _slot(self) -> Slot:
+        """A slot of the node's, as soon as there is one."""
+        while (slot := self._slots.take()) is None:
+            # Only who has none asks others to give theirs up.
+            with self._slots.waiting() if not self._held else contextlib.nullcontext():
+                await asyncio.sleep(_LOOK_S)
+        return slot
+
+    def _can_spare(self, since_s: float) -> bool:
+        """True if a slot that is held since then is for others now."""
+        is_spare = not self._jobs or self._held > 1 or self._now_s - since_s > _TURN_S
+        return is_spare and self._slots.are_wanted()
+
+    def _released(self, slot: Slot) -> None:
+        slot.release()
+        self._held -= 1
+
+    async def _has_work(self) -> bool:
+        """True if answers wait for a child; else False, after a while."""
+        while self._jobs and self._jobs[0].verdicts.done():  # nobody waits any more
+            self._jobs.popleft()
+        if not self._jobs:
             self._wake.clear()
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_S):
+                    await self._wake.wait()
+        return bool(self._jobs)
+
+    def _take(self) -> list[_Job]:
+        """The next answers for one child: a share of those that wait, but no answer beside one to be judged alone."""
         batch = [self._jobs.popleft()]
         chars, share = batch[0].chars, -(-len(self._jobs) // self._size)
         while not batch[0].is_alone and self._jobs and len(batch) < min(MAX_BATCH, share + 1):

@@ -38,6 +38,10 @@ class Tally:
     """Answers by seconds; the last bucket has no bound."""
     speeds: list[int] = field(default_factory=lambda: [0] * (len(SPEED_BOUNDS) + 1))
     """Answers by output tokens a second; the last bucket has no bound."""
+    accepted: dict[str, int] = field(default_factory=dict)
+    """Answers that each check accepted, by its name; those it could not judge are in neither count."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Answers that each check rejected, by its name."""
 
     def answered(self, usage: Usage, *, usd: float | None, latency_s: float) -> None:
         """Count an answer."""
@@ -48,6 +52,11 @@ class Tally:
         self.latencies[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
         if usage.output_tokens and latency_s > 0:
             self.speeds[bisect_left(SPEED_BOUNDS, usage.output_tokens / latency_s)] += 1
+
+    def judged(self, check: str, *, accepted: bool) -> None:
+        """Count a verdict of the check."""
+        counts = self.accepted if accepted else self.rejected
+        counts[check] = counts.get(check, 0) + 1
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(**{f.name: added(getattr(self, f.name), getattr(other, f.name)) for f in fields(Tally)})

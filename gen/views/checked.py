@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.preflight import check_references
+from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
@@ -125,7 +126,7 @@ def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
 
 
 async def _judged(recipe: Recipe, sampled: Sequence[_Sampled]) -> list[tuple[Verdict, ...]]:
-    async with CheckPool(recipe.all_checks) as pool:
+    async with CheckPool(recipe.all_checks, slots=Slots.of_node()) as pool:
         return await asyncio.gather(*(pool.judge(each.answer, each.row) for each in sampled))
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from stillhouse.gen.checks.base import Answer, Verdict
+from stillhouse.gen.checks.base import Answer, CheckResult, Verdict
 from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.worker.check_guard import CheckGuard
 from stillhouse.gen.worker.leased_chunk import Held
@@ -47,6 +48,11 @@ class Judging(Protocol):
 class CheckHost(Protocol):
     """The worker as its checker sees it."""
 
+    @property
+    def counters(self) -> Counters:
+        """Its totals."""
+        ...
+
     def fail(self, error: StillhouseError) -> None:
         """Stop in good order because of this error."""
         ...
@@ -66,7 +72,8 @@ class Checker:
         self._judging = judging
         self._clock = clock
         self._columns = [reference.key for reference in references_of(checks)]
-        self._guard = CheckGuard([check.name for check in checks], keep_going=keep_going)
+        self._names = [check.name for check in checks]
+        self._guard = CheckGuard(self._names, keep_going=keep_going)
         self._waiting: deque[tuple[Held, int]] = deque()
         self._running = 0
         self._closed = False
@@ -99,6 +106,7 @@ class Checker:
             verdicts = judged.result()
             if not held.abandoned:
                 held.open.judged(ordinal, verdicts, at=self._clock.time())
+                self._count(held.open.answered_by(ordinal), verdicts)
                 if (why := self._guard.note(verdicts)) is not None:
                     self._host.fail(why)
                 if held.open.is_due:
@@ -108,6 +116,12 @@ class Checker:
             self._host.fail(error)
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
             self._host.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
+
+    def _count(self, teacher: str, verdicts: Sequence[Verdict]) -> None:
+        tally = self._host.counters.of(teacher)
+        for name, verdict in zip(self._names, verdicts, strict=False):
+            if isinstance(verdict, CheckResult):
+                tally.judged(name, accepted=verdict.accepted)
 
     def _row(self, prompt: Prompt) -> dict[str, str | tuple[str, ...]]:
         pairs = zip(self._columns, prompt.references, strict=True)

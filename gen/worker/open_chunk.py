@@ -195,6 +195,16 @@ class OpenChunk:
         """What the checks judge of the sample's answer."""
         return answer_of(self.state.answers.completion(ordinal))
 
+    def answered_by(self, ordinal: int) -> str:
+        """The name of the teacher that gave the sample's answer."""
+        place = self.state.answers.places[ordinal]
+        assert place is not None, f"{self.chunk.id}: sample {ordinal} has no answer"
+        teachers = self.samples.teachers
+        teacher = (
+            teachers[0] if len(teachers) == 1 else self.samples.teacher(ordinal, self.journal.read(*place).teacher)
+        )
+        return teacher.teacher.name
+
     def judged(self, ordinal: int, verdicts: Sequence[Verdict], *, at: float) -> None:
         """The checks' verdicts on an answer: they are in the journal before anything acts on them.
 

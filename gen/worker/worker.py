@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from stillhouse.gen.checks.pool import CheckPool
+from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
@@ -90,7 +91,7 @@ class Worker:
         )
         checks = recipe.all_checks
         if judging is None and (checks or recipe.equality):
-            judging = CheckPool(checks, equality=recipe.equality)
+            judging = CheckPool(checks, equality=recipe.equality, slots=Slots.of_node())
         self._judging = judging
         self._checker = (
             Checker(self, judging, checks, clock=clock, keep_going=recipe.run.keep_going)

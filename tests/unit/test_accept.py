@@ -18,6 +18,7 @@ from stillhouse.gen.views.report import report
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.recipe import Ask, Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
@@ -186,7 +187,9 @@ def checked_recipe(tmp_path: Path, **ask: int) -> Recipe:
 async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
     """Every record is right, what is wrong is kept beside them with the check's words, and all of it is counted."""
     recipe = checked_recipe(tmp_path, accept=2, at_most=4)
-    summary = await asked(recipe, settings={"accuracy": 0.5})
+    crew: list[Worker] = []
+    summary = await asked(recipe, settings={"accuracy": 0.5}, crew=crew.extend)
+    tallies = [worker.counters.of("sim") for worker in crew]
     data = ds.dataset(f"{recipe.dataset.path}/data").to_table().to_pylist()
     rejected = ds.dataset(f"{recipe.dataset.path}/rejected").to_table().to_pylist()
     assert data
@@ -197,6 +200,7 @@ async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
     assert {row["reject_reason"] for row in rejected} == {"check:right"}
     assert all(row["checks"]["right"]["detail"].startswith("expected ") for row in rejected)
     assert summary.rejected_by_reason == {"check:right": len(rejected)}
+    assert [tally.accepted["right"] + tally.rejected["right"] for tally in tallies] == [len(data) + len(rejected)]
     (counts,) = summary.checks["right"].values()
     assert (counts.accepted, counts.rejected, counts.unchecked) == (len(data), len(rejected), 0)
     card = card_of(open_dataset(recipe), recipe, stored="")

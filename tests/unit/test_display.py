@@ -45,6 +45,18 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     assert figures.call["records"] == "190 (rejected 7, failed 3)"
 
 
+def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> None:
+    """Of the answers judged so far; a check that judged none is left out."""
+    checks = [{"length": {"min": 1}}, {"regex": {"pattern": "x"}}, {"reasoning": {}}]
+    teachers = [{"name": name, "api": "simulator"} for name in ("a", "b")]
+    progress = Progress(recipe_of(tmp_path, checks=checks, teachers=teachers))
+    one = Tally(accepted={"length": 90, "regex": 45}, rejected={"length": 10, "regex": 45})
+    stats = queue_stats(teachers={"a": one, "b": Tally(accepted={"length": 80}, rejected={"length": 20})})
+    accepted = progress.figures(stats).call["accepted"]
+    assert accepted == "length 85% of 200 (a 90%, b 80%), regex 50% of 90"
+    assert "accepted" not in progress.figures(queue_stats()).call
+
+
 def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
     """Generations sealed earlier count in the one and not in the other; the line says which is which."""
     progress = Progress(recipe_of(tmp_path))

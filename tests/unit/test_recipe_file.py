@@ -177,7 +177,6 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
     [
         (FULL + "checks: [python: {tests: tests}]\n", "checks.0.python"),
         (FULL + "checks: [judge: {teacher: r1}]\n", "checks.0.judge"),
-        (FULL + "checks: [function: {name: f}]\n", "checks.0.function"),
         (FULL + "decontaminate: {}\n", "decontaminate"),
         (FULL + "scrub: true\n", "scrub"),
         (FULL + "budget: {usd: 3}\n", "budget"),

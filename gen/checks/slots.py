@@ -1,0 +1,95 @@
+"""Slots for the processes that judge: on one node there are no more of them than CPUs, whichever workers they serve.
+
+A slot is a locked file in the node's temporary folder. The lock is the worker's, so that it goes with the worker, and
+the child goes with it too. A worker that has no slot says so by another lock; others then give up what they can spare.
+"""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+WAITING = "waiting"
+"""The file that those without any slot hold a shared lock on."""
+
+
+class Slot:
+    """One of the node's slots, until it is released."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._fd)
+
+
+class Slots:
+    """The slots in one folder; without a folder, as many as anybody takes."""
+
+    def __init__(self, folder: Path | None, *, count: int) -> None:
+        self._folder = folder
+        self._count = count
+
+    @classmethod
+    def of_node(cls) -> Self:
+        """The slots that all of this user's processes on the node share: one per CPU that this one may use."""
+        folder = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}" / "check-slots"
+        return cls(folder if _is_ours(folder) else None, count=len(os.sched_getaffinity(0)))
+
+    def take(self) -> Slot | None:
+        """A slot that is free; None if there is none."""
+        if self._folder is not None:
+            for number in range(self._count):
+                if (fd := self._locked(str(number), fcntl.LOCK_EX)) is not None:
+                    return Slot(fd)
+        return Slot(os.open(os.devnull, os.O_RDONLY)) if self._folder is None else None
+
+    def are_wanted(self) -> bool:
+        """True if somebody who has no slot waits for one."""
+        if self._folder is None:
+            return False
+        if (fd := self._locked(WAITING, fcntl.LOCK_EX)) is not None:
+            os.close(fd)
+        return fd is None and self._folder is not None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Have it known for as long as the block lasts that somebody waits."""
+        fd = self._locked(WAITING, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def _locked(self, name: str, how: int) -> int | None:
+        """The file, locked; None if others have it locked, or the folder is of no use any more: it was swept."""
+        if self._folder is None:
+            return None
+        try:
+            fd = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            self._folder = None
+            return None
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        return fd
+
+
+def _is_ours(folder: Path) -> bool:
+    """Make the folder; False where it can't be made, or others can write to it."""
+    with suppress(OSError):
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True)
+            stat = each.lstat()
+            if not each.is_dir() or each.is_symlink() or stat.st_uid != os.getuid() or stat.st_mode & 0o022:
+                return False
+        return True
+    return False
