@@ -40,6 +40,7 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "majority": lambda recipe: ("select", "majority") if recipe.equality is not None else None,
     "stream": _stream,
     "tools": _tools,
+    "schema": lambda recipe: ("ask", "schema") if recipe.asked_schema is not None else None,
 }
 """By name: finds the field by which a recipe uses the feature; None if it does not use it."""
 

@@ -125,7 +125,7 @@ def stated(text: str) -> str | None:
         said = _last_stated(said)
     if len(said) > MAX_EXPRESSION_CHARS:
         raise CannotSay(f"the final answer has more than {MAX_EXPRESSION_CHARS:,} characters")
-    return None if not said or _is_prose(said) else squeezed(said)
+    return None if not said or is_denied(said) or _is_prose(said) else squeezed(said)
 
 
 def same(one: str, other: str, verify: MathVerify) -> bool:

@@ -22,7 +22,7 @@ KINDS = {
     "language": "language:Language",
     "reasoning": "reasoning:Reasoning",
     "repetition": "repetition:Repetition",
-    "schema": "asked_schema:AskedSchema",
+    "schema": "schema:AskedSchema",
     "function": "function:Function",
 }
 _EXTRA = {"math": "math_verify", "language": "py3langid"}

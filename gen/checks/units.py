@@ -5,31 +5,39 @@ the same things.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
+from typing import TypeAlias
 
-_Dimension = tuple[tuple[str, int], ...]
+Quantity: TypeAlias = tuple[tuple[tuple[str, int], ...], Fraction]
+"""(base quantities and their powers by name, how many of their base units it is): square feet are (("length", 2),)."""
+Reading: TypeAlias = tuple[str, Fraction]
+"""(base quantity, how many of its base units): `pound` has two, of mass and of money."""
+
+MOST_FACTORS = 4
+"""No unit of measure that people write is a product of more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One reading of a unit's text."""
 
-    dimension: _Dimension
-    """Base quantities and their powers, by name, such as (("length", 1), ("time", -1))."""
-    factor: Fraction
-    """How many of the dimension's base units it is."""
+    of: Quantity
+    per: Quantity | None
+    """What stands below the line, such as the hour of km/h."""
 
 
-def _table(*rows: tuple[str, str, str]) -> Iterator[tuple[str, tuple[str, Fraction]]]:
+def _table(*rows: tuple[str, str, str]) -> Iterator[tuple[str, Reading]]:
     for quantity, factor, names in rows:
         for name in names.split():
             yield name, (quantity, Fraction(factor))
 
 
-_READINGS: dict[str, list[tuple[str, Fraction]]] = {}
+_READINGS: dict[str, list[Reading]] = {}
 for _name, _reading in _table(
     ("length", "1", "m meter meters metre metres"),
     ("length", "1000", "km kilometer kilometers kilometre kilometres"),
@@ -113,38 +121,46 @@ _POWER = re.compile(r"\s*\^?\s*\{?\s*([23])\s*\}?")
 def units_in(text: str) -> tuple[Unit, ...]:
     """The readings of the unit that a text begins with; none if it begins with another word."""
     plain = _plain(text)
-    found: list[Mapping[str, int]] = [{}]
-    factors = [Fraction(1)]
-    at, sign, power, is_begun = 0, 1, 1, False
-    while token := _TOKEN.match(plain, at):
-        word = token[1].replace(" ", "")
+    factors: list[tuple[list[Reading], int]] = []
+    at, sign, power = 0, 1, 1
+    while (token := _TOKEN.match(plain, at)) and len(factors) < MOST_FACTORS:
+        word, at = token[1].replace(" ", ""), token.end()
         if word in ("/", "per"):
-            if not is_begun:
+            if not factors:
                 break
-            sign, at = -1, token.end()
-            continue
-        if word in ("·", "*", "\\cdot"):
-            at = token.end()
-            continue
-        if word in _POWERS:
-            power, at = _POWERS[word], token.end()
-            continue
-        if word in _SPEEDS:
+            sign = -1
+        elif word in _POWERS:
+            power = _POWERS[word]
+        elif word in _SPEEDS:
             return units_in(_SPEEDS[word])
-        readings = _READINGS.get(word) or _READINGS.get(word.removesuffix("."))
-        if readings is None:
-            break
-        raised = _POWER.match(plain, token.end() - (len(token[0]) - len(token[0].rstrip())))
-        if raised:
-            power = int(raised[1])
-        found, factors = _multiplied(found, factors, readings, sign * power)
-        at, sign, power, is_begun = (raised or token).end(), 1, 1, True
-    if not is_begun:
-        return ()
-    return tuple(
-        Unit(tuple(sorted((name, count) for name, count in powers.items() if count)), factor)
-        for powers, factor in zip(found, factors, strict=True)
-    )
+        elif word not in ("·", "*", "\\cdot"):
+            readings = _READINGS.get(word) or _READINGS.get(word.removesuffix("."))
+            if readings is None:
+                break
+            if raised := _POWER.match(plain, token.end(1)):
+                power, at = int(raised[1]), raised.end()
+            factors.append((readings, sign * power))
+            sign = power = 1
+    choices = product(*(readings for readings, _ in factors)) if factors else ()
+    return tuple(_unit(list(zip(chosen, (power for _, power in factors), strict=True))) for chosen in choices)
+
+
+def _unit(factors: list[tuple[Reading, int]]) -> Unit:
+    below = [(reading, -power) for reading, power in factors if power < 0]
+    return Unit(_product([each for each in factors if each[1] > 0]), _product(below) if below else None)
+
+
+def _product(factors: list[tuple[Reading, int]]) -> Quantity:
+    powers: Counter[str] = Counter()
+    size = Fraction(1)
+    for (quantity, count), power in factors:
+        if quantity == "volume":  # a litre is a thousandth of a cubic metre
+            quantity, count, dimensions = "length", count / 1000, 3
+        else:
+            dimensions = 1
+        powers[quantity] += dimensions * power
+        size *= count**power
+    return tuple(sorted(powers.items())), size
 
 
 def _plain(text: str) -> str:
@@ -157,32 +173,15 @@ def _plain(text: str) -> str:
     return text
 
 
-def _multiplied(
-    found: list[Mapping[str, int]], factors: list[Fraction], readings: list[tuple[str, Fraction]], power: int
-) -> tuple[list[Mapping[str, int]], list[Fraction]]:
-    """Each product with each reading of the next factor."""
-    pairs = [
-        (powers, factor, _as_length(quantity, size, power))
-        for powers, factor in zip(found, factors, strict=True)
-        for quantity, size in readings
-    ]
-    return (
-        [{**powers, name: powers.get(name, 0) + count} for powers, _, (name, count, _) in pairs],
-        [factor * size for _, factor, (_, _, size) in pairs],
-    )
-
-
-def _as_length(quantity: str, size: Fraction, power: int) -> tuple[str, int, Fraction]:
-    """A volume as a power of a length: a litre is a thousandth of a cubic metre."""
-    if quantity == "volume":
-        return "length", 3 * power, (size / 1000) ** power
-    return quantity, power, size**power
-
-
 def ratio(known: tuple[Unit, ...], got: tuple[Unit, ...]) -> Fraction | None:
     """By how much a number of the second unit is multiplied to be one of the first; None if they measure other things.
 
-    With several readings, those that are the same count.
+    With several readings, the ones that agree count; `per hour` on one side alone does not, like a missing unit.
     """
-    ratios = [theirs.factor / ours.factor for ours in known for theirs in got if ours.dimension == theirs.dimension]
+    ratios = [
+        theirs.of[1] / ours.of[1] * (ours.per[1] / theirs.per[1] if ours.per and theirs.per else 1)
+        for ours in known
+        for theirs in got
+        if ours.of[0] == theirs.of[0] and (not (ours.per and theirs.per) or ours.per[0] == theirs.per[0])
+    ]
     return min(ratios, key=lambda each: abs(each - 1), default=None)

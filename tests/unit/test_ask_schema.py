@@ -1,16 +1,21 @@
 """`ask.schema`: read or refused with its line, sent as each API takes it, and checked in any case."""
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import orjson
 import pytest
-from builders import answer, body_of, chunk_of, questions, recipe_of, sealed
+from builders import answer, body_of, chunk_of, questions, recipe_of, sealed, write_source
+from harness import run_in_process
 
 from stillhouse.gen.checks.base import Answer, answer_of
 from stillhouse.gen.checks.registry import built
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import BadRequest
@@ -18,10 +23,12 @@ from stillhouse.gen.teachers.protocols.answer_schema import schema_notes
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.views.checked import check
+from stillhouse.gen.views.preview import preview
 from stillhouse.gen.worker.verdict_frames import text_hash
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe
+from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe, recipe_json_schema
 
 INTEGER = {"type": "integer"}
 SCHEMA: dict[str, Any] = {
@@ -134,6 +141,8 @@ def test_a_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> None:
     again = load_recipe(dump_recipe(recipe), origin="again")
     assert (again.ask, again.identity()) == (recipe.ask, recipe.identity())
     assert again.ask.schema_document == SCHEMA
+    # `verify` makes the ids of records from the identity alone.
+    assert Ask.model_validate(recipe.identity()["ask"]).parameters() == recipe.ask.parameters()
 
 
 def test_a_recipe_without_a_schema_is_what_it_was(tmp_path: Path) -> None:
@@ -237,6 +246,40 @@ def test_what_a_schema_is_not_sent_as_is_said(
     assert form.get("format", form).get("strict") is strict
     notes = list(schema_notes(recipe))
     assert [note in each for each in notes] == [True] if note else notes == []
+
+
+def test_a_form_in_extra_is_sent_as_it_is(tmp_path: Path) -> None:
+    """Answers are checked all the same."""
+    own = {"type": "json_object"}
+    recipe = with_schema(tmp_path, teacher("openai-chat", extra={"response_format": own}))
+    assert body(recipe)["response_format"] == own
+    assert recipe.asked_schema is not None
+
+
+def test_plan_says_what_a_schema_is_not_sent_as(tmp_path: Path) -> None:
+    """Before anything is asked."""
+    write_source(tmp_path, questions(2))
+    shown = preview(with_schema(tmp_path, teacher("openai-chat", profile="deepseek")))
+    assert any("its API takes no schema, so none is sent" in warning for warning in shown.warnings)
+
+
+def test_editors_know_the_schema() -> None:
+    """As a path, as a mapping, or as null to remove it for a teacher."""
+    validator = jsonschema.Draft202012Validator(recipe_json_schema())
+    recipe: dict[str, Any] = {"name": "x", "source": {"path": "p", "prompt": "q"}, "dataset": {"path": "o"}}
+    for value, is_good in (("a.json", True), ({"type": "object"}, True), (None, True), (5, False)):
+        recipe |= {"ask": {"schema": value}, "teachers": [{"name": "t", "api": "simulator", "ask": {"schema": value}}]}
+        assert (not list(validator.iter_errors(recipe))) == is_good, value
+
+
+async def test_answers_that_exist_are_judged_by_the_schema(tmp_path: Path) -> None:
+    """`stillhouse check` says so of a dataset that was made without one."""
+    write_source(tmp_path, questions(4))
+    recipe = recipe_of(tmp_path)
+    await run_in_process(recipe)
+    asked = recipe.model_copy(update={"ask": recipe.ask.model_copy(update={"answer_schema": SCHEMA})})
+    found = await asyncio.to_thread(check, asked, DatasetReader(open_dataset(recipe)), sample=4)
+    assert [(each.name, each.accepted, each.rejected) for each in found.checks] == [("schema", 0, 4)]
 
 
 def test_groq_is_strict_with_the_models_that_take_it(tmp_path: Path) -> None:

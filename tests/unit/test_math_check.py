@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult
 from stillhouse.gen.checks.final_answer import final_answer
-from stillhouse.gen.checks.math import MAX_CHARS, Math, MathVerify
+from stillhouse.gen.checks.math import MAX_CHARS, Math, MathVerify, stated
 from stillhouse.gen.checks.plain_number import plain_number
 from stillhouse.schemas.checks import MathCheck
 
@@ -113,6 +113,11 @@ RIGHT = [
     ("$5", "The answer is 5 dollars."),
     ("\u00a35", "The answer is 5 pounds."),
     ("5 lb", "The answer is 5 pounds."),
+    ("$5 per hour", "The answer is 5 dollars per hour."),
+    ("5 dollars per hour", "The answer is $5."),
+    ("5 cents", r"\boxed{\$0.05}"),
+    ("6\\text{ in}", "The answer is 0.5 ft."),
+    ("12 square units", r"\boxed{12}"),
     ("72 clips", "The answer is 72."),
     ("72 clips", "The answer is 72 hair clips in all."),
     ("$18", "She makes $18 every day."),
@@ -209,6 +214,7 @@ WRONG = [
     ("5 cm^2", r"\boxed{5 \text{ cm}}"),
     ("5 km/h", r"\boxed{5 m/s}"),
     ("60 mph", "The answer is 60 km/h"),
+    ("9 m/s^2", r"\boxed{9 \text{ m/s}}"),
     ("$5", r"\boxed{5 cents}"),
     ("$5", "\\boxed{\u20ac5}"),
     ("5 pm", "The answer is 5 am."),
@@ -355,6 +361,12 @@ def test_texts_too_long_to_read_are_left_unchecked(math: Math) -> None:
     with pytest.raises(CannotSay, match="the final answer has more than 2,000 characters"):
         judged(math, "72", f"\\boxed{{{'1+' * 2000}1}}")
     assert judged(math, "72", "x" * (MAX_CHARS - 10) + "#### 72").accepted
+
+
+@pytest.mark.parametrize("text", ["The answer is not 72.", r"\boxed{\ne 72}", "It is not 72, I think."])
+def test_what_is_denied_is_no_vote(text: str) -> None:
+    """A majority counts what solutions state."""
+    assert stated(text) != "72"
 
 
 def test_a_row_without_its_reference_is_left_unchecked(math: Math) -> None:

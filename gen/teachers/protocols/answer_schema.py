@@ -14,9 +14,12 @@ _LIKE_OPENAI = ("openai-chat", "openai-responses", "simulator")
 
 
 def named_schema(teacher: Teacher, ask: Ask) -> dict[str, Any] | None:
-    """The schema with its name; `strict` where it keeps the rules of that. None if there is none to send."""
+    """The schema with its name, `strict` where it keeps the rules of that; None if there is nothing to send.
+
+    A form of answer in `extra` takes precedence.
+    """
     document, profile = ask.schema_document, profile_of(teacher)
-    if document is None or not profile.takes_schema:
+    if document is None or not profile.takes_schema or "response_format" in ask.extra:
         return None
     is_strict = strict_fault(document) is None and profile.strict_models in teacher.model_name
     schema = {name: value for name, value in document.items() if name != "$schema"}
