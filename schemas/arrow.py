@@ -21,7 +21,7 @@ from stillhouse.schemas.columns import (
     VOTE_SHARE,
     checks_type,
 )
-from stillhouse.schemas.identity import asks_with_tools, checks_in, has_votes
+from stillhouse.schemas.identity import asks_with_tools, checks_in, has_images, has_votes
 
 SCHEMA_VERSION = 3
 
@@ -116,6 +116,9 @@ column is left out where it is null throughout.
 """
 
 
+IMAGES = "images"
+"""The column with the prompts' images, where the recipe names columns that hold some."""
+
 MESSAGES = "messages"
 """The column with prompt and completion as one conversation, where a dataset has it."""
 
@@ -142,6 +145,8 @@ class Columns:
     """Names of the checks whose verdicts are in the column `checks`."""
     has_votes: bool = False
     """True if there is the column `vote_share`."""
+    images: Literal["reference", "embed"] | None = None
+    """What the column `images` holds; None: there is none."""
 
     def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
         """The same with the recipe's `keep` columns at the end of each but raw.
@@ -170,6 +175,8 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     both = PROVIDER_DETAILS if identity.get("provider_details") else frozenset[str]()
     if has_votes(identity):
         both |= {VOTE_SHARE}
+    if has_images(identity):
+        both |= {IMAGES}
     wanted = both | {MESSAGES} if identity.get(MESSAGES) else both
     data, rejected = _data(wanted), _rejected(both)
     calls: Calls = "nowhere"
@@ -190,6 +197,7 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
         has_messages=MESSAGES in wanted,
         checks=tuple(checks),
         has_votes=VOTE_SHARE in both,
+        images=identity.get(IMAGES, "reference") if has_images(identity) else None,
     )
 
 

@@ -1,11 +1,15 @@
 """A Prompt: one input, and the key that says when two are the same.
 
-`prompt_key` hashes the messages as asked, system message included, and nothing else: not the id, not the kept columns.
+`prompt_key` hashes all that is sent for a row, system message and images included, and nothing else: not the id, nor
+the kept columns.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
+
+from stillhouse.schemas.image import Image
 
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: frozenset[str] = frozenset(get_args(Role))
@@ -31,10 +35,19 @@ class Prompt:
     references: tuple[str | tuple[str, ...] | None, ...] = ()
     """What the recipe's checks compare answers with, in the order of `schemas.checks.references_of`; None where a
     planned row has no such value, as in a dataset that was made without the check."""
+    images: tuple[Image, ...] = ()
+    """Those sent at the head of the first user message, in their order."""
+
+    @property
+    def chars(self) -> int:
+        """Characters of all messages."""
+        return sum([len(content) for _, content in self.messages])
 
 
-def prompt_key(messages: tuple[Message, ...]) -> bytes:
+def prompt_key(messages: tuple[Message, ...], images: Iterable[bytes] = ()) -> bytes:
     """The 16-byte BLAKE2b hash of the messages; lengths are hashed too, so that no two lists run together.
+
+    `images`: the keys of the images, in their order.
 
     Raises:
         UnicodeEncodeError: a text holds a lone surrogate.
@@ -44,4 +57,7 @@ def prompt_key(messages: tuple[Message, ...]) -> bytes:
         data = content.encode()
         digest.update(b"%s\0%d\0" % (role.encode(), len(data)))
         digest.update(data)
+    for key in images:  # no message has this role
+        digest.update(b"image\0%d\0" % len(key))
+        digest.update(key)
     return digest.digest()

@@ -55,6 +55,10 @@ def _no_controls(value: str) -> str:
 Location = Annotated[str, AfterValidator(_no_controls), AfterValidator(canonical_location)]
 
 
+def _columns(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _delimiter(value: Any) -> Any:
     value = {"\\t": "\t", "tab": "\t"}.get(value, value) if isinstance(value, str) else value
     if isinstance(value, str) and (len(value) != 1 or value.isalnum() or value in '"\r\n\0'):
@@ -93,6 +97,9 @@ class Source(Strict):
     answer: Literal["drop", "refuse"] = "refuse"
     """What to do with a conversation that ends with the assistant's turn: `drop` moves that turn into the column
     `source_answer` and asks the rest, `refuse` makes it a bad row."""
+    images: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_columns)] = ()
+    """Columns of images, sent at the head of the first user message: bytes, {bytes, path} as `datasets` stores them,
+    https:// or data: URLs, or lists of these. PNG, JPEG, GIF or WebP. Needs `pip install 'stillhouse[images]'`."""
     id: str | None = None
     """The column with your own id, which becomes `prompt_id`; by default the prompt's key."""
     keep: tuple[Keep, ...] = ()
@@ -124,6 +131,8 @@ class Source(Strict):
         if self.answer == "drop" and self.messages is None:
             raise ValueError("answer needs `messages`: drop applies to the last turn of a conversation")
         names = [keep.column for keep in self.keep] + ["source_answer"] * (self.answer == "drop")
+        if twice := {name for name in self.images if self.images.count(name) > 1}:
+            raise ValueError(f"images names the column {', '.join(sorted(twice))} twice; name it once")
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"keep produces the column {', '.join(sorted(twice))} twice; rename one with `as`")
         return self
@@ -227,6 +236,9 @@ class Dataset(Strict):
     """Add what only some providers report: the columns `reasoning_is_summary`, `reasoning_signatures`,
     `refusal_category` and `cache_write_tokens`. By default the dataset's own value; for a new one, true unless all
     teachers are `openai-chat` or `simulator`."""
+    images: Literal["reference", "embed"] = "reference"
+    """What the column `images` holds of the prompts' images: a `reference` to where each is in the source, or the image
+    itself, as TRL's vision SFT takes it (`embed`: once for every record)."""
     keep_raw: bool = True
     """Keep the providers' response bodies, in `_stillhouse/raw/`."""
     endpoint_url: EndpointUrl | None = None
@@ -288,6 +300,8 @@ class Recipe(Strict):
             raise FieldsFault(
                 {place: f"the name {SCHEMA_CHECK} belongs to the check that `ask.schema` brings; give another"}
             )
+        if self.dataset.images == "embed" and not self.source.images:
+            raise ValueError("dataset.images: embed needs `source.images`: the prompts have no images otherwise")
         if refused := refused_pairs(self) or self._refused_parameters() | self._misfits():
             raise FieldsFault(refused)
         return self

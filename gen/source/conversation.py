@@ -45,14 +45,17 @@ class Conversation:
     """Messages up to the last one of the user or a tool."""
     answer: str | None
     """Text of the assistant's turns after them; None if there are none, or none with text."""
+    images: int = 0
+    """Image parts at the head of the first user message: content parts of {type: image}, which hold no image."""
 
 
-def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Conversation:
+def conversation(value: Any, what: str, *, drop_answer: bool = False, has_images: bool = False) -> Conversation:
     """The conversation in a list of messages, in a struct of lists, or in the JSON text of either.
 
     A message is {role, content}, or {from, value} as in ShareGPT. Keys with a null value count as absent: a Parquet
     column gives every message the keys of all. A content of text parts is their texts, one after the other.
-    `drop_answer`: the assistant's turns at the end are left out, instead of making the row bad.
+    `drop_answer`: the assistant's turns at the end are left out, instead of making the row bad. `has_images`: image
+    parts may mark where the row's images are sent.
 
     Raises:
         NoPrompt: it is none, holds more than roles and texts, or ends with what needs no answer.
@@ -73,14 +76,15 @@ def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Convers
         end -= 1
     if not end:
         raise NoPrompt(f"{what}: the conversation has only messages of the assistant")
-    messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(value[:end], 1))
+    asked, images = _without_image_parts(value[:end], what) if has_images else (value[:end], 0)
+    messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(asked, 1))
     role, content = messages[-1]
     if role not in ("user", "tool"):
         advice = ": set source.answer to drop to have it answered again" if role == "assistant" else ""
         raise NoPrompt(f"{what}: expected a last message of the user or a tool, got one of role {role}{advice}")
     if not content or content.isspace():
         raise NoPrompt(f"{what}: empty prompt")
-    return Conversation(messages, _answer(value[end:], what))
+    return Conversation(messages, _answer(value[end:], what), images)
 
 
 def _rows_of(lists: dict[str, list[Any]], what: str) -> list[dict[str, Any]]:
@@ -178,3 +182,37 @@ def _part(part: Any, what: str) -> str:
         got = f"one of type {kind[:40]!r}" if isinstance(kind, str) and kind != "text" else "another"
         raise NoPrompt(f"{what}: text only: expected content parts of {{type: text, text}}, got {got}")
     return text(given["text"], what)
+
+
+def _without_image_parts(items: list[Any], what: str) -> tuple[list[Any], int]:
+    """The messages without their image parts, and how many there are.
+
+    Raises:
+        NoPrompt: one stands elsewhere than at the head of the first user message, where images are sent.
+    """
+    contents = [_parts_of(item) for item in items]
+    first = next((n for n, item in enumerate(items) if isinstance(item, dict) and _role(item) == "user"), -1)
+    count = 0
+    for number, content in enumerate(contents):
+        places = [n for n, part in enumerate(content) if _is_image_part(part)]
+        if places and (number != first or places != list(range(len(places)))):
+            raise NoPrompt(
+                f"{what}, message {number + 1}: images are sent at the head of the first user message, and an image "
+                "part stands elsewhere: move it there"
+            )
+        count += len(places)
+    if not count:
+        return items, 0
+    return [*items[:first], {**items[first], "content": contents[first][count:]}, *items[first + 1 :]], count
+
+
+def _parts_of(item: Any) -> list[Any]:
+    """Parts of a message's content, if it has parts."""
+    content = _given(item, "content", "value") if isinstance(item, dict) else None
+    return content if isinstance(content, list) else []
+
+
+def _is_image_part(part: Any) -> bool:
+    return isinstance(part, dict) and {key: value for key, value in part.items() if value is not None} == {
+        "type": "image"
+    }

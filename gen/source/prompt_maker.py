@@ -6,13 +6,18 @@ from typing import Any
 import pyarrow as pa
 
 from stillhouse.gen.source.columns import is_in, value_of
-from stillhouse.gen.source.conversation import NoPrompt, conversation, text
+from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation, text
+from stillhouse.gen.source.images import images_in, require_pillow
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.source.sandbox import Template
 from stillhouse.schemas.check_settings import Reference
+from stillhouse.schemas.checks import references_of
+from stillhouse.schemas.image import Image
+from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.recipe import Ask, Recipe, Source
+from stillhouse.schemas.teacher import Teacher
 
 _OWN_SYSTEM = frozenset(("system", "developer"))
 
@@ -23,9 +28,11 @@ class PromptMaker:
     `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text
     source: as declared, else string. `templates_system`: as in the plan; datasets made before ask.system could be a
     template still send it verbatim. `references`: the columns that the recipe's checks compare answers with.
+    `teachers`: those whose APIs have to take the rows' images.
 
     Raises:
         TemplateError: ask.template or ask.system can't be compiled.
+        UsageError: the source has images, and the library that reads them is not installed.
     """
 
     def __init__(
@@ -36,7 +43,12 @@ class PromptMaker:
         kept: Sequence[pa.Field] | None = None,
         templates_system: bool = True,
         references: Sequence[Reference] = (),
+        teachers: Sequence[Teacher] = (),
     ) -> None:
+        if source.images:
+            require_pillow()
+        self._images = source.images
+        self._teachers = tuple(teachers)
         self._prompt = source.prompt
         self._messages = source.messages
         self._id = source.id
@@ -56,6 +68,7 @@ class PromptMaker:
             **{keep.name: f"source.keep.{number}" for number, keep in enumerate(source.keep)},
             **dict.fromkeys(self._template.columns if self._template else (), "ask.template"),
             **dict.fromkeys(self._system_template.columns if self._system_template else (), "ask.system"),
+            **{name: f"source.images.{number}" for number, name in enumerate(source.images)},
             **{name: "source.id" for name in [source.id] if name is not None},
             **{name: "source.messages" for name in [source.messages] if name is not None},
             **{name: "source.prompt" for name in [source.prompt] if name is not None},
@@ -63,6 +76,20 @@ class PromptMaker:
         """The columns it needs, each with a field of the recipe that names it."""
         self.columns = frozenset(self.fields)
         """The columns it needs."""
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, *, kept: Sequence[pa.Field] | None = None, templates_system: bool = True
+    ) -> "PromptMaker":
+        """A recipe's; see the class."""
+        return cls(
+            recipe.source,
+            recipe.ask,
+            kept=kept,
+            templates_system=templates_system,
+            references=references_of(recipe.checks),
+            teachers=recipe.teachers,
+        )
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:
         """The row's prompt, or why it makes none, in words that do not repeat its content.
@@ -73,23 +100,27 @@ class PromptMaker:
             references = tuple(reference(values, each) for each in self._references)
         except NoPrompt as error:
             return str(error)
-        return self._made(values, references)
+        return self._made(values, references, is_new=True)
 
     def remake(self, values: Mapping[str, Any]) -> Prompt | str:
         """The prompt of a row that is planned already, whether or not it has what today's checks compare with."""
-        return self._made(values, tuple(_reference_or_none(values, each) for each in self._references))
+        references = tuple(_reference_or_none(values, each) for each in self._references)
+        return self._made(values, references, is_new=False)
 
-    def _made(self, values: Mapping[str, Any], references: tuple[str | tuple[str, ...] | None, ...]) -> Prompt | str:
+    def _made(
+        self, values: Mapping[str, Any], references: tuple[str | tuple[str, ...] | None, ...], *, is_new: bool
+    ) -> Prompt | str:
         try:
-            messages, answer = self._asked(values)
+            images = self._images_of(values, is_new=is_new) if self._images else ()
+            messages, answer = self._asked(values, images)
             kept = tuple(
                 None if (value := value_of(values, name)) is None else convert(value, what)
                 for name, what, convert in self._kept
             )
             if self._drops_answer:
                 kept = (*kept, answer)
-            key = prompt_key(messages)
-            return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept, references)
+            key = prompt_key(messages, [image.key for image in images])
+            return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept, references, images)
         except NoPrompt as error:
             return str(error)
 
@@ -100,7 +131,14 @@ class PromptMaker:
         except NoPrompt:
             return None
 
-    def _asked(self, values: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None]:
+    def _images_of(self, values: Mapping[str, Any], *, is_new: bool) -> tuple[Image, ...]:
+        """The row's images; those of a planned row were checked when it was new."""
+        images = images_in(values, self._images, decode=is_new)
+        if is_new and (why := refused_image(images, self._teachers)) is not None:
+            raise NoPrompt(why)
+        return images
+
+    def _asked(self, values: Mapping[str, Any], images: Sequence[Image]) -> tuple[tuple[Message, ...], str | None]:
         """The messages, and the source's answer to them."""
         if self._template is not None:
             if self._prompt is not None:
@@ -110,7 +148,10 @@ class PromptMaker:
             assert self._prompt is not None
             return self._alone(_column(values, self._prompt), values), None
         what = f"column {self._messages!r}"
-        asked = conversation(_there(values, self._messages), what, drop_answer=self._drops_answer)
+        asked = conversation(
+            _there(values, self._messages), what, drop_answer=self._drops_answer, has_images=bool(self._images)
+        )
+        _check_places(images, asked, what)
         if any(role in _OWN_SYSTEM for role, _ in asked.messages):
             return asked.messages, asked.answer
         return (*self._system_of(values), *asked.messages), asked.answer
@@ -131,6 +172,16 @@ class PromptMaker:
         assert self._id is not None
         value = value_of(values, self._id)
         return str(value) if type(value) is int else _column(values, self._id)
+
+
+def _check_places(images: Sequence[Image], asked: Conversation, what: str) -> None:
+    """Refuse images that the conversation has no place for."""
+    if asked.images and asked.images != len(images):
+        raise NoPrompt(
+            f"{what}: expected a content part {{type: image}} per image, got {asked.images} of {len(images)}"
+        )
+    if images and all(role != "user" for role, _ in asked.messages):
+        raise NoPrompt(f"{what}: images are sent with the first user message, and there is none")
 
 
 def is_system_template(system: str) -> bool:

@@ -84,7 +84,7 @@ def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Ca
 
 
 def _is_truncated(prompt: Prompt, usage: Usage) -> bool:
-    if usage.input_tokens is None or sum([len(content) for _, content in prompt.messages]) < 2 * TRUNCATION_WORDS:
+    if usage.input_tokens is None or prompt.chars < 2 * TRUNCATION_WORDS:
         return False
     words = sum(len(content.split()) for _, content in prompt.messages)
     return words >= TRUNCATION_WORDS and usage.input_tokens < words / 2

@@ -1,7 +1,7 @@
 """Anthropic's Messages API, with the rules by which it refuses requests."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from math import ceil
@@ -11,7 +11,8 @@ import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
-from stillhouse.gen.simulator.dialects.messages import integer, payload_of, told
+from stillhouse.gen.simulator.dialects.images import inline_image
+from stillhouse.gen.simulator.dialects.messages import integer, parts_of, payload_of, told
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource
@@ -19,6 +20,7 @@ from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
 from stillhouse.gen.simulator.tools import Tool
 from stillhouse.gen.simulator.wire import EVENT_STREAM, Request
 from stillhouse.schemas.claude_models import claude_of
+from stillhouse.schemas.image import linked_key
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.schema_dialects import ANTHROPIC
 
@@ -96,12 +98,13 @@ class Anthropic:
         thinking = payload.get("thinking") or {}
         _check(model, payload, thinking, max_tokens)
         choice = payload.get("tool_choice") or {}
-        prompt = told(messages)
+        prompt = told(messages, _images(payload["messages"]))
         return Asked(
             model=model,
             message=prompt.message,
             prompt=prompt.prompt,
             prompt_tokens=prompt.tokens,
+            images=prompt.images,
             max_tokens=max_tokens,
             tools=_tools(payload, choice),
             must_call=choice.get("type") in ("any", "tool"),
@@ -178,6 +181,17 @@ def _messages(payload: dict[str, Any]) -> tuple[Message, ...]:
             raise BadRequest(f"messages.{place}: content must be non-empty", param=f"messages.{place}.content")
         read.append((each["role"], text))
     return tuple(read)
+
+
+def _images(messages: Any) -> Iterator[bytes]:
+    for part in parts_of(messages):
+        match part:
+            case {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}:
+                yield inline_image(data, kind, param="messages.content.image.source")
+            case {"type": "image", "source": {"type": "url", "url": str(url)}} if url.startswith("https://"):
+                yield linked_key(url)
+            case {"type": "image"}:
+                raise BadRequest("messages.content.image.source: expected a base64 or url source")
 
 
 def _text(content: Any, *, where: str) -> str:

@@ -1,10 +1,12 @@
 """Parts that the dialects share: a body as JSON, and the prompt that its messages make."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
 
 from stillhouse.gen.simulator.dialects.base import BadRequest
+from stillhouse.gen.simulator.dialects.images import IMAGE_TOKENS
 from stillhouse.gen.simulator.texts import count_tokens
 from stillhouse.schemas.prompt import Message, prompt_key
 
@@ -16,6 +18,7 @@ class Told(NamedTuple):
     """The text of the last user message, or of the last of any role."""
     prompt: bytes
     tokens: int
+    images: tuple[bytes, ...]
 
 
 def payload_of(body: bytes) -> dict[str, Any]:
@@ -29,10 +32,19 @@ def payload_of(body: bytes) -> dict[str, Any]:
     return payload
 
 
-def told(messages: tuple[Message, ...]) -> Told:
-    """What the messages, at least one, ask."""
+def told(messages: tuple[Message, ...], images: Iterable[bytes] = ()) -> Told:
+    """What the messages, at least one, ask; `images`: the keys of theirs."""
+    images = tuple(images)
     message = next((text for role, text in reversed(messages) if role == "user"), messages[-1][1])
-    return Told(message, prompt_key(messages), sum([count_tokens(text) for _, text in messages]))
+    tokens = sum([count_tokens(text) for _, text in messages]) + IMAGE_TOKENS * len(images)
+    return Told(message, prompt_key(messages, images), tokens, images)
+
+
+def parts_of(messages: Any, name: str = "content") -> list[dict[str, Any]]:
+    """All content parts of the messages that have any."""
+    contents = [message.get(name) for message in messages if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def integer(payload: dict[str, Any], name: str, *, least: int) -> int | None:

@@ -21,11 +21,12 @@ from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinkin
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
-from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.protocols.turns import first_user, in_base64, shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.completion import FinishReason, Usage
+from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import ANTHROPIC, sendable
 from stillhouse.schemas.teacher import Teacher
@@ -71,7 +72,12 @@ class Anthropic:
         parts = [self._head]
         if system:
             parts += (b',"system":', orjson.dumps(self._system(system)))
-        parts += (b',"messages":', orjson.dumps([{"role": role, "content": _content(texts)} for role, texts in turns]))
+        messages = [{"role": role, "content": _content(texts)} for role, texts in turns]
+        if ask.images:
+            first = first_user(turns)
+            texts = [_text_block(text) for text in turns[first][1]]
+            messages[first]["content"] = [*map(_image_block, ask.images), *texts]
+        parts += (b',"messages":', orjson.dumps(messages))
         base_url = base_url if base_url.endswith(_VERSION) else base_url + _VERSION
         parts.append(b',"stream":true}' if ask.stream else b"}")
         return self._destinations.post(base_url, key, b"".join(parts))
@@ -139,6 +145,13 @@ def _content(texts: list[str]) -> Any:
 
 def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
+
+
+def _image_block(image: SentImage) -> dict[str, Any]:
+    if isinstance(image, InlineImage):
+        source = {"type": "base64", "media_type": image.media_type, "data": in_base64(image)}
+        return {"type": "image", "source": source}
+    return {"type": "image", "source": {"type": "url", "url": image.url}}
 
 
 def _is_message(document: dict[str, Any]) -> bool:

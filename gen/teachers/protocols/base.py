@@ -13,6 +13,7 @@ from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
+from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Message
 
 Framing: TypeAlias = Literal["json", "sse", "eventstream", "json_array"]
@@ -27,6 +28,8 @@ class Request(NamedTuple):
     """Number of the sample of its prompt: its seed counts on from the recipe's."""
     stream: bool = False
     """True if the answer is to come as a stream of events."""
+    images: tuple[SentImage, ...] = ()
+    """At the head of the first user message."""
 
 
 class Protocol(typing.Protocol):

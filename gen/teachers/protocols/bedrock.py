@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
@@ -18,12 +19,13 @@ from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinkin
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
-from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.protocols.turns import first_user, in_base64, shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.claude_models import claude_of, is_claude
 from stillhouse.schemas.completion import FinishReason, Usage
+from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import BEDROCK, sendable
 from stillhouse.schemas.teacher import Teacher
@@ -76,7 +78,12 @@ class Bedrock:
         parts = [self._head, b"," if len(self._head) > 1 else b""]
         if system:
             parts += (b'"system":', orjson.dumps(self._system(system)), b",")
-        messages = [{"role": role, "content": [{"text": text} for text in texts]} for role, texts in turns]
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": [{"text": text} for text in texts]} for role, texts in turns
+        ]
+        if ask.images:
+            message = messages[first_user(turns)]
+            message["content"] = [*(self._image_block(image) for image in ask.images), *message["content"]]
         parts += (b'"messages":', orjson.dumps(messages), b"}")
         unsigned = (self._streamed if ask.stream else self._whole).post(base_url, key, b"".join(parts))
         if key.aws is None or self._region is None:
@@ -88,6 +95,16 @@ class Bedrock:
         url, body, keys = unsigned.url, unsigned.body, key.aws.current(now=now)
         headers = self._signing.headers("POST", url, _JSON, body, keys=keys, now=now)
         return unsigned._replace(headers={**headers, **_UNSIGNED, **key.headers})
+
+    def _image_block(self, image: SentImage) -> dict[str, Any]:
+        """Raises UsageError for a URL: rows with one were planned for another API."""
+        if isinstance(image, InlineImage):
+            kind = image.media_type.removeprefix("image/")
+            return {"image": {"format": kind, "source": {"bytes": in_base64(image)}}}
+        raise UsageError(
+            f"teacher {self._teacher.name}: `api: bedrock` takes images as bytes, and none by URL; this dataset was "
+            "planned for an API that takes URLs: ask a teacher of that API, or use another dataset.path"
+        )
 
     def _system(self, texts: list[str]) -> list[dict[str, Any]]:
         marks = self._teacher.cache_prompt

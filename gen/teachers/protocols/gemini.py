@@ -4,8 +4,10 @@ System messages at the head of a conversation become its instruction; one in the
 is sent as the user's. A base URL may leave out the version, and Vertex's the publisher.
 """
 
+import mimetypes
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -17,10 +19,12 @@ from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Reques
 from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, usage_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
+from stillhouse.gen.teachers.protocols.turns import first_user, in_base64
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import COMMON
+from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import GEMINI, sendable
@@ -64,7 +68,7 @@ class Gemini:
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the contents, and the seed where there is one, differ from prompt to prompt."""
-        body = {**_conversation(ask.messages), **self._body}
+        body = {**_conversation(ask.messages, ask.images), **self._body}
         if self._seed is not None:
             body["generationConfig"] = {**body["generationConfig"], "seed": self._seed + ask.sample}
         return (self._streamed if ask.stream else self._whole).post(base_url, key, orjson.dumps(body))
@@ -129,14 +133,26 @@ def _thinking(effort: str, model: str) -> dict[str, Any]:
     return {"thinkingLevel": effort.upper()}
 
 
-def _conversation(messages: tuple[Message, ...]) -> dict[str, Any]:
+def _conversation(messages: tuple[Message, ...], images: Sequence[SentImage]) -> dict[str, Any]:
     head = 0
     while head < len(messages) and messages[head][0] in ("system", "developer"):
         head += 1
-    contents = [{"role": _ROLES.get(role, "user"), "parts": [{"text": content}]} for role, content in messages[head:]]
+    contents: list[dict[str, Any]] = [
+        {"role": _ROLES.get(role, "user"), "parts": [{"text": content}]} for role, content in messages[head:]
+    ]
+    if images:
+        parts = contents[first_user(messages) - head]["parts"]
+        parts[:0] = map(_image_part, images)
     if head == 0:
         return {"contents": contents}
     return {"systemInstruction": {"parts": [{"text": content} for _, content in messages[:head]]}, "contents": contents}
+
+
+def _image_part(image: SentImage) -> dict[str, Any]:
+    if isinstance(image, InlineImage):
+        return {"inlineData": {"mimeType": image.media_type, "data": in_base64(image)}}
+    kind, _ = mimetypes.guess_type(urlsplit(image.url).path)  # which only Vertex requires
+    return {"fileData": {"fileUri": image.url} | ({"mimeType": kind} if kind else {})}
 
 
 def _base_headers() -> dict[str, str]:

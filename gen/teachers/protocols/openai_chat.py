@@ -20,9 +20,11 @@ from stillhouse.gen.teachers.protocols.chat_stream import folded
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of, without_answer
+from stillhouse.gen.teachers.protocols.turns import data_url, first_user
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
@@ -56,7 +58,11 @@ class OpenAIChat:
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the messages, and the seed where there is one, differ from prompt to prompt."""
         seed = b"" if self._seed is None else b",%b:%d" % (self._seed_name, self._seed + ask.sample)
-        messages = orjson.dumps([{"role": r, "content": c} for r, c in ask.messages])
+        documents: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in ask.messages]
+        if ask.images:
+            message = documents[first_user(ask.messages)]
+            message["content"] = [*map(_image_part, ask.images), {"type": "text", "text": message["content"]}]
+        messages = orjson.dumps(documents)
         tail = self._stream_tail if ask.stream else self._tail
         return self._destinations.post(base_url, key, self._head + messages + seed + tail)
 
@@ -85,6 +91,11 @@ class OpenAIChat:
             return completion_of(answer, self._teacher)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
+
+
+def _image_part(image: SentImage) -> dict[str, Any]:
+    url = data_url(image) if isinstance(image, InlineImage) else image.url
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _tail(fields: dict[str, Any]) -> bytes:

@@ -28,9 +28,11 @@ from stillhouse.gen.teachers.protocols.reply_document import (
     without_answer,
 )
 from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
+from stillhouse.gen.teachers.protocols.turns import data_url, first_user
 from stillhouse.gen.teachers.protocols.values import dicts, merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
@@ -57,7 +59,11 @@ class OpenAIResponses:
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the input differs from prompt to prompt."""
-        items = orjson.dumps([{"role": role, "content": content} for role, content in ask.messages])
+        documents: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in ask.messages]
+        if ask.images:
+            message = documents[first_user(ask.messages)]
+            message["content"] = [*map(_image_part, ask.images), {"type": "input_text", "text": message["content"]}]
+        items = orjson.dumps(documents)
         tail = self._stream_tail if ask.stream else self._tail
         return self._destinations.post(base_url, key, self._head + items + tail)
 
@@ -84,6 +90,10 @@ class OpenAIResponses:
             return completion_of(response, self._teacher)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
+
+
+def _image_part(image: SentImage) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": data_url(image) if isinstance(image, InlineImage) else image.url}
 
 
 def _folded(events: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,9 +1,12 @@
-"""A prompt's messages for APIs that take the system prompt apart and want the roles of turns to alternate."""
+"""A prompt's messages in the shapes that APIs want: the system prompt apart, turns that alternate, images in front."""
 
+import base64
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
+from stillhouse.schemas.image import InlineImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 
@@ -25,3 +28,18 @@ def system_and_turns(messages: Sequence[Message]) -> tuple[list[str], list[tuple
         (role, [content for _, content in same]) for role, same in groupby(messages[head:], key=lambda each: each[0])
     ]
     return [content for _, content in messages[:head]], turns
+
+
+def first_user(messages: Sequence[tuple[str, Any]]) -> int:
+    """Number of the first message or turn of the user, which is where images are sent; there has to be one."""
+    return next(number for number, (role, _) in enumerate(messages) if role == "user")
+
+
+def in_base64(image: InlineImage) -> str:
+    """Its bytes as base64."""
+    return base64.b64encode(image.data).decode()
+
+
+def data_url(image: InlineImage) -> str:
+    """It as a data: URL."""
+    return f"data:{image.media_type};base64,{in_base64(image)}"
