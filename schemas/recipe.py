@@ -56,7 +56,9 @@ Location = Annotated[str, AfterValidator(_no_controls), AfterValidator(canonical
 
 
 def _columns(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _delimiter(value: Any) -> Any:

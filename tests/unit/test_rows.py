@@ -63,8 +63,9 @@ def test_one_table_declares_the_columns() -> None:
 
 def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     """In the table's order; with tools, each conversation of the assistant has their calls."""
+    details = {"messages": True, "provider_details": True}
     vote = {"majority": {"answer": "exact"}}
-    identity = recipe_of(Path("/data"), dataset={"messages": True, "provider_details": True}, select=vote).identity()
+    identity = recipe_of(Path("/data"), source={"images": ["image"]}, dataset=details, select=vote).identity()
     columns = columns_of(SCHEMA_VERSION, identity)
     assert columns.data.names == [column.name for column in RECORD_COLUMNS]
     both = [name for name in columns.data.names if name != "messages"]
