@@ -16,10 +16,10 @@ from stillhouse.schemas.value_types import ValueType
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-_SOURCE = ("prompt", "messages", "id", "keep", "answer", "images", "passage_chars")
+_SOURCE = ("prompt", "messages", "id", "keep", "answer", "images", "tools", "passage_chars")
 _GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
-_TOOLS = ("tools", "functions", "toolConfig")
+TOOL_FIELDS = ("tools", "functions", "toolConfig")
 """What offers tools in a request's body, by API."""
 _WHOLE = ("prompts_per_shard",)
 """Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
@@ -54,7 +54,12 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
 def asks_with_tools(identity: Mapping[str, Any]) -> bool:
     """True if the recipe offers a teacher tools, so that answers may call them."""
     extras = [identity.get("ask", {}), *identity.get("teachers", ())]
-    return any(each.get("extra", {}).get(name) for each in extras for name in _TOOLS)
+    return offers_tools(identity) or any(each.get("extra", {}).get(name) for each in extras for name in TOOL_FIELDS)
+
+
+def offers_tools(identity: Mapping[str, Any]) -> bool:
+    """True if `ask.tools` or `source.tools` says what tools there are."""
+    return bool(identity.get("ask", {}).get("tools") or identity.get("source", {}).get("tools"))
 
 
 def has_images(identity: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from stillhouse.gen.source.columns import is_in, value_of
-from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation, text
+from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation, json_text, text, without_nulls
 from stillhouse.gen.source.images import images_in, require_pillow
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
@@ -18,6 +18,7 @@ from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
 from stillhouse.schemas.recipe import Ask, Recipe, Source
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool, offered, tools_of
 
 _OWN_SYSTEM = frozenset(("system", "developer"))
 
@@ -48,6 +49,9 @@ class PromptMaker:
         if source.images:
             require_pillow()
         self._images = source.images
+        self._tools_column = source.tools
+        self._tools = None if ask.tools is None else offered(ask.tools)
+        """What all rows offer."""
         self._teachers = tuple(teachers)
         self._prompt = source.prompt
         self._messages = source.messages
@@ -69,6 +73,7 @@ class PromptMaker:
             **dict.fromkeys(self._template.columns if self._template else (), "ask.template"),
             **dict.fromkeys(self._system_template.columns if self._system_template else (), "ask.system"),
             **{name: f"source.images.{number}" for number, name in enumerate(source.images)},
+            **{name: "source.tools" for name in [source.tools] if name is not None},
             **{name: "source.id" for name in [source.id] if name is not None},
             **{name: "source.messages" for name in [source.messages] if name is not None},
             **{name: "source.prompt" for name in [source.prompt] if name is not None},
@@ -112,15 +117,18 @@ class PromptMaker:
     ) -> Prompt | str:
         try:
             images = self._images_of(values, is_new=is_new) if self._images else ()
-            messages, answer = self._asked(values, images)
+            tools = self._tools if self._tools_column is None else _tools_of(values, self._tools_column)
+            messages, answer = self._asked(values, images, tools)
             kept = tuple(
                 None if (value := value_of(values, name)) is None else convert(value, what)
                 for name, what, convert in self._kept
             )
             if self._drops_answer:
                 kept = (*kept, answer)
-            key = prompt_key(messages, [image.key for image in images])
-            return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept, references, images)
+            own_tools = () if self._tools_column is None else tools or ()
+            key = prompt_key(messages, [image.key for image in images], own_tools)
+            prompt_id = self._own_id(values) if self._id else key.hex()
+            return Prompt(prompt_id, key, messages, kept, references, images, tools)
         except NoPrompt as error:
             return str(error)
 
@@ -138,7 +146,9 @@ class PromptMaker:
             raise NoPrompt(why)
         return images
 
-    def _asked(self, values: Mapping[str, Any], images: Sequence[Image]) -> tuple[tuple[Message, ...], str | None]:
+    def _asked(
+        self, values: Mapping[str, Any], images: Sequence[Image], tools: Sequence[Tool] | None
+    ) -> tuple[tuple[Message, ...], str | None]:
         """The messages, and the source's answer to them."""
         if self._template is not None:
             if self._prompt is not None:
@@ -149,10 +159,14 @@ class PromptMaker:
             return self._alone(_column(values, self._prompt), values), None
         what = f"column {self._messages!r}"
         asked = conversation(
-            _there(values, self._messages), what, drop_answer=self._drops_answer, has_images=bool(self._images)
+            _there(values, self._messages),
+            what,
+            drop_answer=self._drops_answer,
+            has_images=bool(self._images),
+            tools=tools,
         )
         _check_places(images, asked, what)
-        if any(role in _OWN_SYSTEM for role, _ in asked.messages):
+        if any(message[0] in _OWN_SYSTEM for message in asked.messages):
             return asked.messages, asked.answer
         return (*self._system_of(values), *asked.messages), asked.answer
 
@@ -180,13 +194,34 @@ def _check_places(images: Sequence[Image], asked: Conversation, what: str) -> No
         raise NoPrompt(
             f"{what}: expected a content part {{type: image}} per image, got {asked.images} of {len(images)}"
         )
-    if images and all(role != "user" for role, _ in asked.messages):
+    if images and all(message[0] != "user" for message in asked.messages):
         raise NoPrompt(f"{what}: images are sent with the first user message, and there is none")
 
 
 def is_system_template(system: str) -> bool:
     """True if ask.system is a template, not a fixed text."""
     return "{{" in system or "{%" in system
+
+
+def _tools_of(values: Mapping[str, Any], name: str) -> tuple[Tool, ...]:
+    """The tools that a row offers; none where it has null."""
+    value = value_of(values, name)
+    if value is None:
+        return ()
+    what = f"source.tools: column {name!r}"
+    if isinstance(value, list):
+        value = f"[{','.join(each if isinstance(each, str) else json_text(_given(each), what) for each in value)}]"
+    try:
+        return tools_of(text(value, what))
+    except ValueError as error:
+        raise NoPrompt(f"{what}: {error}") from None
+
+
+def _given(value: Any) -> Any:
+    """The value without the keys that are null: a Parquet column gives every tool the keys of all."""
+    if isinstance(value, dict):
+        return {key: _given(each) for key, each in without_nulls(value).items()}
+    return [_given(each) for each in value] if isinstance(value, list) else value
 
 
 def _reference_or_none(values: Mapping[str, Any], wanted: Reference) -> str | tuple[str, ...] | None:

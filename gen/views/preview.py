@@ -28,9 +28,10 @@ from stillhouse.gen.teachers.protocols.answer_schema import schema_notes
 from stillhouse.gen.views.preview_text import render
 from stillhouse.gen.views.projection import Projection, project
 from stillhouse.gen.views.workload import TeacherShare, Workload, shares_of
-from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.prompt import Message, Prompt
 from stillhouse.schemas.recipe import Recipe, Route
 from stillhouse.schemas.select import Select
+from stillhouse.schemas.tool_call import ToolMessage
 
 __all__ = ["Preview", "preview", "render"]
 
@@ -258,9 +259,15 @@ class _Count:
     def _ask(self, prompt: Prompt) -> None:
         self.chars += max(chars_of(prompt, teacher) for teacher in self._teachers) if prompt.images else prompt.chars
         if len(self.examples) < EXAMPLES:
-            messages = tuple((role, _cut(content)) for role, content in prompt.messages)
+            messages = tuple((message[0], _cut(_shown(message))) for message in prompt.messages)
             example = Example(prompt_id=_cut(prompt.id), messages=messages, images=len(prompt.images))
             self.examples.append(example)
+
+
+def _shown(message: Message) -> str:
+    """The message's text, and the calls in it."""
+    calls = message.calls or () if isinstance(message, ToolMessage) else ()
+    return "\n".join([*filter(None, [message[1]]), *(f"{call.name}({call.arguments})" for call in calls)])
 
 
 def _cut(text: str) -> str:

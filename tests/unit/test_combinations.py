@@ -20,6 +20,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "majority": {"select": {"majority": {"answer": "exact"}}},
     "stream": {"teacher": {"stream": True}},
     "tools": {"ask": {"extra": {"tools": [TOOL]}}},
+    "images": {"source": {"images": ["image"]}},
 }
 """The least that a recipe says to use a feature; `teacher`: of its first teacher."""
 

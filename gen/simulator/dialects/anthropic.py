@@ -12,7 +12,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import integer, parts_of, payload_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource
@@ -172,6 +172,7 @@ def _messages(payload: dict[str, Any]) -> tuple[Message, ...]:
     read: list[Message] = []
     if system := _text(payload.get("system", ""), where="system"):
         read.append(("system", system))
+    calls = OpenCalls("messages")
     for place, each in enumerate(given):
         if not isinstance(each, dict) or each.get("role") not in ("user", "assistant"):
             role = each.get("role") if isinstance(each, dict) else None
@@ -179,8 +180,22 @@ def _messages(payload: dict[str, Any]) -> tuple[Message, ...]:
         text = _text(each.get("content"), where=f"messages.{place}")
         if not text and not isinstance(each.get("content"), list):
             raise BadRequest(f"messages.{place}: content must be non-empty", param=f"messages.{place}.content")
+        _follow(calls, each.get("content"))
         read.append((each["role"], text))
+    calls.check()
     return tuple(read)
+
+
+def _follow(calls: OpenCalls, content: Any) -> None:
+    """Results stand before anything else in the turn after their calls."""
+    blocks = content if isinstance(content, list) else []
+    for block in blocks:
+        if block.get("type") == "tool_result":
+            calls.answered(block.get("tool_use_id"))
+    calls.check()
+    for block in blocks:
+        if block.get("type") == "tool_use":
+            calls.made(block.get("id"))
 
 
 def _images(messages: Any) -> Iterator[bytes]:

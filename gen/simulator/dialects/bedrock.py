@@ -15,7 +15,7 @@ from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import integer, parts_of, payload_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -178,6 +178,7 @@ def _messages(payload: dict[str, Any]) -> tuple[tuple[Message, ...], int]:
     if system:
         read.append(("system", "\n".join(system)))
     last = None
+    calls = OpenCalls("messages")
     for each in given:
         if not isinstance(each, dict) or (role := each.get("role")) not in ("user", "assistant"):
             raise BadRequest("Member must satisfy enum value set: [user, assistant]", param="messages.role")
@@ -187,6 +188,13 @@ def _messages(payload: dict[str, Any]) -> tuple[tuple[Message, ...], int]:
         content = each.get("content")
         if not isinstance(content, list) or not content:
             raise BadRequest("The content field in the Message object is empty.", param="messages.content")
+        for block in content:
+            if "toolResult" in block:
+                calls.answered(block["toolResult"].get("toolUseId"))
+        calls.check()
+        for block in content:
+            if "toolUse" in block:
+                calls.made(block["toolUse"].get("toolUseId"))
         read.append((role, "\n".join(block["text"] for block in content if isinstance(block.get("text"), str))))
     return tuple(read), marked if marked >= _LEAST_CACHED else 0
 

@@ -35,8 +35,9 @@ def payload_of(body: bytes) -> dict[str, Any]:
 def told(messages: tuple[Message, ...], images: Iterable[bytes] = ()) -> Told:
     """What the messages, at least one, ask; `images`: the keys of theirs."""
     images = tuple(images)
-    message = next((text for role, text in reversed(messages) if role == "user"), messages[-1][1])
-    tokens = sum([count_tokens(text) for _, text in messages]) + IMAGE_TOKENS * len(images)
+    texts = [message[:2] for message in messages]
+    message = next((text for role, text in reversed(texts) if role == "user"), texts[-1][1])
+    tokens = sum([count_tokens(text) for _, text in texts]) + IMAGE_TOKENS * len(images)
     return Told(message, prompt_key(messages, images), tokens, images)
 
 
@@ -55,3 +56,27 @@ def integer(payload: dict[str, Any], name: str, *, least: int) -> int | None:
     if type(value) is not int or value < least:
         raise BadRequest(f"{name}: Input should be a valid integer of at least {least}", param=name)
     return value
+
+
+class OpenCalls:
+    """The calls of a conversation that have no result yet, as a provider keeps track of them."""
+
+    def __init__(self, param: str) -> None:
+        """`param`: the field that a refusal names."""
+        self._param = param
+        self._ids: set[Any] = set()
+
+    def made(self, call_id: Any) -> None:
+        """A call."""
+        self._ids.add(call_id)
+
+    def answered(self, call_id: Any) -> None:
+        """A result. Raises BadRequest if no call is open that it belongs to."""
+        if call_id not in self._ids:
+            raise BadRequest(f"{self._param}: a tool result must follow the call with its id", param=self._param)
+        self._ids.remove(call_id)
+
+    def check(self) -> None:
+        """The next turn begins. Raises BadRequest if a call has no result."""
+        if self._ids:
+            raise BadRequest(f"{self._param}: every tool call must be followed by its result", param=self._param)

@@ -9,7 +9,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import image_at
-from stillhouse.gen.simulator.dialects.messages import parts_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource, go_duration
@@ -200,10 +200,18 @@ def _read_messages(messages: Any) -> tuple[Message, ...]:
     if not isinstance(messages, list) or not messages:
         raise BadRequest("'messages' must be a list of at least one message.", param="messages")
     read: list[Message] = []
+    calls = OpenCalls("messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(role := message.get("role"), str):
             raise BadRequest("A message must be an object with a role.", param=f"messages[{place}]")
+        if role == "tool":
+            calls.answered(message.get("tool_call_id"))
+        else:
+            calls.check()
+        for call in message.get("tool_calls") or ():
+            calls.made(call.get("id"))
         read.append((role, _text(message.get("content"), place=place)))
+    calls.check()
     return tuple(read)
 
 

@@ -9,7 +9,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Spoken
 from stillhouse.gen.simulator.dialects.images import image_at
-from stillhouse.gen.simulator.dialects.messages import parts_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat, integer, logprobs_of, tools_in
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
@@ -114,19 +114,23 @@ def _read_input(given: Any) -> tuple[list[Message], str]:
         raise BadRequest("Missing required parameter: 'input'.", param="input")
     messages: list[Message] = []
     kind = "message"
+    calls = OpenCalls("input")
     for place, item in enumerate(given):
         match item:
             case {"type": "reasoning" as kind}:
                 pass
             case {"type": "function_call" as kind, "name": str(name), "arguments": str(arguments)}:
+                calls.made(item.get("call_id"))
                 messages.append(("assistant", f"{name}{arguments}"))
             case {"type": "function_call_output" as kind, "output": output}:
+                calls.answered(item.get("call_id"))
                 messages.append(("tool", _text(output, place=place)))
             case {"role": str(role), "content": content}:
                 kind = "message"
                 messages.append((role, _text(content, place=place)))
             case _:
                 raise BadRequest(f"Invalid value: 'input[{place}]'.", param=f"input[{place}]")
+    calls.check()
     if not messages:
         raise BadRequest("The input holds no message.", param="input")
     return messages, kind

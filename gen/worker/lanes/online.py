@@ -226,7 +226,8 @@ class OnlineLane:
     ) -> tuple[Outcome, Decision, Blame | None]:
         client = self._client
         samples = held.open.samples
-        ask = Request(samples.prompt(ordinal).messages, ordinal % samples.per_series, images=images)
+        prompt = samples.prompt(ordinal)
+        ask = Request(prompt.messages, ordinal % samples.per_series, images=images, tools=prompt.tools or ())
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
