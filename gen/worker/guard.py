@@ -169,8 +169,8 @@ _ADVICE = {
     "parser of tool calls",
     "unknown_tool": "It calls tools that it was not offered: name them in the prompt as they are in `ask.tools` or "
     "`source.tools`, or ask another model",
-    "invalid_arguments": "The arguments of its calls do not fit the tools' schemas: describe them better, or ask another"
-    " model",
+    "invalid_arguments": "The arguments of its calls do not fit the tools' schemas: describe these better, or ask "
+    "another model",
     "empty": "It answers without text: it may need streaming (`teachers.{teacher}.stream: true`), or another `ask` ("
     + _OTHER_DATASET
     + ")",
