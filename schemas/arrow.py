@@ -13,6 +13,7 @@ import pyarrow as pa
 from stillhouse.schemas.columns import (
     CHECKS,
     MESSAGES_WITH_CALLS,
+    MESSAGES_WITH_TOOLS,
     NAME,
     PLAIN_MESSAGES,
     PROVIDER_DETAILS,
@@ -21,7 +22,7 @@ from stillhouse.schemas.columns import (
     VOTE_SHARE,
     checks_type,
 )
-from stillhouse.schemas.identity import asks_with_tools, checks_in, has_votes
+from stillhouse.schemas.identity import asks_with_tools, checks_in, has_images, has_votes, offers_tools
 
 SCHEMA_VERSION = 3
 
@@ -116,6 +117,12 @@ column is left out where it is null throughout.
 """
 
 
+IMAGES = "images"
+"""The column with the prompts' images, where the recipe names columns that hold some."""
+
+TOOLS = "tools"
+"""The column with the tools, where `ask.tools` or `source.tools` offers some."""
+
 MESSAGES = "messages"
 """The column with prompt and completion as one conversation, where a dataset has it."""
 
@@ -142,6 +149,8 @@ class Columns:
     """Names of the checks whose verdicts are in the column `checks`."""
     has_votes: bool = False
     """True if there is the column `vote_share`."""
+    images: Literal["reference", "embed"] | None = None
+    """What the column `images` holds; None: there is none."""
 
     def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
         """The same with the recipe's `keep` columns at the end of each but raw.
@@ -170,11 +179,18 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     both = PROVIDER_DETAILS if identity.get("provider_details") else frozenset[str]()
     if has_votes(identity):
         both |= {VOTE_SHARE}
+    if has_images(identity):
+        both |= {IMAGES}
+    if offers_tools(identity):
+        both |= {TOOLS}
     wanted = both | {MESSAGES} if identity.get(MESSAGES) else both
     data, rejected = _data(wanted), _rejected(both)
     calls: Calls = "nowhere"
     if asks_with_tools(identity):
         data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"
+    failed = FAILED
+    if offers_tools(identity) and identity.get("source", {}).get("messages"):
+        data, rejected, failed = (_with_results(schema) for schema in (data, rejected, failed))
     checks = checks_in(identity)
     if checks:
         data = data.append(pa.field(CHECKS, checks_type(checks), nullable=False))
@@ -184,12 +200,13 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
         version,
         data,
         rejected,
-        FAILED,
+        failed,
         RAW,
         calls,
         has_messages=MESSAGES in wanted,
         checks=tuple(checks),
         has_votes=VOTE_SHARE in both,
+        images=identity.get(IMAGES, "reference") if has_images(identity) else None,
     )
 
 
@@ -197,3 +214,9 @@ def _with_calls(schema: pa.Schema) -> pa.Schema:
     """The schema with tool calls inside the assistant's messages."""
     names = ("completion", MESSAGES)
     return pa.schema([field.with_type(MESSAGES_WITH_CALLS) if field.name in names else field for field in schema])
+
+
+def _with_results(schema: pa.Schema) -> pa.Schema:
+    """The schema with calls and their results inside the conversations that are asked."""
+    names = ("prompt", MESSAGES)
+    return pa.schema([field.with_type(MESSAGES_WITH_TOOLS) if field.name in names else field for field in schema])

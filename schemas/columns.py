@@ -18,6 +18,14 @@ _CALLS = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("funct
 MESSAGES_WITH_CALLS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", _CALLS)]))
 """`arguments` is JSON (Arrow's extension type), because each tool has its own: `datasets` reads it as a dict, which
 chat templates want, and other readers as text."""
+MESSAGES_WITH_TOOLS = pa.list_(
+    pa.struct([*MESSAGES_WITH_CALLS.value_type, ("tool_call_id", pa.string()), ("name", pa.string())])
+)
+"""Of a prompt that may hold calls and their results, which name their call."""
+TOOLS = pa.list_(pa.json_())
+"""Each has a schema of its own; `datasets` reads them as dicts."""
+IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+"""As `datasets` stores images."""
 NAME = pa.dictionary(pa.int32(), pa.string())
 _TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
 _LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
@@ -52,9 +60,23 @@ class Column(NamedTuple):
 RECORD_COLUMNS: tuple[Column, ...] = (
     Column("record_id", pa.string(), "32 hex digits of the hash of (prompt_key, teacher, parameters, sample)."),
     Column("prompt_id", pa.string(), "The user's id, or the prompt's key."),
-    Column("prompt_key", pa.string(), "32 hex digits of the hash of the messages as asked."),
+    Column("prompt_key", pa.string(), "32 hex digits of the hash of the messages and images as asked."),
     Column("sample", pa.int32(), "Number of the sample among the prompt's answers, from 0."),
     Column("prompt", PLAIN_MESSAGES, "The messages as asked."),
+    Column(
+        "images",
+        IMAGES,
+        "The images at the head of the first user message: the image or its URL, or where it is in the source.",
+        null=True,
+        always=False,
+    ),
+    Column(
+        "tools",
+        TOOLS,
+        "The tools that the teacher was offered, as JSON in OpenAI's form.",
+        null=True,
+        always=False,
+    ),
     Column(
         "completion",
         PLAIN_MESSAGES,

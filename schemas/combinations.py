@@ -27,6 +27,8 @@ def _stream(recipe: "Recipe") -> Place | None:
 
 
 def _tools(recipe: "Recipe") -> Place | None:
+    if recipe.ask.tools is not None or recipe.source.tools is not None:
+        return ("ask", "tools") if recipe.source.tools is None else ("source", "tools")
     offered = {"ask": {"extra": recipe.ask.extra}, "teachers": [{"extra": each.extra} for each in recipe.teachers]}
     return ("ask", "extra") if asks_with_tools(offered) else None
 
@@ -41,6 +43,7 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "stream": _stream,
     "tools": _tools,
     "schema": lambda recipe: ("ask", "schema") if recipe.asked_schema is not None else None,
+    "images": lambda recipe: ("source", "images") if recipe.source.images else None,
 }
 """By name: finds the field by which a recipe uses the feature; None if it does not use it."""
 

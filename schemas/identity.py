@@ -16,10 +16,10 @@ from stillhouse.schemas.value_types import ValueType
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-_SOURCE = ("prompt", "messages", "id", "keep", "answer", "passage_chars")
+_SOURCE = ("prompt", "messages", "id", "keep", "answer", "images", "tools", "passage_chars")
 _GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
-_TOOLS = ("tools", "functions", "toolConfig")
+TOOL_FIELDS = ("tools", "functions", "toolConfig")
 """What offers tools in a request's body, by API."""
 _WHOLE = ("prompts_per_shard",)
 """Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
@@ -44,6 +44,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
             "select": recipe.select.identity() if recipe.select is not None else None,
             "prompts_per_shard": recipe.prompts_per_shard,
             "reasoning": dump["dataset"]["reasoning"],
+            "images": dump["dataset"]["images"],
             "messages": recipe.messages,
             "provider_details": recipe.provider_details,
         }
@@ -53,7 +54,17 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
 def asks_with_tools(identity: Mapping[str, Any]) -> bool:
     """True if the recipe offers a teacher tools, so that answers may call them."""
     extras = [identity.get("ask", {}), *identity.get("teachers", ())]
-    return any(each.get("extra", {}).get(name) for each in extras for name in _TOOLS)
+    return offers_tools(identity) or any(each.get("extra", {}).get(name) for each in extras for name in TOOL_FIELDS)
+
+
+def offers_tools(identity: Mapping[str, Any]) -> bool:
+    """True if `ask.tools` or `source.tools` says what tools there are."""
+    return bool(identity.get("ask", {}).get("tools") or identity.get("source", {}).get("tools"))
+
+
+def has_images(identity: Mapping[str, Any]) -> bool:
+    """True if the recipe's prompts have images."""
+    return bool(identity.get("source", {}).get("images"))
 
 
 def checks_in(identity: Mapping[str, Any]) -> dict[str, Mapping[str, ValueType]]:

@@ -98,7 +98,7 @@ def _check_file(file: CarriedFile) -> None:
         raise ValueError(f"{file.path}: expected a JSON Schema, got text that is not JSON: {error}") from None
     except RecursionError:
         raise ValueError(f"{file.path}: expected a JSON Schema, got JSON that is nested too deeply") from None
-    if (fault := _fault(document)) is not None:
+    if (fault := fault_in(document)) is not None:
         path, words = fault
         raise ValueError(f"{file.path}:{_line_of(file.text, path)}: {words}")
 
@@ -109,12 +109,12 @@ def _no_number(word: str) -> None:
 
 def _check_mapping(document: Document) -> None:
     """Raise FieldsFault, naming the place in the recipe, if the mapping is not a schema."""
-    if (fault := _fault(document)) is not None:
+    if (fault := fault_in(document)) is not None:
         path, words = fault
         raise FieldsFault({path: words}) if path else ValueError(words)
 
 
-def _fault(document: Any) -> tuple[Path, str] | None:
+def fault_in(document: Any) -> tuple[Path, str] | None:
     """(where in the document, what is wrong) of the first fault; None for a schema."""
     import jsonschema_rs
     import orjson

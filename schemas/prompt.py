@@ -1,17 +1,23 @@
 """A Prompt: one input, and the key that says when two are the same.
 
-`prompt_key` hashes the messages as asked, system message included, and nothing else: not the id, not the kept columns.
+`prompt_key` hashes all that is sent for a row, system message and images included, and nothing else: not the id, nor
+the kept columns.
 """
 
 import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+from stillhouse.schemas.image import Image
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import Message, ToolMessage
+
+__all__ = ["KEY_BYTES", "ROLES", "Message", "Prompt", "Role", "prompt_key"]
+
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: frozenset[str] = frozenset(get_args(Role))
-
-Message: TypeAlias = tuple[str, str]
-"""(role, content)."""
 
 KEY_BYTES = 16
 """Length of a prompt key; its text form is 32 hex digits."""
@@ -31,17 +37,41 @@ class Prompt:
     references: tuple[str | tuple[str, ...] | None, ...] = ()
     """What the recipe's checks compare answers with, in the order of `schemas.checks.references_of`; None where a
     planned row has no such value, as in a dataset that was made without the check."""
+    images: tuple[Image, ...] = ()
+    """Those sent at the head of the first user message, in their order."""
+    tools: tuple[Tool, ...] | None = None
+    """What answers may call; None if neither `ask.tools` nor `source.tools` says it."""
+
+    @property
+    def chars(self) -> int:
+        """Characters of all messages, and of the tools."""
+        chars = sum([len(message[1]) for message in self.messages])
+        return chars + sum([len(tool.text) for tool in self.tools]) if self.tools else chars
 
 
-def prompt_key(messages: tuple[Message, ...]) -> bytes:
+def prompt_key(messages: tuple[Message, ...], images: Iterable[bytes] = (), tools: Iterable[Tool] = ()) -> bytes:
     """The 16-byte BLAKE2b hash of the messages; lengths are hashed too, so that no two lists run together.
+
+    `images`: the keys of the images, in their order. `tools`: those of this row alone.
 
     Raises:
         UnicodeEncodeError: a text holds a lone surrogate.
     """
     digest = hashlib.blake2b(digest_size=KEY_BYTES, person=b"stillhouse-1")
-    for role, content in messages:
-        data = content.encode()
-        digest.update(b"%s\0%d\0" % (role.encode(), len(data)))
+    for message in messages:
+        data = message[1].encode()
+        digest.update(b"%s\0%d\0" % (message[0].encode(), len(data)))
         digest.update(data)
+        if isinstance(message, ToolMessage):
+            _add(digest, b"calls", json.dumps(message[2:]).encode())
+    for key in images:
+        _add(digest, b"image", key)
+    for tool in tools:
+        _add(digest, b"offer", tool.text.encode())
     return digest.digest()
+
+
+def _add(digest: "hashlib.blake2b", kind: bytes, data: bytes) -> None:
+    """Hash what is no message; no role has the name of such a kind."""
+    digest.update(b"%s\0%d\0" % (kind, len(data)))
+    digest.update(data)

@@ -17,7 +17,7 @@ from stillhouse.schemas.checks import AnyCheck, Check, unique_names
 from stillhouse.schemas.combinations import refused_pairs
 from stillhouse.schemas.endpoint_url import EndpointUrl
 from stillhouse.schemas.extra import Extra
-from stillhouse.schemas.identity import identity_of
+from stillhouse.schemas.identity import TOOL_FIELDS, identity_of
 from stillhouse.schemas.licences import hosts_of
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.location import canonical_location
@@ -26,6 +26,7 @@ from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
 from stillhouse.schemas.select import Equality, Select
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tools, identity_of_tools
 from stillhouse.schemas.value_types import VALUE_TYPES, ValueType
 
 Route: TypeAlias = Literal["weighted", "each", "fallback"]
@@ -53,6 +54,12 @@ def _no_controls(value: str) -> str:
 
 
 Location = Annotated[str, AfterValidator(_no_controls), AfterValidator(canonical_location)]
+
+
+def _columns(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _delimiter(value: Any) -> Any:
@@ -93,6 +100,11 @@ class Source(Strict):
     answer: Literal["drop", "refuse"] = "refuse"
     """What to do with a conversation that ends with the assistant's turn: `drop` moves that turn into the column
     `source_answer` and asks the rest, `refuse` makes it a bad row."""
+    images: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_columns)] = ()
+    """Columns of images, sent at the head of the first user message: bytes, {bytes, path} as `datasets` stores them,
+    https:// or data: URLs, or lists of these. PNG, JPEG, GIF or WebP. Needs `pip install 'stillhouse[images]'`."""
+    tools: Annotated[str, Field(min_length=1)] | None = None
+    """The column with the tools that a row offers: a list in OpenAI's form, or JSON of one; null offers none."""
     id: str | None = None
     """The column with your own id, which becomes `prompt_id`; by default the prompt's key."""
     keep: tuple[Keep, ...] = ()
@@ -124,6 +136,8 @@ class Source(Strict):
         if self.answer == "drop" and self.messages is None:
             raise ValueError("answer needs `messages`: drop applies to the last turn of a conversation")
         names = [keep.column for keep in self.keep] + ["source_answer"] * (self.answer == "drop")
+        if twice := {name for name in self.images if self.images.count(name) > 1}:
+            raise ValueError(f"images names the column {', '.join(sorted(twice))} twice; name it once")
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"keep produces the column {', '.join(sorted(twice))} twice; rename one with `as`")
         return self
@@ -164,6 +178,9 @@ class Ask(Parameters):
     `at_most`."""
     at_most: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """With `accept`: the most answers asked for a prompt, whatever becomes of them."""
+    tools: Tools | None = None
+    """Tools that answers may call: a list in OpenAI's form, or the path of a JSON file that holds one. Calls come back
+    inside the assistant's message, checked against the tools' schemas."""
     extra: Extra = Field(default_factory=dict)
     """Merged into the body of every request as is."""
 
@@ -190,9 +207,15 @@ class Ask(Parameters):
         """How many answers are wanted for each prompt, by the names of the fields that say it."""
         return {"samples": self.samples} if self.accept is None else {"accept": self.accept, "at_most": self.at_most}
 
+    def identity(self) -> dict[str, Any]:
+        """All fields as JSON, with files by their SHA-256."""
+        tools = {} if self.tools is None else {"tools": identity_of_tools(self.tools)}
+        return super().identity() | tools
+
     def parameters(self) -> dict[str, JsonValue]:
         """What shapes an answer beside its prompt, unset ones left out: part of a record's id."""
-        return self.given() | ({"extra": self.extra} if self.extra else {})
+        tools = {} if self.tools is None else {"tools": identity_of_tools(self.tools)}
+        return self.given() | tools | ({"extra": self.extra} if self.extra else {})
 
     def changed(self, changes: Mapping[str, Any], extra: Mapping[str, JsonValue]) -> Self:
         """The same with these parameters changed, those of null removed, and `extra` over what `extra` holds."""
@@ -227,6 +250,9 @@ class Dataset(Strict):
     """Add what only some providers report: the columns `reasoning_is_summary`, `reasoning_signatures`,
     `refusal_category` and `cache_write_tokens`. By default the dataset's own value; for a new one, true unless all
     teachers are `openai-chat` or `simulator`."""
+    images: Literal["reference", "embed"] = "reference"
+    """What the column `images` holds of the prompts' images: a `reference` to where each is in the source, or the image
+    itself, as TRL's vision SFT takes it (`embed`: once for every record)."""
     keep_raw: bool = True
     """Keep the providers' response bodies, in `_stillhouse/raw/`."""
     endpoint_url: EndpointUrl | None = None
@@ -288,9 +314,23 @@ class Recipe(Strict):
             raise FieldsFault(
                 {place: f"the name {SCHEMA_CHECK} belongs to the check that `ask.schema` brings; give another"}
             )
+        if fault := self._tools_fault():
+            raise ValueError(fault)
+        if self.dataset.images == "embed" and not self.source.images:
+            raise ValueError("dataset.images: embed needs `source.images`: the prompts have no images otherwise")
         if refused := refused_pairs(self) or self._refused_parameters() | self._misfits():
             raise FieldsFault(refused)
         return self
+
+    def _tools_fault(self) -> str | None:
+        """What is wrong with the places where tools are given."""
+        own = [name for name, value in (("ask.tools", self.ask.tools), ("source.tools", self.source.tools)) if value]
+        if len(own) == 2:
+            return "expected tools in one of `ask.tools` (for all rows) and `source.tools` (for each row), got both"
+        extras = (self.ask.extra, *(teacher.extra for teacher in self.teachers))
+        if own and any(name in extra for extra in extras for name in TOOL_FIELDS):
+            return f"expected tools in {own[0]} or in `extra`, got both; leave them out of `extra`"
+        return None
 
     def _misfits(self) -> dict[tuple[str | int, ...], str]:
         """By the place where each is written: what `select` can't go together with."""
@@ -307,9 +347,8 @@ class Recipe(Strict):
             ask = self.ask.of(teacher)
             hosts = hosts_of(teacher.urls)
             schema = ask.schema_document
-            for name, why in refusals(
-                teacher.api, teacher.model_name, ask.given(), ask.extra, hosts=hosts, schema=schema
-            ):
+            extra = ask.extra | ({"tools": True} if self.ask.tools or self.source.tools else {})
+            for name, why in refusals(teacher.api, teacher.model_name, ask.given(), extra, hosts=hosts, schema=schema):
                 place: tuple[str | int, ...] = ("teachers", number)
                 if name in teacher.ask.written():
                     place = ("teachers", number, "ask", name)

@@ -26,6 +26,8 @@ RejectReason: TypeAlias = Literal[
     "unknown_finish",
     "unasked_tool_call",  # the recipe offers no tools, so records have no place for a call
     "invalid_tool_call",  # it names no function, or its arguments are not a JSON object
+    "unknown_tool",  # it calls a tool that was not offered
+    "invalid_arguments",  # a call's arguments do not fit the tool's schema
     "not_selected",  # accepted, and other answers to its prompt were selected, or are enough
 ]
 """Why something seen is not in the dataset."""

@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[
         if ship != "recipe":
             _copy_code(Path(folder))
         if ship == "all":
-            runtime_env["pip"] = requirements(checks=needs_extra(recipe))
+            runtime_env["pip"] = requirements(extras=_extras(recipe))
         command = ["python", "-m", "stillhouse.cluster.cli", "run", RECIPE_FILE, "--json"]
         command += ["--limit", str(limit)] if limit is not None else []
         yield Shipment(shlex.join(command), runtime_env, metadata_of(recipe))
@@ -120,8 +120,13 @@ def _copy_code(folder: Path) -> None:
             shutil.copyfile(module, target)
 
 
-def requirements(*, checks: bool = False) -> list[str]:
-    """What our code needs beside Ray, which the cluster brings; with `checks` also the extra of that name.
+def _extras(recipe: Recipe) -> list[str]:
+    """The extras that the recipe needs on the nodes."""
+    return ["checks"] * needs_extra(recipe) + ["images"] * bool(recipe.source.images)
+
+
+def requirements(*, extras: Sequence[str] = ()) -> list[str]:
+    """What our code needs beside Ray, which the cluster brings, and what its `extras` of these names need.
 
     Raises:
         UsageError: this program was not installed.
@@ -133,5 +138,5 @@ def requirements(*, checks: bool = False) -> list[str]:
             "this checkout is not installed, so its requirements are not known; run scripts/setup"
         ) from None
     core = [line for line in needed if not re.match(r"ray\b", line) and "extra ==" not in line]
-    extra = [line.partition(";")[0].strip() for line in needed if re.search(r"extra == ['\"]checks['\"]", line)]
-    return core + extra if checks else core
+    named = [(line, re.search(r"extra == ['\"](\w+)['\"]", line)) for line in needed]
+    return core + [line.partition(";")[0].strip() for line, found in named if found is not None and found[1] in extras]

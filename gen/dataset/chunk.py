@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillhouse.gen.dataset.binding import Binding, read_binding
+from stillhouse.gen.dataset.image_reader import ImageReader, Origin
 from stillhouse.gen.dataset.index import read_part
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, RECIPE_KEY, ChunkId, plan_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
@@ -22,7 +23,7 @@ from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import Columns
-from stillhouse.schemas.checks import references_of
+from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
@@ -68,6 +69,23 @@ class Retried:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkImages:
+    """Where the images of a chunk's prompts are."""
+
+    reader: ImageReader
+    origins: dict[bytes, Origin] = field(default_factory=dict)
+    """By prompt key."""
+
+    def at_hand(self, prompt: Prompt) -> tuple[SentImage, ...] | None:
+        """The prompt's images, if that takes no reading."""
+        return self.reader.at_hand(self.origins[prompt.key], prompt.images)
+
+    def read(self, prompt: Prompt) -> tuple[SentImage, ...]:
+        """The prompt's images; see `ImageReader.read`."""
+        return self.reader.read(self.origins[prompt.key], prompt.images)
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """The contents of one chunk, in source order."""
 
@@ -90,6 +108,8 @@ class Chunk:
     """Numbered by prompt x series per prompt + teacher; a sample's ordinal is series x samples + sample."""
     upstream: tuple[StoredTeacher, ...] = ()
     """Teachers of the datasets that its source is made of."""
+    images: ChunkImages | None = None
+    """None if the recipe's prompts have no images."""
 
     @property
     def series_count(self) -> int:
@@ -137,6 +157,7 @@ class ChunkReader:
         self._files = PlannedFiles(recipe.source)
         self._bound: Binding | None = None
         self._plans: dict[int, tuple[Plan, PromptMaker]] = {}
+        self._images = ImageReader(recipe.source) if recipe.source.images else None
         self._part: tuple[tuple[int, int], pa.Table] | None = None
         self._rows: tuple[str, Iterator[Row], int] | None = None
         """(url, its rows, the next one's number)."""
@@ -163,6 +184,7 @@ class ChunkReader:
             accept=plan.accept,
             series=Series.of(bound.identity),
             upstream=plan.upstream,
+            images=ChunkImages(self._images) if self._images is not None else None,
         )
         for entry in index:
             if entry["teacher"] and read.prompts and read.prompts[-1].key == entry["key"]:
@@ -172,8 +194,11 @@ class ChunkReader:
             if entry["fate"] == "bad":
                 read.bad.append(BadRow(file.url, entry["line"], entry["prompt_id"], entry["detail"]))
                 continue
-            prompt = self._prompt(self._files.locate(file), maker, entry)
+            located = self._files.locate(file)
+            prompt = self._prompt(located, maker, entry)
             if entry["fate"] == "ask":
+                if read.images is not None:
+                    read.images.origins[prompt.key] = Origin(located, _position(entry))
                 read.prompts.append(prompt)
                 if entry["again"] is not None:
                     read.add_retried(entry)
@@ -188,14 +213,7 @@ class ChunkReader:
             if plan is None:
                 raise DatasetError(f"{self._store.url}/{plan_key(generation)}: is gone; restore it")
             plan = plan.with_samples(self._binding().first_samples)
-            source, ask = self._recipe.source, self._recipe.ask
-            maker = PromptMaker(
-                source,
-                ask,
-                kept=plan.kept_fields,
-                templates_system=plan.templates_system,
-                references=references_of(self._recipe.checks),
-            )
+            maker = PromptMaker.of(self._recipe, kept=plan.kept_fields, templates_system=plan.templates_system)
             self._plans[generation] = plan, maker
         return self._plans[generation]
 
@@ -213,7 +231,7 @@ class ChunkReader:
         return self._part[1]
 
     def _prompt(self, file: SourceFile, maker: PromptMaker, entry: dict[str, Any]) -> Prompt:
-        row = self._row(file, Position(entry["row"], entry["offset"], entry["line"]), columns=maker.columns)
+        row = self._row(file, _position(entry), columns=maker.columns)
         prompt = maker.remake(row.values) if row is not None and row.values is not None else "no such row"
         if isinstance(prompt, str) or prompt.key != entry["key"]:
             self._rows = None
@@ -236,3 +254,7 @@ class ChunkReader:
                 self._rows = (file.url, rows, row.at.row + 1)
                 return row if row.at.row == at.row else None
         return None
+
+
+def _position(entry: Mapping[str, Any]) -> Position:
+    return Position(entry["row"], entry["offset"], entry["line"])

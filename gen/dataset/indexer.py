@@ -20,7 +20,6 @@ from stillhouse.gen.source.files import Position, Row, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import INDEX
-from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.recipe import Recipe
 
 _Structs: TypeAlias = list[dict[str, Any]] | None
@@ -179,13 +178,7 @@ class Indexer:
         self._recipe = recipe
         self._plan = plan
         self._files = PlannedFiles(recipe.source)
-        self._maker = PromptMaker(
-            recipe.source,
-            recipe.ask,
-            kept=plan.kept_fields,
-            templates_system=plan.templates_system,
-            references=references_of(recipe.checks),
-        )
+        self._maker = PromptMaker.of(recipe, kept=plan.kept_fields, templates_system=plan.templates_system)
         self._judge = Judge(self._maker, has_ids=recipe.source.id is not None)
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
 

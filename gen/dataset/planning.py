@@ -26,7 +26,6 @@ from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fie
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
-from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
@@ -302,9 +301,8 @@ def check_first_rows(
             them makes a prompt.
         UsageError: the template can't be compiled, or see `kept_columns`.
     """
-    references = references_of(recipe.checks)
     with placed(recipe):
-        maker = PromptMaker(recipe.source, recipe.ask, templates_system=templates_system, references=references)
+        maker = PromptMaker.of(recipe, templates_system=templates_system)
         rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
@@ -316,9 +314,7 @@ def check_first_rows(
     if proven:
         return []
     fields = kept_columns(files, recipe) if kept is None else kept()
-    maker = PromptMaker(
-        recipe.source, recipe.ask, kept=fields, templates_system=templates_system, references=references
-    )
+    maker = PromptMaker.of(recipe, kept=fields, templates_system=templates_system)
     made = [row.bad or "no row" if row.values is None else maker.make(row.values) for row in rows]
     prompts = [each for each in made if isinstance(each, Prompt)]
     if not prompts:

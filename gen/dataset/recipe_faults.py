@@ -7,7 +7,6 @@ from stillhouse.gen.errors import ColumnMissing, TemplateError
 from stillhouse.gen.source.columns import instead, is_in, names_in
 from stillhouse.gen.source.files import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.recipe import Recipe
 
 _TEMPLATES = ("ask.template", "ask.system")
@@ -21,7 +20,7 @@ def placed(recipe: Recipe) -> Iterator[None]:
     except TemplateError as error:
         raise TemplateError(f"{recipe.where(error.field)}{error}", field=error.field) from None
     except ColumnMissing as error:
-        maker = PromptMaker(recipe.source, recipe.ask, references=references_of(recipe.checks))
+        maker = PromptMaker.of(recipe)
         field = maker.fields.get(error.column, "source")
         raise ColumnMissing(f"{recipe.where(field)}{_shown(field)}: {error}", column=error.column) from None
 

@@ -54,6 +54,7 @@ class Answers:
         thinks: bool | None = None,
         seed: int | None = None,
         schema: Mapping[str, Any] | None = None,
+        images: Sequence[bytes] = (),
     ) -> Answer:
         """The answer number `index` of the request `serial` to the user's last message.
 
@@ -68,6 +69,7 @@ class Answers:
             thinks: whether the request switches reasoning on or off; null: as the settings have it.
             seed: the request's; equal prompts with equal seeds get equal answers, whatever their serials.
             schema: the JSON Schema that the answer's text has to fit.
+            images: keys of the images, which the answer names in its first words.
         """
         settings = self._settings
         number = serial if seed is None else _seeded(prompt, seed)
@@ -85,7 +87,7 @@ class Answers:
             said = None if right is None else self._said(right, draws)
             text = orjson.dumps(value_of(schema, drawn=draws[6], answer=said)).decode()
         else:
-            text = self._text(right, draws)
+            text = _seen(images) + self._text(right, draws)
         if reasoning is not None and settings.reasoning == "think":
             return _cut(with_reasoning(reasoning, text), reasoning=None, max_tokens=max_tokens)
         return _cut(text, reasoning=reasoning, max_tokens=max_tokens)
@@ -101,6 +103,12 @@ class Answers:
     def _said(self, right: str, draws: Draws) -> str:
         """The right answer, or a wrong one."""
         return right if unit(draws[2]) < self._settings.accuracy else _wrong(right, draws)
+
+
+def _seen(images: Sequence[bytes]) -> str:
+    """What the answer says of the images: the first hex digits of each one's SHA-256, or its URL."""
+    names = [key.removeprefix(b"url:").decode() if key[:4] == b"url:" else key[7:11].hex() for key in images]
+    return f"In view: {', '.join(names)}. " if names else ""
 
 
 def _seeded(prompt: bytes, seed: int) -> int:

@@ -175,6 +175,7 @@ class Simulator:
             thinks=asked.thinks,
             seed=asked.seed,
             schema=asked.schema,
+            images=asked.images,
         )
 
     def _fate(self, call: _Call, asked: Asked) -> tuple[Fault | None, float]:

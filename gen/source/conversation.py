@@ -1,6 +1,7 @@
 """A conversation is asked as it is or not at all: one that can't be sent verbatim is not a prompt."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ import orjson
 
 from stillhouse.gen.source.formats.row import OddNumber
 from stillhouse.schemas.prompt import ROLES, Message
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolCall, ToolMessage, paired, tool_call
 
 
 class NoPrompt(Exception):
@@ -45,14 +48,25 @@ class Conversation:
     """Messages up to the last one of the user or a tool."""
     answer: str | None
     """Text of the assistant's turns after them; None if there are none, or none with text."""
+    images: int = 0
+    """Image parts at the head of the first user message: content parts of {type: image}, which hold no image."""
 
 
-def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Conversation:
+def conversation(
+    value: Any,
+    what: str,
+    *,
+    drop_answer: bool = False,
+    has_images: bool = False,
+    tools: Sequence[Tool] | None = None,
+) -> Conversation:
     """The conversation in a list of messages, in a struct of lists, or in the JSON text of either.
 
     A message is {role, content}, or {from, value} as in ShareGPT. Keys with a null value count as absent: a Parquet
     column gives every message the keys of all. A content of text parts is their texts, one after the other.
-    `drop_answer`: the assistant's turns at the end are left out, instead of making the row bad.
+    `drop_answer`: the assistant's turns at the end are left out, instead of making the row bad. `has_images`: image
+    parts may mark where the row's images are sent. `tools`: those that the row offers; with any, or none, messages may
+    call tools and give their results, and without (None) they may not.
 
     Raises:
         NoPrompt: it is none, holds more than roles and texts, or ends with what needs no answer.
@@ -73,14 +87,18 @@ def conversation(value: Any, what: str, *, drop_answer: bool = False) -> Convers
         end -= 1
     if not end:
         raise NoPrompt(f"{what}: the conversation has only messages of the assistant")
-    messages = tuple(_message(item, f"{what}, message {number}") for number, item in enumerate(value[:end], 1))
-    role, content = messages[-1]
+    asked, images = _without_image_parts(value[:end], what) if has_images else (value[:end], 0)
+    read = _message if tools is None else _message_or_tool_message
+    messages = tuple(read(item, f"{what}, message {number}") for number, item in enumerate(asked, 1))
+    role, content = messages[-1][:2]
     if role not in ("user", "tool"):
         advice = ": set source.answer to drop to have it answered again" if role == "assistant" else ""
         raise NoPrompt(f"{what}: expected a last message of the user or a tool, got one of role {role}{advice}")
-    if not content or content.isspace():
+    if tools is not None:
+        _check_tool_messages(messages, tools, what)
+    if (not content or content.isspace()) and not isinstance(messages[-1], ToolMessage):  # a tool may return nothing
         raise NoPrompt(f"{what}: empty prompt")
-    return Conversation(messages, _answer(value[end:], what))
+    return Conversation(messages, _answer(value[end:], what), images)
 
 
 def _rows_of(lists: dict[str, list[Any]], what: str) -> list[dict[str, Any]]:
@@ -131,6 +149,63 @@ def _message(item: Any, what: str) -> Message:
     return role, text(content, what)
 
 
+def _message_or_tool_message(item: Any, what: str) -> Message:
+    """A message, which may call tools or be the result of a call."""
+    role = _role(item) if isinstance(item, dict) else None
+    if role == "assistant" and item.get("tool_calls"):
+        given = item["tool_calls"]
+        calls = [_call(each) for each in given] if isinstance(given, list) else [None]
+        if (bad := next((n for n, call in enumerate(calls, 1) if call is None), None)) is not None:
+            raise NoPrompt(f"{what}, call {bad}: expected {{function: {{name, arguments}}}}, arguments a JSON object")
+        rest = {key: value for key, value in item.items() if key != "tool_calls"}
+        if _given(rest, "content", "value") is None:
+            rest["content"] = ""
+        return ToolMessage(*_message(rest, what)[:2], calls=tuple(call for call in calls if call is not None))
+    if role == "tool":
+        call_id, name = item.get("tool_call_id"), item.get("name")
+        rest = {key: value for key, value in item.items() if key not in ("tool_call_id", "name", "tool_calls")}
+        if item.get("tool_calls"):
+            raise NoPrompt(f"{what}: a tool's result calls tools, which only the assistant does")
+        call_id, name = (None if each is None else text(each, what) for each in (call_id, name))
+        return ToolMessage(*_message(rest, what)[:2], call_id=call_id, name=name)
+    if isinstance(item, dict) and item.get("tool_calls") == []:
+        item = {key: value for key, value in item.items() if key != "tool_calls"}
+    return _message(item, what)
+
+
+def _call(given: Any) -> ToolCall | None:
+    """A call. Arguments that are null in an object are left out: a Parquet column gives every call those of all."""
+    given = without_nulls(given)
+    if isinstance(given, dict) and isinstance(function := given.get("function"), dict):
+        given["function"] = function = without_nulls(function)
+        if "arguments" in function:
+            function["arguments"] = without_nulls(function["arguments"])
+    try:
+        call = tool_call(given)
+        if call is not None:
+            text(call.name + call.arguments, "a call")
+    except (ValueError, RecursionError, NoPrompt):
+        return None
+    return call
+
+
+def without_nulls(value: Any) -> Any:
+    """An object without its keys that are null; anything else as it is."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+
+
+def _check_tool_messages(messages: Sequence[Message], tools: Sequence[Tool], what: str) -> None:
+    """Refuse calls and results that do not belong together, or that no tool of the row explains."""
+    if not any(isinstance(message, ToolMessage) for message in messages):
+        return
+    if not tools:
+        raise NoPrompt(f"{what}: the conversation calls tools, and its row offers none")
+    try:
+        paired(messages)
+    except ValueError as error:
+        raise NoPrompt(f"{what}, {error}") from None
+
+
 def _role(item: dict[str, Any]) -> Any:
     role = _given(item, "role", "from")
     if type(role) is not str or role in ROLES:
@@ -178,3 +253,37 @@ def _part(part: Any, what: str) -> str:
         got = f"one of type {kind[:40]!r}" if isinstance(kind, str) and kind != "text" else "another"
         raise NoPrompt(f"{what}: text only: expected content parts of {{type: text, text}}, got {got}")
     return text(given["text"], what)
+
+
+def _without_image_parts(items: list[Any], what: str) -> tuple[list[Any], int]:
+    """The messages without their image parts, and how many there are.
+
+    Raises:
+        NoPrompt: one stands elsewhere than at the head of the first user message, where images are sent.
+    """
+    contents = [_parts_of(item) for item in items]
+    first = next((n for n, item in enumerate(items) if isinstance(item, dict) and _role(item) == "user"), -1)
+    count = 0
+    for number, content in enumerate(contents):
+        places = [n for n, part in enumerate(content) if _is_image_part(part)]
+        if places and (number != first or places != list(range(len(places)))):
+            raise NoPrompt(
+                f"{what}, message {number + 1}: images are sent at the head of the first user message, and an image "
+                "part stands elsewhere: move it there"
+            )
+        count += len(places)
+    if not count:
+        return items, 0
+    return [*items[:first], {**items[first], "content": contents[first][count:]}, *items[first + 1 :]], count
+
+
+def _parts_of(item: Any) -> list[Any]:
+    """Parts of a message's content, if it has parts."""
+    content = _given(item, "content", "value") if isinstance(item, dict) else None
+    return content if isinstance(content, list) else []
+
+
+def _is_image_part(part: Any) -> bool:
+    return isinstance(part, dict) and {key: value for key, value in part.items() if value is not None} == {
+        "type": "image"
+    }

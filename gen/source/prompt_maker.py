@@ -6,13 +6,19 @@ from typing import Any
 import pyarrow as pa
 
 from stillhouse.gen.source.columns import is_in, value_of
-from stillhouse.gen.source.conversation import NoPrompt, conversation, text
+from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation, json_text, text, without_nulls
+from stillhouse.gen.source.images import images_in, require_pillow
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.source.sandbox import Template
 from stillhouse.schemas.check_settings import Reference
+from stillhouse.schemas.checks import references_of
+from stillhouse.schemas.image import Image
+from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.recipe import Ask, Recipe, Source
+from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool, offered, tools_of
 
 _OWN_SYSTEM = frozenset(("system", "developer"))
 
@@ -23,9 +29,11 @@ class PromptMaker:
     `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text
     source: as declared, else string. `templates_system`: as in the plan; datasets made before ask.system could be a
     template still send it verbatim. `references`: the columns that the recipe's checks compare answers with.
+    `teachers`: those whose APIs have to take the rows' images.
 
     Raises:
         TemplateError: ask.template or ask.system can't be compiled.
+        UsageError: the source has images, and the library that reads them is not installed.
     """
 
     def __init__(
@@ -36,7 +44,15 @@ class PromptMaker:
         kept: Sequence[pa.Field] | None = None,
         templates_system: bool = True,
         references: Sequence[Reference] = (),
+        teachers: Sequence[Teacher] = (),
     ) -> None:
+        if source.images:
+            require_pillow()
+        self._images = source.images
+        self._tools_column = source.tools
+        self._tools = None if ask.tools is None else offered(ask.tools)
+        """What all rows offer."""
+        self._teachers = tuple(teachers)
         self._prompt = source.prompt
         self._messages = source.messages
         self._id = source.id
@@ -56,6 +72,8 @@ class PromptMaker:
             **{keep.name: f"source.keep.{number}" for number, keep in enumerate(source.keep)},
             **dict.fromkeys(self._template.columns if self._template else (), "ask.template"),
             **dict.fromkeys(self._system_template.columns if self._system_template else (), "ask.system"),
+            **{name: f"source.images.{number}" for number, name in enumerate(source.images)},
+            **{name: "source.tools" for name in [source.tools] if name is not None},
             **{name: "source.id" for name in [source.id] if name is not None},
             **{name: "source.messages" for name in [source.messages] if name is not None},
             **{name: "source.prompt" for name in [source.prompt] if name is not None},
@@ -63,6 +81,20 @@ class PromptMaker:
         """The columns it needs, each with a field of the recipe that names it."""
         self.columns = frozenset(self.fields)
         """The columns it needs."""
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, *, kept: Sequence[pa.Field] | None = None, templates_system: bool = True
+    ) -> "PromptMaker":
+        """A recipe's; see the class."""
+        return cls(
+            recipe.source,
+            recipe.ask,
+            kept=kept,
+            templates_system=templates_system,
+            references=references_of(recipe.checks),
+            teachers=recipe.teachers,
+        )
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:
         """The row's prompt, or why it makes none, in words that do not repeat its content.
@@ -73,23 +105,30 @@ class PromptMaker:
             references = tuple(reference(values, each) for each in self._references)
         except NoPrompt as error:
             return str(error)
-        return self._made(values, references)
+        return self._made(values, references, is_new=True)
 
     def remake(self, values: Mapping[str, Any]) -> Prompt | str:
         """The prompt of a row that is planned already, whether or not it has what today's checks compare with."""
-        return self._made(values, tuple(_reference_or_none(values, each) for each in self._references))
+        references = tuple(_reference_or_none(values, each) for each in self._references)
+        return self._made(values, references, is_new=False)
 
-    def _made(self, values: Mapping[str, Any], references: tuple[str | tuple[str, ...] | None, ...]) -> Prompt | str:
+    def _made(
+        self, values: Mapping[str, Any], references: tuple[str | tuple[str, ...] | None, ...], *, is_new: bool
+    ) -> Prompt | str:
         try:
-            messages, answer = self._asked(values)
+            images = self._images_of(values, is_new=is_new) if self._images else ()
+            tools = self._tools if self._tools_column is None else _tools_of(values, self._tools_column)
+            messages, answer = self._asked(values, images, tools)
             kept = tuple(
                 None if (value := value_of(values, name)) is None else convert(value, what)
                 for name, what, convert in self._kept
             )
             if self._drops_answer:
                 kept = (*kept, answer)
-            key = prompt_key(messages)
-            return Prompt(self._own_id(values) if self._id else key.hex(), key, messages, kept, references)
+            own_tools = () if self._tools_column is None else tools or ()
+            key = prompt_key(messages, [image.key for image in images], own_tools)
+            prompt_id = self._own_id(values) if self._id else key.hex()
+            return Prompt(prompt_id, key, messages, kept, references, images, tools)
         except NoPrompt as error:
             return str(error)
 
@@ -100,7 +139,16 @@ class PromptMaker:
         except NoPrompt:
             return None
 
-    def _asked(self, values: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None]:
+    def _images_of(self, values: Mapping[str, Any], *, is_new: bool) -> tuple[Image, ...]:
+        """The row's images; those of a planned row were checked when it was new."""
+        images = images_in(values, self._images, decode=is_new)
+        if is_new and (why := refused_image(images, self._teachers)) is not None:
+            raise NoPrompt(why)
+        return images
+
+    def _asked(
+        self, values: Mapping[str, Any], images: Sequence[Image], tools: Sequence[Tool] | None
+    ) -> tuple[tuple[Message, ...], str | None]:
         """The messages, and the source's answer to them."""
         if self._template is not None:
             if self._prompt is not None:
@@ -110,8 +158,15 @@ class PromptMaker:
             assert self._prompt is not None
             return self._alone(_column(values, self._prompt), values), None
         what = f"column {self._messages!r}"
-        asked = conversation(_there(values, self._messages), what, drop_answer=self._drops_answer)
-        if any(role in _OWN_SYSTEM for role, _ in asked.messages):
+        asked = conversation(
+            _there(values, self._messages),
+            what,
+            drop_answer=self._drops_answer,
+            has_images=bool(self._images),
+            tools=tools,
+        )
+        _check_places(images, asked, what)
+        if any(message[0] in _OWN_SYSTEM for message in asked.messages):
             return asked.messages, asked.answer
         return (*self._system_of(values), *asked.messages), asked.answer
 
@@ -133,9 +188,40 @@ class PromptMaker:
         return str(value) if type(value) is int else _column(values, self._id)
 
 
+def _check_places(images: Sequence[Image], asked: Conversation, what: str) -> None:
+    """Refuse images that the conversation has no place for."""
+    if asked.images and asked.images != len(images):
+        raise NoPrompt(
+            f"{what}: expected a content part {{type: image}} per image, got {asked.images} of {len(images)}"
+        )
+    if images and all(message[0] != "user" for message in asked.messages):
+        raise NoPrompt(f"{what}: images are sent with the first user message, and there is none")
+
+
 def is_system_template(system: str) -> bool:
     """True if ask.system is a template, not a fixed text."""
     return "{{" in system or "{%" in system
+
+
+def _tools_of(values: Mapping[str, Any], name: str) -> tuple[Tool, ...]:
+    """The tools that a row offers; none where it has null."""
+    value = value_of(values, name)
+    if value is None:
+        return ()
+    what = f"source.tools: column {name!r}"
+    if isinstance(value, list):
+        value = f"[{','.join(each if isinstance(each, str) else json_text(_given(each), what) for each in value)}]"
+    try:
+        return tools_of(text(value, what))
+    except ValueError as error:
+        raise NoPrompt(f"{what}: {error}") from None
+
+
+def _given(value: Any) -> Any:
+    """The value without the keys that are null: a Parquet column gives every tool the keys of all."""
+    if isinstance(value, dict):
+        return {key: _given(each) for key, each in without_nulls(value).items()}
+    return [_given(each) for each in value] if isinstance(value, list) else value
 
 
 def _reference_or_none(values: Mapping[str, Any], wanted: Reference) -> str | tuple[str, ...] | None:

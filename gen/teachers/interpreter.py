@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import replace
 
+from stillhouse.gen.teachers.image_tokens import chars_of
 from stillhouse.gen.teachers.keys import redacted, without_keys
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.prices import cost_usd
@@ -11,6 +12,7 @@ from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.streaming import Streaming
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RecordIds
 from stillhouse.schemas.teacher import Teacher
@@ -55,6 +57,10 @@ class Interpreter:
     def redact(self, text: str) -> str:
         """The text without this teacher's keys."""
         return redacted(text, keys=self.keys)
+
+    def chars_of(self, prompt: Prompt) -> int:
+        """The prompt's size; see `gen.teachers.image_tokens.chars_of`."""
+        return chars_of(prompt, self.teacher) if prompt.images else prompt.chars
 
     def cost_usd(self, completion: Completion) -> float | None:
         """What the answer costs; None if its price or its usage is not known."""

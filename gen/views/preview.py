@@ -21,16 +21,17 @@ from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN, chars_of
 from stillhouse.gen.teachers.keys import credentials_of
 from stillhouse.gen.teachers.prices import priced
 from stillhouse.gen.teachers.protocols.answer_schema import schema_notes
 from stillhouse.gen.views.preview_text import render
 from stillhouse.gen.views.projection import Projection, project
-from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare, Workload, shares_of
-from stillhouse.schemas.checks import references_of
-from stillhouse.schemas.prompt import Prompt
+from stillhouse.gen.views.workload import TeacherShare, Workload, shares_of
+from stillhouse.schemas.prompt import Message, Prompt
 from stillhouse.schemas.recipe import Recipe, Route
 from stillhouse.schemas.select import Select
+from stillhouse.schemas.tool_call import ToolMessage
 
 __all__ = ["Preview", "preview", "render"]
 
@@ -65,6 +66,8 @@ class Example(_Frozen):
     prompt_id: str
     messages: tuple[tuple[str, str], ...]
     """(role, content), the content cut after `EXAMPLE_CHARS`."""
+    images: int = 0
+    """Sent at the head of the first user message."""
 
 
 class Preview(_Frozen):
@@ -92,7 +95,7 @@ class Preview(_Frozen):
     what is below is of these."""
     examples: tuple[Example, ...] = ()
     input_tokens: int = 0
-    """All characters of what is asked / 4."""
+    """All characters of what is asked / 4, and what its images take at most, by the teacher for whom that is most."""
     output_tokens: int | None = None
     """At most: ask.max_tokens for every sample; null where it is not set."""
     usd: float | None = None
@@ -197,13 +200,7 @@ def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> Promp
     kept = cache(lambda: kept_columns(files, recipe) if first is None else first.kept_fields)
     templates_system = first is None or first.templates_system
     check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
-    return PromptMaker(
-        recipe.source,
-        recipe.ask,
-        kept=kept(),
-        templates_system=templates_system,
-        references=references_of(recipe.checks),
-    )
+    return PromptMaker.of(recipe, kept=kept(), templates_system=templates_system)
 
 
 def _rows(
@@ -223,6 +220,7 @@ class _Count:
 
     def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
         self.maker = maker
+        self._teachers = recipe.teachers
         self._per_shard = recipe.prompts_per_shard
         self._judge = Judge(maker, has_ids=False)  # its fates' ids of duplicates are not needed
         self.rows = self.duplicates = self.bad = self.chars = 0
@@ -259,10 +257,17 @@ class _Count:
                 self._ask(fate.prompt)
 
     def _ask(self, prompt: Prompt) -> None:
-        self.chars += sum(len(content) for _, content in prompt.messages)
+        self.chars += max(chars_of(prompt, teacher) for teacher in self._teachers) if prompt.images else prompt.chars
         if len(self.examples) < EXAMPLES:
-            messages = tuple((role, _cut(content)) for role, content in prompt.messages)
-            self.examples.append(Example(prompt_id=_cut(prompt.id), messages=messages))
+            messages = tuple((message[0], _cut(_shown(message))) for message in prompt.messages)
+            example = Example(prompt_id=_cut(prompt.id), messages=messages, images=len(prompt.images))
+            self.examples.append(example)
+
+
+def _shown(message: Message) -> str:
+    """The message's text, and the calls in it."""
+    calls = message.calls or () if isinstance(message, ToolMessage) else ()
+    return "\n".join([*filter(None, [message[1]]), *(f"{call.name}({call.arguments})" for call in calls)])
 
 
 def _cut(text: str) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import passed_over_note
+from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
 from stillhouse.gen.views.projection import Range
-from stillhouse.gen.views.workload import CHARS_PER_TOKEN, TeacherShare
+from stillhouse.gen.views.workload import TeacherShare
 from stillhouse.schemas.select import BestOf, Majority
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def render(preview: "Preview") -> str:
         f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
     ]
     for number, example in enumerate(preview.examples, 1):
-        lines.append(f"example {number}: {inert(example.prompt_id)}")
+        with_images = f" with {example.images} image{'s' * (example.images > 1)}" if example.images else ""
+        lines.append(f"example {number}: {inert(example.prompt_id)}{with_images}")
         for role, content in example.messages:
             lines += [f"  [{inert(role)}]", *(f"    {inert(line)}" for line in content.split("\n"))]
     lines += [f"warning: {inert(warning)}" for warning in preview.warnings]

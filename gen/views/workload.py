@@ -12,12 +12,10 @@ from typing import assert_never
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.limits.shares import Cost, rates_of
+from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
-
-CHARS_PER_TOKEN = 4
-"""The rule for input tokens: English prose in the tokenizers in use has 4 to 4.5; code and other scripts have fewer."""
 
 _NAMES = {
     "requests": "requests_per_minute",

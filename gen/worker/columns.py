@@ -5,19 +5,23 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from stillhouse.gen.teachers.tool_calls import ToolCall
 from stillhouse.schemas.arrow import MESSAGES
-from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, PLAIN_MESSAGES
+from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS, PLAIN_MESSAGES, TOOLS
+from stillhouse.schemas.tool_call import ToolCall
 
 Conversation: TypeAlias = Sequence[tuple[Any, ...]] | None
-"""Messages as (role, content) or (role, content, tool calls)."""
+"""Messages as (role, content), followed or not by tool calls, and then or not by a result's call id and name."""
 
 
 def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
     """A column of these Python values."""
     kind = field.type
     if _is_conversation(field):
+        if kind == MESSAGES_WITH_TOOLS:
+            return _messages_with_tools(values)
         return _messages_with_calls(values) if kind == MESSAGES_WITH_CALLS else _messages(values)
+    if kind == TOOLS:
+        return _tools(values)
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
     return pa.array(values, kind)
@@ -42,6 +46,22 @@ def _messages_with_calls(values: Sequence[Conversation]) -> pa.Array:
     fields = [*_messages(values).values.flatten(), _calls(calls, message_type.field("tool_calls").type)]
     flat = pa.StructArray.from_arrays(fields, fields=list(message_type))
     return pa.ListArray.from_arrays(_offsets(values), flat, type=MESSAGES_WITH_CALLS)
+
+
+def _messages_with_tools(values: Sequence[Conversation]) -> pa.Array:
+    extras = [tuple(message[3:5]) or (None, None) for messages in values for message in messages or ()]
+    message_type = MESSAGES_WITH_TOOLS.value_type
+    ids, names = (pa.array([extra[at] for extra in extras], pa.string()) for at in (0, 1))
+    fields = [*_messages_with_calls(values).values.flatten(), ids, names]
+    flat = pa.StructArray.from_arrays(fields, fields=list(message_type))
+    return pa.ListArray.from_arrays(_offsets(values), flat, type=MESSAGES_WITH_TOOLS)
+
+
+def _tools(values: Sequence[Sequence[str] | None]) -> pa.Array:
+    """Lists of JSON texts."""
+    texts = pa.array([text for each in values for text in each or ()], pa.string())
+    flat = pa.ExtensionArray.from_storage(TOOLS.value_type, texts)
+    return pa.ListArray.from_arrays(_offsets(values), flat, type=TOOLS)
 
 
 def _calls(values: Sequence[Sequence[ToolCall] | None], kind: pa.DataType) -> pa.Array:

@@ -163,10 +163,14 @@ _ADVICE = {
     + _OTHER_DATASET
     + "); if the tags mean something else, set `teachers.{teacher}.thinking`, which also applies to answers already "
     "paid for",
-    "unasked_tool_call": "It calls tools although the recipe offers none: offer them in `ask.extra.tools`, and records "
+    "unasked_tool_call": "It calls tools although the recipe offers none: offer them in `ask.tools`, and records "
     "keep the calls (" + _OTHER_DATASET + ")",
     "invalid_tool_call": "Its calls name no function, or their arguments are not a JSON object: check the server's "
     "parser of tool calls",
+    "unknown_tool": "It calls tools that it was not offered: name them in the prompt as they are in `ask.tools` or "
+    "`source.tools`, or ask another model",
+    "invalid_arguments": "The arguments of its calls do not fit the tools' schemas: describe these better, or ask "
+    "another model",
     "empty": "It answers without text: it may need streaming (`teachers.{teacher}.stream: true`), or another `ask` ("
     + _OTHER_DATASET
     + ")",

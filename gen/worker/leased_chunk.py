@@ -138,7 +138,7 @@ class Hands:
         for path in old:
             path.unlink(missing_ok=True)
         # Recovered frames are already in the store: the clock only counts for what this worker adds.
-        prompt_bytes = sum(PROMPT_BYTES + sum(len(text) for _, text in prompt.messages) for prompt in chunk.prompts)
+        prompt_bytes = sum(PROMPT_BYTES + prompt.chars for prompt in chunk.prompts)
         shipper = self._journals.live(grant.chunk, journal)
         return Held(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 

@@ -11,17 +11,21 @@ from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp, Tries
-from stillhouse.gen.teachers.tool_calls import ToolCall, tool_calls_in
+from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import BODY_HEAD_CHARS, WHAT_TO_DO
 from stillhouse.schemas.inline_reasoning import with_reasoning
 from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.tool_call import ToolCall
 
 Row: TypeAlias = tuple[Any, ...]
 
 _MOST = 2**15 - 1
 """The columns of attempts are int16; what waits for limits for days may have more."""
+
+ImageCell: TypeAlias = dict[str, Any]
+"""{bytes, path}, as `datasets` stores an image."""
 
 AnswerMessage: TypeAlias = tuple[str, str, tuple[ToolCall, ...] | None]
 """(role, content, tool calls); None: it calls none, or its dataset does not keep calls inside messages."""
@@ -89,8 +93,20 @@ class Form:
 class SampleRows:
     """Makes the rows of one sample."""
 
-    def __init__(self, prompt: Prompt, sample: int, teacher: Interpreter, tries: Tries, form: Form) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        sample: int,
+        teacher: Interpreter,
+        tries: Tries,
+        form: Form,
+        *,
+        images: Sequence[ImageCell] | None = None,
+    ) -> None:
+        """`images`: the value of the column of that name, where the dataset has it."""
         self._prompt = prompt
+        self._images = images
+        self._tools = None if prompt.tools is None else [tool.text for tool in prompt.tools]
         self._sample = sample
         self._teacher = teacher
         self._form = form
@@ -145,6 +161,8 @@ class SampleRows:
             "prompt_key": self._prompt.key.hex(),
             "sample": self._sample,
             "prompt": self._prompt.messages,
+            "images": self._images,
+            "tools": self._tools,
             "completion": None if message is None else (message,),
             "reasoning": None if self._form.inline else completion.reasoning,
             "reasoning_source": completion.reasoning_source,

@@ -27,6 +27,7 @@ from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.parquet_writer import Sheet
 from stillhouse.gen.worker.prompt_choice import PromptChoice
 from stillhouse.gen.worker.seal_counts import SealCounts
+from stillhouse.gen.worker.stored_images import stored_images, with_features
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.completion import Completion
@@ -75,12 +76,14 @@ class Sealer:
         columns = open_chunk.chunk.columns.with_kept(open_chunk.chunk.kept)
         self._form = rows.Form(open_chunk.chunk.columns, inline=recipe.dataset.reasoning == "inline")
         self._schemas = {
-            "data": columns.data,
-            "rejected": columns.rejected,
+            "data": with_features(columns.data, columns.images),
+            "rejected": with_features(columns.rejected, columns.images),
             "failed": columns.failed,
             "raw": columns.raw,
         }
         self._sheets: dict[str, Sheet] = {}
+        self._images: tuple[bytes, list[rows.ImageCell] | None] = (b"", None)
+        """(prompt key, value of the column `images`) of the last prompt."""
         self._counts = SealCounts(open_chunk.chunk)
         self._earlier = earlier
         self._votes = votes
@@ -138,8 +141,10 @@ class Sealer:
             place = self._state.answers.places[ordinal]
             frame = self._open.journal.read(*place) if place is not None else None
             teacher = self._state.teacher(ordinal, frame.teacher if frame else None)
-            sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form)
+            images = self._images_of(prompt) if frame is not None else None
+            sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form, images=images)
             size = prompt_size + (len(frame.body) if frame else 0)
+            size += sum(len(image["bytes"] or b"") for image in images or ())
             reason = self._state.given_up.get(ordinal) if is_settled else self._state.spent.get(ordinal, NOT_WAITED_FOR)
             if frame is not None:
                 self._count_checked(teacher, frame, reason)
@@ -186,6 +191,13 @@ class Sealer:
         verdict = self._state.verdicts.said[ordinal][check]
         assert isinstance(verdict, CheckResult), f"{self._id}: sample {ordinal} is accepted unchecked"
         return verdict.score
+
+    def _images_of(self, prompt: Prompt) -> list[rows.ImageCell] | None:
+        """The value of the column `images`, made once for all samples of a prompt; None if there is none."""
+        chunk = self._open.chunk
+        if chunk.images is not None and self._images[0] != prompt.key:
+            self._images = (prompt.key, stored_images(chunk, prompt))
+        return self._images[1]
 
     def _count_checked(self, teacher: Interpreter, frame: Frame, reason: GiveUp | None) -> None:
         """Count what the checks say of the answer in the frame, and what it cost where they can't say anything."""
@@ -255,4 +267,4 @@ class Sealer:
 
 
 def _size(prompt: Prompt) -> int:
-    return sum(len(content) for _, content in prompt.messages)
+    return prompt.chars

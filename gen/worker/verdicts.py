@@ -8,7 +8,7 @@ checks     the recipe's own, whose verdicts alone are VERDICT frames, written be
 equality   equal answers to one prompt are kept once: decided at the seal, where all of them are known
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from stillhouse.gen.teachers.outcome import Policy
@@ -17,6 +17,8 @@ from stillhouse.schemas.arrow import Calls
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolCall
 
 Rule: TypeAlias = Callable[[Completion, Prompt, Calls], RejectReason | None]
 """Why the answer to this prompt is not training data by itself, or None; Calls: where its dataset keeps them."""
@@ -63,7 +65,21 @@ def tool_calls(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRe
         return None
     if calls == "nowhere":
         return "unasked_tool_call"
-    return "invalid_tool_call" if tool_calls_in(completion.tool_calls) is None else None
+    made = tool_calls_in(completion.tool_calls)
+    if made is None:
+        return "invalid_tool_call"
+    return None if prompt.tools is None else _misfit(made, prompt.tools)
+
+
+def _misfit(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> RejectReason | None:
+    """Why one of the calls is not one of a tool that was offered."""
+    by_name = {tool.name: tool for tool in tools}
+    for call in calls:
+        if (tool := by_name.get(call.name)) is None:
+            return "unknown_tool"
+        if tool.fault_in(call.arguments) is not None:
+            return "invalid_arguments"
+    return None
 
 
 RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup, tool_calls)
@@ -84,7 +100,7 @@ def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Ca
 
 
 def _is_truncated(prompt: Prompt, usage: Usage) -> bool:
-    if usage.input_tokens is None or sum([len(content) for _, content in prompt.messages]) < 2 * TRUNCATION_WORDS:
+    if usage.input_tokens is None or prompt.chars < 2 * TRUNCATION_WORDS:
         return False
-    words = sum(len(content.split()) for _, content in prompt.messages)
+    words = sum(len(message[1].split()) for message in prompt.messages)
     return words >= TRUNCATION_WORDS and usage.input_tokens < words / 2

@@ -294,7 +294,7 @@ FOR_ALL = [
     ("15-harmony/chatml-tail", "markup"),
     ("16-all-in-reasoning/reasoning", "only_reasoning"),
     ("18-needs-stream/200-empty", "empty.*`teachers.t.stream: true`"),
-    ("38-tool-calls/call", "ask.extra.tools"),
+    ("38-tool-calls/call", "ask.tools"),
     ("18-needs-stream/400", r"non-streaming calls \(set this teacher's `stream: true`\)"),
     ("51-odd-bodies/login-html", "web page"),
     ("55-length-for-all/length", "ask.max_tokens"),

@@ -21,6 +21,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "stream": {"teacher": {"stream": True}},
     "tools": {"ask": {"extra": {"tools": [TOOL]}}},
     "schema": {"ask": {"schema": {"type": "object"}}},
+    "images": {"source": {"images": ["image"]}},
 }
 """The least that a recipe says to use a feature; `teacher`: of its first teacher."""
 

@@ -15,9 +15,9 @@ from harness import run_in_process
 
 from stillhouse.cluster.cli import main
 from stillhouse.cluster.commands.options import read
-from stillhouse.gen.teachers.tool_calls import ToolCall
 from stillhouse.gen.views.export.answer import Answer
 from stillhouse.gen.views.export.pairs import pairs
+from stillhouse.schemas.tool_call import ToolCall
 
 CALL = ToolCall("x", "function", "add", "{}")
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

@@ -63,8 +63,10 @@ def test_one_table_declares_the_columns() -> None:
 
 def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     """In the table's order; with tools, each conversation of the assistant has their calls."""
+    details = {"messages": True, "provider_details": True}
     vote = {"majority": {"answer": "exact"}}
-    identity = recipe_of(Path("/data"), dataset={"messages": True, "provider_details": True}, select=vote).identity()
+    source: dict[str, object] = {"images": ["image"], "tools": "t"}
+    identity = recipe_of(Path("/data"), source=source, dataset=details, select=vote).identity()
     columns = columns_of(SCHEMA_VERSION, identity)
     assert columns.data.names == [column.name for column in RECORD_COLUMNS]
     both = [name for name in columns.data.names if name != "messages"]
@@ -172,8 +174,9 @@ def test_what_is_no_training_data_is_rejected_with_its_reason(
 
 
 def test_every_reject_reason_is_tried(tmp_path: Path) -> None:
-    """Here or in the tests of duplicates and of `ask.accept`."""
+    """Here or in the tests of duplicates, of `ask.accept` and of tools."""
     tried = {reason for reason, _, _ in REJECTS} | {"duplicate_prompt", "duplicate_answer", "not_selected"}
+    tried |= {"unknown_tool", "invalid_arguments"}
     assert tried == set(typing.get_args(RejectReason))
 
 

@@ -149,7 +149,7 @@ def test_a_broken_template_is_refused_before_any_row(template: str, says: str) -
 def test_a_conversation_is_asked_as_it_is() -> None:
     """As a list, as JSON of one, in text parts, and with the nulls that Parquet adds."""
     spoken: tuple[Message, ...] = (("user", "a"), ("assistant", ""), ("user", "b c"))
-    plain = [{"role": role, "content": content} for role, content in spoken]
+    plain = [{"role": role, "content": content} for role, content, *_ in spoken]
     padded = [{**message, "name": None, "tool_calls": None} for message in plain]
     parts = [
         *plain[:2],

@@ -1,7 +1,7 @@
 """Anthropic's Messages API, with the rules by which it refuses requests."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from math import ceil
@@ -11,7 +11,8 @@ import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
-from stillhouse.gen.simulator.dialects.messages import integer, payload_of, told
+from stillhouse.gen.simulator.dialects.images import inline_image
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource
@@ -19,6 +20,7 @@ from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
 from stillhouse.gen.simulator.tools import Tool
 from stillhouse.gen.simulator.wire import EVENT_STREAM, Request
 from stillhouse.schemas.claude_models import claude_of
+from stillhouse.schemas.image import linked_key
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.schema_dialects import ANTHROPIC
 
@@ -96,12 +98,13 @@ class Anthropic:
         thinking = payload.get("thinking") or {}
         _check(model, payload, thinking, max_tokens)
         choice = payload.get("tool_choice") or {}
-        prompt = told(messages)
+        prompt = told(messages, _images(payload["messages"]))
         return Asked(
             model=model,
             message=prompt.message,
             prompt=prompt.prompt,
             prompt_tokens=prompt.tokens,
+            images=prompt.images,
             max_tokens=max_tokens,
             tools=_tools(payload, choice),
             must_call=choice.get("type") in ("any", "tool"),
@@ -169,6 +172,7 @@ def _messages(payload: dict[str, Any]) -> tuple[Message, ...]:
     read: list[Message] = []
     if system := _text(payload.get("system", ""), where="system"):
         read.append(("system", system))
+    calls = OpenCalls("messages")
     for place, each in enumerate(given):
         if not isinstance(each, dict) or each.get("role") not in ("user", "assistant"):
             role = each.get("role") if isinstance(each, dict) else None
@@ -176,8 +180,33 @@ def _messages(payload: dict[str, Any]) -> tuple[Message, ...]:
         text = _text(each.get("content"), where=f"messages.{place}")
         if not text and not isinstance(each.get("content"), list):
             raise BadRequest(f"messages.{place}: content must be non-empty", param=f"messages.{place}.content")
+        _follow(calls, each.get("content"))
         read.append((each["role"], text))
+    calls.check()
     return tuple(read)
+
+
+def _follow(calls: OpenCalls, content: Any) -> None:
+    """Results stand before anything else in the turn after their calls."""
+    blocks = content if isinstance(content, list) else []
+    for block in blocks:
+        if block.get("type") == "tool_result":
+            calls.answered(block.get("tool_use_id"))
+    calls.check()
+    for block in blocks:
+        if block.get("type") == "tool_use":
+            calls.made(block.get("id"))
+
+
+def _images(messages: Any) -> Iterator[bytes]:
+    for part in parts_of(messages):
+        match part:
+            case {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}:
+                yield inline_image(data, kind, param="messages.content.image.source")
+            case {"type": "image", "source": {"type": "url", "url": str(url)}} if url.startswith("https://"):
+                yield linked_key(url)
+            case {"type": "image"}:
+                raise BadRequest("messages.content.image.source: expected a base64 or url source")
 
 
 def _text(content: Any, *, where: str) -> str:

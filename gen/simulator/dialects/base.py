@@ -31,8 +31,10 @@ class Asked:
     message: str
     """The text of the last user message, or of the last of any role."""
     prompt: bytes
-    """The prompt key of the messages, as in the records of a dataset; of content parts only texts count."""
+    """The prompt key of the messages, as in the records of a dataset; of content parts texts and images count."""
     prompt_tokens: int
+    images: tuple[bytes, ...] = ()
+    """The keys of its images."""
     n: int = 1
     max_tokens: int | None = None
     seed: int | None = None

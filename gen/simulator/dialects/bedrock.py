@@ -4,7 +4,7 @@ The simulator's `api_key` is `id:secret` of the AWS key that signs; one without 
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +14,8 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.event_stream import frame
-from stillhouse.gen.simulator.dialects.messages import integer, payload_of, told
+from stillhouse.gen.simulator.dialects.images import inline_image
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -84,12 +85,13 @@ class Bedrock:
         further = payload.get("additionalModelRequestFields") or {}
         thinking = further.get("thinking") or {}
         tools, must_call = _tools(payload)
-        prompt = told(messages)
+        prompt = told(messages, _images(payload["messages"]))
         return Asked(
             model=unquote(request.path.split("/")[2]),
             message=prompt.message,
             prompt=prompt.prompt,
             prompt_tokens=prompt.tokens,
+            images=prompt.images,
             max_tokens=integer(limits, "maxTokens", least=1),
             tools=tools,
             must_call=must_call,
@@ -176,6 +178,7 @@ def _messages(payload: dict[str, Any]) -> tuple[tuple[Message, ...], int]:
     if system:
         read.append(("system", "\n".join(system)))
     last = None
+    calls = OpenCalls("messages")
     for each in given:
         if not isinstance(each, dict) or (role := each.get("role")) not in ("user", "assistant"):
             raise BadRequest("Member must satisfy enum value set: [user, assistant]", param="messages.role")
@@ -185,8 +188,24 @@ def _messages(payload: dict[str, Any]) -> tuple[tuple[Message, ...], int]:
         content = each.get("content")
         if not isinstance(content, list) or not content:
             raise BadRequest("The content field in the Message object is empty.", param="messages.content")
+        for block in content:
+            if "toolResult" in block:
+                calls.answered(block["toolResult"].get("toolUseId"))
+        calls.check()
+        for block in content:
+            if "toolUse" in block:
+                calls.made(block["toolUse"].get("toolUseId"))
         read.append((role, "\n".join(block["text"] for block in content if isinstance(block.get("text"), str))))
     return tuple(read), marked if marked >= _LEAST_CACHED else 0
+
+
+def _images(messages: Any) -> Iterator[bytes]:
+    for part in parts_of(messages):
+        match part:
+            case {"image": {"format": str(kind), "source": {"bytes": data}}}:
+                yield inline_image(data, f"image/{kind}", param="messages.content.image")
+            case {"image": _}:
+                raise BadRequest("The provided image has no bytes.", param="messages.content.image")
 
 
 def _tools(payload: dict[str, Any]) -> tuple[tuple[Tool, ...], bool]:

@@ -2,20 +2,23 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
+from stillhouse.gen.simulator.dialects.images import inline_image
+from stillhouse.gen.simulator.dialects.messages import parts_of, told
 from stillhouse.gen.simulator.dialects.openai_chat import logprobs_of
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal
-from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
+from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
 from stillhouse.gen.simulator.tools import Tool
 from stillhouse.gen.simulator.wire import EVENT_STREAM, Request
-from stillhouse.schemas.prompt import Message, prompt_key
+from stillhouse.schemas.image import linked_key
+from stillhouse.schemas.prompt import Message
 
 _PATH = re.compile(
     r"(?:/v1(?:beta1?|alpha)?)*(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?/models/([^/:]+):(\w+)"
@@ -163,11 +166,13 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool) -> Asked:
     thinks, shown = _thinking(config.get("thinkingConfig"))
     mode = _mode(payload.get("toolConfig"))
     answered = any("functionResponse" in part for part in _parts(contents[-1]))
+    prompt = told(tuple(messages), _images(contents))
     return Asked(
         model=model,
-        message=next((text for role, text in reversed(messages) if role == "user"), messages[-1][1]),
-        prompt=prompt_key(tuple(messages)),
-        prompt_tokens=sum([count_tokens(text) for _, text in messages]),
+        message=prompt.message,
+        prompt=prompt.prompt,
+        prompt_tokens=prompt.tokens,
+        images=prompt.images,
         n=_number(config, "candidateCount", most=8) or 1,
         max_tokens=_number(config, "maxOutputTokens"),
         seed=_number(config, "seed", least=-(2**31), most=2**31 - 1),
@@ -213,8 +218,22 @@ def _message(content: Any) -> Message:
     role = content.get("role") or "user"
     if role not in ("user", "model", "function"):
         raise BadRequest("Please use a valid role: user, model.", param="contents.role")
-    texts = [part["text"] if isinstance(part.get("text"), str) else orjson.dumps(part).decode() for part in parts]
+    said = [part for part in parts if "inlineData" not in part and "fileData" not in part]
+    texts = [part["text"] if isinstance(part.get("text"), str) else orjson.dumps(part).decode() for part in said]
     return "assistant" if role == "model" else "user", "\n".join(texts)
+
+
+def _images(contents: Any) -> Iterator[bytes]:
+    for part in parts_of(contents, "parts"):
+        match part:
+            case {"inlineData": {"mimeType": "image/gif"}}:
+                raise BadRequest("Unsupported MIME type: image/gif", param="contents.parts.inline_data")
+            case {"inlineData": {"mimeType": kind, "data": data}}:
+                yield inline_image(data, kind, param="contents.parts.inline_data")
+            case {"fileData": {"fileUri": str(url)}} if url.startswith("https://"):
+                yield linked_key(url)
+            case {"inlineData": _} | {"fileData": _}:
+                raise BadRequest("Unable to process input image.", param="contents.parts")
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """OpenAI's chat completions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -8,13 +8,15 @@ import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
+from stillhouse.gen.simulator.dialects.images import image_at
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource, go_duration
-from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
+from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
 from stillhouse.gen.simulator.tools import Tool
 from stillhouse.gen.simulator.wire import EVENT_STREAM, Request
-from stillhouse.schemas.prompt import Message, prompt_key
+from stillhouse.schemas.prompt import Message
 
 _PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
 _ERRORS = {
@@ -168,12 +170,14 @@ def _parse(body: bytes) -> Asked:
         max_tokens = integer(payload, "max_tokens", least=1, most=None)
     n = integer(payload, "n", least=1, most=128)
     options = payload.get("stream_options")
+    prompt = told(messages, _images(payload["messages"]))
     may_call = messages[-1][0] != "tool" and payload.get("tool_choice") != "none"
     return Asked(
         model=model,
-        message=next((text for role, text in reversed(messages) if role == "user"), messages[-1][1]),
-        prompt=prompt_key(messages),
-        prompt_tokens=sum([count_tokens(text) for _, text in messages]),
+        message=prompt.message,
+        prompt=prompt.prompt,
+        prompt_tokens=prompt.tokens,
+        images=prompt.images,
         n=1 if n is None else n,
         max_tokens=max_tokens,
         seed=integer(payload, "seed", least=-(2**63), most=2**63 - 1),
@@ -196,11 +200,25 @@ def _read_messages(messages: Any) -> tuple[Message, ...]:
     if not isinstance(messages, list) or not messages:
         raise BadRequest("'messages' must be a list of at least one message.", param="messages")
     read: list[Message] = []
+    calls = OpenCalls("messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(role := message.get("role"), str):
             raise BadRequest("A message must be an object with a role.", param=f"messages[{place}]")
+        if role == "tool":
+            calls.answered(message.get("tool_call_id"))
+        else:
+            calls.check()
+        for call in message.get("tool_calls") or ():
+            calls.made(call.get("id"))
         read.append((role, _text(message.get("content"), place=place)))
+    calls.check()
     return tuple(read)
+
+
+def _images(messages: Any) -> Iterator[bytes]:
+    for part in parts_of(messages):
+        if part.get("type") == "image_url":
+            yield image_at(part["image_url"].get("url"), param="messages.content.image_url")
 
 
 def _text(content: Any, *, place: int) -> str:

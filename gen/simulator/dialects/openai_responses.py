@@ -8,11 +8,13 @@ import orjson
 
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Spoken
+from stillhouse.gen.simulator.dialects.images import image_at
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat, integer, logprobs_of, tools_in
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
-from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, count_tokens
+from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
 from stillhouse.gen.simulator.wire import Request
-from stillhouse.schemas.prompt import Message, prompt_key
+from stillhouse.schemas.prompt import Message
 
 _PATHS = frozenset({"/v1/responses", "/responses", "/openai/v1/responses"})
 _UNKNOWN = (
@@ -75,15 +77,17 @@ def _asked(payload: dict[str, Any]) -> Asked:
     messages, last = _read_input(payload.get("input"))
     if isinstance(instructions := payload.get("instructions"), str):
         messages.insert(0, ("system", instructions))
+    prompt = told(tuple(messages), _images(payload["input"]))
     reasoning = payload.get("reasoning")
     reasoning = reasoning if isinstance(reasoning, dict) else {}
     choice, effort = payload.get("tool_choice"), reasoning.get("effort")
     may_call = last != "function_call_output" and choice != "none"
     return Asked(
         model=model,
-        message=next((text for role, text in reversed(messages) if role == "user"), messages[-1][1]),
-        prompt=prompt_key(tuple(messages)),
-        prompt_tokens=sum([count_tokens(text) for _, text in messages]),
+        message=prompt.message,
+        prompt=prompt.prompt,
+        prompt_tokens=prompt.tokens,
+        images=prompt.images,
         max_tokens=integer(payload, "max_output_tokens", least=16, most=None),
         top_logprobs=_top_logprobs(payload, reasons=effort not in (None, "none")),
         tools=tools_in(payload.get("tools")) if may_call else (),
@@ -110,22 +114,32 @@ def _read_input(given: Any) -> tuple[list[Message], str]:
         raise BadRequest("Missing required parameter: 'input'.", param="input")
     messages: list[Message] = []
     kind = "message"
+    calls = OpenCalls("input")
     for place, item in enumerate(given):
         match item:
             case {"type": "reasoning" as kind}:
                 pass
             case {"type": "function_call" as kind, "name": str(name), "arguments": str(arguments)}:
+                calls.made(item.get("call_id"))
                 messages.append(("assistant", f"{name}{arguments}"))
             case {"type": "function_call_output" as kind, "output": output}:
+                calls.answered(item.get("call_id"))
                 messages.append(("tool", _text(output, place=place)))
             case {"role": str(role), "content": content}:
                 kind = "message"
                 messages.append((role, _text(content, place=place)))
             case _:
                 raise BadRequest(f"Invalid value: 'input[{place}]'.", param=f"input[{place}]")
+    calls.check()
     if not messages:
         raise BadRequest("The input holds no message.", param="input")
     return messages, kind
+
+
+def _images(given: Any) -> Iterator[bytes]:
+    for part in parts_of(given):
+        if part.get("type") == "input_image":
+            yield image_at(part.get("image_url"), param="input.content.image_url")
 
 
 def _text(content: Any, *, place: int) -> str:

@@ -3,6 +3,7 @@
 Usage is Anthropic's: `input_tokens` leaves out what was read from the cache or written to it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -14,21 +15,25 @@ from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
 from stillhouse.gen.teachers.protocols.anthropic_stream import folded
-from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
-from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.protocols.turns import first_turn, in_base64, shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.completion import FinishReason, Usage
+from stillhouse.schemas.image import InlineImage, SentImage
+from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import ANTHROPIC, sendable
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolMessage
 
 _VERSION = "/v1"
 _NAMES = {"stop": "stop_sequences"}
@@ -57,6 +62,8 @@ class Anthropic:
         fields: dict[str, Any] = ask.parameters()
         extra = fields.pop("extra", {})
         effort = fields.pop("reasoning_effort", None)
+        fields.pop("tools", None)
+        self._offers = Offers(_tools)
         fields.pop("schema", None)
         if isinstance(stop := fields.get("stop"), str):
             fields["stop"] = [stop]
@@ -67,11 +74,15 @@ class Anthropic:
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the system prompt and the turns differ from prompt to prompt."""
-        system, turns = system_and_turns(ask.messages)
-        parts = [self._head]
+        system, turns = system_and_turns(paired_messages(ask))
+        parts = [self._head, self._offers.encoded(ask.tools)]
         if system:
             parts += (b',"system":', orjson.dumps(self._system(system)))
-        parts += (b',"messages":', orjson.dumps([{"role": role, "content": _content(texts)} for role, texts in turns]))
+        messages = [{"role": role, "content": _turn(said)} for role, said in turns]
+        if ask.images:
+            first = first_turn(turns)
+            messages[first]["content"] = [*map(_image_block, ask.images), *_blocks(turns[first][1])]
+        parts += (b',"messages":', orjson.dumps(messages))
         base_url = base_url if base_url.endswith(_VERSION) else base_url + _VERSION
         parts.append(b',"stream":true}' if ask.stream else b"}")
         return self._destinations.post(base_url, key, b"".join(parts))
@@ -139,6 +150,44 @@ def _content(texts: list[str]) -> Any:
 
 def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
+
+
+def _turn(messages: Sequence[Message]) -> Any:
+    """The content of a turn: its text, if that is all it is."""
+    alone = messages[0]
+    return alone[1] if len(messages) == 1 and not isinstance(alone, ToolMessage) else _blocks(messages)
+
+
+def _blocks(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    for message in messages:
+        if not isinstance(message, ToolMessage):
+            blocks.append(_text_block(message[1]))
+        elif message.calls is None:
+            blocks.append({"type": "tool_result", "tool_use_id": message.call_id, "content": message.content})
+        else:
+            blocks += [_text_block(message.content)] if message.content.strip() else []
+            for call in message.calls:
+                use = {"type": "tool_use", "id": call.id, "name": call.name, "input": orjson.Fragment(call.arguments)}
+                blocks.append(use)
+    return blocks
+
+
+def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
+    return {
+        "tools": [
+            {"name": tool.name, "input_schema": tool.parameters}
+            | ({} if tool.description is None else {"description": tool.description})
+            for tool in tools
+        ]
+    }
+
+
+def _image_block(image: SentImage) -> dict[str, Any]:
+    if isinstance(image, InlineImage):
+        source = {"type": "base64", "media_type": image.media_type, "data": in_base64(image)}
+        return {"type": "image", "source": source}
+    return {"type": "image", "source": {"type": "url", "url": image.url}}
 
 
 def _is_message(document: dict[str, Any]) -> bool:

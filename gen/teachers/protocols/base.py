@@ -6,14 +6,19 @@ constructed with (teacher, ask), and a line in `PROTOCOLS`.
 """
 
 import typing
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import orjson
 
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
+from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import paired
 
 Framing: TypeAlias = Literal["json", "sse", "eventstream", "json_array"]
 """How the events of a streamed reply are separated; `json`: the protocol streams nothing."""
@@ -27,6 +32,10 @@ class Request(NamedTuple):
     """Number of the sample of its prompt: its seed counts on from the recipe's."""
     stream: bool = False
     """True if the answer is to come as a stream of events."""
+    images: tuple[SentImage, ...] = ()
+    """At the head of the first user message."""
+    tools: tuple[Tool, ...] = ()
+    """What the answer may call; messages that call tools, or give their results, come with some."""
 
 
 class Protocol(typing.Protocol):
@@ -51,6 +60,34 @@ class Protocol(typing.Protocol):
     def read(self, reply: Reply) -> Outcome:
         """The outcome of a folded reply, from what the journal keeps of it. Never raises, whatever a teacher sends."""
         ...
+
+
+class Offers:
+    """The field that offers tools, made once for all requests in a row that offer the same."""
+
+    def __init__(self, field: Callable[[Sequence[Tool]], Mapping[str, Any]]) -> None:
+        """`field`: the API's, in a mapping of its name to its value."""
+        self._field = field
+        self._made: tuple[Sequence[Tool], Mapping[str, Any], bytes] = ((), {}, b"")
+
+    def of(self, tools: Sequence[Tool]) -> Mapping[str, Any]:
+        """The field; an empty mapping where there are no tools."""
+        return self._of(tools)[1]
+
+    def encoded(self, tools: Sequence[Tool]) -> bytes:
+        """The field as JSON after a comma; empty where there are no tools."""
+        return self._of(tools)[2]
+
+    def _of(self, tools: Sequence[Tool]) -> tuple[Sequence[Tool], Mapping[str, Any], bytes]:
+        if self._made[0] is not tools:
+            field = self._field(tools) if tools else {}
+            self._made = (tools, field, b"," + orjson.dumps(field)[1:-1] if field else b"")
+        return self._made
+
+
+def paired_messages(ask: Request) -> tuple[Message, ...]:
+    """The messages, in which results name their calls; only those that come with tools can have some."""
+    return paired(ask.messages) if ask.tools else ask.messages
 
 
 class Destinations:

@@ -1,15 +1,17 @@
 """Bedrock's Converse API: signed with AWS's keys, or with a key of Bedrock's own."""
 
 import urllib.parse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.answer_schema import NAME
-from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
 from stillhouse.gen.teachers.protocols.bedrock_stream import folded, is_stream
 from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
@@ -18,15 +20,19 @@ from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinkin
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
-from stillhouse.gen.teachers.protocols.turns import shared_system, system_and_turns
+from stillhouse.gen.teachers.protocols.turns import first_turn, in_base64, shared_system, system_and_turns
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.claude_models import claude_of, is_claude
 from stillhouse.schemas.completion import FinishReason, Usage
+from stillhouse.schemas.image import InlineImage, SentImage
+from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import BEDROCK, sendable
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolMessage
 
 if TYPE_CHECKING:
     from stillhouse.gen.teachers.aws import Signing
@@ -68,16 +74,20 @@ class Bedrock:
         self._signing: Signing | None = None
         self._region = teacher.region
         self._shared_system = shared_system(ask)
+        self._offers = Offers(_tools)
         self._head = orjson.dumps(_fields(teacher.model_name, ask))[:-1]
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the system prompt and the turns differ from prompt to prompt, and with AWS's keys the signature."""
-        system, turns = system_and_turns(ask.messages)
+        system, turns = system_and_turns(paired_messages(ask))
         parts = [self._head, b"," if len(self._head) > 1 else b""]
         if system:
             parts += (b'"system":', orjson.dumps(self._system(system)), b",")
-        messages = [{"role": role, "content": [{"text": text} for text in texts]} for role, texts in turns]
-        parts += (b'"messages":', orjson.dumps(messages), b"}")
+        messages = [{"role": role, "content": _blocks(said)} for role, said in turns]
+        if ask.images:
+            message = messages[first_turn(turns)]
+            message["content"] = [*(self._image_block(image) for image in ask.images), *message["content"]]
+        parts += (b'"messages":', orjson.dumps(messages), self._offers.encoded(ask.tools), b"}")
         unsigned = (self._streamed if ask.stream else self._whole).post(base_url, key, b"".join(parts))
         if key.aws is None or self._region is None:
             return unsigned
@@ -88,6 +98,16 @@ class Bedrock:
         url, body, keys = unsigned.url, unsigned.body, key.aws.current(now=now)
         headers = self._signing.headers("POST", url, _JSON, body, keys=keys, now=now)
         return unsigned._replace(headers={**headers, **_UNSIGNED, **key.headers})
+
+    def _image_block(self, image: SentImage) -> dict[str, Any]:
+        """Raises UsageError for a URL: rows with one were planned for another API."""
+        if isinstance(image, InlineImage):
+            kind = image.media_type.removeprefix("image/")
+            return {"image": {"format": kind, "source": {"bytes": in_base64(image)}}}
+        raise UsageError(
+            f"teacher {self._teacher.name}: `api: bedrock` takes images as bytes, and none by URL; this dataset was "
+            "planned for an API that takes URLs: ask a teacher of that API, or use another dataset.path"
+        )
 
     def _system(self, texts: list[str]) -> list[dict[str, Any]]:
         marks = self._teacher.cache_prompt
@@ -127,6 +147,31 @@ class Bedrock:
             return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
         except UNKNOWN_SHAPE:
             return without_answer(reply, usage)
+
+
+def _blocks(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    for message in messages:
+        if not isinstance(message, ToolMessage):
+            blocks.append({"text": message[1]})
+        elif message.calls is None:
+            # Without a status, which some models refuse.
+            blocks.append({"toolResult": {"toolUseId": message.call_id, "content": [{"text": message.content}]}})
+        else:
+            blocks += [{"text": message.content}] if message.content.strip() else []
+            for call in message.calls:
+                use = {"toolUseId": call.id, "name": call.name, "input": orjson.Fragment(call.arguments)}
+                blocks.append({"toolUse": use})
+    return blocks
+
+
+def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
+    specs = [
+        {"name": tool.name, "inputSchema": {"json": tool.parameters}}
+        | ({} if tool.description is None else {"description": tool.description})
+        for tool in tools
+    ]
+    return {"toolConfig": {"tools": [{"toolSpec": spec} for spec in specs]}}
 
 
 def _headers(key: Credentials) -> dict[str, str]:

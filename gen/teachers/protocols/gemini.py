@@ -4,8 +4,11 @@ System messages at the head of a conversation become its instruction; one in the
 is sent as the user's. A base URL may leave out the version, and Vertex's the publisher.
 """
 
-from collections.abc import Sequence
+import mimetypes
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -13,18 +16,22 @@ from stillhouse.gen.teachers.google_hosts import is_vertex, model_base
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
-from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, usage_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
+from stillhouse.gen.teachers.protocols.turns import in_base64
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import COMMON
+from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import GEMINI, sendable
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolMessage
 
 GEMINI_ERRORS = COMMON.extended(
     codes={
@@ -44,6 +51,9 @@ _NAMES = {
     "max_tokens": "maxOutputTokens",
     "top_logprobs": "logprobs",
 }
+_ANY_SIGNATURE = "skip_thought_signature_validator"
+"""From Gemini 3 on a call in a conversation needs the signature that came with it, or this in its place."""
+_UNSIGNED = ("gemini-1", "gemini-2")
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 """Thinking tokens of Gemini 2.x by effort, as Google's own compatibility layer translates it."""
 
@@ -58,16 +68,36 @@ class Gemini:
         self._teacher = teacher
         model = teacher.model_name.rpartition("models/")[2]
         self._seed = ask.seed
+        self._offers = Offers(_tools)
+        self._signature = {} if model.startswith(_UNSIGNED) else {"thoughtSignature": _ANY_SIGNATURE}
         self._body = merged({"generationConfig": _config(ask, model)}, ask.extra)
         self._whole = _Places(f"/models/{model}:generateContent", teacher.urls)
         self._streamed = _Places(f"/models/{model}:streamGenerateContent?alt=sse", teacher.urls)
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the contents, and the seed where there is one, differ from prompt to prompt."""
-        body = {**_conversation(ask.messages), **self._body}
+        body = {**self._conversation(ask), **self._offers.of(ask.tools), **self._body}
         if self._seed is not None:
             body["generationConfig"] = {**body["generationConfig"], "seed": self._seed + ask.sample}
         return (self._streamed if ask.stream else self._whole).post(base_url, key, orjson.dumps(body))
+
+    def _conversation(self, ask: Request) -> dict[str, Any]:
+        messages = paired_messages(ask)
+        head = 0
+        while head < len(messages) and messages[head][0] in ("system", "developer"):
+            head += 1
+        contents: list[dict[str, Any]] = []
+        for is_result, same in groupby(messages[head:], key=_is_result):
+            parts = [(message[0], _parts(message, self._signature)) for message in same]
+            if is_result:  # all results of parallel calls are one content
+                parts = [("user", [part for _, each in parts for part in each])]
+            contents += [{"role": _ROLES.get(role, "user"), "parts": each} for role, each in parts]
+        if ask.images:
+            first = next(content for content in contents if "text" in content["parts"][0] and content["role"] == "user")
+            first["parts"][:0] = map(_image_part, ask.images)
+        if head == 0:
+            return {"contents": contents}
+        return {"systemInstruction": {"parts": [{"text": each[1]} for each in messages[:head]]}, "contents": contents}
 
     def fold(self, raw: Reply) -> Reply:
         """A stream's documents, or an array of them, as one."""
@@ -90,6 +120,10 @@ class Gemini:
             return completion_of(answer, self._teacher)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
+
+
+def _is_result(message: Message) -> bool:
+    return isinstance(message, ToolMessage) and message.calls is None
 
 
 class _Places:
@@ -129,14 +163,32 @@ def _thinking(effort: str, model: str) -> dict[str, Any]:
     return {"thinkingLevel": effort.upper()}
 
 
-def _conversation(messages: tuple[Message, ...]) -> dict[str, Any]:
-    head = 0
-    while head < len(messages) and messages[head][0] in ("system", "developer"):
-        head += 1
-    contents = [{"role": _ROLES.get(role, "user"), "parts": [{"text": content}]} for role, content in messages[head:]]
-    if head == 0:
-        return {"contents": contents}
-    return {"systemInstruction": {"parts": [{"text": content} for _, content in messages[:head]]}, "contents": contents}
+def _parts(message: Message, signature: Mapping[str, str]) -> list[dict[str, Any]]:
+    if not isinstance(message, ToolMessage):
+        return [{"text": message[1]}]
+    if message.calls is None:
+        return [{"functionResponse": {"name": message.name, "response": {"output": message.content}}}]
+    calls = [
+        {"functionCall": {"name": call.name, "args": orjson.Fragment(call.arguments)}, **signature}
+        for call in message.calls
+    ]
+    return [*([{"text": message.content}] if message.content else []), *calls]
+
+
+def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
+    functions = [
+        {"name": tool.name, "parametersJsonSchema": tool.parameters}
+        | ({} if tool.description is None else {"description": tool.description})
+        for tool in tools
+    ]
+    return {"tools": [{"functionDeclarations": functions}]}
+
+
+def _image_part(image: SentImage) -> dict[str, Any]:
+    if isinstance(image, InlineImage):
+        return {"inlineData": {"mimeType": image.media_type, "data": in_base64(image)}}
+    kind, _ = mimetypes.guess_type(urlsplit(image.url).path)  # which only Vertex requires
+    return {"fileData": {"fileUri": image.url} | ({"mimeType": kind} if kind else {})}
 
 
 def _base_headers() -> dict[str, str]:

@@ -3,6 +3,7 @@
 Whatever is in the body, `read` returns an Outcome whose texts are valid Unicode and whose numbers fit their columns.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,17 +15,22 @@ from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.answer_schema import named_schema
-from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document, completion_of, without_choice
 from stillhouse.gen.teachers.protocols.chat_stream import folded
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of, without_answer
+from stillhouse.gen.teachers.protocols.turns import data_url, first_user
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.image import InlineImage, SentImage
+from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolMessage
 
 
 class OpenAIChat:
@@ -38,7 +44,9 @@ class OpenAIChat:
         profile = profile_of(teacher)
         self._destinations = Destinations("/chat/completions", partial(key_headers, profile), base=complete_base)
         fields: dict[str, Any] = ask.parameters()
-        fields.pop("extra", None)
+        for name in ("extra", "tools"):
+            fields.pop(name, None)
+        self._offers = Offers(_tools)
         fields.pop("schema", None)
         if (schema := named_schema(teacher, ask)) is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -56,9 +64,15 @@ class OpenAIChat:
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the messages, and the seed where there is one, differ from prompt to prompt."""
         seed = b"" if self._seed is None else b",%b:%d" % (self._seed_name, self._seed + ask.sample)
-        messages = orjson.dumps([{"role": r, "content": c} for r, c in ask.messages])
+        documents = [_document(message) for message in paired_messages(ask)]
+        if ask.images:
+            message = documents[first_user(ask.messages)]
+            message["content"] = [*map(_image_part, ask.images), {"type": "text", "text": message["content"]}]
+        messages = orjson.dumps(documents)
         tail = self._stream_tail if ask.stream else self._tail
-        return self._destinations.post(base_url, key, self._head + messages + seed + tail)
+        return self._destinations.post(
+            base_url, key, self._head + messages + seed + self._offers.encoded(ask.tools) + tail
+        )
 
     def fold(self, raw: Reply) -> Reply:
         """A stream's chunks make the completion; some gateways stream though nothing asked them to."""
@@ -85,6 +99,27 @@ class OpenAIChat:
             return completion_of(answer, self._teacher)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
+
+
+def _document(message: Message) -> dict[str, Any]:
+    if not isinstance(message, ToolMessage):
+        return {"role": message[0], "content": message[1]}
+    if message.calls is None:
+        return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.calls
+    ]
+    return {"role": "assistant", "content": message.content or None, "tool_calls": calls}
+
+
+def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
+    return {"tools": [orjson.Fragment(tool.text) for tool in tools]}
+
+
+def _image_part(image: SentImage) -> dict[str, Any]:
+    url = data_url(image) if isinstance(image, InlineImage) else image.url
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _tail(fields: dict[str, Any]) -> bytes:

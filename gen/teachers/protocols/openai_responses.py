@@ -4,6 +4,7 @@ It has no `seed` and no `stop`. Nothing is stored at the provider: `store` is fa
 beside its summary. A base URL may leave out the version.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.answer_schema import named_schema
-from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
+from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.chat_answer import usage_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
@@ -28,11 +29,16 @@ from stillhouse.gen.teachers.protocols.reply_document import (
     without_answer,
 )
 from stillhouse.gen.teachers.protocols.response_items import completion_of, unfinished
+from stillhouse.gen.teachers.protocols.turns import data_url
 from stillhouse.gen.teachers.protocols.values import dicts, merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.image import InlineImage, SentImage
+from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import Tool
+from stillhouse.schemas.tool_call import ToolMessage
 
 _STATUSES = ("completed", "incomplete", "failed", "cancelled", "queued", "in_progress")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -52,14 +58,19 @@ class OpenAIResponses:
         if (schema := named_schema(teacher, ask)) is not None:
             fields["text"] = {"format": {"type": "json_schema", **schema}}
         fields = merged(fields, ask.extra)
+        self._offers = Offers(_tools)
         self._tail = b"," + orjson.dumps(fields)[1:]
         self._stream_tail = b"," + orjson.dumps({**fields, "stream": True})[1:]
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the input differs from prompt to prompt."""
-        items = orjson.dumps([{"role": role, "content": content} for role, content in ask.messages])
+        documents = [item for message in paired_messages(ask) for item in _items(message)]
+        if ask.images:
+            message = next(item for item in documents if item.get("role") == "user")
+            message["content"] = [*map(_image_part, ask.images), {"type": "input_text", "text": message["content"]}]
+        items = orjson.dumps(documents)
         tail = self._stream_tail if ask.stream else self._tail
-        return self._destinations.post(base_url, key, self._head + items + tail)
+        return self._destinations.post(base_url, key, self._head + items + self._offers.encoded(ask.tools) + tail)
 
     def fold(self, raw: Reply) -> Reply:
         """The event at the end of a whole stream holds the whole response."""
@@ -84,6 +95,32 @@ class OpenAIResponses:
             return completion_of(response, self._teacher)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
+
+
+def _items(message: Message) -> Iterator[dict[str, Any]]:
+    if isinstance(message, ToolMessage) and message.calls is None:
+        yield {"type": "function_call_output", "call_id": message.call_id, "output": message.content}
+        return
+    if not isinstance(message, ToolMessage) or message.content:
+        yield {"role": message[0], "content": message[1]}
+    if isinstance(message, ToolMessage):
+        for call in message.calls or ():
+            yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+
+
+def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
+    """Not strict: the API's strict mode takes only some schemas, and would be its default."""
+    return {
+        "tools": [
+            {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": False}
+            | ({} if tool.description is None else {"description": tool.description})
+            for tool in tools
+        ]
+    }
+
+
+def _image_part(image: SentImage) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": data_url(image) if isinstance(image, InlineImage) else image.url}
 
 
 def _folded(events: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,11 +1,14 @@
-"""A prompt's messages for APIs that take the system prompt apart and want the roles of turns to alternate."""
+"""A prompt's messages in the shapes that APIs want: the system prompt apart, turns that alternate, images in front."""
 
+import base64
 import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from stillhouse.schemas.image import InlineImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.tool_call import ToolMessage
 
 _SYSTEM = ("system", "developer")
 _JINJA = re.compile(r"\{[{%#]")
@@ -16,12 +19,37 @@ def shared_system(ask: Ask) -> str | None:
     return None if ask.system is None or _JINJA.search(ask.system) else ask.system
 
 
-def system_and_turns(messages: Sequence[Message]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """(texts of the system messages at the head, turns as (role, texts)); neighbours of one role are one turn."""
+def system_and_turns(messages: Sequence[Message]) -> tuple[list[str], list[tuple[str, list[Message]]]]:
+    """(texts of the system messages at the head, turns as (role, messages)); neighbours of one role are one turn.
+
+    Results of tools are the user's.
+    """
     head = 0
     while head < len(messages) and messages[head][0] in _SYSTEM:
         head += 1
-    turns = [
-        (role, [content for _, content in same]) for role, same in groupby(messages[head:], key=lambda each: each[0])
-    ]
-    return [content for _, content in messages[:head]], turns
+    turns = [(role, list(same)) for role, same in groupby(messages[head:], key=_turn_role)]
+    return [message[1] for message in messages[:head]], turns
+
+
+def _turn_role(message: Message) -> str:
+    return "user" if isinstance(message, ToolMessage) and message.role == "tool" else message[0]
+
+
+def first_user(messages: Sequence[Message]) -> int:
+    """Number of the first message of the user, which is where images are sent; there has to be one."""
+    return next(number for number, message in enumerate(messages) if message[0] == "user")
+
+
+def first_turn(turns: Sequence[tuple[str, Sequence[Message]]]) -> int:
+    """Number of the turn in which that message is, the first one in it."""
+    return next(number for number, (_, messages) in enumerate(turns) if messages[0][0] == "user")
+
+
+def in_base64(image: InlineImage) -> str:
+    """Its bytes as base64."""
+    return base64.b64encode(image.data).decode()
+
+
+def data_url(image: InlineImage) -> str:
+    """It as a data: URL."""
+    return f"data:{image.media_type};base64,{in_base64(image)}"

@@ -72,11 +72,11 @@ class Export:
         match FORMATS[self.format]:
             case Single(row=row):
                 for answer in self._answers("data"):
-                    yield from self._made(partial(row, answer, style))
+                    yield from self._made(partial(row, answer, style.of(answer)))
             case Paired(row=paired):
                 assert self.by is not None
                 for chosen, rejected in pairs(self._answers("rejected"), self._answers("data"), by=self.by):
-                    yield from self._made(partial(paired, chosen, rejected, style))
+                    yield from self._made(partial(paired, chosen, rejected, style.of(chosen)))
             case other:
                 assert_never(other)
         if not self.count:
@@ -86,6 +86,9 @@ class Export:
         for key, found in self._surveyed.files:
             if found == kind:
                 for answer in answers_in(self.dataset.store, key):
+                    if answer.beyond is not None:
+                        self._left_out[answer.beyond] += 1
+                        continue
                     self._reasonings += answer.reasoning is not None
                     yield answer
 

@@ -5,11 +5,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.gen.teachers.tool_calls import ToolCall, tool_calls_in
+from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.schemas.arrow import IMAGES, TOOLS
 from stillhouse.schemas.columns import CHECKS
+from stillhouse.schemas.tool_call import ToolCall
 
-_COLUMNS = ("record_id", "prompt_key", "sample", "prompt", "completion", "reasoning", "tool_calls", CHECKS)
+_COLUMNS = (
+    "record_id",
+    "prompt_key",
+    "sample",
+    "prompt",
+    IMAGES,
+    TOOLS,
+    "completion",
+    "reasoning",
+    "tool_calls",
+    CHECKS,
+)
 _BATCH_ROWS = 256
 
 
@@ -30,6 +43,10 @@ class Answer:
     """By check; null where it did not run or gives no score."""
     rejected_as: str | None = None
     """Its reject reason; None for a record."""
+    tools: tuple[str, ...] | None = None
+    """The tools in the row, as JSON in OpenAI's form; None where the dataset has no such column."""
+    beyond: str | None = None
+    """What its prompt holds beside texts, in words; None: nothing."""
 
 
 def answers_in(store: ReadableStore, key: str) -> Iterator[Answer]:
@@ -58,4 +75,14 @@ def _answer(row: Mapping[str, Any]) -> Answer:
         calls=tool_calls_in(row["tool_calls"]) or (),
         scores={name: verdict and verdict["score"] for name, verdict in verdicts.items()},
         rejected_as=row.get("reject_reason"),
+        tools=None if row.get(TOOLS) is None else tuple(row[TOOLS]),
+        beyond=_beyond(row),
     )
+
+
+def _beyond(row: Mapping[str, Any]) -> str | None:
+    if row.get(IMAGES):
+        return "images: read data/ with `datasets`, which trainers of vision models take as it is"
+    if any(message.get("tool_calls") or message["role"] == "tool" for message in row["prompt"] if len(message) > 2):
+        return "tool calls inside prompts: read data/ with `datasets`"
+    return None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from stillhouse.gen.views.export.answer import Answer
@@ -27,6 +27,12 @@ class Style:
     reasoning: Reasoning
     tools: Sequence[Any] | None
     """The tools that the teacher was offered, in OpenAI's form; None: none, or in a form of its own."""
+
+    def of(self, answer: Answer) -> "Style":
+        """The style of this answer's row, which may have tools of its own."""
+        return (
+            self if answer.tools is None else replace(self, tools=[json.loads(tool) for tool in answer.tools] or None)
+        )
 
     def text_of(self, answer: Answer) -> str:
         """The answer's text, with the reasoning inside it if it goes there."""

@@ -37,9 +37,11 @@ class Identity:
             ValueError: it is not an identity.
         """
         try:
-            ask = Ask.model_validate(bound.identity.get("ask", {}))
+            asked = dict(bound.identity.get("ask", {}))
+            tools = {"tools": asked.pop("tools")} if "tools" in asked else {}  # which may be a file's hash alone
+            ask = Ask.model_validate(asked)
             ids = {
-                t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters=_parameters(ask, t))
+                t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters={**_parameters(ask, t), **tools})
                 for t in bound.identity["teachers"]
             }
         except (KeyError, TypeError) as error:

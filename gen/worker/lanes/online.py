@@ -38,6 +38,8 @@ from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Gate, Host, Router
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.image import SentImage
+from stillhouse.schemas.prompt import Prompt
 
 LACKING = 3
 """Answers without requested log probabilities before this is reported."""
@@ -146,7 +148,7 @@ class OnlineLane:
         if (wait_s := client.wait_s(held.prompt_key(ordinal))) > 0.0:  # another sample of the prompt was told to wait
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
-        chars = sum([len(content) for _, content in prompt.messages])
+        chars = client.interpreter.chars_of(prompt)
         cost = client.estimator.estimate(chars)
         tally, waits_from = self._counters.of(client.teacher.name), self._clock.monotonic()
         await self._reserved(cost)
@@ -158,6 +160,7 @@ class OnlineLane:
         try:
             if self._leaves(held, ordinal):  # while it waited
                 return
+            images = await _images(held, prompt) if prompt.images else ()
             holds_back = self._gate.stopping or held.abandoned or client.account.is_paused
             avoid = held.open.state.tries(ordinal).refused_by
             if holds_back or (endpoint := client.endpoint(again=again, avoid=avoid)) is None:
@@ -172,7 +175,7 @@ class OnlineLane:
             sent_at = self._clock.monotonic()
             served: bool | None = False
             try:
-                outcome, decision, blame = await self._attempt(held, ordinal, endpoint)
+                outcome, decision, blame = await self._attempt(held, ordinal, endpoint, images)
                 served = _served(outcome, endpoint)
                 self._host.heard(held)
             finally:
@@ -218,9 +221,13 @@ class OnlineLane:
                 return
             client.account.settle(cost, UNUSED)
 
-    async def _attempt(self, held: Held, ordinal: int, endpoint: Endpoint) -> tuple[Outcome, Decision, Blame | None]:
+    async def _attempt(
+        self, held: Held, ordinal: int, endpoint: Endpoint, images: tuple[SentImage, ...]
+    ) -> tuple[Outcome, Decision, Blame | None]:
         client = self._client
-        ask = Request(held.open.samples.prompt(ordinal).messages, ordinal % held.open.samples.per_series)
+        samples = held.open.samples
+        prompt = samples.prompt(ordinal)
+        ask = Request(prompt.messages, ordinal % samples.per_series, images=images, tools=prompt.tools or ())
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
@@ -373,6 +380,14 @@ class OnlineLane:
 
     def _put(self, held: Held, ordinal: int, *, again: bool, first: bool | None = None) -> None:
         self._queue.put_nowait((held, ordinal, again, again if first is None else first))
+
+
+async def _images(held: Held, prompt: Prompt) -> tuple[SentImage, ...]:
+    """The prompt's images, read again in a thread unless they were just read."""
+    source = held.open.chunk.images
+    assert source is not None, f"{held.open.chunk.id}: a prompt has images that its source has not"
+    there = source.at_hand(prompt)
+    return await asyncio.to_thread(source.read, prompt) if there is None else there
 
 
 def _words_of(trouble: Trouble) -> str:
