@@ -267,6 +267,22 @@ def unique_names(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return checks
 
 
+def whole_chunks(checks: Sequence[AnyCheck]) -> FunctionCheck | None:
+    """The function that judges whole chunks, if there is one."""
+    functions = (check.function for check in checks if isinstance(check, Check))
+    return next((each for each in functions if each is not None and each.per == "chunk"), None)
+
+
+def last_if_whole(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The checks, of which none but the last judges whole chunks; raises ValueError."""
+    if (function := whole_chunks(checks[:-1])) is not None:
+        raise ValueError(
+            f"{function.named('')} judges whole chunks, once all other checks have accepted their answers (`per: "
+            "chunk`): put it last, and have one such function at most"
+        )
+    return checks
+
+
 def references_of(checks: Sequence[AnyCheck]) -> tuple[Reference, ...]:
     """The columns that the checks compare with, each once, in the order of the recipe."""
     named = [

@@ -7,6 +7,7 @@ in `tests/unit/test_combinations.py`, which tries every pair.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from stillhouse.schemas.checks import whole_chunks
 from stillhouse.schemas.identity import asks_with_tools
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ Place: TypeAlias = tuple[str | int, ...]
 def _weight(recipe: "Recipe") -> Place | None:
     weighted = [number for number, each in enumerate(recipe.teachers) if each.weight != 1]
     return ("teachers", weighted[0], "weight") if weighted else None
+
+
+def _per_chunk(recipe: "Recipe") -> Place | None:
+    return ("checks", len(recipe.checks) - 1, "function", "per") if whole_chunks(recipe.checks) else None
 
 
 def _stream(recipe: "Recipe") -> Place | None:
@@ -38,7 +43,8 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "fallback": lambda recipe: ("route",) if recipe.route == "fallback" else None,
     "weight": _weight,
     "accept": lambda recipe: ("ask", "accept") if recipe.ask.accept is not None else None,
-    "checks": lambda recipe: ("checks",) if recipe.checks else None,
+    "checks": lambda recipe: ("checks",) if any(not whole_chunks([each]) for each in recipe.checks) else None,
+    "per_chunk": _per_chunk,
     "majority": lambda recipe: ("select", "majority") if recipe.equality is not None else None,
     "stream": _stream,
     "tools": _tools,
@@ -48,6 +54,8 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
 """By name: finds the field by which a recipe uses the feature; None if it does not use it."""
 
 REFUSED: Mapping[tuple[str, str], str] = {
+    ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, as it decides what is asked next: leave "
+    "out `per: chunk`, or use `samples` instead of `accept`",
     (
         "weight",
         "each",

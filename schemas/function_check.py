@@ -26,8 +26,9 @@ class FunctionCheck(CheckSettings):
     travels with the recipe."""
     label: Annotated[CheckName | None, Field(alias="as")] = None
     """The name in the column `checks` and in reject reasons; by default the function's."""
-    per: Literal["record"] = "record"
-    """What the function gets: a `record` as a dict {text, reasoning, tokens, row}."""
+    per: Literal["record", "chunk"] = "record"
+    """What the function gets: a `record` as a dict {text, reasoning, tokens, row}, or all answers of a `chunk` that the
+    other checks accept, as an Arrow table with these columns. With `chunk` it has to be the last of the checks."""
     columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Columns of the source that it gets in `row`."""
     returns: dict[CheckName, ValueType] = Field(default_factory=dict)

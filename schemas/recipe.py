@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateA
 from stillhouse.schemas.asked_schema import SCHEMA_CHECK, AskedSchema
 from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.carried_file import carried
-from stillhouse.schemas.checks import AnyCheck, Check, unique_names
+from stillhouse.schemas.checks import AnyCheck, Check, last_if_whole, unique_names
 from stillhouse.schemas.combinations import refused_pairs
 from stillhouse.schemas.endpoint_url import EndpointUrl
 from stillhouse.schemas.extra import Extra
@@ -291,7 +291,7 @@ class Recipe(Strict):
     """Which teachers answer a prompt: its samples are shared out by `weight`; or `each` teacher answers all of them; or
     `fallback`: the first teacher, and the next in order where that one can't."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
-    checks: Annotated[tuple[Check, ...], AfterValidator(unique_names)] = ()
+    checks: Annotated[tuple[Check, ...], AfterValidator(unique_names), AfterValidator(last_if_whole)] = ()
     """What makes an answer worth keeping, in order: the first check that rejects it decides."""
     select: Select | None = None
     """What is kept of the accepted answers to a prompt; by default all of them."""

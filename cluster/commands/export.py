@@ -48,7 +48,9 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
         _write(made, sys.stdout.buffer)
     else:
         path = Path(to).expanduser()
-        if not to or path.is_dir() or (store.is_local and path.resolve().is_relative_to(Path(store.url))):
+        if path.is_dir():
+            raise UsageError(f"--out: expected the path of a file, got the folder {to!r}")
+        if store.is_local and path.resolve().is_relative_to(Path(store.url)):
             raise UsageError(f"--out: expected a file outside the dataset, got {to!r}: what is in there belongs to it")
         with _replacing(path) as file:
             _write(made, file)

@@ -32,7 +32,9 @@ class Function:
         self._call = loaded(settings)
 
     def judge(self, answer: Answer, row: Row) -> CheckResult:
-        """See `Check`."""
+        """See `Check`; lets pass what is judged with its chunk (`gen.checks.chunk_function`)."""
+        if self._settings.per == "chunk":
+            return CheckResult(True, None, "")
         try:
             said = self._call(record_of(self._settings, answer, row))
         except (OutOfTime, MemoryError):

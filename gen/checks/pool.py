@@ -382,7 +382,7 @@ class CheckPool:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=_environment(),
+                env=child_environment(),
                 start_new_session=True,
             )
         ours.setblocking(False)  # noqa: FBT003 - takes no name
@@ -432,7 +432,8 @@ def _verdict(plain: tuple[Any, ...]) -> Verdict:
     return CheckResult(*plain) if len(plain) > 1 else Unchecked(*plain)
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """The variables that a process of a check gets."""
     given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
     return given | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

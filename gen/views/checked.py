@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
+from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.checks.slots import Slots
@@ -28,7 +29,7 @@ from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.schemas.check_settings import Reference
-from stillhouse.schemas.checks import AnyCheck, references_of
+from stillhouse.schemas.checks import AnyCheck, references_of, whole_chunks
 from stillhouse.schemas.inline_reasoning import split_reasoning
 from stillhouse.schemas.recipe import Recipe
 
@@ -127,7 +128,13 @@ def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
 
 async def _judged(recipe: Recipe, sampled: Sequence[_Sampled]) -> list[tuple[Verdict, ...]]:
     async with CheckPool(recipe.all_checks, slots=Slots.of_node()) as pool:
-        return await asyncio.gather(*(pool.judge(each.answer, each.row) for each in sampled))
+        verdicts = await asyncio.gather(*(pool.judge(each.answer, each.row) for each in sampled))
+    if (settings := whole_chunks(recipe.checks)) is not None:  # what is sampled stands for a chunk
+        reached = [place for place, said in enumerate(verdicts) if is_reached(said, checks=len(recipe.all_checks))]
+        together = await ChunkFunction(settings).judge([(sampled[n].answer, sampled[n].row) for n in reached])
+        for place, verdict in zip(reached, together, strict=True):
+            verdicts[place] = (*verdicts[place][:-1], verdict)
+    return verdicts
 
 
 def _sampled(

@@ -30,6 +30,11 @@ class AwaitedVerdicts:
         """True if `take` has answers to hand out."""
         return bool(self._fresh)
 
+    @property
+    def awaited(self) -> int:
+        """Answers that have no verdicts yet."""
+        return len(self._awaited)
+
     def take(self) -> list[int]:
         """The answers to be judged, each handed out once."""
         taken, self._fresh = [ordinal for ordinal in self._fresh if ordinal in self._awaited], {}

@@ -7,9 +7,9 @@ at a time, whatever waits: memory is bounded, however slow a check is. No reques
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Verdict
 from stillhouse.gen.checks.link import Duty
@@ -18,6 +18,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.worker.check_guard import CheckGuard
 from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import AnyCheck, references_of
 from stillhouse.schemas.prompt import Prompt
 
@@ -61,6 +62,10 @@ class CheckHost(Protocol):
         """The chunk is due."""
         ...
 
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> "asyncio.Task[None]":
+        """Run a task that ends with the worker, and whose errors stop it."""
+        ...
+
 
 class Checker:
     """See the module."""
@@ -71,7 +76,7 @@ class Checker:
         self._host = host
         self._judging = judging
         self._clock = clock
-        self._columns = [reference.key for reference in references_of(checks)]
+        self._references = references_of(checks)
         self._names = [check.name for check in checks]
         self._guard = CheckGuard(self._names, keep_going=keep_going)
         self._waiting: deque[tuple[Held, int]] = deque()
@@ -94,7 +99,7 @@ class Checker:
             if held.abandoned:
                 continue
             answer = held.open.answer_to_judge(ordinal)
-            verdicts = self._judging.judge(answer, self._row(held.open.samples.prompt(ordinal)))
+            verdicts = self._judging.judge(answer, row_of(self._references, held.open.samples.prompt(ordinal)))
             self._running += 1
             verdicts.add_done_callback(functools.partial(self._judged, held, ordinal))
 
@@ -123,6 +128,8 @@ class Checker:
             if isinstance(verdict, CheckResult):
                 tally.judged(name, accepted=verdict.accepted)
 
-    def _row(self, prompt: Prompt) -> dict[str, str | tuple[str, ...]]:
-        pairs = zip(self._columns, prompt.references, strict=True)
-        return {column: value for column, value in pairs if value is not None}
+
+def row_of(references: Sequence[Reference], prompt: Prompt) -> dict[str, str | tuple[str, ...]]:
+    """What the checks compare the prompt's answers with, by `Reference.key`."""
+    pairs = zip(references, prompt.references, strict=True)
+    return {reference.key: value for reference, value in pairs if value is not None}

@@ -6,9 +6,10 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.clock import Clock
@@ -30,11 +31,13 @@ from stillhouse.gen.worker.asker import Asker
 from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.check_guard import ChecksFail
 from stillhouse.gen.worker.checking import Checker, Judging
+from stillhouse.gen.worker.chunk_checking import ChunkChecker
 from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.guard import Guard, Useless
 from stillhouse.gen.worker.leased_chunk import Hands, Held
 from stillhouse.gen.worker.voting import Voting
+from stillhouse.schemas.checks import AnyCheck, whole_chunks
 from stillhouse.schemas.recipe import Recipe
 
 _log = logging.getLogger("stillhouse")
@@ -93,11 +96,7 @@ class Worker:
         if judging is None and (checks or recipe.equality):
             judging = CheckPool(checks, equality=recipe.equality, slots=Slots.of_node())
         self._judging = judging
-        self._checker = (
-            Checker(self, judging, checks, clock=clock, keep_going=recipe.run.keep_going)
-            if judging is not None and checks
-            else None
-        )
+        self._checker = self._new_checker(checks, judging) if judging is not None and checks else None
         self._voting = (
             Voting(self._hands, judging, recipe.equality) if judging is not None and recipe.equality else None
         )
@@ -119,6 +118,13 @@ class Worker:
         self._sweeping = False
         self._stopping = False
         self._error: StillhouseError | None = None
+
+    def _new_checker(self, checks: Sequence[AnyCheck], judging: Judging) -> Checker | ChunkChecker:
+        keep_going = self._recipe.run.keep_going
+        if (settings := whole_chunks(checks)) is None:
+            return Checker(self, judging, checks, clock=self._clock, keep_going=keep_going)
+        function = ChunkFunction(settings)
+        return ChunkChecker(self, judging, checks, function=function, clock=self._clock, keep_going=keep_going)
 
     def _new_chain(self) -> Chain:
         return Chain(

@@ -134,7 +134,7 @@ def test_example_sft_learns_tool_calls(trl_python: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("trainer", ["sft", "dpo"])
 def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer: str) -> None:
     """SFTTrainer and DPOTrainer take the files as `datasets` loads them."""
-    settings = ("ask.samples=4", "ask.template=null", "teachers.0.simulator.accuracy=0.5")
+    settings = ("ask={samples: 4}", "teachers.0.simulator.accuracy=0.5")
     checked = "checks=[{contains: {column: answer}}]"
     asyncio.run(run_in_process(read("quickstart", (f"dataset.path={tmp_path}/ds", checked, *settings)), limit=10))
     file = tmp_path / "train.jsonl"

@@ -2,16 +2,21 @@
 
 import gzip
 import io
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builders import index, recipe_of
 from s3_server import S3Server
 
+from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.dataset_folder import dataset_of
 from stillhouse.gen.source.files import find_files, read_rows
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.recipe import Source
 
 ROWS = [{"q": f"question {number} \U0001f600"} for number in range(5000)]
@@ -90,3 +95,28 @@ def test_nothing_there_says_what_was_looked_for(s3: S3Server) -> None:
             find_files(source(s3, key))
     with pytest.raises(SourceError, match="an unsupported kind"):
         find_files(source(s3, "in/notes.pdf"))
+
+
+def test_a_dataset_on_s3_is_a_source(s3: S3Server, tmp_path: Path) -> None:
+    """Its records and, if asked for, what it rejected; with its teachers, and a note if it is not finished."""
+    fixture = Path(__file__).parents[1] / "fixtures" / "first_format" / "dataset"
+    store = open_store(f"{s3.url}/lake/first", endpoint_url=s3.endpoint_url)
+    for file in sorted(fixture.rglob("*")):
+        if file.is_file():
+            store.put(str(file.relative_to(fixture)), file.read_bytes())
+    there = {"path": f"{s3.url}/lake/first/", "endpoint_url": s3.endpoint_url, "prompt": None, "id": "record_id"}
+    recipe = recipe_of(tmp_path, source=there, ask={"template": "{{ completion[0].content }}"})
+    files = find_files(recipe.source)
+    assert {dataset_of(file.url) for file in files} == {f"{s3.url}/lake/first"}
+    assert all("/data/" in file.url for file in files)
+    with_rejected = recipe.source.model_copy(update={"rejected": True})
+    assert any("/rejected/" in file.url for file in find_files(with_rejected))
+    shown = preview(recipe)
+    assert shown.prompts > shown.bad == 0
+    assert f"{s3.url}/lake/first is not finished" in "".join(shown.warnings)
+    found = index(recipe)
+    assert found is not None
+    assert {each.source for each in found[0].upstream} == {f"{s3.url}/lake/first"}
+    itself = {"path": f"{s3.url}/lake/first", "endpoint_url": s3.endpoint_url}
+    with pytest.raises(SourceError, match=r"got records of dataset\.path itself"):
+        inherited(files, recipe_of(tmp_path, source=there, ask={"template": "{{ completion }}"}, dataset=itself))

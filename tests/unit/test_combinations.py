@@ -17,6 +17,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "weight": {"teacher": {"weight": 2.0}},
     "accept": {"ask": {"accept": 1, "at_most": 2}},
     "checks": {"checks": [{"length": {"min": 1}}]},
+    "per_chunk": {"checks": [{"function": {"name": "json:loads", "per": "chunk"}}]},
     "majority": {"select": {"majority": {"answer": "exact"}}},
     "stream": {"teacher": {"stream": True}},
     "tools": {"ask": {"extra": {"tools": [TOOL]}}},
@@ -36,6 +37,8 @@ def changes_of(*features: str) -> dict[str, Any]:
                 teacher |= value
             elif isinstance(value, dict):
                 changes[section] = changes.get(section, {}) | value
+            elif isinstance(value, list):  # a function that judges whole chunks comes last
+                changes[section] = sorted([*changes.get(section, []), *value], key=lambda check: "function" in check)
             else:
                 changes[section] = value
     return changes | {"teachers": [teacher, SIMULATED | {"name": "other"}]}

@@ -27,7 +27,7 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty prompts of the quickstart, four answers each, of which a check rejects about half."""
     out = tmp_path_factory.mktemp("export") / "ds"
-    settings = ("ask.samples=4", "ask.template=null", "teachers.0.simulator.accuracy=0.5")
+    settings = ("ask={samples: 4}", "teachers.0.simulator.accuracy=0.5")
     more = ("checks=[{contains: {column: answer}}]", "teachers.0.simulator.reasoning=reasoning")
     recipe = read("quickstart", (f"dataset.path={out}", "teachers.0.simulator.latency_s=0", *settings, *more))
     asyncio.run(run_in_process(recipe, limit=20))

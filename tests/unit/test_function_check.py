@@ -6,13 +6,15 @@ from typing import Any
 
 import pyarrow.dataset as pads
 import pytest
-from builders import index, questions, recipe_of, write_source
+from builders import answer, body_of, index, open_chunk, questions, recipe_of, write_source
 from harness import run_in_process
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
+from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import Check
+from stillhouse.schemas.function_check import FunctionCheck
 from stillhouse.schemas.recipe import Recipe
 
 CODE = '''
@@ -165,3 +167,93 @@ def test_a_run_keeps_what_the_function_says(tmp_path: Path) -> None:
     assert sorted(row["checks"]["evenness"]["half"] for row in data) == [0.0, 1.0, 2.0]
     assert data[0]["checks"]["evenness"].keys() == {"accepted", "score", "detail", "half"}
     assert index(recipe) is None, "all is planned"
+
+
+CHUNKS = '''
+import pyarrow as pa, pyarrow.compute as pc, os, time
+
+def longest(table):
+    """Accept the longest answers of the chunk, by a column of the source too."""
+    sizes = pc.add(pc.utf8_length(table["text"]), pc.struct_field(table["row"].combine_chunks(), "bonus"))
+    best = pc.max(sizes)
+    count = [table.num_rows] * table.num_rows
+    return pa.table({"accepted": pc.equal(sizes, best), "score": pc.cast(sizes, pa.float64()), "of": count})
+
+def array(table): return pc.greater(table["tokens"], 1)
+def tuples(table): return [(True, 0.5, "fine")] * table.num_rows
+def short(table): return [True]
+def raises(table): raise ValueError("no")
+def dies(table): os._exit(3)
+def sleeps(table): time.sleep(60)
+'''
+
+
+def whole(function: str, **settings: Any) -> FunctionCheck:
+    """The settings of this function, which judges whole chunks."""
+    Path("chunks.py").write_text(CHUNKS)
+    return FunctionCheck.model_validate({"name": f"chunks.py:{function}", "per": "chunk"} | settings)
+
+
+async def test_a_function_judges_a_chunk_as_a_table() -> None:
+    """And returns a table, an array or a list with a row for each."""
+    own = {"columns": ["bonus"], "returns": {"of": "int64"}}
+    answers = [(Answer(text, None, 2), {"bonus\0json": str(bonus)}) for text, bonus in (("a", 0), ("bb", 0), ("c", 1))]
+    assert await ChunkFunction(whole("longest", **own)).judge(answers) == [
+        CheckResult(False, 1.0, "", {"of": 3}),
+        CheckResult(True, 2.0, "", {"of": 3}),
+        CheckResult(True, 2.0, "", {"of": 3}),
+    ]
+    assert await ChunkFunction(whole("array")).judge(answers) == [CheckResult(True, None, "")] * 3
+    assert await ChunkFunction(whole("tuples")).judge(answers) == [CheckResult(True, 0.5, "fine")] * 3
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("short", "with as many rows as it was given, 2, got 1"),
+        ("raises", "raised ValueError: no"),
+        ("dies", "ended with exit code 3"),
+        ("sleeps", "took more than 3 s"),
+    ],
+)
+async def test_a_function_that_fails_leaves_its_chunk_unchecked(function: str, reason: str) -> None:
+    """Every answer of it, with the reason; and nothing of it keeps running."""
+    found = await ChunkFunction(whole(function), timeout_s=3).judge([(Answer("a"), {}), (Answer("b"), {})])
+    assert len(found) == 2
+    assert all(isinstance(each, Unchecked) and reason in each.reason for each in found)
+
+
+def test_a_run_judges_each_chunk_once_it_is_answered(tmp_path: Path) -> None:
+    """What other checks reject is not in the table; a recovered chunk is judged on the same table."""
+    rows = [{**row, "bonus": number % 3} for number, row in enumerate(questions(6))]
+    write_source(tmp_path, rows)
+    settings = whole("longest", columns=["bonus"], returns={"of": "int64"}).model_dump(mode="json")
+    checks = [{"regex": {"pattern": "1"}}, {"function": settings}]
+    recipe = recipe_of(tmp_path, checks=checks, dataset={"prompts_per_shard": 3})
+    index(recipe)
+    held = open_chunk(recipe)
+    for ordinal, text in enumerate(("answer 1", "answer 1", "nothing")):
+        answer(held, ordinal, body_of(text))
+    passed = CheckResult(True, 1.0, "found 1")
+    held.judged(1, (passed, CheckResult(False, 9.0, "", {"of": 2})), at=1.0)
+    held.journal.close()  # its worker died in the middle of writing the verdicts
+
+    summary = asyncio.run(run_in_process(recipe))
+    assert summary.records + summary.rejected == 6
+    first = [
+        row
+        for kind in ("data", "rejected")
+        for file in sorted((tmp_path / "out" / kind).glob("part-000-000000*.parquet"))
+        for row in pads.dataset(file).to_table().to_pylist()
+    ]
+    said = {row["prompt_id"]: row["checks"] for row in first}
+    assert said["q2"] == {"regex": {"accepted": False, "score": 0.0, "detail": "not found"}, "longest": None}
+    assert said["q1"]["longest"] == {"accepted": False, "score": 9.0, "detail": "", "of": 2}, "which stands"
+    assert said["q0"]["longest"] == {"accepted": False, "score": 8.0, "detail": "", "of": 2}
+
+
+def test_a_function_of_chunks_is_the_last_check(tmp_path: Path) -> None:
+    """As it is called once all others have spoken."""
+    function = {"function": {"name": "json:loads", "per": "chunk"}}
+    with pytest.raises(ValueError, match=r"loads judges whole chunks.*put it last"):
+        recipe_of(tmp_path, checks=[function, {"length": {"min": 1}}])

@@ -22,7 +22,7 @@ PASSAGES = "The still has a copper pot.\n\nIts neck is long, and the spirit is c
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three prompts of the quickstart, answered once each."""
     out = tmp_path_factory.mktemp("first") / "ds"
-    fast = ("teachers.0.simulator.latency_s=0", "ask.samples=1")
+    fast = ("teachers.0.simulator.latency_s=0", "ask.accept=null", "ask.at_most=null", "checks=[]")
     asyncio.run(run_in_process(read("quickstart", (f"dataset.path={out}", *fast)), limit=3))
     return out
 

@@ -1,0 +1,79 @@
+"""The checker of a recipe whose last check judges whole chunks: it waits until all samples of a chunk are answered.
+
+The function sees every answer that the other checks accept, those judged before a crash too: so it sees the same table
+whoever recovers the chunk, and a verdict that is in a journal stands.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from stillhouse.gen.checks.base import Answer, Row, Verdict
+from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.worker.check_guard import CheckGuard
+from stillhouse.gen.worker.checking import CheckHost, Judging, row_of
+from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.schemas.checks import AnyCheck, references_of
+
+
+class ChunkChecker:
+    """Takes the place of `gen.worker.checking.Checker`."""
+
+    def __init__(
+        self,
+        host: CheckHost,
+        judging: Judging,
+        checks: Sequence[AnyCheck],
+        *,
+        function: ChunkFunction,
+        clock: Clock,
+        keep_going: bool,
+    ) -> None:
+        """`judging` lets pass what the other checks accept; `function` is the last of `checks`."""
+        self._host = host
+        self._judging = judging
+        self._function = function
+        self._clock = clock
+        self._references = references_of(checks)
+        self._count = len(checks)
+        self._guard = CheckGuard([check.name for check in checks], keep_going=keep_going)
+        self._one_at_a_time = asyncio.Lock()
+        self._closed = False
+
+    def take(self, held: Held) -> None:
+        """Have the chunk judged, if nothing but verdicts is awaited for it."""
+        verdicts = held.open.state.verdicts
+        if verdicts.has_fresh and held.open.left == verdicts.awaited and not self._closed:
+            self._host.spawn(self._judge, held, verdicts.take())
+
+    def close(self) -> None:
+        """Judge nothing more; verdicts that come later are dropped."""
+        self._closed = True
+
+    async def _judge(self, held: Held, ordinals: Sequence[int]) -> None:
+        verdicts = await asyncio.gather(*(self._by_others(held, ordinal) for ordinal in ordinals))
+        fresh = dict(zip(ordinals, verdicts, strict=True))
+        all_said = held.open.state.verdicts.said | fresh
+        reached = sorted(ordinal for ordinal, said in all_said.items() if is_reached(said, checks=self._count))
+        async with self._one_at_a_time:  # each holds a chunk in memory
+            together = await self._function.judge([self._answer(held, ordinal) for ordinal in reached])
+        for ordinal, verdict in zip(reached, together, strict=True):
+            if ordinal in fresh:
+                fresh[ordinal] = (*fresh[ordinal][:-1], verdict)
+        self._take_in(held, fresh)
+
+    def _take_in(self, held: Held, fresh: Mapping[int, tuple[Verdict, ...]]) -> None:
+        if self._closed or held.abandoned:
+            return
+        for ordinal, said in fresh.items():
+            held.open.judged(ordinal, said, at=self._clock.time())
+            if (why := self._guard.note(said)) is not None:
+                self._host.fail(why)
+        if held.open.is_due:
+            self._host.advanced(held)
+
+    async def _by_others(self, held: Held, ordinal: int) -> tuple[Verdict, ...]:
+        return await self._judging.judge(*self._answer(held, ordinal))
+
+    def _answer(self, held: Held, ordinal: int) -> tuple[Answer, Row]:
+        return held.open.answer_to_judge(ordinal), row_of(self._references, held.open.samples.prompt(ordinal))
