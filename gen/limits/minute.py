@@ -29,7 +29,7 @@ class Minute:
     def __post_init__(self) -> None:
         """Start with a minute in which nothing was spent, so that the first requests may be large."""
         self._given = [self.rate * SLOT_S] * _SLOTS
-        self._given_sum = 60.0 * self.rate
+        self._given_sum = sum(self._given)
         self._spent = [0.0] * _SLOTS
         self._slot = int(self.now / SLOT_S)
 
