@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from faults.simulation.loop import VirtualLoop
 
-from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Estimator, Ledger
+from stillhouse.gen.limits.estimator import Estimator
+from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Ledger
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.limits import Limits
@@ -126,18 +127,18 @@ class _Worker:
 
     async def _slot(self) -> None:
         while True:
-            cost = self._estimator.estimate(PROMPT_CHARS)
-            await self._account.reserve(cost)
+            cost = self._estimator.estimate(PROMPT_CHARS, beside=self._account.in_flight)
+            granted_at = await self._account.reserve(cost)
             sent_at = self._clock.monotonic()
             tokens, wait_s = await self._teacher.ask()
             if tokens:
                 used = Cost(PROMPT_TOKENS, tokens)
                 self._account.served(latency_s=self._clock.monotonic() - sent_at, tokens=tokens)
                 self._estimator.learn(PROMPT_CHARS, used)
-                self._account.settle(cost, used)
+                self._account.settle(cost, used, granted_at)
             else:
                 self._account.refused(pause_s=wait_s)
-                self._account.settle_refused(cost)
+                self._account.settle_refused(cost, granted_at)
 
 
 def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:

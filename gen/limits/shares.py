@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.gen.limits.concurrency import Replies, Search, step
+from stillhouse.gen.limits.minute import SLOT_S, Minute
 from stillhouse.schemas.limits import Limits
 
 LEASE_S = 3.2
@@ -257,6 +258,9 @@ class Cost(NamedTuple):
 
     input: float
     output: float
+    more_input: float = 0.0
+    """How much more it may be, of an estimate."""
+    more_output: float = 0.0
 
     def of(self, resource: Resource) -> float:
         """Its part of one resource."""
@@ -270,12 +274,26 @@ class Cost(NamedTuple):
             case "total":
                 return self.input + self.output
 
+    def most_of(self, resource: Resource) -> float:
+        """The most that it may use of one resource."""
+        match resource:
+            case "requests":
+                return 1.0
+            case "input":
+                return self.input + self.more_input
+            case "output":
+                return self.output + self.more_output
+            case "total":
+                return self.input + self.more_input + self.output + self.more_output
+
 
 @dataclass(slots=True)
 class _Bucket:
     rate: float
     level: float
     at: float
+    minute: Minute | None = None
+    """Of tokens, which are known only afterwards."""
     need: float = 0.0
     """What the last reservation was for: it has to fit, however small the rate."""
 
@@ -285,12 +303,19 @@ class _Bucket:
 
     def fill(self, now: float) -> None:
         """Let in what the rate gave since the last time, up to the bucket's size."""
-        self.level = max(self.level, min(self.level + self.rate * max(0.0, now - self.at), self.most))
+        gained = self.rate * max(0.0, now - self.at)
+        self.level = max(self.level, min(self.level + gained, self.most))
         self.at = max(self.at, now)
+        if self.minute is not None and gained:
+            self.minute.give(gained, now=now)
 
     def settle(self, over: float) -> None:
         """Give back what was reserved and not used, for nobody else had it; or take out, down to any debt."""
         self.level = min(self.level + over, max(self.level, self.most + LEASE_S * self.rate))
+
+
+def _new_bucket(name: Resource, rate: float, *, now: float) -> _Bucket:
+    return _Bucket(rate, 0.0, now, None if name == "requests" else Minute(rate, now))
 
 
 @dataclass(slots=True)
@@ -308,7 +333,7 @@ class Allowance:
         """Take over a lease, good from when it was asked for; debts stay."""
         buckets = {}
         for name, rate in lease.rates.items():
-            bucket = buckets[name] = self._buckets.get(name) or _Bucket(rate, 0.0, now)
+            bucket = buckets[name] = self._buckets.get(name) or _new_bucket(name, rate, now=now)
             bucket.fill(min(now, self._until))
             bucket.at, bucket.rate = now, rate
             if name == "requests":  # what a larger share had gathered is the others' now; tokens may be given back ones
@@ -349,38 +374,28 @@ class Allowance:
             bucket.fill(now)
             if bucket.level < bucket.need:
                 wait = max(wait, (bucket.need - bucket.level) / bucket.rate if bucket.rate > 0 else math.inf)
+            elif bucket.minute is not None and not bucket.minute.allows(cost.most_of(name), now=now):
+                wait = max(wait, SLOT_S)
         if wait > 0:
             return max(wait, 0.001)
-        for bucket in self._buckets.values():
+        for name, bucket in self._buckets.items():
             bucket.level -= bucket.need
+            if bucket.minute is not None:
+                bucket.minute.spend(cost.most_of(name), at=now)
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         return 0.0
 
-    def settle(self, reserved: Cost, used: Cost | None, *, now: float) -> None:
-        """A request ended: put its real usage in the estimate's place (None: not known, the estimate stands)."""
+    def settle(self, reserved: Cost, used: Cost | None, *, now: float, at: float | None = None) -> None:
+        """A request reserved at `at` (by default now) ended: put its real usage in the estimate's place.
+
+        None: not known, the estimate stands.
+        """
         self.in_flight -= 1
-        if used is not None:
-            for name, bucket in self._buckets.items():
-                bucket.fill(min(now, self._until))  # before it may overflow
-                bucket.settle(reserved.of(name) - used.of(name))
-
-
-@dataclass(slots=True)
-class Estimator:
-    """Learns what a request of a teacher costs: tokens a character of input, tokens of output."""
-
-    max_output: int | None
-    _per_char: float = 0.25
-    _output: float | None = None
-
-    def estimate(self, chars: int) -> Cost:
-        """The expected cost of a prompt of so many characters; the output by the learned mean."""
-        output = self._output if self._output is not None else float(min(self.max_output or 1000, 1000))
-        return Cost(chars * self._per_char + 8, min(output, self.max_output or math.inf))
-
-    def learn(self, chars: int, used: Cost) -> None:
-        """Take in a real usage."""
-        if chars:
-            self._per_char += 0.05 * (used.input / chars - self._per_char)
-        self._output = used.output if self._output is None else self._output + 0.05 * (used.output - self._output)
+        if used is None:
+            return
+        for name, bucket in self._buckets.items():
+            bucket.fill(min(now, self._until))  # before it may overflow
+            bucket.settle(reserved.of(name) - used.of(name))
+            if bucket.minute is not None:
+                bucket.minute.spend(used.of(name) - reserved.most_of(name), at=now if at is None else at)

@@ -43,8 +43,8 @@ class Account:
         self.urgent = asyncio.Event()
         """Set when a report to the ledger is urgent."""
 
-    async def reserve(self, cost: Cost) -> None:
-        """Wait for the right to send a request of this cost; `settle` gives the slot back.
+    async def reserve(self, cost: Cost) -> float:
+        """Wait for the right to send a request of this cost, and return when it was granted; `settle` ends it.
 
         It is for now: if the process stalls before the request is sent, the rate it was granted from has filled up
         again, and both together would exceed the limit. Such a grant lapses.
@@ -52,8 +52,8 @@ class Account:
         while True:
             granted_at = await self._granted(cost)
             if self._clock.monotonic() <= granted_at + BURST_S:
-                return
-            self.settle(cost, UNUSED)
+                return granted_at
+            self.settle(cost, UNUSED, granted_at)
 
     async def _granted(self, cost: Cost) -> float:
         """Wait in turn for a grant; when it was made."""
@@ -84,18 +84,23 @@ class Account:
         """True if the teacher ordered the account to wait, which also applies to reserved requests."""
         return self._allowance.is_paused(now=self._clock.monotonic())
 
-    def settle(self, reserved: Cost, used: Cost | None) -> None:
-        """The request ended; see `Allowance.settle`."""
-        self._allowance.settle(reserved, used, now=self._clock.monotonic())
+    @property
+    def in_flight(self) -> int:
+        """Requests reserved and not settled."""
+        return self._allowance.in_flight
+
+    def settle(self, reserved: Cost, used: Cost | None, granted_at: float | None = None) -> None:
+        """The request that was granted then (by default now) ended; see `Allowance.settle`."""
+        self._allowance.settle(reserved, used, now=self._clock.monotonic(), at=granted_at)
         self._pump()
 
-    def settle_refused(self, reserved: Cost) -> None:
+    def settle_refused(self, reserved: Cost, granted_at: float | None = None) -> None:
         """The request was refused for a limit: its slot is freed when an answer would have come.
 
         If freed at once, the few requests above the limit would be sent and refused every few milliseconds.
         """
         hold_s = min(self._answer_s, MOST_HELD_S)
-        asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED)
+        asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED, granted_at)
 
     def served(self, *, latency_s: float, tokens: int) -> None:
         """Record an answer, with its latency and output tokens."""

@@ -9,7 +9,8 @@ from functools import partial
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import TeacherPaused
-from stillhouse.gen.limits.shares import Cost, Estimator
+from stillhouse.gen.limits.estimator import Estimator
+from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.durations import passed_on

@@ -42,12 +42,15 @@ def test_a_told_rate_is_all_used_and_never_exceeded(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_told_token_limit_is_used_by_what_answers_turn_out_to_be(workers: int) -> None:
-    """Lengths of 50 to 2,000, known afterwards: what was reserved and not used is not lost."""
+    """Lengths of 50 to 2,000, known afterwards: what was reserved and not used is not lost.
+
+    The last few percent stay free for what requests in flight may use beyond their estimates.
+    """
     limits = SimulatorLimits(output_tokens_per_minute=600_000, token_burst_s=60)
     behaviour = Behaviour(limits, latency_s=2.0, tokens=(50, 2000))
     heard = play(behaviour, told=Limits(output_tokens_per_minute=600_000), workers=workers, seconds=300)
     assert heard.refused == []
-    assert heard.per_s(60, 300, tokens=True) >= 0.98 * 10_000
+    assert heard.per_s(60, 300, tokens=True) >= 0.94 * 10_000
 
 
 # --- what nobody told

@@ -5,6 +5,7 @@ import random
 from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.estimator import Estimator
 from stillhouse.gen.limits.shares import (
     BURST_S,
     LEASE_S,
@@ -20,7 +22,6 @@ from stillhouse.gen.limits.shares import (
     Allowance,
     Ceiling,
     Cost,
-    Estimator,
     Lease,
     Ledger,
     Report,
@@ -427,6 +428,69 @@ def test_no_minute_exceeds_what_is_stated(per_minute: int, most_workers: int, la
     assert worst <= per_minute
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    resource=st.sampled_from(["input", "output", "total"]),
+    per_minute=st.sampled_from([30_000, 120_000, 600_000]),
+    workers=st.integers(1, 4),
+    latency_s=st.sampled_from([0.5, 4.0, 20.0]),
+    mean=st.sampled_from([30, 300, 1500]),
+    most=st.sampled_from([None, 2000, 8000]),
+    seed=st.integers(0, 10**9),
+)
+def test_no_minute_exceeds_the_stated_tokens(
+    resource: Resource, per_minute: int, workers: int, latency_s: float, mean: int, most: int | None, seed: int
+) -> None:
+    """By what requests sent in it really used, from the first minute on, though that is known only from their answers.
+
+    Their lengths vary as far as answers' do; `most`: the recipe's `max_tokens`.
+    """
+    rng = random.Random(seed)
+    stated = {"input": "input_tokens_per_minute", "output": "output_tokens_per_minute", "total": "tokens_per_minute"}
+    ledger = Ledger(Limits.model_validate({"in_flight": 2000, stated[resource]: per_minute}), now=0.0)
+    hands = [(Allowance(), Estimator(max_output=most), rng.uniform(0.0, 5.0)) for _ in range(workers)]
+    renew_at = [starts_at for *_, starts_at in hands]
+    ends: list[tuple[float, int, int, int, Cost, Cost, float]] = []
+    spent: list[tuple[float, float]] = []
+    for tick in range(1300):
+        now = tick * 0.1
+        while ends and ends[0][0] <= now:
+            _, _, worker, chars, cost, used, at = heappop(ends)
+            hands[worker][1].learn(chars, used)
+            hands[worker][0].settle(cost, used, now=now, at=at)
+        for worker, (allowance, estimator, _) in enumerate(hands):
+            if now >= renew_at[worker]:
+                lease = ledger.renew(f"w{worker}", report(allowance.peak, 50), now=now)
+                allowance.peak = allowance.in_flight
+                allowance.accept(lease, asked_at=now, now=now)
+                renew_at[worker] += 1.6
+            chars = rng.randint(200, 2000)
+            while allowance.reserve(cost := estimator.estimate(chars, beside=allowance.in_flight), now=now) == 0.0:
+                used = Cost(
+                    int(chars * rng.uniform(0.2, 0.5)),
+                    min(most or 10**6, int(mean * rng.lognormvariate(0.0, 0.5)) + 1),
+                )
+                spent.append((now, used.of(resource)))
+                end = now + latency_s * rng.uniform(0.5, 1.5)
+                heappush(ends, (end, len(spent), worker, chars, cost, used, now))
+                chars = rng.randint(200, 2000)
+    assert most_in_a_minute(spent) <= per_minute
+    assert sum(amount for _, amount in spent) > 0.3 * per_minute
+
+
+def most_in_a_minute(spent: list[tuple[float, float]]) -> float:
+    """Of any 60 s; `spent`: (when, how much), in order."""
+    window: deque[tuple[float, float]] = deque()
+    running = worst = 0.0
+    for at, amount in spent:
+        window.append((at, amount))
+        running += amount
+        while window[0][0] <= at - 60.0:
+            running -= window.popleft()[1]
+        worst = max(worst, running)
+    return worst
+
+
 # --- the allowance
 
 
@@ -551,7 +615,7 @@ class _Spent:
         return worst
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rates=st.lists(st.floats(0.0, 200.0), min_size=1, max_size=8),
     steps=st.lists(

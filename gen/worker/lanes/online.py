@@ -149,9 +149,9 @@ class OnlineLane:
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
         chars = client.interpreter.chars_of(prompt)
-        cost = client.estimator.estimate(chars)
+        cost = client.estimator.estimate(chars, beside=client.account.in_flight)
         tally, waits_from = self._counters.of(client.teacher.name), self._clock.monotonic()
-        await self._reserved(cost)
+        granted_at = await self._reserved(cost)
         tally.lease_wait_s += self._clock.monotonic() - waits_from
         used: Cost | None = Cost(0, 0)
         refused = False
@@ -199,15 +199,15 @@ class OnlineLane:
         finally:
             tally.in_flight -= 1
             if refused:
-                client.account.settle_refused(cost)
+                client.account.settle_refused(cost, granted_at)
             else:
-                client.account.settle(cost, used)
+                client.account.settle(cost, used, granted_at)
             held.ended()
         if not held.abandoned:
             self._follow(held, ordinal, endpoint, decision, sent_at=sent_at)
 
-    async def _reserved(self, cost: Cost) -> None:
-        """Wait for the fence and then for a share of the limits.
+    async def _reserved(self, cost: Cost) -> float:
+        """Wait for the fence and then for a share of the limits; when that was granted.
 
         A reservation that outlives the fence is given up; otherwise all slots would send at once when it opens.
         """
@@ -216,10 +216,10 @@ class OnlineLane:
             if not fence.is_open:
                 await fence.open()
             await client.usable()
-            await client.account.reserve(cost)
+            granted_at = await client.account.reserve(cost)
             if fence.is_open:
-                return
-            client.account.settle(cost, UNUSED)
+                return granted_at
+            client.account.settle(cost, UNUSED, granted_at)
 
     async def _attempt(
         self, held: Held, ordinal: int, endpoint: Endpoint, images: tuple[SentImage, ...]

@@ -1,0 +1,60 @@
+"""What a worker's share gave of a resource in the last minute, and what was spent of it: the second never exceeds the
+first.
+
+A bucket paces by estimates and cannot promise that for tokens: what a request used is known only when its answer is in.
+Here it counts with the most that it may use until then, and afterwards with what it used, at the moment it was sent.
+Pure: times are arguments.
+"""
+
+from dataclasses import dataclass, field
+
+SLOT_S = 0.1
+"""Resolution. The window is longer than a minute by up to one slot, which the granted rates leave room for."""
+
+_SLOTS = round(60 / SLOT_S) + 1
+
+
+@dataclass(slots=True)
+class Minute:
+    """See the module. `rate`: units a second that nobody used in the minute before `now`."""
+
+    rate: float
+    now: float
+    _given: list[float] = field(init=False)
+    _spent: list[float] = field(init=False)
+    _given_sum: float = field(init=False)
+    _spent_sum: float = 0.0
+    _slot: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with a minute in which nothing was spent, so that the first requests may be large."""
+        self._given = [self.rate * SLOT_S] * _SLOTS
+        self._given_sum = sum(self._given)
+        self._spent = [0.0] * _SLOTS
+        self._slot = int(self.now / SLOT_S)
+
+    def _advance(self, now: float) -> None:
+        slot = int(now / SLOT_S)
+        for each in range(max(self._slot + 1, slot - _SLOTS + 1), slot + 1):
+            place = each % _SLOTS
+            self._given_sum -= self._given[place]
+            self._spent_sum -= self._spent[place]
+            self._given[place] = self._spent[place] = 0.0
+        self._slot = max(self._slot, slot)
+
+    def give(self, amount: float, *, now: float) -> None:
+        """The share gave so much lately."""
+        self._advance(now)
+        self._given[self._slot % _SLOTS] += amount
+        self._given_sum += amount
+
+    def allows(self, amount: float, *, now: float) -> bool:
+        """True if so much may be spent now; of what exceeds any minute's share, one at a time."""
+        self._advance(now)
+        return self._spent_sum < 1e-6 or self._spent_sum + amount <= self._given_sum
+
+    def spend(self, amount: float, *, at: float) -> None:
+        """So much, or less if negative, was spent at that moment."""
+        if (slot := int(at / SLOT_S)) > self._slot - _SLOTS:
+            self._spent[slot % _SLOTS] += amount
+            self._spent_sum += amount
