@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from stillhouse.gen.checks.base import Answer, CheckResult, Verdict, answer_of
+from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict, answer_of
 from stillhouse.gen.checks.equality import OTHER, compares
 from stillhouse.gen.checks.selection import Selected, by_vote, joining
 from stillhouse.gen.worker.accepted_answers import accepted_answers
@@ -22,6 +22,7 @@ from stillhouse.schemas.select import Equality
 MOST_COMPARED = 32
 """Statements that others are compared with: each comparison may take seconds, and what so few others equal wins no
 vote. Statements beyond are equal to those of the same text alone."""
+_PROBE = "0"
 _AT_ONCE = 16
 """Series whose votes are held at the same time,"""
 _SLICE = 16
@@ -99,24 +100,39 @@ class Voting:
 
     async def _stated(self, answers: Sequence[Answer]) -> list[str | None]:
         found = await asyncio.gather(*(self._judging.judge(answer, {}, duty="state") for answer in answers))
-        return [result.detail if (result := _accepting(verdicts)) else None for verdicts in found]
+        return [said.detail if isinstance(said, CheckResult) and said.accepted else None for (said,) in found]
 
     async def _classes(self, statements: Sequence[str], *, most: int) -> dict[str, str]:
-        """By statement, the one that names its class: the first that it equals, of `most` that are compared with."""
-        classes: dict[str, str] = {}
-        left = list(statements)
-        while left and most and compares(self._equality):
-            name, *left = left
-            classes[name] = name
-            most -= 1
-            compared = (self._judging.judge(Answer(each), {OTHER: name}, duty="compare") for each in left)
-            same = [_accepting(verdicts) is not None for verdicts in await asyncio.gather(*compared)]
-            classes |= {each: name for each, is_same in zip(left, same, strict=True) if is_same}
-            left = [each for each, is_same in zip(left, same, strict=True) if not is_same]
-        return classes | {each: each for each in left}
+        if not compares(self._equality):
+            return {each: each for each in statements}
+        return await classes_of(self._judging, statements, most=most)
 
 
-def _accepting(verdicts: Sequence[Verdict]) -> CheckResult | None:
-    """The one result; None if it does not accept, or could not be had in time."""
-    (verdict,) = verdicts
-    return verdict if isinstance(verdict, CheckResult) and verdict.accepted else None
+async def classes_of(judging: Judging, statements: Sequence[str], *, most: int) -> dict[str, str]:
+    """By statement, the one that names its class: the first that it equals, of `most` that are compared with.
+
+    What can't be compared in time equals nothing. Each statement is compared with a number first: what takes for ever
+    even so would otherwise take for ever with each of the others.
+    """
+    if len(statements) < 2:
+        return {each: each for each in statements}
+    tried = await _compared(judging, _PROBE, statements)
+    left = [each for each in statements if not isinstance(tried[each], Unchecked)]
+    classes: dict[str, str] = {}
+    while left and most:
+        name, *others = left
+        classes[name] = name
+        most -= 1
+        found = await _compared(judging, name, others)
+        classes |= {each: name for each in others if _accepts(found[each])}
+        left = [each for each in others if each not in classes]
+    return {each: each for each in statements} | classes
+
+
+async def _compared(judging: Judging, name: str, others: Sequence[str]) -> dict[str, Verdict]:
+    compared = (judging.judge(Answer(each), {OTHER: name}, duty="compare") for each in others)
+    return {each: verdicts[0] for each, verdicts in zip(others, await asyncio.gather(*compared), strict=True)}
+
+
+def _accepts(verdict: Verdict) -> bool:
+    return isinstance(verdict, CheckResult) and verdict.accepted

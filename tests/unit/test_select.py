@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow.dataset as ds
 import pytest
@@ -13,8 +13,9 @@ from harness import run_in_process
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.checks.base import Answer, CheckResult
+from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.equality import OTHER
+from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.selection import by_score, by_vote
 from stillhouse.gen.dataset.layout import open_dataset
@@ -23,6 +24,7 @@ from stillhouse.gen.simulator import serve
 from stillhouse.gen.views.checked import check
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
+from stillhouse.gen.worker.voting import classes_of
 from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.recipe import Ask, Recipe
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe
@@ -178,6 +180,51 @@ async def test_answers_are_stated_and_compared_in_children(equality: Any) -> Non
                 (found,) = await pool.judge(Answer(one), {OTHER: other}, duty="compare")
                 assert isinstance(found, CheckResult)
                 assert found.accepted == is_same
+
+
+class Compared:
+    """Compares statements that are digits, of which equal remainders of three are equal; letters take for ever."""
+
+    def __init__(self) -> None:
+        self.hopeless = self.count = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def judge(self, answer: Answer, row: Row, *, duty: Duty = "check") -> "asyncio.Future[tuple[Verdict, ...]]":
+        """See `Judging`."""
+        one, other = answer.text, str(row[OTHER])
+        verdict: Verdict = Unchecked("took more than 5 s of CPU time")
+        if (one + other).isdigit():
+            is_same = int(one) % 3 == int(other) % 3
+            verdict = CheckResult(is_same, None, "")
+        self.count += 1
+        self.hopeless += isinstance(verdict, Unchecked)
+        judged: asyncio.Future[tuple[Verdict, ...]] = asyncio.get_running_loop().create_future()
+        judged.set_result((verdict,))
+        return judged
+
+
+async def test_statements_that_can_not_be_compared_are_given_up_soon() -> None:
+    """Each costs one comparison, and is alone in its class; the others are compared as ever."""
+    compared = Compared()
+    numbers = [str(number) for number in range(30)]
+    classes = await classes_of(compared, ["0", "a", "b", *numbers[1:10], "c", *numbers[10:]], most=32)
+    assert {each: classes[each] for each in "abc"} == {"a": "a", "b": "b", "c": "c"}
+    assert [classes[each] for each in numbers] == [str(number % 3) for number in range(30)]
+    assert compared.hopeless == 3
+
+
+async def test_so_many_statements_are_compared_with_and_no_more() -> None:
+    """The rest are each alone: the number of comparisons does not grow with its square."""
+    compared = Compared()
+    statements = [str(number) for number in range(9)]
+    classes = await classes_of(compared, statements, most=2)
+    assert [classes[each] for each in statements] == ["0", "1", "2", "0", "1", "5", "0", "1", "8"]
+    assert compared.count == 9 + 8 + 5
 
 
 def voted_recipe(tmp_path: Path, *, samples: int = 5, answer: str = "math", **changes: Any) -> Recipe:

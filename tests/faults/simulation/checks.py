@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -37,6 +37,7 @@ def check_stored(services: Services, prompts: set[str]) -> None:
     _check_answers(services.history, settled, rows["failed"])
     summary = summarise(services.store)
     _check_summary(summary, rows, wanted=len(wanted))
+    _check_selected(services, rows)
     if ask.accept is not None:
         _check_accepted(services, series, rows, summary)
     _check_attempts(services.history, rows, summary)
@@ -110,9 +111,10 @@ def _check_accepted(
             by_series[sample[0], sample[1] // SEEDS_APART * SEEDS_APART][sample[1] % SEEDS_APART] = row
     short = 0
     for prompt, mine in by_series.items():
-        accepted = sorted(n for n, row in mine.items() if row["_key"].startswith("data/"))
+        accepted = sorted(n for n, row in mine.items() if _is_accepted(row, selects=services.recipe.select is not None))
         texts = {mine[n]["completion"][0]["content"] for n in accepted}
-        if len(texts) != len(accepted) or len(accepted) > ask.accept:
+        most = ask.accept if services.recipe.select is None else ask.most_samples
+        if len(texts) != len(accepted) or len(accepted) > most:
             raise Broken(f"{prompt} has the accepted answers {[mine[n] for n in accepted]}")
         if services.recipe.checks and not all(text[-1] in "01" for text in texts):
             raise Broken(f"{prompt} has answers that the check rejects: {texts}")
@@ -124,6 +126,26 @@ def _check_accepted(
         _check_fewest(history, prompt, mine, accepted, accept=ask.accept)
     if summary.short != short:
         raise Broken(f"{short} prompts are short, the summary says {summary.short}")
+
+
+def _is_accepted(row: dict[str, Any], *, selects: bool) -> bool:
+    is_left = selects and row.get("reject_reason") == "not_selected"
+    return is_left or row["_key"].startswith("data/")
+
+
+def _check_selected(services: Services, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Records of a series agree where it was voted on; of the best there is no more than one."""
+    select = services.recipe.select
+    if select is None:
+        return
+    kept: defaultdict[Sample, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows["data"]:
+        if (sample := _sample_of(row)) is not None:
+            kept[sample[0], sample[1] // SEEDS_APART].append(row)
+    for series, mine in kept.items():
+        said = {(row["completion"][0]["content"], row.get("vote_share")) for row in mine}
+        if len(said) > 1 or (select.best_of is not None and len(mine) > select.best_of.keep):
+            raise Broken(f"{series} keeps {said}")
 
 
 def _check_fewest(

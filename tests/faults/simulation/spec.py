@@ -62,6 +62,8 @@ class Spec:
     """How many more are wanted when `more_samples` are."""
     checks: bool = False
     """Whether a check decides what is accepted, and not the rules alone."""
+    select: str = ""
+    """What chooses among accepted answers: `majority`, `best_of`, or nothing."""
     check_s: float = 0.1
     """How long it takes."""
     check_breaks: bool = False
@@ -128,7 +130,13 @@ class Spec:
             outages=tuple(outages),
             give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
             rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
-        )
+        ).selecting(rng)
+
+    def selecting(self, rng: random.Random) -> "Spec":
+        """The same with a selection, where one is drawn that goes with the rest."""
+        select = rng.choice(("", "majority", "best_of"))
+        fits = not self.accept if select == "majority" else self.checks
+        return replace(self, select=select if fits else "")
 
     @classmethod
     def calm(cls, **more: Any) -> "Spec":
@@ -138,7 +146,7 @@ class Spec:
             "in_flight": 100, "latency_s": LATENCY_S, "timeout_s": 60.0, "max_attempts": 3, "ship_every_s": 2.0,
             "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
             "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
-            "together": True, "more_samples": 0, "first_format_share": 0.0,
+            "together": True, "more_samples": 0, "first_format_share": 0.0, "select": "",
         }  # fmt: skip
         return replace(cls.drawn(random.Random(0)), **(calm | more))
 
@@ -157,6 +165,7 @@ class Spec:
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
             "ask": {"seed": 0, **self.wanted()},
             "checks": [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else [],
+            "select": self._select(),
             "route": self.route,
             "teachers": [
                 teacher
@@ -179,6 +188,11 @@ class Spec:
         if not self.accept:
             return {"samples": samples}
         return {"accept": min(samples, self.accept + grown * self.more_accept), "at_most": samples}
+
+    def _select(self) -> dict[str, Any] | None:
+        if not self.select:
+            return None
+        return {self.select: {"answer": "exact"} if self.select == "majority" else {"by": "regex.score"}}
 
     def write_source(self, rng: random.Random, root: Path, *, name: str, start: int, count: int) -> set[str]:
         """A file of so many rows, duplicates and bad ones among them; the prompts in it."""
