@@ -8,6 +8,8 @@ from math import ceil, floor
 from typing import Any
 
 _MOST_DEPTH = 8
+_MOST_ITEMS, _MOST_CHARS = 1_000, 10_000
+"""However many a schema wants."""
 _STEP = 6_364_136_223_846_793_005
 """Knuth's multiplier of a linear congruential generator: it spreads one draw over the values of an answer."""
 _FORMATS = {
@@ -83,7 +85,7 @@ class _Drawn:
     def _array(self, schema: Mapping[str, Any], drawn: int, depth: int) -> list[Any]:
         first = schema.get("prefixItems")
         first = first if isinstance(first, list) else []
-        least = schema.get("minItems", 1)
+        least = min(schema.get("minItems", 1), _MOST_ITEMS)
         most = schema.get("maxItems", max(least, 3))
         count = least + drawn % (most - least + 1)
         items = list(first)
@@ -144,7 +146,7 @@ def _text(schema: Mapping[str, Any], drawn: int) -> str:
     if (known := _FORMATS.get(str(schema.get("format")))) is not None:
         return known
     text = f"word {drawn % 1000}"
-    least, most = schema.get("minLength", 0), schema.get("maxLength", len(text))
+    least, most = min(schema.get("minLength", 0), _MOST_CHARS), schema.get("maxLength", len(text))
     return text.ljust(least, ".")[: max(least, most)]
 
 

@@ -48,6 +48,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "tuple": closed(a={"type": "array", "prefixItems": [INTEGER, {"type": "string"}], "items": False}),
     "one part": closed(a={"allOf": [{"$ref": "#/$defs/n"}], "description": "a count"}) | {"$defs": {"n": INTEGER}},
     "tree": closed(value=INTEGER, children={"type": "array", "items": {"$ref": "#"}, "maxItems": 1, "minItems": 0}),
+    "older draft": closed(a={"$ref": "#/definitions/n"}) | {"definitions": {"n": INTEGER}, "$defs": {"m": INTEGER}},
     "open": {"type": "object", "properties": {"a": INTEGER}, "required": ["a"]},
 }
 
@@ -132,6 +133,7 @@ def test_objects_are_closed_where_the_api_wants_it() -> None:
             {"properties": {"a": INTEGER}, "required": ["b"]},
             "the whole requires `b`, which its `properties` don't list",
         ),
+        (closed(a={"$ref": "#/properties/b/not"}, b={"not": INTEGER}), "`#/properties/b/not` refers to a part"),
         (SCHEMAS["tree"], "# leads back to itself, and the API takes no recursive schema"),
         (
             closed(a={"$ref": "#/$defs/x"}) | {"$defs": {"x": closed(y={"anyOf": [INTEGER, {"$ref": "#/$defs/x"}]})}},
@@ -144,7 +146,8 @@ def test_what_closing_would_make_useless_is_refused(schema: dict[str, Any], word
     with pytest.raises(CantSend) as caught:
         sendable(schema, ANTHROPIC)
     assert words in str(caught.value)
-    assert sendable(schema, GEMINI)
+    if "refers to a part" not in words:
+        assert sendable(schema, GEMINI)
 
 
 @pytest.mark.parametrize(
