@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from stillhouse.gen.simulator.dialects.base import BadRequest
@@ -60,6 +61,24 @@ def test_what_the_simulator_draws_fits(name: str) -> None:
     for drawn in (0, 1, 2, 3, 10**6 + 1, 2**63 + 12345, 2**64 - 1):
         value = value_of(SCHEMAS[name], drawn=drawn)
         assert not [fault.message for fault in validator.iter_errors(json.loads(json.dumps(value)))], value
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 10**9},
+        {"type": "array", "maxItems": 0},
+        {"type": "string", "minLength": 10**9},
+        {"type": "integer", "minimum": 1e300},
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}] * 9},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"anyOf": [{"$ref": "#"}, {"properties": {"a": {"$ref": "#/no"}}}]},
+    ],
+)
+def test_no_schema_is_too_much_for_the_simulator(schema: dict[str, Any]) -> None:
+    """What can't be drawn is left at something small that JSON can hold."""
+    assert len(orjson.dumps(value_of(schema, drawn=2**63 + 5))) < 100_000
 
 
 def test_the_simulator_puts_the_right_answer_where_it_belongs() -> None:
