@@ -2,9 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from stillhouse.schemas.base import Strict
 
@@ -61,3 +61,24 @@ def read_carried(path: str) -> CarriedFile:
     except RuntimeError as error:  # no home folder
         raise ValueError(str(error)) from None
     return CarriedFile(path=path, sha256=hashlib.sha256(text.encode()).hexdigest(), text=text)
+
+
+def file_or_value(value: Any, kinds: tuple[type, ...], *, expected: str) -> Any:
+    """The file that a field of the recipe names, with its content; a value of these kinds stands in the recipe itself.
+
+    Raises:
+        ValueError: the file can't be read, or the value is of another kind; `expected` says in words what would do.
+    """
+    if isinstance(value, str):
+        try:
+            return read_carried(value)
+        except ValueError as error:
+            raise ValueError(f"expected {expected}, got {value!r}, which can't be read as such: {error}") from None
+    if isinstance(value, dict) and value.keys() == CarriedFile.model_fields.keys():
+        try:
+            return CarriedFile.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    if not isinstance(value, (*kinds, CarriedFile)):
+        raise ValueError(f"expected {expected}")  # noqa: TRY004 - what pydantic reports
+    return value

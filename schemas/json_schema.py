@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, JsonValue, ValidationError
+from pydantic import BeforeValidator, JsonValue
 
 from stillhouse.schemas.base import FieldsFault
-from stillhouse.schemas.carried_file import CarriedFile, read_carried
+from stillhouse.schemas.carried_file import CarriedFile, file_or_value
 
 Document: TypeAlias = dict[str, JsonValue]
 Path: TypeAlias = tuple[str | int, ...]
@@ -26,15 +26,7 @@ MAX_DEPTH = 100
 
 def _schema(value: Any) -> Any:
     """Read the file that is named; and refuse what is not a schema."""
-    if isinstance(value, str):
-        value = _file(value)
-    elif isinstance(value, dict) and value.keys() == {"path", "sha256", "text"}:
-        try:
-            value = CarriedFile.model_validate(value)
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    elif not isinstance(value, (dict, CarriedFile)):
-        raise ValueError("expected a JSON Schema (a mapping) or the path of a file that holds one")
+    value = file_or_value(value, (dict,), expected="a JSON Schema (a mapping) or the path of a file that holds one")
     if isinstance(value, CarriedFile):
         _check_file(value)
     else:
@@ -73,16 +65,6 @@ def schema_validator(document: Any) -> Any:
     import jsonschema_rs
 
     return jsonschema_rs.validator_for(document, offline=True, pattern_options=jsonschema_rs.RegexOptions())
-
-
-def _file(path: str) -> CarriedFile:
-    try:
-        return read_carried(path)
-    except ValueError as error:
-        raise ValueError(
-            f"expected a JSON Schema or the path of a file that holds one, got {path!r}, which can't be read as such: "
-            f"{error}"
-        ) from None
 
 
 def _check_file(file: CarriedFile) -> None:

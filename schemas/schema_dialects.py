@@ -44,25 +44,11 @@ class SchemaDialect:
     """True if a schema may refer to itself."""
 
 
-_SHARED = frozenset(
-    [
-        "type",
-        "title",
-        "description",
-        "enum",
-        "properties",
-        "required",
-        "additionalProperties",
-        "items",
-        "anyOf",
-        "$ref",
-        "$defs",
-        "minItems",
-    ]
-)
-ANTHROPIC = SchemaDialect(
-    _SHARED | {"const", "allOf", "definitions", "format"}, _FORMATS | {"uri"}, is_closed=True, recurses=False
-)
+_SHARED = frozenset((
+    "type", "title", "description", "enum", "properties", "required", "additionalProperties", "items", "anyOf",
+    "$ref", "$defs", "minItems",
+))  # fmt: skip
+ANTHROPIC = SchemaDialect(_SHARED | {"const", "allOf", "format"}, _FORMATS | {"uri"}, is_closed=True, recurses=False)
 BEDROCK = SchemaDialect(
     ANTHROPIC.keywords | {"minLength", "maxLength"}, ANTHROPIC.formats, is_closed=True, recurses=False
 )
@@ -81,35 +67,28 @@ def sendable(schema: Schema, dialect: SchemaDialect) -> dict[str, Any]:
     """
     if not dialect.recurses and (at := _cycle(schema)) is not None:
         raise CantSend(f"{at} leads back to itself, and the API takes no recursive schema")
-    return dict(_node(schema, "", dialect))
+    sent = dict(_node(schema, "", dialect))
+    if (lost := _lost_reference(sent, dialect)) is not None:
+        raise CantSend(f"`{lost}` refers to a part of the schema that the API does not take")
+    return sent
 
 
-_NOT_STRICT = frozenset(
-    [
-        "oneOf",
-        "allOf",
-        "not",
-        "if",
-        "then",
-        "else",
-        "default",
-        "minLength",
-        "maxLength",
-        "patternProperties",
-        "unevaluatedItems",
-        "unevaluatedProperties",
-        "propertyNames",
-        "minProperties",
-        "maxProperties",
-        "contains",
-        "minContains",
-        "maxContains",
-        "uniqueItems",
-        "dependentRequired",
-        "dependentSchemas",
-        "prefixItems",
-    ]
-)
+def _lost_reference(sent: Schema, dialect: SchemaDialect) -> str | None:
+    """A reference to what was left out."""
+    targets = {f"#{at}" for at, _ in nodes(sent)}
+    named = "$anchor" in dialect.keywords
+    for _, node in nodes(sent):
+        reference = node.get("$ref")
+        if isinstance(reference, str) and reference not in targets and (reference.startswith("#/") or not named):
+            return reference
+    return None
+
+
+_NOT_STRICT = frozenset((
+    "oneOf", "allOf", "not", "if", "then", "else", "default", "minLength", "maxLength", "patternProperties",
+    "unevaluatedItems", "unevaluatedProperties", "propertyNames", "minProperties", "maxProperties", "contains",
+    "minContains", "maxContains", "uniqueItems", "dependentRequired", "dependentSchemas", "prefixItems",
+))  # fmt: skip
 
 
 def strict_fault(schema: Schema) -> str | None:
@@ -150,11 +129,12 @@ def _node(schema: Any, at: str, dialect: SchemaDialect) -> Any:
             continue
         name, value = _renamed(key, value, dialect)
         if _is_taken(name, value, schema, dialect):
-            kept[name] = _below(name, value, f"{at}/{key}", dialect)
+            below = _below(name, value, f"{at}/{key}", dialect)
+            kept[name] = {**kept["$defs"], **below} if name == "$defs" in kept else below
         else:
             words[key] = value
     if "$ref" in kept:  # which stands alone
-        return {name: kept[name] for name in ("$ref", "$defs", "definitions") if name in kept}
+        return {name: kept[name] for name in ("$ref", "$defs") if name in kept}
     if dialect.is_closed and is_object(schema):
         if further := kept.get("additionalProperties"):
             words |= {} if further is True else {"additionalProperties": schema["additionalProperties"]}
@@ -167,6 +147,10 @@ def _node(schema: Any, at: str, dialect: SchemaDialect) -> Any:
 
 def _renamed(key: str, value: Any, dialect: SchemaDialect) -> tuple[str, Any]:
     """A keyword that an API lacks, by one that it has and that means as much or more."""
+    if key == "definitions":  # of older drafts
+        return "$defs", value
+    if key == "$ref" and isinstance(value, str) and value.startswith("#/definitions/"):
+        return key, value.replace("definitions", "$defs", 1)
     if key == "oneOf" and key not in dialect.keywords:
         return "anyOf", value
     if key == "const" and key not in dialect.keywords:

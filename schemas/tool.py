@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import orjson
-from pydantic import BeforeValidator, JsonValue, ValidationError
+from pydantic import BeforeValidator, JsonValue
 
-from stillhouse.schemas.carried_file import CarriedFile, read_carried
+from stillhouse.schemas.carried_file import CarriedFile, file_or_value
 from stillhouse.schemas.json_schema import fault_in, schema_validator
 
 MAX_TOOLS = 128
@@ -98,21 +98,8 @@ def _validator(parameters: Any, what: str) -> Any:
 
 def _read(value: Any) -> Any:
     """Read the file that is named; and refuse what are no tools."""
-    if isinstance(value, str):
-        try:
-            value = read_carried(value)
-        except ValueError as error:
-            raise ValueError(
-                f"expected a list of tools, or the path of a JSON file that holds one, got {value!r}, which can't be "
-                f"read as such: {error}"
-            ) from None
-    elif isinstance(value, dict) and value.keys() == {"path", "sha256", "text"}:
-        try:
-            value = CarriedFile.model_validate(value)
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    elif not isinstance(value, (list, tuple, CarriedFile)):
-        raise ValueError("expected a list of tools, or the path of a JSON file that holds one")
+    expected = "a list of tools, or the path of a JSON file that holds one"
+    value = file_or_value(value, (list, tuple), expected=expected)
     where = f"{value.path}: " if isinstance(value, CarriedFile) else ""
     try:
         found = offered(value)

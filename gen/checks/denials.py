@@ -14,7 +14,7 @@ _THING = (
     r"|\*{0,2}[-+\u2212]?\\?[$€£¥]?\d[\d,]*(?:\.\d+)?(?:\s?\\?%|\*{1,2})?)"
 )
 """A number or a formula."""
-_FILLER = r"(?:(?:be|been|equal(?:\s+to)?|exactly|actually|really|simply|just|the\s+number|quite|\w+ly)\s+){0,3}"
+_FILLER = r"(?:(?:be|been|equal(?:\s+to)?|exactly|actually|really|simply|the\s+number|quite|(?!only\b)\w+ly)\s+){0,3}"
 _NOT = r"(?:\bnot|n['’]t|\bnever|\bneither|\bno\s+longer|\banything\s+but|\bcannot|\\text\{\s*not\s*\}|\\not)"
 _COMPARED = (
     r"\b(?:(?:more|less|fewer|greater|larger|bigger|smaller|higher|lower|other|rather)\s+than|instead\s+of"

@@ -8,6 +8,8 @@ from math import ceil, floor
 from typing import Any
 
 _MOST_DEPTH = 8
+_MOST_ITEMS, _MOST_CHARS, _MOST_PARTS = 1_000, 10_000, 4
+"""However many a schema wants."""
 _STEP = 6_364_136_223_846_793_005
 """Knuth's multiplier of a linear congruential generator: it spreads one draw over the values of an answer."""
 _FORMATS = {
@@ -24,7 +26,7 @@ _FORMATS = {
 }
 _ANSWERS = ("answer", "final_answer", "result")
 """Properties that hold the right answer to a known prompt."""
-_LONG = 2**64
+_LONG, _FAR = 2**64, 2**53
 
 
 def value_of(schema: Mapping[str, Any], *, drawn: int, answer: str | None = None) -> Any:
@@ -57,15 +59,16 @@ class _Drawn:
             return self._array(schema, drawn, depth)
         return _leaf(schema, drawn)
 
-    def _resolved(self, schema: Any) -> Mapping[str, Any]:
+    def _resolved(self, schema: Any, depth: int = 0) -> Mapping[str, Any]:
         """The schema, where it is a reference or a sum of others as one."""
-        for _ in range(_MOST_DEPTH):
+        for at in range(depth, _MOST_DEPTH):
             if not isinstance(schema, Mapping):
                 return {}
             if isinstance(reference := schema.get("$ref"), str):
                 schema = _at(self._root, reference)
             elif isinstance(parts := schema.get("allOf"), list):
-                schema = _sum([{k: v for k, v in schema.items() if k != "allOf"}, *map(self._resolved, parts)])
+                rest = {name: value for name, value in schema.items() if name != "allOf"}
+                schema = _sum([rest, *(self._resolved(part, at + 1) for part in parts[:_MOST_PARTS])])
             else:
                 return schema
         return {}
@@ -83,8 +86,8 @@ class _Drawn:
     def _array(self, schema: Mapping[str, Any], drawn: int, depth: int) -> list[Any]:
         first = schema.get("prefixItems")
         first = first if isinstance(first, list) else []
-        least = schema.get("minItems", 1)
-        most = schema.get("maxItems", max(least, 3))
+        most = min(schema.get("maxItems", max(schema.get("minItems", 1), 3)), _MOST_ITEMS)
+        least = min(schema.get("minItems", 1), most)
         count = least + drawn % (most - least + 1)
         items = list(first)
         if (rest := schema.get("items", {"type": "string"})) is not False:
@@ -129,9 +132,10 @@ def _leaf(schema: Mapping[str, Any], drawn: int) -> Any:
 
 def _number(schema: Mapping[str, Any], drawn: int, *, step: float) -> Any:
     """A multiple of the step between the bounds."""
-    least = max(schema.get("minimum", -(2**60)), schema.get("exclusiveMinimum", -(2**60)))
-    most = min(schema.get("maximum", 2**60), schema.get("exclusiveMaximum", 2**60))
-    first = ceil(least / step) if least > -(2**60) else min(0, floor(most / step) - 999)
+    least = max(schema.get("minimum", -_FAR), schema.get("exclusiveMinimum", -_FAR))
+    most = min(schema.get("maximum", _FAR), schema.get("exclusiveMaximum", _FAR))
+    least, most = min(least, _FAR), max(most, -_FAR)
+    first = ceil(least / step) if least > -_FAR else min(0, floor(most / step) - 999)
     if first * step == schema.get("exclusiveMinimum"):
         first += 1
     last = min(floor(most / step), first + 999)
@@ -144,7 +148,7 @@ def _text(schema: Mapping[str, Any], drawn: int) -> str:
     if (known := _FORMATS.get(str(schema.get("format")))) is not None:
         return known
     text = f"word {drawn % 1000}"
-    least, most = schema.get("minLength", 0), schema.get("maxLength", len(text))
+    least, most = min(schema.get("minLength", 0), _MOST_CHARS), schema.get("maxLength", len(text))
     return text.ljust(least, ".")[: max(least, most)]
 
 

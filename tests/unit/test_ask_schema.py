@@ -108,7 +108,9 @@ def test_a_file_that_cannot_be_carried_is_refused(tmp_path: Path, content: bytes
     if content is not None:
         path.write_bytes(content)
     found = problems(f"  schema: {path}\n")
-    assert found.startswith("r.yaml:7: ask.schema: expected a JSON Schema or the path of a file that holds one")
+    assert found.startswith(
+        "r.yaml:7: ask.schema: expected a JSON Schema (a mapping) or the path of a file that holds one"
+    )
     assert message in found
 
 

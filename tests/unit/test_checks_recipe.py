@@ -64,7 +64,7 @@ def problems(check: str) -> str:
         ("regex: {pattern: '(a{1000}){1000}'}", "does not compile: invalid repetition size: {1000}"),
         (
             "json_schema: {schema: nope.json}",
-            "checks.0.json_schema.schema: expected a JSON Schema or the path of a file",
+            "checks.0.json_schema.schema: expected a JSON Schema (a mapping) or the path of a file",
         ),
         ("json_schema: {schema: 5}", "checks.0.json_schema.schema: expected a JSON Schema (a mapping) or the path"),
         ("json_schema: {schema: {type: objekt}}", "got one that is not valid at /type: "),

@@ -127,6 +127,7 @@ RIGHT = [
     ("72", "The answer is not 70 but 72."),
     ("72", "The answer is not 70, it is 72."),
     ("72", "The answer is not 70. The answer is 72."),
+    ("72", "It is not only 72 but even."),
     ("72", "She has 72, which is more than 50."),
     ("72", "It is 72 rather than 73."),
     ("72", "So the price rose from 50 to 72."),
