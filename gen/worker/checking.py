@@ -75,10 +75,8 @@ class Checker:
     ) -> None:
         self._host = host
         self._judging = judging
-        self._clock = clock
         self._references = references_of(checks)
-        self._names = [check.name for check in checks]
-        self._guard = CheckGuard(self._names, keep_going=keep_going)
+        self._intake = Intake(host, checks, clock=clock, keep_going=keep_going)
         self._waiting: deque[tuple[Held, int]] = deque()
         self._running = 0
         self._closed = False
@@ -110,10 +108,7 @@ class Checker:
         try:
             verdicts = judged.result()
             if not held.abandoned:
-                held.open.judged(ordinal, verdicts, at=self._clock.time())
-                self._count(held.open.answered_by(ordinal), verdicts)
-                if (why := self._guard.note(verdicts)) is not None:
-                    self._host.fail(why)
+                self._intake.take(held, ordinal, verdicts)
                 if held.open.is_due:
                     self._host.advanced(held)
             self._start()
@@ -122,11 +117,29 @@ class Checker:
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
             self._host.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
 
-    def _count(self, teacher: str, verdicts: Sequence[Verdict]) -> None:
-        tally = self._host.counters.of(teacher)
+
+class Intake:
+    """Takes verdicts into their chunk, counts them, and stops the run where they say that it is of no use."""
+
+    def __init__(self, host: CheckHost, checks: Sequence[AnyCheck], *, clock: Clock, keep_going: bool) -> None:
+        self._host = host
+        self._clock = clock
+        self._names = [check.name for check in checks]
+        self._guard = CheckGuard(self._names, keep_going=keep_going)
+
+    def take(self, held: Held, ordinal: int, verdicts: Sequence[Verdict]) -> None:
+        """Take in the verdicts on an answer.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        held.open.judged(ordinal, verdicts, at=self._clock.time())
+        tally = self._host.counters.of(held.open.answered_by(ordinal))
         for name, verdict in zip(self._names, verdicts, strict=False):
             if isinstance(verdict, CheckResult):
                 tally.judged(name, accepted=verdict.accepted)
+        if (why := self._guard.note(verdicts)) is not None:
+            self._host.fail(why)
 
 
 def row_of(references: Sequence[Reference], prompt: Prompt) -> dict[str, str | tuple[str, ...]]:

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from stillhouse.gen.checks.base import Answer, Row, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.worker.check_guard import CheckGuard
-from stillhouse.gen.worker.checking import CheckHost, Judging, row_of
+from stillhouse.gen.worker.checking import CheckHost, Intake, Judging, row_of
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.checks import AnyCheck, references_of
 
@@ -33,10 +32,9 @@ class ChunkChecker:
         self._host = host
         self._judging = judging
         self._function = function
-        self._clock = clock
         self._references = references_of(checks)
         self._count = len(checks)
-        self._guard = CheckGuard([check.name for check in checks], keep_going=keep_going)
+        self._intake = Intake(host, checks, clock=clock, keep_going=keep_going)
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
 
@@ -66,9 +64,7 @@ class ChunkChecker:
         if self._closed or held.abandoned:
             return
         for ordinal, said in fresh.items():
-            held.open.judged(ordinal, said, at=self._clock.time())
-            if (why := self._guard.note(said)) is not None:
-                self._host.fail(why)
+            self._intake.take(held, ordinal, said)
         if held.open.is_due:
             self._host.advanced(held)
 

@@ -13,7 +13,6 @@ from harness import run_in_process
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.errors import UsageError
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.views.export import Export
 from stillhouse.gen.views.preview import preview, render
@@ -116,5 +115,11 @@ async def test_conversations_with_calls_and_results_over_all_protocols(tmp_path:
         assert row["messages"][:4] == row["prompt"]
         assert row["messages"][4]["content"] == row["completion"][0]["content"]
     assert verify(open_dataset(recipe)).ok
-    with pytest.raises(UsageError, match="no place for tool calls inside prompts"):
-        list(Export(DatasetReader(open_dataset(recipe)), "trl-sft").rows())
+    exported = list(Export(DatasetReader(open_dataset(recipe)), "trl-sft").rows())
+    assert len(exported) == 40
+    for row in exported:
+        called, now, result = row["prompt"][1:]
+        assert [call["function"]["arguments"] for call in called["tool_calls"]] == [{"a": 1}, {}]
+        assert "id" not in called["tool_calls"][1]
+        assert now == {"role": "tool", "content": "noon", "name": "now"}
+        assert result["tool_call_id"] == called["tool_calls"][0]["id"]

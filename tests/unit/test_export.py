@@ -163,7 +163,17 @@ def test_terms_are_written_beside(tmp_path: Path) -> None:
 def made(sample: int, score: float | None, *, text: str = "", rejected_as: str | None = None) -> Answer:
     """An answer to the one prompt."""
     scores = {"judge": score}
-    return Answer(f"r{sample}", "p", sample, (("user", "?"),), text or f"text {sample}", None, (), scores, rejected_as)
+    return Answer(
+        f"r{sample}",
+        "p",
+        sample,
+        ({"role": "user", "content": "?"},),
+        text or f"text {sample}",
+        None,
+        (),
+        scores,
+        rejected_as,
+    )
 
 
 def test_the_best_is_paired_with_the_worst() -> None:
@@ -181,3 +191,27 @@ def test_the_best_is_paired_with_the_worst() -> None:
     assert [(a.sample, b.sample) for a, b in pairs(unselected, accepted, by="judge")] == [(1, 4)]
     calling = replace(made(7, None, text="text 0", rejected_as="check:judge"), calls=(CALL,))
     assert len(list(pairs([calling], accepted[:1], by="judge"))) == 1, "calls count as text does"
+
+
+def test_prompts_keep_their_calls_and_rows_their_tools(tmp_path: Path) -> None:
+    """Where a conversation holds calls and results, and each row offers tools of its own."""
+    asked = [{"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}, "id": "c1"}]
+    messages = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": "", "tool_calls": asked},
+        {"role": "tool", "content": "2", "tool_call_id": "c1"},
+    ]
+    source = {"prompt": None, "id": None, "messages": "messages", "tools": "tools"}
+    recipe, held = chunk_of(tmp_path, [{"messages": messages, "tools": [TOOL]}], source=source)
+    answer(held, 0, body_of("It is 2."))
+    sealed(recipe, held)
+    out = tmp_path / "x.jsonl"
+    export(tmp_path / "out", "messages-jsonl", "--out", str(out))
+    (row,) = lines(out)
+    assert row["messages"][1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
+    assert row["messages"][2] == {"role": "tool", "content": "2", "tool_call_id": "c1"}
+    assert row["tools"] == [TOOL]
+    export(tmp_path / "out", "sharegpt", "--out", str(out))
+    (row,) = lines(out)
+    assert [turn["from"] for turn in row["conversations"]] == ["human", "function_call", "observation", "gpt"]
+    assert json.loads(row["tools"]) == [TOOL]

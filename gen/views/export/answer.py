@@ -1,5 +1,6 @@
 """An answer as exports see it, read from data/ or rejected/, whatever the dataset's schema version."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,8 @@ class Answer:
     record_id: str
     prompt_key: str
     sample: int
-    prompt: tuple[tuple[str, str], ...]
-    """(role, content) of each message as asked."""
+    prompt: tuple[Mapping[str, Any], ...]
+    """The messages as asked, as chat templates read them: calls have their arguments as objects."""
     text: str
     reasoning: str | None
     """None too where the dataset holds reasoning inside the text."""
@@ -69,7 +70,7 @@ def _answer(row: Mapping[str, Any]) -> Answer:
         record_id=row["record_id"],
         prompt_key=row["prompt_key"],
         sample=row["sample"],
-        prompt=tuple((message["role"], message["content"] or "") for message in row["prompt"]),
+        prompt=tuple(map(_message, row["prompt"])),
         text=row["completion"][0]["content"] or "",
         reasoning=row["reasoning"],
         calls=tool_calls_in(row["tool_calls"]) or (),
@@ -83,6 +84,17 @@ def _answer(row: Mapping[str, Any]) -> Answer:
 def _beyond(row: Mapping[str, Any]) -> str | None:
     if row.get(IMAGES):
         return "images: read data/ with `datasets`, which trainers of vision models take as it is"
-    if any(message.get("tool_calls") or message["role"] == "tool" for message in row["prompt"] if len(message) > 2):
-        return "tool calls inside prompts: read data/ with `datasets`"
     return None
+
+
+def _message(stored: Mapping[str, Any]) -> dict[str, Any]:
+    message = {"role": stored["role"], "content": stored["content"] or ""}
+    if calls := stored.get("tool_calls"):
+        message["tool_calls"] = [called(call["id"], call["type"], **call["function"]) for call in calls]
+    return message | {name: stored[name] for name in ("tool_call_id", "name") if stored.get(name) is not None}
+
+
+def called(id: str | None, type: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call as chat templates read it."""
+    known = {} if id is None else {"id": id}
+    return known | {"type": type, "function": {"name": name, "arguments": json.loads(arguments)}}

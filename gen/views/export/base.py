@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
-from stillhouse.gen.views.export.answer import Answer
+from stillhouse.gen.views.export.answer import Answer, called
 from stillhouse.schemas.inline_reasoning import with_reasoning
 
 Row: TypeAlias = dict[str, Any]
@@ -46,11 +46,7 @@ class Style:
         if self.reasoning == "field" and answer.reasoning is not None:
             message["reasoning_content"] = answer.reasoning
         if answer.calls:
-            message["tool_calls"] = [
-                ({"id": call.id} if call.id is not None else {})
-                | {"type": call.type, "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
-                for call in answer.calls
-            ]
+            message["tool_calls"] = [called(*call) for call in answer.calls]
         return message
 
     def with_tools(self, row: Row) -> Row:
@@ -84,4 +80,4 @@ class OfPairs(Protocol):
 
 def messages_of(answer: Answer) -> list[Row]:
     """The prompt as messages."""
-    return [{"role": role, "content": content} for role, content in answer.prompt]
+    return list(map(dict, answer.prompt))

@@ -3,7 +3,7 @@
 import json
 
 from stillhouse.gen.views.export.answer import Answer
-from stillhouse.gen.views.export.base import NoPlace, Row, Style
+from stillhouse.gen.views.export.base import NoPlace, Row, Style, messages_of
 
 _FROM = {
     "system": "system",
@@ -15,16 +15,16 @@ _FROM = {
 
 
 def sharegpt(answer: Answer, style: Style) -> Row:
-    """See `OfAnswers`. An answer that calls tools is a turn of `function_call`, which has no place for text."""
-    text = style.text_of(answer)
-    if answer.calls and text.strip():
-        raise NoPlace("text beside tool calls")
-    turns = [{"from": _FROM[role], "value": content} for role, content in answer.prompt]
-    if answer.calls:
-        calls = [{"name": call.name, "arguments": json.loads(call.arguments)} for call in answer.calls]
-        said = calls[0] if len(calls) == 1 else calls
-        turns.append({"from": "function_call", "value": json.dumps(said, ensure_ascii=False)})
-    else:
-        turns.append({"from": "gpt", "value": text})
-    row: Row = {"conversations": turns}
+    """See `OfAnswers`. A message that calls tools is a turn of `function_call`, which has no place for text."""
+    row: Row = {"conversations": list(map(_turn, [*messages_of(answer), style.message_of(answer)]))}
     return row if style.tools is None else row | {"tools": json.dumps(list(style.tools), ensure_ascii=False)}
+
+
+def _turn(message: Row) -> Row:
+    if not (called := message.get("tool_calls")):
+        return {"from": _FROM[message["role"]], "value": message["content"]}
+    if message["content"].strip():
+        raise NoPlace("text beside tool calls")
+    calls = [call["function"] for call in called]
+    said = calls[0] if len(calls) == 1 else calls
+    return {"from": "function_call", "value": json.dumps(said, ensure_ascii=False)}
