@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
-from builders import questions, recipe_of, write_source
+from builders import SIMULATED, questions, recipe_of, write_source
 from case_server import CaseServer, serving
 from click.testing import CliRunner
 from harness import run_in_process
+from pictures import picture, write_images
 from ray.cluster_utils import Cluster
 from s3_server import S3Server, rclone_s3
 
@@ -143,6 +145,20 @@ def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer
     step = Path(__file__).parents[1] / "trl_step.py"
     printed = run(trl_python, step, trainer, file, tmp_path / "out", env={"HF_HOME": str(tmp_path / "hf")})
     assert f"trained on {len(file.read_bytes().splitlines())} rows" in printed
+
+
+@pytest.mark.slow
+def test_embedded_images_are_what_trl_takes(trl_python: str, tmp_path: Path) -> None:
+    """Its collator for vision models collates the records as they are."""
+    if subprocess.run([trl_python, "-c", "import PIL"], capture_output=True).returncode != 0:
+        pytest.skip(f"{trl_python} has no pillow beside TRL")
+    images = [{"bytes": picture(number, kind="jpeg", size=(40, 30)), "path": None} for number in range(6)]
+    write_images(tmp_path / "source" / "a.parquet", images)
+    changes: dict[str, Any] = {"source": {"images": ["image"]}, "dataset": {"images": "embed"}}
+    asyncio.run(run_in_process(recipe_of(tmp_path, teachers=[SIMULATED], **changes)))
+    script = Path(__file__).parents[1] / "trl_collator.py"
+    printed = run(trl_python, script, tmp_path / "out", env={"HF_HOME": str(tmp_path / "hf")})
+    assert printed.strip() == "6 records, pixels (6, 3, 28, 28), all learned: True"
 
 
 @pytest.mark.slow
