@@ -117,6 +117,7 @@ def test_worker_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_three_protocols_that_each_answer_killed_at_three_points(tmp_path: Path) -> None:
     """kill -9 of the worker, then of the driver, then of everything: each teacher has answered each prompt once."""
     prompts, limits, terms = 240, {"in_flight": 8}, {"training_use": "permitted"}
