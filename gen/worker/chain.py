@@ -76,6 +76,9 @@ class Chain:
         self._counters = Counters()
         self._lanes: Sequence[Lane] = ()
         self._standings = [Standing(give_up_after_s=give_up_after_s) for _ in clients]
+        self._by_name = {
+            client.teacher.name: standing for client, standing in zip(clients, self._standings, strict=True)
+        }
         self._said = [""] * len(clients)
         """What came last instead of an answer."""
         self._waiting: list[tuple[Held, int]] = []
@@ -104,12 +107,11 @@ class Chain:
     def judged(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Learn from these who has answered; returns those that are final, or whose teachers may not be left yet."""
         now = self._clock.monotonic()
-        by_name = {
-            client.teacher.name: standing for client, standing in zip(self._clients, self._standings, strict=True)
-        }
         for each in settlements:
-            by_name[each.teacher].has_answered |= each.reason is None
-        return [each for each in settlements if not (each.moves_on and by_name[each.teacher].may_be_left(now=now))]
+            self._by_name[each.teacher].has_answered |= each.reason is None
+        return [
+            each for each in settlements if not (each.moves_on and self._by_name[each.teacher].may_be_left(now=now))
+        ]
 
     def take(self, held: Held, ordinal: int, *, waited: bool = False) -> None:
         """Have the sample asked by the teacher whose turn it is, or wait. `waited`: it may serve as a probe."""
@@ -269,8 +271,12 @@ class Chain:
         if all(standing.is_down(now=now) for standing in self._standings):
             return now - self._answered_at >= self._give_up_after_s
         # All that is left to ask waits for teachers without money.
-        quiet = not self._counters.in_flight and now - self._ended_at >= PROBE_EVERY_S
-        return quiet and any(self._waits_for_money(held, ordinal, now=now) for held, ordinal in self._waiting)
+        busy = self._counters.in_flight or any(lane.waiting for lane in self._lanes)
+        return (
+            not busy
+            and now - self._ended_at >= PROBE_EVERY_S
+            and any(self._waits_for_money(held, ordinal, now=now) for held, ordinal in self._waiting)
+        )
 
     def _waits_for_money(self, held: Held, ordinal: int, *, now: float) -> bool:
         state = held.open.state
