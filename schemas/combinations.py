@@ -56,15 +56,11 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
 REFUSED: Mapping[tuple[str, str], str] = {
     ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, as it decides what is asked next: leave "
     "out `per: chunk`, or use `samples` instead of `accept`",
-    (
-        "weight",
-        "each",
-    ): "with `route: each` every teacher answers every prompt, so there is nothing to share out: leave "
-    "out `weight`, or use `route: weighted`",
+    ("weight", "each"): "`route: each` asks every teacher for all: leave out `weight`, or use `route: weighted`",
+    ("weight", "fallback"): "`route: fallback` asks the teachers in their order: leave out `weight`, or use "
+    "`route: weighted`",
     ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` ends the asking before: use "
     "`ask.samples`",
-    ("weight", "fallback"): "with `route: fallback` the order of the teachers decides: leave out `weight`, or use "
-    "`route: weighted`",
 }
 """Pairs of features that don't go together, each with the reason and the way out; reported at the first one's field."""
 

@@ -35,6 +35,9 @@ Route: TypeAlias = Literal["weighted", "each", "fallback"]
 PASSAGE_CHARS = 4000
 """About a thousand tokens: enough to ask about, and several fit into any context."""
 
+MAX_SAMPLES_PER_SHARD = 2**32 - 1
+"""The journal numbers a shard's samples in 32 bits."""
+
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
 
@@ -318,6 +321,13 @@ class Recipe(Strict):
             raise ValueError(fault)
         if self.dataset.images == "embed" and not self.source.images:
             raise ValueError("dataset.images: embed needs `source.images`: the prompts have no images otherwise")
+        if (shard := self.prompts_per_shard * self.samples_per_prompt) > MAX_SAMPLES_PER_SHARD:
+            raise FieldsFault(
+                {
+                    ("dataset", "prompts_per_shard"): f"expected at most {MAX_SAMPLES_PER_SHARD:,} samples in a shard, "
+                    f"got {shard:,} ({self.samples_per_prompt:,} per prompt); make it smaller"
+                }
+            )
         if refused := refused_pairs(self) or self._refused_parameters() | self._misfits():
             raise FieldsFault(refused)
         return self

@@ -76,12 +76,17 @@ class Chain:
         self._counters = Counters()
         self._lanes: Sequence[Lane] = ()
         self._standings = [Standing(give_up_after_s=give_up_after_s) for _ in clients]
+        self._by_name = {
+            client.teacher.name: standing for client, standing in zip(clients, self._standings, strict=True)
+        }
         self._said = [""] * len(clients)
         """What came last instead of an answer."""
         self._waiting: list[tuple[Held, int]] = []
         """Samples that no teacher may be asked now."""
         self._given_up_on: set[int] = set()
         """Places of teachers that never answered, and are not waited for any longer."""
+        self._down: set[int] = set()
+        """Places of teachers that were reported to be down."""
         self._probe: _Probe | None = None
         self._looked_at = -PROBE_EVERY_S
         """When the dataset was last asked for answers."""
@@ -102,12 +107,11 @@ class Chain:
     def judged(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         """Learn from these who has answered; returns those that are final, or whose teachers may not be left yet."""
         now = self._clock.monotonic()
-        by_name = {
-            client.teacher.name: standing for client, standing in zip(self._clients, self._standings, strict=True)
-        }
         for each in settlements:
-            by_name[each.teacher].has_answered |= each.reason is None
-        return [each for each in settlements if not (each.moves_on and by_name[each.teacher].may_be_left(now=now))]
+            self._by_name[each.teacher].has_answered |= each.reason is None
+        return [
+            each for each in settlements if not (each.moves_on and self._by_name[each.teacher].may_be_left(now=now))
+        ]
 
     def take(self, held: Held, ordinal: int, *, waited: bool = False) -> None:
         """Have the sample asked by the teacher whose turn it is, or wait. `waited`: it may serve as a probe."""
@@ -147,16 +151,18 @@ class Chain:
         else:
             self._said[place] = outcome.message[:MAX_WORDS]
         self._standings[place].ended(outcome, all_closed=self._clients[place].all_closed, now=now)
-        self._follow(place, now=now)
+        self._follow(now=now)
 
     def out_of_money(self, place: int, reason: str) -> None:
         """See `Router`."""
         now = self._clock.monotonic()
         if not self._standings[place].out_of_money:
             self._standings[place].out_of_money = reason[:MAX_WORDS]
+            self._standings[place].went_down(now=now)
             if not self._standings[place].may_be_left(now=now):
-                self._note(place, f"{reason}; it has never answered, so the next teacher is asked only later")
-            self._follow(place, now=now)
+                wait = f"it has never answered, so it is waited for up to {self._give_up_after_s:.0f} s"
+                self._note(place, f"{reason}; {wait} before the next teacher is asked")
+            self._follow(now=now)
 
     # --- whose turn it is
 
@@ -173,14 +179,15 @@ class Chain:
         may_probe = waited or state.tries(ordinal).attempts == 0
         for place in range(first, len(self._standings)):
             standing = self._standings[place]
-            if not standing.is_down(now=now):
-                return None if standing.out_of_money else place
+            is_down = standing.is_down(now=now)
+            if not (is_down or standing.out_of_money):
+                return place
             if may_probe and not self._clients[place].in_flight and standing.takes_probe(now=now):
                 self._probe = _Probe(held, ordinal, place)
                 return place
-        # All are down. One that is out of reach may be waited for at its circuit; one without money is only probed.
-        reachable = [place for place in range(first, len(self._standings)) if not self._standings[place].out_of_money]
-        return reachable[-1] if reachable else None
+            if not is_down:  # without money, and may not be left yet
+                return None
+        return self._waits_at(first)
 
     def _is_probe(self, held: Held, ordinal: int) -> bool:
         return self._probe is not None and self._probe.held is held and self._probe.ordinal == ordinal
@@ -197,8 +204,7 @@ class Chain:
     def look(self) -> None:
         """Notice what time alone brings about."""
         now = self._clock.monotonic()
-        for place in range(len(self._standings)):
-            self._follow(place, now=now)
+        self._follow(now=now)
         waiting, self._waiting = self._waiting, []
         for held, ordinal in waiting:
             if not held.abandoned:
@@ -218,21 +224,35 @@ class Chain:
                 if await asyncio.to_thread(self._answered_before, name):
                     standing.has_answered = True
 
-    def _follow(self, place: int, *, now: float) -> None:
-        """Have samples that wait for the teacher go on if it is down now, or wait for it if it is not any more."""
-        standing, client = self._standings[place], self._clients[place]
-        if place not in self._given_up_on and not standing.has_answered and standing.may_be_left(now=now):
-            self._given_up_on.add(place)
-            self._host.given_up_on(client.teacher.name)
-        down = standing.is_down(now=now)
-        if down == client.is_left:
-            return
-        client.leave(left=down)
-        if not down:
-            self._note(place, "answers again; samples that no other teacher was asked yet go to it")
-            return
-        standing.went_down(now=now)
-        why = standing.out_of_money or f"has been out of reach for {DOWN_AFTER_S:.0f} s ({self._said[place]})"
+    def _follow(self, *, now: float) -> None:
+        """Have samples that wait for a teacher go on if it is down now, or wait for it if it is not any more."""
+        down = [standing.is_down(now=now) for standing in self._standings]
+        waits_at = self._waits_at(0) if all(down) else None
+        for place, (standing, client) in enumerate(zip(self._standings, self._clients, strict=True)):
+            if place not in self._given_up_on and not standing.has_answered and standing.may_be_left(now=now):
+                self._given_up_on.add(place)
+                self._host.given_up_on(client.teacher.name)
+            if client.is_left != (left := down[place] and place != waits_at):
+                client.leave(left=left)
+            if down[place] and place not in self._down:
+                self._down.add(place)
+                standing.went_down(now=now)
+                self._note_down(place)
+            elif not down[place] and place in self._down:
+                self._down.remove(place)
+                self._note(place, "answers again; samples that no later teacher was asked go to it")
+
+    def _waits_at(self, first: int) -> int | None:
+        """Where a sample waits while all teachers from this place on are down: the last one that may be waited for.
+
+        One that is out of reach is tried at its circuit; one without money is only probed.
+        """
+        places = [place for place in range(first, len(self._standings)) if not self._standings[place].out_of_money]
+        return places[-1] if places else None
+
+    def _note_down(self, place: int) -> None:
+        said = self._said[place] or "no reply"
+        why = self._standings[place].out_of_money or f"has been out of reach for {DOWN_AFTER_S:.0f} s ({said})"
         if place + 1 < len(self._clients):
             then = f"all samples go to teacher {self._clients[place + 1].teacher.name}"
         else:
@@ -251,8 +271,12 @@ class Chain:
         if all(standing.is_down(now=now) for standing in self._standings):
             return now - self._answered_at >= self._give_up_after_s
         # All that is left to ask waits for teachers without money.
-        quiet = not self._counters.in_flight and now - self._ended_at >= PROBE_EVERY_S
-        return quiet and any(self._waits_for_money(held, ordinal, now=now) for held, ordinal in self._waiting)
+        busy = self._counters.in_flight or any(lane.waiting for lane in self._lanes)
+        return (
+            not busy
+            and now - self._ended_at >= PROBE_EVERY_S
+            and any(self._waits_for_money(held, ordinal, now=now) for held, ordinal in self._waiting)
+        )
 
     def _waits_for_money(self, held: Held, ordinal: int, *, now: float) -> bool:
         state = held.open.state

@@ -5,17 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from faults.history import check
-from processes import below
+from processes import below, kill_all
 from waiting import wait_until
 
 from stillhouse.gen import simulator
+from stillhouse.gen.store import open_store
+from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.simulator import SimulatorSettings
 
 SAMPLES, IN_FLIGHT, PROMPTS = 2, 64, 1500
@@ -29,11 +31,19 @@ def teacher(tmp_path: Path, **settings: object) -> Iterator[str]:
         yield process.url
 
 
-def recipe_file(tmp_path: Path, url: str, *, in_flight: int = IN_FLIGHT, **run: object) -> Path:
-    """A recipe over generated prompts."""
+def recipe_file(
+    tmp_path: Path,
+    url: str,
+    *,
+    count: int = PROMPTS,
+    in_flight: int = IN_FLIGHT,
+    changes: Mapping[str, object] | None = None,
+    **run: object,
+) -> Path:
+    """A recipe over generated prompts; `changes` replace whole sections."""
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in range(PROMPTS)))
-    recipe = {
+    prompts.write_text("".join(json.dumps({"id": n, "q": f"How much is {n} + 1?"}) + "\n" for n in range(count)))
+    recipe: dict[str, object] = {
         "name": "kill",
         "source": {"path": str(prompts), "prompt": "q", "id": "id"},
         "ask": {"samples": SAMPLES, "temperature": 1.0},
@@ -50,7 +60,7 @@ def recipe_file(tmp_path: Path, url: str, *, in_flight: int = IN_FLIGHT, **run: 
         "run": run,
     }
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
+    path.write_text(yaml.safe_dump(recipe | dict(changes or {})))
     return path
 
 
@@ -104,6 +114,37 @@ def test_worker_killed(tmp_path: Path) -> None:
     end = json.loads(out.splitlines()[-1])
     assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_three_protocols_that_each_answer_killed_at_three_points(tmp_path: Path) -> None:
+    """kill -9 of the worker, then of the driver, then of everything: each teacher has answered each prompt once."""
+    prompts, limits, terms = 240, {"in_flight": 8}, {"training_use": "permitted"}
+    with teacher(tmp_path, latency_s=0.2) as url:
+        teachers = [
+            {"name": api, "api": api, "base_url": url.removesuffix("/v1" * (api == "gemini")), "model": f"{api}-model"}
+            | {"ask": {"max_tokens": 500}, "limits": limits, "account": api, "terms": terms}
+            for api in ("openai-chat", "anthropic", "gemini")
+        ]
+        dataset = {"path": str(tmp_path / "out"), "prompts_per_shard": 30}
+        changes = {"route": "each", "ask": {"samples": 1}, "teachers": teachers, "dataset": dataset}
+        recipe = recipe_file(tmp_path, url, count=prompts, changes=changes)
+        first = start(recipe, tmp_path)
+        until(lambda: shards(tmp_path) >= 1, process=first)
+        os.kill(workers_of(first.pid)[0], signal.SIGKILL)
+        until(lambda: shards(tmp_path) >= 3, process=first)
+        first.kill()
+        first.wait()
+        second = start(recipe, tmp_path)
+        until(lambda: shards(tmp_path) >= 5, process=second)
+        kill_all(second.pid)
+        second.wait()
+        out, _ = start(recipe, tmp_path).communicate(timeout=300)
+    end = json.loads(out.splitlines()[-1])
+    assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", prompts * len(teachers), 0)
+    check(tmp_path / "out", tmp_path / "served.jsonl", samples=len(teachers), in_flight=3 * 8, kills=3)
+    assert verify(open_store(str(tmp_path / "out"))).findings == ()
 
 
 @pytest.mark.slow

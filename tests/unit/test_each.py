@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 import pytest
 from builders import answer, body_of, chunk_of, questions, recipe_of, sealed, write_source
 from harness import run_in_process
+from pydantic import ValidationError
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.plans import read_plans
@@ -137,6 +138,14 @@ def test_a_plan_counts_and_prices_every_teacher(tmp_path: Path) -> None:
     assert planned.output_tokens == PROMPTS * 2 * 2 * 10
     assert planned.usd == pytest.approx((planned.input_tokens + 2 * planned.output_tokens) / 1e6)
     assert "2 per prompt and teacher" in render(planned)
+
+
+def test_more_samples_than_a_shard_can_number_are_refused(tmp_path: Path) -> None:
+    """Prompts, samples and teachers multiply; the refusal names the field that makes them fewer."""
+    shard = {"dataset": {"prompts_per_shard": 100_000}, "ask": {"samples": 10_000}}
+    assert each_of(tmp_path, *"abcd", **shard).samples_per_prompt == 40_000
+    with pytest.raises(ValidationError, match=r"dataset.prompts_per_shard: expected at most .* got 5,000,000,000"):
+        each_of(tmp_path, *"abcde", **shard)
 
 
 async def test_a_teacher_more_is_another_dataset(tmp_path: Path) -> None:

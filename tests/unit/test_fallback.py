@@ -277,6 +277,16 @@ async def test_a_teacher_that_never_answered_is_waited_for_first(tmp_path: Path,
     assert by_teacher(many) == {"a": 80}
 
 
+async def test_a_teacher_that_loads_is_never_left(tmp_path: Path, hasty: None) -> None:
+    """It may take longer than an outage, and longer than a teacher that never answered is waited for."""
+    body = '{"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}'
+    loading = {"kind": "status", "status": 503, "body": body, "stop_s": 2.0}
+    recipe = chain_of(tmp_path, "a", "b", prompts=10, run={"give_up_after_s": 0.5})
+    async with served(recipe, a=[loading]) as ready:
+        sound(recipe, await run_in_process(ready))
+    assert by_teacher(recipe) == {"a": 10}
+
+
 async def test_a_chain_whose_teachers_are_all_down_pauses(tmp_path: Path, hasty: None) -> None:
     """With what each of them said; the same command goes on when one of them is back."""
     recipe = chain_of(tmp_path, "a", "b", run={"give_up_after_s": 1.0})
