@@ -260,9 +260,10 @@ def unique_names(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     names = [check.name for check in checks]
     for name in names:
         if names.count(name) > 1:
+            field = "as" if any(check.function for check in checks if check.name == name) else "name"
             places = " and ".join(str(place) for place, other in enumerate(names, 1) if other == name)
             raise ValueError(
-                f"the name {name} is given to the checks {places} of the list; give one another: `name: {name}_2`"
+                f"the name {name} is given to the checks {places} of the list; give one another: `{field}: {name}_2`"
             )
     return checks
 

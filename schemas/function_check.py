@@ -9,13 +9,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from stillhouse.schemas.carried_file import MAX_BYTES, CarriedFile, carried
 from stillhouse.schemas.check_settings import CheckName, CheckSettings, Reference
 from stillhouse.schemas.value_types import ValueType
 
 _TAKEN = ("accepted", "score", "detail")
+
+
+def _columns(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # `_with_code` makes the JSON a Python object
 
 
 class FunctionCheck(CheckSettings):
@@ -29,7 +33,7 @@ class FunctionCheck(CheckSettings):
     per: Literal["record", "chunk"] = "record"
     """What the function gets: a `record` as a dict {text, reasoning, tokens, row}, or all answers of a `chunk` that the
     other checks accept, as an Arrow table with these columns. With `chunk` it has to be the last of the checks."""
-    columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_columns)] = ()
     """Columns of the source that it gets in `row`."""
     returns: dict[CheckName, ValueType] = Field(default_factory=dict)
     """Columns of its own, with their types: `{politeness: float64}`. They are stored beside score and detail."""

@@ -16,6 +16,7 @@ from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.function_check import FunctionCheck
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe
 
 CODE = '''
 import os, time
@@ -133,6 +134,23 @@ def test_code_with_a_fault_is_refused_with_its_line(code: Path) -> None:
     code.write_text("x = 1\ndef f(:\n")
     with pytest.raises(ValueError, match=r"mine.py, line 2: not valid Python"):
         check("f")
+
+
+def test_a_recipe_with_its_code_is_read_again_without_the_file(code: Path) -> None:
+    """As a cluster and a retry read it; the user's own has to name a file that is there."""
+    text = """
+        name: x
+        source: {path: p.jsonl, prompt: q}
+        teachers: [{name: sim, api: simulator}]
+        checks: [{function: {name: "mine.py:polite", as: politeness, columns: [level], returns: {words: int64}}}]
+        dataset: {path: out}
+    """
+    recipe = load_recipe(text, origin="r.yaml")
+    code.unlink()
+    again = load_recipe(dump_recipe(recipe), origin="last_run.yaml")
+    assert (again, again.identity()) == (recipe, recipe.identity())
+    with pytest.raises(RecipeError, match=r"r\.yaml:5: checks\.0\.function: name: expected the path of a Python file"):
+        load_recipe(text, origin="r.yaml")
 
 
 def test_the_code_is_part_of_the_identity(code: Path, tmp_path: Path) -> None:
