@@ -1,7 +1,7 @@
 """Learns what requests to a teacher cost: tokens per character of input, and tokens of output."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stillhouse.gen.limits.shares import Cost
 
@@ -21,18 +21,13 @@ class _Mean:
 
     value: float
     most: float
-    variance: float = field(init=False)
+    variance: float = 0.0
     count: int = 0
-
-    def __post_init__(self) -> None:
-        """A quarter of the range, as for values of unknown distribution."""
-        self.variance = ((self.most - self.value) / 4) ** 2
 
     def learn(self, value: float) -> None:
         self.count += 1
         if self.count == 1:
-            self.variance = ((self.most - value) / 4) ** 2
-            self.value = value
+            self.variance, self.value = value**2, value  # lengths of answers seldom vary by more than their mean
             return
         weight = max(FORGET, 1 / self.count)
         self.variance += weight * ((value - self.value) ** 2 - self.variance)

@@ -49,9 +49,12 @@ class Minute:
         self._given_sum += amount
 
     def allows(self, amount: float, *, now: float) -> bool:
-        """True if so much may be spent now; of what exceeds any minute's share, one at a time."""
+        """True if so much may be spent now; of what exceeds any minute's share, one at a time.
+
+        Below half a token is what rounding leaves of nothing.
+        """
         self._advance(now)
-        return self._spent_sum < 1e-6 or self._spent_sum + amount <= self._given_sum
+        return self._spent_sum < 0.5 or self._spent_sum + amount <= self._given_sum
 
     def spend(self, amount: float, *, at: float) -> None:
         """So much, or less if negative, was spent at that moment."""

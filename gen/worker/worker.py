@@ -412,6 +412,8 @@ class Worker:
     def _held_up(self) -> str:
         """What has kept it from sending for long enough to report."""
         now = self._clock.monotonic()
+        if self._stopping:
+            return ""
         if self._fence.store_is_late:
             return "the store accepts no journals from them"
         late = [key for key, at in self._share_at.items() if now - at > TELL_AFTER_S]

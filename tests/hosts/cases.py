@@ -1,6 +1,7 @@
 """The cases: what is done to two hosts at work, and what must hold all the same."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -66,6 +67,26 @@ def without_store(seconds: float) -> Case:
         run.wait()
 
     return case
+
+
+def full_disk(lab: Lab) -> None:
+    """The second host's disk for journals is full for a while: its workers stop, and come back once there is room."""
+    lab.journal_dir = "/tmp/journals"
+    lab.second = lab.host(2, head=1, journals="96m")
+    _cluster(lab)
+    run = lab.run(lab.first)
+    lab.asking(for_s=AT_WORK_S)
+    full_at = lab.mark("host 2's disk is full")
+    lab.second.run("sh", "-c", "cat /dev/zero > /tmp/journals/filler", output=subprocess.DEVNULL).wait()
+    time.sleep(40.0)
+    lab.second.run("rm", "/tmp/journals/filler", output=subprocess.DEVNULL).wait()
+    room_at = lab.mark("host 2's disk has room again")
+    address = lab.second.address
+    lab.story.excuses.append(Excuse.disk_full(address, full_at, latency_s=LATENCY_S[1]))
+    lab.story.asks += [(address, full_at + 2.0, room_at, False), (address, room_at, math.inf, True)]
+    lab.story.words = ["others take its chunks, and a replacement starts in 30 s"]
+    lab.story.least_share, lab.story.longest_idle_s = 95.0, 10.0
+    run.wait()
 
 
 def parted(lab: Lab) -> None:
@@ -224,6 +245,7 @@ CASES: Mapping[str, Case] = {
     "link20": link(20.0),
     "link90": link(90.0),
     "store75": without_store(75.0),
+    "fulldisk": full_disk,
     "parted": parted,
     "nodelost": node_lost(silently=True),
     "nodekilled": node_lost(silently=False),
@@ -236,5 +258,5 @@ CASES: Mapping[str, Case] = {
 }
 """By the name that the command takes."""
 
-PROMPTS: Mapping[str, int] = {"none": 2400, "nodekilled": 2400}
-"""Where a minute is enough; elsewhere three."""
+PROMPTS: Mapping[str, int] = {"none": 2400, "nodekilled": 2400, "fulldisk": 4800}
+"""Where a minute or two are enough; elsewhere three."""

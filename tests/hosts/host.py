@@ -24,23 +24,32 @@ mount -t tmpfs -o size=512m memory /dev/shm
 for path in $CODE; do
   case $path in /tmp/*) mkdir -p "$DISK$path"; mount --bind "$path" "$DISK$path";; esac
 done
+if [ -n "$JOURNALS" ]; then
+  mkdir -p "$DISK/tmp/journals"; mount -t tmpfs -o "size=$JOURNALS" journals "$DISK/tmp/journals"
+fi
 mount --rbind "$DISK/tmp" /tmp
 hostname "$NAME"
 cd /tmp
-unset DISK NAME CODE
+unset DISK NAME CODE JOURNALS
 while :; do "$@" || :; while [ -e /tmp/stay-down ]; do sleep 1; done; sleep 1; done
 """
 
 
 class Host:
-    """See the module. `head`: the host whose cluster this one joins, its own where it is the head itself."""
+    """See the module. `head`: the host whose cluster this one joins, its own where it is the head itself.
 
-    def __init__(self, number: int, *, head: int, network: Network, folder: Path, env: Mapping[str, str]) -> None:
+    `journals`: the size of a disk of its own at /tmp/journals, as `64m`; empty: there is none.
+    """
+
+    def __init__(
+        self, number: int, *, head: int, network: Network, folder: Path, env: Mapping[str, str], journals: str = ""
+    ) -> None:
         self.number = number
         self.address = network.address(number)
         self.cluster = f"{network.address(head)}:6379"
         self.log = folder / f"host-{number}.log"
         self.disk = folder / f"disk-{number}"
+        self._journals = journals
         self._is_head = head == number
         self._network = network
         self._env = {
@@ -67,7 +76,12 @@ class Host:
         ray += ["--object-store-memory=100000000", "--disable-usage-stats"]
         spaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
         boot = ["ip", "netns", "exec", self._network.namespace(self.number), "unshare", *spaces, "sh", "-c", _BOOT]
-        env = self._env | {"DISK": str(self.disk), "NAME": f"host-{self.number}", "CODE": _CODE}
+        env = self._env | {
+            "DISK": str(self.disk),
+            "NAME": f"host-{self.number}",
+            "CODE": _CODE,
+            "JOURNALS": self._journals,
+        }
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -84,14 +84,16 @@ class Lab:
         self.prompts = prompts
         self.folder = folder
         self.log = folder / "teacher.jsonl"
+        self.journal_dir: str | None = None
+        """Where hosts keep their journals; None: where they would by themselves."""
         self._store = store
         self._runs: list[Run] = []
         self.first, self.second = self.host(1, head=1), self.host(2, head=1)
 
-    def host(self, number: int, *, head: int) -> Host:
-        """A host that is not started yet."""
+    def host(self, number: int, *, head: int, journals: str = "") -> Host:
+        """A host that is not started yet; see `Host`."""
         env = self._store.env | {"TEACHER_KEY": "canary-of-the-hosts"}
-        return Host(number, head=head, network=self.net, folder=self.folder, env=env)
+        return Host(number, head=head, network=self.net, folder=self.folder, env=env, journals=journals)
 
     def run(self, host: Host) -> Run:
         """Start a run of the case's recipe on a host."""
@@ -136,6 +138,7 @@ class Lab:
     def figures(self) -> Figures:
         """Judge the case; its runs have ended or went with their host."""
         self.story.codes = [run.code if run.code != -signal.SIGKILL else None for run in self._runs]
+        self.story.printed = "\n".join(line for run in self._runs for _, line in run.lines)
         self.story.silences = [run.longest_silence_s for run in self._runs]
         time.sleep(1.0)  # for acknowledgements of the last answers
         found = judge(
@@ -173,7 +176,7 @@ class Lab:
             "ask": {"max_tokens": 64},
             "teachers": [teacher],
             "dataset": {"path": f"{self._store.url}/{self.case}", "prompts_per_shard": 200, **where},
-            "run": {"workers": WORKERS, "ship_every_s": SHIP_EVERY_S},
+            "run": {"workers": WORKERS, "ship_every_s": SHIP_EVERY_S, "journal_dir": self.journal_dir},
         }
 
     def end(self) -> None:

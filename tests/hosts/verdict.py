@@ -16,6 +16,8 @@ SLACK_S = 0.5
 """For a segment's way to the store, and between the teacher's log and the harness's marks."""
 LATE_S = 6.0
 """A request that a cut host's kernel kept arrives within so long after the link is back."""
+STALL_S = 0.2
+"""A teacher that sees nothing at all for this long did not run, and finds what came meanwhile all at once."""
 IDLE_S = 2.0
 """A time without any request counts as idle from here on."""
 
@@ -46,6 +48,11 @@ class Excuse:
         return cls(peer, at - SHIP_EVERY_S - SLACK_S, at + SLACK_S)
 
     @classmethod
+    def disk_full(cls, peer: str, at: float, *, latency_s: float) -> "Excuse":
+        """The host could keep no answers that were in flight when its journals' disk filled up."""
+        return cls(peer, at - SLACK_S, at + latency_s + 2 * SLACK_S)
+
+    @classmethod
     def store_lost(cls, peer: str, at: float, *, latency_s: float) -> "Excuse":
         """The host lost its store alone: it may ask for ten seconds more."""
         return cls(peer, at - SHIP_EVERY_S - SLACK_S, at + 10.0 + latency_s + SLACK_S)
@@ -68,6 +75,12 @@ class Story:
     """Where the shared actors were."""
     least_share: float = 0.0
     longest_idle_s: float = float("inf")
+    asks: list[tuple[str, float, float, bool]] = field(default_factory=list)
+    """(host's address, since, until, whether it asks anything then)."""
+    words: list[str] = field(default_factory=list)
+    """What the runs have to say."""
+    printed: str = ""
+    """What they said."""
     runs_at_once: int = 1
     """Each keeps the limits by itself."""
 
@@ -113,6 +126,21 @@ def most_within(asks: Sequence[Ask], seconds: float) -> int:
     return max((bisect_left(times, at + seconds) - n for n, at in enumerate(times)), default=0)
 
 
+def most_in_second(asks: Sequence[Ask]) -> int:
+    """The most requests in any second, as they came: what a teacher that stalled found in its sockets is spread.
+
+    It stalled if for a while it neither read a request nor saw an acknowledgement.
+    """
+    times = [ask.at for ask in asks]
+    seen = sorted([*times, *(ask.received_at for ask in asks if ask.received_at is not None)])
+    for before, at in pairwise(seen):
+        if STALL_S < at - before < IDLE_S:
+            first, end = bisect_left(times, at), bisect_left(times, at + STALL_S / 2)
+            step = (at + STALL_S / 2 - before) / max(1, end - first)
+            times[first:end] = [before + step * (n + 1) for n in range(end - first)]
+    return max((bisect_left(times, at + 1.0) - n for n, at in enumerate(times)), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A case in numbers; `faults` is empty where all promises held."""
@@ -153,7 +181,7 @@ def judge(
     """Compare; `verify` is what the command said where it found something."""
     asks = read_log(log)
     again = asked_again(asks, story)
-    second, minute = most_within(asks, 1.0), most_within(asks, 60.0)
+    second, minute = most_in_second(asks), most_within(asks, 60.0)
     start, end = (asks[0].at, asks[-1].at) if asks else (0.0, 0.0)
     steady = sum(start + 5.0 <= ask.at <= end - 5.0 for ask in asks)
     share = 100 * steady / max(1e-9, end - start - 10.0) / (per_minute / 60)
@@ -172,6 +200,10 @@ def judge(
         faults.append(f"{second} requests in a second")
     if share < story.least_share:
         faults.append(f"{share:.1f} % of the limit, less than {story.least_share:g} %")
+    for peer, since, until, wanted in story.asks:
+        if any(ask.peer == peer and since <= ask.at <= until for ask in asks) != wanted:
+            faults.append(f"{peer} asked {'nothing' if wanted else 'something'} from {since - start:.0f} s on")
+    faults += [f"the run never said: {words}" for words in story.words if words not in story.printed]
     if idle_s > story.longest_idle_s:
         faults.append(f"{idle_s:.0f} s idle, more than {story.longest_idle_s:g}")
     return Figures(

@@ -383,7 +383,7 @@ def test_nobody_starves_for_slots(slots: int, workers: int, request_s: float) ->
     assert busy >= 0.3 * slots * 200
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     per_minute=st.sampled_from([12, 60, 300, 1200, 3000]),
     most_workers=st.sampled_from([1, 3, 8]),
