@@ -39,6 +39,7 @@ from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Recipe
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool import offered
 
 MOST_TOKENS = 16
 """The longest answer that is asked for."""
@@ -243,7 +244,8 @@ async def _asked(
 
 
 def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float) -> HttpRequest:
-    hello = Request(_HELLO, stream=interpreter.streaming.begins_with(url))
+    tools = () if interpreter.ask.tools is None else offered(interpreter.ask.tools)
+    hello = Request(_HELLO, stream=interpreter.streaming.begins_with(url), tools=tools)
     return interpreter.protocol.request(hello, base_url=url, key=key, now=time.time() + ahead_s)
 
 
@@ -277,7 +279,7 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
         case "empty":
             return "it has no text", "the server may need streaming (`stream: true`), or other parameters"
         case "unasked_tool_call":
-            return "it calls tools", "offer them in `ask.extra.tools`, so that records keep the calls"
+            return "it calls tools", "offer them in `ask.tools`, so that records keep the calls"
         case "refused" | "content_filter" as reason:
             return f"it is {reason}", "is the model behind a filter?"
         case _:

@@ -170,7 +170,8 @@ def test_doctor_tries_it(tmp_path: Path, api: str) -> None:
     """And judges its answer as a run would."""
     write_source(tmp_path, questions(3))
     with start(settings()) as server:
-        *_, finding = examine_recipe(recipe_of(tmp_path, teachers=[teacher(api, server.url)]))
+        recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url)], ask={"tools": [TOOL]})
+        *_, finding = examine_recipe(recipe)
     assert finding.state == "ok", finding
     assert f"answers as {api}-model" in finding.said
 

@@ -18,7 +18,7 @@ MOST_MESSAGES = 20
 _READERS = 8
 _BATCH_ROWS = 16
 """A cell may hold megabytes."""
-_UNREAD = {"logprobs"}
+_UNREAD = {"logprobs", "images"}
 
 
 @dataclass(frozen=True, slots=True)
