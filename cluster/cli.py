@@ -20,8 +20,10 @@ from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submi
 from stillhouse.cluster.commands.options import (
     Given,
     address_option,
+    check_finish,
     clean,
     dataset_argument,
+    finish_option,
     json_option,
     keep_going_option,
     limit_option,
@@ -68,6 +70,7 @@ def main() -> None:
 @json_option
 @address_option
 @limit_option
+@finish_option
 @keep_going_option
 @quiet_option
 @clean
@@ -77,15 +80,17 @@ def run(
     as_json: bool,
     address: str | None,
     limit: int | None,
+    only_finish: bool,
     keep_going: bool,
     quiet: bool,
 ) -> None:
     """Run RECIPE (a file, or `quickstart`); the same command again resumes where it stopped."""
+    check_finish(finish=only_finish, limit=limit)
     overrides = with_keep_going(overrides, keep_going=keep_going)
     chosen = read(recipe, overrides)
     typed = [recipe, *(word for override in overrides for word in ("-o", override))]
     ending = None if as_json or quiet else Ending(chosen, typed)
-    _drive(chosen, ending, as_json=as_json, quiet=quiet, address=address, limit=limit)
+    _drive(chosen, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, finish=only_finish)
 
 
 def _drive(
@@ -97,9 +102,12 @@ def _drive(
     address: str | None,
     limit: int | None = None,
     retry: Sequence[FailureKind] | None = None,
+    finish: bool = False,
 ) -> None:
     """Run to the end, and print what the dataset then holds, and the ending."""
-    summary = _ran(recipe, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, retry=retry)
+    summary = _ran(
+        recipe, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, retry=retry, finish=finish
+    )
     _print_summary(summary, as_json=as_json)
     if ending is not None:
         click.echo(ending.done(summary))
@@ -114,13 +122,14 @@ def _ran(
     address: str | None,
     limit: int | None = None,
     retry: Sequence[FailureKind] | None = None,
+    finish: bool = False,
 ) -> Summary:
     """Run to the end; with `as_json` a failure is the last line of stdout too."""
     from stillhouse.cluster.driver import Driver
 
     with ExitStack() as stack:
         display = _display(recipe, stack, quiet=quiet)
-        driver = Driver(recipe, address=address, limit=limit, retry=retry, display=display)
+        driver = Driver(recipe, address=address, limit=limit, retry=retry, finish=finish, display=display)
         try:
             return driver.run()
         except StillhouseError as error:

@@ -86,14 +86,23 @@ class _Aways:
 class Crew:
     """Starts the actors, replaces workers that die, and says how the work ended."""
 
-    def __init__(self, recipe: Recipe, *, opened: Sequence[int], known: int, workers: int, node: str | None) -> None:
-        """`opened` and `known`: see `PromptQueue`; `node`: the one that all workers have to be on."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        opened: Sequence[int],
+        known: int,
+        workers: int,
+        node: str | None,
+        finish: bool = False,
+    ) -> None:
+        """`opened`, `known` and `finish`: see `PromptQueue`; `node`: the one that all workers have to be on."""
         self._recipe = recipe
         self._shared = pack_recipe(recipe)
         self._node = node
         self._metrics = RunMetrics(recipe)
         self._head = head_node()
-        self._queue = start_queue(recipe, opened=opened, known=known, workers=workers, node=this_node())
+        self._queue = start_queue(recipe, opened=opened, known=known, workers=workers, finish=finish, node=this_node())
         self._started = time.monotonic()
         self._number = 0
         self._deaths = 0

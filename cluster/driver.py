@@ -5,7 +5,6 @@ be (`gen.dataset.planning`). The driver replaces workers that die, and ends when
 calls for a person.
 """
 
-import functools
 import math
 import os
 import secrets
@@ -28,15 +27,25 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind, read_binding
+from stillhouse.gen.dataset.budget_file import begin_budget
+from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
+from stillhouse.gen.dataset.budget_words import over_line, share_used, used_words, uses_of
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
-from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner, first_planning
+from stillhouse.gen.dataset.layout import BUDGET_KEY, open_dataset
+from stillhouse.gen.dataset.planning import (
+    FinishPlanner,
+    Planner,
+    Planning,
+    RetryPlanner,
+    SourcePlanner,
+    first_planning,
+)
 from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.dataset.upstream import notes_on
-from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, UsageError
+from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import passed_over_note, survey
@@ -48,6 +57,7 @@ from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.result import RunResult
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.schemas.failure import FailureKind
+from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -57,6 +67,8 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 STOP_GRACE_S = 30.0
 """How long the workers of a stopped run have to finish the requests in flight."""
+ANNOUNCED = (0.8, 0.95)
+"""Shares of the budget that are announced when they are used."""
 SLOTS_PER_WORKER = 512
 """Requests in flight that one worker is given before `workers: auto` adds another."""
 
@@ -88,7 +100,7 @@ def run(
 
 
 class Driver:
-    """One run, or one retry of the kinds of Failures in `retry`."""
+    """One run, one retry of the kinds of Failures in `retry`, or one that only seals what is open (`finish`)."""
 
     def __init__(
         self,
@@ -97,8 +109,10 @@ class Driver:
         address: str | None,
         limit: int | None = None,
         retry: Sequence[FailureKind] | None = None,
+        finish: bool = False,
         display: Display,
     ) -> None:
+        self._finish = finish
         self._recipe = recipe
         self._address = address or os.environ.get("RAY_ADDRESS")  # which a Ray job is given
         self._limit = limit
@@ -113,6 +127,10 @@ class Driver:
         self._started = time.monotonic()
         self._is_joined = False
         self._said: set[str] = set()
+        self._no_money: str | None = None
+        """Why nothing can be asked, where the budget is used up when the run begins."""
+        self._announced = 0.0
+        """The largest share of the budget that was announced to be used."""
         self._silence = Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
 
     def run(self) -> Summary:
@@ -125,11 +143,15 @@ class Driver:
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
             self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))
             self._say([*notes, *schema_notes(self._recipe)])
-            if self._retry is None:
+            check_budget(self._recipe)
+            if self._retry is None and not self._finish:
                 store_last_run(self._store, self._recipe)
                 self._note_passed_over()
+            self._no_money = self._look_at_budget()
             stack.enter_context(kept_card(self._store, self._card))
             planning = first_planning(self._store, self._planner, begun=begun)
+            if self._no_money is not None and (planning.opened or self.summary().failed_by_kind.get("budget")):
+                raise BudgetSpent(self._no_money)
             if planning.opened:
                 crew = stack.enter_context(self._crew(planning))
                 stack.enter_context(_signals(self._on_signal))
@@ -208,11 +230,31 @@ class Driver:
         self._display.note("stopping: finishing requests in flight (again: stop at once)")
         self._stop.set()
 
+    def _look_at_budget(self) -> str | None:
+        """Why the budget lets nothing be asked; None if it does, there is none, or nothing would be asked anyway."""
+        if self._finish:
+            return None
+        if self._recipe.budget is None:
+            self._store.delete(BUDGET_KEY)  # a later budget counts anew what this run adds
+            return None
+        return why_no_money(self._recipe, self._recipe.budget, begin_budget(self._store))
+
+    def _preflight(self, prompts: Sequence[Prompt]) -> None:
+        check_references(self._recipe, prompts)
+        check_budget(self._recipe, prompts)
+
     def _planner(self) -> Planner:
+        if self._finish:
+            return FinishPlanner(self._store)
         if self._retry is not None:
             return RetryPlanner(self._store, self._recipe, kinds=self._retry)
-        preflight = functools.partial(check_references, self._recipe)
-        return SourcePlanner(self._store, self._recipe, limit=self._limit, preflight=preflight)
+        return SourcePlanner(
+            self._store,
+            self._recipe,
+            limit=self._limit,
+            preflight=self._preflight,
+            has_money=self._no_money is None,
+        )
 
     @contextmanager
     def _crew(self, planning: Planning) -> Iterator["Crew"]:
@@ -239,7 +281,14 @@ class Driver:
             node = this_node() if simulated else None
 
             workers = _workers(recipe, cpus=cpus())
-            yield Crew(recipe, opened=planning.opened, known=planning.known, workers=workers, node=node)
+            yield Crew(
+                recipe,
+                opened=planning.opened,
+                known=planning.known,
+                workers=workers,
+                node=node,
+                finish=self._finish,
+            )
 
     def _watch(self, crew: "Crew", planning: Planning) -> None:
         """Until every worker has ended; then raise what stopped them, if anything did."""
@@ -266,11 +315,31 @@ class Driver:
             self._take_in(stats)
         if self._stop.is_set() and (stats is None or not stats.finished):
             raise self._stop_reason
+        if stats is not None and (why := self._why_over(stats)) is not None:
+            raise BudgetSpent(why)
+
+    def _why_over(self, stats: QueueStats) -> str | None:
+        """Why asking ended, if the budget ended it."""
+        budget, use = self._recipe.budget, stats.budget
+        if budget is None or use is None or use.unpayable is None:
+            return None
+        return over_line(budget, use.spent, use.unpayable)
+
+    def _announce(self, stats: QueueStats) -> None:
+        """Note once each when much of the budget is used."""
+        if self._recipe.budget is None or stats.budget is None:
+            return
+        uses = uses_of(self._recipe.budget, stats.budget.spent)
+        reached = max((share for share in ANNOUNCED if share <= share_used(uses)), default=0.0)
+        if reached > self._announced:
+            self._announced = reached
+            self._display.note(f"budget: {reached:.0%} is used: {used_words(uses)}")
 
     def _take_in(self, stats: QueueStats) -> None:
         self._display.update(stats)
         self._say(stats.notes)
         self._sent, self._sealed = (stats.total.requests, stats.total.retries), stats.counts
+        self._announce(stats)
         notes, given_up = self._silence.look(stats.teachers, now=time.monotonic())
         self._say(notes)
         if given_up is not None:
@@ -280,6 +349,8 @@ class Driver:
 
     def _plan_with(self, crew: "Crew", planning: Planning, stats: QueueStats) -> None:
         """Continue planning once its condition is met, and notify the queue of new plans."""
+        if self._why_over(stats) is not None:
+            return
         match planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed):
             case "tell":
                 crew.planned(last=planning.is_over)

@@ -10,6 +10,7 @@
     └── Paused                 exit 3   nothing is lost and the same command resumes
         ├── StoreAway                   the store does not answer; the outcome of the last write may be unknown
         ├── TeacherPaused               money, authorisation or a daily quota: a person has to act
+        ├── BudgetSpent                 the recipe's budget has no money for another request
         └── Interrupted                 a signal
 
 A message says what was expected, what came and what to do; it never holds a secret. What a teacher does wrong is
@@ -77,6 +78,10 @@ class StoreAway(Paused):
 
 class TeacherPaused(Paused):
     """A teacher refuses to serve until a person acts: billing, authorisation, a daily quota."""
+
+
+class BudgetSpent(Paused):
+    """The recipe's budget has no money for another request."""
 
 
 class Interrupted(Paused):

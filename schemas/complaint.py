@@ -24,7 +24,6 @@ _NOT_YET = (
     "checks.function",
     "decontaminate",
     "scrub",
-    "budget",
     "mode",
     "dedup.prompts",
     "teachers.fallback",

@@ -12,6 +12,8 @@ FailureKind: TypeAlias = Literal[
     "overload",  # the teacher failed on its side, again and again
     "poison",  # asking it killed worker after worker
     "unchecked",  # a check could not judge its answer
+    "budget",  # there was no money left to ask it
+    "stopped",  # `run --finish` ended the asking before its turn
 ]
 """Why it was given up."""
 
@@ -29,6 +31,8 @@ WHAT_TO_DO: Mapping[FailureKind, str] = {
     "poison`",
     "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry DATASET --kind "
     "unchecked` has it judged, and asks nothing",
+    "budget": "Raise the recipe's `budget` and run it again: it asks these by itself",
+    "stopped": "Run `stillhouse retry DATASET --kind stopped` to ask it after all",
 }
 """By kind, for people; a bad row's message itself says what was expected."""
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PrivateA
 
 from stillhouse.schemas.asked_schema import SCHEMA_CHECK, AskedSchema
 from stillhouse.schemas.base import FieldsFault, Strict
+from stillhouse.schemas.budget import Budget
 from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import AnyCheck, Check, last_if_whole, unique_names
 from stillhouse.schemas.combinations import refused_pairs
@@ -299,6 +300,7 @@ class Recipe(Strict):
     select: Select | None = None
     """What is kept of the accepted answers to a prompt; by default all of them."""
     dedup: Dedup = Dedup()
+    budget: Budget | None = None
     dataset: Dataset
     run: RunSettings = RunSettings()
     _places: Places = PrivateAttr(default_factory=Places)
@@ -328,7 +330,7 @@ class Recipe(Strict):
                     f"got {shard:,} ({self.samples_per_prompt:,} per prompt); make it smaller"
                 }
             )
-        if refused := refused_pairs(self) or self._refused_parameters() | self._misfits():
+        if refused := refused_pairs(self) or self._refused_parameters() | self._misfits() | self._unbounded():
             raise FieldsFault(refused)
         return self
 
@@ -349,6 +351,18 @@ class Recipe(Strict):
         names, ask = [check.name for check in self.all_checks], self.ask
         misfit = self.select.misfit(checks=names, samples=ask.most_samples, accept=ask.accept)
         return {} if misfit is None else {("select", *misfit[0].split(".")): misfit[1]}
+
+    def _unbounded(self) -> dict[tuple[str | int, ...], str]:
+        """The limits of the budget that can't be kept, as an answer may be of any length."""
+        unbounded = [teacher.name for teacher in self.teachers if self.ask.of(teacher).max_tokens is None]
+        if self.budget is None or not unbounded:
+            return {}
+        words = (
+            f"needs `max_tokens` for every teacher, which bounds what an answer can cost: {', '.join(unbounded)} "
+            "has none; add it to `ask`"
+        )
+        stated = [name for name in ("usd", "output_tokens") if getattr(self.budget, name) is not None]
+        return {("budget", name): words for name in stated}
 
     def _refused_parameters(self) -> dict[tuple[str | int, ...], str]:
         """By the place where each is written: which teacher's API or model refuses it, and what to do."""

@@ -4,7 +4,6 @@ It does what `cluster.driver` does with actors. Cancelling it is a crash that le
 """
 
 import asyncio
-import functools
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +19,28 @@ from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.budget_file import begin_budget
+from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
+from stillhouse.gen.dataset.budget_words import over_line
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import Planner, Planning, RetryPlanner, SourcePlanner, first_planning
+from stillhouse.gen.dataset.planning import (
+    FinishPlanner,
+    Planner,
+    Planning,
+    RetryPlanner,
+    SourcePlanner,
+    first_planning,
+)
 from stillhouse.gen.dataset.run_lock import read_holder
 from stillhouse.gen.dataset.tidying import tidy
-from stillhouse.gen.errors import Paused, StillhouseError, UsageError
+from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError, UsageError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker.worker import Worker
+from stillhouse.schemas.budget import Budget
+from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -47,14 +58,15 @@ async def run_in_process(
     workers: int = 1,
     limit: int | None = None,
     retry: Sequence[str] | None = None,
+    finish: bool = False,
     crew: Callable[[Sequence[Worker]], None] | None = None,
     clock: Clock = SYSTEM,
 ) -> Summary:
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
 
     Simulators without `endpoints` are served in this loop (give `endpoints` by model_copy to keep one over several
-    runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does. `crew` is called with the
-    workers before they start, for tests that stop them. `clock`: the machine's, as the workers read it.
+    runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does; `finish`: as `run --finish`. `crew` is
+    called with the workers before they start, for tests that stop them. `clock`: the machine's, as the workers read it.
 
     Raises:
         StillhouseError: what stopped a worker, of the class that has its exit code; Paused also where one was stopped.
@@ -67,16 +79,29 @@ async def run_in_process(
     requests = retries = 0
     with _threads():
         async with AsyncExitStack() as stack:
+            check_budget(recipe)
+            budget = None if finish else recipe.budget
+            no_money = None if budget is None else why_no_money(recipe, budget, begin_budget(store))
+
+            def preflight(prompts: Sequence[Prompt]) -> None:
+                check_references(recipe, prompts)
+                check_budget(recipe, prompts)
 
             def planner() -> Planner:
+                if finish:
+                    return FinishPlanner(store)
                 if retry is not None:
                     return RetryPlanner(store, recipe, kinds=retry)
-                return SourcePlanner(store, recipe, limit=limit, preflight=functools.partial(check_references, recipe))
+                return SourcePlanner(store, recipe, limit=limit, preflight=preflight, has_money=no_money is None)
 
             planning = first_planning(store, planner, begun=begun)
+            if no_money is not None and (planning.opened or summarise(store).failed_by_kind.get("budget")):
+                raise BudgetSpent(no_money)
             if planning.opened:
                 ready = await _with_simulators(recipe, stack)
-                crew_now = await _Crew.start(store, ready, planning, workers=workers, stack=stack, clock=clock)
+                crew_now = await _Crew.start(
+                    store, ready, planning, workers=workers, stack=stack, clock=clock, finish=finish
+                )
                 if crew is not None:
                     crew(crew_now.workers)
                 try:
@@ -94,7 +119,8 @@ class _Crew:
 
     queue: PromptQueue
 
-    def __init__(self, planning: Planning, workers: list[Worker], silence: Silence) -> None:
+    def __init__(self, planning: Planning, workers: list[Worker], silence: Silence, *, budget: Budget | None) -> None:
+        self._budget = budget
         self._planning = planning
         self._silence = silence
         self._given_up: Paused | None = None
@@ -110,8 +136,9 @@ class _Crew:
         workers: int,
         stack: AsyncExitStack,
         clock: Clock,
+        finish: bool,
     ) -> "_Crew":
-        queue = await asyncio.to_thread(PromptQueue, recipe, workers=workers)
+        queue = await asyncio.to_thread(PromptQueue, recipe, workers=workers, finish=finish)
         ledgers = {teacher.limits_key: RateLimiter(teacher.limits) for teacher in recipe.teachers}
         transport = HttpTransport()
         stack.push_async_callback(transport.close)
@@ -127,9 +154,8 @@ class _Crew:
             )
             for number in range(workers)
         ]
-        crew = cls(
-            planning, hands, Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
-        )
+        silence = Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
+        crew = cls(planning, hands, silence, budget=recipe.budget)
         crew.queue = queue
         return crew
 
@@ -150,6 +176,8 @@ class _Crew:
                 raise _ERRORS[end.kind](end.message)
         if not stats.finished:
             raise Paused("stopped")
+        if self._budget is not None and stats.budget is not None and stats.budget.unpayable is not None:
+            raise BudgetSpent(over_line(self._budget, stats.budget.spent, stats.budget.unpayable))
 
     async def _watch(self, runs: list["asyncio.Task[End]"]) -> None:
         """Stop all workers when one has failed or the source can't be read on, as the driver does."""
@@ -168,6 +196,8 @@ class _Crew:
     async def _plan_on(self) -> None:
         """Plan on once what has to happen first did, as the driver does."""
         stats, planning = await self.queue.stats(), self._planning
+        if stats.budget is not None and stats.budget.unpayable is not None:
+            return
         due = planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed)
         if due == "tell":
             await self.queue.planned(last=planning.is_over)

@@ -40,7 +40,9 @@ def unique(name: str) -> str:
     return f"{name} {secrets.token_hex(3)}"
 
 
-def start_queue(recipe: Recipe, *, opened: Sequence[int], known: int, workers: int, node: str | None = None) -> Any:
+def start_queue(
+    recipe: Recipe, *, opened: Sequence[int], known: int, workers: int, finish: bool = False, node: str | None = None
+) -> Any:
     """A PromptQueue that Ray restarts when it dies; see there. `node`: where it should be."""
     actor = ray.remote(PromptQueueActor).options(
         name=unique(f"prompt-queue {recipe.name}"),
@@ -48,7 +50,7 @@ def start_queue(recipe: Recipe, *, opened: Sequence[int], known: int, workers: i
         max_task_retries=0,
         **on(node),
     )
-    return actor.remote(pack_recipe(recipe), list(opened), known, workers)
+    return actor.remote(pack_recipe(recipe), list(opened), known, workers, finish=finish)
 
 
 def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> Any:

@@ -11,7 +11,7 @@ from collections import Counter as Tallied
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, assert_never
+from typing import Literal, TypeVar, assert_never
 
 import ray
 
@@ -19,11 +19,12 @@ from stillhouse.cluster.actors.events import event, trouble
 from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
 from stillhouse.cluster.actors.startup import described
-from stillhouse.cluster.progress.stats import Closed, QueueStats
+from stillhouse.cluster.progress.stats import BudgetUse, Closed, QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait, node_of
+from stillhouse.gen.coordination.treasury import Treasury
 from stillhouse.gen.dataset.generations import Generation, GenerationReader
 from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
@@ -34,6 +35,7 @@ from stillhouse.gen.dataset.retry_planning import retry_parts
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.expense import limits_of
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas.recipe import Recipe
 
@@ -81,17 +83,24 @@ class PromptQueue:
         listen_s: float = 0.0,
         store: Store | None = None,
         clock: Clock = SYSTEM,
+        finish: bool = False,
         background: Callable[[Callable[[], None]], None] = _in_thread,
     ) -> None:
         """`opened`: the generations that were open when the run began; `known`: how many there were then.
 
         By default those that are open now. A restarted queue is given the same values as the first one, and so still
-        counts the generations sealed meanwhile.
+        counts the generations sealed meanwhile. `finish`: chunks are leased to be closed, and nothing is asked.
         """
         self._recipe = recipe
         self._store = store or open_dataset(recipe)
         self._clock = clock
         self._background = background
+        self._finish = finish
+        self._treasury = (
+            Treasury(self._store, limits_of(recipe.budget), is_new_run=not listen_s)
+            if recipe.budget is not None and not finish
+            else None
+        )
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._leases = Leases()
@@ -229,11 +238,27 @@ class PromptQueue:
                 return NoMore()
             grant = None
             if not self._stopping and now >= self._grant_after and self._all_swept(now):
-                grant = self._leases.grant(worker, now=now)
+                grant = self._leases.grant(worker, now=now, may_lease=self._may_lease)
             self._lease_waits += grant is None
-            if grant is None:
-                return Wait(0.5)
-            return replace(grant, had_owners=grant.had_owners or grant.chunk.generation in self._found)
+        if grant is not None and self._treasury is not None and not await self._treasury.leased(worker, grant.chunk):
+            with self._lock:
+                self._leases.give_back(worker, grant.chunk)
+            grant = None
+        if grant is None:
+            return Wait(0.5)
+        had_owners = grant.had_owners or grant.chunk.generation in self._found
+        return replace(grant, had_owners=had_owners, close=self._closes)
+
+    def _may_lease(self, chunk: ChunkId) -> bool:
+        """False for chunks that were not begun, while there is no money: whatever was begun is recovered and closed."""
+        return self._treasury is None or not self._treasury.recovers_only or self._treasury.is_touched(chunk)
+
+    @property
+    def _closes(self) -> Literal["budget", "stopped"] | None:
+        """The kind of the Failures that samples of chunks leased now become without being asked."""
+        if self._finish:
+            return "stopped"
+        return "budget" if self._treasury is not None and self._treasury.is_over else None
 
     def _all_swept(self, now: float) -> bool:
         """True once every first worker has shipped what earlier runs left on its node; only resumed datasets wait."""
@@ -256,7 +281,11 @@ class PromptQueue:
                 self._grant_after = 0.0  # every live worker has reported what it holds
             lost = self._leases.renew(worker, held, now=now)
             sweep = node_of(worker) in self._dead_left
-            return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=max(0.0, self._ours_until - now))
+        allowance = None
+        if self._treasury is not None and counters.spending is not None:
+            allowance = await self._treasury.renewed(worker, counters.spending)
+        good_for_s = max(0.0, self._ours_until - now)
+        return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=good_for_s, allowance=allowance)
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
@@ -265,6 +294,11 @@ class PromptQueue:
             if chunk not in self._sealed:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)
+            is_dead = worker in self._dead
+        if self._treasury is not None:
+            if counters.spending is not None and not is_dead:
+                self._treasury.reported(worker, counters.spending)
+            await self._treasury.sealed(chunk, by=worker, is_own=counts is not None and not is_dead)
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.coordination.messages.Queue`."""
@@ -289,6 +323,8 @@ class PromptQueue:
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
             if not self._store.is_local:
                 self._dead_left.setdefault(node_of(worker), []).extend(chunks)
+        if self._treasury is not None:
+            self._treasury.died(worker)
 
     async def hold(self, good_for_s: float) -> None:
         """The dataset is certainly ours for this long; called repeatedly, because nobody sends beyond it."""
@@ -312,6 +348,8 @@ class PromptQueue:
         self._stopping = True
 
     def _finished(self) -> bool:
+        if self._treasury is not None and self._treasury.is_over:
+            return not self._treasury.has_touched
         return self._last and self._all_sealed()
 
     def _all_sealed(self) -> bool:
@@ -329,6 +367,7 @@ class PromptQueue:
             workers = self._counters.values()
             names = sorted({name for counters in workers for name in counters.teachers})
             teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
+            error = self._error or (self._treasury.fault if self._treasury is not None else None)
             return QueueStats(
                 closed=self._closed,
                 planned=self._indexed(),
@@ -355,10 +394,15 @@ class PromptQueue:
                 held_up=dict(Tallied(c.held_up for c in workers if c.held_up)),
                 notes=list(dict.fromkeys(note for c in workers for note in c.notes)),
                 last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),
+                budget=self._budget(),
                 finished=self._finished(),
-                error=str(self._error) if self._error else None,
-                exit_code=self._error.exit_code if self._error else 0,
+                error=str(error) if error else None,
+                exit_code=error.exit_code if error else 0,
             )
+
+    def _budget(self) -> BudgetUse | None:
+        treasury = self._treasury
+        return None if treasury is None else BudgetUse(spent=treasury.spent, unpayable=treasury.unpayable)
 
 
 def _is_source(generation: Generation | _Open) -> bool:
@@ -385,11 +429,16 @@ def _totals(generations: Iterable[Generation]) -> Closed:
 class PromptQueueActor:
     """A PromptQueue as an actor: it is sent plain data, and one that was restarted listens before it leases."""
 
-    def __init__(self, recipe: Plain, opened: Sequence[int], known: int, workers: int) -> None:
+    def __init__(self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool) -> None:
         without_pandas()
         again = ray.get_runtime_context().was_current_actor_reconstructed
         self._queue = PromptQueue(
-            unpack_recipe(recipe), opened=opened, known=known, workers=workers, listen_s=TERM_S if again else 0.0
+            unpack_recipe(recipe),
+            opened=opened,
+            known=known,
+            workers=workers,
+            listen_s=TERM_S if again else 0.0,
+            finish=finish,
         )
         self._name = f"PromptQueue({unpack_recipe(recipe).name})"
         event("queue restarted" if again else "queue started", generations=str(list(opened)))

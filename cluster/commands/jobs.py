@@ -12,8 +12,10 @@ from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.commands.following import finish, how_on, note, plain
 from stillhouse.cluster.commands.options import (
     Given,
+    check_finish,
     clean,
     dataset_argument,
+    finish_option,
     json_option,
     keep_going_option,
     limit_option,
@@ -62,6 +64,7 @@ job_address_option = click.option(
 )
 @click.option("--follow/--no-follow", default=True, help="Show the job's log until it ends.  [default: follow]")
 @limit_option
+@finish_option
 @keep_going_option
 @json_option
 @clean
@@ -72,10 +75,12 @@ def submit(
     ship: "Ship",
     follow: bool,
     limit: int | None,
+    only_finish: bool,
     keep_going: bool,
     as_json: bool,
 ) -> None:
     """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
+    check_finish(finish=only_finish, limit=limit)
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
     from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
@@ -84,7 +89,7 @@ def submit(
     jobs = Jobs(address)
     if paths := local_paths(chosen):
         note(f"local paths, which every node must be able to see: {', '.join(paths)}")
-    job_id = _submitted(jobs, chosen, ship=ship, limit=limit)
+    job_id = _submitted(jobs, chosen, ship=ship, limit=limit, only_finish=only_finish)
     if follow:
         ended = following.follow(jobs, job_id, recipe=chosen)
         if ship == "all" and lacks_pip(ended.job):
@@ -92,7 +97,7 @@ def submit(
                 "its node's Python has no pip (an environment made by uv has none), so nothing can be installed there; "
                 "submitting again, to run with the packages that are there, as --ship code does"
             )
-            job_id = _submitted(jobs, chosen, ship="code", limit=limit)
+            job_id = _submitted(jobs, chosen, ship="code", limit=limit, only_finish=only_finish)
             ended = following.follow(jobs, job_id, recipe=chosen)
         typed = [recipe, *(word for override in overrides for word in ("-o", override))]
         again = ("submit",) if address == _LOCAL else ("submit", "--address", address)
@@ -103,8 +108,8 @@ def submit(
         note(how_on(jobs, job_id))
 
 
-def _submitted(jobs: "Jobs", recipe: Recipe, *, ship: "Ship", limit: int | None) -> str:
-    job_id = jobs.submit(recipe, ship=ship, limit=limit, note=note)
+def _submitted(jobs: "Jobs", recipe: Recipe, *, ship: "Ship", limit: int | None, only_finish: bool) -> str:
+    job_id = jobs.submit(recipe, ship=ship, limit=limit, finish=only_finish, note=note)
     note(f"job {job_id} on {jobs.address}")
     return job_id
 

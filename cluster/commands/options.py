@@ -47,6 +47,12 @@ def with_keep_going(overrides: tuple[str, ...], *, keep_going: bool) -> tuple[st
     return (*overrides, "run.keep_going=true") if keep_going else overrides
 
 
+def check_finish(*, finish: bool, limit: int | None) -> None:
+    """Refuse options that contradict each other."""
+    if finish and limit is not None:
+        raise UsageError("expected --finish or --limit, got both: --finish asks nothing, --limit asks the next rows")
+
+
 def die(message: str, code: int) -> NoReturn:
     """Say why on stderr, and exit."""
     click.echo(f"stillhouse: {message}", err=True)
@@ -77,6 +83,12 @@ address_option = click.option(
     callback=_not_empty,
     metavar="A",
     help="A running Ray cluster: auto, or host:port. By default one is started locally.",
+)
+finish_option = click.option(
+    "--finish",
+    "only_finish",
+    is_flag=True,
+    help="Ask nothing more: seal what is there, with what was not asked as Failures of the kind `stopped`.",
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."

@@ -47,7 +47,7 @@ class Shipment:
 
 
 @contextmanager
-def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[Shipment]:
+def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None, finish: bool = False) -> Iterator[Shipment]:
     """The run as a shipment; the folder in it is there as long as the block lasts.
 
     Raises:
@@ -66,6 +66,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None) -> Iterator[
             runtime_env["pip"] = requirements(extras=_extras(recipe))
         command = ["python", "-m", "stillhouse.cluster.cli", "run", RECIPE_FILE, "--json"]
         command += ["--limit", str(limit)] if limit is not None else []
+        command += ["--finish"] if finish else []
         yield Shipment(shlex.join(command), runtime_env, metadata_of(recipe))
 
 

@@ -109,13 +109,21 @@ class Jobs:
                 f"{self.address} runs Ray {self.ray_version}; expected {oldest} or newer: update its image"
             )
 
-    def submit(self, recipe: Recipe, *, ship: Ship, note: Callable[[str], None], limit: int | None = None) -> str:
+    def submit(
+        self,
+        recipe: Recipe,
+        *,
+        ship: Ship,
+        note: Callable[[str], None],
+        limit: int | None = None,
+        finish: bool = False,
+    ) -> str:
         """Submit the run; returns the job's id. `note` is told what it waits for.
 
         Raises:
             UsageError: besides, a job works on this dataset already, or the head starts no jobs.
         """
-        with packed(recipe, ship=ship, limit=limit) as shipment, self._plainly():
+        with packed(recipe, ship=ship, limit=limit, finish=finish) as shipment, self._plainly():
             dataset = shipment.metadata[DATASET_KEY]
             known = self._of(dataset)
             if known and not known[0].status.is_terminal():

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from stillhouse.cluster.progress.pace import Pace, unsealed
 from stillhouse.cluster.progress.stats import QueueStats
+from stillhouse.gen.dataset.budget_words import used_words, uses_of
 from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe
 
@@ -88,6 +89,7 @@ class Progress:
         self._pace = Pace(recipe)
         self._several = len(recipe.accounts) > 1
         self._checks = [check.name for check in recipe.all_checks]
+        self._budget = recipe.budget
         self._priced = any(t.price is not None for t in recipe.teachers)
 
     def shown(self, stats: QueueStats) -> Shown:
@@ -122,6 +124,8 @@ class Progress:
             figures["accepted"] = accepted
         if self._priced or total.usd:  # a price may have been looked up since
             figures["spend"] = f"${total.usd:,.2f}"
+        if self._budget is not None and stats.budget is not None:
+            figures["budget"] = used_words(uses_of(self._budget, stats.budget.spent))
         if used := self._pace.limits_used(stats):
             figures["limits used"] = ", ".join(
                 f"{f'{inert(account)} ' if self._several else ''}{_LIMITS[name]} {share:.0%}"

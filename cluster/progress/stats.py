@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from stillhouse.gen.coordination.counters import Tally
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.teachers.expense import Expense
 
 
 class Closed(BaseModel):
@@ -17,6 +18,14 @@ class Closed(BaseModel):
     samples: int = 0
     """Less those asked again."""
     chunks: int = 0
+
+
+class BudgetUse(BaseModel):
+    """What is used of the budget."""
+
+    spent: Expense
+    unpayable: Expense | None = None
+    """The request for which there was no money when asking ended; null while it goes on."""
 
 
 class QueueStats(BaseModel):
@@ -67,6 +76,8 @@ class QueueStats(BaseModel):
     notes: list[str] = []
     """What workers have to say to a person."""
     last_trouble: str
+    budget: BudgetUse | None = None
+    """None without a budget."""
     finished: bool
     error: str | None
     """Why the source can't be read on; the exit code stands beside it."""

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 
+from stillhouse.gen.dataset.budget import SpendReport
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.sums import added
 from stillhouse.schemas.completion import Usage
@@ -84,6 +85,8 @@ class Counters:
     """What a person should know, once each, in words that hold no key."""
     last_trouble: str = ""
     """What came last instead of an answer, in words that hold no key."""
+    spending: SpendReport | None = None
+    """Its part of the budget; None without one."""
 
     def of(self, teacher: str) -> Tally:
         """The teacher's."""

@@ -6,7 +6,9 @@ twice.
 """
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from stillhouse.gen.dataset.layout import ChunkId
 
@@ -27,6 +29,8 @@ class Grant:
     """The last owner's process died alone while it held the chunk."""
     had_owners: bool = field(default=False, compare=False)
     """Somebody may have held it before, and left side files of a seal that did not come to its end."""
+    close: Literal["budget", "stopped"] | None = None
+    """Ask nothing more of the chunk: what it lacks becomes Failures of this kind."""
 
 
 @dataclass(slots=True)
@@ -58,8 +62,10 @@ class Leases:
             self._pending.remove(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
 
-    def grant(self, worker: str, *, now: float) -> Grant | None:
-        """Lease the first pending chunk that may be worked on now."""
+    def grant(
+        self, worker: str, *, now: float, may_lease: Callable[[ChunkId], bool] = lambda chunk: True
+    ) -> Grant | None:
+        """Lease the first pending chunk that may be worked on now, of those that `may_lease` allows."""
         self._expire(now)
         held_back = []
         grant = None
@@ -67,7 +73,7 @@ class Leases:
             chunk = heapq.heappop(self._order)
             if chunk not in self._pending:
                 continue
-            if self._not_before.get(chunk, now) > now:
+            if self._not_before.get(chunk, now) > now or not may_lease(chunk):
                 held_back.append(chunk)
                 continue
             self._pending.remove(chunk)

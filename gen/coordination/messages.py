@@ -10,6 +10,7 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, StoreAway
 from stillhouse.gen.limits.shares import Lease, Report
+from stillhouse.gen.teachers.expense import Expense
 
 
 def node_of(worker: str) -> str:
@@ -30,6 +31,16 @@ class NoMore:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """A worker's part of the budget."""
+
+    granted: Expense
+    """All that it was granted since it started."""
+    is_over: bool = False
+    """There is no money for any request: close the chunks in hand."""
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """The queue's answer to a renewal."""
 
@@ -41,6 +52,8 @@ class Renewal:
     """A worker of this node died: ship what it left, then say so."""
     good_for_s: float = math.inf
     """For so long, from when it was asked for, the run is sure to have the dataset to itself."""
+    allowance: Allowance | None = None
+    """None without a budget."""
 
 
 @dataclass(frozen=True, slots=True)

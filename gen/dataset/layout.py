@@ -19,6 +19,7 @@ CHUNKS_PER_PART = 100
 RECIPE_KEY = "_stillhouse/recipe.yaml"
 LAST_RUN_KEY = "_stillhouse/last_run.yaml"
 RUN_KEY = "_stillhouse/run.json"
+BUDGET_KEY = "_stillhouse/budget.json"
 JOURNAL_PREFIX = "_stillhouse/journal/"
 _SHARD = re.compile(r"data/part-(\d{3,})-(\d{6,})\.parquet")
 
@@ -32,6 +33,12 @@ class ChunkId:
 
     def __str__(self) -> str:
         return f"{self.generation:03d}-{self.number:06d}"
+
+    @classmethod
+    def parse(cls, name: str) -> "ChunkId":
+        """The chunk with this name, as `str` makes it."""
+        generation, _, number = name.partition("-")
+        return cls(int(generation), int(number))
 
     @property
     def data_key(self) -> str:

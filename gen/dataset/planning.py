@@ -19,7 +19,7 @@ from stillhouse.gen.dataset.more_planning import more_plan
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan, frozen_columns, store_plan
 from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, placed
-from stillhouse.gen.dataset.retry_planning import retry_plan
+from stillhouse.gen.dataset.retry_planning import retry_plan, unpaid_plan
 from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.errors import SourceError, UsageError
 from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
@@ -116,7 +116,7 @@ def first_planning(store: Store, make: Callable[[], Planner], *, begun: Begun = 
 
 
 class SourcePlanner:
-    """For `run`: finishes open generations, plans new source rows, then additional samples.
+    """For `run`: finishes open generations, then plans new source rows, what there was no money for, and more samples.
 
     New rows need the generations before them indexed, because prompts asked there are duplicates here. A resumed pilot
     is finished and does not grow; a resumed retry generation does not block a pilot.
@@ -129,8 +129,15 @@ class SourcePlanner:
         *,
         limit: int | None = None,
         preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
+        has_money: bool = True,
     ) -> None:
-        """`preflight`: raises where what the first prompts of a source bring is not what the recipe needs."""
+        """Args:
+        store: the dataset's.
+        recipe: what is run.
+        limit: a pilot: plan at most so many source rows.
+        preflight: raises where what the first prompts of a source bring is not what the recipe needs.
+        has_money: False if the budget is used up, so that nothing is asked again that it had no money for.
+        """
         self.generations: list[Generation] = []
         self._reader = GenerationReader(store)
         self._store = store
@@ -140,6 +147,7 @@ class SourcePlanner:
         self._resumed: bool | None = None
         """True if a generation of source rows was open at the start."""
         self._rows_planned = False
+        self._may_ask_again = has_money
 
     def step(self) -> Step:
         """See `Planner`.
@@ -168,6 +176,12 @@ class SourcePlanner:
                     return fresh
         if not all(each.is_sealed for each in generations):
             return Wait("sealed")
+        if self._may_ask_again:
+            self._may_ask_again = False
+            plans = [each.plan for each in generations]
+            if (again := unpaid_plan(self._store, self._recipe, plans)) is not None:
+                store_plan(self._store, again)
+                return again
         ask = self._recipe.ask
         more = more_plan([each.plan for each in generations], samples=ask.most_samples, accept=ask.accept or 0)
         if more is not None:
@@ -178,6 +192,29 @@ class SourcePlanner:
     def _version(self) -> int:
         bound = read_binding(self._store)
         return SCHEMA_VERSION if bound is None else bound.version
+
+
+class FinishPlanner:
+    """For `run --finish`: plans nothing, so that the open generations are the last ones."""
+
+    def __init__(self, store: Store) -> None:
+        self.generations: list[Generation] = []
+        self._reader = GenerationReader(store)
+        self._store = store
+
+    def step(self) -> Step:
+        """See `Planner`.
+
+        Raises:
+            UsageError: there is nothing to finish.
+            DatasetError: see `read_generations`.
+        """
+        self.generations = self._reader.read()
+        if not self.generations:
+            raise UsageError(
+                f"{self._store.url}: nothing was asked yet, so there is nothing to finish; leave out --finish"
+            )
+        return None if all(each.is_sealed for each in self.generations) else Wait("sealed")
 
 
 class RetryPlanner:

@@ -73,6 +73,13 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
     )
 
 
+def unpaid_plan(store: Store, recipe: Recipe, plans: Sequence[Plan]) -> RetryPlan | None:
+    """A generation of what there was no money for; raises as `retry_plan` does."""
+    if next(iter(store.list("failed/")), None) is None:  # nearly always, and cheaper than reading every shard
+        return None
+    return retry_plan(store, recipe, plans, kinds=("budget",))
+
+
 def retry_parts(
     store: Store, plan: RetryPlan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
 ) -> Iterator[PartInfo]:

@@ -12,6 +12,7 @@ from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.sums import added
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.teachers.expense import NOTHING, Expense, nano_usd
 from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION
 
 SIDES = ("rejected", "failed", "raw")
@@ -85,6 +86,21 @@ class ShardCounts(BaseModel):
     """Records without the log probabilities that were asked for."""
     distillation_refusals: int = 0
     """Answers that refuse because the provider takes the request for distillation of its model."""
+    wasted_usd: float | None = None
+    """What replies of no use cost, by the usage that they reported; null where no price is known."""
+    maybe_usd: float | None = None
+    """The most that attempts can have cost whose cost is not reported; null where there is no bound."""
+    spent: Expense = NOTHING
+    """All that was asked for the chunk, as a budget counts it; nothing in shards of earlier versions."""
+
+    @property
+    def cost(self) -> Expense:
+        """`spent`; of shards of earlier versions what they tell of it."""
+        answers = self.records + sum(self.rejected.values()) + sum(self.failed.values())
+        if self.spent != NOTHING or not answers:
+            return self.spent
+        output = self.output_tokens + self.unchecked_output_tokens + self.wasted_output_tokens
+        return Expense(answers + self.maybe_billed, max(0, output), nano_usd(max(0.0, self.paid_usd or 0.0)))
 
     @property
     def paid_usd(self) -> float | None:

@@ -4,10 +4,13 @@ import hashlib
 import re
 from dataclasses import replace
 
-from stillhouse.gen.teachers.image_tokens import chars_of
+import orjson
+
+from stillhouse.gen.teachers.expense import Expense, nano_usd
+from stillhouse.gen.teachers.image_tokens import chars_of, image_tokens
 from stillhouse.gen.teachers.keys import redacted, without_keys
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
-from stillhouse.gen.teachers.prices import cost_usd
+from stillhouse.gen.teachers.prices import cost_usd, worst_usd
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.streaming import Streaming
 from stillhouse.gen.teachers.transport import Reply
@@ -20,6 +23,9 @@ from stillhouse.schemas.teacher import Teacher
 _SERIALS = re.compile(rb"[0-9A-Fa-f-]*[0-9][0-9A-Fa-f-]*")
 _SHAPED_BYTES = 2**16
 
+SPARE_TOKENS = 1024
+"""Input tokens of a request, at most, that are not in its texts: roles, separators, a chat template's own words."""
+
 
 class Interpreter:
     """Reads one teacher's replies, live or from a journal, in the same way."""
@@ -31,6 +37,8 @@ class Interpreter:
         self.ask = ask = ask.of(teacher)
         """What this teacher is asked."""
         self.protocol = protocol_of(teacher, ask)
+        beside = [each for each in (ask.extra, ask.schema_document) if each]
+        self._extra_bytes = sum(len(orjson.dumps(each)) for each in beside)  # tools and schemas are input too
         self.streaming = Streaming(teacher, ask)
         self.wants_logprobs = ask.top_logprobs is not None
         self._schema_key = ask.schema_key
@@ -61,6 +69,31 @@ class Interpreter:
     def chars_of(self, prompt: Prompt) -> int:
         """The prompt's size; see `gen.teachers.image_tokens.chars_of`."""
         return chars_of(prompt, self.teacher) if prompt.images else prompt.chars
+
+    def worst_case(self, prompt: Prompt) -> Expense:
+        """The most that asking this prompt once can cost; 0 in a measure that has no bound, see `bounds_usd`.
+
+        A token is at least a byte of UTF-8 in every tokenizer in use; `SPARE_TOKENS` are for what a template adds.
+        """
+        texts = [text for message in prompt.messages for text in (message[1], *map(str, message[2:]))]
+        texts += [tool.text for tool in prompt.tools or ()]
+        sent = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        model = self.teacher.model_name
+        images = sum(image_tokens(image, api=self.teacher.api, model=model) for image in prompt.images)
+        most_output = self.ask.max_tokens or 0
+        usd = 0.0
+        if self.teacher.price is not None and self.bounds_usd:
+            most_input = sent + images + self._extra_bytes + SPARE_TOKENS
+            usd = worst_usd(self.teacher.price, input_tokens=most_input, output_tokens=most_output)
+        return Expense(1, most_output, nano_usd(usd))
+
+    @property
+    def bounds_usd(self) -> bool:
+        """True if the cost of a request has a bound: the price is known, and `max_tokens` or that output is free."""
+        price = self.teacher.price
+        if price is None:
+            return False
+        return self.ask.max_tokens is not None or worst_usd(price, input_tokens=0, output_tokens=1) == 0.0
 
     def cost_usd(self, completion: Completion) -> float | None:
         """What the answer costs; None if its price or its usage is not known."""

@@ -51,6 +51,14 @@ def cost_usd(price: Price, usage: Usage) -> float | None:
     ) / 1e6
 
 
+def worst_usd(price: Price, *, input_tokens: int, output_tokens: int) -> float:
+    """The most that a request of up to so many tokens can cost: each token at the dearest price that may apply."""
+    reached = [price, *(dearer for dearer in price.above if input_tokens > dearer.input_tokens)]
+    dearest_input = max(max(at.input, at.cached_input or 0.0, at.cache_write or 0.0) for at in reached)
+    dearest_output = max(max(at.output, at.reasoning or 0.0) for at in reached)
+    return (input_tokens * dearest_input + output_tokens * dearest_output) / 1e6
+
+
 def priced(recipe: Recipe, *, now: datetime | None = None) -> tuple[Recipe, list[str]]:
     """The recipe with the known prices of teachers that state none, and notes on what is not plain about them."""
     now = now or datetime.now(UTC)

@@ -14,10 +14,12 @@ import pyarrow as pa
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from stillhouse.gen.dataset.budget_words import used_words
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.provenance import Survey, survey
+from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import Columns
 from stillhouse.schemas.columns import MEANINGS
@@ -119,6 +121,8 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
                 *_columns(surveyed.provenance.columns),
                 *((field.name, str(field.type), "Kept from the source.") for field in kept),
             ],
+            money=[(words, usd) for words, usd in _money(surveyed.summary) if usd],
+            budget=[("used of the budget", used_words(uses))] if (uses := surveyed.summary.budget) else [],
             recipe=recipe.replace("<!--", "<\\!--"),
             fence="`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0)),
             version=__version__,
@@ -126,6 +130,13 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
         )
         .strip()
     )
+
+
+def _money(summary: Summary) -> Iterator[tuple[str, float | None]]:
+    """(what for, USD)."""
+    yield "cost of the answers", summary.usd
+    yield "cost of replies of no use", summary.wasted_usd
+    yield "cost, at most, of attempts that may be billed", summary.maybe_usd
 
 
 def _columns(columns: Columns) -> Iterator[tuple[str, str, str]]:

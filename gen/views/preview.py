@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
+from stillhouse.gen.dataset.budget_rules import check_budget
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
@@ -146,6 +147,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     dataset = DatasetReader(store)
     bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
     recipe, notes = priced(resolved_by(recipe, bound))
+    check_budget(recipe)
     there = _There(dataset, is_bound=bound is not None)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
@@ -199,7 +201,9 @@ def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> Promp
     """What makes prompts as the dataset's first plan says, or will say; the first rows are tried."""
     kept = cache(lambda: kept_columns(files, recipe) if first is None else first.kept_fields)
     templates_system = first is None or first.templates_system
-    check_references(recipe, check_first_rows(files, recipe, templates_system=templates_system, kept=kept))
+    prompts = check_first_rows(files, recipe, templates_system=templates_system, kept=kept)
+    check_references(recipe, prompts)
+    check_budget(recipe, prompts)
     return PromptMaker.of(recipe, kept=kept(), templates_system=templates_system)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import BaseModel
 
+from stillhouse.gen.dataset.budget_file import read_budget
+from stillhouse.gen.dataset.budget_words import Use, used_words, uses_of
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId
@@ -12,10 +14,13 @@ from stillhouse.gen.dataset.plans import NOT_NEEDED, SourcePlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.dataset.shard_meta import CountsByCheck, ShardCounts, ShardMeta
+from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.unsealed import unsealed_answers
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
+from stillhouse.gen.teachers.expense import NOTHING
+from stillhouse.schemas.recipe_file import RecipeError
 from stillhouse.schemas.record import NOT_SELECTED
 
 
@@ -48,6 +53,13 @@ class Summary(BaseModel):
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = None
+    """Of answers: kept, rejected or not judged."""
+    wasted_usd: float | None = None
+    """Of replies of no use, by the usage that they report."""
+    maybe_usd: float | None = None
+    """The most that attempts can have cost whose cost nobody reported."""
+    budget: dict[str, Use] = {}
+    """What is used of the budget of the last run's recipe, by the names of its fields."""
     seconds: float = 0.0
     new_records: int = 0
     """Sealed by this call, like `new_rejected` and `new_failed`."""
@@ -93,11 +105,13 @@ class Summary(BaseModel):
         ]
         if self.usd is not None:
             lines.append(f"  spend      ${self.usd:,.4f}")
+        if self.budget:
+            lines.append(f"  budget     {used_words(self.budget)}")
         if self.maybe_billed:
-            lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}")
+            lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}{_up_to(self.maybe_usd)}")
         if self.wasted_input_tokens or self.wasted_output_tokens:
             used = f"{self.wasted_input_tokens:,} tokens in, {self.wasted_output_tokens:,} out"
-            lines.append(f"  billed for unusable replies: {used}")
+            lines.append(f"  billed for unusable replies: {used}{_usd(self.wasted_usd)}")
         if self.finish_words:
             words = _kinds({inert(word): count for word, count in self.finish_words.items()})
             lines.append(f"  unknown finish reasons{words}: map them in the teacher's `finish_reasons`")
@@ -169,6 +183,14 @@ class Summary(BaseModel):
         return f"{told}, a pilot: `run` without --limit asks the rest" if self.pilot else told
 
 
+def _usd(usd: float | None) -> str:
+    return f", ${usd:,.4f}" if usd else ""
+
+
+def _up_to(usd: float | None) -> str:
+    return f", up to ${usd:,.4f}" if usd else ""
+
+
 def _number(value: int | None) -> str:
     return "not known yet" if value is None else f"{value:,}"
 
@@ -212,7 +234,8 @@ def summary_of(
     settled = counts.records + sum(counts.rejected.values()) + sum(failed.values()) + not_needed
     accept = _accept(generations)
     remaining = (rows - duplicates - bad) * samples - settled if planned else None
-    done = remaining == 0 and all(each.is_sealed for each in generations)
+    # What there was no money for is asked by the next run that has some.
+    done = remaining == 0 and all(each.is_sealed for each in generations) and not failed.get("budget")
     return Summary(
         state=state or ("done" if done else "unfinished"),
         dataset=dataset.url,
@@ -230,6 +253,9 @@ def summary_of(
         input_tokens=counts.input_tokens + counts.unchecked_input_tokens,
         output_tokens=counts.output_tokens + counts.unchecked_output_tokens,
         usd=counts.paid_usd,
+        wasted_usd=counts.wasted_usd,
+        maybe_usd=counts.maybe_usd,
+        budget=_budget(dataset),
         checks=counts.checks,
         pilot=_is_pilot(sources),
         rejected_by_reason=counts.rejected,
@@ -244,6 +270,17 @@ def summary_of(
         prompts_by_accepted=dict(sorted(counts.prompts_by_accepted.items())),
         select=next(iter(dataset.bound.identity.get("select", ())), ""),
     )
+
+
+def _budget(dataset: DatasetReader) -> dict[str, Use]:
+    try:
+        budget = dataset.last_run().budget
+    except (DatasetError, RecipeError):  # a dataset that was not run yet
+        return {}
+    if budget is None:
+        return {}
+    document = read_budget(dataset.store)
+    return uses_of(budget, NOTHING if document is None else document.spent)
 
 
 def _accept(generations: Sequence[Generation]) -> int:

@@ -11,6 +11,7 @@ from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Host
 from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.purse import Purse
 
 
 class Asker:
@@ -22,6 +23,7 @@ class Asker:
         *,
         clients: Sequence[TeacherClient],
         fence: Fence,
+        purse: Purse,
         clock: Clock,
         connections: int = 2**20,
         chain: Chain | None = None,
@@ -37,7 +39,7 @@ class Asker:
         self.counters = Counters()
         self._chain = chain
         self._connections = connections
-        self._gate = Gate(fence)
+        self._gate = Gate(fence, purse)
         self._lanes = {
             client.teacher.name: LANES["online"](
                 client, host=host, gate=self._gate, counters=self.counters, clock=clock, router=chain

@@ -34,6 +34,7 @@ from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, Judged
 from stillhouse.gen.worker.earlier_answers import fingerprint
 from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
 from stillhouse.gen.worker.settlements import Settlements
+from stillhouse.gen.worker.spending import Spending
 from stillhouse.schemas.completion import Completion
 
 
@@ -75,6 +76,8 @@ class ChunkState:
         """What the recipe's checks say of the answers."""
         self.settlements = Settlements(samples)
         """Samples settled by replies."""
+        self.spending = Spending(samples)
+        """What all attempts so far cost."""
         self.schedule = _schedule(samples, excluded, kept if self._equal_once else {})
         """Which samples may be asked now, and which are still needed."""
 
@@ -118,19 +121,35 @@ class ChunkState:
             self._move_on(ordinal, teacher)  # the frame that says so is damaged
         self._attempts.entry(ordinal).attempts += counts
 
-    def fold(self, frame: Frame, place: Place) -> None:
-        """Apply a frame of an attempt, which is in the journal at `place` and was not applied before."""
+    def fold(self, frame: Frame, place: Place, *, counts: bool = True) -> None:
+        """Apply a frame of an attempt, which is in the journal at `place` and was not applied before.
+
+        `counts`: False if an earlier shard counts the attempt.
+        """
+        outcome = self.outcome_of(frame)
+        if outcome is not None:
+            self._follow(frame, outcome, place if frame.kind is Kind.ANSWERED else None)
+        elif frame.kind in (Kind.DIED, Kind.CUT):
+            self._cut(frame.ordinal, died=frame.kind is Kind.DIED)
+        if counts:
+            self.count_cost(frame, outcome)
+
+    def outcome_of(self, frame: Frame) -> Outcome | None:
+        """What the frame says became of its attempt; None if it is not known, or the attempt goes on."""
         match frame.kind:
             case Kind.ANSWERED:
-                self.ended(frame, self.answers.read(frame), place)
+                return self.answers.read(frame)
             case Kind.NOT_SENT:
-                self.ended(frame, NoConnection("no connection"), None)
+                return NoConnection("no connection")
             case Kind.LOST:
-                self.ended(frame, Ambiguous("no whole reply"), None)
-            case Kind.DIED | Kind.CUT:
-                self._cut(frame.ordinal, died=frame.kind is Kind.DIED)
+                return Ambiguous("no whole reply")
             case _:
-                pass
+                return None
+
+    def count_cost(self, frame: Frame, outcome: Outcome | None) -> None:
+        """Count what an attempt cost, if the frame ends it."""
+        if frame.kind is not Kind.SENT:
+            self.spending.add(frame, outcome)
 
     def ended(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
         """An attempt ended with this outcome; what follows.
@@ -141,6 +160,10 @@ class ChunkState:
             place: where in the journal its reply is, if there is one.
             blame: who is to blame for a refusal, by what others met.
         """
+        self.count_cost(frame, outcome)
+        return self._follow(frame, outcome, place, blame)
+
+    def _follow(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
         ordinal = frame.ordinal
         if isinstance(outcome, Completion) and self._attempts.is_first(ordinal) and not self._settled[ordinal]:
             self._take_answer(frame, outcome, place, SETTLED)  # nearly always
@@ -233,6 +256,18 @@ class ChunkState:
     def judged(self, ordinal: int) -> None:
         """All of the verdicts on the sample's answer are known."""
         self._follow_verdicts(ordinal, self.answers.completion(ordinal))
+
+    def close(self, number: int, reason: GiveUp) -> None:
+        """Ask nothing more of the series with this number: what it still lacks is given up for this reason.
+
+        A verdict that is awaited comes first, as it may be what the series lacks.
+        """
+        first = number * self._samples.per_series
+        ordinals = [first + sample for sample in self._samples.chunk.samples_of(number)]
+        if not any(map(self.verdicts.is_awaited, ordinals)):
+            for ordinal in ordinals:
+                if not self._settled[ordinal] and self.schedule.lacks(ordinal):
+                    self._settle(ordinal, None, reason)
 
     def _follow_verdicts(self, ordinal: int, completion: Completion) -> None:
         """Act on what the checks say of an answer; where there are none, it is accepted."""

@@ -70,6 +70,8 @@ class OpenChunk:
         self.had_owners = False
         """True if others worked on it before."""
         self._carried = carried
+        self._closing: GiveUp | None = None
+        """Why nothing more is asked."""
 
     @property
     def left(self) -> int:
@@ -101,7 +103,25 @@ class OpenChunk:
                     yield ordinal
                 else:
                     self.state.attempted(ordinal, counts=False)  # the shard that has the answer counts it
-                    self.state.fold(frame, self.journal.append(frame))
+                    self.state.fold(frame, self.journal.append(frame), counts=False)
+
+    def close(self, reason: GiveUp) -> None:
+        """Ask nothing more: whatever is still lacking is given up for this reason.
+
+        Answers that are carried over are judged all the same, as that costs nothing.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        self._closing = reason
+        for _ in self.take():
+            pass
+        for ordinal, frame in self._carried.items():
+            if not self.state.is_settled(ordinal) and self.state.schedule.lacks(ordinal):
+                self.state.attempted(ordinal, counts=False)
+                self.state.fold(frame, self.journal.append(frame), counts=False)
+        for number in range(self.chunk.series_count):
+            self.state.close(number, reason)
 
     def was_carried(self, ordinal: int) -> bool:
         """True if the sample's answer is one that an earlier shard has, and no check could judge."""
@@ -217,6 +237,8 @@ class OpenChunk:
                 self.journal.append(frame)
             awaited.settle(ordinal, tuple(verdicts))
             self.state.judged(ordinal)
+            if self._closing is not None:
+                self.state.close(ordinal // self.samples.per_series, self._closing)
 
     def judge_again(self, *, at: float) -> None:
         """Have the chunk's next owner judge again what checks could not say anything of."""

@@ -13,6 +13,9 @@ from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import read_decided
 
+_UNKNOWN = Frame(Kind.CUT, 0, 0.0)
+"""In place of an attempt's frame: nothing is known of it."""
+
 
 class Recovery:
     """One recovery, of a chunk that nothing was asked of yet."""
@@ -27,6 +30,8 @@ class Recovery:
         self._carried = carried
         self._attempts: dict[tuple[int, float], Frame | None] = {}
         """(ordinal, at) to its SENT frame; None: it has ended."""
+        self._late: dict[tuple[int, float], Frame | None] = {}
+        """The same of attempts at samples that had their answer, of owners that did not know of each other."""
         self._copied: set[bytes] = set()
         """Digests of notes."""
         self._unsettled: dict[tuple[int, float], Place] = {}
@@ -53,6 +58,12 @@ class Recovery:
             if sent is not None:
                 frame = sent._replace(kind=Kind.DIED if died else Kind.CUT)
                 self._state.fold(frame, self._journal.append(frame))
+        for sent in self._late.values():
+            if sent is not None:
+                frame = sent._replace(kind=Kind.CUT)
+                self._journal.append(frame)
+                self._state.count_cost(frame, None)
+        self._state.spending.recovered = self._state.spending.total
         return found
 
     def _note(self, frame: Frame) -> None:
@@ -74,16 +85,31 @@ class Recovery:
         ordinal, state = frame.ordinal, self._state
         if frame.teacher is not None and frame.teacher >= len(self._samples.teachers):
             return
-        if ordinal >= len(self._samples) or state.is_final(ordinal):
+        if ordinal >= len(self._samples):
+            return
+        if state.is_final(ordinal):
+            self._take_late(frame)
             return
         attempt = (ordinal, frame.at)
+        carried = self._carried.get(ordinal)
+        counts = carried is None or carried.at != frame.at
         if attempt not in self._attempts:
-            carried = self._carried.get(ordinal)
-            state.attempted(ordinal, counts=carried is None or carried.at != frame.at, teacher=frame.teacher)
+            state.attempted(ordinal, counts=counts, teacher=frame.teacher)
         elif self._attempts[attempt] is None or frame.kind is Kind.SENT:
             return
         self._attempts[attempt] = frame if frame.kind is Kind.SENT else None
         kept_at = self._journal.append(frame)
-        state.fold(frame, kept_at)
+        state.fold(frame, kept_at, counts=counts)
         if frame.kind is Kind.ANSWERED and (not state.is_settled(ordinal) or ordinal in state.given_up):
             self._unsettled[attempt] = kept_at
+
+    def _take_late(self, frame: Frame) -> None:
+        """A frame of an attempt at a sample that has its answer: all that counts of it is what it cost."""
+        attempt = (frame.ordinal, frame.at)
+        attempts = self._attempts if attempt in self._attempts else self._late
+        known = attempts.get(attempt, _UNKNOWN)
+        if known is None or (known is not _UNKNOWN and frame.kind is Kind.SENT):
+            return
+        attempts[attempt] = frame if frame.kind is Kind.SENT else None
+        self._journal.append(frame)
+        self._state.count_cost(frame, self._state.outcome_of(frame))

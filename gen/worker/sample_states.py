@@ -27,6 +27,10 @@ class SampleStates(Protocol):
         """Hand out the samples that may be asked now: each once, in order."""
         ...
 
+    def lacks(self, ordinal: int) -> bool:
+        """True if the sample is not decided, and its prompt still needs such."""
+        ...
+
     def answered(self, ordinal: int) -> None:
         """The sample has its answer, whose verdict is awaited."""
         ...
@@ -60,6 +64,10 @@ class AllSamples:
         if self.is_ready:
             self.is_ready = False
             yield from [ordinal for ordinal, state in enumerate(self._states) if state == _WAITS]
+
+    def lacks(self, ordinal: int) -> bool:
+        """See `SampleStates`."""
+        return self._states[ordinal] != _DECIDED
 
     def answered(self, ordinal: int) -> None:
         """See `SampleStates`."""
@@ -131,6 +139,10 @@ class UntilAccepted:
                     self._states[ordinal] = _OUT
                     self._out[number] += 1
                     yield ordinal
+
+    def lacks(self, ordinal: int) -> bool:
+        """See `SampleStates`."""
+        return self._states[ordinal] != _DECIDED and self._missing[ordinal // self._samples] > 0
 
     def answered(self, ordinal: int) -> None:
         """See `SampleStates`."""

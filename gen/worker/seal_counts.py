@@ -10,6 +10,7 @@ from stillhouse.gen.dataset.shard_meta import MOST_MODELS, CheckCounts, ShardCou
 from stillhouse.gen.teachers.distillation import is_distillation
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.retry import Tries
+from stillhouse.gen.worker.spending import Spending
 from stillhouse.schemas.completion import Completion
 
 MOST_WORDS = 50
@@ -20,11 +21,12 @@ MOST_WORD_CHARS = 60
 class SealCounts:
     """See the module; `total` at the end."""
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, chunk: Chunk, spending: Spending) -> None:
         self.models: dict[str, set[str]] = {}
         """By teacher, as its answers name them."""
         self.not_needed = 0
         self._chunk = chunk
+        self._spending = spending
         self.rejected: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self._maybe_billed = self._input = self._output = self._wasted_input = self._wasted_output = 0
@@ -103,6 +105,9 @@ class SealCounts:
             tool_calls=self._tool_calls,
             no_logprobs=self._no_logprobs,
             distillation_refusals=self._distillation_refusals,
+            wasted_usd=self._spending.wasted_usd,
+            maybe_usd=self._spending.maybe_usd,
+            spent=self._spending.total,
         )
 
     def _by_check(self) -> dict[str, dict[str, CheckCounts]]:

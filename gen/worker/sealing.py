@@ -84,7 +84,7 @@ class Sealer:
         self._sheets: dict[str, Sheet] = {}
         self._images: tuple[bytes, list[rows.ImageCell] | None] = (b"", None)
         """(prompt key, value of the column `images`) of the last prompt."""
-        self._counts = SealCounts(open_chunk.chunk)
+        self._counts = SealCounts(open_chunk.chunk, open_chunk.state.spending)
         self._earlier = earlier
         self._votes = votes
 

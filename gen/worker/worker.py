@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
@@ -16,6 +16,7 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
+from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused, TeacherPaused, UsageError, cause_of
@@ -25,7 +26,9 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.assigner import Assigner
 from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.expense import limits_of
 from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.retry import GiveUp
 from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
 from stillhouse.gen.worker.chain import Chain
@@ -36,12 +39,15 @@ from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.guard import Guard, Useless
 from stillhouse.gen.worker.leased_chunk import Hands, Held
+from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.voting import Voting
 from stillhouse.schemas.checks import AnyCheck, whole_chunks
 from stillhouse.schemas.recipe import Recipe
 
 _log = logging.getLogger("stillhouse")
 
+MONEY_S = 0.1
+"""How soon a renewal may follow another because a request waits for money."""
 LOOK_S = 0.25
 """How often it looks whether a journal is far behind."""
 TELL_AFTER_S = 10.0
@@ -84,10 +90,12 @@ class Worker:
         )
         self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
         self._chain = self._new_chain() if recipe.route == "fallback" else None
+        self._purse = Purse(None if recipe.budget is None else limits_of(recipe.budget), clock=clock)
         self._asker = Asker(
             self,
             clients=self._clients,
             fence=self._fence,
+            purse=self._purse,
             clock=clock,
             connections=free_for_connections(),
             chain=self._chain,
@@ -110,6 +118,10 @@ class Worker:
         """Finished chunks not sealed until `_useless` is resolved."""
         self._held: dict[ChunkId, Held] = {}
         self._opening: ChunkId | None = None
+        self._sealing: dict[ChunkId, Held] = {}
+        """Sealed chunks until the queue is told."""
+        self._closing: GiveUp | None = None
+        """Why nothing more is asked, and the chunks in hand are sealed as they are."""
         self._share_at = dict.fromkeys(ledgers, clock.monotonic())
         """When each account's ledger last answered."""
         self._shipping_s = 0.0
@@ -275,15 +287,16 @@ class Worker:
             return Wait(1.0)
 
     def _hungry(self) -> bool:
-        return self._asker.runs_dry and self._has_room()
+        return (self._asker.runs_dry or self._purse.empty.is_set()) and self._has_room()
 
     def _has_room(self) -> bool:
         """True if it may hold another chunk.
 
         Under `ask.accept` a chunk keeps fewer slots busy with every round, so that it takes many chunks to keep all of
-        them busy; memory alone bounds their number.
+        them busy; memory alone bounds their number. So it does while there is no money: what dead workers held comes
+        free only once all of their chunks are recovered.
         """
-        if self._recipe.ask.accept is not None:
+        if self._recipe.ask.accept is not None or self._purse.empty.is_set():
             return sum(held.memory_bytes for held in self._held.values()) < HELD_BYTES
         return len(self._held) < 8 + 4 * self._asker.slots // self._chunk_samples
 
@@ -310,6 +323,8 @@ class Worker:
         if held is None:
             await self._tell_sealed(grant.chunk, None)
         elif is_mine:
+            if grant.close is not None:
+                self._close(grant.close)
             self._take(held)
         else:
             held.abandon()
@@ -320,7 +335,21 @@ class Worker:
         if self._useless is not None:
             self._untaken.append(held)
             return
+        if self._closing is not None:
+            held.open.close(self._closing)
         self.advanced(held)
+
+    def _close(self, kind: Literal["budget", "stopped"]) -> None:
+        """Ask nothing more; seal every chunk in hand as it is."""
+        if self._closing is not None:
+            return
+        self._closing = _CLOSED[kind]
+        self._purse.close()
+        self._asker.stop()
+        for held in list(self._held.values()):
+            if held.open.left:  # else it is being sealed
+                held.open.close(self._closing)
+                self.advanced(held)
 
     async def _journals_free(self, chunk: ChunkId) -> None:
         """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
@@ -334,7 +363,7 @@ class Worker:
 
     async def _seal(self, held: Held) -> None:
         chunk = held.open.chunk.id
-        if not held.open.chunk.retried and self._useless is None:
+        if not held.open.chunk.retried and self._useless is None and self._closing is None:
             prompts = len(held.open.chunk.prompts)
             while (useless := self._guard.at_chunk_end(prompts=prompts)) is not None and self._useless is None:
                 self._useless = useless
@@ -350,8 +379,10 @@ class Worker:
             self.counters.sealed += counts
             self.counters.shards += 1
         self._held.pop(chunk, None)
+        self._sealing[chunk] = held
         self._changed.set()
         await self._tell_sealed(chunk, counts)
+        self._sealing.pop(chunk, None)
 
     async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
         self._count_open()
@@ -363,7 +394,13 @@ class Worker:
 
     # --- what goes on beside
 
-    def _count_open(self) -> None:
+    def _count_open(self, *, ended: bool = False, shipped: bool = False) -> None:
+        if self._purse.is_limited:
+            opened = [
+                Opened(chunk, held.open.state.spending.recovered, held.open.state.spending.total)
+                for chunk, held in (*self._held.items(), *self._sealing.items())
+            ]
+            self.counters.spending = self._purse.report(opened, ended=ended, shipped=shipped)
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
         for client in self._clients:
@@ -396,12 +433,26 @@ class Worker:
                     held.abandon()
                 elif chunk == self._opening:
                     self._opening = None
+            if (allowance := renewal.allowance) is not None:
+                self._purse.accept(allowance.granted)
+                if allowance.is_over:
+                    self._close("budget")
             if renewal.stop:
                 self.stop()
             if renewal.sweep and not self._sweeping:
                 self._sweeping = True
                 self.spawn(self._sweep)  # in the background: renewals do not wait for the store
-            await asyncio.sleep(RENEW_S if renewal.good_for_s > RENEW_S else 1.0)
+            await self._until_renewal(RENEW_S if renewal.good_for_s > RENEW_S else 1.0)
+
+    async def _until_renewal(self, seconds: float) -> None:
+        """Wait so long; less while a request waits for money."""
+        if self._purse.is_limited and not self._stopping and self._closing is None:
+            await asyncio.sleep(MONEY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds - MONEY_S):
+                    await self._purse.empty.wait()
+        else:
+            await asyncio.sleep(seconds)
 
     async def _renew_share(self, key: str) -> None:
         account, ledger = self._accounts[key], self._ledgers[key]
@@ -474,11 +525,14 @@ class Worker:
             return False
         return True
 
-    async def _give_back(self, held: Held) -> None:
-        if await self._ship_last(held):
-            held.open.journal.close()
-            with contextlib.suppress(Unreachable):
-                await self._queue.give_back(self.name, held.open.chunk.id)
+    async def _give_back(self, held: Held) -> bool:
+        """True if its journal is shipped."""
+        if not await self._ship_last(held):
+            return False
+        held.open.journal.close()
+        with contextlib.suppress(Unreachable):
+            await self._queue.give_back(self.name, held.open.chunk.id)
+        return True
 
     async def _leave(self, ledger: LimitLedger) -> None:
         """Give the share of an account back, unless requests are in flight still."""
@@ -496,13 +550,25 @@ class Worker:
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
                     held.open.judge_again(at=self._clock.time())
-        await asyncio.gather(*map(self._give_back, self._held.values()), *map(self._leave, self._ledgers.values()))
+        if self._purse.is_limited:  # before others have the chunks, the queue has to know what they cost
+            self._count_open()
+            with contextlib.suppress(Unreachable):
+                await self._queue.renew(self.name, [*self._held], self.counters)
+        shipped = all(await asyncio.gather(*map(self._give_back, self._held.values())))
+        await asyncio.gather(*map(self._leave, self._ledgers.values()))
+        self._count_open(ended=True, shipped=shipped)
         self.counters.ended()
         with contextlib.suppress(Unreachable):
             await self._queue.renew(self.name, [], self.counters)  # the last counts
         if self._error is None:
             return End("stopped" if self._stopping else "done")
         return End.because(self._error)
+
+
+_CLOSED: Mapping[Literal["budget", "stopped"], GiveUp] = {
+    "budget": GiveUp("budget", "the budget was used up before it was answered", None),
+    "stopped": GiveUp("stopped", "the dataset was finished before it was answered", None),
+}
 
 
 def _clients(

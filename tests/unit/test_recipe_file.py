@@ -179,7 +179,6 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
         (FULL + "checks: [judge: {teacher: r1}]\n", "checks.0.judge"),
         (FULL + "decontaminate: {}\n", "decontaminate"),
         (FULL + "scrub: true\n", "scrub"),
-        (FULL + "budget: {usd: 3}\n", "budget"),
         (FULL + "mode: batch\n", "mode"),
         (with_line("dedup: {answers: true}", "dedup: {prompts: near}"), "dedup.prompts"),
         (with_line("account: r1-prod", "fallback: r2"), "teachers.0.fallback"),

@@ -29,6 +29,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.teachers.expense import Expense
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, columns_of
@@ -124,7 +125,15 @@ def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
         "latency_s": 0.5,
         "attempts": 2,
     }
-    assert meta.counts == ShardCounts(records=1, input_tokens=5, output_tokens=7, usd=19e-6)
+    assert meta.counts == ShardCounts(
+        records=1,
+        input_tokens=5,
+        output_tokens=7,
+        usd=19e-6,
+        wasted_usd=0.0,
+        maybe_usd=0.0,
+        spent=Expense(2, 7, 19_000),
+    )
     (raw,) = files["raw"]
     assert (raw["record_id"], raw["attempt"], raw["status"], raw["body"]) == (row["record_id"], 2, 200, body)
     assert raw["received_at"] - row["asked_at"] == datetime.timedelta(seconds=0.5)
@@ -370,7 +379,7 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
     ]
     assert all("`stillhouse retry DATASET --kind " in row["message"] for row in failed)
     assert meta.counts == ShardCounts(
-        failed={"bad_request": 1, "malformed": 1, "ambiguous": 1, "poison": 1}, maybe_billed=7
+        failed={"bad_request": 1, "malformed": 1, "ambiguous": 1, "poison": 1}, maybe_billed=7, spent=Expense(8)
     )
     assert "raw" not in files
 

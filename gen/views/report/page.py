@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from stillhouse.gen.dataset.budget_words import share_used, used_words
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
@@ -60,6 +61,7 @@ def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Map
         trim_blocks=True,
     )
     environment.filters |= {"number": _number, "shown": shown, "long": lambda text: shown(text, most=TEXT_CHARS)}
+    budget = surveyed.summary.budget
     style = files("stillhouse.gen.views.report").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
         style=Markup(style),  # noqa: S704 - our own file
@@ -70,6 +72,8 @@ def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Map
         provenance=surveyed.provenance,
         recipe=yaml.safe_dump(surveyed.provenance.identity, sort_keys=False, allow_unicode=True),
         shards=surveyed.shards,
+        budget=used_words(budget),
+        budget_share=f"{share_used(budget):.0%}" if budget else "",
         answers=answers,
         span=_span(answers.timeline),
         throughput=_throughput(answers.timeline, limits) if answers.count else [],

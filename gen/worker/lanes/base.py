@@ -14,6 +14,7 @@ from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.purse import Purse
 
 
 class Host(typing.Protocol):
@@ -43,8 +44,9 @@ class Host(typing.Protocol):
 class Gate:
     """Decides whether anything new is sent, for all lanes of a worker."""
 
-    def __init__(self, fence: Fence) -> None:
+    def __init__(self, fence: Fence, purse: Purse) -> None:
         self.fence = fence
+        self.purse = purse
         self.stopping = False
         """True if nothing new is to be sent; requests in flight continue."""
         self._open = asyncio.Event()

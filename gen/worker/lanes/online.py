@@ -6,7 +6,7 @@ A sample that has to wait leaves the queue and holds no slot; a teacher that ser
 import asyncio
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
@@ -14,9 +14,11 @@ from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused, Usa
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.teachers.account import UNUSED
+from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.distillation import ADVICE, MAX_SHARE, Watch
 from stillhouse.gen.teachers.endpoints import Endpoint
+from stillhouse.gen.teachers.expense import NOTHING
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
     Auth,
@@ -51,6 +53,24 @@ _T = TypeVar("_T")
 
 _Work: TypeAlias = tuple[Held, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
+
+
+class _Share(NamedTuple):
+    """A request's share of the limits."""
+
+    chars: int
+    cost: Cost
+    granted_at: float
+
+
+class _Sent(NamedTuple):
+    """An attempt that has ended."""
+
+    outcome: Outcome
+    decision: Decision
+    endpoint: Endpoint
+    at: float
+    """Monotonic."""
 
 
 class _WorkQueue(asyncio.Queue[_Work]):
@@ -142,24 +162,45 @@ class OnlineLane:
         return self._router is not None and self._router.leaves(held, ordinal, place=self._place)
 
     async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
+        """Ask the sample once, when there is money, and a share of the limits, for it."""
         if self._leaves(held, ordinal):
             return
-        prompt, client = held.open.samples.prompt(ordinal), self._client
+        prompt, client, purse = held.open.samples.prompt(ordinal), self._client, self._gate.purse
         if (wait_s := client.wait_s(held.prompt_key(ordinal))) > 0.0:  # another sample of the prompt was told to wait
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
         chars = client.interpreter.chars_of(prompt)
+        worst = client.interpreter.worst_case(prompt) if purse.is_limited else NOTHING
+        if not await purse.reserve(worst):
+            return
         cost = client.estimator.estimate(chars, beside=client.account.in_flight)
-        tally, waits_from = self._counters.of(client.teacher.name), self._clock.monotonic()
-        granted_at = await self._reserved(cost)
-        tally.lease_wait_s += self._clock.monotonic() - waits_from
+        waits_from = self._clock.monotonic()
+        try:
+            share = _Share(chars, cost, await self._reserved(cost))
+        except BaseException:
+            purse.give_back(worst)
+            raise
+        self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
+        sent = await self._send(held, ordinal, share, again=again)  # an error leaves the money in flight
+        if sent is None:
+            purse.give_back(worst)
+            return
+        if purse.is_limited:
+            purse.settle(worst, bill(client.interpreter, prompt, sent.outcome).expense)
+        if not held.abandoned:
+            self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
+
+    async def _send(self, held: Held, ordinal: int, share: _Share, *, again: bool) -> _Sent | None:
+        """Send it, and count what comes; None: it was not sent, and waits again."""
+        prompt, client = held.open.samples.prompt(ordinal), self._client
+        tally = self._counters.of(client.teacher.name)
         used: Cost | None = Cost(0, 0)
         refused = False
         tally.in_flight += 1
         held.under_way += 1
         try:
             if self._leaves(held, ordinal):  # while it waited
-                return
+                return None
             images = await _images(held, prompt) if prompt.images else ()
             holds_back = self._gate.stopping or held.abandoned or client.account.is_paused
             avoid = held.open.state.tries(ordinal).refused_by
@@ -167,7 +208,7 @@ class OnlineLane:
                 if self._router is not None and not holds_back:
                     self._router.not_sent(held, ordinal)
                 self._put(held, ordinal, again=again)
-                return
+                return None
             tally.requests += 1
             tally.retries += again
             if self._router is not None:
@@ -195,16 +236,15 @@ class OnlineLane:
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
                     "from now on, for a connection may be cut for its silence (`stream: false` turns that off)"
                 )
-            used = self._heard(endpoint, outcome, chars, latency_s=latency_s, spared=spared)
+            used = self._heard(endpoint, outcome, share.chars, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
-                client.account.settle_refused(cost, granted_at)
+                client.account.settle_refused(share.cost, share.granted_at)
             else:
-                client.account.settle(cost, used, granted_at)
+                client.account.settle(share.cost, used, share.granted_at)
             held.ended()
-        if not held.abandoned:
-            self._follow(held, ordinal, endpoint, decision, sent_at=sent_at)
+        return _Sent(outcome, decision, endpoint, sent_at)
 
     async def _reserved(self, cost: Cost) -> float:
         """Wait for the fence and then for a share of the limits; when that was granted.

@@ -7,7 +7,7 @@ those that Ray runs.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, NoMore, Renewal, Unreachable, Wait
+from stillhouse.gen.dataset.budget_words import over_line
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.planning import Planner, Planning
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError
 from stillhouse.gen.limits.shares import LEASE_S, Lease, Report
 from stillhouse.gen.worker.worker import Worker
 
@@ -43,7 +44,7 @@ class Line:
         self._loss = loss
         self._now = now
 
-    async def call(self, actor: "Actor", do: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def call(self, actor: "Actor", do: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
         """The result of a call.
 
         Raises:
@@ -53,9 +54,17 @@ class Line:
         check_alive()
         if actor.value is None or actor.process.dead_at is not None:
             raise Unreachable("the actor is dead")
-        result = await do(actor.value)
+        result = await self._worked(actor, do)
         await self._travel(actor)
         return result
+
+    async def _worked(self, actor: "Actor", do: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        """What the actor comes to, in its own process, which may die meanwhile."""
+        work = asyncio.get_running_loop().create_task(do(actor.value), context=actor.process.context)
+        done, _ = await asyncio.wait([work], timeout=CALL_TIMEOUT_S)
+        if not done or work.cancelled() or isinstance(work.exception(), Killed):
+            raise Unreachable("the actor died of it, or is slow")
+        return work.result()
 
     async def _travel(self, actor: "Actor") -> None:
         cut_until = max(self._process.cut_off_until, self._process.cut_from.get(actor.process.kind, 0.0))
@@ -148,6 +157,13 @@ class Crew:
         self._hire_at: list[float] = []
         """When others take the place of workers that their own store or disk failed."""
         self._stopping = False
+        self._over: str | None = None
+        """Why asking ended for want of money."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any generation is open."""
+        return bool(self._opened)
 
     async def work(self) -> None:
         """Until all chunks are sealed.
@@ -199,6 +215,8 @@ class Crew:
                 break
         if self._error is not None:
             raise self._error
+        if self._over is not None:
+            raise BudgetSpent(self._over)
 
     async def _tend(self) -> None:
         queue = self.queue
@@ -208,7 +226,11 @@ class Crew:
             stats = await queue.value.stats()
             if stats.error is not None:
                 self._error = self._error or Paused(stats.error)
-            await self._plan_with(queue.value, stats)
+            budget = self._services.recipe.budget
+            if budget is not None and stats.budget is not None and stats.budget.unpayable is not None:
+                self._over = over_line(budget, stats.budget.spent, stats.budget.unpayable)
+            else:
+                await self._plan_with(queue.value, stats)
         if self.limiter.process.dead_at is not None:
             self._start_limiter(listen_s=LEASE_S)
         for hand in [hand for hand in self._hands if hand.task.done()]:

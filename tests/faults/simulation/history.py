@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from stillhouse.gen.coordination.leases import FENCE_S, TERM_S
+from stillhouse.schemas.budget import Budget
 
 from .loop import VirtualLoop
 from .processes import Node, Process, Processes
@@ -83,6 +84,10 @@ class History:
         """When answers were kept that are in no segment."""
         self.ships = ships
         """Whether journals go to a store."""
+        self.budget: Budget | None = None
+        """That of the latest run; it is only ever raised."""
+        self.billed_usd = 0.0
+        """By the teacher's count; requests whose answers are lost at their dearest."""
         self.lost_disks: list[tuple[Node, float]] = []
         self.store_trouble = False
         """Whether the store was ever slow or away: journals may then wait."""
@@ -159,6 +164,31 @@ class History:
                     waiting.pop(serial, None)
         self._note(f"shipped: {key} with {sorted(found)}")
         self._segments[key] = {serial for serial in found if self.requests[serial].fate in SETTLING}
+
+    def billed(self, usd: float) -> None:
+        """The teacher bills for the request that was sent last.
+
+        Raises:
+            Broken: the budget does not allow it.
+        """
+        self.billed_usd += usd
+        budget = self.budget
+        if budget is None:
+            return
+        if budget.requests is not None and len(self.requests) > budget.requests:
+            raise Broken(f"{len(self.requests)} requests were sent, the budget is {budget.requests}")
+        if budget.usd is not None and self.billed_usd > budget.usd + 1e-6:
+            raise Broken(f"{self.billed_usd} USD are billed, the budget is {budget.usd}")
+
+    def judge_end(self) -> None:
+        """A run ended because the budget is used up.
+
+        Raises:
+            Broken: it is not, and nothing happened that could leave a part of it unused.
+        """
+        budget, calm = self.budget, self.undisturbed and not (self.message_lost or self.store_trouble or self.disk_full)
+        if calm and budget is not None and budget.requests is not None and len(self.requests) < budget.requests:
+            raise Broken(f"{len(self.requests)} requests were sent of a budget of {budget.requests}")
 
     # --- requests
 

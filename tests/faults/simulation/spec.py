@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.schemas.recipe import Recipe
 
 from .stores import URL
-from .teacher import FAULTS, SEEDS_APART
+from .teacher import FAULTS, MAX_TOKENS, PRICE, SEEDS_APART
 
 PER_S = 10
 LATENCY_S = 0.5
@@ -68,6 +68,8 @@ class Spec:
     """How long it takes."""
     check_breaks: bool = False
     """Whether it can't judge some of the answers, before they are asked again."""
+    budget: Mapping[str, float] | None = None
+    """Of the first run; it is raised whenever it is used up."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
     route: str = "weighted"
@@ -129,6 +131,7 @@ class Spec:
             teachers=teachers,
             outages=tuple(outages),
             give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
+            budget=rng.choice((None, None, {"requests": rng.randint(1, 40)}, {"usd": rng.uniform(0.2, 4.0)})),
             rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
         ).selecting(rng)
 
@@ -147,6 +150,7 @@ class Spec:
             "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
             "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
             "together": True, "more_samples": 0, "first_format_share": 0.0, "select": "",
+            "budget": None,
         }  # fmt: skip
         return replace(cls.drawn(random.Random(0)), **(calm | more))
 
@@ -159,11 +163,13 @@ class Spec:
             "limits": {"in_flight": self.in_flight, "requests_per_minute": self.per_minute},
             "timeout_s": self.timeout_s,
             "max_attempts": self.max_attempts,
+            "price": PRICE,
         }
         document = {
             "name": "simulated",
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
-            "ask": {"seed": 0, **self.wanted()},
+            "ask": {"seed": 0, "max_tokens": MAX_TOKENS, **self.wanted()},
+            "budget": self.budget,
             "checks": [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else [],
             "select": self._select(),
             "route": self.route,

@@ -222,6 +222,11 @@ class Disk(LocalStore):
         put = super().put
         self._wire.operate(lambda: put(key, body), writes=True)
 
+    def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
+        """See `Store`."""
+        swap = super().swap
+        return self._wire.operate(lambda: swap(key, body, etag=etag), writes=True)
+
     def delete(self, key: str) -> None:
         """See `Store`."""
         delete = super().delete

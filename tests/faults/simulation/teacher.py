@@ -22,6 +22,10 @@ FAULTS = (
     "filtered", "broke",
 )  # fmt: skip
 """What can become of a request instead of an answer, or of a plain one."""
+MAX_TOKENS = 16
+PRICE = {"input": 20.0, "output": 5000.0}
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7}
+"""Of every answer, as it reports it."""
 REFUSALS = frozenset(("rate", "busy", "failed", "broke"))
 PROPAGATION_S = 1.5
 """After so long a wait that one worker was told holds for all: half a lease, and the messages."""
@@ -88,6 +92,7 @@ class Teacher:
         try:
             self._check_pauses(process)
             sent = self._history.sent(process, sample, fate, teacher=teacher)
+            self._history.billed(_bill_usd(sample[0], fate))
         except Broken as error:
             self._history.broken.append(error)
             raise
@@ -179,14 +184,22 @@ class Teacher:
         return Reply(200, {}, body[: rng.randrange(1, len(body))] if request.fate == "torn" else body)
 
 
+def _bill_usd(prompt: str, fate: str) -> float:
+    """What a request costs: as its answer says or, of answers that are lost, all that it can cost."""
+    if fate in ("answer", "length", "filtered", "empty"):
+        return (USAGE["prompt_tokens"] * PRICE["input"] + USAGE["completion_tokens"] * PRICE["output"]) / 1e6
+    if fate in ("lost", "cut", "hang", "torn"):
+        return ((len(prompt) + 1024) * PRICE["input"] + MAX_TOKENS * PRICE["output"]) / 1e6
+    return 0.0
+
+
 def _answer(request: Request, text: str, finish: str, *, choices: bool) -> bytes:
     message = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 5, "completion_tokens": 7}
     return orjson.dumps(
         {
             "id": f"r{request.serial}",
             "model": "m",
-            "usage": usage,
+            "usage": USAGE,
             "choices": [{"finish_reason": finish, "message": message}] if choices else [],
         }
     )

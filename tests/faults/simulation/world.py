@@ -6,6 +6,7 @@ is stored then is compared with what really happened.
 
 import asyncio
 import contextvars
+import math
 import random
 import shutil
 import warnings
@@ -22,10 +23,14 @@ import stillhouse.cluster.actors.prompt_queue
 import stillhouse.gen.journal.shipping
 import stillhouse.gen.worker.leased_chunk
 from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.budget_file import begin_budget
+from stillhouse.gen.dataset.budget_rules import why_no_money
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
 from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner
 from stillhouse.gen.dataset.tidying import tidy
-from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError
+from stillhouse.gen.views.summary import summarise
+from stillhouse.schemas.budget import Budget
 
 from .checks import check_stored
 from .crew import Crew
@@ -186,9 +191,14 @@ class World:
     async def _live(self) -> None:
         spec, rng = self.spec, self._rng
         self._set_breaking(spec.check_breaks)
+        self.services.history.budget = self.services.recipe.budget
         prompts = spec.write_source(rng, self._root, name="a.jsonl", start=0, count=spec.prompts)
         if spec.pilot is not None:
-            await self._begin(lambda: SourcePlanner(self.services.store, self.services.recipe, limit=spec.pilot))
+            await self._begin(
+                lambda has_money: SourcePlanner(
+                    self.services.store, self.services.recipe, limit=spec.pilot, has_money=has_money
+                )
+            )
         if not spec.together:
             await self._until_done(self._run_planner)
         if spec.later_prompts:
@@ -225,7 +235,17 @@ class World:
         if self.services.judging is not None:
             self.services.judging.breaks = breaks
 
-    async def _begin(self, planner: Callable[[], Planner]) -> None:
+    def _raise_budget(self) -> None:
+        """Want to spend more, as a user does whose budget is used up."""
+        budget = self.services.history.budget
+        assert budget is not None
+        limits = {name: 1.5 * limit for name, limit in budget.model_dump(exclude_none=True).items()}
+        raised = Budget(usd=limits.get("usd"), requests=math.ceil(limits["requests"]) if "requests" in limits else None)
+        self.services.history.budget = raised
+        for services in filter(None, (self.services, self.rival)):
+            services.recipe = services.recipe.model_copy(update={"budget": raised})
+
+    async def _begin(self, planner: Callable[[bool], Planner]) -> None:
         """A run that is killed after a while, if it is not done before."""
         services = self.services
         process, task = services.processes.spawn("driver", services.head, lambda _: self._drive(services, planner))
@@ -237,13 +257,13 @@ class World:
         elif process.dead_at is None:
             self.services.processes.retire(process)
 
-    def _run_planner(self) -> Planner:
-        return SourcePlanner(self.services.store, self.services.recipe)
+    def _run_planner(self, has_money: bool) -> Planner:
+        return SourcePlanner(self.services.store, self.services.recipe, has_money=has_money)
 
-    def _retry_planner(self) -> Planner:
+    def _retry_planner(self, has_money: bool) -> Planner:
         return RetryPlanner(self.services.store, self.services.recipe, kinds=RETRIED)
 
-    async def _until_done(self, planner: Callable[[], Planner], *, rival_after_s: float | None = None) -> None:
+    async def _until_done(self, planner: Callable[[bool], Planner], *, rival_after_s: float | None = None) -> None:
         """Run until a run says that it is done; on the other cluster, so much later, where that is given."""
         services = self.services
         if rival_after_s is not None and self.rival is not None:
@@ -261,16 +281,27 @@ class World:
                 services.processes.retire(process)
                 if task.result() == "done":
                     return
+                if task.result() == "spent":
+                    self.services.history.judge_end()
+                    self._raise_budget()
             await asyncio.sleep(self._rng.choice((0.1, 3.0, 20.0)))
 
-    async def _drive(self, services: Services, planner: Callable[[], Planner]) -> str:
+    async def _drive(self, services: Services, planner: Callable[[bool], Planner]) -> str:
         try:
             async with held_lock(services, waiting=self._say) as lock:
                 bind(services.store, services.recipe)
-                crew = Crew(services, planner(), tenure=Tenure())
+                recipe, no_money = services.recipe, None
+                if recipe.budget is not None:
+                    no_money = why_no_money(recipe, recipe.budget, begin_budget(services.store))
+                crew = Crew(services, planner(no_money is None), tenure=Tenure())
+                if no_money is not None and (crew.has_work or summarise(services.store).failed_by_kind.get("budget")):
+                    raise BudgetSpent(no_money)  # noqa: TRY301 - as the driver does
                 async with lock.followed_by(crew):
                     await crew.work()
                 tidy(services.store)
+        except BudgetSpent as error:
+            self._say(str(error))
+            return "spent"
         except Paused as error:
             self._say(f"paused: {error}")
             return "paused"

@@ -1,0 +1,180 @@
+"""The budget's ledger as a queue keeps it: every change is stored before anybody acts on it.
+
+All that changed while a write was under way goes into the next one, so that there is one write at a time, whatever the
+number of workers. Of two queues that take each other for dead, each write by one is refused to the other, which then
+reads the ledger anew; workers report totals, so nothing is lost by that.
+"""
+
+import asyncio
+
+from stillhouse.gen.coordination.messages import Allowance
+from stillhouse.gen.dataset.budget import BudgetDocument, BudgetLedger, SpendReport
+from stillhouse.gen.dataset.budget_file import BudgetFile, begun_by
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.shard_meta import read_meta
+from stillhouse.gen.errors import StillhouseError, StoreAway
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.expense import NOTHING, Expense
+
+MOST_WAIT_S = 1.0
+"""How long a renewal waits for a grant to be stored: leases must not hang on the store."""
+
+
+class Treasury:
+    """See the module. Its coroutines belong to one event loop."""
+
+    def __init__(self, store: Store, limits: Expense, *, is_new_run: bool) -> None:
+        """Read the ledger, or begin one by what the dataset holds.
+
+        Args:
+            store: the dataset's.
+            limits: the budget's.
+            is_new_run: False for a queue that was restarted within its run, whose workers live on.
+
+        Raises:
+            DatasetError: the ledger, or a shard that has to be read, is damaged.
+            StoreAway, StoreRefused: the store does not answer, or refuses.
+        """
+        self._store = store
+        self._limits = limits
+        self._file = BudgetFile(store)
+        if not store.is_local:
+            store.probe()  # it finds out whether the store compares by itself
+        document = self._file.load()
+        self._ledger = self._ledger_of(begun_by(store) if document is None else document)
+        if is_new_run:
+            self._ledger.restarted()
+        for chunk in map(ChunkId.parse, sorted(self._ledger.touched)):
+            if (cost := self._cost_of_shard(chunk)) is not None:
+                self._ledger.sealed(chunk, cost)
+        self._granted = self._all_granted()
+        """By worker, as stored."""
+        self._changed = self._stored = 0
+        """Numbers of changes."""
+        self._reloads = 0
+        """How often another queue's ledger took the place of this one's."""
+        self._writing: asyncio.Task[None] | None = None
+        self.unpayable: Expense | None = None
+        """The request for which there was no money when asking ended; None while it goes on."""
+        self.error: StillhouseError | None = None
+        """Why the ledger can't be stored."""
+
+    def _ledger_of(self, document: BudgetDocument) -> BudgetLedger:
+        return BudgetLedger(self._limits, document, keeps_journals=self._store.is_local)
+
+    def _cost_of_shard(self, chunk: ChunkId) -> Expense | None:
+        """What the chunk cost by its shard; None if it has none."""
+        if self._store.stat(chunk.data_key) is None:
+            return None
+        return read_meta(self._store, chunk).counts.cost
+
+    # --- figures
+
+    @property
+    def spent(self) -> Expense:
+        """What is known to be spent."""
+        return self._ledger.spent
+
+    @property
+    def limits(self) -> Expense:
+        """The budget's."""
+        return self._limits
+
+    @property
+    def is_over(self) -> bool:
+        """True if asking has ended."""
+        return self.unpayable is not None
+
+    @property
+    def recovers_only(self) -> bool:
+        """True if there is no money, for now or for good: only chunks that were begun may be leased."""
+        return self.is_over or not self._ledger.can_pay
+
+    def is_touched(self, chunk: ChunkId) -> bool:
+        """True if samples of the chunk may have been asked."""
+        return str(chunk) in self._ledger.document.chunks
+
+    @property
+    def has_touched(self) -> bool:
+        """True if there are such chunks."""
+        return bool(self._ledger.document.chunks)
+
+    @property
+    def fault(self) -> StillhouseError | None:
+        """Why the ledger can't be stored, if a person has to act."""
+        return None if isinstance(self.error, StoreAway) else self.error
+
+    # --- what workers report
+
+    async def leased(self, worker: str, chunk: ChunkId) -> bool:
+        """A worker is about to get this chunk; False: not now, as it can't be stored."""
+        self._ledger.leased(worker, chunk)
+        return await self._kept()
+
+    async def renewed(self, worker: str, report: SpendReport) -> Allowance:
+        """Take in a report, and grant what the worker wants."""
+        self._ledger.reported(worker, report)
+        if not self.is_over:
+            self._ledger.grant(worker)
+            self.unpayable = self._ledger.unpayable
+            if self.unpayable is not None:
+                self._ledger.end(self.unpayable)
+        await self._kept()
+        return Allowance(self._granted.get(worker, NOTHING), is_over=self.is_over)
+
+    def reported(self, worker: str, report: SpendReport) -> None:
+        """Take in a report; it is stored with the next grant."""
+        self._ledger.reported(worker, report)
+        self._changed += 1
+
+    async def sealed(self, chunk: ChunkId, *, by: str, is_own: bool) -> None:
+        """The chunk's shard exists; `is_own`: the worker that reports it wrote it, and reported what it cost."""
+        cost = None if is_own else await asyncio.to_thread(self._cost_of_shard, chunk)
+        self._ledger.sealed(chunk, cost, by=by)
+        self._changed += 1
+
+    def died(self, worker: str) -> None:
+        """The worker's process is gone."""
+        self._ledger.died(worker)
+        self._changed += 1
+
+    def swept(self, workers: list[str]) -> None:
+        """See `BudgetLedger.swept`."""
+        self._ledger.swept(workers)
+        self._changed += 1
+
+    # --- storing
+
+    async def _kept(self) -> bool:
+        """Have what the ledger says now stored; False if that is not done in time."""
+        self._changed += 1
+        wanted, reloads = self._changed, self._reloads
+        try:
+            async with asyncio.timeout(MOST_WAIT_S):
+                while self._stored < wanted:
+                    if self._writing is None:
+                        self._writing = asyncio.create_task(self._write())
+                    await asyncio.wait([self._writing])
+                    if self.error is not None or self._reloads != reloads:
+                        return False
+        except TimeoutError:
+            return False
+        return True
+
+    async def _write(self) -> None:
+        """Store the ledger; where another queue has, read that one in its place."""
+        number, granted, body = self._changed, self._all_granted(), self._ledger.document.model_dump_json().encode()
+        try:
+            if await asyncio.to_thread(self._file.swap, body):
+                self._granted, self._stored, self.error = granted, number, None
+            elif (document := await asyncio.to_thread(self._file.load)) is not None:
+                self._ledger = self._ledger_of(document)
+                self._granted = self._all_granted()
+                self._reloads += 1
+        except StillhouseError as error:
+            self.error = error
+        finally:
+            self._writing = None
+
+    def _all_granted(self) -> dict[str, Expense]:
+        return {name: holding.granted for name, holding in self._ledger.document.workers.items()}

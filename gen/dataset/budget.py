@@ -1,0 +1,257 @@
+"""What a dataset's budget has left, and which workers hold a part of it: a ledger, pure but for the document it makes.
+
+Invariant: what was spent and what workers hold together never exceed the limits. A worker spends only what it was
+granted, and a grant is stored before it is told. What a worker holds counts as spent until it reports what its requests
+cost, or returns it; what a dead one held, until all of its chunks have been recovered and say what they cost. Workers
+report totals, so a lost or repeated message changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.teachers.expense import NOTHING, Expense
+
+MAX_SHARE = 0.1
+"""Largest part of what is left that is granted at once, unless a single request costs more."""
+
+ChunkName: TypeAlias = Annotated[str, Field(pattern=r"^\d{3,}-\d{6,}$")]
+
+NO_ONE = "earlier runs"
+"""The holder in whose name is kept what runs without a budget may have spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A chunk in a worker's hands, and what its journals say it cost."""
+
+    chunk: ChunkId
+    recovered: Expense
+    """When the worker took it over."""
+    total: Expense
+    """Now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpendReport:
+    """A worker's totals since it started, and what it wants."""
+
+    granted: Expense = NOTHING
+    """As far as it was told."""
+    returned: Expense = NOTHING
+    spent: Expense = NOTHING
+    """In all measures; the other fields are 0 in those that are not limited."""
+    wants: Expense = NOTHING
+    """For about the next ten seconds, beyond what it holds."""
+    next: Expense | None = None
+    """The worst case of the request that waits for money."""
+    opened: tuple[Opened, ...] = ()
+    ended: bool = False
+    """This is its last report; it sends nothing more."""
+    shipped: bool = False
+    """With `ended`: its journals are complete where the next owners of its chunks look."""
+
+
+class Holding(BaseModel):
+    """What a worker was granted, as stored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    granted: Expense = NOTHING
+    returned: Expense = NOTHING
+    spent: Expense = NOTHING
+    chunks: set[ChunkName] = set()
+    """Chunks that it may have asked samples of since its last report."""
+    gone: bool = False
+    lost: bool = False
+    """What its requests cost may never be known: all that it held counts as spent in the end."""
+    found: Expense = NOTHING
+    """Spent after its last report, as far as its chunks said."""
+    swept: bool = False
+    """Its journals are complete where the next owners of its chunks look."""
+
+
+class BudgetDocument(BaseModel):
+    """`_stillhouse/budget.json`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: Annotated[int, Field(ge=1)] = 1
+    spent: Expense = NOTHING
+    next: Expense | None = None
+    """The worst case of the request that there was no money for when asking ended."""
+    chunks: dict[ChunkName, Expense] = {}
+    """Chunks that are not sealed, with their part of `spent`."""
+    workers: dict[str, Holding] = {}
+
+
+@dataclass(slots=True)
+class _Waiting:
+    wants: Expense
+    next: Expense | None
+
+
+@dataclass(slots=True)
+class BudgetLedger:
+    """See the module."""
+
+    limits: Expense
+    document: BudgetDocument
+    keeps_journals: bool
+    """True if no journal is ever lost with a node: the dataset is on a disk that all workers share."""
+    _waiting: dict[str, _Waiting] = field(default_factory=dict)
+    _seen: dict[tuple[str, str], Expense] = field(default_factory=dict)
+    """(worker, chunk) to what the worker recovered, as it was taken in."""
+
+    @property
+    def spent(self) -> Expense:
+        """What is known to be spent."""
+        return self.document.spent
+
+    @property
+    def held(self) -> Expense:
+        """What workers hold, dead ones included."""
+        return sum((self._held_by(holding) for holding in self.document.workers.values()), NOTHING)
+
+    @property
+    def left(self) -> Expense:
+        """What can be granted."""
+        return self.limits - self.spent - self.held
+
+    @property
+    def touched(self) -> set[str]:
+        """Chunks that samples may have been asked of, and that are not sealed."""
+        return set(self.document.chunks)
+
+    @property
+    def can_pay(self) -> bool:
+        """False if there is no money for any request that waits."""
+        nexts = [waiting.next for waiting in self._waiting.values() if waiting.next is not None]
+        left = self.left
+        return not nexts or any(map(left.covers, nexts))
+
+    @property
+    def unpayable(self) -> Expense | None:
+        """The cheapest request that waits, once no money is left for any and nobody can return some; else None."""
+        nexts = [waiting.next for waiting in self._waiting.values() if waiting.next is not None]
+        if not nexts or self.can_pay or self.held != NOTHING or any(h.gone for h in self.document.workers.values()):
+            return None
+        return min(nexts, key=lambda each: (each.nano_usd, each.output_tokens, each.requests))
+
+    def _held_by(self, holding: Holding) -> Expense:
+        return (holding.granted - holding.returned - holding.spent).within(self.limits).at_least(NOTHING)
+
+    # --- what happens
+
+    def leased(self, worker: str, chunk: ChunkId) -> None:
+        """The worker is about to get this chunk."""
+        self.document.workers.setdefault(worker, Holding()).chunks.add(str(chunk))
+        self.document.chunks.setdefault(str(chunk), NOTHING)
+
+    def reported(self, worker: str, report: SpendReport) -> None:
+        """A worker reports its totals."""
+        holding = self.document.workers.get(worker)
+        if holding is None:
+            holding = self.document.workers[worker] = Holding(granted=report.granted)
+        if holding.gone:
+            return  # it was taken for dead: its chunks, or its whole grant, count already
+        self._add(report.spent - holding.spent)
+        holding.spent = holding.spent.at_least(report.spent)
+        holding.returned = holding.returned.at_least(report.returned)
+        for opened in report.opened:
+            self._opened(worker, opened)
+        self._waiting[worker] = _Waiting(report.wants, report.next)
+        if report.ended:
+            holding.swept = report.shipped
+            self._left(worker)
+
+    def _opened(self, worker: str, opened: Opened) -> None:
+        chunk = str(opened.chunk)
+        if self._seen.get((worker, chunk)) != opened.recovered:
+            self._seen[worker, chunk] = opened.recovered
+            self._recovered(chunk, opened.recovered, by=worker)
+            self.document.workers[worker].chunks.add(chunk)
+        if chunk in self.document.workers[worker].chunks:  # else another has it now
+            self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(opened.total)
+
+    def _recovered(self, chunk: str, total: Expense, *, by: str) -> None:
+        """A new owner has read the chunk's journals: they say what those before it spent, reported or not."""
+        unreported = (total - self.document.chunks.get(chunk, NOTHING)).at_least(NOTHING)
+        before = [h for name, h in self.document.workers.items() if name != by and chunk in h.chunks]
+        if all(holding.gone for holding in before):
+            self._add(unreported)
+            for holding in before:
+                holding.found += unreported
+                holding.lost |= not (self.keeps_journals or holding.swept)
+        else:  # a living one will report the same itself; if it never does, its whole grant counts
+            for holding in before:
+                holding.lost = True
+        for holding in before:
+            holding.chunks.discard(chunk)
+        self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(total)
+        self._settle_gone()
+
+    def sealed(self, chunk: ChunkId, total: Expense | None = None, *, by: str = "") -> None:
+        """The chunk's shard exists; `total`: what it cost, where another than its reported owner may have sealed it."""
+        name = str(chunk)
+        if total is not None and (by, name) not in self._seen:
+            self._recovered(name, total, by=by)
+        self.document.chunks.pop(name, None)
+        for holding in self.document.workers.values():
+            holding.chunks.discard(name)
+        self._settle_gone()
+
+    def died(self, worker: str) -> None:
+        """The worker sends nothing more, and reports nothing more."""
+        if worker in self.document.workers:
+            self._left(worker)
+
+    def swept(self, workers: Sequence[str]) -> None:
+        """What these dead workers left on their node is where the next owners of their chunks look."""
+        for worker in workers:
+            if (holding := self.document.workers.get(worker)) is not None:
+                holding.swept = True
+
+    def restarted(self) -> None:
+        """A new run has begun: all workers so far are gone."""
+        for worker in list(self.document.workers):
+            self._left(worker)
+
+    def _left(self, worker: str) -> None:
+        self._waiting.pop(worker, None)
+        self.document.workers[worker].gone = True
+        self._settle_gone()
+
+    def _settle_gone(self) -> None:
+        """Release what gone workers held whose chunks have all said what they cost."""
+        for name, holding in list(self.document.workers.items()):
+            held = self._held_by(holding)
+            if holding.gone and (not holding.chunks or held == NOTHING):
+                if holding.lost:
+                    self._add((held - holding.found).at_least(NOTHING))
+                del self.document.workers[name]
+
+    def _add(self, spent: Expense) -> None:
+        self.document.spent += spent.at_least(NOTHING)
+
+    # --- what follows
+
+    def grant(self, worker: str) -> None:
+        """Grant the worker what it wants, as far as there is money: a tenth of what is left, or one request."""
+        waiting, holding = self._waiting.get(worker), self.document.workers.get(worker)
+        if waiting is None or holding is None or holding.gone or waiting.wants == NOTHING:
+            return
+        left = self.left.within(self.limits)
+        least = waiting.next or NOTHING
+        if not left.covers(least):
+            return
+        granted = waiting.wants.at_most(left.times(MAX_SHARE).at_least(least))
+        holding.granted += granted.at_least(NOTHING)
+        self._waiting[worker] = _Waiting(NOTHING, None)
+
+    def end(self, unpayable: Expense) -> None:
+        """Asking has ended for want of money for this request."""
+        self.document.next = unpayable

@@ -1,0 +1,70 @@
+"""What an attempt costs by its outcome. Never less than the teacher may bill for it."""
+
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from stillhouse.gen.teachers.expense import NOTHING, Expense, nano_usd
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
+    Auth,
+    BadRequest,
+    Malformed,
+    Money,
+    NoConnection,
+    Outcome,
+    Overload,
+    Policy,
+    Ramp,
+    Rate,
+    ServerError,
+    TooLong,
+)
+from stillhouse.gen.teachers.prices import cost_usd
+from stillhouse.schemas.completion import Completion, Usage
+from stillhouse.schemas.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The cost of one attempt."""
+
+    expense: Expense
+    of: Literal["answer", "waste", "doubt", "nothing"]
+    """`answer` and `waste` (a reply of no use) as the teacher reports them; `doubt`: the worst case, as what is billed
+    is not known."""
+
+
+UNSENT = Bill(NOTHING, "nothing")
+_REFUSED = Bill(Expense(requests=1), "nothing")
+
+
+def bill(teacher: Interpreter, prompt: Prompt, outcome: Outcome | None) -> Bill:
+    """What an attempt at this prompt costs; `outcome` None: it was in flight when its worker was gone."""
+    match outcome:
+        case Completion():
+            used = _used(teacher, outcome.usage)
+            return Bill(teacher.worst_case(prompt), "doubt") if used is None else Bill(used, "answer")
+        case Malformed() | ServerError():
+            used = _used(teacher, outcome.usage)
+            if used is not None:
+                return Bill(used, "waste")
+            may_be_billed = isinstance(outcome, Malformed) or outcome.has_begun
+            return Bill(teacher.worst_case(prompt), "doubt") if may_be_billed else _REFUSED
+        case None | Ambiguous():
+            return Bill(teacher.worst_case(prompt), "doubt")
+        case NoConnection():
+            return UNSENT
+        case Rate() | Ramp() | Overload() | Money() | Auth() | TooLong() | BadRequest() | Policy():
+            return _REFUSED
+        case _:
+            assert_never(outcome)
+
+
+def _used(teacher: Interpreter, usage: Usage) -> Expense | None:
+    """What the teacher reports; None where it does not say all of it."""
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    price = teacher.teacher.price
+    usd = None if price is None else cost_usd(price, usage)
+    return Expense(1, usage.output_tokens, 0 if usd is None else nano_usd(usd))
