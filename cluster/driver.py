@@ -333,7 +333,7 @@ class Driver:
         reached = max((share for share in ANNOUNCED if share <= share_used(uses)), default=0.0)
         if reached > self._announced:
             self._announced = reached
-            self._display.note(f"budget: {reached:.0%} is used: {used_words(uses)}")
+            self._display.note(f"budget: {100 * reached:.0f} % is used: {used_words(uses)}")
 
     def _take_in(self, stats: QueueStats) -> None:
         self._display.update(stats)

@@ -239,7 +239,7 @@ class World:
         """Want to spend more, as a user does whose budget is used up."""
         budget = self.services.history.budget
         assert budget is not None
-        limits = {name: 1.5 * limit for name, limit in budget.model_dump(exclude_none=True).items()}
+        limits = {name: 3 * limit for name, limit in budget.model_dump(exclude_none=True).items()}
         raised = Budget(usd=limits.get("usd"), requests=math.ceil(limits["requests"]) if "requests" in limits else None)
         self.services.history.budget = raised
         for services in filter(None, (self.services, self.rival)):
