@@ -1,4 +1,4 @@
-"""The budget's ledger and the workers' purses, played through in every order: nothing is ever overspent or forgotten."""
+"""The budget's ledger and the workers' purses, in every order of events: nothing is ever overspent or forgotten."""
 
 import asyncio
 from dataclasses import dataclass, field
