@@ -81,20 +81,20 @@ async def test_a_paused_dataset_is_finished_as_it_is(tmp_path: Path) -> None:
 
 async def test_accepted_answers_end_with_the_budget_too(tmp_path: Path) -> None:
     """A prompt that lacks accepted answers has Failures; with more money, it is asked until it has them."""
-    write_source(tmp_path, questions(12))
+    write_source(tmp_path, questions(6))
     ask, checks = {"accept": 2, "at_most": 6}, [{"length": {"min": 1}}]
-    recipe = recipe_of(tmp_path, ask=ask, checks=checks, budget={"requests": 20})
+    recipe = recipe_of(tmp_path, ask=ask, checks=checks, budget={"requests": 9})
     crews = Crews()
     async with teacher(recipe, distinct=50) as asked:
         with pytest.raises(BudgetSpent):
             await run_in_process(asked, crew=crews)
-        assert crews.requests == 20
+        assert crews.requests == 9
         half = summarise(open_dataset(asked))
         assert half.failed_by_kind["budget"] > 0
         done = await run_in_process(with_budget(asked, requests=2000))
     assert verify(open_dataset(asked)).findings == ()
     assert (done.state, done.short) == ("done", 0)
-    assert done.records == 24
+    assert done.records == 12
 
 
 async def test_a_dataset_without_a_ledger_counts_what_it_holds(tmp_path: Path) -> None:

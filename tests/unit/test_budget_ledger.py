@@ -152,12 +152,11 @@ def test_no_order_of_crashes_overspends_or_forgets(limit: int, moves: list[tuple
 def test_a_grant_is_a_tenth_of_what_is_left_or_one_request() -> None:
     """So that a worker that dies holds up little."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
-    granted = []
-    for number in range(3):
+    granted: list[int] = []
+    for _ in range(3):
         ledger.reported("w", SpendReport(granted=requests(sum(granted)), wants=requests(90), next=requests(1)))
         ledger.grant("w")
         granted.append(ledger.document.workers["w"].granted.requests - sum(granted))
-        assert number < 3
     assert granted == [10, 9, 8]
     poor = BudgetLedger(limited_to(3), BudgetDocument(), keeps_journals=True)
     poor.reported("w", SpendReport(wants=requests(90), next=requests(1)))
