@@ -152,10 +152,12 @@ class Treasury:
         try:
             async with asyncio.timeout(MOST_WAIT_S):
                 while self._stored < wanted:
-                    if self._writing is None:
+                    if self._writing is None or self._writing.done():
                         self._writing = asyncio.create_task(self._write())
-                    await asyncio.wait([self._writing])
-                    if self.error is not None or self._reloads != reloads:
+                    writing = self._writing
+                    await asyncio.wait([writing])
+                    failed = writing.cancelled() or writing.exception() is not None or self.error is not None
+                    if failed or self._reloads != reloads:
                         return False
         except TimeoutError:
             return False
@@ -173,8 +175,6 @@ class Treasury:
                 self._reloads += 1
         except StillhouseError as error:
             self.error = error
-        finally:
-            self._writing = None
 
     def _all_granted(self) -> dict[str, Expense]:
         return {name: holding.granted for name, holding in self._ledger.document.workers.items()}

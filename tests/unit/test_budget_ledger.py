@@ -1,4 +1,4 @@
-"""A budget's ledger played through any order of spending, renewals and crashes: what is spent never exceeds it."""
+"""The budget's ledger and the workers' purses, in every order of events: nothing is ever overspent or forgotten."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -153,11 +153,10 @@ def test_a_grant_is_a_tenth_of_what_is_left_or_one_request() -> None:
     """So that a worker that dies holds up little."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
     granted: list[int] = []
-    for number in range(3):
+    for _ in range(3):
         ledger.reported("w", SpendReport(granted=requests(sum(granted)), wants=requests(90), next=requests(1)))
         ledger.grant("w")
         granted.append(ledger.document.workers["w"].granted.requests - sum(granted))
-        assert number < 3
     assert granted == [10, 9, 8]
     poor = BudgetLedger(limited_to(3), BudgetDocument(), keeps_journals=True)
     poor.reported("w", SpendReport(wants=requests(90), next=requests(1)))

@@ -55,6 +55,14 @@ _Work: TypeAlias = tuple[Held, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
 
 
+class _Share(NamedTuple):
+    """A request's share of the limits."""
+
+    chars: int
+    cost: Cost
+    granted_at: float
+
+
 class _Sent(NamedTuple):
     """An attempt that has ended."""
 
@@ -162,19 +170,18 @@ class OnlineLane:
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
         chars = client.interpreter.chars_of(prompt)
-        cost = client.estimator.estimate(chars, beside=client.account.in_flight)
         worst = client.interpreter.worst_case(prompt) if purse.is_limited else NOTHING
         if not await purse.reserve(worst):
             return
+        cost = client.estimator.estimate(chars, beside=client.account.in_flight)
         waits_from = self._clock.monotonic()
         try:
-            granted_at = await self._reserved(cost)
+            share = _Share(chars, cost, await self._reserved(cost))
         except BaseException:
             purse.give_back(worst)
             raise
         self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
-        # An error leaves the money in flight.
-        sent = await self._send(held, ordinal, chars, cost, granted_at, again=again)
+        sent = await self._send(held, ordinal, share, again=again)  # an error leaves the money in flight
         if sent is None:
             purse.give_back(worst)
             return
@@ -183,9 +190,7 @@ class OnlineLane:
         if not held.abandoned:
             self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
 
-    async def _send(
-        self, held: Held, ordinal: int, chars: int, cost: Cost, granted_at: float, *, again: bool
-    ) -> _Sent | None:
+    async def _send(self, held: Held, ordinal: int, share: _Share, *, again: bool) -> _Sent | None:
         """Send it, and count what comes; None: it was not sent, and waits again."""
         prompt, client = held.open.samples.prompt(ordinal), self._client
         tally = self._counters.of(client.teacher.name)
@@ -231,13 +236,13 @@ class OnlineLane:
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
                     "from now on, for a connection may be cut for its silence (`stream: false` turns that off)"
                 )
-            used = self._heard(endpoint, outcome, chars, latency_s=latency_s, spared=spared)
+            used = self._heard(endpoint, outcome, share.chars, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
-                client.account.settle_refused(cost, granted_at)
+                client.account.settle_refused(share.cost, share.granted_at)
             else:
-                client.account.settle(cost, used, granted_at)
+                client.account.settle(share.cost, used, share.granted_at)
             held.ended()
         return _Sent(outcome, decision, endpoint, sent_at)
 
