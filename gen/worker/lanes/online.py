@@ -181,7 +181,7 @@ class OnlineLane:
                         f"others do; its samples go to them. It said: {getattr(outcome, 'message', '')}"
                     )
             if self._router is not None:
-                self._router.ended(held, ordinal, outcome, place=self._place)
+                self._router.ended(held, ordinal, outcome, place=self._place, sent_at=sent_at)
             latency_s = self._clock.monotonic() - sent_at
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
