@@ -23,6 +23,8 @@ class Standing:
         """True if an answer came from it, in this run or an earlier one."""
         self.out_of_money = ""
         """What it said when its account was found to be out of money; empty if it is not."""
+        self._dry_since = 0.0
+        """When that was found."""
         self._give_up_after_s = give_up_after_s
         self._waits_since: float | None = None
         """When the wait for its first answer began; time that it spends loading does not count."""
@@ -36,18 +38,24 @@ class Standing:
         if self._waits_since is None:
             self._waits_since = now
 
-    def ended(self, outcome: Outcome, *, all_closed: bool, now: float) -> None:
-        """An attempt ended; `all_closed`: True if none of its endpoints is asked now but for probes."""
+    def ended(self, outcome: Outcome, *, sent_at: float, all_closed: bool, now: float) -> None:
+        """An attempt ended that was sent at this time; `all_closed`: none of its endpoints is asked but for probes."""
         self._is_loading = isinstance(outcome, Overload) and outcome.loading
         if isinstance(outcome, (Completion, Policy)):
             self.has_answered = True
-            self.out_of_money = ""
+            if sent_at > self._dry_since:  # what was in flight says nothing
+                self.out_of_money = ""
         if not all_closed:
             self._closed_since = None
         elif self._closed_since is None or self._is_loading:
             self._closed_since = now
         if self._is_loading:
             self._waits_since = now
+
+    def ran_dry(self, reason: str, *, now: float) -> None:
+        """Its account was found to be out of money."""
+        self.out_of_money, self._dry_since = reason, now
+        self.went_down(now=now)
 
     def may_be_left(self, *, now: float) -> bool:
         """True if a sample that it gives up on may go to the next teacher."""

@@ -142,7 +142,7 @@ class Chain:
         if self._is_probe(held, ordinal):
             self._probe = None
 
-    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int) -> None:
+    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int, sent_at: float) -> None:
         """See `Router`."""
         now = self._ended_at = self._clock.monotonic()
         self.not_sent(held, ordinal)
@@ -150,15 +150,15 @@ class Chain:
             self._answered_at = now
         else:
             self._said[place] = outcome.message[:MAX_WORDS]
-        self._standings[place].ended(outcome, all_closed=self._clients[place].all_closed, now=now)
+        all_closed = self._clients[place].all_closed
+        self._standings[place].ended(outcome, sent_at=sent_at, all_closed=all_closed, now=now)
         self._follow(now=now)
 
     def out_of_money(self, place: int, reason: str) -> None:
         """See `Router`."""
         now = self._clock.monotonic()
         if not self._standings[place].out_of_money:
-            self._standings[place].out_of_money = reason[:MAX_WORDS]
-            self._standings[place].went_down(now=now)
+            self._standings[place].ran_dry(reason[:MAX_WORDS], now=now)
             if not self._standings[place].may_be_left(now=now):
                 wait = f"it has never answered, so it is waited for up to {self._give_up_after_s:.0f} s"
                 self._note(place, f"{reason}; {wait} before the next teacher is asked")

@@ -3,7 +3,8 @@
 Where K accepted answers to a prompt are wanted of at most M, its samples are asked in order, and those that are out
 (handed out and not decided) and those accepted never exceed K together. So the samples asked are always the first n,
 and n is the least with K accepted, or M. Whoever recovers a chunk from its journals decides the same samples, in
-whatever order, and is handed the same ones next.
+whatever order, and is handed the same ones next. Under `route: each` all of this holds for each prompt and teacher: for
+each series, which the names below call a prompt.
 """
 
 from collections.abc import Collection, Iterator, Sequence

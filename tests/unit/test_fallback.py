@@ -103,7 +103,7 @@ def stood(*events: tuple[float, Outcome], give_up_after_s: float = 600.0) -> Sta
     standing = Standing(give_up_after_s=give_up_after_s)
     for at, outcome in events:
         standing.asked(now=at)
-        standing.ended(outcome, all_closed=isinstance(outcome, (NoConnection, Overload)), now=at)
+        standing.ended(outcome, sent_at=at, all_closed=isinstance(outcome, (NoConnection, Overload)), now=at)
     return standing
 
 
@@ -131,16 +131,16 @@ def test_a_teacher_is_left_when_it_is_down_and_was_there_or_is_given_up_on(
 
 
 def test_a_teacher_without_money_is_back_with_its_next_answer() -> None:
-    """Not with another refusal; and probes are a while apart."""
+    """Not with another refusal, or an answer to what was in flight; and probes are a while apart."""
     standing = stood((0, ANSWER), (1, Money("no credit", 402)))
-    standing.out_of_money = "no credit"
-    standing.went_down(now=1)
+    standing.ran_dry("no credit", now=1)
     assert standing.is_down(now=1)
     due = [at for at in range(1, 100) if standing.takes_probe(now=at)]
     assert due == [1 + PROBE_EVERY_S, 1 + 2 * PROBE_EVERY_S, 1 + 3 * PROBE_EVERY_S]
-    standing.ended(BUSY, all_closed=False, now=50)
+    standing.ended(BUSY, sent_at=49, all_closed=False, now=50)
+    standing.ended(ANSWER, sent_at=0.5, all_closed=False, now=50)
     assert standing.is_down(now=50)
-    standing.ended(ANSWER, all_closed=False, now=60)
+    standing.ended(ANSWER, sent_at=59, all_closed=False, now=60)
     assert not standing.is_down(now=60)
     assert DOWN_AFTER_S == 60
 

@@ -85,8 +85,8 @@ class Router(typing.Protocol):
         """None of the teacher's endpoints could be picked for the sample."""
         ...
 
-    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int) -> None:
-        """An attempt ended."""
+    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int, sent_at: float) -> None:
+        """An attempt ended that was sent at this monotonic time."""
         ...
 
     def out_of_money(self, place: int, reason: str) -> None:

@@ -202,12 +202,7 @@ class OnlineLane:
             if self._leaves(held, ordinal):  # while it waited
                 return None
             images = await _images(held, prompt) if prompt.images else ()
-            holds_back = self._gate.stopping or held.abandoned or client.account.is_paused
-            avoid = held.open.state.tries(ordinal).refused_by
-            if holds_back or (endpoint := client.endpoint(again=again, avoid=avoid)) is None:
-                if self._router is not None and not holds_back:
-                    self._router.not_sent(held, ordinal)
-                self._put(held, ordinal, again=again)
+            if (endpoint := self._picked(held, ordinal, again=again)) is None:
                 return None
             tally.requests += 1
             tally.retries += again
@@ -227,7 +222,7 @@ class OnlineLane:
                         f"others do; its samples go to them. It said: {getattr(outcome, 'message', '')}"
                     )
             if self._router is not None:
-                self._router.ended(held, ordinal, outcome, place=self._place)
+                self._router.ended(held, ordinal, outcome, place=self._place, sent_at=sent_at)
             latency_s = self._clock.monotonic() - sent_at
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
@@ -245,6 +240,18 @@ class OnlineLane:
                 client.account.settle(share.cost, used, share.granted_at)
             held.ended()
         return _Sent(outcome, decision, endpoint, sent_at)
+
+    def _picked(self, held: Held, ordinal: int, *, again: bool) -> Endpoint | None:
+        """The endpoint to ask now; if there is none, the sample is back in the queue."""
+        client = self._client
+        if not (self._gate.stopping or held.abandoned or client.account.is_paused):
+            avoid = held.open.state.tries(ordinal).refused_by
+            if (endpoint := client.endpoint(again=again, avoid=avoid)) is not None:
+                return endpoint
+            if self._router is not None:
+                self._router.not_sent(held, ordinal)
+        self._put(held, ordinal, again=again)
+        return None
 
     async def _reserved(self, cost: Cost) -> float:
         """Wait for the fence and then for a share of the limits; when that was granted.
