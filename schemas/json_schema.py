@@ -103,7 +103,7 @@ def fault_in(document: Any) -> tuple[Path, str] | None:
 
     if not isinstance(document, dict):
         return (), "expected a JSON Schema (an object), got another value, so one that is not valid"
-    if _is_deeper(document, MAX_DEPTH):
+    if is_deeper(document, MAX_DEPTH):
         return (), f"expected a JSON Schema, got one that is nested too deeply; at most {MAX_DEPTH} levels are read"
     try:
         orjson.dumps(document)
@@ -124,9 +124,10 @@ def fault_in(document: Any) -> tuple[Path, str] | None:
     return None
 
 
-def _is_deeper(value: Any, depth: int) -> bool:
+def is_deeper(value: Any, depth: int) -> bool:
+    """True if a JSON value is nested deeper than that."""
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return depth == 0 or any(_is_deeper(each, depth - 1) for each in below)
+    return depth == 0 or any(is_deeper(each, depth - 1) for each in below)
 
 
 def _bad_reference(document: Any, said: str) -> tuple[Path, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.source.formats.row import OddNumber
+from stillhouse.schemas.json_schema import MAX_DEPTH, is_deeper
 from stillhouse.schemas.prompt import ROLES, Message
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import ToolCall, ToolMessage, paired, tool_call
@@ -184,6 +185,8 @@ def _call(given: Any) -> ToolCall | None:
         call = tool_call(given)
         if call is not None:
             text(call.name + call.arguments, "a call")
+            if is_deeper(orjson.loads(call.arguments), MAX_DEPTH):
+                return None
     except (ValueError, RecursionError, NoPrompt):
         return None
     return call

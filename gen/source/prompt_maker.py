@@ -209,10 +209,12 @@ def _tools_of(values: Mapping[str, Any], name: str) -> tuple[Tool, ...]:
     if value is None:
         return ()
     what = f"source.tools: column {name!r}"
-    if isinstance(value, list):
-        value = f"[{','.join(each if isinstance(each, str) else json_text(_given(each), what) for each in value)}]"
     try:
+        if isinstance(value, list):
+            value = f"[{','.join(each if isinstance(each, str) else json_text(_given(each), what) for each in value)}]"
         return tools_of(text(value, what))
+    except RecursionError:
+        raise NoPrompt(f"{what}: expected a list of tools, got a value that is nested too deeply") from None
     except ValueError as error:
         raise NoPrompt(f"{what}: {error}") from None
 

@@ -355,3 +355,15 @@ def test_calls_are_checked_against_their_tools(tmp_path: Path, changes: dict[str
     assert [row["completion"][0]["tool_calls"][0]["function"]["name"] for row in files["data"]] == ["weather", "clock"]
     for row in (*files["data"], *files["rejected"]):
         assert [json.loads(tool)["function"]["name"] for tool in row["tools"]] == ["weather", "clock"]
+
+
+@pytest.mark.parametrize("depth", [150, 900, 2000])
+def test_deep_values_make_bad_rows(depth: int) -> None:
+    """Nothing raises, however deep a row's tools or arguments are."""
+    deep: Any = 1
+    for _ in range(depth):
+        deep = {"a": deep}
+    tool = {"name": "f", "parameters": {"type": "object", "properties": deep}}
+    for given in ([tool], deep, [deep], "[" * depth + "]" * depth):
+        assert isinstance(maker(tools="t").make({"m": talk(), "t": given}), str)
+    assert isinstance(offering().make({"m": talk(calling(call(arguments=deep)), result())}), str)
