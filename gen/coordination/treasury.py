@@ -138,11 +138,6 @@ class Treasury:
         self._ledger.died(worker)
         self._changed += 1
 
-    def swept(self, workers: list[str]) -> None:
-        """See `BudgetLedger.swept`."""
-        self._ledger.swept(workers)
-        self._changed += 1
-
     # --- storing
 
     async def _kept(self) -> bool:

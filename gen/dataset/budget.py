@@ -6,7 +6,6 @@ cost, or returns it; what a dead one held, until all of its chunks have been rec
 report totals, so a lost or repeated message changes nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 
@@ -70,7 +69,7 @@ class Holding(BaseModel):
     """What its requests cost may never be known: all that it held counts as spent in the end."""
     found: Expense = NOTHING
     """Spent after its last report, as far as its chunks said."""
-    swept: bool = False
+    shipped: bool = False
     """Its journals are complete where the next owners of its chunks look."""
 
 
@@ -165,7 +164,7 @@ class BudgetLedger:
             self._opened(worker, opened)
         self._waiting[worker] = _Waiting(report.wants, report.next)
         if report.ended:
-            holding.swept = report.shipped
+            holding.shipped = report.shipped
             self._left(worker)
 
     def _opened(self, worker: str, opened: Opened) -> None:
@@ -185,7 +184,7 @@ class BudgetLedger:
             self._add(unreported)
             for holding in before:
                 holding.found += unreported
-                holding.lost |= not (self.keeps_journals or holding.swept)
+                holding.lost |= not (self.keeps_journals or holding.shipped)
         else:  # a living one will report the same itself; if it never does, its whole grant counts
             for holding in before:
                 holding.lost = True
@@ -208,12 +207,6 @@ class BudgetLedger:
         """The worker sends nothing more, and reports nothing more."""
         if worker in self.document.workers:
             self._left(worker)
-
-    def swept(self, workers: Sequence[str]) -> None:
-        """What these dead workers left on their node is where the next owners of their chunks look."""
-        for worker in workers:
-            if (holding := self.document.workers.get(worker)) is not None:
-                holding.swept = True
 
     def restarted(self) -> None:
         """A new run has begun: all workers so far are gone."""
