@@ -125,6 +125,31 @@ Fault = Annotated[
 ]
 
 
+class SimulatorBatches(_Settings):
+    """How the simulator's batches go; times are seconds, in place of a provider's hours."""
+
+    latency_s: float = Field(default=1.0, ge=0, le=86_400)
+    """Seconds from a batch's creation to its end; its requests are finished evenly over them."""
+    shuffle: bool = True
+    """Give results in another order than the requests'."""
+    listed_after_s: float = Field(default=0.0, ge=0)
+    """Seconds for which a batch is missing from listings."""
+    lost_replies: int = Field(default=0, ge=0)
+    """Number of batches whose creation is answered by a reset connection; they exist all the same."""
+    broken_downloads: int = Field(default=0, ge=0)
+    """Number of downloads of results that end in the middle."""
+    expired: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests that the provider does not get to in time; a batch with one expires."""
+    missing: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests without a line in the results."""
+    failed: int = Field(default=0, ge=0)
+    """Number of batches that are refused as a whole once they are looked into."""
+    lost: int = Field(default=0, ge=0)
+    """Number of batches that are forgotten as soon as they are created."""
+    max_open_requests: PositiveInt | None = None
+    """Requests in batches that have not ended; a batch that would exceed it gets 429. null: any number."""
+
+
 class SimulatorSettings(_Settings):
     """The built-in teacher: its answers, speed, limits and faults."""
 
@@ -161,8 +186,10 @@ class SimulatorSettings(_Settings):
     """Limits that are enforced with 429."""
     faults: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     """What goes wrong, how often and when."""
+    batches: SimulatorBatches = SimulatorBatches()
+    """How batches go."""
     log: str | None = None
-    """JSONL file that gets a line for every request."""
+    """JSONL file that gets a line for every request, in a batch or not."""
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:

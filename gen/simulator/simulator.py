@@ -17,6 +17,8 @@ from hashlib import sha256
 from typing import Any
 
 from stillhouse.gen.simulator.answers import Answer, Answers
+from stillhouse.gen.simulator.batches import site_of
+from stillhouse.gen.simulator.batches.base import Batches, BatchSite, Row, TooMany
 from stillhouse.gen.simulator.dialects import dialect_of
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Dialect, Error, Spoken
 from stillhouse.gen.simulator.dialects.openai_chat import error_body, models
@@ -79,11 +81,14 @@ class Simulator:
         self._limits = Limits(settings.limits, slot_s=slot_s, now_s=self._start_s)
         self._reasoning_field = None if settings.reasoning == "think" else settings.reasoning
         self._date = (0, "")
+        self._batches = Batches(settings, answer=self._row, clock=time.monotonic, epoch_s=self._epoch_s)
 
     def handle(self, request: Request, connection: Connection) -> ChatExchange | None:
         """Begin to answer a request; None where it is answered already."""
         if request.broken is None and request.method == "POST" and (dialect := dialect_of(request.path)) is not None:
             return self._chat(request, connection, dialect)
+        if request.broken is None and (site := site_of(request)) is not None:
+            return self._batch(request, connection, site)
         page = self._page(request)
         return ChatExchange(connection, page, keep_alive=request.keep_alive, loop=self._loop).start(0)
 
@@ -135,6 +140,30 @@ class Simulator:
         )
         return exchange.start(delay_s)
 
+    def _batch(self, request: Request, connection: Connection, site: BatchSite) -> ChatExchange | None:
+        """A call of a batch API, which meets no limit or fault but those of batches."""
+        key, dialect, now = self._settings.api_key, site.dialect, self._batches.now
+        headers: dict[str, str] = {"date": self._now_date(), **dialect.headers(self._serial, (), now=now)}
+        fault: Fault | None = None
+        content_type: str | None = None
+        more: Mapping[str, str]
+        try:
+            if key is not None and (error := dialect.unauthorized(request, key, now=now)) is not None:
+                status, body, more = error
+            else:
+                body, status, content_type, more, fault = site.page(request, self._batches)
+        except BadRequest as bad:
+            status, body, more = dialect.bad_request(bad)
+        except (TypeError, KeyError, AttributeError, ValueError):  # a field of another type than any client sends
+            status, body, more = dialect.bad_request(BadRequest("The request is malformed."))
+        except TooMany:
+            status, body, more = dialect.failure(429)
+        headers |= {name.lower(): value for name, value in more.items()}
+        kind = sniff(body) if content_type is None else content_type
+        answer = response(status, body, headers=headers, content_type=kind, keep_alive=request.keep_alive)
+        exchange = ChatExchange(connection, answer, fault=fault, keep_alive=request.keep_alive, loop=self._loop)
+        return exchange.start(0)
+
     def _admit(self, call: _Call, request: Request) -> tuple[Asked, list[Answer]]:
         """The request and its answers, paid for out of the limits; raises `_Refused`."""
         key, dialect = self._settings.api_key, call.dialect
@@ -162,6 +191,37 @@ class Simulator:
             raise _Refused(dialect.limited(refusal))
         call.line.update(prompt_tokens=asked.prompt_tokens, completion_tokens=tokens)
         return asked, answers
+
+    def _row(self, row: Row, batch: str) -> Error:
+        """The reply to one request of a batch, and its line of the log."""
+        dialect = dialect_of(row.request.path)
+        assert dialect is not None
+        now_s, serial = time.monotonic(), self._serial
+        self._serial += 1
+        line = {"serial": serial, "id": dialect.response_id(serial), "time": self._epoch_s + now_s, "model": None}
+        line |= {"prompt": None, "prompt_tokens": 0, "completion_tokens": 0, "completions": []}
+        line |= {"batch": batch, "key": row.key, "fault": None, "delivered": True, "latency_s": 0.0}
+        reply = self._row_reply(_Call(dialect, serial, now_s, keep_alive=True, line=line), row)
+        line["status"] = reply.status
+        self._log.add(line)
+        return reply
+
+    def _row_reply(self, call: _Call, row: Row) -> Error:
+        dialect = call.dialect
+        try:
+            asked = dialect.parse(row.request)
+        except BadRequest as bad:
+            return dialect.bad_request(bad)
+        except (TypeError, KeyError, AttributeError):
+            return dialect.bad_request(BadRequest("The request is malformed."))
+        if asked.stream:
+            return dialect.bad_request(BadRequest("A request in a batch can't be streamed.", param="stream"))
+        answers = [self._give(call, asked, index) for index in range(asked.n)]
+        call.line.update(model=asked.model, prompt=asked.prompt.hex(), prompt_tokens=asked.prompt_tokens)
+        call.line["completion_tokens"] = sum(answer.completion_tokens for answer in answers)
+        call.line["completions"] = [sha256(each.content.encode()).hexdigest()[:32] for each in answers]
+        created = int(self._epoch_s + call.now_s)
+        return Error(200, dialect.answer(Spoken(asked, answers, self._reasoning_field, call.serial, created)))
 
     def _give(self, call: _Call, asked: Asked, index: int) -> Answer:
         return self._answers.give(

@@ -13,7 +13,7 @@ from typing import Any
 
 import botocore.exceptions
 import botocore.session
-from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
+from botocore.auth import SIGV4_TIMESTAMP, S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from stillhouse.gen.errors import UsageError
@@ -135,3 +135,22 @@ class Signing:
         if self._signer is None or self._signer.credentials is not keys:
             self._signer = _Signer(keys, self._service, self._region)
         return self._signer.signed(method, url, headers, body, now=now)
+
+
+_S3SigV4: Any = S3SigV4Auth
+
+
+class _S3Signer(_S3SigV4):  # type: ignore[misc]
+    """Signs a request to S3, whose path is not encoded a second time and whose body's hash is a header."""
+
+    def signed(self, request: AWSRequest, *, now: float) -> dict[str, str]:
+        request.context["timestamp"] = datetime.fromtimestamp(now, UTC).strftime(SIGV4_TIMESTAMP)
+        self._modify_request_before_signing(request)
+        text = self.string_to_sign(request, self.canonical_request(request))
+        self._inject_signature_to_request(request, self.signature(text, request))
+        return {name.lower(): value for name, value in request.headers.items()}
+
+
+def s3_headers(method: str, url: str, body: bytes, *, keys: AwsKeys, region: str, now: float) -> dict[str, str]:
+    """The headers that sign a request to S3; `now`: seconds since 1970."""
+    return _S3Signer(keys, "s3", region).signed(AWSRequest(method, url, data=body), now=now)

@@ -7,10 +7,11 @@ the first request; after that every exception is NotSent or Lost.
 import asyncio
 import errno
 import functools
+import io
 import os
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; a larger one is `Lost`."""
+
+LARGE_BYTES = 2**20
+"""The size from which a request's body is written in pieces."""
 
 CONNECT_TIMEOUT_S = 10.0
 """For name lookup, connection and TLS together."""
@@ -91,30 +95,53 @@ class HttpTransport:
             Lost: timed out, stalled, cut or too large after it was sent.
             UsageError: see `prepare`, where that was not called for the host.
         """
-        url = request.url
+        try:
+            session, route = self._route(request.url, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await _exchange(session, route, request)
+        except Exception as error:  # noqa: BLE001 - any belongs to this request; none may end a worker
+            late = f"no whole reply within timeout_s ({timeout_s:g} s); raise it"
+            raise _failure(error, request.url, late=late) from None
+
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+        """Send one request and pass the body of a 2xx reply to `take` as it comes, of any length.
+
+        The reply is returned without that body, any other reply whole. `take` must not raise.
+
+        Raises:
+            NotSent: no connection could be made.
+            Lost: it was cut, or nothing came for `stall_timeout_s` seconds; `take` may have got a part.
+            UsageError: see `prepare`, where that was not called for the host.
+        """
+        try:
+            session, route = self._route(request.url, stall_timeout_s)
+            async with asyncio.timeout(stall_timeout_s) as stall:
+                response = await _begin(session, route, request)
+                try:
+                    headers = _headers(response)
+                    if not 200 <= response.status < 300:
+                        return Reply(response.status, headers, await _body(response.content))
+                    if not is_plain(headers.get("content-encoding", "")):
+                        raise Lost("the reply is compressed, though it was asked for as it is")
+                    while part := await response.content.readany():
+                        take(part)
+                        stall.reschedule(asyncio.get_running_loop().time() + stall_timeout_s)
+                    return Reply(response.status, headers, b"")
+                finally:
+                    response.release()
+        except Exception as error:  # noqa: BLE001 - as in `send`
+            raise _failure(error, request.url, late=f"nothing came for {stall_timeout_s:g} s") from None
+
+    def _route(self, url: str, timeout_s: float) -> "tuple[aiohttp.ClientSession, _Route]":
         route = self._routes.get(url)
         if route is None and _origin(url) not in self._proxies:
             self.prepare([url])
-        try:
-            if route is None or route.timeout_s != timeout_s:
-                route = self._new_route(url, timeout_s)
-            if self._session is None:
-                assert self._tls is not None
-                self._session = _session(self._tls)
-            async with asyncio.timeout(timeout_s):
-                return await _exchange(self._session, route, request)
-        except (NotSent, Lost):
-            raise
-        except aiohttp.ClientError as error:  # its own time-outs are TimeoutErrors too
-            raise _translated(error) from None
-        except TimeoutError:
-            raise Lost(f"no whole reply within timeout_s ({timeout_s:g} s); raise it", deadline=True) from None
-        except OSError as error:
-            raise _translated(error) from None
-        except ValueError as error:  # no name to look up (UnicodeError), no URL to connect to
-            raise NotSent(f"can't connect to {url}: {type(error).__name__}: {error}") from None
-        except Exception as error:  # any exception belongs to this request; none may end a worker
-            raise Lost(f"{type(error).__name__}: {error}") from error
+        if route is None or route.timeout_s != timeout_s:
+            route = self._new_route(url, timeout_s)
+        if self._session is None:
+            assert self._tls is not None
+            self._session = _session(self._tls)
+        return self._session, route
 
     def _new_route(self, url: str, timeout_s: float) -> "_Route":
         # `connect` covers all of name lookup, connection and TLS; the deadline of the whole is the caller's.
@@ -161,20 +188,25 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> Reply:
-    response = await session.request(
+async def _begin(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> aiohttp.ClientResponse:
+    return await session.request(
         request.method,
         route.url,
         headers=route.headers(request.headers),
-        data=request.body or None,
+        # aiohttp writes a file's content in pieces, and holds up the loop for bytes of a batch's size.
+        data=(request.body or None) if len(request.body) < LARGE_BYTES else io.BytesIO(request.body),
         allow_redirects=False,
         auto_decompress=False,
         compress=False,
         timeout=route.connecting,
         proxy=route.proxy,
     )
+
+
+async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> Reply:
+    response = await _begin(session, route, request)
     try:
-        headers = {_name(name): value.decode("latin-1") for name, value in response.raw_headers}
+        headers = _headers(response)
         if is_stream(headers):
             body = await _stream(response, headers, route, stall_timeout_s=request.stall_timeout_s)
         else:
@@ -223,6 +255,10 @@ async def _stream(
             await asyncio.sleep(CLOSES_WITHIN_S)
         route.closes_after_stream = transport.is_closing()
     return body
+
+
+def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {_name(name): value.decode("latin-1") for name, value in response.raw_headers}
 
 
 @functools.lru_cache(maxsize=1000)
@@ -275,6 +311,21 @@ _TCP_OPTIONS = {
 }
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+
+def _failure(error: Exception, url: str, *, late: str) -> Exception:
+    """What an exception of a request means; `late`: the words for one that took too long."""
+    if isinstance(error, (NotSent, Lost, UsageError)):
+        return error
+    if isinstance(error, aiohttp.ClientError):  # its own time-outs are TimeoutErrors too
+        return _translated(error)
+    if isinstance(error, TimeoutError):
+        return Lost(late, deadline=True)
+    if isinstance(error, OSError):
+        return _translated(error)
+    if isinstance(error, ValueError):  # no name to look up (UnicodeError), no URL to connect to
+        return NotSent(f"can't connect to {url}: {type(error).__name__}: {error}")
+    return Lost(f"{type(error).__name__}: {error}")
 
 
 def _translated(error: Exception) -> NotSent | Lost:

@@ -4,7 +4,7 @@ A reply is bytes with a status; whatever else can happen is either `NotSent` (th
 teacher may have worked, and billed).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -73,4 +73,12 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+        ...
+
+
+class DownloadingTransport(Transport, Protocol):
+    """A transport that also reads replies too large to be held."""
+
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+        """Send one request and pass its body on as it comes; see `HttpTransport.receive`."""
         ...

@@ -70,7 +70,8 @@ class Bedrock:
             shown = request.headers.get(b"authorization", b"").decode("latin-1")
             wrong = "UnrecognizedClientException", "The security token included in the request is invalid."
             return None if shown == f"Bearer {key}" else _error(403, *wrong)
-        fault = fault_of(request, key=key, service=SERVICE, now=now)
+        service = "s3" if request.path.startswith("/s3/") else SERVICE
+        fault = fault_of(request, key=key, service=service, now=now)
         return None if fault is None else _error(403, *fault)
 
     def parse(self, request: Request) -> Asked:

@@ -57,7 +57,7 @@ class Anthropic:
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         self._teacher = teacher
         self._finishes = {**_FINISHES, **teacher.finish_reasons}
-        self._destinations = Destinations("/messages", _headers)
+        self._destinations = Destinations("/messages", key_headers, base=versioned)
         self._shared_system = shared_system(ask)
         fields: dict[str, Any] = ask.parameters()
         extra = fields.pop("extra", {})
@@ -83,7 +83,6 @@ class Anthropic:
             first = first_turn(turns)
             messages[first]["content"] = [*map(_image_block, ask.images), *_blocks(turns[first][1])]
         parts += (b',"messages":', orjson.dumps(messages))
-        base_url = base_url if base_url.endswith(_VERSION) else base_url + _VERSION
         parts.append(b',"stream":true}' if ask.stream else b"}")
         return self._destinations.post(base_url, key, b"".join(parts))
 
@@ -127,7 +126,12 @@ def _format(ask: Ask) -> dict[str, Any]:
     return {"output_config": {"format": {"type": "json_schema", "schema": sendable(document, ANTHROPIC)}}}
 
 
-def _headers(key: Credentials) -> dict[str, str]:
+def versioned(base_url: str) -> str:
+    """The base URL with the API's version, which may be left out."""
+    return base_url if base_url.endswith(_VERSION) else base_url + _VERSION
+
+
+def key_headers(key: Credentials) -> dict[str, str]:
     """JSON both ways, uncompressed; a token of an OAuth login goes another way than a key."""
     headers = {
         "content-type": "application/json",

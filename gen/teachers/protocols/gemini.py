@@ -130,7 +130,7 @@ class _Places:
     """One method of a model, on AI Studio's and Vertex's hosts."""
 
     def __init__(self, path: str, urls: Sequence[str]) -> None:
-        self._studio = Destinations(path, _key_header, base=model_base)
+        self._studio = Destinations(path, key_header, base=model_base)
         cloud = Destinations(path, _cloud_headers, base=model_base)
         self._cloud = {url: cloud for url in urls if is_vertex(url)}
 
@@ -195,12 +195,13 @@ def _base_headers() -> dict[str, str]:
     return {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 
 
-def _key_header(key: Credentials) -> dict[str, str]:
+def key_header(key: Credentials) -> dict[str, str]:
+    """JSON both ways, uncompressed, and AI Studio's key."""
     return _base_headers() | ({"x-goog-api-key": key.key} if key.key else {})
 
 
 def _cloud_headers(key: Credentials) -> dict[str, str]:
     """A token, or the API key of Vertex's express mode."""
     if key.key is not None and key.key.startswith(("AIza", "AQ.")):
-        return _key_header(key)
+        return key_header(key)
     return _base_headers() | ({"authorization": f"Bearer {key.key}"} if key.key else {})

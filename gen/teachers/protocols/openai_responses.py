@@ -52,7 +52,7 @@ class OpenAIResponses:
 
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         self._teacher = teacher
-        self._destinations = Destinations("/responses", partial(key_headers, profile_of(teacher)), base=_versioned)
+        self._destinations = Destinations("/responses", partial(key_headers, profile_of(teacher)), base=versioned)
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"input":'
         fields = _fields(ask)
         if (schema := named_schema(teacher, ask)) is not None:
@@ -154,7 +154,7 @@ def _fields(ask: Ask) -> dict[str, Any]:
     return fields | ({"include": include} if include else {})
 
 
-def _versioned(base_url: str) -> str:
+def versioned(base_url: str) -> str:
     """With the version, where the URL is a bare host, or Azure's without it."""
     base_url = complete_base(base_url)
     return f"{base_url}/v1" if urlsplit(base_url).path in ("", "/openai") else base_url

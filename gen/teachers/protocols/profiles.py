@@ -78,10 +78,15 @@ PROFILES: dict[str, Profile] = {
 
 def profile_of(teacher: Teacher) -> Profile:
     """The profile that the recipe names, else the one of the teacher's hosts, else the plain one."""
+    return PROFILES.get(profile_name_of(teacher), PLAIN)
+
+
+def profile_name_of(teacher: Teacher) -> str:
+    """The name of the teacher's profile; empty for the plain one."""
     if teacher.profile != "auto":
-        return PROFILES[teacher.profile]
+        return teacher.profile
     hosts = [urlsplit(url).hostname or "" for url in teacher.urls]
-    return next((found for found in PROFILES.values() if any(_is_among(host, found.hosts) for host in hosts)), PLAIN)
+    return next((name for name, found in PROFILES.items() if any(_is_among(host, found.hosts) for host in hosts)), "")
 
 
 def complete_base(base_url: str) -> str:

@@ -1,0 +1,217 @@
+"""Batches as every provider has them: requests that are answered some time after they came, whoever asks.
+
+An API is one module, which gives them its words; it holds no state but what is here. Results are made once, when a
+batch is first looked at after its end.
+"""
+
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from stillhouse.gen.simulator.dialects.base import Dialect, Error
+from stillhouse.gen.simulator.draws import draw, unit
+from stillhouse.gen.simulator.wire import Request
+from stillhouse.schemas.simulator import Fault, ResetFault, SimulatorBatches, SimulatorSettings, TruncateFault
+
+_ROW_STREAM = 101
+_ORDER_STREAM = 102
+_JSON = "application/json"
+
+
+class Row(NamedTuple):
+    """One request of a batch."""
+
+    key: str
+    request: Request
+
+
+Fate: TypeAlias = Literal["answered", "expired", "cancelled"]
+
+
+class Done(NamedTuple):
+    """What came of a request."""
+
+    key: str
+    fate: Fate
+    status: int = 0
+    """That of the online API; 0: it was not served."""
+    body: bytes = b""
+
+
+class Page(NamedTuple):
+    """A reply to a call."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = _JSON
+    headers: Mapping[str, str] = {}
+    fault: Fault | None = None
+
+
+State: TypeAlias = Literal["running", "cancelling", "ended", "expired", "cancelled", "failed"]
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch, from its creation until the simulator ends."""
+
+    number: int
+    api: str
+    rows: Sequence[Row]
+    fields: Mapping[str, Any]
+    """What its creator said of it, for the API's replies."""
+    created_s: float
+    """Of the simulator's monotonic clock."""
+    created: float
+    """The same in UTC seconds since 1970."""
+    ends_s: float
+    fails: bool
+    cancelled_s: float | None = None
+    done: list[Done] | None = field(default=None, repr=False)
+
+    @property
+    def count(self) -> int:
+        """Its requests."""
+        return len(self.rows)
+
+    def of(self, fate: Fate, *, failed: bool = False) -> int:
+        """How many came to this; `failed`: of the answered ones, those that were refused."""
+        return sum(each.fate == fate and (each.status >= 400) == failed for each in self.done or ())
+
+    @property
+    def state(self) -> State:
+        """As of the last look."""
+        if self.done is None:
+            return "running" if self.cancelled_s is None else "cancelling"
+        if self.fails:
+            return "failed"
+        if self.cancelled_s is not None:
+            return "cancelled"
+        return "expired" if self.of("expired") else "ended"
+
+
+class TooMany(Exception):
+    """The account has too many requests in batches."""
+
+
+class Batches:
+    """All batches of all APIs, and the files that they are made of."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        *,
+        answer: Callable[[Row, str], Error],
+        clock: Callable[[], float],
+        epoch_s: float,
+    ) -> None:
+        """`answer`: serves one request, logged under a batch's id; `clock`: monotonic, `epoch_s` before UTC's."""
+        self.settings: SimulatorBatches = settings.batches
+        self.files: dict[str, bytes] = {}
+        self._seed = settings.seed
+        self._answer = answer
+        self._clock = clock
+        self._epoch_s = epoch_s
+        self._all: dict[tuple[str, int], Batch] = {}
+        self._made = 0
+        self._downloads = 0
+
+    @property
+    def now(self) -> float:
+        """UTC seconds since 1970."""
+        return self._epoch_s + self._clock()
+
+    def create(self, api: str, rows: Sequence[Row], **fields: Any) -> Batch:
+        """A new batch. Raises TooMany."""
+        most = self.settings.max_open_requests
+        waiting = sum(each.count for each in self._all.values() if each.done is None and self._clock() < each.ends_s)
+        if most is not None and waiting + len(rows) > most:
+            raise TooMany
+        number, now_s = self._made, self._clock()
+        self._made += 1
+        fails = number < self.settings.failed
+        batch = Batch(number, api, rows, fields, now_s, self.now, now_s + self.settings.latency_s, fails)
+        if number >= self.settings.lost:
+            self._all[api, number] = batch
+        return batch
+
+    def created(self, batch: Batch, page: Page) -> Page:
+        """The reply to a creation, or its loss."""
+        return page._replace(fault=ResetFault()) if batch.number < self.settings.lost_replies else page
+
+    def downloaded(self, page: Page) -> Page:
+        """The reply to a download, or the half of it."""
+        self._downloads += 1
+        return page._replace(fault=TruncateFault()) if self._downloads <= self.settings.broken_downloads else page
+
+    def find(self, api: str, number: str) -> Batch | None:
+        """The batch of that number as it is now; None if there is none."""
+        found = self._all.get((api, int(number))) if number.isdecimal() and len(number) < 19 else None
+        if found is not None:
+            self._settle(found)
+        return found
+
+    def listed(self, api: str) -> list[Batch]:
+        """Those that a listing shows, newest first."""
+        late = self._clock() - self.settings.listed_after_s
+        found = [each for each in self.known(api) if each.created_s <= late]
+        for each in found:
+            self._settle(each)
+        return found[::-1]
+
+    def known(self, api: str) -> list[Batch]:
+        """All there are, listed yet or not."""
+        return [each for each in self._all.values() if each.api == api]
+
+    def cancel(self, batch: Batch) -> None:
+        """End it; what is finished stays."""
+        if batch.done is None:
+            batch.cancelled_s = self._clock()
+            batch.ends_s = min(batch.ends_s, batch.cancelled_s)
+            self._settle(batch)
+
+    def _settle(self, batch: Batch) -> None:
+        if batch.done is not None or self._clock() < batch.ends_s:
+            return
+        if batch.fails:
+            batch.done = []
+            return
+        served = batch.count
+        if batch.cancelled_s is not None and self.settings.latency_s:
+            served = int(served * (batch.cancelled_s - batch.created_s) / self.settings.latency_s)
+        done = list(self._done(batch, served=served))
+        if self.settings.shuffle:
+            keys = {each.key: draw(self._seed, place, stream=_ORDER_STREAM)[0] for place, each in enumerate(done)}
+            done.sort(key=lambda each: keys[each.key])
+        batch.done = done
+
+    def _done(self, batch: Batch, *, served: int) -> Iterator[Done]:
+        settings = self.settings
+        name = f"{batch.api}-{batch.number}"
+        for place, row in enumerate(batch.rows):
+            chances = draw(self._seed, batch.number * 2**32 + place, stream=_ROW_STREAM)
+            if unit(chances[1]) < settings.missing:
+                continue
+            if place >= served:
+                yield Done(row.key, "cancelled")
+            elif unit(chances[0]) < settings.expired:
+                yield Done(row.key, "expired")
+            else:
+                said = self._answer(row, name)
+                yield Done(row.key, "answered", said.status, said.body)
+
+
+class BatchSite(typing.Protocol):
+    """One provider's batch API."""
+
+    dialect: Dialect
+    """Its words for refusals and keys."""
+
+    def takes(self, request: Request) -> bool:
+        """True if the request is a call of this API."""
+        ...
+
+    def page(self, request: Request, batches: Batches) -> Page:
+        """The reply to a call. Raises BadRequest or TooMany."""
+        ...

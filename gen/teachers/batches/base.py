@@ -1,0 +1,234 @@
+"""The contract of a provider's batch API: the requests that its calls take, and what their replies mean.
+
+Pure: a call is a generator that yields requests, is sent their replies, and returns what they add up to; it raises
+`BatchRefused` if the provider refuses. Who drives it decides when to send, and how often: only `create` may not be
+repeated before `find` has shown that its batch does not exist. Every id in a batch begins with the intent's, and no
+URL of a reply is ever followed: results are read from the endpoint that the key is for.
+"""
+
+import re
+import typing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.lenient_json import document_in
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Trouble
+from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
+
+CLOCK_SKEW_S = 600.0
+"""How much earlier than our intent, by the provider's clock, its batch may have been created."""
+MAX_PAGES = 100
+"""Pages of a listing that are read; more than any account has batches of the last day."""
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[HttpRequest, Reply, T]
+"""A call: yields requests, is sent replies, returns its result."""
+
+
+class Access(NamedTuple):
+    """Where and with what a call is made."""
+
+    base_url: str
+    key: Credentials
+    now: float
+    """UTC seconds since 1970."""
+
+
+class Intent(NamedTuple):
+    """A batch that is about to be created, or may have been."""
+
+    id: str
+    """24 hex digits: the batch's name, and the beginning of its requests' ids."""
+    requests: int
+    """How many are in it."""
+    at: float
+    """When it was decided on, in UTC seconds since 1970."""
+
+
+class Job(NamedTuple):
+    """An intent with the lines of its input, as `BatchApi.line` makes them."""
+
+    intent: Intent
+    lines: Sequence[bytes]
+
+
+State: TypeAlias = Literal["running", "ended", "expired", "cancelled", "failed", "lost"]
+"""`ended`, `expired` and `cancelled` may have results; `failed`: refused as a whole, without results; `lost`: the
+provider does not know it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the provider reports it."""
+
+    id: str
+    state: State
+    intent: str | None = None
+    """The intent that it names; None if it names none, or its API takes no names."""
+    count: int | None = None
+    """Requests in it, if reported."""
+    created_at: float | None = None
+    """UTC seconds since 1970, if reported."""
+    outputs: tuple[str, ...] = ()
+    """Names of the files with its results."""
+    trouble: Trouble | None = None
+    """Why it failed as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request's reply, as the online API would have sent it."""
+
+    key: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A request that was never served, and costs nothing."""
+
+    key: str
+    why: Literal["expired", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A line of results that is not a result."""
+
+    message: str
+
+
+Result: TypeAlias = Answered | Unserved | Unreadable
+
+
+class BatchRefused(Exception):
+    """The provider refused a call."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.message)
+        self.trouble = trouble
+
+
+class BatchApi(typing.Protocol):
+    """How one teacher's batches are made, found and read."""
+
+    errors: ErrorVocabulary
+    """Its words for errors."""
+    max_requests: int
+    """Requests that a batch may hold."""
+    max_bytes: int
+    """Bytes of input that a batch may hold."""
+    names: bool
+    """True if a batch tells its intent; else only the ids in its results do."""
+
+    def line(self, key: str, request: HttpRequest) -> bytes:
+        """A request of the online API as a line of input, without a line end; `key`: its id in the batch."""
+        ...
+
+    def upload(self, job: Job, at: Access) -> Steps[str]:
+        """Store the input at the provider, which costs nothing and may be repeated; returns its name for `create`."""
+        ...
+
+    def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
+        """Create the batch, in one request."""
+        ...
+
+    def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
+        """Batches that this intent may have created: those that name it, or where none does, of its time and size."""
+        ...
+
+    def look(self, batch_id: str, at: Access) -> Steps[Batch]:
+        """The batch as it is now."""
+        ...
+
+    def cancel(self, batch_id: str, at: Access) -> Steps[None]:
+        """Ask for its end; what is finished is kept, and billed."""
+        ...
+
+    def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
+        """Requests for the files with its results, one result per line in any order; none if there are no results."""
+        ...
+
+    def read(self, line: bytes) -> Result:
+        """What a line of results says. Never raises, whatever it holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Makes a provider's requests."""
+
+    base: Callable[[str], str]
+    """Completes an endpoint's base URL."""
+    headers: Callable[[Credentials], Mapping[str, str]]
+
+    def request(
+        self, method: str, path: str, at: Access, body: bytes = b"", *, headers: Mapping[str, str] | None = None
+    ) -> HttpRequest:
+        """A request to this path, which may hold a query."""
+        url = self.base(at.base_url) + path
+        if at.key.query:
+            url += f"{'&' if '?' in path else '?'}{at.key.query}"
+        return HttpRequest(method, url, {**self.headers(at.key), **(headers or {}), **at.key.headers}, body)
+
+
+def object_in(reply: Reply, errors: ErrorVocabulary) -> dict[str, Any]:
+    """The JSON object in a reply to a call.
+
+    Raises:
+        BatchRefused: it is a refusal, or holds none.
+    """
+    if not 200 <= reply.status < 300:
+        raise BatchRefused(trouble_of(reply, errors))
+    document = document_of(reply)
+    if isinstance(document, (Malformed, Ambiguous)):
+        raise BatchRefused(document)
+    if not isinstance(document, dict):
+        raise BatchRefused(Malformed("a JSON object was expected", reply.status))
+    return document
+
+
+def name_in(document: Mapping[str, Any], field: str) -> str:
+    """The id in this field.
+
+    Raises:
+        BatchRefused: there is none.
+    """
+    value = document.get(field)
+    if not isinstance(value, str) or not value:
+        raise BatchRefused(Malformed(f"the reply has no `{field}`", 200))
+    return value
+
+
+def intent_in(value: Any) -> str | None:
+    """The value if it can be an intent's id."""
+    return value if isinstance(value, str) and _INTENT.fullmatch(value) else None
+
+
+_INTENT = re.compile(r"[0-9a-f]{24}")
+
+
+def gone(reply: Reply) -> bool:
+    """True if the provider does not know what was asked about."""
+    return reply.status in (404, 410)
+
+
+def is_too_old(batch: Batch, intent: Intent) -> bool:
+    """True if the batch was created before the intent was decided on; in a list, newest first, the rest are too."""
+    return batch.created_at is not None and batch.created_at < intent.at - CLOCK_SKEW_S
+
+
+def result_of(line: bytes, read: Callable[[dict[str, Any]], Result]) -> Result:
+    """What `read` makes of the line's object; an `Unreadable` where it can't."""
+    try:
+        document = document_in(line)
+        if isinstance(document, dict):
+            return read(document)
+    except UNKNOWN_SHAPE:
+        pass
+    return Unreadable(f"not a result: {' '.join(line[:200].decode('utf-8', 'replace').split())}")

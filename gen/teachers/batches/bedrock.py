@@ -1,0 +1,212 @@
+"""Bedrock's model invocation jobs: input and output are objects of a bucket of the account's own.
+
+A job is created with the intent as its token, so that a second call with it makes no second job.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import orjson
+
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.batches.base import (
+    CLOCK_SKEW_S,
+    MAX_PAGES,
+    Access,
+    Answered,
+    Batch,
+    BatchRefused,
+    Intent,
+    Job,
+    Result,
+    State,
+    Steps,
+    Unserved,
+    gone,
+    intent_in,
+    name_in,
+    object_in,
+    result_of,
+)
+from stillhouse.gen.teachers.batches.moments import moment_of
+from stillhouse.gen.teachers.json_text import dumped
+from stillhouse.gen.teachers.protocols.bedrock import SERVICE
+from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
+from stillhouse.gen.teachers.protocols.values import dicts, text
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.batch import BatchSettings
+from stillhouse.schemas.teacher import Teacher
+
+if TYPE_CHECKING:
+    from stillhouse.gen.teachers.aws import Signing
+
+_JSON = {"content-type": "application/json"}
+_UNSIGNED = {"accept": "application/json", "accept-encoding": "identity"}
+_JOBS = "/model-invocation-job"
+_PREFIX = "stillhouse-"
+"""Of a job's name, which the intent ends."""
+_STATES: dict[str, State] = {
+    "Completed": "ended",
+    "PartiallyCompleted": "ended",
+    "Failed": "failed",
+    "Stopped": "cancelled",
+    "Expired": "expired",
+}
+"""Every other state is a running one."""
+
+
+class BedrockBatches:
+    """POST /model-invocation-job at Bedrock's control plane; PUT and GET at S3."""
+
+    errors = BEDROCK_ERRORS
+    max_requests = 50_000
+    max_bytes = 200 * 10**6
+    names = True
+
+    def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
+        """Raises UsageError: the settings lack bucket and role, or nothing tells the region."""
+        if settings.bedrock is None:
+            raise UsageError(
+                f"teachers.{teacher.name}.batch: Bedrock reads and writes batches in a bucket of yours: add `bedrock: "
+                "{s3: s3://bucket/folder, role_arn: arn:aws:iam::…:role/…}`"
+            )
+        if teacher.region is None:
+            raise UsageError(
+                f"teachers.{teacher.name}.aws: a batch's bucket needs the region: add `region`, such as us-east-1"
+            )
+        self._place = settings.bedrock
+        self._bucket, _, folder = self._place.s3.removeprefix("s3://").rstrip("/").partition("/")
+        self._folder = f"{folder}/" if folder else ""
+        self._region = teacher.region
+        self._model = teacher.model_name
+        self._hours = settings.window_h
+        self._signing: Signing | None = None
+
+    def line(self, key: str, request: HttpRequest) -> bytes:
+        """A Converse body beside its record's id."""
+        return b'{"recordId":"%b","modelInput":%b}' % (key.encode(), request.body)
+
+    def upload(self, job: Job, at: Access) -> Steps[str]:
+        """As an object named after the intent; returns its URI."""
+        key = f"{self._folder}{job.intent.id}.jsonl"
+        reply = yield self._object("PUT", key, at, b"\n".join(job.lines) + b"\n")
+        if not 200 <= reply.status < 300:
+            raise BatchRefused(trouble_of(reply, self.errors))
+        return f"s3://{self._bucket}/{key}"
+
+    def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
+        """With the intent as its token and in its name."""
+        body = {
+            "jobName": f"{_PREFIX}{job.intent.id}",
+            "roleArn": self._place.role_arn,
+            "modelId": self._model,
+            "clientRequestToken": job.intent.id,
+            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": uploaded, "s3InputFormat": "JSONL"}},
+            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": f"s3://{self._bucket}/{self._folder}"}},
+            "timeoutDurationInHours": self._hours,
+            "modelInvocationType": "Converse",
+        }
+        reply = yield self._call("POST", _JOBS, at, orjson.dumps(body))
+        identity = name_in(object_in(reply, self.errors), "jobArn")
+        return Batch(identity, "running", job.intent.id, job.intent.requests)
+
+    def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
+        """By the token of those listed under the name."""
+        since = int(intent.at - CLOCK_SKEW_S)
+        query = f"?maxResults=100&nameContains={_PREFIX}{intent.id}"
+        found: list[Batch] = []
+        path = f"{_JOBS}s{query}"
+        for _ in range(MAX_PAGES):
+            reply = yield self._call("GET", path, at)
+            page = object_in(reply, self.errors)
+            jobs = map(self._batch, dicts(page.get("invocationJobSummaries")))
+            found += [each for each in jobs if each.intent == intent.id and (each.created_at or since) >= since]
+            token = text(page.get("nextToken"))
+            if not token:
+                break
+            path = f"{_JOBS}s{query}&nextToken={quote(token, safe='')}"
+        return tuple(found)
+
+    def look(self, batch_id: str, at: Access) -> Steps[Batch]:
+        """The job as it is now."""
+        reply = yield self._call("GET", f"{_JOBS}/{quote(batch_id, safe='')}", at)
+        return Batch(batch_id, "lost") if gone(reply) else self._batch(object_in(reply, self.errors))
+
+    def cancel(self, batch_id: str, at: Access) -> Steps[None]:
+        """What is finished stays in the bucket."""
+        reply = yield self._call("POST", f"{_JOBS}/{quote(batch_id, safe='')}/stop", at)
+        if not (gone(reply) or reply.status in (400, 409)):  # it has ended already
+            object_in(reply, self.errors)
+
+    def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
+        """One object, in a folder that the job made."""
+        return [self._object("GET", key, at) for key in batch.outputs]
+
+    def read(self, line: bytes) -> Result:
+        """The output in a line, or its error as the online API would have sent it."""
+        return result_of(line, _row)
+
+    def _batch(self, document: dict[str, Any]) -> Batch:
+        arn = name_in(document, "jobArn")
+        state = _STATES.get(text(document.get("status")) or "", "running")
+        intent = intent_in(document.get("clientRequestToken"))
+        intent = intent or intent_in((text(document.get("jobName")) or "").removeprefix(_PREFIX))
+        count = document.get("totalRecordCount")
+        message = text(document.get("message")) or "Bedrock does not say why the job failed"
+        refusal = Reply(400, _JSON, dumped({"message": message}))
+        # A stopped job may have output; one that expired never began.
+        has_output = state in ("ended", "cancelled") and intent is not None
+        return Batch(
+            arn,
+            state,
+            intent,
+            count if type(count) is int and count > 0 else None,
+            moment_of(document.get("submitTime")),
+            (f"{self._folder}{arn.rpartition('/')[2]}/{intent}.jsonl.out",) if has_output else (),
+            trouble_of(refusal, self.errors) if state == "failed" else None,
+        )
+
+    def _call(self, method: str, path: str, at: Access, body: bytes = b"") -> HttpRequest:
+        """A request to the control plane, whose host is the models' without `-runtime`."""
+        parts = urlsplit(at.base_url)
+        host = parts.netloc.replace("bedrock-runtime", "bedrock", 1)
+        url = parts._replace(netloc=host).geturl() + path
+        if at.key.aws is None:
+            bearer = {"authorization": f"Bearer {at.key.key}"} if at.key.key else {}
+            return HttpRequest(method, url, {**_JSON, **_UNSIGNED, **bearer, **at.key.headers}, body)
+        if self._signing is None:
+            from stillhouse.gen.teachers.aws import Signing
+
+            self._signing = Signing(SERVICE, self._region)
+        signed = self._signing.headers(method, url, _JSON, body, keys=at.key.aws.current(now=at.now), now=at.now)
+        return HttpRequest(method, url, {**signed, **_UNSIGNED, **at.key.headers}, body)
+
+    def _object(self, method: str, key: str, at: Access, body: bytes = b"") -> HttpRequest:
+        """A request for an object of the bucket; the key of Bedrock's own is none of S3's."""
+        from stillhouse.gen.teachers.aws import s3_headers
+
+        if at.key.aws is None:
+            raise UsageError("Bedrock's batches lie in S3, which takes no Bedrock key: give AWS's keys in `aws`")
+        base = f"https://{self._bucket}.s3.{self._region}.amazonaws.com"
+        if "." in self._bucket or self._place.s3_endpoint:  # whose host name has no certificate, or one of its own
+            base = f"{self._place.s3_endpoint or f'https://s3.{self._region}.amazonaws.com'}/{self._bucket}"
+        url = f"{base}/{quote(key, safe='/~')}"
+        keys = at.key.aws.current(now=at.now)
+        return HttpRequest(method, url, s3_headers(method, url, body, keys=keys, region=self._region, now=at.now), body)
+
+
+def _row(row: dict[str, Any]) -> Result:
+    key = row["recordId"]
+    if not isinstance(key, str):
+        raise TypeError("recordId")
+    if isinstance(row.get("modelOutput"), dict):
+        return Answered(key, Reply(200, _JSON, dumped(row["modelOutput"])))
+    error: Mapping[str, Any] = row["error"]
+    code, message = error.get("errorCode"), text(error.get("errorMessage")) or "the record failed"
+    if re.search(r"expired|timed out", message.lower()):
+        return Unserved(key, "expired")
+    status = code if type(code) is int and 400 <= code < 600 else 500
+    return Answered(key, Reply(status, _JSON, dumped({"message": message})))

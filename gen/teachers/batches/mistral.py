@@ -1,0 +1,134 @@
+"""Mistral's batches: jobs over files of requests, with their intent in the metadata."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from stillhouse.gen.teachers.batches.base import (
+    CLOCK_SKEW_S,
+    MAX_PAGES,
+    Access,
+    Address,
+    Batch,
+    Intent,
+    Job,
+    Result,
+    State,
+    Steps,
+    gone,
+    intent_in,
+    name_in,
+    object_in,
+    result_of,
+)
+from stillhouse.gen.teachers.batches.moments import moment_of
+from stillhouse.gen.teachers.batches.openai import INTENT_FIELD, JSON_TYPE, file_content, row_result, upload_file
+from stillhouse.gen.teachers.json_text import dumped
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
+from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
+from stillhouse.gen.teachers.protocols.values import dicts, text
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.batch import BatchSettings
+from stillhouse.schemas.teacher import Teacher
+
+_PAGE = 100
+_STATES: dict[str, State] = {
+    "QUEUED": "running",
+    "RUNNING": "running",
+    "CANCELLATION_REQUESTED": "running",
+    "SUCCESS": "ended",
+    "TIMEOUT_EXCEEDED": "expired",
+    "CANCELLED": "cancelled",
+    "FAILED": "failed",
+}
+
+
+class MistralBatches:
+    """POST /files, /batch/jobs; GET /files/{id}/content."""
+
+    errors = OPENAI_ERRORS
+    max_requests = 100_000
+    max_bytes = 100 * 10**6
+    names = True
+
+    def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
+        self._model = teacher.model_name
+        self._hours = min(settings.window_h, 167)  # less than seven days
+        self._address = Address(complete_base, partial(key_headers, profile_of(teacher)))
+
+    def line(self, key: str, request: HttpRequest) -> bytes:
+        """The body beside its id."""
+        return b'{"custom_id":"%b","body":%b}' % (key.encode(), request.body)
+
+    def upload(self, job: Job, at: Access) -> Steps[str]:
+        """Named after the intent."""
+        return upload_file(self._address, job, at)
+
+    def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
+        """With the intent in its metadata."""
+        body = {
+            "input_files": [uploaded],
+            "endpoint": "/v1/chat/completions",
+            "model": self._model,
+            "metadata": {INTENT_FIELD: job.intent.id},
+            "timeout_hours": self._hours,
+        }
+        reply = yield self._address.request("POST", "/batch/jobs", at, orjson.dumps(body))
+        return _batch(object_in(reply, self.errors))
+
+    def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
+        """By the metadata of those created since."""
+        since = datetime.fromtimestamp(intent.at - CLOCK_SKEW_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found: list[Batch] = []
+        for page in range(MAX_PAGES):
+            path = f"/batch/jobs?page={page}&page_size={_PAGE}&created_after={quote(since, safe='')}"
+            reply = yield self._address.request("GET", path, at)
+            jobs = dicts(object_in(reply, self.errors).get("data"))
+            found += [batch for batch in map(_batch, jobs) if batch.intent == intent.id]
+            if len(jobs) < _PAGE:
+                break
+        return tuple(found)
+
+    def look(self, batch_id: str, at: Access) -> Steps[Batch]:
+        """The job as it is now."""
+        reply = yield self._address.request("GET", f"/batch/jobs/{quote(batch_id, safe='')}", at)
+        return Batch(batch_id, "lost") if gone(reply) else _batch(object_in(reply, self.errors))
+
+    def cancel(self, batch_id: str, at: Access) -> Steps[None]:
+        """Requested, and done some time later."""
+        reply = yield self._address.request("POST", f"/batch/jobs/{quote(batch_id, safe='')}/cancel", at)
+        if not (gone(reply) or reply.status in (400, 409, 422)):  # it has ended already
+            object_in(reply, self.errors)
+
+    def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
+        """Answers and errors."""
+        return [file_content(self._address, name, at) for name in batch.outputs]
+
+    def read(self, line: bytes) -> Result:
+        """The response in a line, or why there is none."""
+        return result_of(line, row_result)
+
+
+def _batch(document: dict[str, Any]) -> Batch:
+    state = _STATES.get(text(document.get("status")) or "", "running")
+    metadata = document.get("metadata")
+    count = document.get("total_requests")
+    outputs = (document.get("output_file"), document.get("error_file"))
+    trouble = None
+    if state == "failed":
+        errors = dicts(document.get("errors")) or [{"message": "the provider does not say why the batch failed"}]
+        trouble = trouble_of(Reply(400, JSON_TYPE, dumped({"error": errors[0]})), OPENAI_ERRORS)
+    return Batch(
+        name_in(document, "id"),
+        state,
+        intent_in(metadata.get(INTENT_FIELD)) if isinstance(metadata, dict) else None,
+        count if type(count) is int and count > 0 else None,
+        moment_of(document.get("created_at")),
+        tuple(each for each in outputs if isinstance(each, str) and each),
+        trouble,
+    )
