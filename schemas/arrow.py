@@ -12,19 +12,21 @@ import pyarrow as pa
 
 from stillhouse.schemas.columns import (
     CHECKS,
+    LOGPROBS,
     MESSAGES_WITH_CALLS,
     MESSAGES_WITH_TOOLS,
     NAME,
     PLAIN_MESSAGES,
     PROVIDER_DETAILS,
     RECORD_COLUMNS,
+    SCORES,
     TIME,
     VOTE_SHARE,
     checks_type,
 )
-from stillhouse.schemas.identity import asks_with_tools, checks_in, has_images, has_votes, offers_tools
+from stillhouse.schemas.identity import asks_with_tools, checks_in, has_images, has_votes, offers_tools, wants_scores
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 META_KEY = "stillhouse"
 """The key of our metadata in a stored file's footer."""
@@ -172,11 +174,18 @@ class Columns:
 def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     """The columns, less those of `keep`, of a dataset that was bound to this identity at this schema version.
 
-    Versions 1 and 2 have the same columns; from version 3 on they depend on what the recipe asks for.
+    Versions 1 and 2 have the same columns; from version 3 on they depend on what the recipe asks for. Up to version 3
+    all have the column `logprobs`.
     """
+    both = frozenset[str]()
+    if version < 4:
+        both |= {LOGPROBS}
+    elif wants_scores(identity):
+        both |= {*SCORES}
     if version < 3:
-        return Columns(version, RECORD, REJECTED, FAILED, RAW, calls="beside", has_messages=False)
-    both = PROVIDER_DETAILS if identity.get("provider_details") else frozenset[str]()
+        return Columns(version, _data(both), _rejected(both), FAILED, RAW, calls="beside", has_messages=False)
+    if identity.get("provider_details"):
+        both |= PROVIDER_DETAILS
     if has_votes(identity):
         both |= {VOTE_SHARE}
     if has_images(identity):

@@ -29,6 +29,7 @@ IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 NAME = pa.dictionary(pa.int32(), pa.string())
 _TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
 _LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
+_IDS, _FLOATS, _BYTES = (pa.list_(kind) for kind in (pa.int32(), pa.float32(), pa.binary()))
 TIME = pa.timestamp("us", tz="UTC")
 VALUES: Mapping[ValueType, pa.DataType] = {
     "string": pa.string(),
@@ -109,7 +110,39 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     ),
     Column("refusal", pa.string(), "The refusal's text.", null=True),
     Column("refusal_category", NAME, "What the refusal is about, in the provider's own word.", null=True, always=False),
-    Column("logprobs", _LOGPROBS, "Soft labels: one row per token.", null=True),
+    Column(
+        "logprobs",
+        _LOGPROBS,
+        "Soft labels of datasets of schema versions 1 to 3: one row per token.",
+        null=True,
+        always=False,
+    ),
+    Column(
+        "token_ids",
+        _IDS,
+        "The answer's tokens, by the teacher's tokenizer; null if the server gives no ids.",
+        null=True,
+        always=False,
+    ),
+    Column("token_logprobs", _FLOATS, "The log-probability of each token.", null=True, always=False),
+    Column(
+        "top_ids",
+        pa.list_(_IDS),
+        "For each token, the likeliest tokens in its place, in the server's order; null if the server gives no ids.",
+        null=True,
+        always=False,
+    ),
+    Column(
+        "top_logprobs", pa.list_(_FLOATS), "The log-probabilities of the likeliest tokens.", null=True, always=False
+    ),
+    Column("tokens", _BYTES, "In place of `token_ids`: the bytes of each token.", null=True, always=False),
+    Column(
+        "top_tokens",
+        pa.list_(_BYTES),
+        "In place of `top_ids`: the bytes of the likeliest tokens.",
+        null=True,
+        always=False,
+    ),
     Column("teacher", NAME, "The recipe's name of the teacher that answered."),
     Column("model", NAME, "The model named in the response.", null=True),
     Column("endpoint", NAME, "The host that answered."),
@@ -133,6 +166,17 @@ RECORD_COLUMNS: tuple[Column, ...] = (
 """All that a record can have, in their order, less the recipe's `keep` columns."""
 PROVIDER_DETAILS = frozenset({"reasoning_is_summary", "reasoning_signatures", "refusal_category", "cache_write_tokens"})
 """What only some providers say: of datasets whose recipe has a teacher that can, or that wants them."""
+LOGPROBS = "logprobs"
+"""The column of datasets of schema versions 1 to 3, whatever their recipe."""
+SCORES: Mapping[str, pa.DataType] = {
+    "token_ids": _IDS,
+    "token_logprobs": _FLOATS,
+    "top_ids": pa.list_(_IDS),
+    "top_logprobs": pa.list_(_FLOATS),
+    "tokens": _BYTES,
+    "top_tokens": pa.list_(_BYTES),
+}
+"""The columns of datasets whose recipe asks for log-probabilities, from schema version 4 on."""
 VOTE_SHARE = "vote_share"
 """The column of datasets whose recipe has votes."""
 CHECKS = "checks"

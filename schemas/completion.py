@@ -1,5 +1,6 @@
 """A Completion: a teacher's answer, whatever its finish reason, in terms that hold for every protocol."""
 
+import typing
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refused", "unknown"]
@@ -32,6 +33,14 @@ class Usage(NamedTuple):
     """Of the input tokens, those written to the provider's cache."""
 
 
+class Scores(typing.Protocol):
+    """The log-probabilities of an answer's tokens."""
+
+    def rows(self) -> list[dict[str, Any]] | None:
+        """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read."""
+        ...
+
+
 class Completion(NamedTuple):
     """One answer. A named tuple, for a frozen dataclass takes five times as long to make."""
 
@@ -44,8 +53,8 @@ class Completion(NamedTuple):
     tool_calls: str | None = None
     """The tool calls as JSON, in OpenAI's form: {id, type, function: {name, arguments}}."""
     refusal: str | None = None
-    logprobs: list[dict[str, Any]] | None = None
-    """A row a token: {token, token_id, logprob, top: [{token, token_id, logprob}]}."""
+    scores: Scores | None = None
+    """The log-probabilities of its tokens; None if it came without."""
     model: str | None = None
     """The model the response names."""
     response_id: str | None = None
@@ -60,3 +69,8 @@ class Completion(NamedTuple):
     """The provider's word for what a refusal is about."""
     schema_key: str | None = None
     """The name of the JSON Schema that it was asked to fit; null if none was asked for."""
+
+    @property
+    def logprobs(self) -> list[dict[str, Any]] | None:
+        """The rows of its `scores`, made anew each time."""
+        return None if self.scores is None else self.scores.rows()

@@ -5,6 +5,7 @@ from the identity of a recipe that does not use it; so a default never changes w
 wrote identities in full: `reduced` converts those to the same form.
 """
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,17 @@ def asks_with_tools(identity: Mapping[str, Any]) -> bool:
 def offers_tools(identity: Mapping[str, Any]) -> bool:
     """True if `ask.tools` or `source.tools` says what tools there are."""
     return bool(identity.get("ask", {}).get("tools") or identity.get("source", {}).get("tools"))
+
+
+def wants_scores(identity: Mapping[str, Any]) -> bool:
+    """True if a teacher is asked for log-probabilities, by `top_logprobs` or by a field of its API in `extra`."""
+    ask = identity.get("ask", {})
+    for teacher in identity.get("teachers", ({},)):
+        asked = {**ask, **teacher.get("ask", {})}
+        extra = {**(ask.get("extra") or {}), **(teacher.get("extra") or {})}
+        if asked.get("top_logprobs") is not None or "logprobs" in json.dumps(extra).lower():
+            return True
+    return False
 
 
 def has_images(identity: Mapping[str, Any]) -> bool:

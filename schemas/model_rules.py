@@ -67,6 +67,8 @@ def refusals(
     for name in asked:
         if name in absent:
             yield name, f"{absent[name]}: {_without(name)}"
+    if "token_ids" in asked and "top_logprobs" not in {**asked, **extra}:
+        yield "token_ids", "ids come with log probabilities: add `top_logprobs` to `ask`, or leave `token_ids` out"
     if api in ("anthropic", "bedrock"):
         yield from _claude_refusals(api, model, asked, extra)
     elif api.startswith("openai") and any(host.endswith("openai.com") for host in hosts):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from stillhouse.schemas.base import Strict
 from stillhouse.schemas.json_schema import JsonSchema, document_of, identity_of_schema, schema_key
@@ -23,6 +23,9 @@ class Parameters(Strict):
     """How hard a reasoning model thinks, in the API's own words, such as low, medium or high."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Request log probabilities, with this many alternatives per token."""
+    token_ids: Annotated[bool, AfterValidator(lambda wanted: wanted or None)] | None = None
+    """With `top_logprobs`: request the tokens' ids, of a server that can give them (vLLM; others may give them
+    unasked)."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Maximum length of an answer in tokens, including reasoning if the teacher counts it."""
     answer_schema: JsonSchema | None = Field(default=None, alias="schema")

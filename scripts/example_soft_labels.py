@@ -4,10 +4,11 @@
     python -m venv .venv-torch && .venv-torch/bin/pip install torch transformers datasets
     .venv-torch/bin/python scripts/example_soft_labels.py out/soft
 
-The wire names a teacher's tokens by their text, so each becomes the student's id of that text. A student with the
-teacher's own tokenizer has nearly all of them (the halves of a character are no text). Of another one's, a token that
-is several of the student's is context and no label; such an alternative is left out and the others are scaled up to 1.
-For a student that is no toy, load it and its tokenizer by name, and use its chat template.
+Where a server gives no token ids, tokens are named by their bytes, so each becomes the student's id of that text. A
+student with the teacher's own tokenizer has nearly all of them (the halves of a character are no text), and with
+`ask.token_ids` nothing has to be looked up: the columns `token_ids` and `top_ids` are its own. Of another tokenizer, a
+token that is several of the student's is context and no label; such an alternative is left out, and the others are
+scaled up to 1. For a student that is no toy, load it and its tokenizer by name, and use its chat template.
 """
 
 import argparse
@@ -32,16 +33,19 @@ except ImportError as error:
 
 Row: TypeAlias = dict[str, Any]
 Tokenizer: TypeAlias = transformers.PreTrainedTokenizerFast
+COLUMNS = ("tokens", "token_logprobs", "top_tokens", "top_logprobs")
 Label: TypeAlias = tuple[int, list[int], list[float]]  # the place that predicts it, the ids, their log-probabilities
 
 
 def read(dataset: Path, *, most: int) -> list[Row]:
-    """Prompts and log-probabilities of the first so many records that have them."""
+    """Prompts and log-probabilities of the first so many records that have them, with the tokens' bytes."""
     if not any(dataset.glob("data/*.parquet")):
         sys.exit(f"expected shards in {dataset}/data, found none; the head of {sys.argv[0]} says how to make them")
     rows = datasets.load_dataset("parquet", data_files=f"{dataset}/data/*.parquet", split="train", streaming=True)
-    found = list(rows.select_columns(["prompt", "logprobs"]).filter(lambda row: row["logprobs"]).take(most))
-    return found or sys.exit(f"expected records with logprobs in {dataset}, found none; set ask.top_logprobs")
+    if not {*COLUMNS} <= {*(rows.column_names or ())}:
+        sys.exit(f"expected the columns {', '.join(COLUMNS)} in {dataset}; make it with ask.top_logprobs")
+    found = list(rows.select_columns(["prompt", *COLUMNS]).filter(lambda row: row["tokens"]).take(most))
+    return found or sys.exit(f"expected records with the tokens' bytes in {dataset}; make it without ask.token_ids")
 
 
 def make_tokenizer(rows: list[Row]) -> Tokenizer:
@@ -49,9 +53,9 @@ def make_tokenizer(rows: list[Row]) -> Tokenizer:
     core = tokenizers.ByteLevelBPETokenizer()
     core.train_from_iterator([], vocab_size=257, special_tokens=["<|answer|>"], show_progress=False)
     tokenizer = Tokenizer(tokenizer_object=tokenizers.Tokenizer.from_str(core.to_str()))
-    places = (place for row in rows for place in row["logprobs"])
-    common = Counter(each["token"] for place in places for each in [place, *place["top"]]).most_common(1000)
-    tokenizer.add_tokens([token for token, _ in common])
+    places = (place for row in rows for place in zip(row["tokens"], row["top_tokens"], strict=True))
+    common = Counter(token for answered, top in places for token in [answered, *top]).most_common(1000)
+    tokenizer.add_tokens([token.decode(errors="replace") for token, _ in common])
     return tokenizer
 
 
@@ -64,22 +68,25 @@ def make_student(vocab_size: int) -> transformers.LlamaForCausalLM:
 
 def labelled(row: Row, tokenizer: Tokenizer, counts: Counter[str]) -> tuple[list[int], list[Label]]:
     """The student's ids of prompt and answer, and a label for each of the teacher's tokens that is one of its own."""
-    ids_of = functools.partial(tokenizer.encode, add_special_tokens=False)
-    ids = ids_of("\n".join(message["content"] for message in row["prompt"]) + "<|answer|>")
+    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+    ids_of = functools.cache(lambda token: encode(token.decode(errors="replace")))
+    ids = encode("\n".join(message["content"] for message in row["prompt"]) + "<|answer|>")
     labels: list[Label] = []
-    for place in row["logprobs"]:
-        answered = ids_of(place["token"])
+    for token, logprob, top, logprobs in zip(*(row[name] for name in COLUMNS), strict=True):
+        answered = ids_of(token)
         known: dict[int, float] = {}
-        for each in [place, *place["top"]]:  # the answered one is not always among the top k
-            found = ids_of(each["token"])
-            if len(found) == 1 and math.isfinite(each["logprob"]):
-                known[found[0]] = each["logprob"]
-            elif each is not place:
+        if len(answered) == 1 and math.isfinite(logprob):  # it is not always among the top k
+            known[answered[0]] = logprob
+        for each, each_logprob in zip(top, logprobs, strict=True):
+            found = ids_of(each)
+            if len(found) == 1 and math.isfinite(each_logprob):
+                known[found[0]] = each_logprob
+            else:
                 counts["alternatives left out"] += 1
         if len(answered) == 1 and known:
             labels.append((len(ids) - 1, list(known), list(known.values())))
         ids += answered
-    counts.update({"tokens": len(row["logprobs"]), "labels": len(labels)})
+    counts.update({"tokens": len(row["tokens"]), "labels": len(labels)})
     return ids, labels
 
 

@@ -265,7 +265,7 @@ def _thinking_budget(extra: Any) -> int:
 def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str] | None:
     """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
     prompt = Prompt("doctor", b"", _HELLO, ())
-    if ask.top_logprobs is not None and answer.logprobs is None:
+    if ask.top_logprobs is not None and answer.scores is None:
         return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
     match rejected_by_rules(answer, prompt, calls=columns_of(SCHEMA_VERSION, recipe.identity()).calls):
         case "unknown_finish":

@@ -5,12 +5,27 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from stillhouse.gen.teachers.token_scores import TokenScores
+from stillhouse.gen.worker.score_columns import Arrays, score_columns
 from stillhouse.schemas.arrow import MESSAGES
-from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS, PLAIN_MESSAGES, TOOLS
+from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS, PLAIN_MESSAGES, SCORES, TOOLS
 from stillhouse.schemas.tool_call import ToolCall
 
 Conversation: TypeAlias = Sequence[tuple[Any, ...]] | None
 """Messages as (role, content), followed or not by tool calls, and then or not by a result's call id and name."""
+
+
+def columns(values: Sequence[Sequence[Any]], schema: pa.Schema) -> list[pa.Array]:
+    """The columns of this schema, from the values of each."""
+    scores: Arrays = {}
+    made = []
+    for each, field in zip(values, schema, strict=True):
+        if field.name in SCORES and any(isinstance(value, TokenScores) for value in each):
+            scores = scores or score_columns(each)
+            made.append(scores[field.name])
+        else:
+            made.append(column(each, field))
+    return made
 
 
 def column(values: Sequence[Any], field: pa.Field) -> pa.Array:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.worker.columns import column
+from stillhouse.gen.worker.columns import columns
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Rows are written out when their texts are so large together,"""
@@ -65,7 +65,7 @@ class Sheet:
     def _flush(self) -> None:
         if not self._rows:
             return
-        arrays = [column(v, f) for v, f in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
+        arrays = columns(list(zip(*self._rows, strict=True)), self._schema)
         self._rows, self._bytes = [], 0
         try:
             self._open().write_table(pa.Table.from_arrays(arrays, schema=self._schema))

@@ -13,6 +13,7 @@ from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp, Tries
 from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.schemas.arrow import Columns
+from stillhouse.schemas.columns import LOGPROBS, SCORES
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import BODY_HEAD_CHARS, WHAT_TO_DO
 from stillhouse.schemas.inline_reasoning import with_reasoning
@@ -38,6 +39,7 @@ class Form:
         """`columns`: less the kept ones. `inline`: the reasoning stands at the head of the text."""
         self.columns = columns
         self.inline = inline
+        self._has_scores = next(iter(SCORES)) in columns.data.names
         self.data = itemgetter(*columns.data.names)
         """Picks the values of a row from those of all columns."""
         self.rejected = itemgetter(*columns.rejected.names)
@@ -53,6 +55,12 @@ class Form:
             return None
         calls = tool_calls_in(completion.tool_calls) if self.columns.calls == "inside" else None
         return "assistant", text or "", calls or None
+
+    def scores(self, completion: Completion) -> dict[str, Any]:
+        """The values of the columns with log-probabilities: those of new datasets are made of many answers at once."""
+        if not self._has_scores:
+            return {} if LOGPROBS not in self.columns.data.names else {LOGPROBS: completion.logprobs}
+        return dict.fromkeys(SCORES, completion.scores)
 
     def verdicts(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any] | None]:
         """The value of the column `checks`."""
@@ -173,7 +181,7 @@ class SampleRows:
             "tool_calls": completion.tool_calls,
             "refusal": completion.refusal,
             "refusal_category": completion.refusal_category,
-            "logprobs": completion.logprobs,
+            **self._form.scores(completion),
             "teacher": self._teacher.teacher.name,
             "model": completion.model,
             "endpoint": frame.endpoint,

@@ -56,7 +56,7 @@ class SealCounts:
         self._distillation_refusals += is_distillation(completion)
         if reason is None:
             self._tool_calls += completion.tool_calls is not None
-            self._no_logprobs += teacher.wants_logprobs and completion.logprobs is None
+            self._no_logprobs += teacher.wants_logprobs and completion.scores is None
         elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
             self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
 

@@ -174,7 +174,7 @@ def test_example_soft_labels(trl_python: str, dataset: Path, tmp_path: Path) -> 
     counted = re.search(r"^alternatives left out (\d+), labels (\d+), tokens (\d+)$", printed, re.MULTILINE)
     assert counted is not None, printed
     left_out, labels, tokens = map(int, counted.groups())
-    said = duckdb.execute(f"select len(logprobs) from '{dataset}/data/*.parquet' limit 96").fetchall()
+    said = duckdb.execute(f"select len(token_logprobs) from '{dataset}/data/*.parquet' limit 96").fetchall()
     assert tokens == sum(count for (count,) in said)
     assert (
         0 < left_out == tokens - labels < tokens / 2

@@ -37,7 +37,7 @@ SOURCES = {
 }
 SUMMARIES = {"openai-responses": True, "gemini": True, "anthropic": None, "bedrock": None}
 """Of Claude's models it depends on the model."""
-WITH_LOGPROBS = ("openai-responses", "gemini")
+WITH_LOGPROBS = ("openai-chat", "openai-responses", "gemini")
 
 
 def teacher(api: str, url: str, **changes: Any) -> dict[str, Any]:
@@ -107,16 +107,24 @@ async def test_a_dataset_keeps_its_columns_whatever_its_teachers_speak(tmp_path:
 
 @pytest.mark.parametrize("api", WITH_LOGPROBS)
 async def test_log_probabilities_are_kept(tmp_path: Path, api: str) -> None:
-    """A row per token, with as many alternatives as asked."""
+    """With as many alternatives as asked; by their bytes, and by ids where the server gives them."""
     write_source(tmp_path, questions(3))
     async with await serve(settings()) as server:
         asked = teacher(api, server.url, ask={"top_logprobs": 3}, extra={})
-        recipe = recipe_of(tmp_path, teachers=[asked])
+        with_ids = teacher("openai-chat", server.url, ask={"top_logprobs": 3, "token_ids": True}, name="ids", extra={})
+        recipe = recipe_of(tmp_path, teachers=[asked, with_ids], route="each")
         await run_in_process(recipe)
-    for row in rows(recipe):
-        assert "".join(token["token"] for token in row["logprobs"]) == row["completion"][0]["content"]
-        assert all(len(token["top"]) == 3 for token in row["logprobs"])
-        assert (row["logprobs"][0]["token_id"] is None) == (api == "openai-responses")
+    found = rows(recipe)
+    assert len(found) == 6
+    for row in found:
+        has_ids = api == "gemini" or row["teacher"] == "ids"
+        assert (row["tokens"] is None) == (row["top_tokens"] is None) == has_ids
+        assert (row["token_ids"] is None) == (row["top_ids"] is None) != has_ids
+        if not has_ids:
+            assert b"".join(row["tokens"]).decode() == row["completion"][0]["content"]
+        tops = zip(row["top_ids"] or row["top_tokens"], row["token_ids"] or row["tokens"], strict=True)
+        assert all(len(top) == 3 and top[0] == chosen for top, chosen in tops)
+        assert [logprobs[0] for logprobs in row["top_logprobs"]] == row["token_logprobs"]
 
 
 @pytest.mark.parametrize("api", APIS)

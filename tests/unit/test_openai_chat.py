@@ -16,6 +16,7 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overl
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Protocol, Request
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.schemas.arrow import RECORD
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.recipe import Ask
@@ -528,7 +529,6 @@ def storable(completion: Completion) -> None:
         "finish_reason_raw": completion.finish_reason_raw,
         "tool_calls": completion.tool_calls,
         "refusal": completion.refusal,
-        "logprobs": completion.logprobs,
         "model": completion.model,
         "response_id": completion.response_id,
         "input_tokens": completion.usage.input_tokens,
@@ -539,6 +539,8 @@ def storable(completion: Completion) -> None:
     for name, value in fields.items():
         pa.array([value], RECORD.field(name).type).validate(full=True)
     pa.array([completion.text], pa.string()).validate(full=True)
+    for column in score_columns([completion.scores]).values():
+        column.validate(full=True)
 
 
 FULL = chat(

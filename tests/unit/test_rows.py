@@ -32,8 +32,10 @@ from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.teachers.expense import Expense
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.rows import Form
 from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, columns_of
-from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, RECORD_COLUMNS
+from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, RECORD_COLUMNS, SCORES
+from stillhouse.schemas.identity import wants_scores
 from stillhouse.schemas.record import Record, RejectReason
 
 PRICE = {"input": 1.0, "output": 2.0}
@@ -67,13 +69,15 @@ def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     details = {"messages": True, "provider_details": True}
     vote = {"majority": {"answer": "exact"}}
     source: dict[str, object] = {"images": ["image"], "tools": "t"}
-    identity = recipe_of(Path("/data"), source=source, dataset=details, select=vote).identity()
+    soft = {"top_logprobs": 0}
+    identity = recipe_of(Path("/data"), source=source, ask=soft, dataset=details, select=vote).identity()
     columns = columns_of(SCHEMA_VERSION, identity)
-    assert columns.data.names == [column.name for column in RECORD_COLUMNS]
+    assert columns.data.names == [column.name for column in RECORD_COLUMNS if column.name != "logprobs"]
     both = [name for name in columns.data.names if name != "messages"]
     assert columns.rejected.names == [*both, "reject_reason", "duplicate_of"]
     assert columns_of(SCHEMA_VERSION, {}).data == RECORD
-    assert columns_of(1, identity).data == RECORD
+    assert set(RECORD.names) | {"logprobs"} == set(columns_of(1, identity).data.names)
+    assert set(columns.data.names) ^ set(columns_of(3, identity).data.names) == {*SCORES, "logprobs"}
     offers: tuple[dict[str, Any], ...] = (
         {"ask": {"extra": {"tools": [{}]}}},
         {"teachers": [{"extra": {"toolConfig": {"tools": [{}]}}}]},
@@ -111,7 +115,6 @@ def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
         "finish_reason_raw": "stop",
         "tool_calls": None,
         "refusal": None,
-        "logprobs": None,
         "teacher": "sim",
         "model": "simulator",
         "endpoint": "127.0.0.1:9",
@@ -437,8 +440,25 @@ def test_inline_reasoning_heads_the_completion(tmp_path: Path) -> None:
     assert files["rejected"][0]["completion"][0]["content"].startswith("<think>")
 
 
-def test_logprobs_are_a_row_a_token(tmp_path: Path) -> None:
-    """With the alternatives and, where they are told, the tokens' ids."""
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"ask": {"top_logprobs": 0}},
+        {"ask": {"top_logprobs": 2}, "teachers": [{"ask": {"top_logprobs": None}}, {"ask": {}}]},
+        {"teachers": [{}, {"ask": {"top_logprobs": 1}}]},
+        {"ask": {"extra": {"logprobs": True}}, "teachers": [{}]},
+        {"teachers": [{"extra": {"generationConfig": {"responseLogprobs": True}}}]},
+    ],
+)
+def test_columns_for_log_probabilities_come_with_a_teacher_that_is_asked_for_them(asked: dict[str, Any]) -> None:
+    """However it is asked."""
+    assert wants_scores({"teachers": [{}], **asked})
+    assert {*SCORES} <= {*columns_of(SCHEMA_VERSION, {"teachers": [{}], **asked}).rejected.names}
+    assert not wants_scores({"teachers": [{"ask": {"top_logprobs": None}}], "ask": {"top_logprobs": 2}})
+
+
+def test_log_probabilities_are_tensors(tmp_path: Path) -> None:
+    """A list for each answer, and one for each of its tokens; a dataset from before keeps its column."""
     body = orjson.loads(body_of("a b"))
     top = [{"token": "a", "logprob": -0.5}, {"token": "c", "logprob": -1.5}]
     body["choices"][0]["logprobs"] = {
@@ -448,14 +468,33 @@ def test_logprobs_are_a_row_a_token(tmp_path: Path) -> None:
         ]
     }
     body["choices"][0]["token_ids"] = [11, 12]
-    _, files = seal_answers(tmp_path, orjson.dumps(body))
+    recipe, held = chunk_of(tmp_path, questions(1), ask={"top_logprobs": 2})
+    answer(held, 0, orjson.dumps(body))
+    _, files = sealed(recipe, held)
     (row,) = files["data"]
-    Record.model_validate(row)
-    assert [(token["token"], token["token_id"], token["logprob"]) for token in row["logprobs"]] == [
-        ("a", 11, -0.5),
-        (" b", 12, -0.25),
-    ]
-    assert [each["token"] for each in row["logprobs"][0]["top"]] == ["a", "c"]
+    assert {name: row[name] for name in SCORES} == {
+        "token_ids": [11, 12],
+        "token_logprobs": [-0.5, -0.25],
+        "top_ids": None,
+        "top_logprobs": [[-0.5, -1.5], []],
+        "tokens": None,
+        "top_tokens": [[b"a", b"c"], []],
+    }
+    old = Form(columns_of(3, recipe.identity()), inline=False)
+    assert old.scores(held.state.answers.completion(0)) == {
+        "logprobs": [
+            {
+                "token": "a",
+                "token_id": 11,
+                "logprob": -0.5,
+                "top": [
+                    {"token": "a", "token_id": None, "logprob": -0.5},
+                    {"token": "c", "token_id": None, "logprob": -1.5},
+                ],
+            },
+            {"token": " b", "token_id": 12, "logprob": -0.25, "top": []},
+        ]
+    }
 
 
 KEPT = {

@@ -40,6 +40,8 @@ class Asked:
     seed: int | None = None
     top_logprobs: int | None = None
     """null: no log-probabilities."""
+    token_ids: bool = False
+    """True if their tokens are to be named by ids."""
     tools: tuple[Tool, ...] = ()
     """Tools that the answer may call: none after a tool's result, or where the request forbids calls."""
     must_call: bool = False

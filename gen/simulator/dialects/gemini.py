@@ -11,7 +11,7 @@ from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import inline_image
 from stillhouse.gen.simulator.dialects.messages import parts_of, told
-from stillhouse.gen.simulator.dialects.openai_chat import logprobs_of
+from stillhouse.gen.simulator.dialects.openai_chat import logprobs_of, token_id_of
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
@@ -327,8 +327,7 @@ def _scores(text: str, top: int | None) -> dict[str, Any]:
 
 def _token(entry: dict[str, Any]) -> dict[str, Any]:
     token = entry["token"]
-    token_id = int.from_bytes(token.encode()[:2], "big") + len(token)
-    return {"token": token, "tokenId": token_id, "logProbability": entry["logprob"]}
+    return {"token": token, "tokenId": token_id_of(token), "logProbability": entry["logprob"]}
 
 
 def _chunks(candidate: dict[str, Any]) -> list[dict[str, Any]]:

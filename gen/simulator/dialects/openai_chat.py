@@ -92,7 +92,7 @@ class OpenAIChat:
             if field and answer.reasoning is not None:
                 message[field] = answer.reasoning
             message |= _calls(answer, serial=serial)
-            logprobs = logprobs_of(answer.content, asked.top_logprobs)
+            logprobs = logprobs_of(answer.content, asked.top_logprobs, by_id=asked.token_ids)
             choices.append(
                 {"index": index, "message": message, "logprobs": logprobs, "finish_reason": answer.finish_reason}
             )
@@ -123,7 +123,7 @@ class OpenAIChat:
         events = [
             frame | {"choices": [choice]}
             for index, answer in enumerate(answers)
-            for choice in _deltas(answer, index=index, top=asked.top_logprobs, field=field, serial=serial)
+            for choice in _deltas(answer, asked, index=index, field=field, serial=serial)
         ]
         if asked.include_usage:
             events.append(frame | {"choices": [], "usage": _usage(asked, answers)})
@@ -182,6 +182,7 @@ def _parse(body: bytes) -> Asked:
         max_tokens=max_tokens,
         seed=integer(payload, "seed", least=-(2**63), most=2**63 - 1),
         top_logprobs=_top_logprobs(payload),
+        token_ids=payload.get("return_tokens_as_token_ids") is True,
         tools=tools_in(payload.get("tools")) if may_call else (),
         must_call=payload.get("tool_choice") == "required" or isinstance(payload.get("tool_choice"), dict),
         schema=_schema(payload.get("response_format")),
@@ -274,7 +275,7 @@ def _calls(answer: Answer, *, serial: int) -> dict[str, Any]:
     return {"content": None, "tool_calls": [{"id": f"call_{serial}", "type": "function", "function": function}]}
 
 
-def _deltas(answer: Answer, *, index: int, top: int | None, field: str | None, serial: int) -> list[dict[str, Any]]:
+def _deltas(answer: Answer, asked: Asked, *, index: int, field: str | None, serial: int) -> list[dict[str, Any]]:
     deltas: list[tuple[dict[str, Any], str]] = [({"role": "assistant", "content": "", "refusal": None}, "")]
     if field and answer.reasoning:
         deltas.append(({field: answer.reasoning}, ""))
@@ -283,10 +284,10 @@ def _deltas(answer: Answer, *, index: int, top: int | None, field: str | None, s
     for start in range(0, len(answer.content), _PIECE_CHARS):
         piece = answer.content[start : start + _PIECE_CHARS]
         deltas.append(({"content": piece}, piece))
-    choices = [
-        {"index": index, "delta": delta, "logprobs": logprobs_of(text, top if text else None), "finish_reason": None}
-        for delta, text in deltas
-    ]
+    choices = []
+    for delta, text in deltas:
+        scores = logprobs_of(text, asked.top_logprobs if text else None, by_id=asked.token_ids)
+        choices.append({"index": index, "delta": delta, "logprobs": scores, "finish_reason": None})
     return [*choices, {"index": index, "delta": {}, "logprobs": None, "finish_reason": answer.finish_reason}]
 
 
@@ -301,8 +302,11 @@ def _usage(asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def logprobs_of(text: str, top: int | None) -> dict[str, Any] | None:
-    """Log-probabilities of a text's tokens, each the likeliest of its place and drawn from its own characters."""
+def logprobs_of(text: str, top: int | None, *, by_id: bool = False) -> dict[str, Any] | None:
+    """Log-probabilities of a text's tokens, each the likeliest of its place and drawn from its own characters.
+
+    `by_id`: tokens are spelt `token_id:N`, as vLLM spells them where that is asked for.
+    """
     if top is None:
         return None
     tokens = [text[start : start + CHARS_PER_TOKEN] for start in range(0, len(text), CHARS_PER_TOKEN)]
@@ -310,13 +314,19 @@ def logprobs_of(text: str, top: int | None) -> dict[str, Any] | None:
     for token in tokens:
         logprob = -0.001 * (1 + sum(map(ord, token)) % 400)
         others = [(other, logprob - 1.5 - 0.25 * rank) for rank, other in enumerate(_OTHER_TOKENS[: max(0, top - 1)])]
-        entries = [_entry(*each) for each in [(token, logprob), *others][:top]]
-        content.append(_entry(token, logprob) | {"top_logprobs": entries})
+        entries = [_entry(*each, by_id=by_id) for each in [(token, logprob), *others][:top]]
+        content.append(_entry(token, logprob, by_id=by_id) | {"top_logprobs": entries})
     return {"content": content, "refusal": None}
 
 
-def _entry(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+def _entry(token: str, logprob: float, *, by_id: bool) -> dict[str, Any]:
+    spelt = f"token_id:{token_id_of(token)}" if by_id else token
+    return {"token": spelt, "logprob": logprob, "bytes": list(spelt.encode())}
+
+
+def token_id_of(token: str) -> int:
+    """An id that is drawn from its characters."""
+    return int.from_bytes(token.encode()[:2], "big") + len(token)
 
 
 def models(model: str) -> bytes:

@@ -4,7 +4,6 @@ Malformed extras (usage, log probabilities) are left out: a paid answer is not l
 keeps the body.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.finish import finish_of
 from stillhouse.gen.teachers.protocols.values import dicts
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
+from stillhouse.gen.teachers.token_scores import TokenScores
 from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSource, Usage
 from stillhouse.schemas.teacher import Teacher
 
@@ -28,8 +28,11 @@ def answer_document(document: Any) -> dict[str, Any] | None:
     return answer_in(document, lambda found: bool(found.get("choices")))
 
 
-def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
-    """The completion of the document's first choice; raises KeyError and its like where it has another shape."""
+def completion_of(document: dict[str, Any], teacher: Teacher, *, cut_out: bytes | None = None) -> Outcome:
+    """The completion of the document's first choice; raises KeyError and its like where it has another shape.
+
+    `cut_out`: the log-probabilities that were cut out of the document; see `gen.teachers.token_scores`.
+    """
     usage = usage_of(document.get("usage"))
     choice = document["choices"][0]
     message = _message(choice)
@@ -58,7 +61,7 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         reasoning_source=source,
         tool_calls=calls_text(calls) if calls else None,
         refusal=_text(refusal) or None,
-        logprobs=logprobs_of(choice),
+        scores=scores_of(choice, cut_out),
         model=_text(document.get("model")),
         response_id=_text(document.get("id")),
         usage=usage,
@@ -185,52 +188,12 @@ def _first(values: dict[str, Any], name: str, other: str) -> Any:
     return values.get(other) if found is None else found
 
 
-def logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """A row for each token, with its id where the server gives one: beside the answer or beside the token."""
-    try:
-        content = choice["logprobs"]["content"]
-        if not content:  # an empty list says no more than null does
-            return None
-        ids = choice.get("token_ids")
-        known = ids if isinstance(ids, list) and len(ids) == len(content) else [None] * len(content)
-        return [
-            _token(entry, token_id) | {"top": [_token(top, None) for top in entry.get("top_logprobs") or []]}
-            for entry, token_id in zip(content, known, strict=True)
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+def scores_of(choice: dict[str, Any], cut_out: bytes | None = None) -> TokenScores | None:
+    """The log-probabilities, with the ids that stand beside the answer."""
+    scores = choice.get("logprobs")
+    if not isinstance(scores, dict):
         return None
-
-
-def _token(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
-    """vLLM can write tokens as `token_id:17`. A null log probability (llama.cpp) is unknown: NaN."""
-    token, logprob = entry["token"], entry["logprob"]
-    digits = token.removeprefix("token_id:")
-    if token_id is None and digits != token and digits.isdecimal() and len(digits) <= 10:
-        token_id = int(digits)
-    if token_id is None:  # llama.cpp's place for it
-        token_id = entry.get("id")
-    return {
-        "token": _spelt(token, entry.get("bytes")) if not token or "\ufffd" in token else token,
-        "token_id": count_in(token_id, below=2**31),
-        "logprob": math.nan if logprob is None else float(logprob),
-    }
-
-
-def _spelt(token: str, given: Any) -> str:
-    """A token that is not valid UTF-8, as its bytes, `<0xE2><0x82>`, the way vocabularies write them."""
-    try:
-        raw = bytes(given) if isinstance(given, list) else b""  # of a number it would be as many bytes
-    except (TypeError, ValueError):
-        return token
-    return "".join(f"<0x{byte:02X}>" for byte in raw) if raw and _is_broken(raw) else token
-
-
-def _is_broken(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
+    return TokenScores.of(scores.get("content"), choice.get("token_ids"), cut_out=cut_out)
 
 
 def _text(value: Any) -> str | None:

@@ -4,7 +4,6 @@ Google counts thoughts beside the answer, not in it; `Usage` has both in the out
 """
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.finish import Finish, finish_of
 from stillhouse.gen.teachers.protocols.values import dicts, text
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
+from stillhouse.gen.teachers.token_scores import TokenScores
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
 from stillhouse.schemas.teacher import Teacher
 
@@ -75,7 +75,7 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         reasoning=split.thoughts if split is not None else thoughts,
         reasoning_source="think_tag" if inline else "thought_part" if thoughts else None,
         tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
-        logprobs=_logprobs(candidate),
+        scores=_scores(candidate),
         model=text(document.get("modelVersion")),
         response_id=text(document.get("responseId")),
         usage=usage,
@@ -171,28 +171,18 @@ def continues(part: dict[str, Any], last: dict[str, Any]) -> bool:
     return both_texts and bool(part.get("thought")) == bool(last.get("thought")) and not last.get("thoughtSignature")
 
 
-def _logprobs(candidate: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """A row per token; Google gives ids, and the chosen token may be missing among the likeliest."""
+def _scores(candidate: dict[str, Any]) -> TokenScores | None:
+    """Google gives ids, and the chosen token may be missing among the likeliest."""
     result = candidate.get("logprobsResult")
     if not isinstance(result, dict) or not (chosen := dicts(result.get("chosenCandidates"))):
         return None
     tops = [dicts(each.get("candidates")) for each in dicts(result.get("topCandidates"))]
     if len(tops) != len(chosen):
         tops = [[] for _ in chosen]
-    try:
-        return [
-            _token(token) | {"top": [_token(each) for each in top]} for token, top in zip(chosen, tops, strict=True)
-        ]
-    except (TypeError, ValueError, KeyError):
-        return None
+    pairs = zip(chosen, tops, strict=True)
+    return TokenScores.of([{**_entry(token), "top_logprobs": list(map(_entry, top))} for token, top in pairs])
 
 
-def _token(entry: dict[str, Any]) -> dict[str, Any]:
-    token, logprob = entry["token"], entry.get("logProbability")
-    if not isinstance(token, str):
-        raise TypeError("a token is not text")
-    return {
-        "token": token,
-        "token_id": count_in(entry.get("tokenId"), below=2**31),
-        "logprob": math.nan if logprob is None else float(logprob),
-    }
+def _entry(token: dict[str, Any]) -> dict[str, Any]:
+    """A token as OpenAI writes it, with its id."""
+    return {"token": token.get("token"), "id": token.get("tokenId"), "logprob": token.get("logProbability")}

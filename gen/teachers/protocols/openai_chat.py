@@ -24,7 +24,9 @@ from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, docu
 from stillhouse.gen.teachers.protocols.turns import data_url, first_user
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.token_scores import cut
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
@@ -48,6 +50,7 @@ class OpenAIChat:
             fields.pop(name, None)
         self._offers = Offers(_tools)
         fields.pop("schema", None)
+        wants_ids = fields.pop("token_ids", False)
         if (schema := named_schema(teacher, ask)) is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
         self._seed = fields.pop("seed", None)
@@ -55,8 +58,9 @@ class OpenAIChat:
         if "max_tokens" in fields:
             fields[teacher.max_tokens_as or profile.max_tokens] = fields.pop("max_tokens")
         if "top_logprobs" in fields:
-            fields["logprobs"] = True
+            fields |= {"logprobs": True, **(profile.token_ids if wants_ids else {})}
         fields = merged({**fields, **profile.always}, ask.extra)
+        self._wants_scores = bool(fields.get("logprobs"))
         self._head = b'{"model":' + orjson.dumps(teacher.model_name) + b',"messages":'
         self._tail = _tail(fields)
         self._stream_tail = _tail({**fields, "stream": True, **profile.stream})
@@ -86,6 +90,13 @@ class OpenAIChat:
         """The completion of a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
+        if self._wants_scores and (found := cut(reply.body)) is not None:
+            outcome = self._read(reply._replace(body=found.rest), cut_out=found.entries)
+            if isinstance(outcome, Completion) and outcome.scores is not None:
+                return outcome
+        return self._read(reply)
+
+    def _read(self, reply: Reply, *, cut_out: bytes | None = None) -> Outcome:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
@@ -96,7 +107,7 @@ class OpenAIChat:
                 return trouble
             return trouble_of(reply, self.errors)
         try:
-            return completion_of(answer, self._teacher)
+            return completion_of(answer, self._teacher, cut_out=cut_out)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
 

@@ -32,7 +32,9 @@ from stillhouse.gen.teachers.protocols.response_items import completion_of, unfi
 from stillhouse.gen.teachers.protocols.turns import data_url
 from stillhouse.gen.teachers.protocols.values import dicts, merged
 from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.token_scores import cut
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
@@ -58,6 +60,7 @@ class OpenAIResponses:
         if (schema := named_schema(teacher, ask)) is not None:
             fields["text"] = {"format": {"type": "json_schema", **schema}}
         fields = merged(fields, ask.extra)
+        self._wants_scores = any("logprobs" in str(each) for each in fields.get("include") or ())
         self._offers = Offers(_tools)
         self._tail = b"," + orjson.dumps(fields)[1:]
         self._stream_tail = b"," + orjson.dumps({**fields, "stream": True})[1:]
@@ -83,6 +86,13 @@ class OpenAIResponses:
         """The completion of a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
+        if self._wants_scores and (found := cut(reply.body, where="part")) is not None:
+            outcome = self._read(reply._replace(body=found.rest), cut_out=found.entries)
+            if isinstance(outcome, Completion) and outcome.scores is not None:
+                return outcome
+        return self._read(reply)
+
+    def _read(self, reply: Reply, *, cut_out: bytes | None = None) -> Outcome:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
@@ -92,7 +102,7 @@ class OpenAIResponses:
         try:
             if (trouble := unfinished(response, reply, self.errors)) is not None:
                 return broken_off(trouble, response, usage_of(response.get("usage")))
-            return completion_of(response, self._teacher)
+            return completion_of(response, self._teacher, cut_out=cut_out)
         except UNKNOWN_SHAPE:
             return without_answer(reply)
 

@@ -29,6 +29,8 @@ class Profile:
     """Fields of every request."""
     stream: Mapping[str, Any] = field(default_factory=lambda: {"stream_options": {"include_usage": True}})
     """Fields of a request for a stream: without them most servers leave out the usage."""
+    token_ids: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that have it write tokens' ids beside their log-probabilities."""
     takes_schema: bool = True
     """True if `response_format` may hold a JSON Schema."""
     minds_strict: bool = False
@@ -37,8 +39,10 @@ class Profile:
     """Part of the names of those models that take `strict`; the others refuse it."""
 
 
-PLAIN = Profile()
-"""What most servers take."""
+_SPELT_IDS = {"return_tokens_as_token_ids": True}
+
+PLAIN = Profile(token_ids=_SPELT_IDS)
+"""What most servers take. Ids are asked for as vLLM takes it, which others ignore."""
 
 PROFILES: dict[str, Profile] = {
     # `max_tokens` is deprecated there, and refused by reasoning models.

@@ -7,11 +7,12 @@ from typing import Any
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError, Trouble
 from stillhouse.gen.teachers.protocols.calls import function_call
-from stillhouse.gen.teachers.protocols.chat_answer import logprobs_of, usage_of
+from stillhouse.gen.teachers.protocols.chat_answer import usage_of
 from stillhouse.gen.teachers.protocols.finish import finish_of
 from stillhouse.gen.teachers.protocols.values import dicts, text
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
+from stillhouse.gen.teachers.token_scores import TokenScores
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 from stillhouse.schemas.completion import Completion, FinishReason
@@ -38,8 +39,11 @@ def unfinished(response: dict[str, Any], reply: Reply, errors: ErrorVocabulary) 
     return replace(trouble, usage=usage) if isinstance(trouble, ServerError) else trouble
 
 
-def completion_of(response: dict[str, Any], teacher: Teacher) -> Outcome:
-    """The completion of a finished response; raises KeyError and its like where it has another shape."""
+def completion_of(response: dict[str, Any], teacher: Teacher, *, cut_out: bytes | None = None) -> Outcome:
+    """The completion of a finished response; raises KeyError and its like where it has another shape.
+
+    `cut_out`: the log-probabilities that were cut out of the document; see `gen.teachers.token_scores`.
+    """
     usage = usage_of(response.get("usage"))
     items = dicts(response["output"])
     parts = _parts(items)
@@ -66,7 +70,7 @@ def completion_of(response: dict[str, Any], teacher: Teacher) -> Outcome:
         reasoning_source=source,  # type: ignore[arg-type] # mypy does not narrow conditional literals
         tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
         refusal=refusal,
-        logprobs=_logprobs(parts),
+        scores=_scores(parts, cut_out),
         model=text(response.get("model")),
         response_id=text(response.get("id")),
         usage=usage,
@@ -114,6 +118,6 @@ def _call(item: dict[str, Any]) -> dict[str, Any]:
     return function_call(item.get("call_id"), item.get("name"), arguments)
 
 
-def _logprobs(parts: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+def _scores(parts: list[dict[str, Any]], cut_out: bytes | None) -> TokenScores | None:
     entries = [entry for part in parts if isinstance(part.get("logprobs"), list) for entry in part["logprobs"]]
-    return logprobs_of({"logprobs": {"content": entries}}) if entries else None
+    return TokenScores.of(entries, cut_out=cut_out)

@@ -9,7 +9,8 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.answers import Answers, Place
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.report.shown import TEXT_CHARS, shown
-from stillhouse.schemas.arrow import Columns
+from stillhouse.schemas.arrow import IMAGES, Columns
+from stillhouse.schemas.columns import LOGPROBS, SCORES
 
 RECORDS = 12
 """Records shown."""
@@ -18,7 +19,7 @@ MOST_MESSAGES = 20
 _READERS = 8
 _BATCH_ROWS = 16
 """A cell may hold megabytes."""
-_UNREAD = {"logprobs", "images"}
+_UNREAD = {LOGPROBS, IMAGES, *SCORES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _read(store: ReadableStore, place: Place, ours: Collection[str]) -> Sample:
         left, group = place.row, 0
         while (rows := file.metadata.row_group(group).num_rows) <= left:
             left, group = left - rows, group + 1
-        names = [name for name in file.schema_arrow.names if name not in _UNREAD]
+        names = [name for name in file.schema_arrow.names if name not in ours or name not in _UNREAD]
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
             if left < len(batch):
                 break

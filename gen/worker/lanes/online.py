@@ -343,7 +343,7 @@ class OnlineLane:
         if isinstance(outcome, Completion):
             tally = counters.of(client.teacher.name)
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
-            if client.interpreter.wants_logprobs and outcome.logprobs is None:
+            if client.interpreter.wants_logprobs and outcome.scores is None:
                 self._lacks_logprobs()
             if self._distillation.alarms(outcome):
                 counters.note(

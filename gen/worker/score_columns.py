@@ -1,0 +1,228 @@
+"""Columns of log-probabilities, from the bytes of replies to Arrow without an object per token.
+
+Many answers are parsed by one call of Arrow's JSON reader. Where it refuses one, or reads nulls that need a closer
+look, each is parsed on its own, and what Arrow can't read is read as Python objects: with equal results.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from stillhouse.gen.teachers.token_scores import ID_PREFIX, MAX_TOKEN_ID, TokenScores, given_bytes
+from stillhouse.schemas.columns import SCORES
+from stillhouse.schemas.completion import Scores
+
+Arrays: TypeAlias = dict[str, pa.Array]
+"""By column; a row per answer."""
+
+_PLAIN: list[tuple[str, pa.DataType]] = [("token", pa.string()), ("logprob", pa.float64()), ("id", pa.int64())]
+_SPELT = [*_PLAIN, ("bytes", pa.list_(pa.uint8()))]
+
+
+def _schema_of(entry: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
+    alternatives = ("top_logprobs", pa.list_(pa.struct(entry)))
+    return pa.schema([("entries", pa.list_(pa.struct([*entry, alternatives])))])
+
+
+_WITHOUT_BYTES, _WITH_BYTES = _schema_of(_PLAIN), _schema_of(_SPELT)
+
+
+class _Unusual(ValueError):
+    """Something that has to be read as Python objects."""
+
+
+class _BytesWanted(Exception):
+    """Some tokens have no id, and the schema left out their bytes."""
+
+
+def score_columns(values: Sequence[Scores | None]) -> Arrays:
+    """The columns of answers with these log-probabilities; null where there are none, or they can't be read."""
+    there = [value for value in values if isinstance(value, TokenScores)]
+    found = _columns(there)
+    if len(there) < len(values):
+        places = iter(range(len(there)))
+        rows = pa.array([None if value is None else next(places) for value in values], pa.int32())
+        return {name: column.take(rows) for name, column in found.items()}
+    return found
+
+
+def _columns(scores: Sequence[TokenScores]) -> Arrays:
+    if not scores:
+        return {name: pa.nulls(0, kind) for name, kind in SCORES.items()}
+    try:
+        return _parsed([_bytes_of(each) for each in scores], [each.token_ids for each in scores])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, _Unusual):
+        if len(scores) == 1:
+            return _from_objects(scores[0])
+    alone = [_columns([each]) for each in scores]
+    return {name: pa.concat_arrays([each[name] for each in alone]) for name in SCORES}
+
+
+def _bytes_of(scores: TokenScores) -> bytes:
+    if not isinstance(scores.entries, bytes):
+        raise _Unusual("was parsed before")
+    return scores.entries
+
+
+def _parsed(entries: Sequence[bytes], given_ids: Sequence[Sequence[Any] | None]) -> Arrays:
+    """Raises _Unusual, or Arrow's errors, unless all have ids, or none."""
+    text = b"".join(b'{"entries":%b}\n' % each for each in entries)
+    has_ids = b'"id"' in text or ID_PREFIX.encode() in text or any(given_ids)
+    if has_ids:
+        with contextlib.suppress(_BytesWanted):
+            return _with_schema(text, _WITHOUT_BYTES, entries, given_ids)
+    return _with_schema(text, _WITH_BYTES, entries, given_ids)
+
+
+def _with_schema(
+    text: bytes, schema: pa.Schema, entries: Sequence[bytes], given_ids: Sequence[Sequence[Any] | None]
+) -> Arrays:
+    table = pa.json.read_json(
+        io.BytesIO(text),
+        pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
+    lists = table["entries"].combine_chunks()
+    if len(lists) != len(entries) or lists.null_count or pc.min(lists.value_lengths()).as_py() == 0:
+        raise _Unusual("not a list of entries per answer")
+    tokens = lists.flatten()
+    alternatives = tokens.field("top_logprobs")
+    tops = alternatives.flatten()
+    if any(each.null_count or each.field("token").null_count for each in (tokens, tops)):
+        raise _Unusual("an entry, or its token, is null or missing")
+    ends = _ends(lists.value_lengths())
+    top_ends = _ends(pc.fill_null(alternatives.value_lengths(), 0))
+    beside = _ids_beside(given_ids, np.diff(ends))
+    ids, top_ids = pc.coalesce(beside, _ids(tokens)), _ids(tops)
+    known = _known(ids, ends)
+    top_known = _known(top_ids, top_ends[ends]) if len(tops) else known
+    if schema is _WITHOUT_BYTES and not (known and top_known):
+        raise _BytesWanted
+    return {
+        "token_ids": _lists(ends, ids.cast(pa.int32())) if known else pa.nulls(len(lists), SCORES["token_ids"]),
+        "token_logprobs": _lists(ends, _logprobs(tokens)),
+        "top_ids": _nested(ends, top_ends, top_ids.cast(pa.int32()))
+        if top_known
+        else pa.nulls(len(lists), SCORES["top_ids"]),
+        "top_logprobs": _nested(ends, top_ends, _logprobs(tops)),
+        "tokens": pa.nulls(len(lists), SCORES["tokens"]) if known else _lists(ends, _spelt(tokens)),
+        "top_tokens": pa.nulls(len(lists), SCORES["top_tokens"])
+        if top_known
+        else _nested(ends, top_ends, _spelt(tops)),
+    }
+
+
+def _ends(lengths: pa.Array) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Where each list begins, and the end of the last."""
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int32)])
+
+
+def _lists(ends: np.ndarray[Any, Any], values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)
+
+
+def _nested(ends: np.ndarray[Any, Any], top_ends: np.ndarray[Any, Any], values: pa.Array) -> pa.ListArray:
+    return _lists(ends, _lists(top_ends, values))
+
+
+def _ids_beside(given: Sequence[Sequence[Any] | None], lengths: np.ndarray[Any, Any]) -> pa.Array:
+    """The ids that come beside the entries, one per token; null where there are none."""
+    if not any(given):
+        return pa.nulls(int(lengths.sum()), pa.int64())
+    if any(ids is not None and not {*map(type, ids)} <= {int, type(None)} for ids in given):
+        raise _Unusual("what should be an id is no integer")
+    found = [
+        pa.array(ids, pa.int64()) if ids is not None and len(ids) == length else pa.nulls(int(length), pa.int64())
+        for ids, length in zip(given, lengths, strict=True)
+    ]
+    return pa.concat_arrays(found)
+
+
+def _ids(tokens: pa.StructArray) -> pa.Array:
+    """By the token's text, where that is one, else by its field; null where neither is."""
+    ids, texts = tokens.field("id"), tokens.field("token")
+    if len(texts) and pc.any(pc.starts_with(texts, ID_PREFIX)).as_py():
+        is_id = pc.match_substring_regex(texts, rf"\A{ID_PREFIX}[0-9]{{1,10}}\z")
+        digits = pc.if_else(is_id, pc.utf8_slice_codeunits(texts, len(ID_PREFIX)), pa.scalar(None, pa.string()))
+        ids = pc.coalesce(digits.cast(pa.int64()), ids)
+    return ids
+
+
+def _known(ids: pa.Array, ends: np.ndarray[Any, Any]) -> bool:
+    """True if all have an id; False if none of the answers has them all.
+
+    Raises:
+        _Unusual: some answers have them all.
+    """
+    is_id = pc.fill_null(pc.and_(pc.greater_equal(ids, 0), pc.less(ids, MAX_TOKEN_ID)), False)  # noqa: FBT003
+    if pc.all(is_id, min_count=0).as_py():
+        return True
+    if len(ends) == 2:
+        return False
+    missing = np.concatenate([np.zeros(1, np.int64), np.cumsum(~is_id.to_numpy(zero_copy_only=False))])
+    if (missing[ends[1:]] == missing[ends[:-1]]).any():
+        raise _Unusual("some answers have ids")
+    return False
+
+
+def _logprobs(tokens: pa.StructArray) -> pa.Array:
+    logprobs = tokens.field("logprob")
+    if logprobs.null_count:
+        raise _Unusual("a log-probability is null, or missing")
+    narrow = logprobs.cast(pa.float32(), safe=False)
+    if len(narrow) and not pc.all(pc.is_finite(narrow)).as_py():
+        raise _Unusual("a log-probability is not finite")
+    return narrow
+
+
+def _spelt(tokens: pa.StructArray) -> pa.Array:
+    """Each token's bytes as the server gives them, else its text in UTF-8."""
+    texts = tokens.field("token").cast(pa.binary())
+    given = tokens.field("bytes")
+    values = given.flatten()
+    if values.null_count:
+        raise _Unusual("a byte is null")
+    lengths = pc.fill_null(given.value_lengths(), 0)
+    if not len(values):
+        return texts
+    offsets = pa.array(_ends(lengths), pa.int32())
+    start = values.offset
+    data = values.buffers()[1].slice(start, len(values))
+    raw = pa.Array.from_buffers(pa.binary(), len(given), [None, offsets.buffers()[1], data])
+    return raw if pc.min(lengths).as_py() else pc.if_else(pc.equal(lengths, 0), texts, raw)
+
+
+def _from_objects(scores: TokenScores) -> Arrays:
+    """The columns of one answer, whose entries are anything."""
+    parsed = scores.parsed()
+    rows = None if parsed is None else parsed.rows()
+    if parsed is None or rows is None:
+        return {name: pa.nulls(1, kind) for name, kind in SCORES.items()}
+    assert not isinstance(parsed.entries, bytes)
+    tops = [row["top"] for row in rows]
+    ids = [row["token_id"] for row in rows]
+    top_ids = [[each["token_id"] for each in top] for top in tops]
+    is_known = None not in ids
+    top_known = not any(None in each for each in top_ids) if any(tops) else is_known
+    spelt = [_bytes(entry) for entry in parsed.entries]
+    top_spelt = [[_bytes(each) for each in entry.get("top_logprobs") or []] for entry in parsed.entries]
+    values: Mapping[str, Any] = {
+        "token_ids": ids if is_known else None,
+        "token_logprobs": [row["logprob"] for row in rows],
+        "top_ids": top_ids if top_known else None,
+        "top_logprobs": [[each["logprob"] for each in top] for top in tops],
+        "tokens": None if is_known else spelt,
+        "top_tokens": None if top_known else top_spelt,
+    }
+    return {name: pa.array([values[name]], kind) for name, kind in SCORES.items()}
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    token: str = entry["token"]
+    return given_bytes(dict(entry)) or token.encode()
