@@ -18,9 +18,10 @@ from stillhouse.cluster.commands.help import Commands
 from stillhouse.cluster.commands.init import init
 from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
 from stillhouse.cluster.commands.options import (
+    FOLLOW_HELP,
     Given,
     address_option,
-    check_finish,
+    check_modes,
     clean,
     dataset_argument,
     finish_option,
@@ -71,6 +72,7 @@ def main() -> None:
 @address_option
 @limit_option
 @finish_option
+@click.option("--follow", is_flag=True, help=FOLLOW_HELP)
 @keep_going_option
 @quiet_option
 @clean
@@ -81,16 +83,19 @@ def run(
     address: str | None,
     limit: int | None,
     only_finish: bool,
+    follow: bool,
     keep_going: bool,
     quiet: bool,
 ) -> None:
     """Run RECIPE (a file, or `quickstart`); the same command again resumes where it stopped."""
-    check_finish(finish=only_finish, limit=limit)
+    check_modes(finish=only_finish, limit=limit, follow="--follow" if follow else None)
     overrides = with_keep_going(overrides, keep_going=keep_going)
     chosen = read(recipe, overrides)
     typed = [recipe, *(word for override in overrides for word in ("-o", override))]
     ending = None if as_json or quiet else Ending(chosen, typed)
-    _drive(chosen, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, finish=only_finish)
+    _drive(
+        chosen, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, finish=only_finish, follow=follow
+    )
 
 
 def _drive(
@@ -103,10 +108,19 @@ def _drive(
     limit: int | None = None,
     retry: Sequence[FailureKind] | None = None,
     finish: bool = False,
+    follow: bool = False,
 ) -> None:
     """Run to the end, and print what the dataset then holds, and the ending."""
     summary = _ran(
-        recipe, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, retry=retry, finish=finish
+        recipe,
+        ending,
+        as_json=as_json,
+        quiet=quiet,
+        address=address,
+        limit=limit,
+        retry=retry,
+        finish=finish,
+        follow=follow,
     )
     _print_summary(summary, as_json=as_json)
     if ending is not None:
@@ -123,13 +137,16 @@ def _ran(
     limit: int | None = None,
     retry: Sequence[FailureKind] | None = None,
     finish: bool = False,
+    follow: bool = False,
 ) -> Summary:
     """Run to the end; with `as_json` a failure is the last line of stdout too."""
     from stillhouse.cluster.driver import Driver
 
     with ExitStack() as stack:
         display = _display(recipe, stack, quiet=quiet)
-        driver = Driver(recipe, address=address, limit=limit, retry=retry, finish=finish, display=display)
+        driver = Driver(
+            recipe, address=address, limit=limit, retry=retry, finish=finish, follow=follow, display=display
+        )
         try:
             return driver.run()
         except StillhouseError as error:

@@ -95,14 +95,17 @@ class Crew:
         workers: int,
         node: str | None,
         finish: bool = False,
+        follow: bool = False,
     ) -> None:
-        """`opened`, `known` and `finish`: see `PromptQueue`; `node`: the one that all workers have to be on."""
+        """`opened`, `known`, `finish`, `follow`: see `PromptQueue`; `node`: the one that all workers have to be on."""
         self._recipe = recipe
         self._shared = pack_recipe(recipe)
         self._node = node
         self._metrics = RunMetrics(recipe)
         self._head = head_node()
-        self._queue = start_queue(recipe, opened=opened, known=known, workers=workers, finish=finish, node=this_node())
+        self._queue = start_queue(
+            recipe, opened=opened, known=known, workers=workers, finish=finish, follow=follow, node=this_node()
+        )
         self._started = time.monotonic()
         self._number = 0
         self._deaths = 0

@@ -24,6 +24,7 @@ from stillhouse.cluster.progress.notebook import Notebook, in_notebook
 from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen import simulator
 from stillhouse.gen.checks.preflight import check_references
+from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
 from stillhouse.gen.dataset.binding import bind, read_binding
@@ -48,6 +49,7 @@ from stillhouse.gen.dataset.upstream import notes_on
 from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
+from stillhouse.gen.source.arrivals import LOOK_S, Arrivals
 from stillhouse.gen.source.files import passed_over_note, survey
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import has_secrets, resolve_all
@@ -74,7 +76,12 @@ SLOTS_PER_WORKER = 512
 
 
 def run(
-    recipe: Recipe, *, address: str | None = None, limit: int | None = None, display: Display | None = None
+    recipe: Recipe,
+    *,
+    address: str | None = None,
+    limit: int | None = None,
+    follow: bool = False,
+    display: Display | None = None,
 ) -> RunResult:
     """Run the recipe until every source row is settled; the same call again resumes where the last one ended.
 
@@ -82,6 +89,7 @@ def run(
         recipe: what to do; `schemas.recipe_file.read_recipe` reads one from a file.
         address: a running Ray cluster's; by default one is started here, or joined inside a Ray job.
         limit: a pilot: plan at most the next so many source rows.
+        follow: also ask the files that appear in the source, until a signal comes.
         display: who is shown the progress; by default a notebook, or nobody.
 
     Returns:
@@ -95,12 +103,15 @@ def run(
     """
     if display is None:
         display = Notebook(recipe) if in_notebook() else Quiet()
-    driver = Driver(recipe, address=address, limit=limit, display=display)
+    driver = Driver(recipe, address=address, limit=limit, follow=follow, display=display)
     return RunResult.of(driver.run(), driver.store)
 
 
 class Driver:
-    """One run, one retry of the kinds of Failures in `retry`, or one that only seals what is open (`finish`)."""
+    """One run, one retry of the kinds of Failures in `retry`, or one that only seals what is open (`finish`).
+
+    A run that follows its source (`follow`) ends by a signal, or by what stops any run.
+    """
 
     def __init__(
         self,
@@ -110,9 +121,11 @@ class Driver:
         limit: int | None = None,
         retry: Sequence[FailureKind] | None = None,
         finish: bool = False,
+        follow: bool = False,
         display: Display,
     ) -> None:
         self._finish = finish
+        self._arrivals = Arrivals(recipe.source, clock=SYSTEM) if follow else None
         self._recipe = recipe
         self._address = address or os.environ.get("RAY_ADDRESS")  # which a Ray job is given
         self._limit = limit
@@ -150,9 +163,13 @@ class Driver:
             self._no_money = self._look_at_budget()
             stack.enter_context(kept_card(self._store, self._card))
             planning = first_planning(self._store, self._planner, begun=begun)
-            if self._no_money is not None and (planning.opened or self.summary().failed_by_kind.get("budget")):
+            has_work = bool(planning.opened) or self._arrivals is not None
+            if self._no_money is not None and (has_work or self.summary().failed_by_kind.get("budget")):
                 raise BudgetSpent(self._no_money)
-            if planning.opened:
+            if has_work:
+                if self._arrivals is not None:
+                    paths = ", ".join(self._recipe.source.paths)
+                    self._display.step(f"following {inert(paths)} until this run is stopped")
                 crew = stack.enter_context(self._crew(planning))
                 stack.enter_context(_signals(self._on_signal))
                 lock.report_to(crew.hold)
@@ -254,6 +271,7 @@ class Driver:
             limit=self._limit,
             preflight=self._preflight,
             has_money=self._no_money is None,
+            arrivals=self._arrivals,
         )
 
     @contextmanager
@@ -288,6 +306,7 @@ class Driver:
                 workers=workers,
                 node=node,
                 finish=self._finish,
+                follow=self._arrivals is not None,
             )
 
     def _watch(self, crew: "Crew", planning: Planning) -> None:
@@ -306,17 +325,24 @@ class Driver:
                 crew.stop()
                 stopped_at = time.monotonic()
             if stopped_at is None:
-                self._stop.wait(POLL_S)
+                self._stop.wait(POLL_S if self._arrivals is None else LOOK_S)
             elif time.monotonic() - stopped_at > STOP_GRACE_S:
                 break
             else:
                 time.sleep(0.1)
         if (stats := crew.stats()) is not None:
             self._take_in(stats)
-        if self._stop.is_set() and (stats is None or not stats.finished):
+        if self._stop.is_set() and (stats is None or not self._is_finished(stats)):
             raise self._stop_reason
         if stats is not None and (why := self._why_over(stats)) is not None:
             raise BudgetSpent(why)
+
+    def _is_finished(self, stats: QueueStats) -> bool:
+        """True if nothing is left to do; of a source that is followed, of all that it was seen to have."""
+        if self._arrivals is None:
+            return stats.finished
+        is_signal = isinstance(self._stop_reason, Interrupted)
+        return is_signal and stats.known > 0 and stats.all_sealed and not self._arrivals.has_untaken
 
     def _why_over(self, stats: QueueStats) -> str | None:
         """Why asking ended, if the budget ended it."""
@@ -351,14 +377,19 @@ class Driver:
         """Continue planning once its condition is met, and notify the queue of new plans."""
         if self._why_over(stats) is not None:
             return
-        match planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed):
-            case "tell":
+        try:
+            arrived = self._arrivals is not None and not self._stop.is_set() and self._arrivals.look()
+            due = planning.due(
+                known=stats.known, last=stats.last, indexed=stats.planned, sealed=stats.all_sealed, arrived=arrived
+            )
+            if due == "advance" and not self._stop.is_set():
+                planning.advance()
+                due = "tell" if planning.known > stats.known else None
+        except StillhouseError as error:
+            self._stop_for(error)
+        else:
+            if due == "tell":
                 crew.planned(last=planning.is_over)
-            case "advance" if not self._stop.is_set():
-                try:
-                    planning.advance()
-                except StillhouseError as error:
-                    self._stop_for(error)
 
     def _say(self, notes: Sequence[str]) -> None:
         """Show what workers report, each note once."""

@@ -3,7 +3,8 @@
     StillhouseError            exit 1   the run failed
     ├── UsageError             exit 2   the recipe, the source or the command is wrong
     │   ├── SourceError                 a source file is missing, unreadable or changed
-    │   │   └── ColumnMissing           it lacks a column that the recipe names
+    │   │   ├── ColumnMissing           it lacks a column that the recipe names
+    │   │   └── NoFiles                 there is none
     │   ├── TemplateError               a template of the recipe can't be compiled
     │   ├── DatasetError                what is stored contradicts the recipe, or itself
     │   └── StoreRefused                no access, no bucket, or no conditional writes
@@ -48,6 +49,10 @@ class ColumnMissing(SourceError):
     def __init__(self, message: str, *, column: str) -> None:
         super().__init__(message)
         self.column = column
+
+
+class NoFiles(SourceError):
+    """A path of the source has no file yet."""
 
 
 class TemplateError(UsageError):

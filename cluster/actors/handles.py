@@ -41,7 +41,14 @@ def unique(name: str) -> str:
 
 
 def start_queue(
-    recipe: Recipe, *, opened: Sequence[int], known: int, workers: int, finish: bool = False, node: str | None = None
+    recipe: Recipe,
+    *,
+    opened: Sequence[int],
+    known: int,
+    workers: int,
+    finish: bool = False,
+    follow: bool = False,
+    node: str | None = None,
 ) -> Any:
     """A PromptQueue that Ray restarts when it dies; see there. `node`: where it should be."""
     actor = ray.remote(PromptQueueActor).options(
@@ -50,7 +57,7 @@ def start_queue(
         max_task_retries=0,
         **on(node),
     )
-    return actor.remote(pack_recipe(recipe), list(opened), known, workers, finish=finish)
+    return actor.remote(pack_recipe(recipe), list(opened), known, workers, finish=finish, follow=follow)
 
 
 def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> Any:

@@ -32,6 +32,7 @@ from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.more_planning import more_parts
 from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.retry_planning import retry_parts
+from stillhouse.gen.dataset.row_fates import Asked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.store.base import Store
@@ -84,18 +85,24 @@ class PromptQueue:
         store: Store | None = None,
         clock: Clock = SYSTEM,
         finish: bool = False,
+        follow: bool = False,
         background: Callable[[Callable[[], None]], None] = _in_thread,
     ) -> None:
         """`opened`: the generations that were open when the run began; `known`: how many there were then.
 
         By default those that are open now. A restarted queue is given the same values as the first one, and so still
         counts the generations sealed meanwhile. `finish`: chunks are leased to be closed, and nothing is asked.
+        `follow`: generations keep coming, each of which has to be indexed at once.
         """
         self._recipe = recipe
         self._store = store or open_dataset(recipe)
         self._clock = clock
         self._background = background
         self._finish = finish
+        self._asked: Asked | None = {} if follow else None
+        """The prompts of all indexed parts, where reading them again for each generation would take too long."""
+        self._asked_parts: set[tuple[int, int]] = set()
+        """The parts of the index that are in it."""
         self._treasury = (
             Treasury(self._store, limits_of(recipe.budget), is_new_run=not listen_s)
             if recipe.budget is not None and not finish
@@ -218,9 +225,12 @@ class PromptQueue:
                 assert_never(plan)
 
     def _source_parts(self, plan: SourcePlan, done: list[PartInfo]) -> Iterator[PartInfo]:
-        indexer = Indexer(self._store, self._recipe, plan)
+        indexer = Indexer(self._store, self._recipe, plan, asked=self._asked)
         before = self._reader.read()[: plan.generation + 1]  # including what this queue has indexed since
         names = [(each.plan.generation, n) for each in before if _is_source(each) for n in range(len(each.parts))]
+        if self._asked is not None:
+            names = [name for name in names if name not in self._asked_parts]
+            self._asked_parts.update(names)
         with ThreadPoolExecutor(_READERS) as pool:
             for some in _batched(names, _READERS):  # not all at once: a large dataset's index is larger than memory
                 indexer.remember(list(pool.map(lambda name: read_asked(self._store, *name), some)))
@@ -429,7 +439,9 @@ def _totals(generations: Iterable[Generation]) -> Closed:
 class PromptQueueActor:
     """A PromptQueue as an actor: it is sent plain data, and one that was restarted listens before it leases."""
 
-    def __init__(self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool) -> None:
+    def __init__(
+        self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool
+    ) -> None:
         without_pandas()
         again = ray.get_runtime_context().was_current_actor_reconstructed
         self._queue = PromptQueue(
@@ -439,6 +451,7 @@ class PromptQueueActor:
             workers=workers,
             listen_s=TERM_S if again else 0.0,
             finish=finish,
+            follow=follow,
         )
         self._name = f"PromptQueue({unpack_recipe(recipe).name})"
         event("queue restarted" if again else "queue started", generations=str(list(opened)))

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -11,8 +12,9 @@ from stillhouse.cluster.commands import following
 from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.commands.following import finish, how_on, note, plain
 from stillhouse.cluster.commands.options import (
+    FOLLOW_HELP,
     Given,
-    check_finish,
+    check_modes,
     clean,
     dataset_argument,
     finish_option,
@@ -63,6 +65,7 @@ job_address_option = click.option(
     help="all: ship the code, nodes install its dependencies; code: nodes have those; recipe: nodes have Stillhouse.",
 )
 @click.option("--follow/--no-follow", default=True, help="Show the job's log until it ends.  [default: follow]")
+@click.option("--follow-source", is_flag=True, help=FOLLOW_HELP)
 @limit_option
 @finish_option
 @keep_going_option
@@ -74,13 +77,14 @@ def submit(
     address: str,
     ship: "Ship",
     follow: bool,
+    follow_source: bool,
     limit: int | None,
     only_finish: bool,
     keep_going: bool,
     as_json: bool,
 ) -> None:
     """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
-    check_finish(finish=only_finish, limit=limit)
+    check_modes(finish=only_finish, limit=limit, follow="--follow-source" if follow_source else None)
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
     from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
 
@@ -89,7 +93,8 @@ def submit(
     jobs = Jobs(address)
     if paths := local_paths(chosen):
         note(f"local paths, which every node must be able to see: {', '.join(paths)}")
-    job_id = _submitted(jobs, chosen, ship=ship, limit=limit, only_finish=only_finish)
+    submitted = partial(_submitted, jobs, chosen, limit=limit, only_finish=only_finish, follow_source=follow_source)
+    job_id = submitted(ship=ship)
     if follow:
         ended = following.follow(jobs, job_id, recipe=chosen)
         if ship == "all" and lacks_pip(ended.job):
@@ -97,7 +102,7 @@ def submit(
                 "its node's Python has no pip (an environment made by uv has none), so nothing can be installed there; "
                 "submitting again, to run with the packages that are there, as --ship code does"
             )
-            job_id = _submitted(jobs, chosen, ship="code", limit=limit, only_finish=only_finish)
+            job_id = submitted(ship="code")
             ended = following.follow(jobs, job_id, recipe=chosen)
         typed = [recipe, *(word for override in overrides for word in ("-o", override))]
         again = ("submit",) if address == _LOCAL else ("submit", "--address", address)
@@ -108,8 +113,10 @@ def submit(
         note(how_on(jobs, job_id))
 
 
-def _submitted(jobs: "Jobs", recipe: Recipe, *, ship: "Ship", limit: int | None, only_finish: bool) -> str:
-    job_id = jobs.submit(recipe, ship=ship, limit=limit, finish=only_finish, note=note)
+def _submitted(
+    jobs: "Jobs", recipe: Recipe, *, ship: "Ship", limit: int | None, only_finish: bool, follow_source: bool
+) -> str:
+    job_id = jobs.submit(recipe, ship=ship, limit=limit, finish=only_finish, follow=follow_source, note=note)
     note(f"job {job_id} on {jobs.address}")
     return job_id
 

@@ -47,10 +47,14 @@ def with_keep_going(overrides: tuple[str, ...], *, keep_going: bool) -> tuple[st
     return (*overrides, "run.keep_going=true") if keep_going else overrides
 
 
-def check_finish(*, finish: bool, limit: int | None) -> None:
-    """Refuse options that contradict each other."""
+def check_modes(*, finish: bool, limit: int | None, follow: str | None) -> None:
+    """Refuse options that contradict each other; `follow`: the option that follows the source, if it is given."""
     if finish and limit is not None:
         raise UsageError("expected --finish or --limit, got both: --finish asks nothing, --limit asks the next rows")
+    if follow is not None and (finish or limit is not None):
+        other = "--finish" if finish else "--limit"
+        why = "--finish asks nothing" if finish else "--limit ends after so many rows"
+        raise UsageError(f"expected {follow} or {other}, got both: {why}, {follow} asks whatever appears")
 
 
 def die(message: str, code: int) -> NoReturn:
@@ -90,6 +94,7 @@ finish_option = click.option(
     is_flag=True,
     help="Ask nothing more: seal what is there, with what was not asked as Failures of the kind `stopped`.",
 )
+FOLLOW_HELP = "Also ask the files that appear in the source, until the run is stopped."
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."
 )

@@ -47,7 +47,9 @@ class Shipment:
 
 
 @contextmanager
-def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None, finish: bool = False) -> Iterator[Shipment]:
+def packed(
+    recipe: Recipe, *, ship: Ship, limit: int | None = None, finish: bool = False, follow: bool = False
+) -> Iterator[Shipment]:
     """The run as a shipment; the folder in it is there as long as the block lasts.
 
     Raises:
@@ -67,6 +69,7 @@ def packed(recipe: Recipe, *, ship: Ship, limit: int | None = None, finish: bool
         command = ["python", "-m", "stillhouse.cluster.cli", "run", RECIPE_FILE, "--json"]
         command += ["--limit", str(limit)] if limit is not None else []
         command += ["--finish"] if finish else []
+        command += ["--follow"] if follow else []
         yield Shipment(shlex.join(command), runtime_env, metadata_of(recipe))
 
 

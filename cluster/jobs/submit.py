@@ -117,13 +117,14 @@ class Jobs:
         note: Callable[[str], None],
         limit: int | None = None,
         finish: bool = False,
+        follow: bool = False,
     ) -> str:
         """Submit the run; returns the job's id. `note` is told what it waits for.
 
         Raises:
             UsageError: besides, a job works on this dataset already, or the head starts no jobs.
         """
-        with packed(recipe, ship=ship, limit=limit, finish=finish) as shipment, self._plainly():
+        with packed(recipe, ship=ship, limit=limit, finish=finish, follow=follow) as shipment, self._plainly():
             dataset = shipment.metadata[DATASET_KEY]
             known = self._of(dataset)
             if known and not known[0].status.is_terminal():

@@ -13,7 +13,7 @@ from stillhouse.gen.dataset.index import META, End, PartInfo, read_part_info
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
-from stillhouse.gen.dataset.row_fates import Fate, Judge, is_full
+from stillhouse.gen.dataset.row_fates import Asked, Fate, Judge, is_full
 from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.source.files import Position, Row, read_rows
@@ -173,13 +173,14 @@ def write_again(
 class Indexer:
     """Reads a generation's sources, drops exact duplicates and writes the index part by part."""
 
-    def __init__(self, store: Store, recipe: Recipe, plan: SourcePlan) -> None:
+    def __init__(self, store: Store, recipe: Recipe, plan: SourcePlan, *, asked: Asked | None = None) -> None:
+        """`asked`: the prompts that are known to be asked, to which the generation's are added."""
         self._store = store
         self._recipe = recipe
         self._plan = plan
         self._files = PlannedFiles(recipe.source)
         self._maker = PromptMaker.of(recipe, kept=plan.kept_fields, templates_system=plan.templates_system)
-        self._judge = Judge(self._maker, has_ids=recipe.source.id is not None)
+        self._judge = Judge(self._maker, has_ids=recipe.source.id is not None, asked=asked)
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
 
     def remember(self, parts: Sequence[pa.Table]) -> None:

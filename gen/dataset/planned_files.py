@@ -20,9 +20,10 @@ _READERS = 16
 class PlannedFiles:
     """The source's files in their current places."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, found: list[SourceFile] | None = None) -> None:
+        """`found`: the files that count; by default those that `find_files` finds, once they are needed."""
         self._source = source
-        self._found: list[SourceFile] | None = None
+        self._found = found
         self._digests: dict[SourceFile, str] = {}
         self._located: dict[PlannedFile, SourceFile] = {}
 

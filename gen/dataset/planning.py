@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, assert_never
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, plac
 from stillhouse.gen.dataset.retry_planning import retry_plan, unpaid_plan
 from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.errors import SourceError, UsageError
+from stillhouse.gen.source.arrivals import Arrivals
 from stillhouse.gen.source.files import START_OF_FILE, Row, SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
@@ -37,9 +38,9 @@ SOURCE_ANSWER = "source_answer"
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be planned until all open generations are fully indexed, or fully sealed."""
+    """Nothing can be planned until all open generations are fully indexed, or fully sealed, or files arrive."""
 
-    until: Literal["indexed", "sealed"]
+    until: Literal["indexed", "sealed", "files"]
 
 
 Step: TypeAlias = Plan | Wait | None
@@ -90,11 +91,26 @@ class Planning:
             pass
         self._waits_for = step
 
-    def due(self, *, known: int, last: bool, indexed: bool, sealed: bool) -> Literal["tell", "advance"] | None:
-        """What to do now, by what the queue knows and how far its generations are; None: wait."""
+    def due(
+        self, *, known: int, last: bool, indexed: bool, sealed: bool, arrived: bool = False
+    ) -> Literal["tell", "advance"] | None:
+        """What to do now, by what the queue knows and how far its generations are; None: wait.
+
+        `arrived`: there are files that a run that follows its source has yet to plan.
+        """
         if known < self.known or self._waits_for is None:
             return "tell" if (known, last) != (self.known, self.is_over) else None
-        return "advance" if indexed and (self._waits_for.until == "indexed" or sealed) else None
+        if not indexed:
+            return None
+        match self._waits_for.until:
+            case "indexed":
+                return "advance"
+            case "sealed":
+                return "advance" if sealed or arrived else None
+            case "files":
+                return "advance" if arrived else None
+            case _:
+                assert_never(self._waits_for.until)
 
 
 def first_planning(store: Store, make: Callable[[], Planner], *, begun: Begun = is_planned) -> Planning:
@@ -119,7 +135,8 @@ class SourcePlanner:
     """For `run`: finishes open generations, then plans new source rows, what there was no money for, and more samples.
 
     New rows need the generations before them indexed, because prompts asked there are duplicates here. A resumed pilot
-    is finished and does not grow; a resumed retry generation does not block a pilot.
+    is finished and does not grow; a resumed retry generation does not block a pilot. One that follows its source plans
+    the files that arrive, as long as it lives.
     """
 
     def __init__(
@@ -130,6 +147,7 @@ class SourcePlanner:
         limit: int | None = None,
         preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
         has_money: bool = True,
+        arrivals: Arrivals | None = None,
     ) -> None:
         """Args:
         store: the dataset's.
@@ -137,6 +155,7 @@ class SourcePlanner:
         limit: a pilot: plan at most so many source rows.
         preflight: raises where what the first prompts of a source bring is not what the recipe needs.
         has_money: False if the budget is used up, so that nothing is asked again that it had no money for.
+        arrivals: the source's files, if the run follows it.
         """
         self.generations: list[Generation] = []
         self._reader = GenerationReader(store)
@@ -148,6 +167,7 @@ class SourcePlanner:
         """True if a generation of source rows was open at the start."""
         self._rows_planned = False
         self._may_ask_again = has_money
+        self._arrivals = arrivals
 
     def step(self) -> Step:
         """See `Planner`.
@@ -162,18 +182,10 @@ class SourcePlanner:
         if not self._rows_planned:
             if not all(each.is_indexed for each in sources):
                 return Wait("indexed")
-            self._rows_planned = True
-            if not (self._resumed and self._limit is not None):
-                fresh = next_plan(
-                    self._recipe,
-                    generations,
-                    limit=self._limit,
-                    version=self._version(),
-                    preflight=self._preflight,
-                )
-                if fresh is not None:
-                    store_plan(self._store, fresh)
-                    return fresh
+            self._rows_planned = self._arrivals is None
+            if (fresh := self._fresh(generations)) is not None:
+                store_plan(self._store, fresh)
+                return fresh
         if not all(each.is_sealed for each in generations):
             return Wait("sealed")
         if self._may_ask_again:
@@ -187,7 +199,24 @@ class SourcePlanner:
         if more is not None:
             PlannedFiles(self._recipe.source).check(more.files)
             store_plan(self._store, more)
-        return more
+            return more
+        return None if self._arrivals is None else Wait("files")
+
+    def _fresh(self, generations: Sequence[Generation]) -> SourcePlan | None:
+        """The next generation of source rows, if there is one to plan now."""
+        if self._resumed and self._limit is not None:
+            return None
+        arrived = None if self._arrivals is None else self._arrivals.take()
+        if arrived == []:
+            return None
+        return next_plan(
+            self._recipe,
+            generations,
+            limit=self._limit,
+            version=self._version(),
+            preflight=self._preflight,
+            arrived=arrived,
+        )
 
     def _version(self) -> int:
         bound = read_binding(self._store)
@@ -265,15 +294,18 @@ def next_plan(
     limit: int | None = None,
     version: int = SCHEMA_VERSION,
     preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
+    arrived: list[SourceFile] | None = None,
 ) -> SourcePlan | None:
     """The next generation of source rows, or None if every row is planned; requires all generations indexed.
+
+    `arrived`: the files that count, of a source that is followed; without rows they are not planned.
 
     Raises:
         SourceError: there is no source file, or a planned one changed; see also `check_first_rows`, `inherited` and
             `preflight`.
     """
     ends = _ends(generations)
-    files = PlannedFiles(recipe.source)
+    files = PlannedFiles(recipe.source, found=arrived)
     known = files.matched(list(ends))
     places = {file: ends[known[file]] if file in known else START_OF_FILE for file in files.found()}
     fresh = [(file, place) for file, place in places.items() if place is not None]
@@ -281,7 +313,7 @@ def next_plan(
         return None
     begun = bool(generations)
     sources = [file for file, _ in fresh]
-    if begun and not _first_rows(sources, recipe, most=1, columns=None):
+    if (begun or arrived) and not _first_rows(sources, recipe, most=1, columns=None):
         return None
     upstream = inherited(sources, recipe)
     templates_system = generations[0].plan.templates_system if begun else True

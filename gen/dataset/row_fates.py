@@ -1,7 +1,7 @@
 """What becomes of each source row, and where a chunk ends: the rules by which `run` indexes and `plan` counts."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.gen.source.files import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -28,15 +28,18 @@ class Fate(NamedTuple):
     """The prompt to ask."""
 
 
+Asked: TypeAlias = dict[bytes, str | None]
+"""Prompts asked so far: key to prompt id; None if the id is the key as text."""
+
+
 class Judge:
     """Decides what becomes of source rows, in their order; remembers each prompt's key."""
 
-    def __init__(self, maker: PromptMaker, *, has_ids: bool) -> None:
-        """`has_ids`: prompts have ids of their own, instead of their keys as text."""
+    def __init__(self, maker: PromptMaker, *, has_ids: bool, asked: Asked | None = None) -> None:
+        """`has_ids`: prompts have ids of their own, instead of their keys as text; `asked`: those so far, added to."""
         self._maker = maker
         self._has_ids = has_ids
-        self._seen: dict[bytes, str | None] = {}
-        """Prompts asked so far: key to prompt id; None if the id is the key as text."""
+        self._seen: Asked = {} if asked is None else asked
 
     @property
     def asked(self) -> int:

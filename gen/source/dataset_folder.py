@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillhouse.gen.errors import SourceError
+from stillhouse.gen.errors import NoFiles, SourceError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
 from stillhouse.schemas.arrow import META_KEY
@@ -48,12 +48,13 @@ def shards_of(store: Store, prefix: str, *, rejected: bool) -> Iterator[Stat]:
     """The dataset's shards, and the files of rejected answers that they name.
 
     Raises:
-        SourceError: there is no shard, or one is damaged.
+        NoFiles: there is no shard.
+        SourceError: one is damaged.
     """
     shards = [stat for stat in store.list(f"{prefix}data/") if dataset_of(f"/{stat.key}") is not None]
     if not shards:
         place = f"{store.url.rstrip('/')}/{prefix}"
-        raise SourceError(
+        raise NoFiles(
             f"source.path: the dataset at {place} has no shard yet: run its recipe first, or give another path"
         )
     yield from shards

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from stillhouse.gen.errors import ColumnMissing, SourceError
+from stillhouse.gen.errors import ColumnMissing, NoFiles, SourceError
 from stillhouse.gen.source.columns import column_of
 from stillhouse.gen.source.dataset_folder import ONLY_REJECTED, OURS, dataset_of, is_dataset, shards_of
 from stillhouse.gen.source.elsewhere import hub_advice, refuse_elsewhere
@@ -107,13 +107,15 @@ def find_files(source: Source) -> list[SourceFile]:
     return survey(source).files
 
 
-def survey(source: Source) -> Found:
+def survey(source: Source, *, may_be_empty: bool = False) -> Found:
     """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
 
-    Folders are searched to any depth; names that begin with '.' or '_', datasets of ours and files of other kinds are
-    skipped, and of the others all but those of the lowest rank (`formats.registry.Format`).
+    Folders are searched to any depth; names that begin with '.' or '_' or end in '.tmp', datasets of ours and files of
+    other kinds are skipped, and of the others all but those of the lowest rank (`formats.registry.Format`).
+    `may_be_empty`: paths without files are fine.
 
     Raises:
+        NoFiles: there is no file at a path.
         SourceError: a path leads to no readable file.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
@@ -121,11 +123,16 @@ def survey(source: Source) -> Found:
     passed_over: dict[str, None] = {}
     for path in source.paths:
         refuse_elsewhere(path)
-        below = _below(path, source)
+        try:
+            below = _below(path, source)
+        except NoFiles:
+            if not may_be_empty:
+                raise
+            continue
         for file in below.files:
             found.setdefault(file.url, file)
         passed_over |= dict.fromkeys(below.passed_over)
-    if source.rejected and not any(dataset_of(url) for url in found):
+    if found and source.rejected and not any(dataset_of(url) for url in found):
         raise SourceError(
             f"source.rejected: expected the folder of a Stillhouse dataset as source.path, got other files such as "
             f"{next(iter(found))}: leave `rejected` out"
@@ -247,9 +254,9 @@ def _below(path: str, source: Source) -> Found:
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
         others = f"only {len(seen)} files of other kinds" if seen else "none"
-        raise SourceError(
+        raise NoFiles(
             f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
-            f"files (names that begin with '.' or '_' are skipped){hub_advice(path)}"
+            f"files (names that begin with '.' or '_' or end in '.tmp' are skipped){hub_advice(path)}"
         )
     base = store.url.rstrip("/")
     return Found(files, tuple(f"{base}/{stat.key}" for stat in seen if kinds[stat.key] is None))
@@ -277,7 +284,7 @@ def _source_file(store: Store, stat: Stat) -> SourceFile:
 
 
 def _is_hidden(key: str) -> bool:
-    return any(name.startswith((".", "_")) for name in key.split("/"))
+    return any(name.startswith((".", "_")) or name.endswith(".tmp") for name in key.split("/"))
 
 
 def _matcher(glob: str) -> Callable[[str], object]:

@@ -44,6 +44,17 @@ async def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "other"),
+    [("run", "--follow", ("--limit", "2")), ("submit", "--follow-source", ("--finish",))],
+)
+def test_a_source_is_not_followed_to_an_end(command: str, option: str, other: tuple[str, ...]) -> None:
+    """What ends by itself and what does not can't be had together."""
+    done = CliRunner().invoke(main, [command, "recipe.yaml", option, *other])
+    assert done.exit_code == 2
+    assert f"expected {option} or {other[0]}, got both" in done.output
+
+
 @pytest.mark.slow
 def test_from_prompts_to_a_dataset() -> None:
     """init, plan, a sample that projects the rest, run, verify; on the Ray that each starts."""

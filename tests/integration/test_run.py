@@ -1,6 +1,7 @@
 """`stillhouse run` as a user types it, on a real Ray, and what is read from the dataset afterwards."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 from s3_server import S3Server
+from waiting import wait_until
 
 RECORDS, REJECTED = 590, 239
 """Of the quickstart's 594 different problems, those that got a right answer; and the wrong answers."""
@@ -71,6 +73,43 @@ def test_status_and_verify(quickstart: Path) -> None:
     """Storage alone says that it is done and whole."""
     assert last_line(stillhouse("status", str(quickstart), "--json"))["state"] == "done"
     stillhouse("verify", str(quickstart))
+
+
+def test_a_source_is_followed_until_ctrl_c(tmp_path: Path) -> None:
+    """From an empty folder on: files that appear together are a generation, and a repeated prompt is asked once."""
+    source, data = tmp_path / "source", tmp_path / "out" / "data"
+    recipe = {
+        "name": "followed",
+        "source": {"path": str(source), "prompt": "q"},
+        "teachers": [{"name": "t", "api": "simulator"}],
+        "dataset": {"path": str(data.parent)},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+
+    def add(**files: list[str]) -> None:
+        source.mkdir(exist_ok=True)
+        for name, asked in files.items():
+            part = source / f"{name}.jsonl.tmp"
+            part.write_text("".join(json.dumps({"q": text}) + "\n" for text in asked))
+            part.rename(part.with_suffix(""))
+
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(path), "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            add(a=["one", "two"], b=["two", "three"])
+            first, second = data / "part-000-000000.parquet", data / "part-001-000000.parquet"
+            wait_until(first.exists, what="the first files are sealed", within_s=120, process=run)
+            add(c=["three", "four"])
+            wait_until(second.exists, what="the next file is sealed", within_s=60, process=run)
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 0, err
+    end = last_line(out)
+    assert (end["state"], end["prompts"], end["duplicates"], end["records"]) == ("done", 6, 2, 4)
+    stillhouse("verify", str(data.parent))
 
 
 def test_on_s3(s3: S3Server, tmp_path: Path) -> None:

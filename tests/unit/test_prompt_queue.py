@@ -84,6 +84,22 @@ async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> N
     assert (await second.stats()).total.requests == 20
 
 
+async def test_a_queue_that_follows_a_source_remembers_its_prompts(tmp_path: Path) -> None:
+    """Those of earlier runs and its own, whose parts of the index it reads once: what is asked again is a duplicate."""
+    write_source(tmp_path, questions(10))
+    recipe = recipe_in(tmp_path)
+    index(recipe)
+    queue = PromptQueue(recipe, workers=1, follow=True, background=lambda work: work())
+    store = open_dataset(recipe)
+    for number, name in enumerate(("b.jsonl", "c.jsonl"), 1):
+        write_source(tmp_path, questions(10, start=5 * number), name=name)
+        while isinstance(SourcePlanner(store, recipe).step(), Plan):
+            pass
+        await queue.planned(last=False)
+        stats = await queue.stats()
+        assert (stats.known, stats.rows, stats.duplicates) == (1 + number, 10 * (1 + number), 5 * number)
+
+
 async def test_what_earlier_runs_sealed_is_reported_beside_what_this_one_works_on(tmp_path: Path) -> None:
     """A new file is this run's; the rows, duplicates and samples of the first are the rest of the dataset."""
     write_source(tmp_path, [*questions(10), *questions(2), "{"])

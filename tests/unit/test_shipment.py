@@ -66,6 +66,8 @@ def test_metadata_finds_the_dataset(tmp_path: Path) -> None:
         assert shipment.entrypoint == "python -m stillhouse.cluster.cli run recipe.yaml --json --limit 7"
         assert shipment.metadata["stillhouse_dataset"] == str(tmp_path / "out")
         assert shipment.metadata["stillhouse_recipe"] == fingerprint(recipe)
+    with packed(recipe, ship="recipe", follow=True) as shipment:
+        assert shipment.entrypoint == "python -m stillhouse.cluster.cli run recipe.yaml --json --follow"
     assert fingerprint(recipe_of(tmp_path, run={"workers": 7})) == fingerprint(recipe)
     assert fingerprint(recipe_of(tmp_path, ask={"samples": 2})) != fingerprint(recipe)
 

@@ -1,0 +1,84 @@
+"""Arrivals: the files of a source that is followed. A file counts once its size and time have stood still for a while.
+
+Nothing but listings is trusted: clocks of other machines may be wrong, and a copied file may bring an old time along.
+"""
+
+from collections.abc import Callable
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.source.files import Found, SourceFile, survey
+from stillhouse.schemas.recipe import Source
+
+STILL_S = 2.0
+"""A file that did not change for this long is taken to be complete."""
+TOGETHER_S = 0.3
+"""Files seen within this time of the first are planned with it: a listing may have come between two of them."""
+LOOK_S = 0.2
+"""How often the source is listed."""
+MAX_SHARE = 0.2
+"""Share of the time that listing may take: a large source is listed less often."""
+
+
+def _listed(source: Source) -> Found:
+    return survey(source, may_be_empty=True)
+
+
+class Arrivals:
+    """Which files of a source are complete, and which of them are new."""
+
+    def __init__(self, source: Source, *, clock: Clock, listed: Callable[[Source], Found] = _listed) -> None:
+        """`listed`: what lists the source's files."""
+        self._source = source
+        self._clock = clock
+        self._listed = listed
+        self._next_at = clock.monotonic()
+        self._since: dict[SourceFile, float] = {}
+        """Files of the last listing, each with when it was first seen as it is; one that changes is another."""
+        self._still: list[SourceFile] = []
+        """Those that count, in the source's order."""
+        self._taken: set[SourceFile] = set()
+        self._has_new = False
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the last listing found no file."""
+        return not self._since
+
+    @property
+    def has_untaken(self) -> bool:
+        """True if there are files that were not taken, complete or not."""
+        return any(file not in self._taken for file in self._since if file.size)
+
+    def look(self) -> bool:
+        """List the source if it is time to; True if there are complete files that were not taken.
+
+        Raises:
+            SourceError, StoreAway, StoreRefused: see `survey`.
+        """
+        begun = self._clock.monotonic()
+        if begun >= self._next_at:
+            found = self._listed(self._source).files
+            ended = self._clock.monotonic()
+            self._next_at = begun + max(LOOK_S, (ended - begun) / MAX_SHARE)
+            self._since = {file: self._since.get(file, ended) for file in found}
+            self._taken &= self._since.keys()
+            # A file without a byte is one that somebody has only opened.
+            self._still = [file for file, since in self._since.items() if file.size and begun - since >= STILL_S]
+            self._has_new = self._are_together(begun)
+        return self._has_new
+
+    def _are_together(self, now: float) -> bool:
+        """True if there are new files, and none is about to follow that appeared with the first of them."""
+        new = [self._since[file] for file in self._still if file not in self._taken]
+        if not new:
+            return False
+        until = min(new) + TOGETHER_S
+        return not any(now - since < STILL_S and since <= until for file, since in self._since.items() if file.size)
+
+    def take(self) -> list[SourceFile]:
+        """The complete files, in the source's order, if any of them is new; from now on they are not."""
+        if not self._has_new:
+            return []
+        self._has_new = False
+        self._taken.update(self._still)
+        return self._still

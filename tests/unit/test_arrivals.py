@@ -1,0 +1,177 @@
+"""Arrivals: when a file of a followed source counts, and which of them are planned together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from builders import questions, recipe_of, write_source
+
+from stillhouse.gen.clock import ManualClock
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.planning import SourcePlanner, Wait
+from stillhouse.gen.dataset.plans import SourcePlan
+from stillhouse.gen.errors import SourceError
+from stillhouse.gen.source.arrivals import STILL_S, Arrivals
+from stillhouse.gen.source.files import Found, SourceFile
+from stillhouse.schemas.recipe import Recipe, Source
+
+STEP_S = 0.25
+"""Between two looks: a little more than listings are apart, and exact in binary."""
+
+
+class Listing:
+    """A source that holds what a test says, listed at a clock that the test moves."""
+
+    def __init__(self, *, takes_s: float = 0.0) -> None:
+        self.files: dict[str, tuple[int, str]] = {}
+        """By name: size and etag."""
+        self.clock = ManualClock()
+        self.looks = 0
+        self._takes_s = takes_s
+        self.arrivals = Arrivals(Source(path="prompts", prompt="q"), clock=self.clock, listed=self._listed)
+
+    def _listed(self, _source: Source) -> Found:
+        self.looks += 1
+        self.clock.now += self._takes_s
+        return Found([SourceFile(name, *rest) for name, rest in sorted(self.files.items())], ())
+
+    def put(self, *names: str, size: int = 1, etag: str = "a") -> None:
+        """Write files."""
+        self.files.update(dict.fromkeys(names, (size, etag)))
+
+    def taken(self, seconds: float) -> Sequence[tuple[float, list[str]]]:
+        """What is taken within so many seconds, each time with when."""
+        found: list[tuple[float, list[str]]] = []
+        until = self.clock.now + seconds
+        while self.clock.now < until:
+            if self.arrivals.look():
+                found.append((self.clock.now, [file.url for file in self.arrivals.take()]))
+            self.clock.now += STEP_S
+        return found
+
+
+def test_a_file_counts_once_it_stood_still() -> None:
+    """One that grows or is written again starts over; an empty one never counts."""
+    there = Listing()
+    there.put("a")
+    there.put("opened", size=0)
+    assert there.taken(STILL_S) == []
+    there.put("a", size=2)
+    assert there.taken(STILL_S) == []
+    there.put("a", size=2, etag="b")
+    at = there.clock.now + STILL_S
+    assert there.taken(10) == [(at, ["a"])]
+    assert not there.arrivals.has_untaken
+
+
+def test_files_that_appear_together_are_taken_together() -> None:
+    """Even if a listing came between them; one that comes later is taken later, with those before it."""
+    there = Listing()
+    there.put("b")
+    assert there.taken(STEP_S) == []
+    there.put("a", "c")
+    assert there.taken(1) == []
+    there.put("d")
+    assert [names for _, names in there.taken(10)] == [["a", "b", "c"], ["a", "b", "c", "d"]]
+
+
+def test_a_file_that_keeps_growing_holds_nobody_up() -> None:
+    """It appeared with another, which is taken as soon as it may be."""
+    there = Listing()
+    there.put("a", "grows")
+    found: list[tuple[float, list[str]]] = []
+    for size in range(2, 20):
+        there.put("grows", size=size)
+        found += there.taken(STEP_S)
+    assert [names for _, names in found] == [["a"]]
+    assert there.arrivals.has_untaken
+
+
+def test_files_that_keep_coming_are_all_taken_in_time() -> None:
+    """A file every look: none waits for more than two looks beyond its two seconds."""
+    there = Listing()
+    came, taken = {}, {}
+    for number in range(100):
+        there.put(f"{number:03d}")
+        came[f"{number:03d}"] = there.clock.now
+        for at, names in there.taken(STEP_S):
+            taken.update({name: at for name in names if name not in taken})
+    assert len(taken) > 85
+    assert max(at - came[name] for name, at in taken.items()) <= STILL_S + 2 * STEP_S
+
+
+def test_a_large_source_is_listed_less_often() -> None:
+    """A listing of a second is not made five times a second; a file has to stand still from its end to a beginning."""
+    there = Listing(takes_s=1.0)
+    there.put("a")
+    assert there.taken(20)
+    assert there.looks <= 4
+
+
+def following(tmp_path: Path) -> tuple[Recipe, SourcePlanner, Arrivals, ManualClock]:
+    """The planner of a run that follows its source, which is not there yet."""
+    recipe = recipe_of(tmp_path)
+    clock = ManualClock()
+    arrivals = Arrivals(recipe.source, clock=clock)
+    store = open_dataset(recipe)
+    return recipe, SourcePlanner(store, bind(store, recipe), arrivals=arrivals), arrivals, clock
+
+
+def arrive(arrivals: Arrivals, clock: ManualClock) -> bool:
+    """Let what is there be seen, and stand still."""
+    for _ in range(2):
+        clock.now += STILL_S
+        arrived = arrivals.look()
+    return arrived
+
+
+def test_each_arrival_is_a_generation(tmp_path: Path) -> None:
+    """From a source without a folder on; what is not whole, or has another name than it is to have, does not count."""
+    recipe, planner, arrivals, clock = following(tmp_path)
+    assert not arrive(arrivals, clock)
+    assert planner.step() == Wait("files")
+    write_source(tmp_path, questions(2), name="a.jsonl")
+    write_source(tmp_path, questions(2, start=2), name="b.jsonl")
+    for name in ("_c.jsonl", ".c.jsonl", "c.jsonl.tmp", "c.tmp/c.jsonl", ".c/c.jsonl"):
+        write_source(tmp_path, questions(2, start=4), name=name)
+    assert planner.step() == Wait("files")
+    assert arrive(arrivals, clock)
+    plan = planner.step()
+    assert isinstance(plan, SourcePlan)
+    assert [Path(file.url).name for file in plan.files] == ["a.jsonl", "b.jsonl"]
+    assert planner.step() == Wait("indexed")
+    (tmp_path / "source" / "c.tmp").rename(tmp_path / "source" / "c")
+    assert arrive(arrivals, clock)
+    assert planner.step() == Wait("indexed")
+    list(Indexer(open_dataset(recipe), recipe, plan).parts([]))
+    second = planner.step()
+    assert isinstance(second, SourcePlan)
+    assert [file.url for file in second.files] == [str(tmp_path / "source" / "c" / "c.jsonl")]
+    assert not arrive(arrivals, clock)
+
+
+def test_a_file_without_rows_waits_for_some(tmp_path: Path) -> None:
+    """It is no error, as the first file or later, and is planned once it has rows."""
+    _, planner, arrivals, clock = following(tmp_path)
+    path = write_source(tmp_path, [" "])
+    assert arrive(arrivals, clock)
+    assert planner.step() == Wait("files")
+    path.write_text('{"id": "a", "question": "what?"}\n')
+    assert arrive(arrivals, clock)
+    assert isinstance(planner.step(), SourcePlan)
+
+
+def test_a_planned_file_that_grows_is_refused_by_name(tmp_path: Path) -> None:
+    """As by any run: new prompts belong into new files."""
+    recipe, planner, arrivals, clock = following(tmp_path)
+    path = write_source(tmp_path, questions(2))
+    assert arrive(arrivals, clock)
+    plan = planner.step()
+    assert isinstance(plan, SourcePlan)
+    list(Indexer(open_dataset(recipe), recipe, plan).parts([]))
+    write_source(tmp_path, questions(3))
+    assert arrive(arrivals, clock)
+    with pytest.raises(SourceError, match=rf"{path}: changed after it was planned.*new file beside it"):
+        planner.step()
