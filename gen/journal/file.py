@@ -9,6 +9,7 @@ all that is known of a chunk is always in the newest file, and sealing reads onl
 import fcntl
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,8 @@ class JournalFile:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
+        self._using = threading.Lock()
+        """Held while the descriptor is used or closed: other threads ship and seal, and its number may be reused."""
         self.size = len(MAGIC)
         """Bytes written; a frame's place is its offset in the file."""
 
@@ -53,12 +56,13 @@ class JournalFile:
         """
         buffers = encode(frame)
         length = sum(map(len, buffers))
-        try:
-            _write(self._fd, buffers, length)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._fd, self.size)
-            raise _away(self.path, error) from error
+        with self._using:
+            try:
+                _write(self._fd, buffers, length)
+            except OSError as error:
+                with suppress(OSError):
+                    os.ftruncate(self._fd, self.size)
+                raise _away(self.path, error) from error
         offset = self.size
         self.size += length
         return offset, length
@@ -69,17 +73,20 @@ class JournalFile:
         Raises:
             StoreAway: the disk does not give it back as it was.
         """
-        if (frame := decode(self._read(offset, length))) is None:
+        with self._using:
+            data = self._read(offset, length)
+        if (frame := decode(data)) is None:
             raise StoreAway(f"{self.path}: a frame changed on disk; check the disk, then run the same command again")
         return frame
 
     def tail(self, start: int) -> bytes:
-        """All bytes from an offset on: what a segment ships.
+        """All bytes from an offset on: what a segment ships. None once it is closed.
 
         Raises:
             StoreAway: the disk does not give them back.
         """
-        return self._read(start, self.size - start)
+        with self._using:
+            return b"" if self.closed else self._read(start, self.size - start)
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
@@ -88,21 +95,29 @@ class JournalFile:
             raise _away(self.path, error, "read") from error
 
     def sync(self) -> None:
-        """Have the disk hold what was written (against the loss of power, not of the process).
+        """Have the disk hold what was written (against the loss of power, not of the process), unless it is closed.
 
         Raises:
             StoreAway: the disk does not.
         """
         try:
-            os.fdatasync(self._fd)
+            with self._using:
+                if self.closed:
+                    return
+                fd = os.dup(self._fd)  # a slow disk must hold up nobody who writes or closes
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
         except OSError as error:
             raise _away(self.path, error) from error
 
     def close(self) -> None:
         """Give up the lock and leave the file; once is enough."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        with self._using:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
     @property
     def closed(self) -> bool:

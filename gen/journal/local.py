@@ -21,8 +21,7 @@ class SyncedJournal:
 
     def ship(self) -> None:
         """See `LiveJournal`."""
-        if not self._journal.closed:
-            self._journal.sync()
+        self._journal.sync()
 
     def end(self) -> None:
         """See `LiveJournal`."""

@@ -227,7 +227,7 @@ class Chain:
     def _follow(self, *, now: float) -> None:
         """Have samples that wait for a teacher go on if it is down now, or wait for it if it is not any more."""
         down = [standing.is_down(now=now) for standing in self._standings]
-        waits_at = self._waits_at(0) if all(down) else None
+        waits_at = self._waits_at(0)
         for place, (standing, client) in enumerate(zip(self._standings, self._clients, strict=True)):
             if place not in self._given_up_on and not standing.has_answered and standing.may_be_left(now=now):
                 self._given_up_on.add(place)
@@ -245,7 +245,9 @@ class Chain:
     def _waits_at(self, first: int) -> int | None:
         """Where a sample waits while all teachers from this place on are down: the last one that may be waited for.
 
-        One that is out of reach is tried at its circuit; one without money is only probed.
+        One that is out of reach is tried at its circuit; one without money is only probed. It is the same one for all
+        samples, and it is never left, whoever else answers: a sample that comes back to one that is left finds no
+        endpoint, and would come back at once.
         """
         places = [place for place in range(first, len(self._standings)) if not self._standings[place].out_of_money]
         return places[-1] if places else None

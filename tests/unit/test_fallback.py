@@ -13,6 +13,7 @@ import pytest
 from builders import FIRST, body_of, chunk_of, left_by_others, open_chunk, questions, recipe_of, sealed, write_source
 from harness import run_in_process
 
+from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import DatasetError, Paused, StillhouseError
 from stillhouse.gen.journal.frames import Frame, Kind
@@ -20,13 +21,20 @@ from stillhouse.gen.journal.journals import journal_root, journals_at
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.teachers import standing as standing_module
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.endpoints import OPENS_AFTER
+from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Money, NoConnection, Outcome, Overload, Rate
 from stillhouse.gen.teachers.retry import MoveOn
 from stillhouse.gen.teachers.standing import DOWN_AFTER_S, PROBE_EVERY_S, Standing
+from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.views.preview import preview, render
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker import chain as chain_module
+from stillhouse.gen.worker.chain import Chain
+from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.completion import Completion
@@ -145,6 +153,66 @@ def test_a_teacher_without_money_is_back_with_its_next_answer() -> None:
     assert DOWN_AFTER_S == 60
 
 
+# --- where a sample waits
+
+
+class _Wire:
+    """A transport that is never used."""
+
+    def prepare(self, urls: object) -> None:
+        """Nothing to do."""
+
+    async def send(self, request: object, *, timeout_s: float) -> Reply:
+        """Nothing is sent here."""
+        raise AssertionError
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Worker:
+    """A worker that nothing stops."""
+
+    def fail(self, error: StillhouseError) -> None:
+        """Not expected."""
+        raise error
+
+    def given_up_on(self, teacher: str) -> None:
+        """Nothing to do."""
+
+
+async def test_no_sample_waits_for_a_teacher_that_is_left(tmp_path: Path) -> None:
+    """While the first one answers others, what it gave up on waits at the second one's circuit, or would spin there."""
+    recipe = chain_of(tmp_path, "a", "b", prompts=1)
+    _, opened = chunk_of(
+        tmp_path,
+        questions(1),
+        route="fallback",
+        teachers=[t.model_dump(mode="json", exclude_none=True) for t in recipe.teachers],
+    )
+    for at in (1000.0, 1001.0):
+        ask(opened, 0, b"[]", at=at)
+    clock = ManualClock(now=100.0)
+    held = Held(opened, journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal), shipped_at=0.0)
+    clients = [
+        TeacherClient(Interpreter(t, recipe.ask), transport=_Wire(), account=Account(clock), clock=clock)
+        for t in (each.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}) for each in recipe.teachers)
+    ]
+    chain = Chain(_Worker(), clients, give_up_after_s=600.0, answered_before=lambda _: False, clock=clock)
+    first, second = clients
+    chain.ended(held, 0, ANSWER, place=0, sent_at=100.0)
+    chain.ended(held, 0, ANSWER, place=1, sent_at=100.0)
+    for _ in range(OPENS_AFTER):
+        endpoint = second.endpoint(again=False)
+        assert endpoint is not None
+        second.done(endpoint, served=False)
+        chain.ended(held, 0, AWAY, place=1, sent_at=clock.now)
+    clock.now += DOWN_AFTER_S + 1
+    chain.look()
+    assert not chain.leaves(held, 0, place=1)
+    assert (first.is_left, second.is_left) == (False, False)
+
+
 # --- what a chunk knows
 
 
@@ -160,8 +228,6 @@ def recovered_chunk(recipe: Recipe, held: OpenChunk) -> OpenChunk:
 def ask(held: OpenChunk, place: int, body: bytes, *, status: int = 200, at: float = 1000.0) -> object:
     """Have sample 0 asked of the teacher with this place; what follows."""
     held.sent(0, at=at, endpoint="host", place=place)
-    from stillhouse.gen.teachers.transport import Reply
-
     return held.answered(held.received(0, Reply(status, {}, body), at=at, latency_s=0.5, endpoint="host", place=place))
 
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import os
 import struct
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from stillhouse.gen.errors import DatasetError, StoreAway
 from stillhouse.gen.journal.file import JournalFile, is_dead, leftovers
 from stillhouse.gen.journal.frames import COMPRESSED, EVENT_STREAM, MAGIC, Frame, Kind, decode, encode, frames
+from stillhouse.gen.journal.local import SyncedJournal
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "first_format" / "dataset" / "_stillhouse" / "journal"
 
@@ -330,6 +332,27 @@ def test_a_journal_is_locked_as_long_as_its_writer_lives(tmp_path: Path) -> None
         writer.wait()
     assert is_dead(path)
     assert read(path.read_bytes()) == [Frame(Kind.SENT, 1, 1.0)]
+
+
+def test_a_journal_may_be_closed_while_others_make_it_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is given up or sealed whenever it is; the thread that syncs or ships it fails on no foreign file."""
+    journal = JournalFile.create(tmp_path / "w.journal")
+    place = journal.append(Frame(Kind.SENT, 0, 1.0))
+    fdatasync = os.fdatasync
+
+    def closing(fd: int) -> None:
+        journal.close()
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", closing)
+    SyncedJournal(journal).ship()
+    assert is_dead(journal.path)
+    monkeypatch.undo()
+    SyncedJournal(journal).ship()
+    assert journal.tail(0) == b""
+    for use in (lambda: journal.append(Frame(Kind.SENT, 0, 1.0)), lambda: journal.read(*place)):
+        with pytest.raises(StoreAway, match="Bad file descriptor"):
+            use()
 
 
 def test_a_journal_is_locked_within_its_process_too(tmp_path: Path) -> None:
