@@ -31,6 +31,11 @@ def _stream(recipe: "Recipe") -> Place | None:
     return ("teachers", streamed[0], "stream") if streamed else None
 
 
+def _batch(recipe: "Recipe") -> Place | None:
+    batched = [number for number, each in enumerate(recipe.teachers) if each.mode == "batch"]
+    return ("teachers", batched[0], "mode") if batched else None
+
+
 def _tools(recipe: "Recipe") -> Place | None:
     if recipe.ask.tools is not None or recipe.source.tools is not None:
         return ("ask", "tools") if recipe.source.tools is None else ("source", "tools")
@@ -49,6 +54,8 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "stream": _stream,
     "tools": _tools,
     "schema": lambda recipe: ("ask", "schema") if recipe.asked_schema is not None else None,
+    "batch": _batch,
+    "budget": lambda recipe: ("budget",) if recipe.budget is not None else None,
     "images": lambda recipe: ("source", "images") if recipe.source.images else None,
 }
 """By name: finds the field by which a recipe uses the feature; None if it does not use it."""
@@ -57,6 +64,17 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, as it decides what is asked next: leave "
     "out `per: chunk`, or use `samples` instead of `accept`",
     ("weight", "each"): "`route: each` asks every teacher for all: leave out `weight`, or use `route: weighted`",
+    (
+        "batch",
+        "stream",
+    ): "answers of a batch come in a file, never as a stream: leave out `stream`, or use `mode: online`",
+    (
+        "batch",
+        "fallback",
+    ): "with `route: fallback` a teacher is left when it does not answer, which a batch takes hours "
+    "to do: use `mode: online`, or another route",
+    ("batch", "budget"): "what a batch will cost is not known until it has ended, so a budget can't be kept: leave out "
+    "`budget`, or use `mode: online`",
     ("weight", "fallback"): "`route: fallback` asks the teachers in their order: leave out `weight`, or use "
     "`route: weighted`",
     ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` ends the asking before: use "

@@ -13,6 +13,7 @@ FailureKind: TypeAlias = Literal[
     "poison",  # asking it killed worker after worker
     "unchecked",  # a check could not judge its answer
     "budget",  # there was no money left to ask it
+    "expired",  # the provider did not get to it within a batch's time, again and again
     "stopped",  # `run --finish` ended the asking before its turn
 ]
 """Why it was given up."""
@@ -32,6 +33,8 @@ WHAT_TO_DO: Mapping[FailureKind, str] = {
     "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry DATASET --kind "
     "unchecked` has it judged, and asks nothing",
     "budget": "Raise the recipe's `budget` and run it again: it asks these by itself",
+    "expired": "Run `stillhouse retry DATASET --kind expired` when the provider is less busy, or ask it online "
+    "(`mode: online`)",
     "stopped": "Run `stillhouse retry DATASET --kind stopped` to ask it after all",
 }
 """By kind, for people; a bad row's message itself says what was expected."""

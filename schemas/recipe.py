@@ -41,6 +41,7 @@ MAX_SAMPLES_PER_SHARD = 2**32 - 1
 
 PROMPTS_PER_SHARD = 1000
 """Of a new dataset whose recipe leaves it out."""
+SAMPLES_PER_BATCH = 10_000
 
 MESSAGES = False
 """Likewise: a conversation column of GSM8K's questions and answers makes shards larger by half (two fifths with four
@@ -243,7 +244,8 @@ class Dataset(Strict):
     path: Location
     """A local folder or s3://bucket/prefix."""
     prompts_per_shard: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Prompts per chunk: the unit of lease, work and commit. By default the dataset's own value, 1000 for a new one."""
+    """Prompts per chunk: the unit of lease, work and commit. By default the dataset's own value; for a new one
+    1000, or with `mode: batch` for all teachers as many as make 10,000 samples."""
     reasoning: Literal["column", "inline"] = "column"
     """Where reasoning goes: a `column` of its own, or `inline` as <think>…</think> at the start of the completion."""
     messages: bool | None = None
@@ -418,7 +420,11 @@ class Recipe(Strict):
     @property
     def prompts_per_shard(self) -> int:
         """Prompts in a chunk; a recipe that leaves it out is resolved when it is bound (`gen.dataset.binding`)."""
-        return self.dataset.prompts_per_shard or PROMPTS_PER_SHARD
+        if self.dataset.prompts_per_shard is not None:
+            return self.dataset.prompts_per_shard
+        if all(teacher.mode == "batch" for teacher in self.teachers):
+            return max(1, SAMPLES_PER_BATCH // self.samples_per_prompt)
+        return PROMPTS_PER_SHARD
 
     @property
     def messages(self) -> bool:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stillhouse.schemas.aws import Aws, region_of
 from stillhouse.schemas.base import Strict
+from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.completion import FinishReason
 from stillhouse.schemas.endpoint_url import BaseUrl, is_near
 from stillhouse.schemas.extra import Extra
@@ -120,6 +121,10 @@ class Teacher(Strict):
     """Limits of the account."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last received."""
+    mode: Literal["online", "batch"] = "online"
+    """`batch`: ask through the provider's batch API, at half price, for answers within a day."""
+    batch: BatchSettings = BatchSettings()
+    """With `mode: batch`: how large its batches are, and how many there are at once."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
     """Request streamed answers. `auto`: only from hosts known to cut silent connections, or once a long answer timed
     out."""

@@ -18,6 +18,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
+from stillhouse.gen.dataset.batch_rules import check_batches, check_none_open
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
@@ -80,6 +81,9 @@ async def run_in_process(
     with _threads():
         async with AsyncExitStack() as stack:
             check_budget(recipe)
+            check_batches(recipe)
+            if finish:
+                check_none_open(store)
             budget = None if finish else recipe.budget
             no_money = None if budget is None else why_no_money(recipe, budget, begin_budget(store))
 

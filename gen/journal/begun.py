@@ -7,6 +7,7 @@ disk may hold such a journal.
 import socket
 from collections.abc import Iterable, Iterator
 
+from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, sealed_chunks
 from stillhouse.gen.journal.file import is_dead, leftovers
@@ -32,6 +33,8 @@ def why_begun(store: ReadableStore, settings: RunSettings, *, last: Holder | Non
         return "it holds shards"
     if last is not None and last.run and last.host != socket.gethostname():
         return f"it was last run on the host {last.host}, whose disk may hold answers"
+    if sum(count_batches(store)) > 0:
+        return "batches were created for it"
     if any(map(_holds_paid, _journals(store, settings))):
         return "its journal holds answers, or requests that may be billed"
     return None

@@ -96,6 +96,7 @@ class Simulator:
         """Abort every connection, log what was in progress as not delivered, and complete the log."""
         for connection in list(self.connections):
             connection.abort()
+        self._batches.close()
         self._log.close()
 
     def _page(self, request: Request) -> Response:

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import TeacherPaused
 from stillhouse.gen.limits.estimator import Estimator
 from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.batches.base import Access
 from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.durations import passed_on
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
@@ -28,7 +30,7 @@ from stillhouse.gen.teachers.protocols.bedrock_stream import is_stream as is_fra
 from stillhouse.gen.teachers.protocols.bedrock_stream import rewritten
 from stillhouse.gen.teachers.retry import Blame
 from stillhouse.gen.teachers.server_clock import ServerClock
-from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply, Transport
+from stillhouse.gen.teachers.transport import DownloadingTransport, HttpRequest, Lost, NotSent, Reply, Transport
 from stillhouse.schemas.completion import Completion
 
 TOKEN_EARLY_S = 300.0
@@ -239,6 +241,36 @@ class TeacherClient:
         else:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
         return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
+
+    def host_of(self, url: str) -> str:
+        """The name of the endpoint with this URL."""
+        return next(endpoint.host for endpoint in self._endpoints.all if endpoint.url == url)
+
+    def access(self, url: str) -> Access:
+        """What the calls of a batch API at this endpoint are made with."""
+        return Access(url, self._credentials, self._clock.time() + self._server_clock.ahead_s)
+
+    async def call(self, request: HttpRequest) -> Reply:
+        """Send a call of a batch API, and return its whole reply; a refusal is redacted.
+
+        Raises:
+            NotSent, Lost: see `gen.teachers.http`.
+        """
+        try:
+            reply = await self._transport.send(request, timeout_s=self.teacher.timeout_s)
+        except (NotSent, Lost) as error:
+            error.args = (self.interpreter.redact(str(error)),)
+            raise
+        if reply.status < 300:
+            return reply
+        if self._credentials.aws is not None:
+            self._see_clock(reply)
+        return reply._replace(body=self.interpreter.redact(reply.body.decode("utf-8", "replace")).encode())
+
+    async def download(self, request: HttpRequest, take: Callable[[bytes], None]) -> Reply:
+        """Pass the body of a 2xx reply to `take` as it comes; see `HttpTransport.receive`."""
+        transport = cast(DownloadingTransport, self._transport)
+        return await transport.receive(request, stall_timeout_s=self.teacher.stall_timeout_s, take=take)
 
     def told(self, refusal: Reply) -> None:
         """Apply the limits that a refusal of the account states."""

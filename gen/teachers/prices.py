@@ -85,7 +85,20 @@ def _known_price(teacher: Teacher, *, now: datetime) -> Price | None:
     if teacher.api == "simulator" or not _is_public(teacher):
         return None
     found = [_price_at(url, teacher.model_name, now=now) for url in teacher.urls]
-    return found[0] if all(each == found[0] for each in found) else None
+    if found[0] is None or any(each != found[0] for each in found):
+        return None
+    return _halved(found[0]) if teacher.mode == "batch" else found[0]
+
+
+def _halved(price: Price) -> Price:
+    """The price in a batch: half of it, at every provider whose batches are known."""
+
+    def half(each: float | None) -> float | None:
+        return None if each is None else each / 2
+
+    at = {name: half(getattr(price, name)) for name in _FIELDS}
+    above = tuple(each.model_copy(update={name: half(getattr(each, name)) for name in _FIELDS}) for each in price.above)
+    return price.model_copy(update={**at, "above": above, "source": f"{price.source}, halved for a batch"})
 
 
 def _price_at(url: str, model: str, *, now: datetime) -> Price | None:

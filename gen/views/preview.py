@@ -10,6 +10,7 @@ from functools import cache
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.checks.preflight import check_references
+from stillhouse.gen.dataset.batch_rules import check_batches
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.budget_rules import check_budget
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
@@ -148,6 +149,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
     recipe, notes = priced(resolved_by(recipe, bound))
     check_budget(recipe)
+    check_batches(recipe)
     there = _There(dataset, is_bound=bound is not None)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.worker.chain import Chain
@@ -25,6 +26,7 @@ class Asker:
         fence: Fence,
         purse: Purse,
         clock: Clock,
+        store: Store,
         connections: int = 2**20,
         chain: Chain | None = None,
     ) -> None:
@@ -33,6 +35,7 @@ class Asker:
         clients: one for each teacher.
         fence: closed while nothing may be sent.
         clock: the worker's.
+        store: the dataset's.
         connections: how many the process can have at once.
         chain: under `route: fallback`, decides whom each sample is asked of.
         """
@@ -41,8 +44,13 @@ class Asker:
         self._connections = connections
         self._gate = Gate(fence, purse)
         self._lanes = {
-            client.teacher.name: LANES["online"](
-                client, host=host, gate=self._gate, counters=self.counters, clock=clock, router=chain
+            client.teacher.name: LANES[client.teacher.mode](
+                client,
+                host=host,
+                gate=self._gate,
+                counters=self.counters,
+                clock=clock,
+                **({"store": store} if client.teacher.mode == "batch" else {"router": chain}),
             )
             for client in clients
         }

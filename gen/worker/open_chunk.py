@@ -67,6 +67,8 @@ class OpenChunk:
         self.journal = journal
         self.samples = ChunkSamples(chunk, per_series=samples, teacher_of=teacher_of)
         self.state = ChunkState(self.samples, journal, equal_once=equal_once, kept=kept)
+        self.recovered: set[tuple[int, float]] = set()
+        """(ordinal, at) of earlier owners' attempts at samples that are not settled."""
         self.had_owners = False
         """True if others worked on it before."""
         self._carried = carried
@@ -88,6 +90,7 @@ class OpenChunk:
         """Restore what earlier owners left; see `Recovery.restore`."""
         recovery = Recovery(self.samples, self.state, self.journal, carried=self._carried)
         self.had_owners |= recovery.restore(frames, died=died)
+        self.recovered = {each for each in recovery.attempts if not self.state.is_settled(each[0])}
         if self.had_owners:
             self.journal.sync()  # before the journals it was copied from go
 
@@ -163,6 +166,20 @@ class OpenChunk:
         if isinstance(outcome, Ambiguous) and outcome.deadline:  # which the frame does not say
             self._keep_decision(frame, decision, None)
         return decision
+
+    def unserved(self, ordinal: int, *, at: float, endpoint: str, place: int | None, last: bool, why: str) -> None:
+        """The attempt was never served, and costs nothing; `last`: the sample is given up as expired.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        frame = Frame(Kind.NOT_SENT, ordinal, at, endpoint=endpoint, teacher=place)
+        self.state.sent(ordinal)
+        self.state.ended(frame, NoConnection(why), self.journal.append(frame))
+        if last:
+            given_up = GiveUp("expired", why, None)
+            self._append_decided(frame, given_up)
+            self.state.decided(ordinal, given_up, None, known=True)
 
     def received(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None

@@ -4,7 +4,7 @@ Frames may be repeated any number of times: several journals hold copies of the 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import NOTES, Frame, Kind, encode
@@ -65,6 +65,11 @@ class Recovery:
                 self._state.count_cost(frame, None)
         self._state.spending.recovered = self._state.spending.total
         return found
+
+    @property
+    def attempts(self) -> Collection[tuple[int, float]]:
+        """(ordinal, at) of all attempts found."""
+        return self._attempts.keys()
 
     def _note(self, frame: Frame) -> None:
         digest = hashlib.blake2b(b"".join(encode(frame)), digest_size=16).digest()

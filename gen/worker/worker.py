@@ -97,6 +97,7 @@ class Worker:
             fence=self._fence,
             purse=self._purse,
             clock=clock,
+            store=store,
             connections=free_for_connections(),
             chain=self._chain,
         )

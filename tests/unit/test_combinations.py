@@ -22,6 +22,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "stream": {"teacher": {"stream": True}},
     "tools": {"ask": {"extra": {"tools": [TOOL]}}},
     "schema": {"ask": {"schema": {"type": "object"}}},
+    "batch": {"teacher": {"mode": "batch"}},
+    "budget": {"budget": {"requests": 10}},
     "images": {"source": {"images": ["image"]}},
 }
 """The least that a recipe says to use a feature; `teacher`: of its first teacher."""

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from stillhouse.gen.worker.lanes.base import Lane
+from stillhouse.gen.worker.lanes.batch import BatchLane
 from stillhouse.gen.worker.lanes.online import OnlineLane
 
 LANES: Mapping[str, Callable[..., Lane]] = {
     "online": OnlineLane,
+    "batch": BatchLane,
 }
-"""By name; constructed with a teacher's client, and with host, gate, counters and clock by name."""
+"""By a teacher's `mode`; constructed with its client, and with host, gate, counters and clock by name."""

@@ -1,0 +1,172 @@
+"""Intents of batches in the store: what may be at a provider is here before it is created there.
+
+Each intent is up to three objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
+`….submitted.json` once the provider has named it, `….ended.json` once all it will ever say is in the chunk's journal.
+The last one is what lets a later intent ask the rest; without it whoever has the chunk looks for the batch again.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.store.readable import ReadableStore
+
+ID_KEY = "_stillhouse/id"
+PREFIX = "_stillhouse/batches/"
+
+_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(\d+)-(\d+)(\.submitted|\.ended)?\.json")
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class StoredIntent(_Stored):
+    """An intent as it was decided on."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
+    at: float
+    """UTC seconds since 1970."""
+    url: str
+    """The endpoint at which its batch is created."""
+    samples: tuple[tuple[int, int], ...]
+    """Its ordinals, as (first, count)."""
+
+    def ordinals(self) -> Iterator[int]:
+        """Its samples."""
+        return _unranged(self.samples)
+
+
+_T = TypeVar("_T", bound=_Stored)
+
+
+class _Submitted(_Stored):
+    batch: str
+
+
+class _Ended(_Stored):
+    expired: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownIntent:
+    """What the store has of an intent."""
+
+    n: int
+    stored: StoredIntent
+    batch: str | None
+    """The provider's id of its batch."""
+    expired: tuple[int, ...] | None
+    """Once it has ended: its samples that the provider did not get to. None: it has not ended."""
+
+
+def dataset_id(store: Store) -> str:
+    """The dataset's random id, made when first needed."""
+    store.put_new(ID_KEY, secrets.token_hex(16).encode())
+    found = store.get(ID_KEY)
+    if found is None or not re.fullmatch(rb"[0-9a-f]{32}", found):
+        raise DatasetError(f"{store.url}/{ID_KEY}: expected the dataset's id, 32 hex digits; restore it from a backup")
+    return found.decode()
+
+
+def intent_id(dataset: str, chunk: ChunkId, *, place: int, n: int) -> str:
+    """24 hex digits that no other intent of any dataset has."""
+    return hashlib.sha256(f"{dataset} {chunk} {place} {n}".encode()).hexdigest()[:24]
+
+
+class Intents:
+    """The intents of one teacher. Its methods block."""
+
+    def __init__(self, store: Store, *, place: int) -> None:
+        """`place`: the teacher's in the recipe."""
+        self._store = store
+        self._place = place
+        self._id: str | None = None
+
+    def of(self, chunk: ChunkId) -> list[KnownIntent]:
+        """The chunk's, in order. Raises DatasetError, StoreAway."""
+        there = {stat.key for stat in self._store.list(f"{PREFIX}{chunk}-{self._place}-")}
+        numbers = sorted(int(match[3]) for key in there if (match := _NAME.fullmatch(key)) and not match[4])
+        return [self._known(chunk, n, there) for n in numbers]
+
+    def _known(self, chunk: ChunkId, n: int, there: set[str]) -> KnownIntent:
+        stored = _read(self._store, self._key(chunk, n), StoredIntent)
+        submitted, ended = self._key(chunk, n, ".submitted"), self._key(chunk, n, ".ended")
+        batch = _read(self._store, submitted, _Submitted).batch if submitted in there else None
+        expired = _read(self._store, ended, _Ended).expired if ended in there else None
+        return KnownIntent(n, stored, batch, None if expired is None else tuple(_unranged(expired)))
+
+    def name(self, chunk: ChunkId, n: int) -> str:
+        """The id of intent n. Raises DatasetError, StoreAway."""
+        self._id = self._id or dataset_id(self._store)
+        return intent_id(self._id, chunk, place=self._place, n=n)
+
+    def decide(self, chunk: ChunkId, n: int, ordinals: Sequence[int], *, at: float, url: str) -> StoredIntent | None:
+        """Write intent n; None if somebody else did, who has the chunk then."""
+        stored = StoredIntent(id=self.name(chunk, n), at=at, url=url, samples=_ranged(ordinals))
+        body = stored.model_dump_json().encode()
+        return stored if self._store.put_new(self._key(chunk, n), body, seal=secrets.token_hex(8)) else None
+
+    def submitted(self, chunk: ChunkId, n: int, batch: str) -> None:
+        """The provider has the batch, under this id."""
+        self._store.put_new(self._key(chunk, n, ".submitted"), _Submitted(batch=batch).model_dump_json().encode())
+
+    def ended(self, chunk: ChunkId, n: int, *, expired: Sequence[int]) -> None:
+        """All that the batch says is in the chunk's journal, and safe in the store."""
+        body = _Ended(expired=_ranged(expired)).model_dump_json().encode()
+        self._store.put_new(self._key(chunk, n, ".ended"), body)
+
+    def count_open(self) -> int:
+        """Intents of the teacher, in all chunks, that have not ended."""
+        return count_batches(self._store, place=self._place)[0]
+
+    def batches(self) -> set[str]:
+        """The batches of all its intents that are known by name."""
+        keys = [stat.key for stat in self._store.list(PREFIX)]
+        mine = [key for key in keys if (match := _NAME.fullmatch(key)) and int(match[2]) == self._place and match[4]]
+        return {_read(self._store, key, _Submitted).batch for key in mine if key.endswith(".submitted.json")}
+
+    def _key(self, chunk: ChunkId, n: int, kind: str = "") -> str:
+        return f"{PREFIX}{chunk}-{self._place}-{n}{kind}.json"
+
+
+def count_batches(store: ReadableStore, *, place: int | None = None) -> tuple[int, int]:
+    """(open, ended) batches, of one teacher or of all, by one listing."""
+    found = [match for stat in store.list(PREFIX) if (match := _NAME.fullmatch(stat.key))]
+    kinds = {match.groups() for match in found if place in (None, int(match[2]))}
+    intents = {each[:3] for each in kinds if each[3] is None}
+    ended = {each[:3] for each in kinds if each[3] == ".ended"}
+    is_sealed = {chunk: store.stat(ChunkId.parse(chunk).data_key) is not None for chunk, *_ in intents - ended}
+    still_open = sum(not is_sealed[chunk] for chunk, *_ in intents - ended)
+    return still_open, len(intents) - still_open
+
+
+def _read(store: ReadableStore, key: str, kind: type[_T]) -> _T:
+    found = store.get(key)
+    try:
+        return kind.model_validate_json(found or b"")
+    except ValidationError:
+        raise DatasetError(f"{store.url}/{key}: is damaged; restore it from a backup") from None
+
+
+def _ranged(ordinals: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    ranges: list[list[int]] = []
+    for ordinal in sorted(ordinals):
+        if ranges and ranges[-1][0] + ranges[-1][1] == ordinal:
+            ranges[-1][1] += 1
+        else:
+            ranges.append([ordinal, 1])
+    return tuple((first, count) for first, count in ranges)
+
+
+def _unranged(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+    for first, count in ranges:
+        yield from range(first, first + count)

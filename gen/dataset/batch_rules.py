@@ -1,0 +1,31 @@
+"""What `mode: batch` needs before anything is asked."""
+
+from stillhouse.gen.dataset.batch_intents import count_batches
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.teachers.batches import batches_of
+from stillhouse.schemas.recipe import Recipe
+
+
+def check_batches(recipe: Recipe) -> None:
+    """Refuse `mode: batch` of a teacher that has no batch API, or whose settings are not enough for it.
+
+    Raises:
+        UsageError: names the teacher and the way out.
+    """
+    for teacher in recipe.teachers:
+        if teacher.mode == "batch":
+            batches_of(teacher, teacher.batch)
+
+
+def check_none_open(store: ReadableStore) -> None:
+    """Refuse to seal what is open while batches are at a provider, for their answers are paid for.
+
+    Raises:
+        UsageError: some are.
+    """
+    if (count := count_batches(store)[0]) > 0:
+        are = "batch is" if count == 1 else "batches are"
+        raise UsageError(
+            f"{count:,} {are} at the provider, and their answers will be paid for: run without --finish to collect them"
+        )

@@ -1,0 +1,527 @@
+"""The batch lane: a chunk's samples go to the provider's batch API, many in one batch.
+
+Nothing is created that could have been created before: an intent is in the store first, and whoever has the chunk later
+looks for its batch until it is found, or a listing has not shown it for `LISTED_WITHIN_S`. A result becomes an ANSWERED
+frame at its intent's time, so that reading a batch's results again adds nothing.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent
+from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused
+from stillhouse.gen.journal.frames import Kind
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.batches import batches_of
+from stillhouse.gen.teachers.batches.base import (
+    Access,
+    Answered,
+    Batch,
+    BatchRefused,
+    Intent,
+    Job,
+    Steps,
+    Unreadable,
+    Unserved,
+)
+from stillhouse.gen.teachers.batches.calls import Lines, called
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.keys import without_keys
+from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
+    Auth,
+    BadRequest,
+    Malformed,
+    Money,
+    Policy,
+    ServerError,
+    TooLong,
+    Trouble,
+    kind_of,
+)
+from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.retry import Decision, Pause
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.worker.lanes.base import Gate, Host
+from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.schemas.completion import Completion
+
+LISTED_WITHIN_S = 900.0
+"""A batch that a listing has not shown for so long was not created."""
+LOOK_S = (1.0, 300.0)
+"""Between two looks at a batch: half its age, within these bounds."""
+FULL_S = 5.0
+"""Between two looks whether the teacher may have another batch."""
+RETRY_S = (1.0, 300.0)
+"""Between two tries of a call that the provider can't serve now."""
+MAX_EXPIRED = 3
+"""A sample that expired so often is given up."""
+MAX_INPUT_BYTES = 64 * 2**20
+"""Input of one batch: it is held in memory while it is uploaded."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An intent whose batch may exist."""
+
+    n: int
+    stored: StoredIntent
+    batch: str | None
+    """The provider's id of the batch; None if it is not known whether there is one."""
+
+    @property
+    def wanted(self) -> Intent:
+        return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
+
+    def ordinal(self, key: str) -> int | None:
+        """The sample in the id of a request; None if it is another intent's."""
+        intent, _, ordinal = key.rpartition("-")
+        return int(ordinal) if intent == self.stored.id and ordinal.isdecimal() and len(ordinal) < 10 else None
+
+
+@dataclass(slots=True)
+class _End:
+    """What came of a batch."""
+
+    expired: list[int] = field(default_factory=list)
+    """Samples that the provider did not get to."""
+    settled: int = 0
+    """How many it settled."""
+    pause: str | None = None
+    """Why nothing can be asked of the teacher until a person has acted."""
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A chunk in the lane."""
+
+    held: Held
+    waiting: dict[int, None] = field(default_factory=dict)
+    """Samples to be put into a batch, in order."""
+    out: set[int] = field(default_factory=set)
+    """Samples in open intents."""
+    expired: Counter[int] = field(default_factory=Counter)
+    """How often each sample expired."""
+    next: int = 0
+    """Number of the next intent."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_over(self) -> bool:
+        return self.held.abandoned or self.held.open.left == 0
+
+    @property
+    def fresh(self) -> list[int]:
+        """Samples that wait, and are not in a batch."""
+        settled = self.held.open.state.is_settled
+        return [each for each in self.waiting if each not in self.out and not settled(each)]
+
+
+class BatchLane:
+    """Asks one teacher's samples in batches."""
+
+    def __init__(
+        self,
+        client: TeacherClient,
+        *,
+        host: Host,
+        gate: Gate,
+        counters: Counters,
+        clock: Clock,
+        store: Store,
+    ) -> None:
+        self.account = client.account
+        self.largest_reply_bytes = 0
+        self.slots = self.wanted = self.waiting = 0
+        self._client = client
+        self._host = host
+        self._gate = gate
+        self._counters = counters
+        self._clock = clock
+        self._place = client.interpreter.place or 0
+        self._settings = client.teacher.batch
+        self._api = batches_of(client.teacher, self._settings)
+        self._intents = Intents(store, place=self._place)
+        self._works: dict[int, _Work] = {}
+        self._creating = asyncio.Lock()
+        """One batch at a time: its input is in memory, and a refused one holds up the account's others."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def runs_dry(self) -> bool:
+        """True if more batches may be open than it has chunks."""
+        return sum(not work.is_over for work in self._works.values()) < self._settings.max_open
+
+    def take(self, held: Held, ordinals: Iterable[int]) -> None:
+        """Ask these samples of the chunk."""
+        work = self._works.get(id(held))
+        if work is None:
+            work = self._works[id(held)] = _Work(held)
+            self._spawn(self._keep, work)
+        work.waiting.update(dict.fromkeys(ordinals))
+        work.changed.set()
+
+    def widen(self, slots: int) -> None:
+        """It uses no slots."""
+
+    def cancel(self) -> None:
+        """End all tasks; the batches stay with the provider, for whoever has the chunks next."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        task = self._host.spawn(work, *args)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- a chunk
+
+    async def _keep(self, work: _Work) -> None:
+        """Have the chunk's samples in batches until none is left."""
+        try:
+            for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
+                work.next = known.n + 1
+                if known.expired is None:
+                    work.out.update(known.stored.ordinals())
+                    self._spawn(self._follow, work, _Open(known.n, known.stored, known.batch))
+                else:
+                    work.expired.update(known.expired)
+            while not work.is_over:
+                work.changed.clear()
+                while work.fresh and not self._gate.stopping:
+                    await self._ask(work)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S[1]):
+                        await work.changed.wait()
+        finally:
+            del self._works[id(work.held)]
+
+    async def _ask(self, work: _Work) -> None:
+        """Put samples that wait into one more batch."""
+        async with self._creating:
+            await self._may_open()
+            ordinals = work.fresh[: min(self._settings.max_requests, self._api.max_requests)]
+            if work.is_over or self._gate.stopping or not ordinals:
+                return
+            chunk, url = work.held.open.chunk.id, self._client.teacher.urls[0]
+            name = partial(self._intents.name, chunk, work.next)
+            lines = await asyncio.to_thread(self._lines, work.held, ordinals, await asyncio.to_thread(name), url)
+            ordinals = ordinals[: len(lines)]
+            decide = partial(self._intents.decide, chunk, work.next, ordinals, at=self._clock.time(), url=url)
+            if (stored := await asyncio.to_thread(decide)) is None:
+                raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
+            intent = _Open(work.next, stored, None)
+            work.next += 1
+            work.out.update(ordinals)
+            intent.batch = await self._created(work, intent, lines)
+        self._spawn(self._follow, work, intent)
+
+    async def _may_open(self) -> None:
+        """Wait until the teacher may have another batch, and requests may be sent."""
+        await self._gate.passed()
+        while await asyncio.to_thread(self._intents.count_open) >= self._settings.max_open:  # noqa: ASYNC110 - of all workers
+            await asyncio.sleep(FULL_S)
+        await self._gate.fence.open()
+
+    def _lines(self, held: Held, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
+        """Lines of input for these samples, for as many as fit into a batch; in a thread."""
+        samples, protocol, access = held.open.samples, self._client.interpreter.protocol, self._client.access(url)
+        room = min(MAX_INPUT_BYTES, self._api.max_bytes)
+        lines: list[bytes] = []
+        for ordinal in ordinals:
+            prompt = samples.prompt(ordinal)
+            source = held.open.chunk.images
+            images = source.read(prompt) if prompt.images and source is not None else ()
+            ask = Request(prompt.messages, ordinal % samples.per_series, images=images, tools=prompt.tools or ())
+            request = protocol.request(ask, base_url=url, key=access.key, now=access.now)
+            line = self._api.line(f"{intent}-{ordinal}", request)
+            room -= len(line) + 1
+            if room < 0 and lines:
+                break
+            lines.append(line)
+        return lines
+
+    # --- a batch
+
+    async def _created(self, work: _Work, intent: _Open, lines: Sequence[bytes]) -> str | None:
+        """Upload and create, once the provider takes it; None if it may have been created or not."""
+        job, url = Job(intent.wanted, lines), intent.stored.url
+        uploaded = await self._call(lambda: self._api.upload(job, self._client.access(url)))
+        for tries in itertools.count():
+            await self._gate.fence.open()
+            if work.is_over or self._gate.stopping:
+                return None
+            try:
+                batch = await called(self._api.create(job, uploaded, self._client.access(url)), self._client.call)
+            except NotSent:
+                pass
+            except Lost:
+                return None
+            except BatchRefused as refused:
+                if not _was_not_created(refused.trouble):
+                    return None
+                self._note_refusal(refused.trouble)
+            else:
+                name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, batch.id)
+                await asyncio.to_thread(name)
+                return batch.id
+            await _pause(tries)
+        raise AssertionError
+
+    async def _follow(self, work: _Work, intent: _Open) -> None:
+        """From a batch to its end, which is in the chunk's journal and then in the store."""
+        held = work.held
+        batch = None
+        if self._unsettled(work, intent):
+            batch_id = intent.batch or await self._found(work, intent)
+            batch = None if batch_id is None else await self._end_of(intent, batch_id)
+        if held.abandoned or self._gate.stopping:
+            return
+        held.under_way += 1  # else the journal could be closed meanwhile
+        try:
+            end = _End() if batch is None else await self._collected(work, intent, batch)
+            if end is None:
+                return
+            await asyncio.to_thread(held.open.journal.sync)
+            await asyncio.to_thread(held.shipper.ship)
+            ended = partial(self._intents.ended, held.open.chunk.id, intent.n, expired=end.expired)
+            await asyncio.to_thread(ended)
+        finally:
+            held.ended()
+        if batch is not None and batch.trouble is not None:
+            self._note_refusal(batch.trouble)
+        if end.pause is not None:
+            raise TeacherPaused(f"teacher {self._client.teacher.name} {end.pause}; then run the same command again")
+        if not end.settled:  # whatever the reason, the next batch would meet it too
+            await _pause(intent.n)
+        self._go_on(work, intent, end)
+
+    def _go_on(self, work: _Work, intent: _Open, end: _End) -> None:
+        """Ask again what the batch left open."""
+        work.expired.update(end.expired)
+        work.out.difference_update(intent.stored.ordinals())
+        lacks = work.held.open.state.schedule.lacks
+        work.waiting.update({each: None for each in self._unsettled(work, intent) if lacks(each)})
+        work.changed.set()
+        if work.held.open.is_due:
+            self._host.advanced(work.held)
+        self._host.taken()
+
+    def _unsettled(self, work: _Work, intent: _Open) -> list[int]:
+        is_settled = work.held.open.state.is_settled
+        return [each for each in intent.stored.ordinals() if not is_settled(each)]
+
+    async def _found(self, work: _Work, intent: _Open) -> str | None:
+        """The id of the batch that the intent made; None once it is sure that it made none."""
+        since = self._clock.monotonic()
+        strangers = set() if self._api.names else await asyncio.to_thread(self._intents.batches)
+        for looks in itertools.count():
+            if work.held.abandoned or self._gate.stopping:
+                return None
+            found = await self._call(lambda: self._api.find(intent.wanted, self._access(intent)))
+            candidates = [each for each in found if each.id not in strangers]
+            for each in candidates:
+                # One without a name tells whose it is once it has ended.
+                if each.intent == intent.stored.id or (each.state != "running" and await self._is_ours(each, intent)):
+                    name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, each.id)
+                    await asyncio.to_thread(name)
+                    return each.id
+                if each.state != "running":
+                    strangers.add(each.id)
+            awaited = any(each.id not in strangers for each in candidates)
+            if not awaited and self._clock.monotonic() - since >= LISTED_WITHIN_S:
+                return None
+            await _pause(looks)
+        raise AssertionError
+
+    async def _is_ours(self, batch: Batch, intent: _Open) -> bool:
+        keys: list[str] = []
+
+        def take(line: bytes) -> None:
+            if not keys and isinstance(result := self._api.read(line), (Answered, Unserved)):
+                keys.append(result.key)
+
+        await self._download(batch, intent, take)
+        return bool(keys) and intent.ordinal(keys[0]) is not None
+
+    async def _end_of(self, intent: _Open, batch_id: str) -> Batch:
+        while True:
+            batch = await self._call(lambda: self._api.look(batch_id, self._access(intent)))
+            if batch.state != "running":
+                return batch
+            age_s = self._clock.time() - intent.stored.at
+            await asyncio.sleep(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
+
+    # --- results
+
+    async def _collected(self, work: _Work, intent: _Open, batch: Batch) -> _End | None:
+        """Put all that the batch says into the journal; None if another worker may have the chunk by now."""
+        left = set(intent.stored.ordinals())
+        before = len(self._unsettled(work, intent))
+        unserved: list[int] = []
+        end = _End()
+
+        def take(line: bytes) -> None:
+            result = self._api.read(line)
+            if isinstance(result, Unreadable) or (ordinal := intent.ordinal(result.key)) not in left:
+                return  # no result, another's, or one that came before
+            left.discard(ordinal)
+            if isinstance(result, Unserved):
+                unserved.append(ordinal)
+            elif isinstance(decision := self._answered(work, intent, ordinal, result.reply), Pause):
+                end.pause = decision.reason
+
+        await self._download(batch, intent, take)
+        if work.held.abandoned:
+            return None
+        if batch.state == "failed":
+            return end
+        if batch.state in ("expired", "cancelled"):
+            unserved += sorted(left)
+        else:
+            why = "the provider lost the batch" if batch.state == "lost" else "the batch has no result for it"
+            for ordinal in sorted(left):
+                self._lost(work, intent, ordinal, why)
+        for ordinal in unserved:
+            self._unserved(work, intent, ordinal, counts=batch.state != "cancelled")
+        self._host.heard(work.held)
+        end.expired = [] if batch.state == "cancelled" else unserved
+        end.settled = before - len(self._unsettled(work, intent))
+        return end
+
+    def _is_known(self, work: _Work, intent: _Open, ordinal: int) -> bool:
+        """True if the journal has what came of the sample in this batch, or its answer."""
+        opened = work.held.open
+        return opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
+
+    def _answered(self, work: _Work, intent: _Open, ordinal: int, reply: Reply) -> Decision | None:
+        if work.held.abandoned or self._is_known(work, intent, ordinal):
+            return None
+        opened, at, client = work.held.open, intent.stored.at, self._client
+        body = without_keys(reply.body, keys=client.interpreter.keys)
+        self.largest_reply_bytes = max(self.largest_reply_bytes, len(body))
+        opened.state.sent(ordinal)
+        latency_s = max(0.0, self._clock.time() - at)
+        received = opened.received(
+            ordinal,
+            reply._replace(body=body),
+            at=at,
+            latency_s=latency_s,
+            endpoint=self._host_of(intent),
+            place=self._place,
+        )
+        decision = opened.answered(received)
+        outcome, tally = received.outcome, self._counters.of(client.teacher.name)
+        tally.requests += 1
+        if isinstance(outcome, Completion):
+            tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
+        else:
+            self._counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
+        return decision
+
+    def _lost(self, work: _Work, intent: _Open, ordinal: int, why: str) -> None:
+        if self._is_known(work, intent, ordinal):
+            return
+        at, endpoint, opened = intent.stored.at, self._host_of(intent), work.held.open
+        opened.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
+        opened.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
+
+    def _unserved(self, work: _Work, intent: _Open, ordinal: int, *, counts: bool) -> None:
+        if self._is_known(work, intent, ordinal):
+            return
+        times = work.expired[ordinal] + counts
+        work.held.open.unserved(
+            ordinal,
+            at=intent.stored.at,
+            endpoint=self._host_of(intent),
+            place=self._place,
+            last=times >= MAX_EXPIRED,
+            why=f"the provider did not get to it in {times} batches",
+        )
+
+    async def _download(self, batch: Batch, intent: _Open, take: Callable[[bytes], None]) -> None:
+        """Have all of the batch's lines taken, perhaps more than once; a file that is gone has none."""
+        errors: list[Exception] = []
+
+        def guarded(line: bytes) -> None:
+            if not errors:
+                try:
+                    take(line)
+                except Exception as error:  # noqa: BLE001 - raised below, for the transport must not see it
+                    errors.append(error)
+
+        for number in range(len(self._api.results(batch, self._access(intent)))):
+            for tries in itertools.count():
+                lines = Lines(guarded)
+                request = self._api.results(batch, self._access(intent))[number]
+                with contextlib.suppress(NotSent, Lost):
+                    reply = await self._client.download(request, lines.feed)
+                    if reply.status in (404, 410):
+                        break
+                    if 200 <= reply.status < 300:
+                        lines.end()
+                        break
+                    self._note_refusal(trouble_of(reply, self._api.errors))
+                if errors:
+                    break
+                await _pause(tries)
+            if errors:
+                raise errors[0]
+
+    # --- calls
+
+    async def _call(self, steps: Callable[[], Steps[T]]) -> T:
+        """A call that may be repeated, until the provider serves it."""
+        for tries in itertools.count():
+            try:
+                return await called(steps(), self._client.call)
+            except (NotSent, Lost):
+                pass
+            except BatchRefused as refused:
+                self._note_refusal(refused.trouble)
+            await _pause(tries)
+        raise AssertionError
+
+    def _note_refusal(self, trouble: Trouble) -> None:
+        """Raise what a person has to mend; all else is waited for."""
+        teacher = self._client.teacher.name
+        message = self._client.interpreter.redact(trouble.message)
+        match trouble:
+            case Money() | Auth():
+                raise TeacherPaused(f"teacher {teacher}: {message}; then run the same command again")
+            case BadRequest() | TooLong() | Policy():
+                raise StillhouseError(f"teacher {teacher} refuses the batch: {message}")
+            case _:
+                self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); it is tried again")
+
+    def _url(self, intent: _Open) -> str:
+        urls = self._client.teacher.urls
+        return intent.stored.url if intent.stored.url in urls else urls[0]
+
+    def _access(self, intent: _Open) -> Access:
+        return self._client.access(self._url(intent))
+
+    def _host_of(self, intent: _Open) -> str:
+        return self._client.host_of(self._url(intent))
+
+
+def _was_not_created(trouble: Trouble) -> bool:
+    """True if a refused creation made no batch for sure."""
+    return not isinstance(trouble, (ServerError, Ambiguous, Malformed)) and trouble.status not in (502, 504, 524)
+
+
+async def _pause(tries: int) -> None:
+    """Wait before another try, longer each time."""
+    await asyncio.sleep(min(RETRY_S[1], RETRY_S[0] * 1.5 ** min(tries, 20)) * random.uniform(0.75, 1.25))

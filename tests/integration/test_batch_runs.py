@@ -1,0 +1,267 @@
+"""Whole runs in batches: crashed anywhere and resumed, every request is in one batch, and none is paid twice."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+
+from stillhouse.gen.dataset.batch_intents import count_batches
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.simulator.server import Server, serve
+from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.worker.lanes import batch as lane
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
+
+APIS = ["openai-chat", "anthropic", "gemini", "bedrock"]
+TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.b", "seen_on": "2026-11-22"}
+
+
+def batched(root: Path, server: Server, *, api: str = "openai-chat", **changes: Any) -> Recipe:
+    """A recipe whose teacher is asked in batches."""
+    profile = {"profile": "openai"} if api == "openai-chat" else {}
+    base = server.url if api.startswith("openai") else server.url.removesuffix("/v1")
+    teacher = {"name": "t", "api": api, "base_url": base, "model": "m", "terms": TERMS, "mode": "batch", **profile}
+    if api == "bedrock":
+        teacher["aws"] = {"region": "us-east-1", "access_key_id": "env:AWS_ID", "secret_access_key": "env:AWS_SECRET"}
+        place = {"role_arn": "arn:aws:iam::123456789012:role/r", "s3": "s3://bucket/in", "s3_endpoint": f"{base}/s3"}
+        teacher["batch"] = {"bedrock": place}
+    more = changes.pop("teacher", {})
+    teacher |= more | {"batch": teacher.get("batch", {}) | more.get("batch", {})}
+    changes["ask"] = {"max_tokens": 200} | changes.get("ask", {})
+    return recipe_of(root, teachers=[teacher], **changes)
+
+
+def logged(root: Path) -> list[dict[str, Any]]:
+    """The simulator's lines."""
+    return [json.loads(line) for line in (root / "log").read_text().splitlines()]
+
+
+def run(
+    root: Path, test: Callable[[Server], Any], *, faults: dict[str, Any] | None = None, **settings: Any
+) -> list[dict[str, Any]]:
+    """Run a test against a simulator; returns its log."""
+    batches = SimulatorBatches.model_validate({"latency_s": 0.0, **(faults or {})})
+
+    async def go() -> None:
+        async with await serve(SimulatorSettings(log=str(root / "log"), batches=batches, **settings)) as server:
+            await test(server)
+
+    asyncio.run(go())
+    return logged(root)
+
+
+def once_each(lines: list[dict[str, Any]], count: int) -> None:
+    """Each of so many prompts was answered in one request."""
+    asked = Counter(line["prompt"] for line in lines)
+    assert len(asked) == count
+    assert set(asked.values()) == {1}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits of a provider's hours in fractions of a second."""
+    monkeypatch.setenv("AWS_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET", "a secret of some length")
+    monkeypatch.setattr(lane, "LISTED_WITHIN_S", 0.5)
+    monkeypatch.setattr(lane, "LOOK_S", (0.05, 0.2))
+    monkeypatch.setattr(lane, "FULL_S", 0.05)
+    monkeypatch.setattr(lane, "RETRY_S", (0.05, 0.2))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("api", APIS)
+def test_a_run_in_batches_gives_the_dataset(tmp_path: Path, api: str) -> None:
+    """Two batches per chunk; nothing is asked online."""
+    write_source(tmp_path, questions(30))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, api=api, teacher={"batch": {"max_requests": 6}})
+        summary = await run_in_process(recipe)
+        assert (summary.records, summary.failed) == (30, 0)
+        assert count_batches(open_dataset(recipe)) == (0, 6)
+
+    lines = run(tmp_path, test)
+    once_each(lines, 30)
+    assert all("batch" in line for line in lines)
+
+
+async def crashed(recipe: Recipe, *, after_s: float) -> Summary | None:
+    """A run that is killed after so long; its Summary if it was done before."""
+    run = asyncio.create_task(run_in_process(recipe))
+    done, _ = await asyncio.wait([run], timeout=after_s)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    return run.result() if done else None
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("api", APIS)
+def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, api: str) -> None:
+    """At any moment: each intent has one batch at most, and each prompt is in one that was answered."""
+    write_source(tmp_path, questions(20))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, api=api, teacher={"batch": {"max_requests": 7}})
+        crashes, after_s = 0, 0.03
+        while (summary := await crashed(recipe, after_s=after_s)) is None:
+            crashes += 1
+            after_s += 0.05
+        assert crashes > 3
+        assert (summary.records, summary.failed) == (20, 0)
+
+    lines = run(tmp_path, test, faults={"latency_s": 0.3})
+    once_each(lines, 20)
+    keys = Counter(line["key"] for line in lines)
+    assert set(keys.values()) == {1}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("api", APIS)
+def test_a_creation_whose_reply_was_lost_is_found(tmp_path: Path, api: str) -> None:
+    """By its name, or by its results; it is not created again."""
+    write_source(tmp_path, questions(20))
+
+    async def test(server: Server) -> None:
+        summary = await run_in_process(batched(tmp_path, server, api=api))
+        assert summary.records == 20
+
+    once_each(run(tmp_path, test, faults={"lost_replies": 1, "latency_s": 0.2}), 20)
+
+
+@pytest.mark.usefixtures("quick")
+def test_downloads_that_break_off_are_repeated(tmp_path: Path) -> None:
+    """What came before is taken once."""
+    write_source(tmp_path, questions(20))
+
+    async def test(server: Server) -> None:
+        summary = await run_in_process(batched(tmp_path, server))
+        assert (summary.records, summary.maybe_billed) == (20, 0)
+
+    once_each(run(tmp_path, test, faults={"broken_downloads": 2}), 20)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("api", APIS)
+def test_requests_that_expire_are_asked_twice_more(tmp_path: Path, api: str) -> None:
+    """Then they are Failures of their own kind, and nothing of them was billed."""
+    write_source(tmp_path, questions(20))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, api=api)
+        summary = await run_in_process(recipe)
+        assert summary.records + summary.failed == 20
+        assert summary.failed_by_kind == {"expired": summary.failed}
+        assert summary.failed > 0
+        assert count_batches(open_dataset(recipe))[0] == 0
+
+    lines = run(tmp_path, test, faults={"expired": 0.7})
+    if api != "gemini":  # of whose expired batches nothing is delivered
+        assert max(Counter(line["prompt"] for line in lines).values(), default=1) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_missing_refused_or_forgotten_is_asked_again(tmp_path: Path) -> None:
+    """A forgotten batch, one in ten lines missing: counted as perhaps billed."""
+    write_source(tmp_path, questions(40))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 20})
+        summary = await run_in_process(recipe)
+        assert (summary.records, summary.failed) == (40, 0)
+        assert summary.maybe_billed >= 20
+
+    run(tmp_path, test, faults={"missing": 0.1, "lost": 1})
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_batch_that_is_refused_as_a_whole_stops_the_run_and_the_next_one_asks_again(tmp_path: Path) -> None:
+    """Its message says which line; the refused batch is not looked at again."""
+    write_source(tmp_path, questions(10))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server)
+        with pytest.raises(StillhouseError, match=r"teacher t refuses the batch: .*refused as a whole"):
+            await run_in_process(recipe)
+        assert (await run_in_process(recipe)).records == 10
+
+    once_each(run(tmp_path, test, faults={"failed": 1}), 10)
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_more_batches_are_open_than_allowed(tmp_path: Path) -> None:
+    """Of two chunks with three batches each, over two workers; the provider's own limit is waited for too."""
+    write_source(tmp_path, questions(20))
+    most = 0
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, teacher={"batch": {"max_requests": 4, "max_open": 2}})
+        run = asyncio.create_task(run_in_process(recipe))
+        nonlocal most
+        while not run.done():
+            most = max(most, await asyncio.to_thread(lambda: count_batches(open_dataset(recipe))[0]))
+            await asyncio.sleep(0)
+        assert run.result().records == 20
+
+    once_each(run(tmp_path, test, faults={"latency_s": 0.1, "max_open_requests": 6}), 20)
+    assert most == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_rounds_under_accept_are_batches(tmp_path: Path) -> None:
+    """What a check rejects is asked again in the next batch, beside an online teacher that asks its own."""
+    rows = [{"id": str(n), "question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(20)]
+    write_source(tmp_path, rows)
+
+    async def test(server: Server) -> None:
+        ask = {"accept": 1, "at_most": 8}
+        recipe = batched(
+            tmp_path, server, ask=ask, source={"keep": ["answer"]}, checks=[{"math": {"answer": "answer"}}]
+        )
+        summary = await run_in_process(recipe)
+        assert (summary.records, summary.failed) == (20, 0)
+        assert summary.rejected > 0
+
+    run(tmp_path, test, accuracy=0.5)
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_datasets_on_one_account_leave_each_others_batches_alone(tmp_path: Path) -> None:
+    """With equal numbers of chunks and requests, both crashing."""
+    for name in ("one", "two"):
+        write_source(tmp_path / name, questions(10, start=0 if name == "one" else 100))
+
+    async def test(server: Server) -> None:
+        async def resumed(name: str) -> Summary:
+            recipe, after_s = batched(tmp_path / name, server, api="anthropic"), 0.1
+            while (summary := await crashed(recipe, after_s=after_s)) is None:
+                after_s += 0.07
+            return summary
+
+        both = await asyncio.gather(resumed("one"), resumed("two"))
+        assert [summary.records for summary in both] == [10, 10]
+
+    once_each(run(tmp_path, test, faults={"latency_s": 0.3}), 20)
+
+
+@pytest.mark.usefixtures("quick")
+def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
+    """Neither is it finished, nor bound to another recipe: their answers are paid for."""
+    write_source(tmp_path, questions(10))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server)
+        assert await crashed(recipe, after_s=1.0) is None
+        with pytest.raises(UsageError, match="1 batch is at the provider"):
+            await run_in_process(recipe, finish=True)
+        with pytest.raises(UsageError, match="batches were created"):
+            await run_in_process(batched(tmp_path, server, ask={"max_tokens": 77}))
+
+    run(tmp_path, test, faults={"latency_s": 3600.0})
