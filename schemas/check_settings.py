@@ -19,14 +19,14 @@ class Reference:
     field: str
     """The field that names it: of the check's settings; in `references_of`, of the recipe (`checks.0.math.answer`)."""
     column: str
-    form: Literal["text", "options", "json"] = "text"
+    form: Literal["text", "options", "json", "tests"] = "text"
     """`text`: text that is not empty, or a number; `options`: a list of at least two texts; `json`: any value, as
-    JSON."""
+    JSON; `tests`: any but null, as JSON."""
 
     @property
     def key(self) -> str:
         """Its name among the values of a row: two checks may read a column in different forms."""
-        return f"{self.column}\0json" if self.form == "json" else self.column
+        return f"{self.column}\0json" if self.form in ("json", "tests") else self.column
 
 
 class CheckSettings(Strict):

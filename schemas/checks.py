@@ -23,6 +23,7 @@ from stillhouse.schemas.check_settings import CheckSettings, Reference
 from stillhouse.schemas.function_check import FunctionCheck
 from stillhouse.schemas.json_schema import JsonSchema, identity_of_schema
 from stillhouse.schemas.languages import LANGUAGES
+from stillhouse.schemas.python_check import PythonCheck
 
 _COLUMN = Field(min_length=1)
 
@@ -216,6 +217,8 @@ class Check(Strict):
     """Ask for reasoning beside the answer."""
     repetition: RepetitionCheck | None = None
     """Refuse what repeats itself."""
+    python: PythonCheck | None = None
+    """Run the answer's program against the row's tests."""
     function: FunctionCheck | None = None
     """Have a function of yours judge the answer."""
 

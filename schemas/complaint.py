@@ -19,9 +19,7 @@ from stillhouse.schemas.yaml_tree import Node
 _MAX_SHOWN = 60
 
 _NOT_YET = (
-    "checks.python",
     "checks.judge",
-    "checks.function",
     "decontaminate",
     "scrub",
     "mode",

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from stillhouse.gen.checks.pool import CheckPool
+from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.dataset.binding import binding_for
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
@@ -82,6 +84,8 @@ def examine_recipe(recipe: Recipe) -> Iterator[Finding]:
     yield from _tried("source", lambda: _source(recipe))
     yield from _tried("dataset", lambda: _dataset(recipe))
     yield from _tried("journal", lambda: _journal(recipe))
+    if recipe.all_checks:
+        yield from _tried("checks", lambda: asyncio.run(_checks(recipe)))
     yield from asyncio.run(_teachers(recipe))
 
 
@@ -169,6 +173,12 @@ def _journal(recipe: Recipe) -> Finding:
     if free < LITTLE_DISK_BYTES:
         return Finding(name="journal", state="fail" if free < NO_DISK_BYTES else "warn", said=said, mend=mend)
     return Finding(name="journal", state="ok", said=said)
+
+
+async def _checks(recipe: Recipe) -> Finding:
+    async with CheckPool(recipe.all_checks, equality=recipe.equality, slots=Slots.of_node()):
+        names = ", ".join(check.name for check in recipe.all_checks)
+    return Finding(name="checks", state="ok", said=f"{names}: ready to judge on this machine")
 
 
 async def _teachers(recipe: Recipe) -> list[Finding]:

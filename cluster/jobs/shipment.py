@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillhouse.gen.checks.registry import needs_extra
+from stillhouse.gen.checks.registry import extras_of
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas import __version__
@@ -126,7 +126,7 @@ def _copy_code(folder: Path) -> None:
 
 def _extras(recipe: Recipe) -> list[str]:
     """The extras that the recipe needs on the nodes."""
-    return ["checks"] * needs_extra(recipe) + ["images"] * bool(recipe.source.images)
+    return extras_of(recipe) + ["images"] * bool(recipe.source.images)
 
 
 def requirements(*, extras: Sequence[str] = ()) -> list[str]:

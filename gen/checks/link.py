@@ -3,11 +3,13 @@
 Values are `marshal`'s: both ends are one Python, texts pass whatever they hold, and nothing is faster.
 """
 
-import asyncio
 import marshal
 import socket
 import struct
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncio  # which the processes below a pool have no use for
 
 Duty: TypeAlias = Literal["check", "state", "compare"]
 """What a child does with an answer: run the recipe's checks; or, for a vote, state it, or compare two statements."""
@@ -22,7 +24,7 @@ def packed(value: Any) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-async def read_frame(reader: asyncio.StreamReader) -> Any:
+async def read_frame(reader: "asyncio.StreamReader") -> Any:
     """The next frame's value; raises asyncio.IncompleteReadError where the other end is gone."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     return marshal.loads(await reader.readexactly(length))  # noqa: S302 - the other end is our own code

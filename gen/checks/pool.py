@@ -23,7 +23,7 @@ from stillhouse.gen.checks.link import REPLACE_ME, Duty, packed, read_frame
 from stillhouse.gen.checks.registry import require_kinds
 from stillhouse.gen.checks.slots import Slot, Slots
 from stillhouse.gen.errors import StillhouseError, UsageError
-from stillhouse.schemas.checks import AnyCheck
+from stillhouse.schemas.checks import AnyCheck, Check
 from stillhouse.schemas.select import Equality
 
 TIMEOUT_S = 5.0
@@ -156,7 +156,10 @@ class CheckPool:
         self._equality = equality
         self._size = size or len(os.sched_getaffinity(0))
         self._timeout_s = timeout_s
-        self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S
+        waits_s = [check.python.wall_s for check in checks if isinstance(check, Check) and check.python]
+        self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S + sum(waits_s)
+        self._max_batch = 1 if waits_s else MAX_BATCH
+        """A program may take seconds: no answer is to wait behind it while another child is free."""
         self._memory_bytes = memory_bytes
         self._slots = slots or Slots(None, count=self._size)
         self._held = 0
@@ -295,7 +298,7 @@ class CheckPool:
         """The next answers for one child: a share of those that wait, but no answer beside one to be judged alone."""
         batch = [self._jobs.popleft()]
         chars, share = batch[0].chars, -(-len(self._jobs) // self._size)
-        while not batch[0].is_alone and self._jobs and len(batch) < min(MAX_BATCH, share + 1):
+        while not batch[0].is_alone and self._jobs and len(batch) < min(self._max_batch, share + 1):
             if self._jobs[0].is_alone or (chars := chars + self._jobs[0].chars) > MAX_BATCH_CHARS:
                 break
             batch.append(self._jobs.popleft())

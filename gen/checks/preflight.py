@@ -6,7 +6,7 @@ One row without is that row's matter; here it is the recipe's, for not one of th
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stillhouse.gen.checks import choice, math
+from stillhouse.gen.checks import choice, math, python
 from stillhouse.gen.checks.base import Row
 from stillhouse.gen.errors import SourceError
 from stillhouse.schemas.checks import references_of
@@ -16,8 +16,11 @@ from stillhouse.schemas.recipe import Recipe
 _WRONG: dict[str, Callable[[Any, Row], str | None]] = {
     "math": math.wrong_reference,
     "choice": choice.wrong_reference,
+    "python": python.wrong_reference,
 }
 """What a check expects of a row and does not find; None if it can judge by it."""
+_SOUGHT = {"answer": "a known answer", "tests": "tests that can be run"}
+"""What a field's column holds, by the field."""
 
 
 def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
@@ -34,10 +37,11 @@ def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
             continue
         found = [wrong(check.settings, row) for row in rows]
         if all(found):
-            field = f"checks.{number}.{check.kind}.answer"
+            reference = next(iter(check.settings.references()))
+            field = f"checks.{number}.{check.kind}.{reference.field}"
             raise SourceError(
-                f"{recipe.where(field)}{field}: none of the first {len(rows)} rows has a known answer in column "
-                f"{check.settings.answer!r}: {found[0]}; name another column"
+                f"{recipe.where(field)}{field}: none of the first {len(rows)} rows has {_SOUGHT[reference.field]} in "
+                f"column {reference.column!r}: {found[0]}; name another column"
             )
 
 

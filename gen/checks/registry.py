@@ -23,6 +23,7 @@ KINDS = {
     "reasoning": "reasoning:Reasoning",
     "repetition": "repetition:Repetition",
     "schema": "schema:AskedSchema",
+    "python": "python:Python",
     "function": "function:Function",
 }
 _EXTRA = {"math": "math_verify", "language": "py3langid"}
@@ -74,6 +75,12 @@ def require_kinds(kinds: Iterable[str]) -> None:
 def needs_extra(recipe: Recipe) -> bool:
     """True if a check of the recipe, or its vote, needs the extra `checks`."""
     return any(check.kind in _EXTRA for check in recipe.all_checks) or recipe.equality in _EXTRA
+
+
+def extras_of(recipe: Recipe) -> list[str]:
+    """The extras of this package that the recipe's checks need on every node."""
+    is_walled = any(check.python and check.python.isolation == "bubblewrap" for check in recipe.checks)
+    return ["checks"] * needs_extra(recipe) + ["sandbox"] * is_walled
 
 
 def _is_there(module: str) -> bool:

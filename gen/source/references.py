@@ -26,6 +26,8 @@ def reference(values: Mapping[str, Any], wanted: Reference) -> str | tuple[str, 
     if value is None:
         is_null = is_in(values, wanted.column)
         raise NoPrompt(f"{what} is {'null' if is_null else 'missing'}, and a check compares answers with it")
+    if wanted.form == "tests":
+        return json_text(value, what)
     if wanted.form == "text":
         return _text(value, what)
     options = value.get("text") if isinstance(value, Mapping) else value

@@ -86,7 +86,7 @@ def problems(check: str) -> str:
         ("language: {iz: en}", "checks.0.language.is: missing; add it: The language's ISO 639-1 code"),
         ("reasoning: {min_chars: 0}", "checks.0.reasoning.min_chars: expected at least 1, got the number 0"),
         ("repetition: {max: 30}", "checks.0.repetition.max: expected less than 1, got the number 30"),
-        ("python: {tests: t}", "checks.0.python: not built yet; leave it out"),
+        ("python: {tests: t, isolation: docker}", "checks.0.python.isolation: expected `bubblewrap` or `process`"),
     ],
 )
 def test_a_wrong_check_is_refused_with_its_line(check: str, message: str) -> None:
