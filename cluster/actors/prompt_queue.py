@@ -15,6 +15,7 @@ from typing import Literal, TypeVar, assert_never
 
 import ray
 
+from stillhouse.cluster.actors.bell import Bell
 from stillhouse.cluster.actors.events import event, trouble
 from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
@@ -41,6 +42,8 @@ from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas.recipe import Recipe
 
 _READERS = 16
+LEASE_WAIT_S = 0.5
+"""How soon a worker that gets no chunk asks again."""
 _T = TypeVar("_T")
 
 
@@ -108,6 +111,8 @@ class PromptQueue:
             if recipe.budget is not None and not finish
             else None
         )
+        self._more_chunks = Bell()
+        """Workers wait for it where the source is followed: there they would else learn late of new chunks."""
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._leases = Leases()
@@ -200,6 +205,7 @@ class PromptQueue:
                     for part in self._missing_parts(opened):
                         with self._lock:
                             self._take_in(opened, part)
+                        self._more_chunks.ring()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run it in a background thread; any error ends the run."""
@@ -226,7 +232,9 @@ class PromptQueue:
 
     def _source_parts(self, plan: SourcePlan, done: list[PartInfo]) -> Iterator[PartInfo]:
         indexer = Indexer(self._store, self._recipe, plan, asked=self._asked)
-        before = self._reader.read()[: plan.generation + 1]  # including what this queue has indexed since
+        # Including what this queue has indexed since, unless it remembers that.
+        generations = self._reader.read() if self._asked is None else self._generations
+        before = generations[: plan.generation + 1]
         names = [(each.plan.generation, n) for each in before if _is_source(each) for n in range(len(each.parts))]
         if self._asked is not None:
             names = [name for name in names if name not in self._asked_parts]
@@ -254,8 +262,11 @@ class PromptQueue:
             with self._lock:
                 self._leases.give_back(worker, grant.chunk)
             grant = None
+        if grant is None and self._asked is not None:
+            await self._more_chunks.within(LEASE_WAIT_S)
+            return Wait(0.0)
         if grant is None:
-            return Wait(0.5)
+            return Wait(LEASE_WAIT_S)
         had_owners = grant.had_owners or grant.chunk.generation in self._found
         return replace(grant, had_owners=had_owners, close=self._closes)
 

@@ -68,17 +68,20 @@ class Planning:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._waits_for: Wait | None = None
+        self._fresh: Plan | None = None
+        """What the last step planned."""
         self.advance()
 
     @property
     def known(self) -> int:
         """Generations planned so far."""
-        return len(self._planner.generations)
+        return len(self._planner.generations) + (self._fresh is not None)
 
     @property
     def opened(self) -> list[int]:
         """The generations that are not sealed, as of the last step."""
-        return [each.plan.generation for each in self._planner.generations if not each.is_sealed]
+        plans = [each.plan for each in self._planner.generations if not each.is_sealed]
+        return [plan.generation for plan in (*plans, self._fresh) if plan is not None]
 
     @property
     def is_over(self) -> bool:
@@ -86,10 +89,10 @@ class Planning:
         return self._waits_for is None
 
     def advance(self) -> None:
-        """Plan whatever can be planned now; raises what `Planner.step` does."""
-        while isinstance(step := self._planner.step(), Plan):
-            pass
-        self._waits_for = step
+        """Plan what can be planned now; raises what `Planner.step` does."""
+        step = self._planner.step()
+        # Nothing else is looked for until the plan is indexed: workers are to have it as soon as can be.
+        self._fresh, self._waits_for = (step, Wait("indexed")) if isinstance(step, Plan) else (None, step)
 
     def due(
         self, *, known: int, last: bool, indexed: bool, sealed: bool, arrived: bool = False
