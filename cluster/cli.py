@@ -34,6 +34,7 @@ from stillhouse.cluster.commands.options import (
     recipe_argument,
     with_keep_going,
 )
+from stillhouse.cluster.commands.output import output_path, written
 from stillhouse.cluster.progress import job_lines
 from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
 from stillhouse.cluster.progress.job_lines import JobLines
@@ -320,16 +321,14 @@ def report(given: Given, output: str) -> None:
     from stillhouse.gen.views.report import report as page
 
     store = given.open()
-    if not output or (store.is_local and output != "-" and Path(output).resolve().is_relative_to(Path(store.url))):
-        raise UsageError(f"-o: expected a file outside the dataset, got {output!r}: what is in there belongs to it")
+    if output == "-":
+        click.echo(page(store).encode(), nl=False)
+        return
+    path = output_path(output, option="-o", store=store)
     text = page(store)
-    try:
-        with click.open_file(output, "w", encoding="utf-8", atomic=True) as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(f"{output}: can't be written ({error.strerror}); give another -o FILE") from None
-    if output != "-":
-        click.echo(output)
+    with written(path, option="-o") as file:
+        file.write(text.encode())
+    click.echo(output)
 
 
 @main.command()

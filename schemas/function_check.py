@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from stillhouse.schemas.carried_file import MAX_BYTES, CarriedFile, carried
+from stillhouse.schemas.carried_file import CarriedFile, read_carried
 from stillhouse.schemas.check_settings import CheckName, CheckSettings, Reference
 from stillhouse.schemas.value_types import ValueType
 
@@ -53,17 +53,19 @@ class FunctionCheck(CheckSettings):
             return value
         if not place.endswith(".py"):
             return value if value.get("sha256") else value | {"sha256": module_sha256(place)}
-        file = carried(place)
-        if isinstance(file, str):
-            raise ValueError(  # noqa: TRY004 - what pydantic reports
-                f"name: expected the path of a Python file (UTF-8, at most {MAX_BYTES:,} bytes), got {place!r}, which "
-                "can't be read as such"
-            )
+        try:
+            file = read_carried(place)
+        except ValueError as error:
+            raise ValueError(
+                f"name: expected the path of a Python file, got {place!r}, which can't be read as such: {error}"
+            ) from None
         try:
             compile(file.text, place, "exec")
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None)
             raise ValueError(f"name: {place}{f', line {line}' if line else ''}: not valid Python: {error}") from None
+        except (RecursionError, MemoryError):  # what the compiler says of such code
+            raise ValueError(f"name: {place}: not valid Python: nested too deeply") from None
         return value | {"code": file.model_dump()}
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, JsonValue
 
 from stillhouse.schemas.base import FieldsFault
 from stillhouse.schemas.carried_file import CarriedFile, file_or_value
+from stillhouse.schemas.strict_json import JsonFault, read_json
 
 Document: TypeAlias = dict[str, JsonValue]
 Path: TypeAlias = tuple[str | int, ...]
@@ -70,23 +71,13 @@ def schema_validator(document: Any) -> Any:
 def _check_file(file: CarriedFile) -> None:
     """Raise ValueError, naming the line of the file, if it holds no schema."""
     try:
-        document = json.loads(file.text, parse_constant=_no_number)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file.path}:{error.lineno}: expected a JSON Schema, got text that is not JSON: {error.msg} at column "
-            f"{error.colno}"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{file.path}: expected a JSON Schema, got text that is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{file.path}: expected a JSON Schema, got JSON that is nested too deeply") from None
+        document = read_json(file.text)
+    except JsonFault as error:
+        where = file.path if error.line is None else f"{file.path}:{error.line}"
+        raise ValueError(f"{where}: expected a JSON Schema, got {error}") from None
     if (fault := fault_in(document)) is not None:
         path, words = fault
         raise ValueError(f"{file.path}:{_line_of(file.text, path)}: {words}")
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is not a number of JSON's")
 
 
 def _check_mapping(document: Document) -> None:

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, JsonValue
 
 from stillhouse.schemas.carried_file import CarriedFile, file_or_value
 from stillhouse.schemas.json_schema import fault_in, schema_validator
+from stillhouse.schemas.strict_json import JsonFault, read_json
 
 MAX_TOOLS = 128
 """The most that OpenAI takes."""
@@ -51,9 +52,10 @@ def tools_of(text: str) -> tuple[Tool, ...]:
         ValueError: it is not such a list; says which tool, and what was expected.
     """
     try:
-        items = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a list of tools as JSON, got other text: {error}") from None
+        items = read_json(text)
+    except JsonFault as error:
+        line = f" of line {error.line}" if "\n" in text and error.line is not None else ""
+        raise ValueError(f"expected a list of tools as JSON, got {error}{line}") from None
     if not isinstance(items, list):
         raise ValueError(f"expected a list of tools, got {type(items).__name__}")  # noqa: TRY004 - as pydantic wants it
     if len(items) > MAX_TOOLS:

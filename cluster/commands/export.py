@@ -1,20 +1,15 @@
 """`export`: a dataset's answers as the file that a trainer takes."""
 
 import json
-import os
-import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import click
 import yaml
 
 from stillhouse.cluster.commands.options import Given, clean, dataset_argument
+from stillhouse.cluster.commands.output import is_stream, kept, output_path, written
 from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.errors import UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.views.export import FORMATS, Export, Reasoning
 
@@ -47,15 +42,14 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
     if to == "-":
         _write(made, sys.stdout.buffer)
     else:
-        path = Path(to).expanduser()
-        if path.is_dir():
-            raise UsageError(f"--out: expected the path of a file, got the folder {to!r}")
-        if store.is_local and path.resolve().is_relative_to(Path(store.url)):
-            raise UsageError(f"--out: expected a file outside the dataset, got {to!r}: what is in there belongs to it")
-        with _replacing(path) as file:
+        path = output_path(to, option="--out", store=store)
+        with written(path, option="--out") as file:
             _write(made, file)
-            with _replacing(path.with_name(f"{path.name}.terms.yaml")) as terms:  # there before what they are about
-                terms.write(yaml.safe_dump(made.terms(), sort_keys=False, width=120).encode())
+            if not is_stream(path):
+                kept(file)
+                # There before what they are about.
+                with written(path.with_name(f"{path.name}.terms.yaml"), option="--out") as terms:
+                    terms.write(yaml.safe_dump(made.terms(), sort_keys=False, width=120).encode())
     for note in made.notes():
         click.echo(f"note: {inert(note)}", err=True)
     for obligation in made.obligations:
@@ -67,19 +61,3 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
 def _write(made: Export, file: BinaryIO) -> None:
     for row in made.rows():
         file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name once the block has ended well; a reader sees the old one or the whole new one."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with aside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written ({error.strerror}); give another --out FILE") from None
-    finally:
-        aside.unlink(missing_ok=True)

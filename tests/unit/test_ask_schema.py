@@ -80,6 +80,10 @@ def with_schema(tmp_path: Path, *teachers: dict[str, Any], schema: Any = None, *
         ('{"maximum": 18446744073709551616}', 1, "an integer of more than 64 bits"),
         ('{"a":' * 101 + "1" + "}" * 101, 1, "nested too deeply; at most 100 levels"),
         ('{"a":' * 40_000, 0, "JSON"),
+        ('{"type": "object", "type": "array"}', 0, "JSON with the name 'type' twice in one object"),
+        ('{"maximum": 1e999}', 0, "a number that is too large: 1e999"),
+        ('{"maximum": ' + "9" * 5000 + "}", 0, "JSON that can't be read"),
+        ('{"maximum": NaN}', 0, "NaN is not a number of JSON's"),
     ],
 )
 def test_a_file_that_is_no_schema_is_refused_with_both_lines(

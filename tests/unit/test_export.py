@@ -1,7 +1,10 @@
 """`stillhouse export` writes what trainers load, the same each time, with its terms beside it."""
 
 import asyncio
+import errno
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from harness import run_in_process
 
 from stillhouse.cluster.cli import main
 from stillhouse.cluster.commands.options import read
+from stillhouse.cluster.commands.output import written
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.views.export.answer import Answer
 from stillhouse.gen.views.export.pairs import pairs
 from stillhouse.schemas.tool_call import ToolCall
@@ -215,3 +220,37 @@ def test_prompts_keep_their_calls_and_rows_their_tools(tmp_path: Path) -> None:
     (row,) = lines(out)
     assert [turn["from"] for turn in row["conversations"]] == ["human", "function_call", "observation", "gpt"]
     assert json.loads(row["tools"]) == [TOOL]
+
+
+def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path) -> None:
+    """A link keeps its name, a disk that fills up leaves the old file; what can't be a file is refused."""
+    real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
+    real.write_text("old")
+    link.symlink_to(real)
+    with (
+        pytest.raises(UsageError, match=r"link.jsonl: can't be written \(No space left"),
+        written(link, option="-o") as to,
+    ):
+        to.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert real.read_text() == "old"
+    before = {path.name for path in tmp_path.iterdir()}
+    export(dataset, "trl-sft", "--out", str(link))
+    assert link.is_symlink()
+    assert real.read_text().startswith("{")
+    assert {path.name for path in tmp_path.iterdir()} - before == {"link.jsonl.terms.yaml"}
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in ("x" * 300, str(tmp_path / "loop" / "x"), "~nobody-has-this-name/x"):
+        assert "--out" in export(dataset, "trl-sft", "--out", out, code=2)
+
+
+def test_a_pipe_is_written_to(dataset: Path, tmp_path: Path) -> None:
+    """Not replaced by a file: whoever reads it gets the rows; their terms have no place beside it."""
+    out = tmp_path / "pipe"
+    os.mkfifo(out)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(out.read_bytes)
+        export(dataset, "trl-sft", "--out", str(out))
+        assert all(json.loads(line)["completion"] for line in read.result().splitlines())
+    assert out.is_fifo()
+    assert not out.with_name("pipe.terms.yaml").exists()

@@ -134,6 +134,13 @@ def test_code_with_a_fault_is_refused_with_its_line(code: Path) -> None:
     code.write_text("x = 1\ndef f(:\n")
     with pytest.raises(ValueError, match=r"mine.py, line 2: not valid Python"):
         check("f")
+    for nested in ("-" * 100_000 + "1", "(" * 100_000, "a" + ".b" * 90_000, "x\0"):
+        code.write_text(nested)
+        with pytest.raises(ValueError, match=r"mine.py.*: not valid Python"):
+            check("f")
+    code.unlink()
+    with pytest.raises(ValueError, match=r"got '.*mine.py', which can't be read as such: there is no such file"):
+        check("f")
 
 
 def test_a_recipe_with_its_code_is_read_again_without_the_file(code: Path) -> None:

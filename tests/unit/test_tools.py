@@ -77,7 +77,14 @@ def test_what_is_no_tool_is_refused(tools: Any, why: str) -> None:
 def test_a_file_of_tools_is_named_by_what_is_wrong_in_it(tmp_path: Path) -> None:
     """With its path."""
     path = tmp_path / "tools.json"
-    for content, why in (("{", "other text"), ("{}", "expected a list"), ('[{"name": ""}]', "tool 1")):
+    for content, why in (
+        ("{", "text that is not JSON"),
+        ("{}", "expected a list"),
+        ('[{"name": ""}]', "tool 1"),
+        ("[" * 100_000, "JSON that is nested too deeply"),
+        ('[{"name": "a",\n"name": "b"}]', "JSON with the name 'name' twice"),
+        ('[{"name": "a", "parameters": {"type": "object", "maxProperties": NaN}}]', "NaN is not a number"),
+    ):
         path.write_text(content)
         with pytest.raises(ValidationError, match=f"tools.json: .*{why}"):
             Ask.model_validate({"tools": str(path)})
