@@ -20,7 +20,6 @@ _MAX_SHOWN = 60
 
 _NOT_YET = (
     "checks.python",
-    "checks.judge",
     "checks.function",
     "decontaminate",
     "scrub",

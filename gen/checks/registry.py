@@ -24,6 +24,7 @@ KINDS = {
     "repetition": "repetition:Repetition",
     "schema": "schema:AskedSchema",
     "function": "function:Function",
+    "judge": "judge:Judge",
 }
 _EXTRA = {"math": "math_verify", "language": "py3langid"}
 """Modules that only an install with the extra `checks` has."""

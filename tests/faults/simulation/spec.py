@@ -10,9 +10,10 @@ from typing import Any
 from stillhouse.schemas.recipe import Recipe
 
 from .stores import URL
-from .teacher import FAULTS, MAX_TOKENS, PRICE, SEEDS_APART
+from .teacher import FAULTS, JUDGE, MAX_TOKENS, PRICE, SEEDS_APART
 
 PER_S = 10
+JUDGED = {"seed": 0, "max_tokens": MAX_TOKENS}
 LATENCY_S = 0.5
 """Of a calm world."""
 
@@ -75,6 +76,8 @@ class Spec:
     route: str = "weighted"
     teachers: int = 1
     """All of one account; see `SEEDS_APART` for how their requests are told apart."""
+    judge: bool = False
+    """Whether a judge has the last word on what is accepted; it is billed to the teachers' account."""
     outages: tuple[tuple[int, float, float], ...] = ()
     """(a teacher's place, from, until) when no connection to it can be made."""
     give_up_after_s: float = 600.0
@@ -95,51 +98,59 @@ class Spec:
             start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
             outages.append((rng.choice((0, 0, 1)), start_s, start_s + rng.choice((20.0, 100.0, 400.0))))
         accept = rng.choice((0, 1, 1, 2, 3))
-        return cls(
-            local=local,
-            prompts=rng.randint(1, 12),
-            later_prompts=rng.choice((0, 0, 0, 3)),
-            samples=rng.choice((1, 1, 2, 3)) if not accept else accept + rng.choice((0, 1, 2, 4)),
-            accept=accept,
-            more_accept=rng.choice((0, 0, 1)) if accept else 0,
-            checks=rng.random() < 0.6,
-            check_s=rng.choice((0.0, 0.1, 2.0)),
-            check_breaks=rng.random() < 0.3,
-            per_shard=rng.randint(1, 5),
-            nodes=1 if local else rng.randint(1, 3),
-            workers=rng.choice((1, 1, 2, 3)),
-            in_flight=rng.choice((1, 2, 4, 8, None)),
-            latency_s=rng.choice((0.05, 0.3, 1.0, 3.0)),
-            timeout_s=rng.choice((5.0, 20.0, 60.0)),
-            max_attempts=rng.choice((2, 3, 6)),
-            ship_every_s=rng.choice((0.5, 2.0)),
-            keep_raw=rng.random() < 0.8,
-            strikes=0 if calm else rng.randint(1, 6),
-            fault_share=0.0 if calm else rng.choice((0.0, 0.0, 0.005, 0.03)),
-            slow_share=0.0 if calm else rng.choice((0.0, 0.0, 0.01, 0.1)),
-            loss_share=0.0 if calm else rng.choice((0.0, 0.0, 0.002, 0.05)),
-            shuffles=rng.random() < 0.5,
-            retries=rng.random() < 0.3,
-            pilot=rng.choice((None, None, 1, 3, 6)),
-            pilot_s=rng.uniform(0.5, 8.0),
-            together=rng.random() < 0.5,
-            more_samples=rng.choice((0, 0, 0, 1, 2)),
-            # The first format does not name the teacher, and no dataset with a chain is as old.
-            first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)) * (route != "fallback"),
-            weights=weights,
-            route=route,
-            teachers=teachers,
-            outages=tuple(outages),
-            give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
-            budget=rng.choice((None, None, {"requests": rng.randint(1, 40)}, {"usd": rng.uniform(0.2, 4.0)})),
-            rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
-        ).selecting(rng)
+        return (
+            cls(
+                local=local,
+                prompts=rng.randint(1, 12),
+                later_prompts=rng.choice((0, 0, 0, 3)),
+                samples=rng.choice((1, 1, 2, 3)) if not accept else accept + rng.choice((0, 1, 2, 4)),
+                accept=accept,
+                more_accept=rng.choice((0, 0, 1)) if accept else 0,
+                checks=rng.random() < 0.6,
+                check_s=rng.choice((0.0, 0.1, 2.0)),
+                check_breaks=rng.random() < 0.3,
+                per_shard=rng.randint(1, 5),
+                nodes=1 if local else rng.randint(1, 3),
+                workers=rng.choice((1, 1, 2, 3)),
+                in_flight=rng.choice((1, 2, 4, 8, None)),
+                latency_s=rng.choice((0.05, 0.3, 1.0, 3.0)),
+                timeout_s=rng.choice((5.0, 20.0, 60.0)),
+                max_attempts=rng.choice((2, 3, 6)),
+                ship_every_s=rng.choice((0.5, 2.0)),
+                keep_raw=rng.random() < 0.8,
+                strikes=0 if calm else rng.randint(1, 6),
+                fault_share=0.0 if calm else rng.choice((0.0, 0.0, 0.005, 0.03)),
+                slow_share=0.0 if calm else rng.choice((0.0, 0.0, 0.01, 0.1)),
+                loss_share=0.0 if calm else rng.choice((0.0, 0.0, 0.002, 0.05)),
+                shuffles=rng.random() < 0.5,
+                retries=rng.random() < 0.3,
+                pilot=rng.choice((None, None, 1, 3, 6)),
+                pilot_s=rng.uniform(0.5, 8.0),
+                together=rng.random() < 0.5,
+                more_samples=rng.choice((0, 0, 0, 1, 2)),
+                # The first format does not name the teacher, and no dataset with a chain is as old.
+                first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)) * (route != "fallback"),
+                weights=weights,
+                route=route,
+                teachers=teachers,
+                outages=tuple(outages),
+                give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
+                budget=rng.choice((None, None, {"requests": rng.randint(1, 40)}, {"usd": rng.uniform(0.2, 4.0)})),
+                rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
+            )
+            .selecting(rng)
+            .judging(rng)
+        )
 
     def selecting(self, rng: random.Random) -> "Spec":
         """The same with a selection, where one is drawn that goes with the rest."""
         select = rng.choice(("", "majority", "best_of"))
         fits = not self.accept if select == "majority" else self.checks
         return replace(self, select=select if fits else "")
+
+    def judging(self, rng: random.Random) -> "Spec":
+        """The same with a judge, where one is drawn; the first format has none."""
+        return replace(self, judge=True, first_format_share=0.0) if rng.random() < 0.4 else self
 
     @classmethod
     def calm(cls, **more: Any) -> "Spec":
@@ -150,7 +161,7 @@ class Spec:
             "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
             "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
             "together": True, "more_samples": 0, "first_format_share": 0.0, "select": "",
-            "budget": None,
+            "budget": None, "judge": False,
         }  # fmt: skip
         return replace(cls.drawn(random.Random(0)), **(calm | more))
 
@@ -170,7 +181,7 @@ class Spec:
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
             "ask": {"seed": 0, "max_tokens": MAX_TOKENS, **self.wanted()},
             "budget": self.budget,
-            "checks": [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else [],
+            "checks": self._checks(),
             "select": self._select(),
             "route": self.route,
             "teachers": [
@@ -178,7 +189,9 @@ class Spec:
                 | {"name": f"t{place}", "base_url": f"http://t{place}/v1"}
                 | ({"ask": {"seed": place * SEEDS_APART}} if self.route == "each" else {})
                 for place in range(self.teachers)
-            ],
+            ]
+            + [teacher | {"name": JUDGE, "role": "judge", "base_url": f"http://{JUDGE}/v1", "ask": JUDGED}]
+            * self.judge,
             "dataset": {
                 "path": str(root / "out") if self.local else URL,
                 "prompts_per_shard": self.per_shard,
@@ -194,6 +207,11 @@ class Spec:
         if not self.accept:
             return {"samples": samples}
         return {"accept": min(samples, self.accept + grown * self.more_accept), "at_most": samples}
+
+    def _checks(self) -> list[dict[str, Any]]:
+        checks: list[dict[str, Any]] = [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else []
+        judge = {"teacher": JUDGE, "template": "Score it.\n{{ prompt }}", "accept_if": ">= 2"}
+        return [*checks, {"judge": judge}] if self.judge else checks
 
     def _select(self) -> dict[str, Any] | None:
         if not self.select:
