@@ -26,6 +26,11 @@ def _per_chunk(recipe: "Recipe") -> Place | None:
     return ("checks", len(recipe.checks) - 1, "function", "per") if whole_chunks(recipe.checks) else None
 
 
+def _checks(recipe: "Recipe") -> Place | None:
+    by_itself = (each.judge is None and not whole_chunks([each]) for each in recipe.checks)
+    return ("checks",) if any(by_itself) else None
+
+
 def _judge(recipe: "Recipe") -> Place | None:
     judged = [number for number, each in enumerate(recipe.checks) if each.judge is not None]
     return ("checks", judged[0], "judge") if judged else None
@@ -48,7 +53,7 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "fallback": lambda recipe: ("route",) if recipe.route == "fallback" else None,
     "weight": _weight,
     "accept": lambda recipe: ("ask", "accept") if recipe.ask.accept is not None else None,
-    "checks": lambda recipe: ("checks",) if any(not whole_chunks([each]) for each in recipe.checks) else None,
+    "checks": _checks,
     "per_chunk": _per_chunk,
     "judge": _judge,
     "majority": lambda recipe: ("select", "majority") if recipe.equality is not None else None,

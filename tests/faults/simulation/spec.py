@@ -98,55 +98,51 @@ class Spec:
             start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
             outages.append((rng.choice((0, 0, 1)), start_s, start_s + rng.choice((20.0, 100.0, 400.0))))
         accept = rng.choice((0, 1, 1, 2, 3))
-        return (
-            cls(
-                local=local,
-                prompts=rng.randint(1, 12),
-                later_prompts=rng.choice((0, 0, 0, 3)),
-                samples=rng.choice((1, 1, 2, 3)) if not accept else accept + rng.choice((0, 1, 2, 4)),
-                accept=accept,
-                more_accept=rng.choice((0, 0, 1)) if accept else 0,
-                checks=rng.random() < 0.6,
-                check_s=rng.choice((0.0, 0.1, 2.0)),
-                check_breaks=rng.random() < 0.3,
-                per_shard=rng.randint(1, 5),
-                nodes=1 if local else rng.randint(1, 3),
-                workers=rng.choice((1, 1, 2, 3)),
-                in_flight=rng.choice((1, 2, 4, 8, None)),
-                latency_s=rng.choice((0.05, 0.3, 1.0, 3.0)),
-                timeout_s=rng.choice((5.0, 20.0, 60.0)),
-                max_attempts=rng.choice((2, 3, 6)),
-                ship_every_s=rng.choice((0.5, 2.0)),
-                keep_raw=rng.random() < 0.8,
-                strikes=0 if calm else rng.randint(1, 6),
-                fault_share=0.0 if calm else rng.choice((0.0, 0.0, 0.005, 0.03)),
-                slow_share=0.0 if calm else rng.choice((0.0, 0.0, 0.01, 0.1)),
-                loss_share=0.0 if calm else rng.choice((0.0, 0.0, 0.002, 0.05)),
-                shuffles=rng.random() < 0.5,
-                retries=rng.random() < 0.3,
-                pilot=rng.choice((None, None, 1, 3, 6)),
-                pilot_s=rng.uniform(0.5, 8.0),
-                together=rng.random() < 0.5,
-                more_samples=rng.choice((0, 0, 0, 1, 2)),
-                # The first format does not name the teacher, and no dataset with a chain is as old.
-                first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)) * (route != "fallback"),
-                weights=weights,
-                route=route,
-                teachers=teachers,
-                outages=tuple(outages),
-                give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
-                budget=rng.choice((None, None, {"requests": rng.randint(1, 40)}, {"usd": rng.uniform(0.2, 4.0)})),
-                rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
-            )
-            .selecting(rng)
-            .judging(rng)
-        )
+        return cls(
+            local=local,
+            prompts=rng.randint(1, 12),
+            later_prompts=rng.choice((0, 0, 0, 3)),
+            samples=rng.choice((1, 1, 2, 3)) if not accept else accept + rng.choice((0, 1, 2, 4)),
+            accept=accept,
+            more_accept=rng.choice((0, 0, 1)) if accept else 0,
+            checks=rng.random() < 0.6,
+            check_s=rng.choice((0.0, 0.1, 2.0)),
+            check_breaks=rng.random() < 0.3,
+            per_shard=rng.randint(1, 5),
+            nodes=1 if local else rng.randint(1, 3),
+            workers=rng.choice((1, 1, 2, 3)),
+            in_flight=rng.choice((1, 2, 4, 8, None)),
+            latency_s=rng.choice((0.05, 0.3, 1.0, 3.0)),
+            timeout_s=rng.choice((5.0, 20.0, 60.0)),
+            max_attempts=rng.choice((2, 3, 6)),
+            ship_every_s=rng.choice((0.5, 2.0)),
+            keep_raw=rng.random() < 0.8,
+            strikes=0 if calm else rng.randint(1, 6),
+            fault_share=0.0 if calm else rng.choice((0.0, 0.0, 0.005, 0.03)),
+            slow_share=0.0 if calm else rng.choice((0.0, 0.0, 0.01, 0.1)),
+            loss_share=0.0 if calm else rng.choice((0.0, 0.0, 0.002, 0.05)),
+            shuffles=rng.random() < 0.5,
+            retries=rng.random() < 0.3,
+            pilot=rng.choice((None, None, 1, 3, 6)),
+            pilot_s=rng.uniform(0.5, 8.0),
+            together=rng.random() < 0.5,
+            more_samples=rng.choice((0, 0, 0, 1, 2)),
+            # The first format does not name the teacher, and no dataset with a chain is as old.
+            first_format_share=rng.choice((0.0, 0.0, 0.5, 1.0)) * (route != "fallback"),
+            weights=weights,
+            route=route,
+            teachers=teachers,
+            outages=tuple(outages),
+            give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
+            budget=rng.choice((None, None, {"requests": rng.randint(1, 40)}, {"usd": rng.uniform(0.2, 4.0)})),
+            rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
+        ).selecting(rng)
 
     def selecting(self, rng: random.Random) -> "Spec":
         """The same with a selection, where one is drawn that goes with the rest."""
         select = rng.choice(("", "majority", "best_of"))
         fits = not self.accept if select == "majority" else self.checks
-        return replace(self, select=select if fits else "")
+        return replace(self, select=select if fits else "").judging(rng)
 
     def judging(self, rng: random.Random) -> "Spec":
         """The same with a judge, where one is drawn; the first format has none."""
