@@ -145,7 +145,11 @@ class Driver:
         """Why nothing can be asked, where the budget is used up when the run begins."""
         self._announced = 0.0
         """The largest share of the budget that was announced to be used."""
-        self._silence = Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
+        self._silence = Silence(
+            give_up_after_s=recipe.run.give_up_after_s,
+            is_chain=recipe.route == "fallback",
+            judges=[teacher.name for teacher in recipe.teachers if teacher.role == "judge"],
+        )
 
     def run(self) -> Summary:
         """See `run`."""

@@ -22,6 +22,7 @@ from stillhouse.schemas.base import Strict
 from stillhouse.schemas.check_settings import CheckSettings, Reference
 from stillhouse.schemas.function_check import FunctionCheck
 from stillhouse.schemas.json_schema import JsonSchema, identity_of_schema
+from stillhouse.schemas.judge_check import JudgeCheck
 from stillhouse.schemas.languages import LANGUAGES
 from stillhouse.schemas.python_check import PythonCheck
 
@@ -221,6 +222,8 @@ class Check(Strict):
     """Run the answer's program against the row's tests."""
     function: FunctionCheck | None = None
     """Have a function of yours judge the answer."""
+    judge: JudgeCheck | None = None
+    """Have another model judge the answer."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -18,12 +18,22 @@ Place: TypeAlias = tuple[str | int, ...]
 
 
 def _weight(recipe: "Recipe") -> Place | None:
-    weighted = [number for number, each in enumerate(recipe.teachers) if each.weight != 1]
+    weighted = [number for number, each in enumerate(recipe.answering) if each.weight != 1]
     return ("teachers", weighted[0], "weight") if weighted else None
 
 
 def _per_chunk(recipe: "Recipe") -> Place | None:
     return ("checks", len(recipe.checks) - 1, "function", "per") if whole_chunks(recipe.checks) else None
+
+
+def _checks(recipe: "Recipe") -> Place | None:
+    by_itself = (each.judge is None and not whole_chunks([each]) for each in recipe.checks)
+    return ("checks",) if any(by_itself) else None
+
+
+def _judge(recipe: "Recipe") -> Place | None:
+    judged = [number for number, each in enumerate(recipe.checks) if each.judge is not None]
+    return ("checks", judged[0], "judge") if judged else None
 
 
 def _stream(recipe: "Recipe") -> Place | None:
@@ -39,7 +49,7 @@ def _batch(recipe: "Recipe") -> Place | None:
 def _tools(recipe: "Recipe") -> Place | None:
     if recipe.ask.tools is not None or recipe.source.tools is not None:
         return ("ask", "tools") if recipe.source.tools is None else ("source", "tools")
-    offered = {"ask": {"extra": recipe.ask.extra}, "teachers": [{"extra": each.extra} for each in recipe.teachers]}
+    offered = {"ask": {"extra": recipe.ask.extra}, "teachers": [{"extra": each.extra} for each in recipe.answering]}
     return ("ask", "extra") if asks_with_tools(offered) else None
 
 
@@ -48,8 +58,9 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "fallback": lambda recipe: ("route",) if recipe.route == "fallback" else None,
     "weight": _weight,
     "accept": lambda recipe: ("ask", "accept") if recipe.ask.accept is not None else None,
-    "checks": lambda recipe: ("checks",) if any(not whole_chunks([each]) for each in recipe.checks) else None,
+    "checks": _checks,
     "per_chunk": _per_chunk,
+    "judge": _judge,
     "majority": lambda recipe: ("select", "majority") if recipe.equality is not None else None,
     "stream": _stream,
     "tools": _tools,
@@ -63,6 +74,8 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
 REFUSED: Mapping[tuple[str, str], str] = {
     ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, as it decides what is asked next: leave "
     "out `per: chunk`, or use `samples` instead of `accept`",
+    ("per_chunk", "judge"): "a judge's verdict is not there yet when a chunk is judged as a whole: leave out `per: "
+    "chunk`, or judge the finished dataset in a recipe of its own",
     ("weight", "each"): "`route: each` asks every teacher for all: leave out `weight`, or use `route: weighted`",
     (
         "batch",

@@ -19,7 +19,6 @@ from stillhouse.schemas.yaml_tree import Node
 _MAX_SHOWN = 60
 
 _NOT_YET = (
-    "checks.judge",
     "decontaminate",
     "scrub",
     "mode",

@@ -22,6 +22,8 @@ _GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
 TOOL_FIELDS = ("tools", "functions", "toolConfig")
 """What offers tools in a request's body, by API."""
+_OF_TEACHERS: Mapping[str, Any] = {"weight": 1.0, "ask": {}, "extra": {}, "role": "answer"}
+"""Their defaults."""
 _WHOLE = ("prompts_per_shard",)
 """Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
 
@@ -31,7 +33,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
     dump = recipe.model_dump(mode="json")
     teachers = [
         {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight}
-        | {"ask": teacher.ask.identity(), "extra": teacher.extra}
+        | {"ask": teacher.ask.identity(), "extra": teacher.extra, "role": teacher.role}
         for teacher in recipe.teachers
     ]
     return reduced(
@@ -54,7 +56,7 @@ def identity_of(recipe: "Recipe") -> dict[str, Any]:
 
 def asks_with_tools(identity: Mapping[str, Any]) -> bool:
     """True if the recipe offers a teacher tools, so that answers may call them."""
-    extras = [identity.get("ask", {}), *identity.get("teachers", ())]
+    extras = [identity.get("ask", {}), *answering_in(identity)]
     return offers_tools(identity) or any(each.get("extra", {}).get(name) for each in extras for name in TOOL_FIELDS)
 
 
@@ -82,7 +84,7 @@ def has_images(identity: Mapping[str, Any]) -> bool:
 def checks_in(identity: Mapping[str, Any]) -> dict[str, Mapping[str, ValueType]]:
     """The names of its checks, in order, each with the columns of its own; that of `ask.schema` is the first."""
     ask = identity.get("ask", {})
-    has_schema = any({**ask, **teacher.get("ask", {})}.get("schema") for teacher in identity.get("teachers", ()))
+    has_schema = any({**ask, **teacher.get("ask", {})}.get("schema") for teacher in answering_in(identity))
     found: dict[str, Mapping[str, ValueType]] = {SCHEMA_CHECK: {}} if has_schema else {}
     kinds = [next(iter(check.items())) for check in identity.get("checks", ())]
     return found | {settings.get("name", kind): settings.get("returns", {}) for kind, settings in kinds}
@@ -90,15 +92,25 @@ def checks_in(identity: Mapping[str, Any]) -> dict[str, Mapping[str, ValueType]]
 
 def each_teacher(identity: Mapping[str, Any]) -> tuple[str, ...]:
     """The teachers of whom each answers every prompt, in the recipe's order; none where they share the samples."""
-    return tuple(teacher["name"] for teacher in identity["teachers"]) if identity.get("route") == "each" else ()
+    return tuple(teacher["name"] for teacher in answering_in(identity)) if identity.get("route") == "each" else ()
 
 
 def grown_from(identity: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
     """True if the identity is the earlier one, or adds teachers at the end of its chain (`route: fallback`)."""
     if identity == earlier or identity.get("route") != "fallback":
         return identity == earlier
-    known = len(earlier.get("teachers", ()))
-    return known > 0 and {**identity, "teachers": identity["teachers"][:known]} == earlier
+    known = len(answering_in(earlier))
+    judges = [teacher for teacher in identity["teachers"] if _is_judge(teacher)]
+    return known > 0 and {**identity, "teachers": [*answering_in(identity)[:known], *judges]} == earlier
+
+
+def answering_in(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The teachers of an identity that answer prompts."""
+    return [teacher for teacher in identity.get("teachers", ()) if not _is_judge(teacher)]
+
+
+def _is_judge(teacher: Mapping[str, Any]) -> bool:
+    return teacher.get("role") == "judge"
 
 
 def has_selection(identity: Mapping[str, Any]) -> bool:
@@ -120,8 +132,8 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     from stillhouse.schemas.recipe import MESSAGES, Ask, Dataset, Dedup, Keep, Recipe, Source
 
     teachers = list(document["teachers"])
-    if len(teachers) == 1:  # a weight only matters among several
-        teachers = [{name: value for name, value in teachers[0].items() if name != "weight"}]
+    if sum(not _is_judge(teacher) for teacher in teachers) == 1:  # a weight only matters among several
+        teachers = [{name: value for name, value in teacher.items() if name != "weight"} for teacher in teachers]
     ask = {name: value for name, value in document.get("ask", {}).items() if name not in _GROWS}
     source = dict(document.get("source", {}))  # empty for a template alone
     if "keep" in source:
@@ -129,7 +141,7 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     sections = {
         "source": _less(source, _defaults(Source)),
         "ask": _less(ask, _defaults(Ask)),
-        "teachers": [_less(_differing(teacher, ask), {"weight": 1.0, "ask": {}, "extra": {}}) for teacher in teachers],
+        "teachers": [_less(_differing(teacher, ask), _OF_TEACHERS) for teacher in teachers],
         "dedup": _less(document.get("dedup", {}), _defaults(Dedup)),
     }
     rest = {name: value for name, value in document.items() if name not in sections}
@@ -145,6 +157,8 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
 def _differing(teacher: Mapping[str, Any], ask: Mapping[str, Any]) -> dict[str, Any]:
     """The teacher, with of its `ask` and `extra` only what differs from the recipe's."""
     found = dict(teacher)
+    if _is_judge(teacher):  # it is asked nothing of the recipe's
+        ask = {}
     if own := teacher.get("ask"):
         found["ask"] = {name: value for name, value in own.items() if value != ask.get(name)}
     if own := teacher.get("extra"):

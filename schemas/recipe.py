@@ -19,6 +19,7 @@ from stillhouse.schemas.combinations import refused_pairs
 from stillhouse.schemas.endpoint_url import EndpointUrl
 from stillhouse.schemas.extra import Extra
 from stillhouse.schemas.identity import TOOL_FIELDS, identity_of
+from stillhouse.schemas.judge_rules import judge_faults, judges_last, with_rivals
 from stillhouse.schemas.licences import hosts_of
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.location import canonical_location
@@ -227,8 +228,9 @@ class Ask(Parameters):
         return self.model_copy(update={**changes, "extra": {**self.extra, **extra}})
 
     def of(self, teacher: Teacher) -> Self:
-        """What this teacher is asked."""
-        return self.changed(teacher.ask.changes(), teacher.extra)
+        """What this teacher is asked; a judge, nothing of the recipe's own."""
+        asked = self if teacher.role == "answer" else type(self)()
+        return asked.changed(teacher.ask.changes(), teacher.extra)
 
 
 class Dedup(Strict):
@@ -296,7 +298,8 @@ class Recipe(Strict):
     route: Route = "weighted"
     """Which teachers answer a prompt: its samples are shared out by `weight`; or `each` teacher answers all of them; or
     `fallback`: the first teacher, and the next in order where that one can't."""
-    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1)]
+    teachers: Annotated[tuple[Teacher, ...], Field(min_length=1), AfterValidator(judges_last)]
+    """The models that answer the prompts, and those that judge their answers."""
     checks: Annotated[tuple[Check, ...], AfterValidator(unique_names), AfterValidator(last_if_whole)] = ()
     """What makes an answer worth keeping, in order: the first check that rejects it decides."""
     select: Select | None = None
@@ -332,9 +335,16 @@ class Recipe(Strict):
                     f"got {shard:,} ({self.samples_per_prompt:,} per prompt); make it smaller"
                 }
             )
-        if refused := refused_pairs(self) or self._refused_parameters() | self._misfits() | self._unbounded():
+        misfits = judge_faults(self) or refused_pairs(self)
+        if refused := misfits or self._refused_parameters() | self._misfits() | self._unbounded():
             raise FieldsFault(refused)
-        return self
+        checks = with_rivals(self)
+        return self if checks == self.checks else self.model_copy(update={"checks": checks})
+
+    @property
+    def answering(self) -> tuple[Teacher, ...]:
+        """The teachers that answer prompts: the first of `teachers`, as judges come last."""
+        return tuple(teacher for teacher in self.teachers if teacher.role == "answer")
 
     def _tools_fault(self) -> str | None:
         """What is wrong with the places where tools are given."""
@@ -373,12 +383,13 @@ class Recipe(Strict):
             ask = self.ask.of(teacher)
             hosts = hosts_of(teacher.urls)
             schema = ask.schema_document
-            extra = ask.extra | ({"tools": True} if self.ask.tools or self.source.tools else {})
+            offers = teacher.role == "answer" and (self.ask.tools or self.source.tools)
+            extra = ask.extra | ({"tools": True} if offers else {})
             for name, why in refusals(teacher.api, teacher.model_name, ask.given(), extra, hosts=hosts, schema=schema):
                 place: tuple[str | int, ...] = ("teachers", number)
                 if name in teacher.ask.written():
                     place = ("teachers", number, "ask", name)
-                elif name in ask.given():
+                elif name in ask.given() and teacher.role == "answer":
                     place = ("ask", name)
                 words = f"teacher {teacher.name}: {why}"
                 found[place] = f"{found[place]}\n{words}" if place in found else words
@@ -387,7 +398,7 @@ class Recipe(Strict):
     @property
     def asked_schema(self) -> AskedSchema | None:
         """The check that comes with `ask.schema`; None if no teacher is asked for one."""
-        asked = [self.ask.of(teacher) for teacher in self.teachers]
+        asked = [self.ask.of(teacher) for teacher in self.answering]
         by_key = {ask.schema_key: ask.schema_document for ask in asked}
         found = {key: document for key, document in by_key.items() if key is not None and document is not None}
         return AskedSchema(by_key=found) if found else None
@@ -400,7 +411,7 @@ class Recipe(Strict):
     @property
     def samples_per_prompt(self) -> int:
         """The most answers asked for a prompt, all teachers' together."""
-        return self.ask.most_samples * (len(self.teachers) if self.route == "each" else 1)
+        return self.ask.most_samples * (len(self.answering) if self.route == "each" else 1)
 
     @property
     def equality(self) -> Equality | None:
@@ -436,7 +447,7 @@ class Recipe(Strict):
         """True for the columns that only some providers fill; resolved like `prompts_per_shard`."""
         if self.dataset.provider_details is not None:
             return self.dataset.provider_details
-        return any(teacher.api not in _PLAIN_APIS for teacher in self.teachers)
+        return any(teacher.api not in _PLAIN_APIS for teacher in self.answering)
 
     def where(self, path: str) -> str:
         """What a message about the field at the dotted path begins with; see `Places.before`."""

@@ -178,6 +178,9 @@ class SimulatorSettings(_Settings):
     tool_calls: float = Field(default=1.0, ge=0, le=1)
     """Share of answers that call a tool, if the request offers tools and leaves the choice to the model."""
 
+    gullible: float = Field(default=0.0, ge=0, le=1)
+    """As a judge: share of the answers whose own words about their score it believes."""
+
     latency_s: float = Field(default=0.0, ge=0, le=86_400)
     """Median time to an answer, in seconds."""
     latency_spread: float = Field(default=0.0, ge=0, le=5)

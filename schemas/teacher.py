@@ -92,8 +92,11 @@ class Teacher(Strict):
     teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` decides by the host."""
+    role: Literal["answer", "judge"] = "answer"
+    """What it is asked: to `answer` the prompts, or to `judge` answers, for the checks that name it."""
     ask: TeacherParameters = TeacherParameters()
-    """Parameters of the recipe's `ask` that differ for this teacher; null removes one: `{temperature: null}`."""
+    """Parameters of the recipe's `ask` that differ for this teacher; null removes one: `{temperature: null}`. Those of
+    a judge are all here: it is asked nothing of the recipe's `ask`."""
     extra: Extra = Field(default_factory=dict)
     """Merged into the bodies of this teacher's requests, over `ask.extra`."""
     headers: Headers = Field(default_factory=dict)
@@ -206,7 +209,9 @@ class Teacher(Strict):
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
         known = known_terms(self.model, hosts=hosts_of(self.urls))
-        if known is not None and known.prohibits:
+        if self.role == "judge":  # `judge_rules` says what its terms have to be
+            pass
+        elif known is not None and known.prohibits:
             if self.terms is None or self.terms.training_use != "by-authorisation":
                 yield (
                     f"the {known.license} prohibits training on its answers ({known.says}): ask another teacher, or "

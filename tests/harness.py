@@ -158,7 +158,11 @@ class _Crew:
             )
             for number in range(workers)
         ]
-        silence = Silence(give_up_after_s=recipe.run.give_up_after_s, is_chain=recipe.route == "fallback")
+        silence = Silence(
+            give_up_after_s=recipe.run.give_up_after_s,
+            is_chain=recipe.route == "fallback",
+            judges=[teacher.name for teacher in recipe.teachers if teacher.role == "judge"],
+        )
         crew = cls(planning, hands, silence, budget=recipe.budget)
         crew.queue = queue
         return crew

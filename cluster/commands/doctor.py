@@ -219,7 +219,8 @@ async def _asked(
 ) -> list[Finding]:
     """One request, as the run would send it but for a short answer."""
     ask = recipe.ask.of(teacher)
-    interpreter = Interpreter(teacher.model_copy(update={"ask": TeacherParameters()}), _short(ask))
+    plain = teacher.model_copy(update={"ask": TeacherParameters(), "role": "answer"})
+    interpreter = Interpreter(plain, _short(ask))
     name, at, ahead_s = f"teacher {teacher.name}", time.monotonic(), 0.0
     timeout_s, sent = min(TIMEOUT_S, teacher.timeout_s), "one request sent"
     try:

@@ -25,6 +25,7 @@ KINDS = {
     "schema": "schema:AskedSchema",
     "python": "python:Python",
     "function": "function:Function",
+    "judge": "judge:Judge",
 }
 _EXTRA = {"math": "math_verify", "language": "py3langid"}
 """Modules that only an install with the extra `checks` has."""

@@ -5,7 +5,7 @@ word about loading) ends it until the next failure, and an answer ends it for go
 not failed is waited for, however long its answer takes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from stillhouse.gen.coordination.counters import Tally
@@ -44,10 +44,12 @@ class _Silent:
 class Silence:
     """See the module."""
 
-    def __init__(self, *, give_up_after_s: float, is_chain: bool = False) -> None:
-        """`is_chain`: teachers stand in for one another, and workers say when none of them is left."""
+    def __init__(self, *, give_up_after_s: float, is_chain: bool = False, judges: Collection[str] = ()) -> None:
+        """`is_chain`: teachers stand in for one another, and workers say when none of them is left; nobody stands in
+        for `judges`."""
         self._give_up_after_s = give_up_after_s
         self._is_chain = is_chain
+        self._judges = judges
         self._silent: dict[str, _Silent] = {}
         self._answered: set[str] = set()
 
@@ -68,7 +70,7 @@ class Silence:
             if silent.since is None or tally.awaited:
                 continue
             silent_s, patience_s = now - silent.since, self._patience_s(tally)
-            if failed and silent_s >= patience_s and not self._is_chain:
+            if failed and silent_s >= patience_s and (not self._is_chain or name in self._judges):
                 reason = reason or TeacherPaused(_reason(name, tally, silent_s=silent_s))
             elif silent_s >= NOTE_AFTER_S and not silent.is_noted:
                 silent.is_noted = True

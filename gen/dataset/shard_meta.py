@@ -86,6 +86,8 @@ class ShardCounts(BaseModel):
     """Records without the log probabilities that were asked for."""
     distillation_refusals: int = 0
     """Answers that refuse because the provider takes the request for distillation of its model."""
+    checks_usd: float | None = None
+    """What judges' verdicts cost; null where no judge has a price."""
     wasted_usd: float | None = None
     """What replies of no use cost, by the usage that they reported; null where no price is known."""
     maybe_usd: float | None = None

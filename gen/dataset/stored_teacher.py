@@ -1,12 +1,16 @@
 """A teacher as plans and shards name it."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Literal, Self
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.terms import Terms
 
 
 class StoredTeacher(BaseModel):
-    """A teacher and its terms; only a simulator has none."""
+    """A teacher and its terms; only a simulator, or a judge, has none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -15,3 +19,24 @@ class StoredTeacher(BaseModel):
     terms: Terms | None = None
     source: str | None = None
     """The dataset in the source whose records hold its answers; None for a teacher that this dataset asked."""
+    role: Literal["answer", "judge"] = "answer"
+    allowed_because: tuple[str, ...] = ()
+    """Of a judge: why it may judge, where its terms alone do not say so."""
+
+    @classmethod
+    def of(cls, teacher: Teacher, recipe: Recipe) -> Self:
+        """A teacher of the recipe."""
+        judges = [check.judge for check in recipe.checks if check.judge is not None]
+        reasons = [each.judging_allowed_because for each in judges if each.teacher == teacher.name]
+        return cls(
+            name=teacher.name,
+            model=teacher.model_name,
+            terms=teacher.terms,
+            role=teacher.role,
+            allowed_because=tuple(dict.fromkeys(reason for reason in reasons if reason is not None)),
+        )
+
+    def as_stored(self) -> dict[str, JsonValue]:
+        """What a shard says of it."""
+        stored = self.model_dump(mode="json", include={"name", "model", "terms"})
+        return stored | self.model_dump(mode="json", include={"role", "allowed_because"}, exclude_defaults=True)

@@ -20,8 +20,9 @@ little-endian:
              headers       a JSON array of [name, value], or nothing
              body          the rest; where COMPRESSED, its length as u32 and one zstd frame
 
-Every kind has this layout. SENT and ANSWERED name the endpoint. ANSWERED has latency, status, headers and the body
-after content decoding. The body of VERDICT, DECIDED, INTENT and SUBMITTED is a JSON object, in which readers ignore the
+Every kind has this layout. SENT and ANSWERED name the endpoint. SENT to a judge has 16 bytes of body: the hash of what
+it is asked about, rubric and texts. ANSWERED has latency, status, headers and the body after content decoding. The body
+of VERDICT, DECIDED, INTENT and SUBMITTED is a JSON object, in which readers ignore the
 keys that they don't know. A later release may add kinds, flags, header names and keys without a new version: a frame
 whose kind or flags a reader doesn't know is skipped, with one warning per file. A higher version is refused.
 

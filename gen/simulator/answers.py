@@ -8,6 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from stillhouse.gen.simulator.draws import Draws, draw, unit
+from stillhouse.gen.simulator.judge import verdict_of
 from stillhouse.gen.simulator.known import KnownAnswers, arithmetic
 from stillhouse.gen.simulator.shaped import value_of
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN, TextBlock, count_tokens
@@ -82,6 +83,10 @@ class Answers:
             reasoning = self._block.window(draws[::-1], chars=_REASONING_TOKENS * CHARS_PER_TOKEN)
         if tools and (must_call or unit(draws[7]) < settings.tool_calls):
             return _calling(call_of(tools, drawn=draws[6]), reasoning=reasoning)
+        if schema is not None and (
+            verdict := verdict_of(message, schema, seed=settings.seed, gullible=settings.gullible)
+        ):
+            return _cut(verdict, reasoning=reasoning, max_tokens=max_tokens)
         right = self._known.find(message) or arithmetic(message)
         if schema is not None:
             said = None if right is None else self._said(right, draws)

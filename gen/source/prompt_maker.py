@@ -93,7 +93,7 @@ class PromptMaker:
             kept=kept,
             templates_system=templates_system,
             references=references_of(recipe.checks),
-            teachers=recipe.teachers,
+            teachers=recipe.answering,
         )
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:

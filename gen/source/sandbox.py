@@ -44,9 +44,11 @@ class Template:
         TemplateError: the template's syntax is wrong, or it wants other templates.
     """
 
-    def __init__(self, source: str, *, what: Literal["ask.template", "ask.system"] = "ask.template") -> None:
+    def __init__(
+        self, source: str, *, what: Literal["ask.template", "ask.system", "checks.judge.template"] = "ask.template"
+    ) -> None:
         self._what = what
-        environment = _Sandbox(finalize=_finalize if what == "ask.template" else _finalize_blank)
+        environment = _Sandbox(finalize=_finalize_blank if what == "ask.system" else _finalize)
         try:
             tree = environment.parse(source)
             referenced = list(meta.find_referenced_templates(tree))
@@ -54,9 +56,7 @@ class Template:
             self._template = environment.from_string(_Counted().visit(tree))
         except TemplateSyntaxError as error:
             advice = (
-                ""
-                if what == "ask.template"
-                else " (put text that is not a template between {% raw %} and {% endraw %})"
+                "" if what != "ask.system" else " (put text that is not a template between {% raw %} and {% endraw %})"
             )
             raise TemplateError(f"{what}, line {error.lineno}: {error.message}{advice}", field=what) from error
         except RecursionError as error:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.concurrency import Replies
@@ -19,13 +20,18 @@ UNUSED = Cost(0, 0)
 """Usage of a request that was never sent, or was refused."""
 
 
+_Turn: TypeAlias = tuple[Cost, "asyncio.Future[float]"]
+
+
 class Account:
     """A worker's side of an account: requests wait here, in turn, for their share of the limits."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._allowance = Allowance()
-        self._waiting: deque[tuple[Cost, asyncio.Future[float]]] = deque()
+        self._first: deque[_Turn] = deque()
+        """Those that go before `_waiting`."""
+        self._waiting: deque[_Turn] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._reported_at = clock.monotonic()
         self._served = 0
@@ -43,25 +49,27 @@ class Account:
         self.urgent = asyncio.Event()
         """Set when a report to the ledger is urgent."""
 
-    async def reserve(self, cost: Cost) -> float:
+    async def reserve(self, cost: Cost, *, first: bool = False) -> float:
         """Wait for the right to send a request of this cost, and return when it was granted; `settle` ends it.
+
+        `first`: it goes before those that wait without.
 
         It is for now: if the process stalls before the request is sent, the rate it was granted from has filled up
         again, and both together would exceed the limit. Such a grant lapses.
         """
         while True:
-            granted_at = await self._granted(cost)
+            granted_at = await self._granted(cost, first=first)
             if self._clock.monotonic() <= granted_at + BURST_S:
                 return granted_at
             self.settle(cost, UNUSED, granted_at)
 
-    async def _granted(self, cost: Cost) -> float:
+    async def _granted(self, cost: Cost, *, first: bool) -> float:
         """Wait in turn for a grant; when it was made."""
         now = self._clock.monotonic()
-        if not self._waiting and self._allowance.reserve(cost, now=now) == 0.0:
+        if not self._first and (first or not self._waiting) and self._allowance.reserve(cost, now=now) == 0.0:
             return now
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._waiting.append((cost, turn))
+        (self._first if first else self._waiting).append((cost, turn))
         self._pump()
         self.want_share()
         try:
@@ -141,7 +149,7 @@ class Account:
         now = self._reported_at = self._clock.monotonic()
         report = Report(
             in_flight=self._allowance.peak,
-            waiting=0 if backlog is None else backlog + len(self._waiting),
+            waiting=0 if backlog is None else backlog + len(self._first) + len(self._waiting),
             replies=Replies(self._served, self._refused, self._busy_s, self._tokens),
             pause_s=max(0.0, self._told_to_wait_until - now),
             ramped=self._ramped,
@@ -172,14 +180,14 @@ class Account:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting:
-            cost, turn = self._waiting[0]
+        while queue := self._first or self._waiting:
+            cost, turn = queue[0]
             now = self._clock.monotonic()
             wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=now)
             if wait > 0.0:
                 if wait < 3600.0:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._pump)
                 return
-            self._waiting.popleft()
+            queue.popleft()
             if not turn.done():
                 turn.set_result(now)

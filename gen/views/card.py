@@ -135,6 +135,7 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
 def _money(summary: Summary) -> Iterator[tuple[str, float | None]]:
     """(what for, USD)."""
     yield "cost of the answers", summary.usd
+    yield "cost of judging them", summary.checks_usd
     yield "cost of replies of no use", summary.wasted_usd
     yield "cost, at most, of attempts that may be billed", summary.maybe_usd
 

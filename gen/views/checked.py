@@ -1,4 +1,4 @@
-"""What a recipe's checks say of answers that exist: nothing is asked, and nothing is written.
+"""What a recipe's checks say of answers that exist: only judges are asked, and nothing is written.
 
 For trying checks before money is spent on them: on the answers of a pilot, or of a dataset that was made without.
 """
@@ -27,6 +27,7 @@ from stillhouse.gen.source.conversation import NoPrompt
 from stillhouse.gen.source.files import find_files
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.judging import Case, with_judges
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import AnyCheck, references_of, whole_chunks
@@ -37,7 +38,18 @@ EXAMPLES = 3
 """Rejected answers shown for each check, and as many unchecked ones."""
 TAIL_CHARS = 240
 """How much of an answer's end is shown: it is where a solution says what it found."""
-_COLUMNS = ("prompt_id", "prompt_key", "sample", "teacher", "completion", "reasoning", "reasoning_source", "tool_calls")
+_COLUMNS = (
+    "record_id",
+    "prompt",
+    "prompt_id",
+    "prompt_key",
+    "sample",
+    "teacher",
+    "completion",
+    "reasoning",
+    "reasoning_source",
+    "tool_calls",
+)
 _TOKENS = ("output_tokens", "reasoning_tokens")
 
 
@@ -134,7 +146,14 @@ async def _judged(recipe: Recipe, sampled: Sequence[_Sampled]) -> list[tuple[Ver
         together = await ChunkFunction(settings).judge([(sampled[n].answer, sampled[n].row) for n in reached])
         for place, verdict in zip(reached, together, strict=True):
             verdicts[place] = (*verdicts[place][:-1], verdict)
-    return verdicts
+    cases = [Case(each.record["record_id"], _asked(each.record), each.row, each.answer.text) for each in sampled]
+    return await with_judges(recipe, cases, verdicts)
+
+
+def _asked(record: Mapping[str, Any]) -> str:
+    """The user's last message."""
+    messages = (message["content"] for message in reversed(record["prompt"]) if message["role"] == "user")
+    return next(messages, "")
 
 
 def _sampled(
@@ -144,7 +163,7 @@ def _sampled(
     wanted = references_of(recipe.checks)
     kept = {keep.name: keep.column for keep in recipe.source.keep}
     reader = ChunkReader(store, recipe)
-    schema_keys = {teacher.name: recipe.ask.of(teacher).schema_key for teacher in recipe.teachers}
+    schema_keys = {teacher.name: recipe.ask.of(teacher).schema_key for teacher in recipe.answering}
     if not all(each.column in kept for each in wanted):
         check_references(recipe, check_first_rows(find_files(recipe.source), recipe))
     for chunk, places in _places(counts, sample=sample).items():

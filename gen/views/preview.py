@@ -105,6 +105,11 @@ class Preview(_Frozen):
     `route: fallback`, at the dearest teacher."""
     usd_at: dict[str, float | None] = {}
     """Under `route: fallback`, by teacher: at most, if that one answers all of it."""
+    checks_usd: float | None = None
+    """At most, if judges are asked about every answer; null where there are none, or a price or max_tokens is not
+    set."""
+    judges: tuple[str, ...] = ()
+    """Those that are asked about answers."""
     unpriced: tuple[str, ...] = ()
     """The fields of the recipe without which `usd` is not known."""
     seconds: float | None = None
@@ -182,7 +187,9 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         input_tokens=load.input_tokens,
         output_tokens=load.output_tokens,
         usd=load.usd(),
-        usd_at={each.name: load.usd_at(each) for each in recipe.teachers if recipe.route == "fallback"},
+        usd_at={each.name: load.usd_at(each) for each in recipe.answering if recipe.route == "fallback"},
+        checks_usd=load.checks_usd() if len(recipe.answering) < len(recipe.teachers) else None,
+        judges=tuple(teacher.name for teacher in recipe.teachers if teacher.role == "judge"),
         unpriced=load.unpriced(),
         seconds=seconds,
         bound_by=bound_by,
@@ -226,7 +233,7 @@ class _Count:
 
     def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
         self.maker = maker
-        self._teachers = recipe.teachers
+        self._teachers = recipe.answering
         self._per_shard = recipe.prompts_per_shard
         self._judge = Judge(maker, has_ids=False)  # its fates' ids of duplicates are not needed
         self.rows = self.duplicates = self.bad = self.chars = 0

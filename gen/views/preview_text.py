@@ -33,6 +33,7 @@ def render(preview: "Preview") -> str:
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
         *_projected(preview),
         f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
+        *(f"judge         {name}" for name in preview.judges),
         *(f"teacher       {t.name}: {t.model}, {_part(preview, t)}" for t in preview.teachers),
         f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
     ]
@@ -103,6 +104,9 @@ def _duration(value: float) -> str:
 def _bounds(preview: "Preview") -> Iterator[str]:
     yield f"output tokens {_at_most(preview.output_tokens, 'ask.max_tokens is not set')}"
     yield f"cost          {_cost(preview)}"
+    if preview.judges:
+        without = "unknown without the `price` of each judge and `max_tokens` of all teachers"
+        yield f"judging       {without if preview.checks_usd is None else f'at most ${preview.checks_usd:,.2f}'}"
     yield f"time          {_time(preview)}"
 
 
@@ -122,6 +126,8 @@ def _projected(preview: "Preview") -> Iterator[str]:
     else:
         lacks = [name for name in preview.unpriced if name.endswith(".price")]
         yield f"  cost          unknown without {' and '.join(lacks)}"
+    if shown.checks_usd is not None:
+        yield f"  judging       about {_dollars(shown.checks_usd)}"
     if shown.seconds is None:
         yield f"  time          unknown: {inert(shown.bound_by)}"
     else:

@@ -60,6 +60,8 @@ class Projection(BaseModel):
     """By the recipe's prices; null where one is not set."""
     whole_usd: Range | None
     """With what the sealed shards cost."""
+    checks_usd: float | None = None
+    """Of judges' verdicts, at the mean of the sealed shards; null where they cost nothing."""
     seconds: Range | None
     """At the declared limits and the latency seen; null where neither decides it."""
     bound_by: str
@@ -77,7 +79,7 @@ def project(dataset: DatasetReader, recipe: Recipe, *, left: int) -> Projection 
     for teacher in shares:
         found = seen.teachers.get(teacher.name)
         if found is None or found.prompts < LEAST_PROMPTS:
-            several = f" by {teacher.name}" if len(recipe.teachers) > 1 else ""
+            several = f" by {teacher.name}" if len(recipe.answering) > 1 else ""
             return f"fewer than {LEAST_PROMPTS} prompts are answered{several} with token counts"
     parts = {share.name: _Part(seen.teachers[share.name], left * share.share, seen) for share in shares}
     seconds, bound_by = _seconds(recipe, parts)
@@ -91,6 +93,7 @@ def project(dataset: DatasetReader, recipe: Recipe, *, left: int) -> Projection 
         output_tokens=_sum(part.total("output") for part in parts.values()),
         usd=usd,
         whole_usd=None if usd is None else usd.plus(seen.spent_usd),
+        checks_usd=left * seen.checks_usd / seen.settled if seen.checks_usd else None,
         seconds=seconds,
         bound_by=bound_by,
     )
@@ -125,6 +128,8 @@ class _Seen:
     settled: int = 0
     failed: int = 0
     """Samples of those that were read."""
+    checks_usd: float = 0.0
+    """Of judges' verdicts on those that were read."""
     spent_usd: float = 0.0
     """In all sealed shards."""
     used: dict[str, int] = field(default_factory=lambda: {"input": 0, "output": 0})
@@ -201,7 +206,7 @@ def _see(dataset: DatasetReader, recipe: Recipe) -> _Seen:
     keys: list[str] = []
     read = 0
     for chunk, meta in reversed(list(dataset.metas())):
-        seen.spent_usd += meta.counts.usd or 0.0
+        seen.spent_usd += (meta.counts.usd or 0.0) + (meta.counts.checks_usd or 0.0)
         if read >= MOST_ANSWERS:
             continue
         failed = sum(meta.counts.failed.values())
@@ -209,6 +214,7 @@ def _see(dataset: DatasetReader, recipe: Recipe) -> _Seen:
         read += meta.counts.records + rejected
         seen.settled += meta.counts.records + rejected + failed
         seen.failed += failed
+        seen.checks_usd += meta.counts.checks_usd or 0.0
         seen.used["input"] += meta.counts.input_tokens
         seen.used["output"] += meta.counts.output_tokens
         seen.wasted["input"] += meta.counts.wasted_input_tokens
@@ -219,7 +225,7 @@ def _see(dataset: DatasetReader, recipe: Recipe) -> _Seen:
     tables = [_answers_in(dataset.store, key) for key in keys]
     if tables:
         answers = pa.concat_tables(tables)
-        for teacher in recipe.teachers:
+        for teacher in recipe.answering:
             mine = answers.filter(pc.equal(answers["teacher"], teacher.name))
             if len(mine):
                 seen.teachers[teacher.name] = _measured(mine, teacher.price)

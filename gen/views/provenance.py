@@ -63,9 +63,7 @@ class Provenance:
 
     def add_recipe(self, recipe: Recipe) -> None:
         """Take in the teachers of a run whose first shard is still to come."""
-        self._add_teachers(
-            [StoredTeacher(name=each.name, model=each.model_name, terms=each.terms) for each in recipe.teachers]
-        )
+        self._add_teachers([StoredTeacher.of(each, recipe) for each in recipe.teachers])
         for each in recipe.teachers:
             self._add_price(each.name, each.price)
 

@@ -54,6 +54,8 @@ class Summary(BaseModel):
     output_tokens: int = 0
     usd: float | None = None
     """Of answers: kept, rejected or not judged."""
+    checks_usd: float | None = None
+    """Of judges' verdicts on these answers."""
     wasted_usd: float | None = None
     """Of replies of no use, by the usage that they report."""
     maybe_usd: float | None = None
@@ -105,6 +107,8 @@ class Summary(BaseModel):
         ]
         if self.usd is not None:
             lines.append(f"  spend      ${self.usd:,.4f}")
+        if self.checks_usd is not None:
+            lines.append(f"  judging    ${self.checks_usd:,.4f}")
         if self.budget:
             lines.append(f"  budget     {used_words(self.budget)}")
         if self.maybe_billed:
@@ -253,6 +257,7 @@ def summary_of(
         input_tokens=counts.input_tokens + counts.unchecked_input_tokens,
         output_tokens=counts.output_tokens + counts.unchecked_output_tokens,
         usd=counts.paid_usd,
+        checks_usd=counts.checks_usd,
         wasted_usd=counts.wasted_usd,
         maybe_usd=counts.maybe_usd,
         budget=_budget(dataset),

@@ -24,6 +24,9 @@ _NAMES = {
     "total": "tokens_per_minute",
 }
 
+JUDGING_CHARS = 500
+"""About what Stillhouse says to a judge beside rubric and answer."""
+
 
 class TeacherShare(BaseModel):
     """A teacher's part of the samples."""
@@ -41,16 +44,16 @@ def shares_of(recipe: Recipe) -> tuple[TeacherShare, ...]:
     """Each teacher's part of the samples that are asked."""
     return tuple(
         TeacherShare(name=each.name, model=each.model_name, weight=each.weight, share=_share(recipe, place))
-        for place, each in enumerate(recipe.teachers)
+        for place, each in enumerate(recipe.answering)
     )
 
 
 def _share(recipe: Recipe, place: int) -> float:
     match recipe.route:
         case "weighted":
-            return recipe.teachers[place].weight / sum(each.weight for each in recipe.teachers)
+            return recipe.answering[place].weight / sum(each.weight for each in recipe.answering)
         case "each":
-            return 1 / len(recipe.teachers)
+            return 1 / len(recipe.answering)
         case "fallback":
             return float(place == 0)
         case _:
@@ -73,12 +76,12 @@ class Workload:
     @property
     def output_tokens(self) -> int | None:
         """At most; None if a teacher has no max_tokens."""
-        most = self._combined([self._output_at(teacher) for teacher in self.recipe.teachers])
+        most = self._combined([self._output_at(teacher) for teacher in self.recipe.answering])
         return None if most is None else math.ceil(most)
 
     def usd(self) -> float | None:
         """At most; None where a price or ask.max_tokens is not set."""
-        return self._combined([self.usd_at(teacher) for teacher in self.recipe.teachers])
+        return self._combined([self.usd_at(teacher) for teacher in self.recipe.answering])
 
     def usd_at(self, teacher: Teacher) -> float | None:
         """At most, if this teacher answers all of it; None where its price or ask.max_tokens is not set."""
@@ -100,9 +103,24 @@ class Workload:
             return max(known)
         return sum(each.share * figure for each, figure in zip(shares_of(self.recipe), known, strict=True))
 
+    def checks_usd(self) -> float | None:
+        """At most, if every answer is judged; None where a judge's price, or a limit of lengths, is not set."""
+        total, asks = 0.0, [self.recipe.ask.of(teacher).max_tokens for teacher in self.recipe.answering]
+        for check in self.recipe.checks:
+            if (judge := check.judge) is None:
+                continue
+            teacher = next(each for each in self.recipe.teachers if each.name == judge.teacher)
+            output = self.recipe.ask.of(teacher).max_tokens
+            if teacher.price is None or output is None or None in asks:
+                return None
+            chars = len(judge.template.text) + self.chars_per_prompt + CHARS_PER_TOKEN * max(filter(None, asks))
+            tokens = math.ceil((JUDGING_CHARS + chars) / CHARS_PER_TOKEN)
+            total += self.samples * (tokens * teacher.price.input + output * teacher.price.output) / 1e6
+        return total
+
     def unpriced(self) -> tuple[str, ...]:
         """What the recipe would have to say before `usd` is known."""
-        teachers = self.recipe.teachers
+        teachers = self.recipe.answering
         lacks = [f"teachers.{teacher.name}.price" for teacher in teachers if teacher.price is None]
         unbounded = any(
             (teacher.price is None or teacher.price.output > 0) and self.recipe.ask.of(teacher).max_tokens is None
@@ -113,7 +131,7 @@ class Workload:
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
         needs = {}
-        for teacher, each in zip(self.recipe.teachers, shares_of(self.recipe), strict=True):
+        for teacher, each in zip(self.recipe.answering, shares_of(self.recipe), strict=True):
             output, share = self._output_at(teacher), each.share
             if not share:
                 continue

@@ -1,6 +1,7 @@
 """The asker: hands each sample to the lane of its teacher, and shares the process's connections among the lanes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
@@ -9,8 +10,9 @@ from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.fence import Fence
+from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.lanes import LANES
-from stillhouse.gen.worker.lanes.base import Gate, Host
+from stillhouse.gen.worker.lanes.base import Gate, Host, Lane
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.gen.worker.purse import Purse
 
@@ -20,7 +22,7 @@ class Asker:
 
     def __init__(
         self,
-        host: Host,
+        host: Host[Held],
         *,
         clients: Sequence[TeacherClient],
         fence: Fence,
@@ -29,6 +31,7 @@ class Asker:
         store: Store,
         connections: int = 2**20,
         chain: Chain | None = None,
+        judges: Judges | None = None,
     ) -> None:
         """Args:
         host: the worker.
@@ -38,12 +41,13 @@ class Asker:
         store: the dataset's.
         connections: how many the process can have at once.
         chain: under `route: fallback`, decides whom each sample is asked of.
+        judges: those that the recipe's checks ask.
         """
         self.counters = Counters()
         self._chain = chain
         self._connections = connections
         self._gate = Gate(fence, purse)
-        self._lanes = {
+        self._lanes: dict[str, Lane[Held]] = {
             client.teacher.name: LANES[client.teacher.mode](
                 client,
                 host=host,
@@ -56,6 +60,8 @@ class Asker:
         }
         if chain is not None:
             chain.use(list(self._lanes.values()), counters=self.counters)
+        self._judges = judges.begin(self._gate, counters=self.counters, clock=clock) if judges is not None else ()
+        """The judges' lanes."""
         self._accounts = {client.account for client in clients}
 
     def stop(self) -> None:
@@ -72,14 +78,20 @@ class Asker:
 
     def cancel(self) -> None:
         """End all lanes."""
-        for lane in self._lanes.values():
+        for lane in self._all:
             lane.cancel()
+
+    @property
+    def _all(self) -> Iterator[Lane[Any]]:
+        """All lanes, the judges' first."""
+        yield from self._judges
+        yield from self._lanes.values()
 
     def backlog(self, account: Account) -> int | None:
         """Samples of an account's teachers that only wait for its limits; None if nothing may be sent for now."""
         if not self._gate.is_open:
             return None
-        return sum(lane.waiting for lane in self._lanes.values() if lane.account is account)
+        return sum(lane.waiting for lane in self._all if lane.account is account)
 
     @property
     def runs_dry(self) -> bool:
@@ -96,7 +108,7 @@ class Asker:
     @property
     def largest_reply_bytes(self) -> int:
         """Size of the largest reply so far."""
-        return max(lane.largest_reply_bytes for lane in self._lanes.values())
+        return max(lane.largest_reply_bytes for lane in self._all)
 
     def take(self, held: Held) -> None:
         """Have those of the chunk's samples asked that may be asked now."""
@@ -113,8 +125,8 @@ class Asker:
 
     def fill_slots(self) -> None:
         """Have as many slots as the leases and the process's file descriptors allow."""
-        room = self._connections - sum(lane.slots for lane in self._lanes.values())
-        for lane in self._lanes.values():
+        room = self._connections - sum(lane.slots for lane in self._all)
+        for lane in self._all:
             wanted = max(0, lane.wanted)
             if wanted > room:
                 self.counters.note(

@@ -74,7 +74,7 @@ class Chain:
         self._answered_before = answered_before
         self._clock = clock
         self._counters = Counters()
-        self._lanes: Sequence[Lane] = ()
+        self._lanes: Sequence[Lane[Held]] = ()
         self._standings = [Standing(give_up_after_s=give_up_after_s) for _ in clients]
         self._by_name = {
             client.teacher.name: standing for client, standing in zip(clients, self._standings, strict=True)
@@ -93,12 +93,12 @@ class Chain:
         self._answered_at = self._ended_at = clock.monotonic()
         """When any teacher last answered, and when an attempt last ended."""
 
-    def use(self, lanes: Sequence[Lane], *, counters: Counters) -> None:
+    def use(self, lanes: Sequence[Lane[Held]], *, counters: Counters) -> None:
         """Begin: these are the teachers' lanes."""
         self._lanes, self._counters = lanes, counters
 
     @property
-    def lane(self) -> Lane:
+    def lane(self) -> Lane[Held]:
         """The lane of the first teacher that is not down."""
         now = self._clock.monotonic()
         up = (place for place, standing in enumerate(self._standings) if not standing.is_down(now=now))

@@ -17,10 +17,10 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.worker.check_guard import CheckGuard
+from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.leased_chunk import Held
-from stillhouse.schemas.check_settings import Reference
+from stillhouse.gen.worker.references import row_of
 from stillhouse.schemas.checks import AnyCheck, references_of
-from stillhouse.schemas.prompt import Prompt
 
 MOST_AT_ONCE = 256
 """Enough to keep the children of a large node busy, eight full batches."""
@@ -71,10 +71,19 @@ class Checker:
     """See the module."""
 
     def __init__(
-        self, host: CheckHost, judging: Judging, checks: Sequence[AnyCheck], *, clock: Clock, keep_going: bool
+        self,
+        host: CheckHost,
+        judging: Judging,
+        checks: Sequence[AnyCheck],
+        *,
+        clock: Clock,
+        keep_going: bool,
+        judges: Judges | None = None,
     ) -> None:
+        """`judges`: what asks the judges among the checks, for whom `judging` lets every answer pass."""
         self._host = host
         self._judging = judging
+        self._judges = judges
         self._references = references_of(checks)
         self._intake = Intake(host, checks, clock=clock, keep_going=keep_going)
         self._waiting: deque[tuple[Held, int]] = deque()
@@ -107,15 +116,25 @@ class Checker:
             return
         try:
             verdicts = judged.result()
-            if not held.abandoned:
-                self._intake.take(held, ordinal, verdicts)
-                if held.open.is_due:
-                    self._host.advanced(held)
+            if self._judges is None:
+                self._take_in(held, ordinal, verdicts)
+            else:
+                self._judges.judge(held, ordinal, verdicts, functools.partial(self._take_in, held, ordinal))
             self._start()
         except StillhouseError as error:
             self._host.fail(error)
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
             self._host.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
+
+    def _take_in(self, held: Held, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
+        if self._closed or held.abandoned:
+            return
+        try:
+            self._intake.take(held, ordinal, verdicts)
+            if held.open.is_due:
+                self._host.advanced(held)
+        except StillhouseError as error:  # the answer still awaits them
+            self._host.fail(error)
 
 
 class Intake:
@@ -140,9 +159,3 @@ class Intake:
                 tally.judged(name, accepted=verdict.accepted)
         if (why := self._guard.note(verdicts)) is not None:
             self._host.fail(why)
-
-
-def row_of(references: Sequence[Reference], prompt: Prompt) -> dict[str, str | tuple[str, ...]]:
-    """What the checks compare the prompt's answers with, by `Reference.key`."""
-    pairs = zip(references, prompt.references, strict=True)
-    return {reference.key: value for reference, value in pairs if value is not None}

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from stillhouse.gen.checks.base import Answer, Row, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.worker.checking import CheckHost, Intake, Judging, row_of
+from stillhouse.gen.worker.checking import CheckHost, Intake, Judging
 from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.references import row_of
 from stillhouse.schemas.checks import AnyCheck, references_of
 
 

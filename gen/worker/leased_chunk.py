@@ -1,7 +1,8 @@
 """A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
 
+import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -21,9 +22,12 @@ from stillhouse.gen.journal.journals import Journals, LiveJournal, journal_root,
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.chunk_samples import TeacherOf
 from stillhouse.gen.worker.earlier_answers import Kept, kept_answers
+from stillhouse.gen.worker.hearing import JudgeOf
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.gen.worker.unchecked_answers import unchecked_answers
+from stillhouse.schemas.image import SentImage
+from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 SHARDS_LOOKED_AT = 16
@@ -57,9 +61,36 @@ class Held:
         """About what it takes in memory."""
         return self.prompt_bytes + self.open.state.answers.remembered_bytes
 
+    # --- what its lanes need, see `gen.worker.lanes.base.Docket`
+
+    @property
+    def attempts(self) -> OpenChunk:
+        """See `Docket`."""
+        return self.open
+
+    @property
+    def is_due(self) -> bool:
+        """See `Docket`."""
+        return self.open.is_due
+
     def prompt_key(self, ordinal: int) -> tuple[ChunkId, int]:
         """The same for all samples of a prompt."""
         return self.open.chunk.id, ordinal // self.open.samples.per_series
+
+    def number(self, ordinal: int) -> int:
+        """See `Docket`."""
+        return ordinal % self.open.samples.per_series
+
+    async def images(self, prompt: Prompt) -> tuple[SentImage, ...]:
+        """The prompt's images, read again in a thread unless they were just read."""
+        source = self.open.chunk.images
+        assert source is not None, f"{self.open.chunk.id}: a prompt has images that its source has not"
+        there = source.at_hand(prompt)
+        return await asyncio.to_thread(source.read, prompt) if there is None else there
+
+    def began(self) -> None:
+        """A request for it begins."""
+        self.under_way += 1
 
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
@@ -80,11 +111,21 @@ class Held:
 class Hands:
     """Opens and seals chunks on this node. Its methods block: they are called in threads."""
 
-    def __init__(self, name: str, *, recipe: Recipe, store: Store, teacher_of: TeacherOf, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        recipe: Recipe,
+        store: Store,
+        teacher_of: TeacherOf,
+        clock: Clock,
+        judges: Sequence[JudgeOf] = (),
+    ) -> None:
         self._name = name
         self._recipe = recipe
         self._store = store
         self._teacher_of = teacher_of
+        self._judges = judges
         self._clock = clock
         self._reader = ChunkReader(store, recipe)
         self._found_journals: Journals | None = None
@@ -132,6 +173,7 @@ class Hands:
             equal_once=self._recipe.dedup.answers,
             kept=kept,
             carried=carried,
+            judges=self._judges,
         )
         opened.had_owners = grant.had_owners
         opened.recover(self._journals.recovered(grant.chunk, mine=journal.path), died=grant.died)

@@ -1,43 +1,26 @@
 """An open chunk: its state and its journal. Whatever happens is in the journal before the state takes it in."""
 
-import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
 from stillhouse.gen.checks.base import Answer, Verdict, answer_of
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
-from stillhouse.gen.teachers.event_stream import is_stream
-from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.retry import Blame, Decision, GiveUp, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.answers import Place
 from stillhouse.gen.worker.chunk_samples import ChunkSamples, TeacherOf
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened, decided_frame
+from stillhouse.gen.worker.hearing import JudgeOf, hearings
 from stillhouse.gen.worker.recovery import Recovery
-
-STREAM_BYTES = 2**14
-"""Larger raw streams are compressed in the journal: each of their events repeats what all have in common."""
+from stillhouse.gen.worker.replies import Received, reply_frame
+from stillhouse.schemas.prompt import Prompt
 
 UNPAID = ("bad_request", "too_long", "overload")
 """Kinds of Failures that cost nothing, unless a reply before did."""
-
-_AS_KEPT = struct.Struct("<f")
-"""Rounds a latency as the journal stores it, so that every reader sees the same value."""
-
-
-class Received(NamedTuple):
-    """A reply that is in the journal, and what it says."""
-
-    frame: Frame
-    place: Place
-    outcome: Outcome
-    size: int
-    """Bytes of the reply, of a stream once it is folded."""
 
 
 class OpenChunk:
@@ -53,6 +36,7 @@ class OpenChunk:
         equal_once: bool = True,
         kept: Mapping[SeriesKey, Collection[bytes]] = MappingProxyType({}),
         carried: Mapping[int, Frame] = MappingProxyType({}),
+        judges: Sequence[JudgeOf] = (),
     ) -> None:
         """Args:
         chunk: what it is made of.
@@ -62,6 +46,7 @@ class OpenChunk:
         equal_once: equal answers of a series count once towards the accepted ones.
         kept: by series, the fingerprints of the answers in earlier shards.
         carried: answers that earlier shards have and no check could judge: they are judged in the place of asking.
+        judges: those that the recipe's checks ask.
         """
         self.chunk = chunk
         self.journal = journal
@@ -69,6 +54,8 @@ class OpenChunk:
         self.state = ChunkState(self.samples, journal, equal_once=equal_once, kept=kept)
         self.recovered: set[tuple[int, float]] = set()
         """(ordinal, at) of earlier owners' attempts at samples that are not settled."""
+        self.hearings = hearings(judges, self.samples, self.state, journal)
+        """What judges are asked about its answers, by the stage of their check."""
         self.had_owners = False
         """True if others worked on it before."""
         self._carried = carried
@@ -88,7 +75,7 @@ class OpenChunk:
 
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
         """Restore what earlier owners left; see `Recovery.restore`."""
-        recovery = Recovery(self.samples, self.state, self.journal, carried=self._carried)
+        recovery = Recovery(self.samples, self.state, self.journal, carried=self._carried, hearings=self.hearings)
         self.had_owners |= recovery.restore(frames, died=died)
         self.recovered = {each for each in recovery.attempts if not self.state.is_settled(each[0])}
         if self.had_owners:
@@ -117,6 +104,8 @@ class OpenChunk:
             StoreAway: the journal can't be written.
         """
         self._closing = reason
+        for hearing in self.hearings.values():
+            hearing.close(reason)
         for _ in self.take():
             pass
         for ordinal, frame in self._carried.items():
@@ -125,6 +114,18 @@ class OpenChunk:
                 self.state.fold(frame, self.journal.append(frame), counts=False)
         for number in range(self.chunk.series_count):
             self.state.close(number, reason)
+
+    def prompt(self, ordinal: int) -> Prompt:
+        """The sample's prompt."""
+        return self.samples.prompt(ordinal)
+
+    def refused_by(self, ordinal: int) -> Sequence[str]:
+        """Endpoints that refused the sample's request as such."""
+        return self.state.tries(ordinal).refused_by
+
+    def is_wanted(self, ordinal: int) -> bool:
+        """True: a sample that was handed out is asked."""
+        return True
 
     def was_carried(self, ordinal: int) -> bool:
         """True if the sample's answer is one that an earlier shard has, and no check could judge."""
@@ -189,17 +190,10 @@ class OpenChunk:
         Raises:
             StoreAway: the journal can't be written.
         """
-        # Truncated before it is read, so that readers of the journal see the same; so is the latency.
-        body = reply.body[:ERROR_BODY_BYTES] if reply.status >= 300 else reply.body
-        (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
-        headers = tuple(reply.headers.items())
-        flags = 0
-        if reply.status < 300 and is_stream(reply.headers, body):
-            flags = EVENT_STREAM | (COMPRESSED if len(body) > STREAM_BYTES else 0)
-        frame = Frame(Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body, headers, place, flags=flags)
+        frame = reply_frame(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
         kept_at = self.journal.append(frame)
         teacher = self.samples.teacher(ordinal, place)
-        folded = teacher.fold(Reply(reply.status, reply.headers, body, latency_s))
+        folded = teacher.fold(Reply(reply.status, reply.headers, frame.body, frame.latency_s))
         return Received(frame, kept_at, teacher.read(folded), len(folded.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:

@@ -4,7 +4,9 @@ Frames may be repeated any number of times: several journals hold copies of the 
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import NOTES, Frame, Kind, encode
@@ -12,6 +14,7 @@ from stillhouse.gen.worker.answers import Place
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import read_decided
+from stillhouse.gen.worker.hearing import Hearing
 
 _UNKNOWN = Frame(Kind.CUT, 0, 0.0)
 """In place of an attempt's frame: nothing is known of it."""
@@ -21,9 +24,15 @@ class Recovery:
     """One recovery, of a chunk that nothing was asked of yet."""
 
     def __init__(
-        self, samples: ChunkSamples, state: ChunkState, journal: JournalFile, *, carried: Mapping[int, Frame]
+        self,
+        samples: ChunkSamples,
+        state: ChunkState,
+        journal: JournalFile,
+        *,
+        carried: Mapping[int, Frame],
+        hearings: Mapping[int, Hearing] = MappingProxyType({}),
     ) -> None:
-        """`carried`: answers that earlier shards have and count."""
+        """`carried`: answers that earlier shards have and count. `hearings`: by stage, those of the chunk's judges."""
         self._samples = samples
         self._state = state
         self._journal = journal
@@ -32,6 +41,9 @@ class Recovery:
         """(ordinal, at) to its SENT frame; None: it has ended."""
         self._late: dict[tuple[int, float], Frame | None] = {}
         """The same of attempts at samples that had their answer, of owners that did not know of each other."""
+        self._hearings = hearings
+        self._heard: defaultdict[int, list[Frame]] = defaultdict(list)
+        """Frames of attempts at judges, by stage."""
         self._copied: set[bytes] = set()
         """Digests of notes."""
         self._unsettled: dict[tuple[int, float], Place] = {}
@@ -40,7 +52,7 @@ class Recovery:
     def restore(self, frames: Iterable[Frame], *, died: bool) -> bool:
         """Copy and fold these frames; True if there were any.
 
-        Notes other than DECIDED and VERDICT, and other frames of stages than the teacher's, are copied but ignored.
+        Notes other than DECIDED and VERDICT, and frames of stages that are no judge's, are copied but ignored.
 
         `died`: the last owner's process died alone, so a request it had in flight may have killed it.
 
@@ -63,6 +75,8 @@ class Recovery:
                 frame = sent._replace(kind=Kind.CUT)
                 self._journal.append(frame)
                 self._state.count_cost(frame, None)
+        for stage, hearing in self._hearings.items():  # once all is known of the answers that they judge
+            hearing.restore(self._heard.pop(stage, ()), died=died)
         self._state.spending.recovered = self._state.spending.total
         return found
 
@@ -79,6 +93,8 @@ class Recovery:
         self._journal.append(frame)
         if frame.ordinal >= len(self._samples):
             return
+        if frame.stage in self._hearings and frame.kind not in NOTES:
+            self._heard[frame.stage].append(frame)
         if frame.kind is Kind.VERDICT and self._state.verdicts.recall(frame):
             self._state.judged(frame.ordinal)
         if frame.kind is Kind.DECIDED and not frame.stage and (decided := read_decided(frame)) is not None:

@@ -105,6 +105,7 @@ class SealCounts:
             tool_calls=self._tool_calls,
             no_logprobs=self._no_logprobs,
             distillation_refusals=self._distillation_refusals,
+            checks_usd=self._spending.checks_usd,
             wasted_usd=self._spending.wasted_usd,
             maybe_usd=self._spending.maybe_usd,
             spent=self._spending.total,

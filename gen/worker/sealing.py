@@ -14,6 +14,7 @@ from stillhouse.gen.checks.base import CheckResult
 from stillhouse.gen.checks.selection import Selected, by_score
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import SIDES, ShardCounts, ShardMeta, SideFile
+from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.dataset.tidying import remove_orphans
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.store.base import Store
@@ -255,7 +256,7 @@ class Sealer:
             chunk=self._id.number,
             identity=self._recipe.identity(),
             teachers=[
-                {"name": t.name, "model": t.model_name, "terms": t.terms.model_dump(mode="json") if t.terms else None}
+                StoredTeacher.of(t, self._recipe).as_stored()
                 | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
                 for t in self._recipe.teachers
             ]

@@ -6,7 +6,7 @@ A request in flight is not in it. Whoever recovers the chunk counts one whose ow
 from typing import Literal
 
 from stillhouse.gen.journal.frames import Frame
-from stillhouse.gen.teachers.billing import bill
+from stillhouse.gen.teachers.billing import Bill, bill
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
@@ -18,6 +18,8 @@ class Spending:
     def __init__(self, samples: ChunkSamples) -> None:
         self._samples = samples
         self._parts: dict[Literal["answer", "waste", "doubt", "nothing"], Expense] = {}
+        self._checks = NOTHING
+        self._has_priced_judge = False
         self.recovered = NOTHING
         """What earlier owners had spent when the present one took over."""
 
@@ -27,10 +29,23 @@ class Spending:
         found = bill(teacher, self._samples.prompt(frame.ordinal), outcome)
         self._parts[found.of] = self._parts.get(found.of, NOTHING) + found.expense
 
+    def add_check(self, found: Bill, *, is_priced: bool) -> None:
+        """A request to a judge ended, and is billed so."""
+        self._has_priced_judge |= is_priced
+        if found.of == "answer":
+            self._checks += found.expense
+        else:
+            self._parts[found.of] = self._parts.get(found.of, NOTHING) + found.expense
+
+    @property
+    def checks_usd(self) -> float | None:
+        """What judges' verdicts cost; None if there are none, or their price is not known."""
+        return self._checks.usd if self._has_priced_judge else None
+
     @property
     def total(self) -> Expense:
         """All of it."""
-        return sum(self._parts.values(), NOTHING)
+        return sum(self._parts.values(), self._checks)
 
     @property
     def wasted_usd(self) -> float | None:

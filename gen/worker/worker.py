@@ -38,6 +38,8 @@ from stillhouse.gen.worker.chunk_checking import ChunkChecker
 from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.guard import Guard, Useless
+from stillhouse.gen.worker.hearing import judges_of
+from stillhouse.gen.worker.judges import Judges, LetPass
 from stillhouse.gen.worker.leased_chunk import Hands, Held
 from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.voting import Voting
@@ -81,12 +83,17 @@ class Worker:
         self._clock = clock
         self._accounts = {key: Account(clock) for key in ledgers}
         self._clients = _clients(recipe, self._accounts, transport=transport, clock=clock)
+        judges = judges_of(recipe)
+        self._judges = (
+            Judges(self, judges, accounts=self._accounts, transport=transport, clock=clock) if judges else None
+        )
         self._hands = Hands(
             name,
             recipe=recipe,
             store=store,
             teacher_of=Assigner([client.interpreter for client in self._clients], is_chain=recipe.route == "fallback"),
             clock=clock,
+            judges=judges,
         )
         self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
         self._chain = self._new_chain() if recipe.route == "fallback" else None
@@ -100,10 +107,14 @@ class Worker:
             store=store,
             connections=free_for_connections(),
             chain=self._chain,
+            judges=self._judges,
         )
         checks = recipe.all_checks
         if judging is None and (checks or recipe.equality):
-            judging = CheckPool(checks, equality=recipe.equality, slots=Slots.of_node())
+            if len(judges) == len(checks) and recipe.equality is None:
+                judging = LetPass(len(checks))
+            else:
+                judging = CheckPool(checks, equality=recipe.equality, slots=Slots.of_node())
         self._judging = judging
         self._checker = self._new_checker(checks, judging) if judging is not None and checks else None
         self._voting = (
@@ -135,7 +146,7 @@ class Worker:
     def _new_checker(self, checks: Sequence[AnyCheck], judging: Judging) -> Checker | ChunkChecker:
         keep_going = self._recipe.run.keep_going
         if (settings := whole_chunks(checks)) is None:
-            return Checker(self, judging, checks, clock=self._clock, keep_going=keep_going)
+            return Checker(self, judging, checks, clock=self._clock, keep_going=keep_going, judges=self._judges)
         function = ChunkFunction(settings)
         return ChunkChecker(self, judging, checks, function=function, clock=self._clock, keep_going=keep_going)
 
@@ -211,6 +222,8 @@ class Worker:
     def heard(self, held: Held) -> None:
         """A reply came for the chunk: count what it settled."""
         settlements = held.open.state.settlements.take()
+        if self._judges is not None:
+            self._judges.look()
         if self._chain is not None:
             settlements = self._chain.judged(settlements)
         if held.open.chunk.retried:  # Failures fail again
@@ -350,6 +363,8 @@ class Worker:
         for held in list(self._held.values()):
             if held.open.left:  # else it is being sealed
                 held.open.close(self._closing)
+                if self._judges is not None:
+                    self._judges.look()
                 self.advanced(held)
 
     async def _journals_free(self, chunk: ChunkId) -> None:
@@ -404,9 +419,9 @@ class Worker:
             self.counters.spending = self._purse.report(opened, ended=ended, shipped=shipped)
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
-        for client in self._clients:
-            if (tally := self.counters.teachers.get(client.teacher.name)) is not None:
-                tally.awaited = client.awaited
+        clients = [*self._clients, *(self._judges.clients if self._judges is not None else ())]
+        for name, tally in self.counters.teachers.items():
+            tally.awaited = sum(client.awaited for client in clients if client.teacher.name == name)
         self.counters.held_up = self._held_up()
         self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
 
@@ -577,7 +592,7 @@ _CLOSED: Mapping[Literal["budget", "stopped"], GiveUp] = {
 def _clients(
     recipe: Recipe, accounts: Mapping[str, Account], *, transport: Transport, clock: Clock
 ) -> list[TeacherClient]:
-    """A client for each teacher, in the recipe's order."""
+    """A client for each teacher that answers, in the recipe's order."""
     return [
         TeacherClient(
             Interpreter(teacher, recipe.ask, place=place),
@@ -585,5 +600,5 @@ def _clients(
             account=accounts[teacher.limits_key],
             clock=clock,
         )
-        for place, teacher in enumerate(recipe.teachers)
+        for place, teacher in enumerate(recipe.answering)
     ]

@@ -33,3 +33,32 @@ def check(dataset: Path, log: Path, *, samples: int, in_flight: int, kills: int)
     per_prompt = Counter(answered[i] for i in stored)
     assert set(per_prompt.values()) <= {samples}, "a prompt has more or fewer answers than samples"
     return {"served": len(served), "answered": len(answered), "stored": len(stored), "under way at a kill": len(unseen)}
+
+
+def check_judged(dataset: Path, log: Path, *, in_flight: int, kills: int) -> dict[str, int]:
+    """The judge's history; AssertionError where a verdict was paid for twice, or the judge's limit was not kept.
+
+    As in `check`, what was in flight at a kill may be asked again; and for a moment a dead worker's requests are still
+    served beside its successor's.
+    """
+    served = [json.loads(line) for line in log.read_text().splitlines()]
+    delivered = Counter(e["prompt"] for e in served if e["status"] == 200 and e["delivered"])
+    again = sum(times - 1 for times in delivered.values())
+    assert again <= in_flight * kills, f"{again} verdicts were delivered again after {kills} kills"
+    told = [
+        row for folder in ("data", "rejected") if (dataset / folder).exists() for row in _verdicts(dataset / folder)
+    ]
+    assert all(verdict is not None for verdict in told), "an answer has no verdict"
+    assert len(delivered) <= len(told), "verdicts were paid for that no answer has"
+    edges = sorted((at, step) for e in served for at, step in ((e["time"], 1), (e["time"] + e["latency_s"], -1)))
+    now = peak = 0
+    for _, step in edges:
+        now += step
+        peak = max(peak, now)
+    assert peak <= 2 * in_flight if kills else peak <= in_flight, f"{peak} requests to the judge at once"
+    return {"judged": len(told), "verdicts delivered again": again, "judge's peak in flight": peak}
+
+
+def _verdicts(folder: Path) -> list[object]:
+    table = ds.dataset(folder, format="parquet").to_table(columns=["record_id", "checks"])
+    return [row["checks"] and row["checks"]["judge"] for row in table.to_pylist() if row["record_id"] is not None]

@@ -2,7 +2,8 @@
 
     python -m tests.faults.nemesis --kills 100 --prompts 10000 --samples 2 --generations 3
 
-prints what it killed and the checker's figures, and ends with 1 where a promise was broken.
+prints what it killed and the checker's figures, and ends with 1 where a promise was broken. With `--judge`, a judge on
+an account of its own has the last word on each answer.
 """
 
 import argparse
@@ -18,12 +19,13 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.history import check
+from faults.history import check, check_judged
 from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
 from waiting import wait_until
@@ -32,6 +34,7 @@ from stillhouse.gen import simulator
 from stillhouse.schemas.simulator import SimulatorSettings
 
 IN_FLIGHT = 64
+JUDGED_IN_FLIGHT = 16
 _TITLES = {
     "worker": b"ray::TeacherWorker",
     "queue": b"ray::PromptQueueActor",
@@ -47,6 +50,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--generations", type=int, default=1, help="so many are open at once, each with its file")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--judge", action="store_true", help="have a judge score the answers")
     parser.add_argument("--local", action="store_true", help="a dataset on the local disk instead of S3")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, rclone_s3(Path(folder)) as server:
@@ -59,6 +63,7 @@ def main() -> int:
             samples=args.samples,
             generations=args.generations,
             seed=args.seed,
+            judged=args.judge,
         )
     print(json.dumps(figures))
     return 0
@@ -73,6 +78,7 @@ def torment(
     samples: int,
     seed: int,
     generations: int = 1,
+    judged: bool = False,
 ) -> dict[str, object]:
     """Run under `kills` kills; what was killed, and the history's figures. AssertionError where a promise is broken.
 
@@ -81,8 +87,12 @@ def torment(
     rng = random.Random(seed)
     killed: Counter[str] = Counter()
     log = folder / "served.jsonl"
-    with simulator.start(SimulatorSettings(latency_s=0.2, log=str(log))) as teacher:
-        recipe = _recipe(folder, teacher.url, server, samples=samples)
+    verdicts = folder / "judged.jsonl"
+    with (
+        simulator.start(SimulatorSettings(latency_s=0.2, log=str(log))) as teacher,
+        simulator.start(SimulatorSettings(latency_s=0.1, log=str(verdicts))) as judge,
+    ):
+        recipe = _recipe(folder, teacher.url, server, samples=samples, judge=judge.url if judged else None)
         each = prompts // generations
         _write_prompts(folder, 0, range(each))
         run = _start(recipe, folder)
@@ -117,6 +127,8 @@ def torment(
     dataset = folder / "out" if server is None else server.data / server.bucket / "out"
     assert len(list((dataset / "_stillhouse").glob("plan-*.json"))) == generations
     figures = check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=killed.total())
+    if judged:
+        figures |= check_judged(dataset, verdicts, in_flight=JUDGED_IN_FLIGHT, kills=killed.total())
     return {"killed": dict(killed), **figures}
 
 
@@ -165,12 +177,12 @@ def _lines(log: Path) -> int:
     return log.read_bytes().count(b"\n")
 
 
-def _recipe(folder: Path, url: str, server: S3Server | None, *, samples: int) -> Path:
+def _recipe(folder: Path, url: str, server: S3Server | None, *, samples: int, judge: str | None = None) -> Path:
     dataset = {"path": str(folder / "out")} if server is None else {"path": f"{server.url}/out"}
     if server is not None:
         dataset["endpoint_url"] = server.endpoint_url
     teacher = {"name": "t", "base_url": url, "model": "m", "terms": {"training_use": "permitted"}}
-    document = {
+    document: dict[str, Any] = {
         "name": "nemesis",
         "source": {"path": str(folder / "source"), "prompt": "q", "id": "id"},
         "ask": {"samples": samples},
@@ -178,6 +190,10 @@ def _recipe(folder: Path, url: str, server: S3Server | None, *, samples: int) ->
         "dataset": dataset | {"prompts_per_shard": 100},
         "run": {"workers": 2, "journal_dir": str(folder / "journal")},
     }
+    if judge is not None:
+        limits = {"in_flight": JUDGED_IN_FLIGHT}
+        document["teachers"] += [teacher | {"name": "judge", "base_url": judge, "role": "judge", "limits": limits}]
+        document["checks"] = [{"judge": {"teacher": "judge", "template": "Score it.\n", "accept_if": ">= 2"}}]
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(document))
     return path

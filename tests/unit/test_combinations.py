@@ -17,6 +17,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "weight": {"teacher": {"weight": 2.0}},
     "accept": {"ask": {"accept": 1, "at_most": 2}},
     "checks": {"checks": [{"length": {"min": 1}}]},
+    "judge": {
+        "checks": [{"judge": {"teacher": "j", "template": "Score it.\n", "accept_if": "> 2"}}],
+        "judges": [{"name": "j", "api": "simulator", "role": "judge"}],
+    },
     "per_chunk": {"checks": [{"function": {"name": "json:loads", "per": "chunk"}}]},
     "majority": {"select": {"majority": {"answer": "exact"}}},
     "stream": {"teacher": {"stream": True}},
@@ -33,9 +37,12 @@ def changes_of(*features: str) -> dict[str, Any]:
     """The sections of a recipe with these features and two teachers."""
     changes: dict[str, Any] = {}
     teacher: dict[str, Any] = dict(SIMULATED)
+    judges: list[dict[str, Any]] = []
     for example in (EXAMPLES[feature] for feature in features):
         for section, value in example.items():
-            if section == "teacher":
+            if section == "judges":
+                judges = value
+            elif section == "teacher":
                 teacher |= value
             elif isinstance(value, dict):
                 changes[section] = changes.get(section, {}) | value
@@ -43,7 +50,7 @@ def changes_of(*features: str) -> dict[str, Any]:
                 changes[section] = sorted([*changes.get(section, []), *value], key=lambda check: "function" in check)
             else:
                 changes[section] = value
-    return changes | {"teachers": [teacher, SIMULATED | {"name": "other"}]}
+    return changes | {"teachers": [teacher, SIMULATED | {"name": "other"}, *judges]}
 
 
 def test_every_feature_has_an_example_that_uses_it_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from stillhouse.gen.dataset.plans import Plan, SourcePlan
 from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.identity import answering_in
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RecordIds
@@ -42,7 +43,7 @@ class Identity:
             ask = Ask.model_validate(asked)
             ids = {
                 t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters={**_parameters(ask, t), **tools})
-                for t in bound.identity["teachers"]
+                for t in answering_in(bound.identity)
             }
         except (KeyError, TypeError) as error:
             raise ValueError(f"{error} is not as it should be") from None

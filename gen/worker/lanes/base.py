@@ -6,18 +6,112 @@ on it, and nothing is sent for a chunk while the worker's fence is closed.
 
 import asyncio
 import typing
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import Any
 
 from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.teachers.account import Account
-from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
+from stillhouse.gen.teachers.retry import Blame, Decision
+from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.fence import Fence
-from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.gen.worker.purse import Purse
+from stillhouse.gen.worker.replies import Received
+from stillhouse.schemas.image import SentImage
+from stillhouse.schemas.prompt import Prompt
 
 
-class Host(typing.Protocol):
+class Attempts(typing.Protocol):
+    """Journals attempts, and says what follows from how they end: an open chunk, or the hearing of a judge.
+
+    Each of its methods but the first three raises StoreAway if the journal can't be written.
+    """
+
+    def prompt(self, ordinal: int, /) -> Prompt:
+        """What is asked."""
+        ...
+
+    def refused_by(self, ordinal: int, /) -> Sequence[str]:
+        """Endpoints that refused the request as such."""
+        ...
+
+    def is_wanted(self, ordinal: int, /) -> bool:
+        """False if it is settled without being asked."""
+        ...
+
+    def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
+        """An attempt is about to be sent."""
+        ...
+
+    def unanswered(
+        self,
+        ordinal: int,
+        kind: Kind,
+        outcome: NoConnection | Ambiguous,
+        *,
+        at: float,
+        place: int | None = None,
+        endpoint: str = "",
+    ) -> Decision:
+        """The attempt ended without a reply."""
+        ...
+
+    def received(
+        self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
+    ) -> Received:
+        """A reply came: it is in the journal before it is read."""
+        ...
+
+    def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
+        """What follows from it."""
+        ...
+
+
+class Docket(typing.Protocol):
+    """A chunk in a worker's hands, as a lane that asks for it sees it."""
+
+    @property
+    def attempts(self) -> Attempts:
+        """What is asked for it."""
+        ...
+
+    @property
+    def abandoned(self) -> bool:
+        """True if nothing more is sent for it."""
+        ...
+
+    @property
+    def is_due(self) -> bool:
+        """True if its worker has to act."""
+        ...
+
+    def prompt_key(self, ordinal: int, /) -> Hashable:
+        """The same for all samples of a prompt."""
+        ...
+
+    def number(self, ordinal: int, /) -> int:
+        """The sample's number among its prompt's, which its seed counts on by."""
+        ...
+
+    async def images(self, prompt: Prompt, /) -> tuple[SentImage, ...]:
+        """The prompt's images."""
+        ...
+
+    def began(self) -> None:
+        """A request for it begins."""
+        ...
+
+    def ended(self) -> None:
+        """A request for it ended."""
+        ...
+
+
+DocketT = typing.TypeVar("DocketT", bound=Docket)
+_ContraT = typing.TypeVar("_ContraT", bound=Docket, contravariant=True)
+
+
+class Host(typing.Protocol[_ContraT]):
     """The worker as its lanes see it."""
 
     def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> asyncio.Task[None]:
@@ -28,7 +122,7 @@ class Host(typing.Protocol):
         """Stop in good order because of this error."""
         ...
 
-    def heard(self, held: Held) -> None:
+    def heard(self, held: _ContraT, /) -> None:
         """A reply came for the chunk."""
         ...
 
@@ -36,7 +130,7 @@ class Host(typing.Protocol):
         """A sample left the queue: more may be wanted."""
         ...
 
-    def advanced(self, held: Held) -> None:
+    def advanced(self, held: _ContraT, /) -> None:
         """The chunk is due: no sample is left, others may be asked now, or answers await their verdicts."""
         ...
 
@@ -70,10 +164,10 @@ class Gate:
         await self._open.wait()
 
 
-class Router(typing.Protocol):
+class Router(typing.Protocol[_ContraT]):
     """Decides which teacher a sample is asked of, for lanes whose teachers stand in for one another."""
 
-    def leaves(self, held: Held, ordinal: int, *, place: int) -> bool:
+    def leaves(self, held: _ContraT, ordinal: int, *, place: int) -> bool:
         """True if the sample is no longer this teacher's to ask: it is in another lane now, or waits to be."""
         ...
 
@@ -81,11 +175,11 @@ class Router(typing.Protocol):
         """A request is about to be sent to the teacher with this place."""
         ...
 
-    def not_sent(self, held: Held, ordinal: int) -> None:
+    def not_sent(self, held: _ContraT, ordinal: int) -> None:
         """None of the teacher's endpoints could be picked for the sample."""
         ...
 
-    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int, sent_at: float) -> None:
+    def ended(self, held: _ContraT, ordinal: int, outcome: Outcome, *, place: int, sent_at: float) -> None:
         """An attempt ended that was sent at this monotonic time."""
         ...
 
@@ -94,7 +188,7 @@ class Router(typing.Protocol):
         ...
 
 
-class Lane(typing.Protocol):
+class Lane(typing.Protocol[_ContraT]):
     """How one teacher's samples get asked."""
 
     @property
@@ -127,7 +221,7 @@ class Lane(typing.Protocol):
         """Size of the largest reply so far."""
         ...
 
-    def take(self, held: Held, ordinals: Iterable[int]) -> None:
+    def take(self, held: _ContraT, ordinals: Iterable[int]) -> None:
         """Ask these samples of the chunk."""
         ...
 

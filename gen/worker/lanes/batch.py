@@ -136,7 +136,7 @@ class BatchLane:
         self,
         client: TeacherClient,
         *,
-        host: Host,
+        host: Host[Held],
         gate: Gate,
         counters: Counters,
         clock: Clock,

@@ -6,7 +6,7 @@ A sample that has to wait leaves the queue and holds no slot; a teacher that ser
 import asyncio
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
@@ -37,11 +37,9 @@ from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.retry import Again, Blame, Decision, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
-from stillhouse.gen.worker.lanes.base import Gate, Host, Router
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.lanes.base import DocketT, Gate, Host, Router
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.image import SentImage
-from stillhouse.schemas.prompt import Prompt
 
 LACKING = 3
 """Answers without requested log probabilities before this is reported."""
@@ -51,7 +49,7 @@ STARTING_PAUSE_S = 1.0
 
 _T = TypeVar("_T")
 
-_Work: TypeAlias = tuple[Held, int, bool, bool]
+_Work: TypeAlias = tuple[DocketT, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
 
 
@@ -73,28 +71,37 @@ class _Sent(NamedTuple):
     """Monotonic."""
 
 
-class _WorkQueue(asyncio.Queue[_Work]):
+class _WorkQueue(asyncio.Queue[_Work[DocketT]]):
     """First in, first out, but most samples asked before come first: their chunks wait for them."""
 
-    def _put(self, item: _Work) -> None:
+    def _put(self, item: _Work[DocketT]) -> None:
         queue: Any = self._queue  # type: ignore[attr-defined]
         queue.appendleft(item) if item[3] else queue.append(item)
 
 
-class OnlineLane:
+class OnlineLane(Generic[DocketT]):
     """Asks one teacher's samples over its endpoints."""
 
     def __init__(
         self,
         client: TeacherClient,
         *,
-        host: Host,
+        host: Host[DocketT],
         gate: Gate,
         counters: Counters,
         clock: Clock,
-        router: Router | None = None,
+        router: Router[DocketT] | None = None,
+        goes_first: bool = False,
     ) -> None:
-        """`router`: decides who asks a sample, if not the teacher that it is assigned to."""
+        """Args:
+        client: the teacher's.
+        host: the worker.
+        gate: that of all its lanes.
+        counters: the worker's.
+        clock: the worker's.
+        router: decides who asks a sample, if not the teacher that it is assigned to.
+        goes_first: its requests go before those of other lanes of the account.
+        """
         self.account = client.account
         self.largest_reply_bytes = 0
         self._client = client
@@ -103,8 +110,9 @@ class OnlineLane:
         self._counters = counters
         self._clock = clock
         self._router = router
+        self._goes_first = goes_first
         self._place = client.interpreter.place or 0
-        self._queue = _WorkQueue()
+        self._queue: _WorkQueue[DocketT] = _WorkQueue()
         self._slots: list[asyncio.Task[None]] = []
         self._refused_parameters: set[str] = set()
         self._distillation = Watch()
@@ -131,7 +139,7 @@ class OnlineLane:
         """Slots that the lease allows beyond these; too many slots only wait."""
         return self.account.slots - len(self._slots)
 
-    def take(self, held: Held, ordinals: Iterable[int]) -> None:
+    def take(self, held: DocketT, ordinals: Iterable[int]) -> None:
         """Queue these samples of the chunk."""
         for ordinal in ordinals:
             self._put(held, ordinal, again=False)
@@ -158,14 +166,16 @@ class OnlineLane:
             except StillhouseError as error:
                 self._host.fail(error)
 
-    def _leaves(self, held: Held, ordinal: int) -> bool:
+    def _leaves(self, held: DocketT, ordinal: int) -> bool:
+        if not held.attempts.is_wanted(ordinal):
+            return True
         return self._router is not None and self._router.leaves(held, ordinal, place=self._place)
 
-    async def _ask(self, held: Held, ordinal: int, *, again: bool) -> None:
+    async def _ask(self, held: DocketT, ordinal: int, *, again: bool) -> None:
         """Ask the sample once, when there is money, and a share of the limits, for it."""
         if self._leaves(held, ordinal):
             return
-        prompt, client, purse = held.open.samples.prompt(ordinal), self._client, self._gate.purse
+        prompt, client, purse = held.attempts.prompt(ordinal), self._client, self._gate.purse
         if (wait_s := client.wait_s(held.prompt_key(ordinal))) > 0.0:  # another sample of the prompt was told to wait
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
@@ -190,18 +200,18 @@ class OnlineLane:
         if not held.abandoned:
             self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
 
-    async def _send(self, held: Held, ordinal: int, share: _Share, *, again: bool) -> _Sent | None:
+    async def _send(self, held: DocketT, ordinal: int, share: _Share, *, again: bool) -> _Sent | None:
         """Send it, and count what comes; None: it was not sent, and waits again."""
-        prompt, client = held.open.samples.prompt(ordinal), self._client
+        prompt, client = held.attempts.prompt(ordinal), self._client
         tally = self._counters.of(client.teacher.name)
         used: Cost | None = Cost(0, 0)
         refused = False
         tally.in_flight += 1
-        held.under_way += 1
+        held.began()
         try:
             if self._leaves(held, ordinal):  # while it waited
                 return None
-            images = await _images(held, prompt) if prompt.images else ()
+            images = await held.images(prompt) if prompt.images else ()
             if (endpoint := self._picked(held, ordinal, again=again)) is None:
                 return None
             tally.requests += 1
@@ -241,11 +251,11 @@ class OnlineLane:
             held.ended()
         return _Sent(outcome, decision, endpoint, sent_at)
 
-    def _picked(self, held: Held, ordinal: int, *, again: bool) -> Endpoint | None:
+    def _picked(self, held: DocketT, ordinal: int, *, again: bool) -> Endpoint | None:
         """The endpoint to ask now; if there is none, the sample is back in the queue."""
         client = self._client
         if not (self._gate.stopping or held.abandoned or client.account.is_paused):
-            avoid = held.open.state.tries(ordinal).refused_by
+            avoid = held.attempts.refused_by(ordinal)
             if (endpoint := client.endpoint(again=again, avoid=avoid)) is not None:
                 return endpoint
             if self._router is not None:
@@ -263,22 +273,22 @@ class OnlineLane:
             if not fence.is_open:
                 await fence.open()
             await client.usable()
-            granted_at = await client.account.reserve(cost)
+            granted_at = await client.account.reserve(cost, first=self._goes_first)
             if fence.is_open:
                 return granted_at
             client.account.settle(cost, UNUSED, granted_at)
 
     async def _attempt(
-        self, held: Held, ordinal: int, endpoint: Endpoint, images: tuple[SentImage, ...]
+        self, held: DocketT, ordinal: int, endpoint: Endpoint, images: tuple[SentImage, ...]
     ) -> tuple[Outcome, Decision, Blame | None]:
         client = self._client
-        samples = held.open.samples
-        prompt = samples.prompt(ordinal)
-        ask = Request(prompt.messages, ordinal % samples.per_series, images=images, tools=prompt.tools or ())
+        attempts = held.attempts
+        prompt = attempts.prompt(ordinal)
+        ask = Request(prompt.messages, held.number(ordinal), images=images, tools=prompt.tools or ())
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
-        held.open.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
+        attempts.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
         outcome: NoConnection | Ambiguous
         try:
             reply = await client.send(request)
@@ -288,21 +298,21 @@ class OnlineLane:
             outcome = NoConnection(str(error))
             return (
                 outcome,
-                held.open.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place, endpoint=endpoint.host),
+                attempts.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place, endpoint=endpoint.host),
                 None,
             )
         except Lost as error:
             outcome = Ambiguous(str(error), deadline=error.deadline)
             return (
                 outcome,
-                held.open.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host),
+                attempts.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host),
                 None,
             )
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
         received = await self._kept(
             functools.partial(
-                held.open.received,
+                attempts.received,
                 ordinal,
                 reply,
                 at=at,
@@ -312,7 +322,7 @@ class OnlineLane:
             )
         )
         blame = client.weigh(held.prompt_key(ordinal), received.outcome, endpoint=endpoint, sent_at=start)
-        decision = await self._kept(functools.partial(held.open.answered, received, blame=blame))
+        decision = await self._kept(functools.partial(attempts.answered, received, blame=blame))
         if not (blame is not None and (blame.on == "request" or blame.spares_account)):
             client.told(reply)
         return received.outcome, decision, blame
@@ -397,7 +407,7 @@ class OnlineLane:
                 "model?"
             )
 
-    def _follow(self, held: Held, ordinal: int, endpoint: Endpoint, decision: Decision, *, sent_at: float) -> None:
+    def _follow(self, held: DocketT, ordinal: int, endpoint: Endpoint, decision: Decision, *, sent_at: float) -> None:
         client = self._client
         match decision:
             case Again(after_s, last):
@@ -415,26 +425,18 @@ class OnlineLane:
                     )
                 self._ask_again(held, ordinal, 0.0, first=True)
             case _:
-                if held.open.is_due:
+                if held.is_due:
                     self._host.advanced(held)
 
-    def _ask_again(self, held: Held, ordinal: int, after_s: float, *, first: bool, again: bool = True) -> None:
+    def _ask_again(self, held: DocketT, ordinal: int, after_s: float, *, first: bool, again: bool = True) -> None:
         if after_s <= 0:
             self._put(held, ordinal, again=again, first=first)
             return
         put = functools.partial(self._put, held, ordinal, again=again, first=first)
         asyncio.get_running_loop().call_later(after_s, put)
 
-    def _put(self, held: Held, ordinal: int, *, again: bool, first: bool | None = None) -> None:
+    def _put(self, held: DocketT, ordinal: int, *, again: bool, first: bool | None = None) -> None:
         self._queue.put_nowait((held, ordinal, again, again if first is None else first))
-
-
-async def _images(held: Held, prompt: Prompt) -> tuple[SentImage, ...]:
-    """The prompt's images, read again in a thread unless they were just read."""
-    source = held.open.chunk.images
-    assert source is not None, f"{held.open.chunk.id}: a prompt has images that its source has not"
-    there = source.at_hand(prompt)
-    return await asyncio.to_thread(source.read, prompt) if there is None else there
 
 
 def _words_of(trouble: Trouble) -> str:

@@ -13,7 +13,7 @@ from stillhouse.gen.views.verify import verify
 
 from .history import SETTLING, Broken, History, Request, Sample
 from .services import Services
-from .teacher import SEEDS_APART
+from .teacher import JUDGE, SEEDS_APART
 
 UNANSWERED = frozenset(("lost", "cut", "hang", "torn", "empty"))
 _CHUNK = re.compile(r"part-\d+-\d+")
@@ -45,7 +45,7 @@ def check_stored(services: Services, prompts: set[str]) -> None:
 
 def _series(services: Services) -> int:
     """Series per prompt."""
-    return len(services.recipe.teachers) if services.recipe.route == "each" else 1
+    return len(services.recipe.answering) if services.recipe.route == "each" else 1
 
 
 def _check_verified(services: Services) -> None:
@@ -116,7 +116,7 @@ def _check_accepted(
         most = ask.accept if services.recipe.select is None else ask.most_samples
         if len(texts) != len(accepted) or len(accepted) > most:
             raise Broken(f"{prompt} has the accepted answers {[mine[n] for n in accepted]}")
-        if services.recipe.checks and not all(text[-1] in "01" for text in texts):
+        if any(check.regex for check in services.recipe.checks) and not all(text[-1] in "01" for text in texts):
             raise Broken(f"{prompt} has answers that the check rejects: {texts}")
         if len(accepted) < ask.accept and len(mine) < ask.most_samples:
             raise Broken(
@@ -181,6 +181,8 @@ def _check_answers(history: History, settled: dict[Sample, dict[str, Any]], fail
         if request.sample != sample or request.fate not in SETTLING or not request.copies:
             raise Broken(f"{sample} is stored with r{serial}, which is {request.fate} for {request.sample}")
     for sample, requests in history.by_sample.items():
+        if requests[0].teacher == JUDGE:  # its verdicts are in the rows of the answers
+            continue
         kept = [request for request in requests if request.fate in SETTLING and request.copies]
         if sample not in stored:  # whoever sealed its chunk did not need it: other samples of its prompt tell why
             of_prompt = itertools.chain(*(mine for other, mine in history.by_sample.items() if other[0] == sample[0]))
@@ -201,9 +203,11 @@ def _check_attempts(history: History, rows: dict[str, list[dict[str, Any]]], sum
         if (sample := _sample_of(row)) is not None:
             stored[sample] += row["attempts"]
     for sample, sent in history.attempts.items():
+        if any(request.teacher == JUDGE for request in history.by_sample[sample]):
+            continue
         if not sent <= stored[sample] <= sent + history.deaths:
             raise Broken(f"{sample} was asked {sent} times, stored are {stored[sample]} attempts")
-    unanswered = sum(request.fate in UNANSWERED for request in history.requests)
+    unanswered = sum(request.fate in UNANSWERED and request.teacher != JUDGE for request in history.requests)
     too_many = summary.maybe_billed > unanswered and not history.disk_full
     if history.undisturbed and (summary.maybe_billed < unanswered or too_many):
         raise Broken(f"{unanswered} requests got no answer, the summary says {summary.maybe_billed}")

@@ -10,9 +10,10 @@ from typing import Any
 from stillhouse.schemas.recipe import Recipe
 
 from .stores import URL
-from .teacher import FAULTS, MAX_TOKENS, PRICE, SEEDS_APART
+from .teacher import FAULTS, JUDGE, MAX_TOKENS, PRICE, SEEDS_APART
 
 PER_S = 10
+JUDGED = {"seed": 0, "max_tokens": MAX_TOKENS}
 LATENCY_S = 0.5
 """Of a calm world."""
 
@@ -75,6 +76,8 @@ class Spec:
     route: str = "weighted"
     teachers: int = 1
     """All of one account; see `SEEDS_APART` for how their requests are told apart."""
+    judge: bool = False
+    """Whether a judge has the last word on what is accepted; it is billed to the teachers' account."""
     outages: tuple[tuple[int, float, float], ...] = ()
     """(a teacher's place, from, until) when no connection to it can be made."""
     give_up_after_s: float = 600.0
@@ -139,7 +142,11 @@ class Spec:
         """The same with a selection, where one is drawn that goes with the rest."""
         select = rng.choice(("", "majority", "best_of"))
         fits = not self.accept if select == "majority" else self.checks
-        return replace(self, select=select if fits else "")
+        return replace(self, select=select if fits else "").judging(rng)
+
+    def judging(self, rng: random.Random) -> "Spec":
+        """The same with a judge, where one is drawn; the first format has none."""
+        return replace(self, judge=True, first_format_share=0.0) if rng.random() < 0.4 else self
 
     @classmethod
     def calm(cls, **more: Any) -> "Spec":
@@ -150,7 +157,7 @@ class Spec:
             "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
             "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
             "together": True, "more_samples": 0, "first_format_share": 0.0, "select": "",
-            "budget": None,
+            "budget": None, "judge": False,
         }  # fmt: skip
         return replace(cls.drawn(random.Random(0)), **(calm | more))
 
@@ -170,7 +177,7 @@ class Spec:
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
             "ask": {"seed": 0, "max_tokens": MAX_TOKENS, **self.wanted()},
             "budget": self.budget,
-            "checks": [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else [],
+            "checks": self._checks(),
             "select": self._select(),
             "route": self.route,
             "teachers": [
@@ -178,7 +185,9 @@ class Spec:
                 | {"name": f"t{place}", "base_url": f"http://t{place}/v1"}
                 | ({"ask": {"seed": place * SEEDS_APART}} if self.route == "each" else {})
                 for place in range(self.teachers)
-            ],
+            ]
+            + [teacher | {"name": JUDGE, "role": "judge", "base_url": f"http://{JUDGE}/v1", "ask": JUDGED}]
+            * self.judge,
             "dataset": {
                 "path": str(root / "out") if self.local else URL,
                 "prompts_per_shard": self.per_shard,
@@ -194,6 +203,11 @@ class Spec:
         if not self.accept:
             return {"samples": samples}
         return {"accept": min(samples, self.accept + grown * self.more_accept), "at_most": samples}
+
+    def _checks(self) -> list[dict[str, Any]]:
+        checks: list[dict[str, Any]] = [{"length": {"min": 1}}, {"regex": {"pattern": "[01]$"}}] if self.checks else []
+        judge = {"teacher": JUDGE, "template": "Score it.\n{{ prompt }}", "accept_if": ">= 2"}
+        return [*checks, {"judge": judge}] if self.judge else checks
 
     def _select(self) -> dict[str, Any] | None:
         if not self.select:

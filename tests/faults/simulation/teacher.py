@@ -5,6 +5,7 @@ import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from zlib import crc32
 
 import orjson
 
@@ -22,6 +23,8 @@ FAULTS = (
     "filtered", "broke",
 )  # fmt: skip
 """What can become of a request instead of an answer, or of a plain one."""
+JUDGE = "judge"
+"""The judge's name, and its host's. What it is asked is a sample of its own, for no two such messages are equal."""
 MAX_TOKENS = 16
 PRICE = {"input": 20.0, "output": 5000.0}
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7}
@@ -86,6 +89,8 @@ class Teacher:
         teacher = request.url.split("/")[2]
         if any(teacher == f"t{place}" and start <= self._loop.time() < end for place, start, end in self._outages):
             fate = "unconnected"
+        if teacher == JUDGE and fate in ("length", "filtered", "refused"):  # words of a judge, and not of an answer
+            fate = "answer"
         if fate == "unconnected":
             await asyncio.sleep(self._draw())
             raise NotSent("no connection")
@@ -179,6 +184,8 @@ class Teacher:
             case "refused":
                 return _error(400, {}, request, code="content_policy_violation")
         text = f"{request.sample[0]}? {rng.randrange(3)}"
+        if request.teacher == JUDGE:
+            text = orjson.dumps({"reason": "", "score": 1 + crc32(request.sample[0].encode()) % 4}).decode()
         finish = {"length": "length", "filtered": "content_filter"}.get(request.fate, "stop")
         body = _answer(request, text, finish, choices=request.fate != "empty")
         return Reply(200, {}, body[: rng.randrange(1, len(body))] if request.fate == "torn" else body)

@@ -1,0 +1,335 @@
+"""A hearing: what one judge is asked about a chunk's answers, and says. A fold over its frames, as `ChunkState` is.
+
+Its frames have the check's `stage`. SENT holds the key of what is asked, so that a reply that is in a journal stands
+for as long as the same is to be asked, whoever recovers the chunk: no verdict is paid for a second time. Equal answers
+to one prompt share a verdict.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
+from stillhouse.gen.checks.judge import MAX_NONSENSE, Judged, Rubric, judging
+from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.source.conversation import NoPrompt
+from stillhouse.gen.teachers.billing import bill
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
+from stillhouse.gen.teachers.retry import SETTLED, Blame, Decision, GiveUp, Settled, Tries, decide, note
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.chunk_samples import ChunkSamples
+from stillhouse.gen.worker.chunk_state import ChunkState
+from stillhouse.gen.worker.references import row_of
+from stillhouse.gen.worker.replies import Received, reply_frame
+from stillhouse.schemas.check_settings import Reference
+from stillhouse.schemas.checks import Check, references_of
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+
+_HEAD_CHARS = 80
+_ENDS = (Kind.ANSWERED, Kind.LOST, Kind.NOT_SENT, Kind.DIED, Kind.CUT, Kind.SENT)
+"""What says most of an attempt comes first."""
+
+Done: TypeAlias = Callable[[Verdict], None]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOf:
+    """A recipe's check that asks a judge."""
+
+    stage: int
+    """n: the n-th check."""
+    interpreter: Interpreter
+    rubric: Rubric
+    references: Sequence[Reference]
+    """Those of all of the recipe's checks."""
+    rival_column: str | None
+    rival_teacher: str | None
+
+
+def judges_of(recipe: Recipe) -> tuple[JudgeOf, ...]:
+    """The recipe's, in the order of its checks.
+
+    Raises:
+        TemplateError: a template can't be compiled.
+    """
+    places = {teacher.name: place for place, teacher in enumerate(recipe.teachers)}
+    found = []
+    for stage, check in enumerate(recipe.all_checks, 1):
+        if not isinstance(check, Check) or (settings := check.judge) is None:
+            continue
+        place = places[settings.teacher]
+        teacher = judging(recipe.teachers[place], settings)
+        found.append(
+            JudgeOf(
+                stage,
+                Interpreter(teacher, recipe.ask, place=place),
+                Rubric(settings),
+                references_of(recipe.checks),
+                settings.against if settings.rival == "column" else None,
+                settings.against if settings.rival == "teacher" else None,
+            )
+        )
+    return tuple(found)
+
+
+class Hearing:
+    """See the module. By ordinal of the answer that is judged."""
+
+    def __init__(self, judge: JudgeOf, samples: ChunkSamples, state: ChunkState, journal: JournalFile) -> None:
+        self.judge = judge
+        self._samples = samples
+        self._state = state
+        self._journal = journal
+        self._tries: dict[int, Tries] = {}
+        self._known: dict[tuple[bytes, bytes], CheckResult] = {}
+        """Verdicts by the keys of the prompt and of what was asked."""
+        self._waiting: dict[int, list[Done]] = {}
+        """Answers whose verdict is asked for."""
+        self._keys: dict[int, tuple[bytes, bytes]] = {}
+        """Of these answers: see `_known`."""
+        self._asking: dict[tuple[bytes, bytes], int] = {}
+        """By key: the answer for which the judge is asked."""
+        self._questions: dict[int, Prompt] = {}
+        """Those being asked."""
+        self._in_flight: set[int] = set()
+        self._closing: GiveUp | None = None
+
+    # --- what is to be judged
+
+    def rival_of(self, ordinal: int) -> int | None:
+        """The sample of the teacher whose answer this one is compared with; its own number: it is that answer."""
+        series = self._samples.chunk.series
+        if self.judge.rival_teacher is None:
+            return None
+        names = [each.teacher.name for each in self._samples.teachers]
+        number, sample = divmod(ordinal, self._samples.per_series)
+        first = number - number % series.per_prompt
+        return (first + names.index(self.judge.rival_teacher)) * self._samples.per_series + sample
+
+    def is_ready(self, ordinal: int) -> bool:
+        """False while the answer to compare it with is still to come."""
+        rival = self.rival_of(ordinal)
+        return rival is None or rival == ordinal or self._closing is not None or self._state.is_settled(rival)
+
+    def ask(self, ordinal: int, done: Done) -> bool:
+        """Have the answer judged; True if its judge has to be asked now, and False if `done` has or will have it."""
+        try:
+            question = self._question(ordinal)
+        except NoPrompt as error:
+            done(Unchecked(str(error)))
+            return False
+        if question is None:  # the answer that others are compared with
+            done(CheckResult(True, None, "others are compared with it"))
+            return False
+        key = (self._samples.prompt(ordinal).key, question.key)
+        if (verdict := self._known.get(key)) is not None:
+            done(verdict)
+            return False
+        if self._closing is not None:
+            done(Unchecked(self._closing.message))
+            return False
+        if (asked_for := self._asking.get(key)) is not None:
+            self._waiting[asked_for].append(done)
+            return False
+        if (tries := self._tries.get(ordinal)) is not None and tries.failures:
+            self._tries[ordinal] = Tries()  # it was given up, and is judged again
+        self._waiting[ordinal], self._keys[ordinal], self._asking[key] = [done], key, ordinal
+        return True
+
+    def close(self, reason: GiveUp) -> None:
+        """Ask nothing more; what is in flight still counts."""
+        self._closing = reason
+        for ordinal in [each for each in self._waiting if each not in self._in_flight]:
+            self._settle(ordinal, Unchecked(reason.message))
+
+    def _record_id(self, ordinal: int) -> str:
+        ids = self._state.teacher(ordinal).ids
+        return ids.of(self._samples.prompt(ordinal).key, ordinal % self._samples.per_series)
+
+    def _question(self, ordinal: int) -> Prompt | None:
+        """What the judge is asked about the answer; None if there is nothing to ask. Raises NoPrompt."""
+        prompt, rival = self._samples.prompt(ordinal), None
+        row = row_of(self.judge.references, prompt)
+        if self.judge.rival_column is not None:
+            rival = str(row.get(self.judge.rival_column, ""))
+            if not rival:
+                raise NoPrompt(f"column {self.judge.rival_column!r} has nothing to compare the answer with")
+        elif (other := self.rival_of(ordinal)) is not None:
+            if other == ordinal:
+                return None
+            if (rival := self._answer_at(other)) is None:
+                raise NoPrompt(f"{self.judge.rival_teacher} gave no answer to compare it with")
+        asked = next((message[1] for message in reversed(prompt.messages) if message[0] == "user"), "")
+        answer = self._state.answers.completion(ordinal).text or ""
+        return self.judge.rubric.question(Judged(self._record_id(ordinal), asked, row, answer, rival))
+
+    def _answer_at(self, ordinal: int) -> str | None:
+        place = self._state.answers.places[ordinal]
+        if place is None or not self._state.is_settled(ordinal):
+            return None
+        outcome = self._state.answers.outcome(ordinal, self._journal.read(*place))
+        return outcome.text if isinstance(outcome, Completion) else None
+
+    # --- what its lane needs, see `gen.worker.lanes.base.Attempts`
+
+    def prompt(self, ordinal: int) -> Prompt:
+        """See `Attempts`."""
+        if (question := self._questions.get(ordinal)) is None:
+            found = self._question(ordinal)
+            assert found is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without a question"
+            question = self._questions[ordinal] = found
+        return question
+
+    def refused_by(self, ordinal: int) -> Sequence[str]:
+        """See `Attempts`."""
+        return self._tries[ordinal].refused_by if ordinal in self._tries else ()
+
+    def is_wanted(self, ordinal: int) -> bool:
+        """See `Attempts`."""
+        return ordinal in self._waiting
+
+    def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
+        """See `Attempts`."""
+        key = self._keys[ordinal][1]
+        stage = self.judge.stage
+        self._journal.append(Frame(Kind.SENT, ordinal, at, endpoint=endpoint, body=key, teacher=place, stage=stage))
+        self._in_flight.add(ordinal)
+        self._tries.setdefault(ordinal, Tries()).attempts += 1
+
+    def unanswered(
+        self,
+        ordinal: int,
+        kind: Kind,
+        outcome: NoConnection | Ambiguous,
+        *,
+        at: float,
+        place: int | None = None,
+        endpoint: str = "",
+    ) -> Decision:
+        """See `Attempts`."""
+        frame = Frame(kind, ordinal, at, endpoint=endpoint, teacher=place, stage=self.judge.stage)
+        self._journal.append(frame)
+        return self._ended(frame, outcome, None)
+
+    def received(
+        self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
+    ) -> Received:
+        """See `Attempts`."""
+        frame = reply_frame(
+            ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place, stage=self.judge.stage
+        )
+        kept_at = self._journal.append(frame)
+        return Received(frame, kept_at, self._read(frame), len(frame.body))
+
+    def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
+        """See `Attempts`."""
+        return self._ended(received.frame, received.outcome, blame)
+
+    def _read(self, frame: Frame) -> Outcome:
+        """What the reply says; one that is no verdict is of no use."""
+        outcome = self.judge.interpreter.read(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
+        if isinstance(outcome, Completion) and self._verdict(frame.ordinal, outcome) is None:
+            said = " ".join((outcome.text or "").split())[:_HEAD_CHARS]
+            words = f"expected a verdict as JSON, got {said!r} (finish_reason {outcome.finish_reason})"
+            return Malformed(self.judge.interpreter.redact(words), frame.status, usage=outcome.usage)
+        return outcome
+
+    def _verdict(self, ordinal: int, completion: Completion) -> CheckResult | Unchecked | None:
+        return self.judge.rubric.read(completion, record_id=self._record_id(ordinal))
+
+    def _ended(self, frame: Frame, outcome: Outcome, blame: Blame | None) -> Decision:
+        ordinal = frame.ordinal
+        self._in_flight.discard(ordinal)
+        self._pay(frame, outcome)
+        decision = self._decided(frame, outcome, blame)
+        if isinstance(outcome, Completion):
+            verdict = self._verdict(ordinal, outcome)
+            assert verdict is not None, "nonsense is read as Malformed"
+            self._settle(ordinal, verdict)
+        elif isinstance(decision, (Settled, GiveUp)):
+            self._settle(ordinal, Unchecked(f"{self.judge.interpreter.teacher.name}: {outcome.message}"))
+        elif self._closing is not None:
+            self._settle(ordinal, Unchecked(self._closing.message))
+            return SETTLED
+        return decision
+
+    def _decided(self, frame: Frame, outcome: Outcome, blame: Blame | None) -> Decision:
+        tries, teacher = self._tries.setdefault(frame.ordinal, Tries()), self.judge.interpreter.teacher
+        note(outcome, tries, endpoint=frame.endpoint, blame=blame)
+        most = min(teacher.max_attempts, MAX_NONSENSE) if isinstance(outcome, Malformed) else teacher.max_attempts
+        return decide(outcome, tries, max_attempts=most, endpoints=max(1, len(teacher.urls)), blame=blame)
+
+    def _pay(self, frame: Frame, outcome: Outcome | None) -> None:
+        """Count what the attempt cost."""
+        judge = self.judge.interpreter
+        try:
+            question = self.prompt(frame.ordinal)
+        except (NoPrompt, AssertionError):  # recovered, and its answer is read as another now
+            question = self._samples.prompt(frame.ordinal)
+        self._state.spending.add_check(bill(judge, question, outcome), is_priced=judge.teacher.price is not None)
+
+    def _settle(self, ordinal: int, verdict: Verdict) -> None:
+        self._questions.pop(ordinal, None)
+        if (waiting := self._waiting.pop(ordinal, None)) is None:
+            return
+        key = self._keys.pop(ordinal)
+        del self._asking[key]
+        if isinstance(verdict, CheckResult):
+            self._known[key] = verdict
+        for done in waiting:
+            done(verdict)
+
+    # --- recovery
+
+    def restore(self, frames: Iterable[Frame], *, died: bool) -> None:
+        """Take over what earlier owners asked; these frames are in the journal already.
+
+        Attempts in flight when an owner was gone are ended, as they may have been billed.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        attempts: dict[tuple[int, float], dict[Kind, Frame]] = {}
+        for frame in frames:
+            attempts.setdefault((frame.ordinal, frame.at), {})[frame.kind] = frame
+        for (ordinal, _), found in attempts.items():
+            frame = next(found[kind] for kind in _ENDS if kind in found)
+            if frame.kind is Kind.SENT:
+                frame = frame._replace(kind=Kind.DIED if died else Kind.CUT)
+                self._journal.append(frame)
+            self._restore(ordinal, frame, asked=found.get(Kind.SENT))
+        self._questions.clear()
+
+    def _restore(self, ordinal: int, frame: Frame, *, asked: Frame | None) -> None:
+        outcome = _outcome_without_reply(frame)
+        if frame.kind is Kind.ANSWERED:
+            outcome = self._read(frame)
+            if isinstance(outcome, Completion) and asked is not None:
+                verdict = self._verdict(ordinal, outcome)
+                if isinstance(verdict, CheckResult):
+                    self._known.setdefault((self._samples.prompt(ordinal).key, asked.body), verdict)
+        if outcome is not None:
+            self._decided(frame, outcome, None)
+        self._pay(frame, outcome)
+
+
+def _outcome_without_reply(frame: Frame) -> Outcome | None:
+    """None: its worker is gone, and nothing is known."""
+    match frame.kind:
+        case Kind.NOT_SENT:
+            return NoConnection("no connection")
+        case Kind.LOST:
+            return Ambiguous("no whole reply")
+        case _:
+            return None
+
+
+def hearings(
+    judges: Sequence[JudgeOf], samples: ChunkSamples, state: ChunkState, journal: JournalFile
+) -> Mapping[int, Hearing]:
+    """A chunk's, by stage."""
+    return {judge.stage: Hearing(judge, samples, state, journal) for judge in judges}

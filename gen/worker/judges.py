@@ -1,0 +1,201 @@
+"""The judges of a worker's checks: each is asked over a lane of its own, within its own account's limits.
+
+What the other checks say of an answer is known before a judge is asked; the judges are then asked one after another, as
+far as no check before them rejects the answer. An answer that waits here is a number alone.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
+from stillhouse.gen.checks.link import Duty
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.transport import Transport
+from stillhouse.gen.worker.hearing import Hearing, JudgeOf
+from stillhouse.gen.worker.lanes import LANES
+from stillhouse.gen.worker.lanes.base import Gate, Lane
+from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.schemas.image import SentImage
+from stillhouse.schemas.prompt import Prompt
+
+
+class JudgeHost(Protocol):
+    """The worker as its judges see it."""
+
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> "asyncio.Task[None]":
+        """Run a task that ends with the worker, and whose errors stop it."""
+        ...
+
+    def fail(self, error: StillhouseError) -> None:
+        """Stop in good order because of this error."""
+        ...
+
+
+class LetPass:
+    """A `Judging` without processes, for recipes all of whose checks ask judges: it lets every answer pass."""
+
+    def __init__(self, checks: int) -> None:
+        self._verdicts = (CheckResult(True, None, ""),) * checks
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def judge(self, answer: Answer, row: Row, *, duty: Duty = "check") -> "asyncio.Future[tuple[Verdict, ...]]":
+        """See `Judging`."""
+        judged: asyncio.Future[tuple[Verdict, ...]] = asyncio.get_running_loop().create_future()
+        judged.set_result(self._verdicts)
+        return judged
+
+
+@dataclass(frozen=True, slots=True)
+class HeldHearing:
+    """A chunk as a judge's lane sees it; a `Docket`."""
+
+    held: Held
+    attempts: Hearing
+
+    @property
+    def abandoned(self) -> bool:
+        """See `Docket`."""
+        return self.held.abandoned
+
+    @property
+    def is_due(self) -> bool:
+        """Who waits for a verdict acts on it by itself."""
+        return False
+
+    def prompt_key(self, ordinal: int) -> tuple[Any, ...]:
+        """See `Docket`."""
+        return (*self.held.prompt_key(ordinal), ordinal)
+
+    def number(self, ordinal: int) -> int:
+        """Every verdict is asked for with the judge's own seed."""
+        return 0
+
+    async def images(self, prompt: Prompt) -> tuple[SentImage, ...]:
+        """A judge is shown texts."""
+        return ()
+
+    def began(self) -> None:
+        """See `Docket`."""
+        self.held.began()
+
+    def ended(self) -> None:
+        """See `Docket`."""
+        self.held.ended()
+
+
+@dataclass(slots=True)
+class _Case:
+    """An answer on its way through the checks that ask judges."""
+
+    held: Held
+    ordinal: int
+    verdicts: list[Verdict]
+    done: Callable[[tuple[Verdict, ...]], None]
+    stages: list[int] = field(default_factory=list)
+    """Of the judges still to be asked."""
+
+
+class Judges:
+    """See the module; the `Host` of their lanes."""
+
+    def __init__(
+        self,
+        host: JudgeHost,
+        judges: Sequence[JudgeOf],
+        *,
+        accounts: Mapping[str, Account],
+        transport: Transport,
+        clock: Clock,
+    ) -> None:
+        self._host = host
+        self._judges = judges
+        self.clients = [
+            TeacherClient(
+                judge.interpreter,
+                transport=transport,
+                account=accounts[judge.interpreter.teacher.limits_key],
+                clock=clock,
+            )
+            for judge in judges
+        ]
+        """One for each check that asks a judge."""
+        self._lanes: dict[int, Lane[HeldHearing]] = {}
+        self._waiting: list[_Case] = []
+        """Cases whose answer is compared with one that is still to come."""
+
+    def begin(self, gate: Gate, *, counters: Counters, clock: Clock) -> tuple[Lane[HeldHearing], ...]:
+        """Make the judges' lanes."""
+        for judge, client in zip(self._judges, self.clients, strict=True):
+            self._lanes[judge.stage] = LANES["online"](
+                client, host=self, gate=gate, counters=counters, clock=clock, goes_first=True
+            )
+        return tuple(self._lanes.values())
+
+    def judge(
+        self, held: Held, ordinal: int, verdicts: Sequence[Verdict], done: Callable[[tuple[Verdict, ...]], None]
+    ) -> None:
+        """Put the judges' verdicts on the answer in their places among those of the other checks, then call `done`.
+
+        `verdicts`: those of the checks up to the first that does not accept; a judge's place holds anything.
+        """
+        stages = [stage for stage in sorted(self._lanes) if stage <= len(verdicts)]
+        self._next(_Case(held, ordinal, list(verdicts), done, stages))
+
+    def look(self) -> None:
+        """Go on with the cases whose other answer has come."""
+        waiting, self._waiting = self._waiting, []
+        for case in waiting:
+            if not case.held.abandoned:
+                self._next(case)
+
+    def _next(self, case: _Case) -> None:
+        if not case.stages:
+            case.done(tuple(case.verdicts))
+            return
+        hearing = case.held.open.hearings[case.stages[0]]
+        if not hearing.is_ready(case.ordinal):
+            self._waiting.append(case)
+        elif hearing.ask(case.ordinal, functools.partial(self._said, case)):
+            self._lanes[case.stages[0]].take(HeldHearing(case.held, hearing), (case.ordinal,))
+
+    def _said(self, case: _Case, verdict: Verdict) -> None:
+        stage = case.stages.pop(0)
+        case.verdicts[stage - 1] = verdict
+        if isinstance(verdict, Unchecked) or (isinstance(verdict, CheckResult) and not verdict.accepted):
+            del case.verdicts[stage:]
+            case.stages.clear()
+        self._next(case)
+
+    # --- what its lanes need, see `gen.worker.lanes.base.Host`
+
+    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> "asyncio.Task[None]":
+        """See `Host`."""
+        return self._host.spawn(work, *args)
+
+    def fail(self, error: StillhouseError) -> None:
+        """See `Host`."""
+        self._host.fail(error)
+
+    def heard(self, held: HeldHearing) -> None:
+        """See `Host`."""
+
+    def taken(self) -> None:
+        """See `Host`."""
+
+    def advanced(self, held: HeldHearing) -> None:
+        """See `Host`."""

@@ -1,0 +1,49 @@
+"""A reply as the journal keeps it, whoever sent it: a teacher about a prompt, or a judge about an answer."""
+
+import struct
+from typing import NamedTuple
+
+from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
+from stillhouse.gen.teachers.event_stream import is_stream
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.answers import Place
+
+STREAM_BYTES = 2**14
+"""Larger raw streams are compressed in the journal: each of their events repeats what all have in common."""
+
+_AS_KEPT = struct.Struct("<f")
+"""Rounds a latency as the journal stores it, so that every reader sees the same value."""
+
+
+class Received(NamedTuple):
+    """A reply that is in the journal, and what it says."""
+
+    frame: Frame
+    place: Place
+    outcome: Outcome
+    size: int
+    """Bytes of the reply, of a stream once it is folded."""
+
+
+def reply_frame(
+    ordinal: int,
+    reply: Reply,
+    *,
+    at: float,
+    latency_s: float,
+    endpoint: str,
+    place: int | None,
+    stage: int = 0,
+) -> Frame:
+    """The ANSWERED frame of a reply to the attempt that was sent at `at`."""
+    # Truncated before it is read, so that readers of the journal see the same; so is the latency.
+    body = reply.body[:ERROR_BODY_BYTES] if reply.status >= 300 else reply.body
+    (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
+    headers = tuple(reply.headers.items())
+    flags = 0
+    if reply.status < 300 and is_stream(reply.headers, body):
+        flags = EVENT_STREAM | (COMPRESSED if len(body) > STREAM_BYTES else 0)
+    return Frame(
+        Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body, headers, place, stage=stage, flags=flags
+    )
