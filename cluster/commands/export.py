@@ -13,6 +13,7 @@ import click
 import yaml
 
 from stillhouse.cluster.commands.options import Given, clean, dataset_argument
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.inert import inert
@@ -61,7 +62,7 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
     for obligation in made.obligations:
         click.echo(f"obligation: {inert(obligation)}", err=True)
     if to != "-":
-        click.echo(f"{to}: {made.count:,} rows")
+        click.echo(f"{to}: {counted(made.count, 'row')}")
 
 
 def _write(made: Export, file: BinaryIO) -> None:
