@@ -84,6 +84,9 @@ class Hearing:
         self._samples = samples
         self._state = state
         self._journal = journal
+        names = [each.teacher.name for each in samples.teachers]
+        self._rival = None if judge.rival_teacher is None else names.index(judge.rival_teacher)
+        """The place of the teacher with whose answers others are compared."""
         self._tries: dict[int, Tries] = {}
         self._known: dict[tuple[bytes, bytes], CheckResult] = {}
         """Verdicts by the keys of the prompt and of what was asked."""
@@ -100,20 +103,20 @@ class Hearing:
 
     # --- what is to be judged
 
-    def rival_of(self, ordinal: int) -> int | None:
+    def _rival_of(self, ordinal: int) -> int | None:
         """The sample of the teacher whose answer this one is compared with; its own number: it is that answer."""
-        series = self._samples.chunk.series
-        if self.judge.rival_teacher is None:
+        if self._rival is None:
             return None
-        names = [each.teacher.name for each in self._samples.teachers]
         number, sample = divmod(ordinal, self._samples.per_series)
-        first = number - number % series.per_prompt
-        return (first + names.index(self.judge.rival_teacher)) * self._samples.per_series + sample
+        first = number - number % self._samples.chunk.series.per_prompt
+        return (first + self._rival) * self._samples.per_series + sample
 
-    def is_ready(self, ordinal: int) -> bool:
-        """False while the answer to compare it with is still to come."""
-        rival = self.rival_of(ordinal)
-        return rival is None or rival == ordinal or self._closing is not None or self._state.is_settled(rival)
+    def awaited_by(self, ordinal: int) -> int | None:
+        """The sample whose answer it is compared with, while that is still to come."""
+        rival = self._rival_of(ordinal)
+        if rival in (None, ordinal) or self._closing is not None:
+            return None
+        return None if self._state.is_settled(rival) else rival
 
     def ask(self, ordinal: int, done: Done) -> bool:
         """Have the answer judged; True if its judge has to be asked now, and False if `done` has or will have it."""
@@ -158,7 +161,7 @@ class Hearing:
             rival = str(row.get(self.judge.rival_column, ""))
             if not rival:
                 raise NoPrompt(f"column {self.judge.rival_column!r} has nothing to compare the answer with")
-        elif (other := self.rival_of(ordinal)) is not None:
+        elif (other := self._rival_of(ordinal)) is not None:
             if other == ordinal:
                 return None
             if (rival := self._answer_at(other)) is None:

@@ -6,7 +6,8 @@ far as no check before them rejects the answer. An answer that waits here is a n
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -15,6 +16,7 @@ from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verd
 from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
@@ -135,8 +137,8 @@ class Judges:
         ]
         """One for each check that asks a judge."""
         self._lanes: dict[int, Lane[HeldHearing]] = {}
-        self._waiting: list[_Case] = []
-        """Cases whose answer is compared with one that is still to come."""
+        self._waiting: defaultdict[ChunkId, defaultdict[int, list[_Case]]] = defaultdict(lambda: defaultdict(list))
+        """By chunk and sample: cases whose answer is compared with that sample's, which is still to come."""
 
     def begin(self, gate: Gate, *, counters: Counters, clock: Clock) -> tuple[Lane[HeldHearing], ...]:
         """Make the judges' lanes."""
@@ -156,20 +158,24 @@ class Judges:
         stages = [stage for stage in sorted(self._lanes) if stage <= len(verdicts)]
         self._next(_Case(held, ordinal, list(verdicts), done, stages))
 
-    def look(self) -> None:
-        """Go on with the cases whose other answer has come."""
-        waiting, self._waiting = self._waiting, []
-        for case in waiting:
-            if not case.held.abandoned:
-                self._next(case)
+    def look(self, held: Held, ordinals: Iterable[int] | None = None) -> None:
+        """Go on with the cases that waited for the answers to these samples of the chunk; None: to any."""
+        if (waiting := self._waiting.get(held.open.chunk.id)) is None:
+            return
+        for ordinal in list(waiting) if ordinals is None else ordinals:
+            for case in waiting.pop(ordinal, ()):
+                if not case.held.abandoned:
+                    self._next(case)
+        if not waiting:
+            self._waiting.pop(held.open.chunk.id, None)
 
     def _next(self, case: _Case) -> None:
         if not case.stages:
             case.done(tuple(case.verdicts))
             return
         hearing = case.held.open.hearings[case.stages[0]]
-        if not hearing.is_ready(case.ordinal):
-            self._waiting.append(case)
+        if (other := hearing.awaited_by(case.ordinal)) is not None:
+            self._waiting[case.held.open.chunk.id][other].append(case)
         elif hearing.ask(case.ordinal, functools.partial(self._said, case)):
             self._lanes[case.stages[0]].take(HeldHearing(case.held, hearing), (case.ordinal,))
 
@@ -191,7 +197,7 @@ class Judges:
         """See `Host`."""
         self._host.fail(error)
 
-    def heard(self, held: HeldHearing) -> None:
+    def heard(self, held: HeldHearing, ordinal: int) -> None:
         """See `Host`."""
 
     def taken(self) -> None:

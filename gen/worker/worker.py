@@ -219,11 +219,15 @@ class Worker:
         self._error = self._error or error
         self.stop()
 
-    def heard(self, held: Held) -> None:
-        """A reply came for the chunk: count what it settled."""
-        settlements = held.open.state.settlements.take()
+    def heard(self, held: Held, ordinal: int) -> None:
+        """See `Host`."""
+        self._count_settled(held)
         if self._judges is not None:
-            self._judges.look()
+            self._judges.look(held, (ordinal,))
+
+    def _count_settled(self, held: Held) -> None:
+        """Count what was settled for the chunk since the last time."""
+        settlements = held.open.state.settlements.take()
         if self._chain is not None:
             settlements = self._chain.judged(settlements)
         if held.open.chunk.retried:  # Failures fail again
@@ -345,7 +349,7 @@ class Worker:
 
     def _take(self, held: Held) -> None:
         self._held[held.open.chunk.id] = held
-        self.heard(held)
+        self._count_settled(held)
         if self._useless is not None:
             self._untaken.append(held)
             return
@@ -364,7 +368,7 @@ class Worker:
             if held.open.left:  # else it is being sealed
                 held.open.close(self._closing)
                 if self._judges is not None:
-                    self._judges.look()
+                    self._judges.look(held)
                 self.advanced(held)
 
     async def _journals_free(self, chunk: ChunkId) -> None:

@@ -122,8 +122,8 @@ class Host(typing.Protocol[_ContraT]):
         """Stop in good order because of this error."""
         ...
 
-    def heard(self, held: _ContraT, /) -> None:
-        """A reply came for the chunk."""
+    def heard(self, held: _ContraT, ordinal: int, /) -> None:
+        """An attempt for this sample of the chunk ended."""
         ...
 
     def taken(self) -> None:

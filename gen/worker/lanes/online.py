@@ -223,7 +223,7 @@ class OnlineLane(Generic[DocketT]):
             try:
                 outcome, decision, blame = await self._attempt(held, ordinal, endpoint, images)
                 served = _served(outcome, endpoint)
-                self._host.heard(held)
+                self._host.heard(held, ordinal)
             finally:
                 client.done(endpoint, served=served)
                 if served is None and endpoint.is_open and not endpoint.answered:
