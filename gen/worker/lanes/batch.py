@@ -273,7 +273,7 @@ class BatchLane:
         batch = None
         if self._unsettled(work, intent):
             batch_id = intent.batch or await self._found(work, intent)
-            batch = None if batch_id is None else await self._end_of(intent, batch_id)
+            batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
         if work.is_over or self._gate.stopping:
             return
         held.under_way += 1  # else the journal could be closed meanwhile
@@ -351,10 +351,11 @@ class BatchLane:
         await self._calls.download(batch, self._url(intent), take)
         return bool(keys) and intent.ordinal(keys[0]) is not None
 
-    async def _end_of(self, intent: _Open, batch_id: str) -> Batch:
+    async def _end_of(self, work: _Work, intent: _Open, batch_id: str) -> Batch:
+        """The batch, once it has ended or the chunk is another worker's."""
         while True:
             batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._access(intent)))
-            if batch.state != "running":
+            if batch.state != "running" or work.held.abandoned:
                 return batch
             age_s = self._clock.time() - intent.stored.at
             await asyncio.sleep(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
