@@ -173,6 +173,14 @@ class Teacher(Strict):
         return self if terms is self.terms else self.model_copy(update={"terms": terms})
 
     @model_validator(mode="after")
+    def _batched(self) -> Self:
+        if self.mode != "batch" and self.batch != BatchSettings():
+            raise ValueError("`batch` goes with `mode: batch`")
+        if self.batch.bedrock is not None and self.api != "bedrock":
+            raise ValueError("`batch.bedrock` goes with `api: bedrock`")
+        return self
+
+    @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.api == "simulator":
             if self.base_url or self.endpoints or self.api_key:

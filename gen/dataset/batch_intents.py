@@ -1,8 +1,9 @@
 """Intents of batches in the store: what may be at a provider is here before it is created there.
 
-Each intent is up to three objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
-`….submitted.json` once the provider has named it, `….ended.json` once all it will ever say is in the chunk's journal.
-The last one is what lets a later intent ask the rest; without it whoever has the chunk looks for the batch again.
+Each intent is up to four objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
+`….submitted.json` once the provider has named it, `….expired.json` if it did not get to all of it, and `….ended.json`
+once all it will ever say is safe in the chunk's journal. The last one is what lets a later owner of the chunk pass it
+over; without it, and until the chunk is sealed, the batch is looked at again.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,7 +23,7 @@ from stillhouse.gen.store.readable import ReadableStore
 ID_KEY = "_stillhouse/id"
 PREFIX = "_stillhouse/batches/"
 
-_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(\d+)-(\d+)(\.submitted|\.ended)?\.json")
+_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(\d+)-(\d+)(\.submitted|\.ended|\.expired)?\.json")
 
 
 class _Stored(BaseModel):
@@ -52,8 +53,8 @@ class _Submitted(_Stored):
     batch: str
 
 
-class _Ended(_Stored):
-    expired: tuple[tuple[int, int], ...] = ()
+class _Expired(_Stored):
+    samples: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,9 @@ class KnownIntent:
     stored: StoredIntent
     batch: str | None
     """The provider's id of its batch."""
-    expired: tuple[int, ...] | None
-    """Once it has ended: its samples that the provider did not get to. None: it has not ended."""
+    expired: tuple[int, ...]
+    """Its samples that the provider did not get to, as far as that is known."""
+    has_ended: bool
 
 
 def dataset_id(store: Store) -> str:
@@ -99,10 +101,11 @@ class Intents:
 
     def _known(self, chunk: ChunkId, n: int, there: set[str]) -> KnownIntent:
         stored = _read(self._store, self._key(chunk, n), StoredIntent)
-        submitted, ended = self._key(chunk, n, ".submitted"), self._key(chunk, n, ".ended")
+        submitted = self._key(chunk, n, ".submitted")
         batch = _read(self._store, submitted, _Submitted).batch if submitted in there else None
-        expired = _read(self._store, ended, _Ended).expired if ended in there else None
-        return KnownIntent(n, stored, batch, None if expired is None else tuple(_unranged(expired)))
+        key = self._key(chunk, n, ".expired")
+        expired = tuple(_unranged(_read(self._store, key, _Expired).samples)) if key in there else ()
+        return KnownIntent(n, stored, batch, expired, self._key(chunk, n, ".ended") in there)
 
     def name(self, chunk: ChunkId, n: int) -> str:
         """The id of intent n. Raises DatasetError, StoreAway."""
@@ -119,14 +122,18 @@ class Intents:
         """The provider has the batch, under this id."""
         self._store.put_new(self._key(chunk, n, ".submitted"), _Submitted(batch=batch).model_dump_json().encode())
 
-    def ended(self, chunk: ChunkId, n: int, *, expired: Sequence[int]) -> None:
+    def expired(self, chunk: ChunkId, n: int, ordinals: Sequence[int]) -> None:
+        """The provider did not get to these samples; before that is acted on."""
+        body = _Expired(samples=_ranged(ordinals)).model_dump_json().encode()
+        self._store.put_new(self._key(chunk, n, ".expired"), body)
+
+    def ended(self, chunk: ChunkId, n: int) -> None:
         """All that the batch says is in the chunk's journal, and safe in the store."""
-        body = _Ended(expired=_ranged(expired)).model_dump_json().encode()
-        self._store.put_new(self._key(chunk, n, ".ended"), body)
+        self._store.put_new(self._key(chunk, n, ".ended"), b"{}")
 
     def count_open(self) -> int:
         """Intents of the teacher, in all chunks, that have not ended."""
-        return count_batches(self._store, place=self._place)[0]
+        return count_batches(self._store, place=self._place).open
 
     def batches(self) -> set[str]:
         """The batches of all its intents that are known by name."""
@@ -138,15 +145,25 @@ class Intents:
         return f"{PREFIX}{chunk}-{self._place}-{n}{kind}.json"
 
 
-def count_batches(store: ReadableStore, *, place: int | None = None) -> tuple[int, int]:
-    """(open, ended) batches, of one teacher or of all, by one listing."""
+class BatchCounts(NamedTuple):
+    """How many batches there are."""
+
+    open: int
+    """At the provider, or not collected; or it is not known whether they were created."""
+    ended: int
+    expired: int
+    """Of the ended ones, those with requests that the provider did not get to."""
+
+
+def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCounts:
+    """Batches of one teacher or of all, by a listing. Those of a sealed chunk have ended."""
     found = [match for stat in store.list(PREFIX) if (match := _NAME.fullmatch(stat.key))]
     kinds = {match.groups() for match in found if place in (None, int(match[2]))}
     intents = {each[:3] for each in kinds if each[3] is None}
-    ended = {each[:3] for each in kinds if each[3] == ".ended"}
-    is_sealed = {chunk: store.stat(ChunkId.parse(chunk).data_key) is not None for chunk, *_ in intents - ended}
-    still_open = sum(not is_sealed[chunk] for chunk, *_ in intents - ended)
-    return still_open, len(intents) - still_open
+    left = intents - {each[:3] for each in kinds if each[3] == ".ended"}
+    is_sealed = {chunk: store.stat(ChunkId.parse(chunk).data_key) is not None for chunk, *_ in left}
+    still_open = sum(not is_sealed[chunk] for chunk, *_ in left)
+    return BatchCounts(still_open, len(intents) - still_open, sum(each[3] == ".expired" for each in kinds))
 
 
 def _read(store: ReadableStore, key: str, kind: type[_T]) -> _T:

@@ -24,7 +24,7 @@ def check_none_open(store: ReadableStore) -> None:
     Raises:
         UsageError: some are.
     """
-    if (count := count_batches(store)[0]) > 0:
+    if (count := count_batches(store).open) > 0:
         are = "batch is" if count == 1 else "batches are"
         raise UsageError(
             f"{count:,} {are} at the provider, and their answers will be paid for: run without --finish to collect them"

@@ -33,7 +33,7 @@ def why_begun(store: ReadableStore, settings: RunSettings, *, last: Holder | Non
         return "it holds shards"
     if last is not None and last.run and last.host != socket.gethostname():
         return f"it was last run on the host {last.host}, whose disk may hold answers"
-    if sum(count_batches(store)) > 0:
+    if any(count_batches(store)):
         return "batches were created for it"
     if any(map(_holds_paid, _journals(store, settings))):
         return "its journal holds answers, or requests that may be billed"

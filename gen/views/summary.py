@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pydantic import BaseModel
 
 from stillhouse.gen.counted import counted
+from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.budget_words import Use, used_words, uses_of
 from stillhouse.gen.dataset.generations import Generation
@@ -63,6 +64,8 @@ class Summary(BaseModel):
     """The most that attempts can have cost whose cost nobody reported."""
     budget: dict[str, Use] = {}
     """What is used of the budget of the last run's recipe, by the names of its fields."""
+    batches: dict[str, int] = {}
+    """Batches that are `open` at a provider, that have `ended`, and of these, ones with `expired` requests."""
     seconds: float = 0.0
     new_records: int = 0
     """Sealed by this call, like `new_rejected` and `new_failed`."""
@@ -116,6 +119,9 @@ class Summary(BaseModel):
             lines.append(f"  judging    ${self.checks_usd:,.4f}")
         if self.budget:
             lines.append(f"  budget     {used_words(self.budget)}")
+        if self.batches:
+            expired = f" ({self.batches['expired']:,} with expired requests)" if self.batches["expired"] else ""
+            lines.append(f"  batches    {self.batches['open']:,} open, {self.batches['ended']:,} ended{expired}")
         if self.maybe_billed:
             lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}{_up_to(self.maybe_usd)}")
         if self.wasted_input_tokens or self.wasted_output_tokens:
@@ -271,6 +277,7 @@ def summary_of(
     remaining = (rows - duplicates - bad) * samples - settled if planned else None
     # What there was no money for is asked by the next run that has some.
     done = remaining == 0 and all(each.is_sealed for each in generations) and not failed.get("budget")
+    batches = count_batches(dataset.store)
     return Summary(
         state=state or ("done" if done else "unfinished"),
         dataset=dataset.url,
@@ -292,6 +299,7 @@ def summary_of(
         wasted_usd=counts.wasted_usd,
         maybe_usd=counts.maybe_usd,
         budget=_budget(dataset),
+        batches=batches._asdict() if any(batches) else {},
         checks=counts.checks,
         pilot=_is_pilot(sources),
         rejected_by_reason=counts.rejected,

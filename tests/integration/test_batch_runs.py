@@ -15,8 +15,9 @@ from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.simulator.server import Server, serve
-from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker.lanes import batch as lane
+from stillhouse.gen.worker.lanes import batch_calls
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
 
@@ -73,7 +74,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "LISTED_WITHIN_S", 0.5)
     monkeypatch.setattr(lane, "LOOK_S", (0.05, 0.2))
     monkeypatch.setattr(lane, "FULL_S", 0.05)
-    monkeypatch.setattr(lane, "RETRY_S", (0.05, 0.2))
+    monkeypatch.setattr(batch_calls, "RETRY_S", (0.05, 0.2))
 
 
 @pytest.mark.usefixtures("quick")
@@ -86,7 +87,7 @@ def test_a_run_in_batches_gives_the_dataset(tmp_path: Path, api: str) -> None:
         recipe = batched(tmp_path, server, api=api, teacher={"batch": {"max_requests": 6}})
         summary = await run_in_process(recipe)
         assert (summary.records, summary.failed) == (30, 0)
-        assert count_batches(open_dataset(recipe)) == (0, 6)
+        assert summary.batches == {"open": 0, "ended": 6, "expired": 0}
 
     lines = run(tmp_path, test)
     once_each(lines, 30)
@@ -160,7 +161,8 @@ def test_requests_that_expire_are_asked_twice_more(tmp_path: Path, api: str) -> 
         assert summary.records + summary.failed == 20
         assert summary.failed_by_kind == {"expired": summary.failed}
         assert summary.failed > 0
-        assert count_batches(open_dataset(recipe))[0] == 0
+        assert summary.batches["expired"] >= 3
+        assert count_batches(open_dataset(recipe)).open == 0
 
     lines = run(tmp_path, test, faults={"expired": 0.7})
     if api != "gemini":  # of whose expired batches nothing is delivered
@@ -206,7 +208,7 @@ def test_no_more_batches_are_open_than_allowed(tmp_path: Path) -> None:
         run = asyncio.create_task(run_in_process(recipe))
         nonlocal most
         while not run.done():
-            most = max(most, await asyncio.to_thread(lambda: count_batches(open_dataset(recipe))[0]))
+            most = max(most, await asyncio.to_thread(lambda: count_batches(open_dataset(recipe)).open))
             await asyncio.sleep(0)
         assert run.result().records == 20
 
@@ -259,9 +261,28 @@ def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         recipe = batched(tmp_path, server)
         assert await crashed(recipe, after_s=1.0) is None
+        waiting = summarise(open_dataset(recipe))
+        assert waiting.batches == {"open": 1, "ended": 0, "expired": 0}
+        assert "batches    1 open, 0 ended" in waiting.as_text()
         with pytest.raises(UsageError, match="1 batch is at the provider"):
             await run_in_process(recipe, finish=True)
         with pytest.raises(UsageError, match="batches were created"):
             await run_in_process(batched(tmp_path, server, ask={"max_tokens": 77}))
 
     run(tmp_path, test, faults={"latency_s": 3600.0})
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_teacher_in_batches_works_beside_one_online(tmp_path: Path) -> None:
+    """On the same chunks, whichever comes last."""
+    write_source(tmp_path, questions(30))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, route="each", teacher={"batch": {"max_requests": 5}})
+        online = recipe.teachers[0].model_copy(update={"name": "online", "mode": "online"})
+        both = recipe.model_copy(update={"teachers": (*recipe.teachers, online)})
+        summary = await run_in_process(both, workers=2)
+        assert (summary.records, summary.failed, summary.batches["ended"]) == (60, 0, 6)
+
+    lines = run(tmp_path, test, latency_s=0.3)
+    assert Counter("batch" in line for line in lines) == {True: 30, False: 30}

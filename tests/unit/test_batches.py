@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.batches import batches_of
@@ -339,3 +340,17 @@ def test_a_missing_batch_is_lost_and_a_stranger_result_is_kept_apart() -> None:
     assert found == Batch("b", "lost")
     results: list[Result] = [api("openai").read(each) for each in (b"no json", b"[]", b'{"custom_id": 3}')]
     assert all(isinstance(each, Unreadable) for each in results)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"batch": {"max_open": 3}}, "`batch` goes with `mode: batch`"),
+        ({"mode": "batch", "batch": {"bedrock": PLACE.model_dump()}}, "`batch.bedrock` goes with `api: bedrock`"),
+        ({"mode": "batch-then-online"}, "'online' or 'batch'"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(more: dict[str, Any], words: str) -> None:
+    """Rather than ignored."""
+    with pytest.raises(ValidationError, match=words):
+        teacher("openai", **more)

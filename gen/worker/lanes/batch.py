@@ -8,17 +8,16 @@ frame at its intent's time, so that reading a batch's results again adds nothing
 import asyncio
 import contextlib
 import itertools
-import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent
-from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused
+from stillhouse.gen.errors import StoreAway, TeacherPaused
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.batches import batches_of
@@ -29,30 +28,21 @@ from stillhouse.gen.teachers.batches.base import (
     BatchRefused,
     Intent,
     Job,
-    Steps,
     Unreadable,
     Unserved,
 )
-from stillhouse.gen.teachers.batches.calls import Lines, called
+from stillhouse.gen.teachers.batches.calls import called
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.keys import without_keys
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
-    Auth,
-    BadRequest,
-    Malformed,
-    Money,
-    Policy,
-    ServerError,
-    TooLong,
-    Trouble,
     kind_of,
 )
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Decision, Pause
-from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.gen.worker.lanes.base import Gate, Host
+from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
 from stillhouse.gen.worker.leased_chunk import Held
 from stillhouse.schemas.completion import Completion
 
@@ -62,14 +52,10 @@ LOOK_S = (1.0, 300.0)
 """Between two looks at a batch: half its age, within these bounds."""
 FULL_S = 5.0
 """Between two looks whether the teacher may have another batch."""
-RETRY_S = (1.0, 300.0)
-"""Between two tries of a call that the provider can't serve now."""
 MAX_EXPIRED = 3
 """A sample that expired so often is given up."""
 MAX_INPUT_BYTES = 64 * 2**20
 """Input of one batch: it is held in memory while it is uploaded."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -153,6 +139,7 @@ class BatchLane:
         self._place = client.interpreter.place or 0
         self._settings = client.teacher.batch
         self._api = batches_of(client.teacher, self._settings)
+        self._calls = BatchCalls(client, self._api, counters=counters)
         self._intents = Intents(store, place=self._place)
         self._works: dict[int, _Work] = {}
         self._creating = asyncio.Lock()
@@ -193,11 +180,11 @@ class BatchLane:
         try:
             for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
                 work.next = known.n + 1
-                if known.expired is None:
+                if known.has_ended:
+                    work.expired.update(known.expired)
+                else:
                     work.out.update(known.stored.ordinals())
                     self._spawn(self._follow, work, _Open(known.n, known.stored, known.batch))
-                else:
-                    work.expired.update(known.expired)
             while not work.is_over:
                 work.changed.clear()
                 while work.fresh and not self._gate.stopping:
@@ -258,7 +245,7 @@ class BatchLane:
     async def _created(self, work: _Work, intent: _Open, lines: Sequence[bytes]) -> str | None:
         """Upload and create, once the provider takes it; None if it may have been created or not."""
         job, url = Job(intent.wanted, lines), intent.stored.url
-        uploaded = await self._call(lambda: self._api.upload(job, self._client.access(url)))
+        uploaded = await self._calls.until_served(lambda: self._api.upload(job, self._client.access(url)))
         for tries in itertools.count():
             await self._gate.fence.open()
             if work.is_over or self._gate.stopping:
@@ -270,14 +257,14 @@ class BatchLane:
             except Lost:
                 return None
             except BatchRefused as refused:
-                if not _was_not_created(refused.trouble):
+                if not was_not_created(refused.trouble):
                     return None
-                self._note_refusal(refused.trouble)
+                self._calls.refused(refused.trouble)
             else:
                 name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, batch.id)
                 await asyncio.to_thread(name)
                 return batch.id
-            await _pause(tries)
+            await pause(tries)
         raise AssertionError
 
     async def _follow(self, work: _Work, intent: _Open) -> None:
@@ -286,27 +273,35 @@ class BatchLane:
         batch = None
         if self._unsettled(work, intent):
             batch_id = intent.batch or await self._found(work, intent)
-            batch = None if batch_id is None else await self._end_of(intent, batch_id)
-        if held.abandoned or self._gate.stopping:
+            batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
+        if work.is_over or self._gate.stopping:
             return
         held.under_way += 1  # else the journal could be closed meanwhile
         try:
             end = _End() if batch is None else await self._collected(work, intent, batch)
-            if end is None:
+            if not await self._made_safe(work):
                 return
-            await asyncio.to_thread(held.open.journal.sync)
-            await asyncio.to_thread(held.shipper.ship)
-            ended = partial(self._intents.ended, held.open.chunk.id, intent.n, expired=end.expired)
-            await asyncio.to_thread(ended)
+            await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
         finally:
             held.ended()
         if batch is not None and batch.trouble is not None:
-            self._note_refusal(batch.trouble)
+            self._calls.refused(batch.trouble)
         if end.pause is not None:
             raise TeacherPaused(f"teacher {self._client.teacher.name} {end.pause}; then run the same command again")
         if not end.settled:  # whatever the reason, the next batch would meet it too
-            await _pause(intent.n)
+            await pause(intent.n)
         self._go_on(work, intent, end)
+
+    async def _made_safe(self, work: _Work) -> bool:
+        """Have all that is known of the chunk in the store; False if it is sealed meanwhile, or another worker's."""
+        try:
+            if not work.is_over:
+                await asyncio.to_thread(work.held.open.journal.sync)
+                await asyncio.to_thread(work.held.shipper.ship)
+        except (StoreAway, OSError):
+            if not work.is_over:  # else its journal is gone
+                raise
+        return not work.is_over
 
     def _go_on(self, work: _Work, intent: _Open, end: _End) -> None:
         """Ask again what the batch left open."""
@@ -315,7 +310,7 @@ class BatchLane:
         lacks = work.held.open.state.schedule.lacks
         work.waiting.update({each: None for each in self._unsettled(work, intent) if lacks(each)})
         work.changed.set()
-        if work.held.open.is_due:
+        if work.held.open.is_due and not work.is_over:
             self._host.advanced(work.held)
         self._host.taken()
 
@@ -330,7 +325,7 @@ class BatchLane:
         for looks in itertools.count():
             if work.held.abandoned or self._gate.stopping:
                 return None
-            found = await self._call(lambda: self._api.find(intent.wanted, self._access(intent)))
+            found = await self._calls.until_served(lambda: self._api.find(intent.wanted, self._access(intent)))
             candidates = [each for each in found if each.id not in strangers]
             for each in candidates:
                 # One without a name tells whose it is once it has ended.
@@ -343,7 +338,7 @@ class BatchLane:
             awaited = any(each.id not in strangers for each in candidates)
             if not awaited and self._clock.monotonic() - since >= LISTED_WITHIN_S:
                 return None
-            await _pause(looks)
+            await pause(looks)
         raise AssertionError
 
     async def _is_ours(self, batch: Batch, intent: _Open) -> bool:
@@ -353,21 +348,22 @@ class BatchLane:
             if not keys and isinstance(result := self._api.read(line), (Answered, Unserved)):
                 keys.append(result.key)
 
-        await self._download(batch, intent, take)
+        await self._calls.download(batch, self._url(intent), take)
         return bool(keys) and intent.ordinal(keys[0]) is not None
 
-    async def _end_of(self, intent: _Open, batch_id: str) -> Batch:
+    async def _end_of(self, work: _Work, intent: _Open, batch_id: str) -> Batch:
+        """The batch, once it has ended or the chunk is another worker's."""
         while True:
-            batch = await self._call(lambda: self._api.look(batch_id, self._access(intent)))
-            if batch.state != "running":
+            batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._access(intent)))
+            if batch.state != "running" or work.held.abandoned:
                 return batch
             age_s = self._clock.time() - intent.stored.at
             await asyncio.sleep(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
 
     # --- results
 
-    async def _collected(self, work: _Work, intent: _Open, batch: Batch) -> _End | None:
-        """Put all that the batch says into the journal; None if another worker may have the chunk by now."""
+    async def _collected(self, work: _Work, intent: _Open, batch: Batch) -> _End:
+        """Put all that the batch says into the journal, as long as the chunk needs it."""
         left = set(intent.stored.ordinals())
         before = len(self._unsettled(work, intent))
         unserved: list[int] = []
@@ -383,9 +379,7 @@ class BatchLane:
             elif isinstance(decision := self._answered(work, intent, ordinal, result.reply), Pause):
                 end.pause = decision.reason
 
-        await self._download(batch, intent, take)
-        if work.held.abandoned:
-            return None
+        await self._calls.download(batch, self._url(intent), take)
         if batch.state == "failed":
             return end
         if batch.state in ("expired", "cancelled"):
@@ -394,20 +388,27 @@ class BatchLane:
             why = "the provider lost the batch" if batch.state == "lost" else "the batch has no result for it"
             for ordinal in sorted(left):
                 self._lost(work, intent, ordinal, why)
+        if unserved and batch.state != "cancelled":
+            end.expired = unserved
+            await asyncio.to_thread(partial(self._intents.expired, work.held.open.chunk.id, intent.n, unserved))
         for ordinal in unserved:
             self._unserved(work, intent, ordinal, counts=batch.state != "cancelled")
-        self._host.heard(work.held)
-        end.expired = [] if batch.state == "cancelled" else unserved
         end.settled = before - len(self._unsettled(work, intent))
         return end
 
+    def _ended(self, work: _Work, ordinal: int) -> None:
+        """The sample's request ended; whoever settles a chunk's last sample has it sealed, and nobody else."""
+        self._host.heard(work.held, ordinal)
+        if work.held.open.left == 0:
+            self._host.advanced(work.held)
+
     def _is_known(self, work: _Work, intent: _Open, ordinal: int) -> bool:
-        """True if the journal has what came of the sample in this batch, or its answer."""
+        """True if the journal has what came of the sample in this batch, or nobody needs it."""
         opened = work.held.open
-        return opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
+        return work.is_over or opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
 
     def _answered(self, work: _Work, intent: _Open, ordinal: int, reply: Reply) -> Decision | None:
-        if work.held.abandoned or self._is_known(work, intent, ordinal):
+        if self._is_known(work, intent, ordinal):
             return None
         opened, at, client = work.held.open, intent.stored.at, self._client
         body = without_keys(reply.body, keys=client.interpreter.keys)
@@ -429,6 +430,7 @@ class BatchLane:
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
         else:
             self._counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
+        self._ended(work, ordinal)
         return decision
 
     def _lost(self, work: _Work, intent: _Open, ordinal: int, why: str) -> None:
@@ -437,6 +439,7 @@ class BatchLane:
         at, endpoint, opened = intent.stored.at, self._host_of(intent), work.held.open
         opened.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
         opened.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
+        self._ended(work, ordinal)
 
     def _unserved(self, work: _Work, intent: _Open, ordinal: int, *, counts: bool) -> None:
         if self._is_known(work, intent, ordinal):
@@ -450,61 +453,9 @@ class BatchLane:
             last=times >= MAX_EXPIRED,
             why=f"the provider did not get to it in {times} batches",
         )
+        self._ended(work, ordinal)
 
-    async def _download(self, batch: Batch, intent: _Open, take: Callable[[bytes], None]) -> None:
-        """Have all of the batch's lines taken, perhaps more than once; a file that is gone has none."""
-        errors: list[Exception] = []
-
-        def guarded(line: bytes) -> None:
-            if not errors:
-                try:
-                    take(line)
-                except Exception as error:  # noqa: BLE001 - raised below, for the transport must not see it
-                    errors.append(error)
-
-        for number in range(len(self._api.results(batch, self._access(intent)))):
-            for tries in itertools.count():
-                lines = Lines(guarded)
-                request = self._api.results(batch, self._access(intent))[number]
-                with contextlib.suppress(NotSent, Lost):
-                    reply = await self._client.download(request, lines.feed)
-                    if reply.status in (404, 410):
-                        break
-                    if 200 <= reply.status < 300:
-                        lines.end()
-                        break
-                    self._note_refusal(trouble_of(reply, self._api.errors))
-                if errors:
-                    break
-                await _pause(tries)
-            if errors:
-                raise errors[0]
-
-    # --- calls
-
-    async def _call(self, steps: Callable[[], Steps[T]]) -> T:
-        """A call that may be repeated, until the provider serves it."""
-        for tries in itertools.count():
-            try:
-                return await called(steps(), self._client.call)
-            except (NotSent, Lost):
-                pass
-            except BatchRefused as refused:
-                self._note_refusal(refused.trouble)
-            await _pause(tries)
-        raise AssertionError
-
-    def _note_refusal(self, trouble: Trouble) -> None:
-        """Raise what a person has to mend; all else is waited for."""
-        teacher = self._client.teacher.name
-        message = self._client.interpreter.redact(trouble.message)
-        match trouble:
-            case Money() | Auth():
-                raise TeacherPaused(f"teacher {teacher}: {message}; then run the same command again")
-            case BadRequest() | TooLong() | Policy():
-                raise StillhouseError(f"teacher {teacher} refuses the batch: {message}")
-            case _:
-                self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); it is tried again")
+    # --- where
 
     def _url(self, intent: _Open) -> str:
         urls = self._client.teacher.urls
@@ -515,13 +466,3 @@ class BatchLane:
 
     def _host_of(self, intent: _Open) -> str:
         return self._client.host_of(self._url(intent))
-
-
-def _was_not_created(trouble: Trouble) -> bool:
-    """True if a refused creation made no batch for sure."""
-    return not isinstance(trouble, (ServerError, Ambiguous, Malformed)) and trouble.status not in (502, 504, 524)
-
-
-async def _pause(tries: int) -> None:
-    """Wait before another try, longer each time."""
-    await asyncio.sleep(min(RETRY_S[1], RETRY_S[0] * 1.5 ** min(tries, 20)) * random.uniform(0.75, 1.25))

@@ -1,0 +1,104 @@
+"""Calls of a batch API that are repeated until the provider serves them, or a person has to act."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.errors import StillhouseError, TeacherPaused
+from stillhouse.gen.teachers.batches.base import Batch, BatchApi, BatchRefused, Steps
+from stillhouse.gen.teachers.batches.calls import Lines, called
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
+    Auth,
+    BadRequest,
+    Malformed,
+    Money,
+    Policy,
+    ServerError,
+    TooLong,
+    Trouble,
+)
+from stillhouse.gen.teachers.signals import trouble_of
+from stillhouse.gen.teachers.transport import Lost, NotSent
+
+RETRY_S = (1.0, 300.0)
+"""Between two tries of a call that the provider can't serve now."""
+
+T = TypeVar("T")
+
+
+class BatchCalls:
+    """Makes one teacher's calls."""
+
+    def __init__(self, client: TeacherClient, api: BatchApi, *, counters: Counters) -> None:
+        self._client = client
+        self._api = api
+        self._counters = counters
+
+    async def until_served(self, steps: Callable[[], Steps[T]]) -> T:
+        """A call that may be repeated, until the provider serves it."""
+        for tries in itertools.count():
+            try:
+                return await called(steps(), self._client.call)
+            except (NotSent, Lost):
+                pass
+            except BatchRefused as refused:
+                self.refused(refused.trouble)
+            await pause(tries)
+        raise AssertionError
+
+    def refused(self, trouble: Trouble) -> None:
+        """Raise what a person has to mend; all else is waited for."""
+        teacher = self._client.teacher.name
+        message = self._client.interpreter.redact(trouble.message)
+        match trouble:
+            case Money() | Auth():
+                raise TeacherPaused(f"teacher {teacher}: {message}; then run the same command again")
+            case BadRequest() | TooLong() | Policy():
+                raise StillhouseError(f"teacher {teacher} refuses the batch: {message}")
+            case _:
+                self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); it is tried again")
+
+    async def download(self, batch: Batch, url: str, take: Callable[[bytes], None]) -> None:
+        """Have all of the batch's lines taken, perhaps more than once; a file that is gone has none."""
+        errors: list[Exception] = []
+
+        def guarded(line: bytes) -> None:
+            if not errors:
+                try:
+                    take(line)
+                except Exception as error:  # noqa: BLE001 - raised below, for the transport must not see it
+                    errors.append(error)
+
+        for number in range(len(self._api.results(batch, self._client.access(url)))):
+            for tries in itertools.count():
+                lines = Lines(guarded)
+                request = self._api.results(batch, self._client.access(url))[number]
+                with contextlib.suppress(NotSent, Lost):
+                    reply = await self._client.download(request, lines.feed)
+                    if reply.status in (404, 410):
+                        break
+                    if 200 <= reply.status < 300:
+                        lines.end()
+                        break
+                    self.refused(trouble_of(reply, self._api.errors))
+                if errors:
+                    break
+                await pause(tries)
+            if errors:
+                raise errors[0]
+
+
+def was_not_created(trouble: Trouble) -> bool:
+    """True if a refused creation made no batch for sure."""
+    return not isinstance(trouble, (ServerError, Ambiguous, Malformed)) and trouble.status not in (502, 504, 524)
+
+
+async def pause(tries: int) -> None:
+    """Wait before another try, longer each time."""
+    await asyncio.sleep(min(RETRY_S[1], RETRY_S[0] * 1.5 ** min(tries, 20)) * random.uniform(0.75, 1.25))
