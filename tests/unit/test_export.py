@@ -227,12 +227,14 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path)
     real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
     real.write_text("old")
     link.symlink_to(real)
-    with (
-        pytest.raises(UsageError, match=r"link.jsonl: can't be written \(No space left"),
-        written(link, option="-o") as to,
-    ):
-        to.write(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def half() -> None:
+        with written(link, option="-o") as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UsageError, match=r"link.jsonl: can't be written \(No space left"):
+        half()
     assert real.read_text() == "old"
     before = {path.name for path in tmp_path.iterdir()}
     export(dataset, "trl-sft", "--out", str(link))
