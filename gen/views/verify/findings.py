@@ -8,6 +8,7 @@ from stillhouse.gen.inert import inert
 
 FindingKind: TypeAlias = Literal[
     "recipe",
+    "budget",
     "plan",
     "index",
     "gone",
