@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any
 
 import datasets
 import pytest
@@ -222,22 +222,19 @@ def test_prompts_keep_their_calls_and_rows_their_tools(tmp_path: Path) -> None:
     assert json.loads(row["tools"]) == [TOOL]
 
 
-def fill_up(to: BinaryIO) -> NoReturn:
-    """Write half a file to a disk that has no room for more."""
-    to.write(b"half")
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path) -> None:
     """A link keeps its name, a disk that fills up leaves the old file; what can't be a file is refused."""
     real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
     real.write_text("old")
     link.symlink_to(real)
-    with (
-        pytest.raises(UsageError, match=r"link.jsonl: can't be written \(No space left"),
-        written(link, option="-o") as to,
-    ):
-        fill_up(to)
+
+    def half() -> None:
+        with written(link, option="-o") as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UsageError, match=r"link.jsonl: can't be written \(No space left"):
+        half()
     assert real.read_text() == "old"
     before = {path.name for path in tmp_path.iterdir()}
     export(dataset, "trl-sft", "--out", str(link))
