@@ -21,10 +21,7 @@ _MAX_SHOWN = 60
 _NOT_YET = (
     "decontaminate",
     "scrub",
-    "mode",
     "dedup.prompts",
-    "teachers.fallback",
-    "teachers.each",
 )
 
 _OTHER_NAMES = {

@@ -175,13 +175,9 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        (FULL + "checks: [python: {tests: tests}]\n", "checks.0.python"),
         (FULL + "decontaminate: {}\n", "decontaminate"),
         (FULL + "scrub: true\n", "scrub"),
-        (FULL + "mode: batch\n", "mode"),
         (with_line("dedup: {answers: true}", "dedup: {prompts: near}"), "dedup.prompts"),
-        (with_line("account: r1-prod", "fallback: r2"), "teachers.0.fallback"),
-        (with_line("account: r1-prod", "each: true"), "teachers.0.each"),
     ],
 )
 def test_what_is_planned_is_refused_as_not_built_yet(text: str, path: str) -> None:
