@@ -7,7 +7,7 @@ from pydantic import Field
 
 from stillhouse.schemas.check_settings import CheckSettings, Reference
 
-_HANGS_AFTER, _GRACE_S = 3.0, 2.0
+_HANGS_AFTER, _GRACE_S = 3.0, 5.0
 """By the clock, a program may take so many times its CPU time, and a little more: verdicts don't depend on how busy a
 machine is."""
 
@@ -19,7 +19,7 @@ class PythonCheck(CheckSettings):
     """The column with the tests: Python that asserts, or a list of it (HumanEval, MBPP); {inputs, outputs} or a list of
     {input, output}, of texts for a program that reads and prints, or of arguments and values with the `fn_name`."""
     timeout_s: Annotated[float, Field(ge=0.1, le=600)] = 10.0
-    """CPU time for all tests of an answer; by the clock they may take three times as long and 2 s."""
+    """CPU time for all tests of an answer; by the clock they may take three times as long and 5 s."""
     memory_mb: Annotated[int, Field(ge=64, le=65_536)] = 512
     """Memory for the program, and as much again for its tests."""
     isolation: Literal["bubblewrap", "process"] = "bubblewrap"

@@ -95,8 +95,8 @@ class Python:
         try:
             self._link.sendall(packed(job))
             verdict, how = receive_frame(self._link)
-        except (EOFError, ConnectionError):
-            raise CannotSay("the process that starts programs ended") from None
+        except (EOFError, ConnectionError):  # this process is of no more use: the pool replaces it, and asks again
+            raise SystemExit("the process that starts programs ended") from None
         return _result(verdict, how)
 
 

@@ -175,7 +175,6 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        (FULL + "checks: [python: {tests: tests}]\n", "checks.0.python"),
         (FULL + "decontaminate: {}\n", "decontaminate"),
         (FULL + "scrub: true\n", "scrub"),
         (FULL + "mode: batch\n", "mode"),

@@ -196,8 +196,8 @@ class Peer:
     def _read(self, count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
-            left_ms = None if self._until is None else max(0.0, self._until - time.monotonic()) * 1000
-            if not self._readable.poll(left_ms):
+            left_s = None if self._until is None else self._until - time.monotonic()
+            if left_s is not None and (left_s < 0 or not self._readable.poll(left_s * 1000)):
                 raise Late(f"did not end within {self._wall_s:g} s")
             try:
                 piece = os.read(self._read_fd, count - len(data))

@@ -62,9 +62,9 @@ def _shown(module: ModuleType, name: str) -> list[Any]:
 
 
 def serve_runs(text: str, *, read_fd: int, write_fd: int, memory_bytes: int) -> None:
-    """Run the program once for each file of input: reads the seconds of CPU left, writes its process and how it ended.
+    """Run the program once for each input: reads the seconds of CPU left and the input, writes how it ended.
 
-    The files `in`, `out` and `err` of the working folder are removed before the program's first line.
+    Input and output are files in memory, which no other run can reach.
     """
     null = os.open(os.devnull, os.O_RDWR)
     _keep_only(null, null, null, read_fd, write_fd)
@@ -74,19 +74,19 @@ def serve_runs(text: str, *, read_fd: int, write_fd: int, memory_bytes: int) -> 
         code = compile(text, "program.py", "exec")
     except BaseException:  # noqa: BLE001, S110 - whatever it is: running the text says it again
         pass
-    while asked := os.read(read_fd, 64):
-        cpu_s = float(asked)
-        files = [os.open("in", os.O_RDONLY), os.open("out", os.O_RDWR), os.open("err", os.O_RDWR)]
-        for name in ("in", "out", "err"):
-            os.unlink(name)  # noqa: PTH108 - pathlib takes milliseconds to load
+    while True:
+        cpu_s, size = read_line(read_fd).split()
+        files = [os.memfd_create(name) for name in ("in", "out", "err")]
+        write_all(files[0], read_exactly(read_fd, int(size)))
+        os.lseek(files[0], 0, os.SEEK_SET)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             die_with(parent)
             hide_memory(is_hidden=False)
             _keep_only(*files)
-            _run(code, cpu_s=cpu_s, memory_bytes=memory_bytes)
-        _write(write_fd, b"%d\n" % pid)
+            _run(code, cpu_s=float(cpu_s), memory_bytes=memory_bytes)
+        write_all(write_fd, b"%d\n" % pid)
         _, status, used = os.wait4(pid, 0)
         how = os.waitstatus_to_exitcode(status)
         out_size = os.fstat(files[1]).st_size
@@ -95,7 +95,7 @@ def serve_runs(text: str, *, read_fd: int, write_fd: int, memory_bytes: int) -> 
         for fd in files:
             os.close(fd)
         head = b"%d %.3f %d %d %d\n" % (how, used.ru_utime + used.ru_stime, out_size, len(out), len(said))
-        _write(write_fd, head + out + said)
+        write_all(write_fd, head + out + said)
 
 
 def _run(code: CodeType | str, *, cpu_s: float, memory_bytes: int) -> None:
@@ -133,7 +133,26 @@ def _keep_only(standard_in: int, standard_out: int, standard_err: int, *others: 
         last = fd
 
 
-def _write(fd: int, data: bytes) -> None:
+def read_line(fd: int) -> bytes:
+    """A line from a pipe; raises EOFError where the other end is gone."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += read_exactly(fd, 1)
+    return line
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """So many bytes from a pipe; raises EOFError where the other end is gone."""
+    data = bytearray()
+    while len(data) < size:
+        if not (piece := os.read(fd, min(size - len(data), 2**20))):
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all bytes to a pipe or a file."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -16,7 +16,15 @@ import time
 
 from stillhouse.gen.checks.confine import die_with, hide_memory
 from stillhouse.gen.checks.programs.peer import Ended, Late, Peer, Remote
-from stillhouse.gen.checks.programs.solution import OUTPUT_BYTES, confine, serve_names, serve_runs
+from stillhouse.gen.checks.programs.solution import (
+    OUTPUT_BYTES,
+    confine,
+    read_exactly,
+    read_line,
+    serve_names,
+    serve_runs,
+    write_all,
+)
 
 TYPE_CHECKING = False  # as a type checker reads it; typing and collections.abc take longer to load than the rest
 if TYPE_CHECKING:
@@ -135,14 +143,9 @@ def _runs(
     for number, (given, expected) in enumerate(pairs, 1):
         if left_s <= 0:
             return
-        for name, text in (("in", given), ("out", ""), ("err", "")):
-            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            data = text.encode("utf-8", "surrogatepass")
-            while data:
-                data = data[os.write(fd, data) :]
-            os.close(fd)
-        os.write(write_fd, b"%.3f" % left_s)
-        program = int(_line(read_fd))
+        data = given.encode("utf-8", "surrogatepass")
+        write_all(write_fd, b"%.3f %d\n" % (left_s, len(data)) + data)
+        program = int(read_line(read_fd))
         waiting = select.poll()
         waiting.register(read_fd, select.POLLIN)
         if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
@@ -166,25 +169,13 @@ def _runs(
 
 
 def _ended(read_fd: int) -> tuple[int, float, int, str, str]:
-    how, used_s, out_size, out_bytes, said_bytes = _line(read_fd).split()
-    data = bytearray()
-    while len(data) < int(out_bytes) + int(said_bytes):
-        data += os.read(read_fd, 2**20)
-    out, said = data[: int(out_bytes)], data[int(out_bytes) :]
+    how, used_s, out_size, out_bytes, said_bytes = read_line(read_fd).split()
+    out, said = read_exactly(read_fd, int(out_bytes)), read_exactly(read_fd, int(said_bytes))
     return int(how), float(used_s), int(out_size), out.decode("utf-8", "replace"), said.decode("utf-8", "replace")
 
 
 def _killed(settings: dict[str, Any]) -> str:
     return f"took more than {settings['timeout_s']:g} s of CPU time, or too much memory"
-
-
-def _line(fd: int) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        if not (byte := os.read(fd, 1)):
-            raise EOFError
-        line += byte
-    return line
 
 
 def _how(code: int) -> str:
