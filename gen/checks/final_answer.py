@@ -8,7 +8,9 @@ from stillhouse.gen.checks.plain_number import plain_number
 
 TAIL_CHARS = 1_000
 """Where nothing marks the final answer, it is looked for in so much of the end."""
-_BOXES = ("\\boxed", "\\fbox", "\\framebox")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox) *")
+_BOXED_WORD = re.compile(r"[^\s{}$]+")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _HASHES = "####"
 _STATED = re.compile(
     r"\banswer\b(?:\s+(?:to|of|for)\s[^.\n:]{1,100}?)?\**\s*"
@@ -67,30 +69,27 @@ def unwrapped(text: str) -> str:
 
 def _last_box(text: str) -> tuple[int, str | None]:
     """Where the last box begins that ends, and what is in it."""
-    end = len(text)
-    while (at := max(text.rfind(box, 0, end) for box in _BOXES)) >= 0:
-        brace = at + next(len(box) for box in _BOXES if text.startswith(box, at))
-        while brace < len(text) and text[brace] == " ":
-            brace += 1
-        if text[brace : brace + 1] == "{":
-            if (close := _closing(text, brace)) is not None:
-                return at, text[brace + 1 : close]
-        elif (word := re.compile(r"[^\s{}$]+").match(text, brace)) is not None:
-            return at, word[0]
-        end = at
+    boxes = list(_BOX.finditer(text))
+    closings = _closings(text, boxes[0].end()) if boxes else {}
+    for box in reversed(boxes):
+        if text[box.end() : box.end() + 1] == "{":
+            if (close := closings.get(box.end())) is not None:
+                return box.start(), text[box.end() + 1 : close]
+        elif (word := _BOXED_WORD.match(text, box.end())) is not None:
+            return box.start(), word[0]
     return -1, None
 
 
-def _closing(text: str, opening: int) -> int | None:
-    depth = 0
-    for found in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, opening):
-        if found[0] == "{":
-            depth += 1
-        elif found[0] == "}":
-            depth -= 1
-            if depth == 0:
-                return found.start()
-    return None
+def _closings(text: str, start: int) -> dict[int, int]:
+    """Where each brace that opens at `start` or later is closed, in one pass over the text."""
+    found: dict[int, int] = {}
+    open_at: list[int] = []
+    for token in _BRACE.finditer(text, start):
+        if token[0] == "{":
+            open_at.append(token.start())
+        elif token[0] == "}" and open_at:
+            found[open_at.pop()] = token.start()
+    return found
 
 
 def _last_hashes(text: str) -> tuple[int, str | None]:
