@@ -10,6 +10,8 @@ A search is in one of four states, and `step` is the only way from one to the ne
     Recovering   nearly everything was refused: an outage, which says nothing about limits. Few requests are sent,
                  and once some are served, concurrency doubles back to what was sustained.
 
+Where a rate is declared, the first answers tell how many requests in flight it takes, and the first step goes there.
+
 Hosted teachers refuse, at once. One that queues instead gives itself away by the time per output token: at twice the
 concurrency it takes twice as long, and nothing is gained. (The latency of a whole answer follows its length, and says
 nothing.) Pure: times are arguments.
@@ -42,6 +44,14 @@ OUTAGE_DIVISOR = 16
 
 GROWTH = 1.5
 """Factor of a step up while nothing was refused yet: doubling would overshoot by as much as it finds."""
+
+RATE_MARGIN = 2.0
+"""A declared rate is given this many times the concurrency that it takes by the first answers, which are the fast ones;
+for the same reason they overstate a slot's throughput, by as much."""
+
+LEAP = 4.0
+"""Only a declared rate causes a step of more than this factor: it is judged by fewer answers, for a teacher may be far
+below its rate, and that it was too much says little of how much is not."""
 
 CUT = 0.85
 """Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
@@ -127,6 +137,10 @@ class _Sample:
     def refused_share(self) -> float:
         return self.refused / self.replies
 
+    def throughput(self, now: float) -> float:
+        """Tokens per second; answers per second, where no tokens are stated."""
+        return (self.tokens or self.served) / max(1.0, now - self.since)
+
     def served_per_s(self, now: float) -> float:
         return self.served / max(1.0, now - self.since)
 
@@ -179,6 +193,10 @@ class _Knee:
 class Search:
     """Where a search stands."""
 
+    requests_per_s: float = 0.0
+    """What is declared; 0 where nothing is."""
+    output_per_s: float = 0.0
+    """Output tokens per second that are declared; 0 where nothing is."""
     slots: int = 32
     """Concurrent requests to allow now."""
     state: State = Climbing()
@@ -207,7 +225,11 @@ class Search:
 
 def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
     """The search after these replies; `saturated`: as many requests as allowed were in flight."""
+    is_first = search.latency_s == 0.0
     search = _clocked(search, new, now=now)
+    if is_first and new.served and not new.refused and (needed := _needed(search, new)) > search.slots:
+        throughput = search.slots * (new.tokens or new.served) / max(new.busy_s, 1e-9)
+        return _moved(replace(search, knee=_Knee(search.slots, throughput / RATE_MARGIN)), needed, now)
     if now < search.settled_at:
         return search
     sample = search.sample.plus(new) if now >= search.sample.since else search.sample
@@ -216,7 +238,25 @@ def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search
         return _backed_off(search, now)
     if isinstance(search.state, Recovering):
         return _recovered(search, search.state, now) if new.served else search
+    if not saturated and _is_carried(search, now):
+        return replace(search, sustained=search.slots)
     return _judged(search, now) if saturated and _is_conclusive(search, now) else search
+
+
+def _needed(search: Search, new: Replies) -> int:
+    """Concurrency for the declared rate, by these first answers; 0 where none is declared."""
+    rates = [search.requests_per_s] if search.requests_per_s else []
+    if search.output_per_s and new.tokens:
+        rates.append(search.output_per_s * new.served / new.tokens)
+    return math.ceil(RATE_MARGIN * min(rates) * search.latency_s) if rates else 0
+
+
+def _is_carried(search: Search, now: float) -> bool:
+    """True if a step was taken for a declared rate, and all that the rate lets through is answered."""
+    is_declared = search.requests_per_s > 0 or search.output_per_s > 0
+    lasted = now >= search.sample.since + max(1.0, search.latency_s)
+    is_above = isinstance(search.state, Climbing) and search.slots > search.sustained
+    return is_declared and is_above and lasted and search.sample.served > 0 and not _refuses_more(search)
 
 
 def _clocked(search: Search, new: Replies, *, now: float) -> Search:
@@ -273,7 +313,7 @@ def _recovered(search: Search, state: Recovering, now: float) -> Search:
 def _is_conclusive(search: Search, now: float) -> bool:
     """True if enough came back of what was sent at this concurrency."""
     lasted = now >= search.sample.since + max(1.0, search.latency_s)
-    return lasted and search.sample.served >= search.slots / 2
+    return lasted and search.sample.served >= min(search.slots, LEAP * search.sustained) / 2
 
 
 def _judged(search: Search, now: float) -> Search:
@@ -286,7 +326,7 @@ def _judged(search: Search, now: float) -> Search:
             return _moved(search, state.slots, now)
         return _stood(replace(search, state=Climbing()), now)
     if search.slots > search.sustained:
-        knee = _knee_after(search)
+        knee = _knee_after(search, now)
         if knee is None or _refuses_more(search):
             return _undone(search, now)
         search = replace(search, knee=knee)
@@ -300,12 +340,14 @@ def _refuses_more(search: Search) -> bool:
     return sample.refused_share > baseline + TOLERANCE + chance
 
 
-def _knee_after(search: Search) -> _Knee | None:
+def _knee_after(search: Search, now: float) -> _Knee | None:
     """The knee after this step; None if throughput did not grow with concurrency since the last knee."""
     knee, growth = search.knee, search.slots / search.knee.slots - 1
     if growth <= CLEAR_GROWTH:
         return knee
     tokens_per_s = search.slots * search.sample.slot_throughput
+    if search.slots > LEAP * search.sustained:  # after a leap, latencies are short until the teacher's queue is full
+        tokens_per_s = min(tokens_per_s, search.sample.throughput(now))
     return _Knee(search.slots, tokens_per_s) if tokens_per_s >= (1 + MIN_GAIN * growth) * knee.tokens_per_s else None
 
 
@@ -331,7 +373,8 @@ def _stood(search: Search, now: float) -> Search:
 
 def _undone(search: Search, now: float) -> Search:
     """The step was too much: what it left in flight is waited out before anything is judged again."""
-    return _moved(replace(search, state=Climbing(), not_sustained=search.slots), search.sustained, now + DECAY_S)
+    not_sustained = search.slots if search.slots <= LEAP * search.sustained else search.not_sustained
+    return _moved(replace(search, state=Climbing(), not_sustained=not_sustained), search.sustained, now + DECAY_S)
 
 
 def _moved(search: Search, slots: int, now: float) -> Search:

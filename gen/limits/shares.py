@@ -174,7 +174,7 @@ class Ledger:
     def __init__(self, limits: Limits, *, now: float) -> None:
         self._rates = rates_of(limits)
         self._declared_slots = limits.in_flight
-        self._search = Search()
+        self._search = Search(self._rates.get("requests", 0.0), self._rates.get("output", 0.0))
         self._ramp = _Ramp()
         self._ceilings = Ceilings()
         self._shares: dict[str, _Share] = {}

@@ -40,6 +40,28 @@ def test_a_told_rate_is_all_used_and_never_exceeded(workers: int) -> None:
     assert heard.per_s(10, 120) >= 0.99 * 50
 
 
+@pytest.mark.parametrize("latency_s", [1.0, 4.0])
+def test_a_told_rate_is_all_used_within_three_seconds_and_an_answer(latency_s: float) -> None:
+    """100 a second where nothing is said of how many may be in flight: the first answers tell how many it takes."""
+    limits = SimulatorLimits(requests_per_minute=6000)
+    behaviour = Behaviour(limits, latency_s=latency_s, spread=0.2)
+    heard = play(behaviour, told=Limits(requests_per_minute=6000), seconds=20 + 2 * latency_s)
+    begun = 3.0 + latency_s
+    assert heard.refused == []
+    # What is sent from then on is answered a latency later.
+    assert heard.per_s(begun + latency_s, begun + latency_s + 10) >= 0.97 * 100
+
+
+def test_a_teacher_slower_than_its_told_rate_is_not_buried() -> None:
+    """Told 1,000 a second and able to do 64, it queues what it can't do: the step to the told rate is undone.
+
+    What was sent by then is waited out, which takes half a minute; then it is found what the teacher can do.
+    """
+    heard = play(Behaviour(parallel=64), told=Limits(requests_per_minute=60_000), seconds=150)
+    assert heard.slots <= 3 * 64
+    assert heard.per_s(90, 150) >= 0.97 * 64 / math.exp(0.3**2 / 2)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_told_token_limit_is_used_by_what_answers_turn_out_to_be(workers: int) -> None:
     """Lengths of 50 to 2,000, known afterwards: what was reserved and not used is not lost.
