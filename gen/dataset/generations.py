@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from stillhouse.gen.dataset.damage import damaged
 from stillhouse.gen.dataset.index import PartInfo, read_part_info
-from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
-from stillhouse.gen.dataset.plans import Plan, read_plans
+from stillhouse.gen.dataset.layout import ChunkId, plan_key, sealed_chunks
+from stillhouse.gen.dataset.plans import Plan, SourcePlan, read_plans
 from stillhouse.gen.store.readable import ReadableStore
 
 _READERS = 32
@@ -80,7 +81,13 @@ class GenerationReader:
     def _take(self, names: Sequence[tuple[int, int]]) -> None:
         with ThreadPoolExecutor(_READERS) as pool:
             infos = pool.map(lambda name: read_part_info(self._store, *name), names)
-            self._parts |= {name: info for name, info in zip(names, infos, strict=True) if info is not None}
+            found = {name: info for name, info in zip(names, infos, strict=True) if info is not None}
+        for (generation, _), info in found.items():
+            plan = self._plans[generation]
+            if isinstance(plan, SourcePlan) and len(info.ends) != len(plan.files):
+                origin = f"{self._store.url}/{plan_key(generation)}"
+                raise damaged(origin, f"it names {len(plan.files)} files, and its index was made from {len(info.ends)}")
+        self._parts |= found
 
 
 def _from_zero(generation: int, there: set[tuple[int, int]]) -> range:

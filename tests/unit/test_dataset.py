@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.dataset.binding import bind, parse_binding
+from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, open_dataset, plan_key, sealed_chunks
 from stillhouse.gen.dataset.plans import (
     MorePlan,
@@ -164,6 +165,17 @@ def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
     store.put(plan_key(0), (store.get(plan_key(0)) or b"")[:-9] if damage is None else damage)
     with pytest.raises(DatasetError, match=r"plan-000\.json: is damaged; restore it"):
         read_plans(store)
+
+
+def test_a_plan_whose_files_are_not_its_index_s_is_damaged(tmp_path: Path) -> None:
+    """What is planned next rests on how far each of its files was read."""
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    store.put(plan_key(0), orjson.dumps(orjson.loads(store.get(plan_key(0)) or b"") | {"files": []}))
+    with pytest.raises(DatasetError, match=r"plan-000\.json: is damaged; .*names 0 files, .* made from 1"):
+        read_generations(store)
 
 
 TWO_KINDS = [{"retry": ["overload"], "more": True}, {"retry": ["overload"], "limit": 3}, {"more": True, "limit": 3}]

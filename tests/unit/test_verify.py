@@ -282,6 +282,11 @@ def retype_ids(dataset: Path) -> None:
     pq.write_table(changed.replace_schema_metadata(metadata), path)
 
 
+def corrupt_budget(dataset: Path) -> None:
+    """Cut the ledger of the budget off."""
+    (dataset / "_stillhouse" / "budget.json").write_bytes(b'{"version": 1, "spent": {')
+
+
 DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
     (truncate, {"unreadable"}),
     (flip_page, {"unreadable"}),
@@ -303,6 +308,7 @@ DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
     (corrupt_recipe, {"recipe"}),
     (delete_recipe, {"recipe"}),
     (other_identity, {"identity"}),
+    (corrupt_budget, {"budget"}),
     (foreign, {"foreign"}),
     (delete_shard, {"gone", "leftover"}),
 ]

@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.binding import Binding, parse_binding
+from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.layout import (
+    BUDGET_KEY,
     CHUNKS_PER_PART,
     JOURNAL_PREFIX,
     RECIPE_KEY,
@@ -78,6 +80,7 @@ class Verification:
         self._shards = self._dataset.shards
         generations = self._generations()
         self._read_recipe(any_left=bool(generations))
+        self._budget()
         for generation in range(generations):
             self._generation(generation)
         for (first, second), count in sorted(self._ids.twice().items()):
@@ -132,6 +135,12 @@ class Verification:
             self.identity = Identity.of(parse_binding(stored or b"", origin=RECIPE_KEY))
         except (DatasetError, ValueError) as error:
             self._found("recipe", RECIPE_KEY, f"{error}. What the rows must be is unknown without it")
+
+    def _budget(self) -> None:
+        try:
+            read_budget(self._store)
+        except DatasetError as error:
+            self._found("budget", BUDGET_KEY, str(error))
 
     def _generation(self, generation: int) -> None:
         self._count(generations=1)

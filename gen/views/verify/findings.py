@@ -9,6 +9,7 @@ from stillhouse.gen.inert import inert
 
 FindingKind: TypeAlias = Literal[
     "recipe",
+    "budget",
     "plan",
     "index",
     "gone",
