@@ -9,6 +9,7 @@ import yaml
 
 from stillhouse.cluster.commands.options import Given, clean, dataset_argument
 from stillhouse.cluster.commands.output import is_stream, kept, output_path, written
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.inert import inert
 from stillhouse.gen.views.export import FORMATS, Export, Reasoning
@@ -55,7 +56,7 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
     for obligation in made.obligations:
         click.echo(f"obligation: {inert(obligation)}", err=True)
     if to != "-":
-        click.echo(f"{to}: {made.count:,} rows")
+        click.echo(f"{to}: {counted(made.count, 'row')}")
 
 
 def _write(made: Export, file: BinaryIO) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, assert_never
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.files import passed_over_note
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 def render(preview: "Preview") -> str:
     """For people: plain text, in which nothing of what the source holds can act on a terminal."""
-    files = f"{len(preview.files):,} file{'s' if len(preview.files) != 1 else ''}"
-    lines = [f"source: {files}, {sum(file.bytes for file in preview.files):,} bytes"]
+    size = sum(file.bytes for file in preview.files)
+    lines = [f"source: {counted(len(preview.files), 'file')}, {counted(size, 'byte')}"]
     lines += [f"  {inert(file.url)}  {file.bytes:,}" for file in preview.files[:10]]
     if (more := len(preview.files) - 10) > 0:
         lines.append(f"  and {more:,} more")
@@ -27,17 +28,17 @@ def render(preview: "Preview") -> str:
     lines += [
         f"prompts       {preview.prompts:,} ({preview.duplicates:,} duplicate, {preview.bad:,} bad)",
         *(f"  bad: {inert(row)}" for row in preview.bad_rows),
-        f"to ask        {preview.to_ask:,} samples, {_of_each(preview)}{_besides(preview)}",
+        f"to ask        {_to_ask(preview)}{_besides(preview)}",
         *_kept(preview),
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
         *_projected(preview),
         f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
         *(f"teacher       {t.name}: {t.model}, {_part(preview, t)}" for t in preview.teachers),
-        f"dataset       {inert(preview.dataset)} ({preview.sealed:,} chunks sealed already)",
+        f"dataset       {inert(preview.dataset)} ({counted(preview.sealed, 'chunk')} sealed already)",
     ]
     for number, example in enumerate(preview.examples, 1):
-        with_images = f" with {example.images} image{'s' * (example.images > 1)}" if example.images else ""
+        with_images = f" with {counted(example.images, 'image')}" if example.images else ""
         lines.append(f"example {number}: {inert(example.prompt_id)}{with_images}")
         for role, content in example.messages:
             lines += [f"  [{inert(role)}]", *(f"    {inert(line)}" for line in content.split("\n"))]
@@ -45,11 +46,12 @@ def render(preview: "Preview") -> str:
     return "\n".join(lines)
 
 
-def _of_each(preview: "Preview") -> str:
+def _to_ask(preview: "Preview") -> str:
     of = "prompt and teacher" if preview.route == "each" else "prompt"
     if preview.accept is None:
-        return f"{preview.samples:,} per {of}"
-    return f"at most: {preview.samples:,} per {of}, fewer where {preview.accept:,} are accepted before"
+        return f"{counted(preview.to_ask, 'sample')}, {preview.samples:,} per {of}"
+    most = f"at most {counted(preview.to_ask, 'sample')}"
+    return f"{most}: up to {preview.samples:,} per {of}, until {preview.accept:,} are accepted"
 
 
 def _part(preview: "Preview", teacher: TeacherShare) -> str:
@@ -69,7 +71,7 @@ def _kept(preview: "Preview") -> Iterator[str]:
         return
     match preview.select.rule:
         case Majority(answer=answer):
-            yield f"to keep       all answers of the largest class of each prompt, equal by {answer}"
+            yield f"to keep       for each prompt the largest group of answers that are equal by {answer}"
         case BestOf(by=by, keep=keep):
             yield f"to keep       at most {keep:,} per prompt, by the highest {by}"
 
@@ -113,7 +115,7 @@ def _projected(preview: "Preview") -> Iterator[str]:
             why = f"{preview.no_projection}; " if preview.no_projection else ""
             yield f"projection    {why}`plan --sample 100` asks 100 rows first, and projects from their answers"
         return
-    rests_on = f"{shown.answers:,} answers to {shown.prompts:,} prompts"
+    rests_on = f"{counted(shown.answers, 'answer')} to {counted(shown.prompts, 'prompt')}"
     yield f"projection    of what is left, from {rests_on}, if it is like them (in brackets: the 90 % range)"
     yield f"  input tokens  {_range(shown.input_tokens, _figures)}"
     yield f"  output tokens {_range(shown.output_tokens, _figures)}"
@@ -152,4 +154,4 @@ def _dollars(value: float) -> str:
 def _workers(preview: "Preview") -> str:
     if preview.workers is None:
         return "workers: auto"
-    return f"{preview.shards_per_worker:g} for each of {preview.workers:,} workers"
+    return f"{preview.shards_per_worker:g} for each of {counted(preview.workers, 'worker')}"

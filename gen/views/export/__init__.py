@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, assert_never
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.views.export.answer import Answer, answers_in
@@ -123,7 +124,9 @@ class Export:
         found = self._notes_of_left_out()
         summary = self._surveyed.summary
         if summary.state != "done":
-            left = "" if summary.remaining is None else f", with {summary.remaining:,} samples still to be asked"
+            left = (
+                "" if summary.remaining is None else f", with {counted(summary.remaining, 'sample')} still to be asked"
+            )
             found.append(f"the dataset is not finished{left}; export again when it is")
         if self._reasonings and self.reasoning == "drop":
             found.append("the reasoning is left out; --reasoning inline or --reasoning field keeps it")

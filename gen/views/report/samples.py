@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.answers import Answers, Place
 from stillhouse.gen.views.report.files import open_parquet
@@ -142,5 +143,5 @@ def _messages(messages: list[dict[str, str | None]] | None) -> tuple[tuple[str, 
     found = messages or []
     rows = [(shown(m["role"] or ""), shown(m["content"] or "", most=TEXT_CHARS)) for m in found[:MOST_MESSAGES]]
     if (more := len(found) - MOST_MESSAGES) > 0:
-        rows.append(("more", f"{more:,} more messages"))
+        rows.append(("more", counted(more, "more message")))
     return tuple(rows)
