@@ -43,6 +43,7 @@ from stillhouse.gen.dataset.planning import (
     SourcePlanner,
     first_planning,
 )
+from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.tidying import tidy
@@ -51,7 +52,7 @@ from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseEr
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.arrivals import LOOK_S, Arrivals
-from stillhouse.gen.source.files import passed_over_note, survey
+from stillhouse.gen.source.files import passed_over_note
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import has_secrets, resolve_all
 from stillhouse.gen.teachers.prices import priced
@@ -170,6 +171,8 @@ class Driver:
             has_work = bool(planning.opened) or self._arrivals is not None
             if self._no_money is not None and (has_work or self.summary().failed_by_kind.get("budget")):
                 raise BudgetSpent(self._no_money)
+            if self._retry is not None and not has_work:
+                self._display.note("no Failure is left to ask again: none of these kinds, or all were asked since")
             if has_work:
                 if self._arrivals is not None:
                     paths = ", ".join(self._recipe.source.paths)
@@ -235,7 +238,7 @@ class Driver:
 
     def _note_passed_over(self) -> None:
         with suppress(StillhouseError):  # reported where the source is read, if it matters
-            found = survey(self._recipe.source)
+            found = surveyed(self._recipe)
             for note in (passed_over_note(found.passed_over), *notes_on(found.files, self._recipe.source)):
                 if note is not None:
                     self._display.note(f"source: {inert(note)}")
@@ -363,7 +366,7 @@ class Driver:
         reached = max((share for share in ANNOUNCED if share <= share_used(uses)), default=0.0)
         if reached > self._announced:
             self._announced = reached
-            self._display.note(f"budget: {100 * reached:.0f} % is used: {used_words(uses)}")
+            self._display.note(f"budget: over {100 * reached:.0f} % used: {used_words(uses)}")
 
     def _take_in(self, stats: QueueStats) -> None:
         self._display.update(stats)

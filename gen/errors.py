@@ -42,6 +42,12 @@ class UsageError(StillhouseError):
 class SourceError(UsageError):
     """A source file is missing, unreadable, or not what the plan recorded."""
 
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        """The recipe's field that the message begins with; None if it is about a file alone, or says already where the
+        field stands in the recipe."""
+
 
 class ColumnMissing(SourceError):
     """A source file lacks a column that the recipe names."""

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from stillhouse.schemas.base import FieldsFault
 from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_value
 from stillhouse.schemas.languages import LANGUAGES
+from stillhouse.schemas.near_path import near_path
 from stillhouse.schemas.override import apply_override
 from stillhouse.schemas.places import places_in
 from stillhouse.schemas.recipe import Recipe
@@ -27,6 +28,9 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 _DUMPED = "# Written out by Stillhouse: the lines are not those of the file that the user wrote.\n"
+
+_OF_PROMPTS = frozenset((".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst"))
+"""Suffixes of files that hold prompts and are never recipes."""
 
 
 class RecipeError(ValueError):
@@ -43,12 +47,19 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         with Path(path).open("rb") as file:
             content = file.read(4 * MAX_CHARS + 1)
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; expected the path of a recipe (YAML)") from None
+        raise RecipeError(f"{path}: no such file; expected the path of a recipe (YAML){near_path(str(path))}") from None
     except IsADirectoryError:
-        raise RecipeError(f"{path}: is a folder; expected the path of a recipe (YAML)") from None
+        raise RecipeError(
+            f"{path}: is a folder; expected the path of a recipe (YAML); `stillhouse init {path}` writes one for the "
+            "prompts in it"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no valid path"
         raise RecipeError(f"{path}: can't be read: {reason}") from None
+    if Path(path).suffix.lower() in _OF_PROMPTS:
+        raise RecipeError(
+            f"{path}: expected a recipe (YAML), got a file of prompts; `stillhouse init {path}` writes a recipe for it"
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

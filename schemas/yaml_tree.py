@@ -181,7 +181,7 @@ class _Reader:
         mark, problem = error.problem_mark, error.problem or "can't be read"
         if "'\\t'" in problem:
             problem = "a tab; indent with spaces"
-        elif "undefined alias" in problem:
+        elif "undefined alias" in problem or "an alias" in (error.context or ""):
             problem = "an alias (`*name`) of nothing; put text that begins with `*` in quotes"
         elif "duplicate anchor" in (error.context or ""):
             problem = "the same anchor (`&name`) twice; give each its own name"

@@ -16,14 +16,15 @@ from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.slots import Slots
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.binding import binding_for
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.journal.journals import journal_root
-from stillhouse.gen.source.files import find_files
 from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.interpreter import Interpreter
@@ -132,20 +133,18 @@ def _joined(address: str | None) -> Finding:
 
 
 def _source(recipe: Recipe) -> Finding:
-    files = find_files(recipe.source)
+    files = surveyed(recipe).files
     size = sum(file.size for file in files)
-    return Finding(
-        name="source", state="ok", said=f"{len(files):,} file{'s' if len(files) != 1 else ''}, {size:,} bytes"
-    )
+    return Finding(name="source", state="ok", said=f"{counted(len(files), 'file')}, {counted(size, 'byte')}")
 
 
 def _dataset(recipe: Recipe) -> Finding:
     store = open_dataset(recipe)
     store.probe()
-    said = f"{store.url} can be written, and a second writer of a key is refused"
+    said = f"{store.url} can be written, and refuses to overwrite a shard"
     dataset = DatasetReader(store)
     if binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder)) is None:
-        return Finding(name="dataset", state="ok", said=f"{said}; new")
+        return Finding(name="dataset", state="ok", said=f"{said}; holds no dataset yet")
     if dataset.is_running:
         return Finding(
             name="dataset",
@@ -153,7 +152,7 @@ def _dataset(recipe: Recipe) -> Finding:
             said=f"{said}; a run is working on it now",
             mend="a second run waits until it ends",
         )
-    return Finding(name="dataset", state="ok", said=f"{said}; this recipe's own")
+    return Finding(name="dataset", state="ok", said=f"{said}; holds this recipe's dataset")
 
 
 def _journal(recipe: Recipe) -> Finding:

@@ -154,7 +154,7 @@ class ChunkReader:
     def __init__(self, store: ReadableStore, recipe: Recipe) -> None:
         self._store = store
         self._recipe = recipe
-        self._files = PlannedFiles(recipe.source)
+        self._files = PlannedFiles(recipe)
         self._bound: Binding | None = None
         self._plans: dict[int, tuple[Plan, PromptMaker]] = {}
         self._images = ImageReader(recipe.source) if recipe.source.images else None

@@ -178,7 +178,7 @@ class Indexer:
         self._store = store
         self._recipe = recipe
         self._plan = plan
-        self._files = PlannedFiles(recipe.source)
+        self._files = PlannedFiles(recipe)
         self._maker = PromptMaker.of(recipe, kept=plan.kept_fields, templates_system=plan.templates_system)
         self._judge = Judge(self._maker, has_ids=recipe.source.id is not None, asked=asked)
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from stillhouse.gen.dataset.plans import PlannedFile
+from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.files import SourceFile, digest_of, find_files, stat_file
-from stillhouse.schemas.recipe import Source
+from stillhouse.gen.source.files import SourceFile, digest_of, stat_file
+from stillhouse.schemas.recipe import Recipe
 
 _READERS = 16
 
@@ -20,17 +21,18 @@ _READERS = 16
 class PlannedFiles:
     """The source's files in their current places."""
 
-    def __init__(self, source: Source, *, found: list[SourceFile] | None = None) -> None:
-        """`found`: the files that count; by default those that `find_files` finds, once they are needed."""
-        self._source = source
+    def __init__(self, recipe: Recipe, *, found: list[SourceFile] | None = None) -> None:
+        """`found`: the files that count; by default those that `surveyed` finds, once they are needed."""
+        self._recipe = recipe
+        self._source = recipe.source
         self._found = found
         self._digests: dict[SourceFile, str] = {}
         self._located: dict[PlannedFile, SourceFile] = {}
 
     def found(self) -> list[SourceFile]:
-        """The files below the recipe's paths; see `find_files`."""
+        """The files below the recipe's paths; see `surveyed`."""
         if self._found is None:
-            self._found = find_files(self._source)
+            self._found = surveyed(self._recipe).files
         return self._found
 
     def locate(self, planned: PlannedFile) -> SourceFile:

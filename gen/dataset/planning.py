@@ -200,7 +200,7 @@ class SourcePlanner:
         ask = self._recipe.ask
         more = more_plan([each.plan for each in generations], samples=ask.most_samples, accept=ask.accept or 0)
         if more is not None:
-            PlannedFiles(self._recipe.source).check(more.files)
+            PlannedFiles(self._recipe).check(more.files)
             store_plan(self._store, more)
             return more
         return None if self._arrivals is None else Wait("files")
@@ -308,7 +308,7 @@ def next_plan(
             `preflight`.
     """
     ends = _ends(generations)
-    files = PlannedFiles(recipe.source, found=arrived)
+    files = PlannedFiles(recipe, found=arrived)
     known = files.matched(list(ends))
     places = {file: ends[known[file]] if file in known else START_OF_FILE for file in files.found()}
     fresh = [(file, place) for file, place in places.items() if place is not None]
@@ -378,8 +378,8 @@ def check_first_rows(
         rows = _first_rows(files, recipe, most=_FIRST_ROWS, columns=maker.columns)
     if not rows:
         raise SourceError(
-            f"source.path: expected rows, got none in {len(files)} files, the first of which is {files[0].url}: "
-            "write prompts to them"
+            f"{recipe.where('source.path')}source.path: expected rows, got none in {_all_of(files)}: "
+            "write prompts there, or give another path"
         )
     if message := no_such_column(recipe, rows, maker, first=files[0].url):
         raise SourceError(message)
@@ -393,6 +393,11 @@ def check_first_rows(
         (why, count), *_ = Counter(map(str, made)).most_common(1)
         raise SourceError(no_prompt(recipe, rows, maker, why=why, count=count, first=files[0].url))
     return prompts
+
+
+def _all_of(files: Sequence[SourceFile]) -> str:
+    first = files[0].url
+    return first if len(files) == 1 else f"{len(files):,} files, the first of which is {first}"
 
 
 def _first_rows(
@@ -426,5 +431,8 @@ def kept_columns(
     try:
         pq.write_table(pa.schema(fields).empty_table(), io.BytesIO())
     except (pa.ArrowException, NotImplementedError) as error:
-        raise UsageError(f"source.keep: {files[0].url} has a column of a type that can't be stored: {error}") from None
+        raise UsageError(
+            f"{recipe.where('source.keep')}source.keep: {files[0].url} has a column of a type that can't be stored: "
+            f"{error}"
+        ) from None
     return fields

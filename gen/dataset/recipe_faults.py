@@ -1,11 +1,11 @@
-"""Says where in the recipe a column or a template is wrong, and what may be meant."""
+"""Says where in the recipe a path, a column or a template is wrong, and what may be meant."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stillhouse.gen.errors import ColumnMissing, TemplateError
+from stillhouse.gen.errors import ColumnMissing, SourceError, TemplateError
 from stillhouse.gen.source.columns import instead, is_in, names_in
-from stillhouse.gen.source.files import Row
+from stillhouse.gen.source.files import Found, Row, survey
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.schemas.recipe import Recipe
 
@@ -14,7 +14,7 @@ _TEMPLATES = ("ask.template", "ask.system")
 
 @contextmanager
 def placed(recipe: Recipe) -> Iterator[None]:
-    """Errors about a column or a template begin with the recipe's file and line, where these are known."""
+    """Errors about a path, a column or a template begin with the recipe's file and line, where these are known."""
     try:
         yield
     except TemplateError as error:
@@ -23,6 +23,16 @@ def placed(recipe: Recipe) -> Iterator[None]:
         maker = PromptMaker.of(recipe)
         field = maker.fields.get(error.column, "source")
         raise ColumnMissing(f"{recipe.where(field)}{_shown(field)}: {error}", column=error.column) from None
+    except SourceError as error:
+        if error.field is None:
+            raise
+        raise type(error)(f"{recipe.where(error.field)}{error}") from None
+
+
+def surveyed(recipe: Recipe) -> Found:
+    """The files of the recipe's source; see `survey`, whose errors begin with the recipe's file and line."""
+    with placed(recipe):
+        return survey(recipe.source)
 
 
 def missing_columns(rows: Sequence[Row], maker: PromptMaker) -> dict[str, str]:

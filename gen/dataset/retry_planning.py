@@ -56,7 +56,7 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
     failures = _failures(store, plans, kinds)
     # Not by url: a file may have moved, and another be where it was.
     files = dict.fromkeys(planned.content for planned, _ in _index_rows(store, plans, failures))
-    there = PlannedFiles(recipe.source)
+    there = PlannedFiles(recipe)
     for file in files:
         there.locate(file)
     if not failures:

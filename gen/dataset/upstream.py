@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.plans import read_plans
+from stillhouse.gen.dataset.recipe_faults import placed
 from stillhouse.gen.dataset.run_lock import is_running
 from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import SourceError, StillhouseError
@@ -42,9 +43,10 @@ def inherited(files: Sequence[SourceFile], recipe: Recipe) -> tuple[StoredTeache
     with ThreadPoolExecutor(_READERS) as pool:
         metas = pool.map(lambda file: _meta_of(file, recipe.source), files)
         found: dict[StoredTeacher, None] = {}
-        for file, meta in zip(files, metas, strict=True):
-            if meta is not None:
-                found |= dict.fromkeys(_teachers_in(meta, file))
+        with placed(recipe):
+            for file, meta in zip(files, metas, strict=True):
+                if meta is not None:
+                    found |= dict.fromkeys(_teachers_in(meta, file))
     return tuple(found)
 
 
@@ -129,7 +131,8 @@ def _teachers_in(meta: dict[str, Any], file: SourceFile) -> Iterator[StoredTeach
             if use == "prohibited" or (known is not None and known.prohibits and use != "by-authorisation"):
                 raise SourceError(
                     f"source.path: {dataset} holds answers of {each['name']} ({model}), whose terms prohibit training "
-                    "on them and on what is made of them: take another source"
+                    "on them and on what is made of them: take another source",
+                    field="source.path",
                 )
             source = each.get("source") or dataset
             yield StoredTeacher.model_validate({"name": each["name"], "model": model, "terms": terms, "source": source})

@@ -55,7 +55,8 @@ def shards_of(store: Store, prefix: str, *, rejected: bool) -> Iterator[Stat]:
     if not shards:
         place = f"{store.url.rstrip('/')}/{prefix}"
         raise NoFiles(
-            f"source.path: the dataset at {place} has no shard yet: run its recipe first, or give another path"
+            f"source.path: the dataset at {place} has no shard yet: run its recipe first, or give another path",
+            field="source.path",
         )
     yield from shards
     if rejected:
@@ -74,5 +75,6 @@ def _rejected_beside(store: Store, prefix: str, shard: Stat) -> str | None:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SourceError(
             f"source.path: {store.url.rstrip('/')}/{shard.key} is damaged: restore it (`stillhouse verify` finds what "
-            "else is)"
+            "else is)",
+            field="source.path",
         ) from None

@@ -20,11 +20,12 @@ def refuse_elsewhere(path: str) -> None:
         parts = urlsplit(path)
         name = "/".join(parts.path.removeprefix("/datasets/").split("/")[:2]) if parts.hostname in _HUB_HOSTS else ""
     if _HUB_NAME.fullmatch(name):
-        raise SourceError(f"source.path: {scheme}:// can't be read: {_download(name)}")
+        raise SourceError(f"source.path: {scheme}:// can't be read: {_download(name)}", field="source.path")
     # The rest may hold credentials, so it is not repeated.
     raise SourceError(
         f"source.path: {scheme}:// can't be read: download the file first (`curl -LO '<the URL>'`), and give it as "
-        "source.path; from a store that speaks S3's protocol, give s3://bucket/key and source.endpoint_url"
+        "source.path; from a store that speaks S3's protocol, give s3://bucket/key and source.endpoint_url",
+        field="source.path",
     )
 
 

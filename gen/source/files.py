@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.errors import ColumnMissing, NoFiles, SourceError
 from stillhouse.gen.source.columns import column_of
 from stillhouse.gen.source.dataset_folder import ONLY_REJECTED, OURS, dataset_of, is_dataset, shards_of
@@ -32,6 +33,7 @@ from stillhouse.gen.store import open_store, split_url
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
 from stillhouse.schemas.location import S3Location
+from stillhouse.schemas.near_path import near_path
 from stillhouse.schemas.recipe import Source
 
 __all__ = [
@@ -90,6 +92,7 @@ class Found:
 
 
 _NAMED = 5
+_PATH = "source.path"
 
 
 def passed_over_note(urls: Sequence[str]) -> str | None:
@@ -98,8 +101,7 @@ def passed_over_note(urls: Sequence[str]) -> str | None:
     if not names:
         return None
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
-    return f"passed over {files} of other kinds: {', '.join(names[:_NAMED])}{more}"
+    return f"passed over {counted(len(names), 'file')} of other kinds: {', '.join(names[:_NAMED])}{more}"
 
 
 def find_files(source: Source) -> list[SourceFile]:
@@ -135,7 +137,8 @@ def survey(source: Source, *, may_be_empty: bool = False) -> Found:
     if found and source.rejected and not any(dataset_of(url) for url in found):
         raise SourceError(
             f"source.rejected: expected the folder of a Stillhouse dataset as source.path, got other files such as "
-            f"{next(iter(found))}: leave `rejected` out"
+            f"{next(iter(found))}: leave `rejected` out",
+            field="source.rejected",
         )
     return Found(list(found.values()), tuple(url for url in passed_over if url not in found))
 
@@ -253,10 +256,11 @@ def _below(path: str, source: Source) -> Found:
     files = [_source_file(store, stat) for stat in seen if kinds[stat.key] is not None]
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
-        others = f"only {len(seen)} files of other kinds" if seen else "none"
+        others = f"only {counted(len(seen), 'file')} of other kinds" if seen else "none"
         raise NoFiles(
             f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
-            f"files (names that begin with '.' or '_' or end in '.tmp' are skipped){hub_advice(path)}"
+            f"files (names that begin with '.' or '_' or end in '.tmp' are skipped){near_path(path) or hub_advice(path)}",
+            field=_PATH,
         )
     base = store.url.rstrip("/")
     return Found(files, tuple(f"{base}/{stat.key}" for stat in seen if kinds[stat.key] is None))
@@ -279,7 +283,7 @@ def _source_file(store: Store, stat: Stat) -> SourceFile:
         try:
             url.encode()
         except UnicodeEncodeError as error:
-            raise SourceError(f"source.path: the name of {url!a} is not UTF-8: rename the file") from error
+            raise SourceError(f"source.path: the name of {url!a} is not UTF-8: rename the file", field=_PATH) from error
     return SourceFile(url, stat.size, stat.etag)
 
 
@@ -308,7 +312,7 @@ def _matcher(glob: str) -> Callable[[str], object]:
     try:
         return re.compile("".join(parts), re.DOTALL).fullmatch
     except re.error as error:
-        raise SourceError(f"source.path: {glob} is not a valid glob: {error}") from error
+        raise SourceError(f"source.path: {glob} is not a valid glob: {error}", field=_PATH) from error
 
 
 def _format(name: str) -> _Format | None:
@@ -321,7 +325,9 @@ def _format(name: str) -> _Format | None:
 def _known_format(url: str) -> _Format:
     found = _format(url)
     if found is None:
-        raise SourceError(f"source.path: {url} is of an unsupported kind: expected {SUPPORTED}; convert or rename it")
+        raise SourceError(
+            f"source.path: {url} is of an unsupported kind: expected {SUPPORTED}; convert or rename it", field=_PATH
+        )
     return found
 
 

@@ -21,10 +21,10 @@ from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.planning import check_first_rows
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.conversation import NoPrompt
-from stillhouse.gen.source.files import find_files
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
@@ -146,7 +146,7 @@ def _sampled(
     reader = ChunkReader(store, recipe)
     schema_keys = {teacher.name: recipe.ask.of(teacher).schema_key for teacher in recipe.teachers}
     if not all(each.column in kept for each in wanted):
-        check_references(recipe, check_first_rows(find_files(recipe.source), recipe))
+        check_references(recipe, check_first_rows(surveyed(recipe).files, recipe))
     for chunk, places in _places(counts, sample=sample).items():
         with damage_said(store, chunk.data_key), open_parquet(store, chunk.data_key) as file:
             there = set(file.schema_arrow.names)

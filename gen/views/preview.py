@@ -17,11 +17,12 @@ from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.dataset.row_fates import Judge, is_full
 from stillhouse.gen.dataset.upstream import inherited, notes_on
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
-from stillhouse.gen.source.files import Row, SourceFile, read_rows, survey
+from stillhouse.gen.source.files import Row, SourceFile, read_rows
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN, chars_of
 from stillhouse.gen.teachers.keys import credentials_of
@@ -153,7 +154,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     there = _There(dataset, is_bound=bound is not None)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)
-    found = survey(recipe.source)
+    found = surveyed(recipe)
     files = found.files
     inherited(files, recipe)
     counted = _Count(recipe, _maker(recipe, files, there.first))

@@ -1,0 +1,21 @@
+"""Advice about a path that does not exist: the neighbour that was probably meant."""
+
+import difflib
+import os
+from itertools import islice
+from pathlib import Path
+
+_MAX_ENTRIES = 10_000
+"""Of a folder, so that advice about a typing error never takes longer than a moment."""
+
+
+def near_path(path: str) -> str:
+    """`; did you mean out/prompts.jsonl?` if the same folder holds something of a similar name; otherwise empty."""
+    asked = Path(path)
+    try:
+        with os.scandir(asked.parent) as entries:
+            there = {entry.name.casefold(): entry.name for entry in islice(entries, _MAX_ENTRIES)}
+    except (OSError, ValueError):
+        return ""
+    close = difflib.get_close_matches(asked.name.casefold(), there, n=1, cutoff=0.7)
+    return f"; did you mean {asked.with_name(there[close[0]])}?" if close and asked.name else ""
