@@ -104,7 +104,7 @@ class Progress:
         rows, duplicates, bad = closed.rows + stats.rows, closed.duplicates + stats.duplicates, closed.bad + stats.bad
         sealed, chunks = closed.chunks + stats.sealed, closed.chunks + stats.chunks
         answered, total = self.answered(stats)
-        samples = f"{answered:,} of {total:,}{more} answered, {answered - unsealed(stats):,} sealed"
+        samples = f"{answered:,} of {total:,}{more} settled, {answered - unsealed(stats):,} sealed"
         dataset = {"prompts": f"{rows:,}{more} ({duplicates:,} duplicate, {bad:,} bad)", "samples": samples}
         call = {}
         if stats.again:

@@ -30,7 +30,7 @@ def read_last_run(store: ReadableStore, *, overrides: Sequence[str] = ()) -> Rec
     stored = store.get(LAST_RUN_KEY)
     if stored is None:
         raise DatasetError(
-            f"{store.url}: holds no {LAST_RUN_KEY}, so it can't be told whom to ask; check the path, or run its recipe "
-            "once more: stillhouse run RECIPE"
+            f"{store.url}: holds no {LAST_RUN_KEY}, so whom to ask is unknown; check the path, or give the recipe "
+            "instead of the dataset"
         )
     return load_recipe(stored.decode("utf-8", "replace"), origin=f"{store.url}/{LAST_RUN_KEY}", overrides=overrides)

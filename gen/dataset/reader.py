@@ -88,4 +88,6 @@ class DatasetReader:
             DatasetError: there is none.
             RecipeError: it is damaged, or an override is wrong.
         """
+        if read_binding(self.store) is None:
+            raise self.absent()
         return read_last_run(self.store, overrides=overrides)

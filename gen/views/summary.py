@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import BaseModel
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.budget_words import Use, used_words, uses_of
 from stillhouse.gen.dataset.generations import Generation
@@ -79,7 +80,10 @@ class Summary(BaseModel):
     """Refusals because the provider takes the request for distillation of its model."""
     accept: int = 0
     """Accepted answers wanted per prompt; 0 where all samples are."""
+    at_most: int = 0
+    """With `accept`, the most answers that are asked for a prompt."""
     prompts_by_accepted: dict[int, int] = {}
+    """Prompts by how many of their answers were accepted."""
     checks: CountsByCheck = {}
     """What each check said of each teacher's answers."""
     select: str = ""
@@ -97,6 +101,7 @@ class Summary(BaseModel):
             f"  records    {self.records:,}",
             f"  rejected   {self.rejected:,}{_kinds(self.rejected_by_reason)}",
             f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
+            *self._bad_rows(),
             *self._until_accepted(),
             *self._checked(),
             *self._selected(),
@@ -117,9 +122,10 @@ class Summary(BaseModel):
             lines.append(f"  unknown finish reasons{words}: map them in the teacher's `finish_reasons`")
         lines += [f"  {word}" for word in self.warnings()]
         if self.requests or self.new_records or self.new_rejected or self.new_failed:
-            sealed = f"{self.new_records:,} records ({self.new_rejected:,} rejected, {self.new_failed:,} failed)"
-            asked = f"{self.requests:,} requests ({self.retries:,} retries) in {self.seconds:,.1f} s"
-            lines.append(f"  this call  {sealed}; {asked}")
+            lost = f"{self.new_rejected:,} rejected, {self.new_failed:,} failed"
+            retries = counted(self.retries, "retry", "retries")
+            asked = f"{counted(self.requests, 'request')} ({retries}) in {self.seconds:,.1f} s"
+            lines.append(f"  this call  {counted(self.new_records, 'record')} ({lost}); {asked}")
         return "\n".join(lines)
 
     def warnings(self) -> list[str]:
@@ -127,17 +133,18 @@ class Summary(BaseModel):
         found = []
         if is_alarming(self.distillation_refusals, answers=self.records + self.rejected):
             found.append(
-                f"{self.distillation_refusals:,} prompts were refused as distillation of the teacher's model "
-                f"(rejected/ has them, by refusal_category): {ADVICE}"
+                f"{counted(self.distillation_refusals, 'prompt was', 'prompts were')} refused as distillation of the "
+                f"teacher's model (rejected/ has them, by refusal_category): {ADVICE}"
             )
         if self.no_logprobs:
             found.append(
-                f"{self.no_logprobs:,} records lack the log probabilities that were asked for (ask.top_logprobs)"
+                f"{counted(self.no_logprobs, 'record lacks', 'records lack')} the log probabilities that were "
+                "asked for (ask.top_logprobs)"
             )
         if self.tool_calls:
             found.append(
-                f"{self.tool_calls:,} records hold tool calls that are only in the column tool_calls: to train on "
-                "completion alone, leave them out"
+                f"{counted(self.tool_calls, 'record holds', 'records hold')} tool calls that are only in the column "
+                "tool_calls: to train on completion alone, leave them out"
             )
         return found
 
@@ -151,10 +158,27 @@ class Summary(BaseModel):
             f"report {self.dataset}` shows some of them; Failures can be asked again with `stillhouse retry`"
         )
 
+    def _bad_rows(self) -> Iterator[str]:
+        if self.bad:
+            make = counted(self.bad, "row makes", "rows make")
+            yield f"  bad        {make} no prompt (failed/ says where and why): correct them in a new source file"
+
     def _until_accepted(self) -> Iterator[str]:
         if self.accept:
             yield f"  not needed {self.not_needed:,}: enough answers to their prompts are accepted"
-            yield f"  short      {self.short:,} prompts with fewer than {self.accept:,} accepted answers"
+            yield f"  short      {counted(self.short, 'prompt')} with {self._too_few()}"
+
+    def _too_few(self) -> str:
+        """What prompts that are short have; `rejected` and `failed` say what became of their other answers."""
+        if not self.short:
+            return f"fewer than {self.accept:,} accepted answers"
+        if self.accept == 1:
+            few = "no accepted answer"
+        else:
+            found = [(n, prompts) for n, prompts in self.prompts_by_accepted.items() if n < self.accept]
+            have = ", ".join(f"{prompts:,} {'has' if prompts == 1 else 'have'} {n or 'none'}" for n, prompts in found)
+            few = f"fewer than {self.accept:,} accepted answers ({have})"
+        return f"{few} among the {self.at_most:,} asked; a higher ask.at_most asks more"
 
     def _checked(self) -> Iterator[str]:
         for check, by_teacher in self.checks.items():
@@ -163,13 +187,15 @@ class Summary(BaseModel):
                 unchecked = f", can't judge {counts.unchecked:,}" if counts.unchecked else ""
                 judged = counts.accepted + counts.rejected
                 share = f" ({counts.accepted / judged:.1%})" if judged else ""
-                yield f"  check      {check} accepts {counts.accepted:,} of {judged:,} answers{of}{share}{unchecked}"
+                accepts = f"{counts.accepted:,} of {counted(judged, 'answer')}{of}"
+                yield f"  check      {check} accepts {accepts}{share}{unchecked}"
 
     def _selected(self) -> Iterator[str]:
         if self.select:
             rule = self.select.replace("_", " ")
             left = self.rejected_by_reason.get(NOT_SELECTED, 0)
-            yield f"  selected   {self.records:,} by {rule}; {left:,} other accepted answers are in rejected/"
+            others = counted(left, "other accepted answer is", "other accepted answers are")
+            yield f"  selected   {self.records:,} by {rule}; {others} in rejected/"
 
     def _unsealed(self) -> str:
         if self.unsealed is None:
@@ -267,6 +293,7 @@ def summary_of(
         no_logprobs=counts.no_logprobs,
         distillation_refusals=counts.distillation_refusals,
         accept=dataset.bound.accept,
+        at_most=dataset.bound.samples if dataset.bound.accept else 0,
         prompts_by_accepted=dict(sorted(counts.prompts_by_accepted.items())),
         select=next(iter(dataset.bound.identity.get("select", ())), ""),
     )

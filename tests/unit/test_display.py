@@ -41,7 +41,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
     stats = queue_stats(teachers={"sim": Tally(answers=250)}, counts=counts, samples=2000, samples_left=1600)
     figures = progress.figures(stats)
-    assert figures.dataset["samples"] == "450 of 2,000 answered, 400 sealed"
+    assert figures.dataset["samples"] == "450 of 2,000 settled, 400 sealed"
     assert figures.call["records"] == "190 (rejected 7, failed 3)"
 
 
@@ -68,12 +68,12 @@ def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
     figures = progress.figures(stats)
     assert figures.dataset == {
         "prompts": "700 (6 duplicate, 2 bad)",
-        "samples": "632 of 692 answered, 632 sealed",
+        "samples": "632 of 692 settled, 632 sealed",
         "shards": "16 of 22",
     }
     assert figures.call["records"] == "40 (rejected 0, failed 0)"
     line = figures.as_line()
-    assert line.startswith("dataset: prompts 700 (6 duplicate, 2 bad); samples 632 of 692 answered, 632 sealed; shards")
+    assert line.startswith("dataset: prompts 700 (6 duplicate, 2 bad); samples 632 of 692 settled, 632 sealed; shards")
     assert "; this call: records 40 (rejected 0, failed 0); requests 0 " in line
 
 
@@ -107,7 +107,7 @@ def test_what_is_asked_again_is_not_counted_twice(tmp_path: Path) -> None:
     )
     figures = Progress(recipe_of(tmp_path)).figures(stats)
     assert figures.dataset == {"prompts": "600 (0 duplicate, 0 bad)", "shards": "12 of 13"}
-    assert figures.call["asked again"] == "7 prompts, samples 4 of 9 answered, 0 sealed"
+    assert figures.call["asked again"] == "7 prompts, samples 4 of 9 settled, 0 sealed"
 
 
 def test_every_declared_limit_is_shown(tmp_path: Path) -> None:

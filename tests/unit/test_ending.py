@@ -46,7 +46,7 @@ def test_one_answer_is_shown_on_lines_of_its_own(tmp_path: Path) -> None:
     shown = seen(recipe)
     assert shown is not None
     title, asked, answered = shown.splitlines()
-    assert title == r"one answer, of sim to q\x1b0:"
+    assert title == r"one answer by sim, to q\x1b0:"
     assert asked == "  asked      a b"
     assert answered.startswith(r"  answered   first \x1b[2J\u202esecondxxx")
     assert r"x…x" in answered
@@ -78,7 +78,7 @@ def test_what_comes_next_depends_on_how_it_went(tmp_path: Path) -> None:
     typed = ["my recipe.yaml", "-o", "ask.samples=2"]
     out = str(tmp_path / "out")
     done = Ending(recipe, typed).done(summarise(open_dataset(recipe)))
-    assert done.startswith("one answer, of sim to q0:")
+    assert done.startswith("one answer by sim, to q0:")
     reading = f"datasets.load_dataset({out!r})"
     assert commands(done) == [f"stillhouse report {out}", f"stillhouse verify {out}", reading]
     pilot = Summary(state="done", dataset=out, records=1, failed=3, pilot=True)
@@ -138,7 +138,7 @@ async def test_only_a_person_is_told(tmp_path: Path) -> None:
         CliRunner().invoke(main, ["run", str(path), *options]) for options in ([], ["--quiet"], ["--json"])
     )
     assert told.stdout.startswith(quiet.stdout)
-    assert told.stdout.removeprefix(quiet.stdout).startswith("one answer, of sim to q")
+    assert told.stdout.removeprefix(quiet.stdout).startswith("one answer by sim, to q")
     assert (quiet.stderr, document.stderr) == ("", "")
     (line,) = document.stdout.splitlines()
     assert json.loads(line)["records"] == 3
