@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.binding import Binding, parse_binding
 from stillhouse.gen.dataset.layout import (
     CHUNKS_PER_PART,
@@ -81,7 +82,11 @@ class Verification:
             self._generation(generation)
         for (first, second), count in sorted(self._ids.twice().items()):
             where = f"also in {self._shards[first].data_key} or its rejected file"
-            self._found("twice", self._shards[second].data_key, f"{count} of its records are {where}")
+            self._found(
+                "twice",
+                self._shards[second].data_key,
+                f"{counted(count, 'record')} of it {'is' if count == 1 else 'are'} {where}",
+            )
         self._foreign()
         self._gone_shards()
         self._leftover_side_files()
@@ -143,7 +148,8 @@ class Verification:
             self._check_chunks(plan, part, sealed, ended=ended)
         self._count(chunks=known)
         if not ended or known > len(chunks):
-            words = f"{max(0, known - len(chunks)):,} chunks are not sealed yet"
+            left = max(0, known - len(chunks))
+            words = f"{counted(left, 'chunk')} {'is' if left == 1 else 'are'} not sealed yet"
             self._found("unfinished", plan_key(generation), words + ("" if ended else "; its index is not complete"))
 
     def _plan(self, generation: int) -> Plan | None:
@@ -212,6 +218,8 @@ class Verification:
             records=rows["data"],
             rejected=rows["rejected"],
             failed=rows["failed"],
+            duplicates=result.duplicates,
+            bad_rows=result.bad_rows,
         )
 
     # --- what does not belong there

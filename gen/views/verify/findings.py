@@ -4,6 +4,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.inert import inert
 
 FindingKind: TypeAlias = Literal[
@@ -62,8 +63,12 @@ class Checked(BaseModel):
     records: int = 0
     rejected: int = 0
     """Rows, those of duplicate prompts included."""
+    duplicates: int = 0
+    """Of these, duplicate prompts, which were never asked."""
     failed: int = 0
     """Rows, bad source rows included."""
+    bad_rows: int = 0
+    """Of these, bad source rows, which were never asked."""
 
 
 class Report(BaseModel):
@@ -89,10 +94,15 @@ def render(report: Report) -> str:
         f"{'sound' if report.ok else 'DAMAGED'}: {inert(report.dataset)}",
         f"  checked shards {checked.shards:,} of {checked.chunks:,}, generations {checked.generations:,}, "
         f"side files {checked.side_files:,}, parts of the index {checked.index_parts:,}",
-        f"  rows    {checked.records:,} records, {checked.rejected:,} in rejected/, {checked.failed:,} in failed/, "
-        f"{checked.source_rows:,} of the source",
+        f"  rows    {counted(checked.records, 'record')}, {checked.rejected:,} in rejected/"
+        f"{_of_which(checked.duplicates, 'duplicate prompt')}, {checked.failed:,} in failed/"
+        f"{_of_which(checked.bad_rows, 'bad row')}, {checked.source_rows:,} of the source",
     ]
     for finding in sorted(report.findings, key=lambda finding: finding.kind in HARMLESS):
         mark = "repaired" if finding.repaired else "note" if finding.kind in HARMLESS else "damage"
         lines.append(f"  {mark}: {finding.kind}: {inert(finding.key)}: {inert(finding.message)}")
     return "\n".join(lines)
+
+
+def _of_which(count: int, noun: str) -> str:
+    return f" ({counted(count, noun)})" if count else ""

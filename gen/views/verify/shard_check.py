@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.dataset.shard_meta import SIDES, ShardMeta, SideFile
@@ -53,6 +54,10 @@ class ShardCheck:
     """By file: data, rejected, failed, raw."""
     answers: int = 0
     """Samples in data/ and rejected/ that are the chunk's."""
+    duplicates: int = 0
+    """Of the rows in rejected/, duplicate prompts."""
+    bad_rows: int = 0
+    """Of the rows in failed/, bad source rows."""
 
     @property
     def owner(self) -> ChunkId:
@@ -162,7 +167,7 @@ class _Checking:
             else:
                 self._read(parquet, kind, side.key)
         if self.result.rows[kind] != side.rows:
-            self._side_damaged(kind, side, f"has {self.result.rows[kind]} rows, expected {side.rows}")
+            self._side_damaged(kind, side, f"has {counted(self.result.rows[kind], 'row')}, expected {side.rows:,}")
 
     def _side_damaged(self, kind: str, side: SideFile, message: str) -> None:
         self._whole = self._whole and kind == "raw"
@@ -198,6 +203,7 @@ class _Checking:
         result, tally, meta = self.result, self._tally, self.result.meta
         result.ids = tally.ids
         result.answers = tally.answers
+        result.duplicates, result.bad_rows = tally.duplicates, tally.bad_rows
         if meta is not None and result.owner == self._chunk:
             result.answers = max(result.answers, meta.counts.records + sum(meta.counts.rejected.values()))
         if not self._whole:

@@ -32,6 +32,16 @@ class Tally:
         self._bad: Counter[tuple[str, int, str]] = Counter()
         self.ids = bytearray()
 
+    @property
+    def duplicates(self) -> int:
+        """Rows of duplicate prompts."""
+        return self._duplicates.total()
+
+    @property
+    def bad_rows(self) -> int:
+        """Rows of source rows that make no prompt."""
+        return self._bad.total()
+
     def take(self, kind: str, rows: Iterator[tuple[Any, ...]]) -> None:
         """Take in a batch of rows, of the columns that `kind` has."""
         for record_id, prompt_id, key, sample, teacher, *rest in rows:
