@@ -9,7 +9,7 @@ FailureKind: TypeAlias = Literal[
     "bad_request",  # the teacher refuses the request as malformed
     "malformed",  # a 200 that is no answer, again and again
     "ambiguous",  # cut connections and time-outs, again and again
-    "overload",  # the teacher failed on its side, again and again
+    "overload",  # the teacher failed on its side, as often as `max_attempts` allows
     "poison",  # asking it killed worker after worker
     "unchecked",  # a check could not judge its answer
     "budget",  # there was no money left to ask it

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, assert_never
 
 from tenacity import RetryCallState, Retrying, wait_random_exponential
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
     Auth,
@@ -219,7 +220,10 @@ def decide(  # noqa: C901 - one case per outcome
                 return GiveUp("overload", outcome.message, outcome.status)
             return Again(max(backoff_s(tries.overloads), outcome.retry_after_s or 0.0))
         case ServerError() | Ambiguous() | Malformed():
-            if tries.failures >= max_attempts or tries.deadlines >= MAX_DEADLINES:
+            if tries.failures >= max_attempts:
+                words = f"{outcome.message} ({counted(max_attempts, 'failed attempt')}, the teacher's max_attempts)"
+                return GiveUp(_KINDS[type(outcome)], words, outcome.status)
+            if tries.deadlines >= MAX_DEADLINES:
                 return GiveUp(_KINDS[type(outcome)], outcome.message, outcome.status)
             if _came_again(outcome, tries, endpoints=endpoints):
                 words = f"{outcome.message} (the same reply came {tries.alike} times)"

@@ -378,7 +378,7 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
     assert failed[0]["failed_at"] == datetime.datetime(1970, 1, 1, 0, 0, 5, tzinfo=datetime.UTC)
     assert [row["message"].partition(" Run ")[0].partition(" Correct ")[0] for row in failed][0::2] == [
         "what?",
-        "cut off.",
+        "cut off (2 failed attempts, the teacher's max_attempts).",
     ]
     assert all("`stillhouse retry DATASET --kind " in row["message"] for row in failed)
     assert meta.counts == ShardCounts(
