@@ -76,7 +76,8 @@ def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Map
         budget_share=f"{share_used(budget):.0%}" if budget else "",
         answers=answers,
         span=_span(answers.timeline),
-        throughput=_throughput(answers.timeline, limits) if answers.count else [],
+        throughput=_throughput(answers.timeline, limits) if answers.timeline.working_s >= SHORTEST_CURVE_S else [],
+        seconds=answers.timeline.working_s,
         distributions=_distributions(answers),
         counts=_counts(surveyed, answers),
         samples=samples,
@@ -94,6 +95,9 @@ def _span(timeline: Timeline) -> str:
     end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
     return f"{first:%Y-%m-%d %H:%M} to {end} UTC"
 
+
+SHORTEST_CURVE_S = 5
+"""Work that took less has no rate to speak of: a curve of a few seconds shows only where the slots begin."""
 
 _RATES = (
     ("Answers per minute", "answers_per_minute", "requests_per_minute", True),
