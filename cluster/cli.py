@@ -348,7 +348,13 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
     from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)
-    run_forever(settings, host=host, port=port, ready=lambda url: click.echo(f"serving at {url}"))
+    run_forever(settings, host=host, port=port, ready=_say_where)
+
+
+def _say_where(url: str) -> None:
+    """The base URLs that recipes name; the first line is the one that programs may look for."""
+    click.echo(f"serving at {url}")
+    click.echo(f"as base_url: {url} with openai-chat; {url.removesuffix('/v1')} with any other api")
 
 
 @main.command()

@@ -141,7 +141,8 @@ class Teacher(Strict):
     price: Price | None = None
     """Token prices; by default looked up for a provider's own host."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of the samples that this teacher is asked, relative to the others."""
+    """With `route: weighted`: this teacher's part of the samples, relative to the others': 3 beside 1 is three
+    quarters."""
     allow_http: bool = False
     """Allow http:// to a public host. The key and the prompts then travel unencrypted."""
     terms: Terms | None = None

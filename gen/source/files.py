@@ -257,9 +257,10 @@ def _below(path: str, source: Source) -> Found:
     if not files:
         place = path if "://" in path or path.startswith("/") else f"{path} (in {Path.cwd()})"
         others = f"only {counted(len(seen), 'file')} of other kinds" if seen else "none"
+        advice = near_path(path) or hub_advice(path)
         raise NoFiles(
             f"source.path: expected files at {place}, found {others}: give a file, a folder or a glob of {SUPPORTED} "
-            f"files (names that begin with '.' or '_' or end in '.tmp' are skipped){near_path(path) or hub_advice(path)}",
+            f"files (names that begin with '.' or '_' or end in '.tmp' are skipped){advice}",
             field=_PATH,
         )
     base = store.url.rstrip("/")
