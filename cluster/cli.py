@@ -125,6 +125,8 @@ def _drive(
     )
     _print_summary(summary, as_json=as_json)
     if ending is not None:
+        if retry is not None and summary.is_idle:
+            click.echo("nothing was asked again: no Failure of these kinds is left")
         click.echo(ending.done(summary))
 
 

@@ -171,8 +171,6 @@ class Driver:
             has_work = bool(planning.opened) or self._arrivals is not None
             if self._no_money is not None and (has_work or self.summary().failed_by_kind.get("budget")):
                 raise BudgetSpent(self._no_money)
-            if self._retry is not None and not has_work:
-                self._display.note("no Failure is left to ask again: none of these kinds, or all were asked since")
             if has_work:
                 if self._arrivals is not None:
                     paths = ", ".join(self._recipe.source.paths)

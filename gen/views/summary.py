@@ -121,12 +121,17 @@ class Summary(BaseModel):
             words = _kinds({inert(word): count for word, count in self.finish_words.items()})
             lines.append(f"  unknown finish reasons{words}: map them in the teacher's `finish_reasons`")
         lines += [f"  {word}" for word in self.warnings()]
-        if self.requests or self.new_records or self.new_rejected or self.new_failed:
+        if not self.is_idle:
             lost = f"{self.new_rejected:,} rejected, {self.new_failed:,} failed"
             retries = counted(self.retries, "retry", "retries")
             asked = f"{counted(self.requests, 'request')} ({retries}) in {self.seconds:,.1f} s"
             lines.append(f"  this call  {counted(self.new_records, 'record')} ({lost}); {asked}")
         return "\n".join(lines)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if this call asked nothing and sealed nothing."""
+        return not (self.requests or self.new_records or self.new_rejected or self.new_failed)
 
     def warnings(self) -> list[str]:
         """What whoever trains on the records should know."""
