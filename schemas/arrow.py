@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from stillhouse.schemas.columns import (
+    ANSWERED,
     CHECKS,
     LOGPROBS,
     MESSAGES_WITH_CALLS,
@@ -19,12 +20,21 @@ from stillhouse.schemas.columns import (
     PLAIN_MESSAGES,
     PROVIDER_DETAILS,
     RECORD_COLUMNS,
+    SCORED,
     SCORES,
     TIME,
     VOTE_SHARE,
     checks_type,
 )
-from stillhouse.schemas.identity import asks_with_tools, checks_in, has_images, has_votes, offers_tools, wants_scores
+from stillhouse.schemas.identity import (
+    asks_with_tools,
+    checks_in,
+    has_images,
+    has_votes,
+    offers_tools,
+    scores,
+    wants_scores,
+)
 
 SCHEMA_VERSION = 4
 
@@ -180,6 +190,8 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
     both = frozenset[str]()
     if version < 4:
         both |= {LOGPROBS}
+    elif scores(identity):
+        both |= {*SCORED}
     elif wants_scores(identity):
         both |= {*SCORES}
     if version < 3:
@@ -194,6 +206,10 @@ def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
         both |= {TOOLS}
     wanted = both | {MESSAGES} if identity.get(MESSAGES) else both
     data, rejected = _data(wanted), _rejected(both)
+    if scores(identity):
+        data, rejected = (
+            pa.schema([field for field in each if field.name not in ANSWERED]) for each in (data, rejected)
+        )
     calls: Calls = "nowhere"
     if asks_with_tools(identity):
         data, rejected, calls = _with_calls(data), _with_calls(rejected), "inside"

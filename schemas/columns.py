@@ -64,6 +64,8 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("prompt_key", pa.string(), "32 hex digits of the hash of the messages and images as asked."),
     Column("sample", pa.int32(), "Number of the sample among the prompt's answers, from 0."),
     Column("prompt", PLAIN_MESSAGES, "The messages as asked."),
+    Column("prompt_ids", _IDS, "The token ids of the prompt, as they were sent.", always=False),
+    Column("completion_ids", _IDS, "The token ids that were scored.", always=False),
     Column(
         "images",
         IMAGES,
@@ -177,6 +179,10 @@ SCORES: Mapping[str, pa.DataType] = {
     "top_tokens": pa.list_(_BYTES),
 }
 """The columns of datasets whose recipe asks for log-probabilities, from schema version 4 on."""
+SCORED = ("prompt_ids", "completion_ids", "token_logprobs", "top_ids", "top_logprobs")
+"""The columns of datasets of scores (`ask.score`)."""
+ANSWERED = frozenset({"prompt", "completion", "reasoning", "reasoning_source", "tool_calls", "refusal"})
+"""The columns that datasets of scores lack."""
 VOTE_SHARE = "vote_share"
 """The column of datasets whose recipe has votes."""
 CHECKS = "checks"

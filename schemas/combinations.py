@@ -68,8 +68,20 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "batch": _batch,
     "budget": lambda recipe: ("budget",) if recipe.budget is not None else None,
     "images": lambda recipe: ("source", "images") if recipe.source.images else None,
+    "score": lambda recipe: ("ask", "score") if recipe.ask.score is not None else None,
 }
 """By name: finds the field by which a recipe uses the feature; None if it does not use it."""
+
+_NO_ANSWER = (
+    ("accept", "and there is nothing to accept"),
+    ("checks", "and there is nothing to check"),
+    ("per_chunk", "and there is nothing to check"),
+    ("majority", "and nothing to vote on"),
+    ("stream", "and comes whole"),
+    ("tools", "and calls no tools"),
+    ("schema", "and has no form"),
+    ("images", "and is of token ids alone"),
+)
 
 REFUSED: Mapping[tuple[str, str], str] = {
     ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, as it decides what is asked next: leave "
@@ -92,6 +104,7 @@ REFUSED: Mapping[tuple[str, str], str] = {
     "`route: weighted`",
     ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` ends the asking before: use "
     "`ask.samples`",
+    **{("score", other): f"a score is no answer, {words}: leave out one of the two" for other, words in _NO_ANSWER},
 }
 """Pairs of features that don't go together, each with the reason and the way out; reported at the first one's field."""
 

@@ -76,6 +76,11 @@ def wants_scores(identity: Mapping[str, Any]) -> bool:
     return False
 
 
+def scores(identity: Mapping[str, Any]) -> bool:
+    """True if the records are scores of given tokens."""
+    return bool(identity.get("ask", {}).get("score"))
+
+
 def has_images(identity: Mapping[str, Any]) -> bool:
     """True if the recipe's prompts have images."""
     return bool(identity.get("source", {}).get("images"))

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from stillhouse.schemas.image import Image
+from stillhouse.schemas.score import Scored
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import Message, ToolMessage
 
-__all__ = ["KEY_BYTES", "ROLES", "Message", "Prompt", "Role", "prompt_key"]
+__all__ = ["KEY_BYTES", "ROLES", "Message", "Prompt", "Role", "prompt_key", "scored_key"]
 
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: frozenset[str] = frozenset(get_args(Role))
@@ -41,10 +42,14 @@ class Prompt:
     """Those sent at the head of the first user message, in their order."""
     tools: tuple[Tool, ...] | None = None
     """What answers may call; None if neither `ask.tools` nor `source.tools` says it."""
+    scored: Scored | None = None
+    """Under `ask.score`, the tokens to be scored; there are no messages then."""
 
     @property
     def chars(self) -> int:
-        """Characters of all messages, and of the tools."""
+        """Characters of all messages, and of the tools; four for each token that is scored."""
+        if self.scored is not None:
+            return 4 * len(self.scored)
         chars = sum([len(message[1]) for message in self.messages])
         return chars + sum([len(tool.text) for tool in self.tools]) if self.tools else chars
 
@@ -68,6 +73,14 @@ def prompt_key(messages: tuple[Message, ...], images: Iterable[bytes] = (), tool
         _add(digest, b"image", key)
     for tool in tools:
         _add(digest, b"offer", tool.text.encode())
+    return digest.digest()
+
+
+def scored_key(scored: Scored) -> bytes:
+    """The 16-byte hash of both lists of ids, which is no conversation's."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES, person=b"stillhouse-1")
+    _add(digest, b"prompt_ids", scored.prompt)
+    _add(digest, b"completion_ids", scored.completion)
     return digest.digest()
 
 

@@ -26,6 +26,7 @@ from stillhouse.schemas.location import canonical_location
 from stillhouse.schemas.model_rules import refusals
 from stillhouse.schemas.parameters import Parameters
 from stillhouse.schemas.places import Places
+from stillhouse.schemas.score import SCORING_APIS, Score
 from stillhouse.schemas.select import Equality, Select
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tools, identity_of_tools
@@ -49,7 +50,7 @@ MESSAGES = False
 samples of each prompt), since texts compress column by column."""
 
 
-_PLAIN_APIS = ("openai-chat", "simulator")
+_PLAIN_APIS = ("openai-chat", "vllm", "sglang", "simulator")
 """APIs of servers most of which say nothing about whose words a reasoning is, or why they refuse."""
 
 
@@ -187,6 +188,9 @@ class Ask(Parameters):
     tools: Tools | None = None
     """Tools that answers may call: a list in OpenAI's form, or the path of a JSON file that holds one. Calls come back
     inside the assistant's message, checked against the tools' schemas."""
+    score: Score | None = None
+    """In place of an answer: the teacher's log-probabilities of tokens that the row gives, by their ids. Takes `api:
+    vllm` or `sglang`."""
     extra: Extra = Field(default_factory=dict)
     """Merged into the body of every request as is."""
 
@@ -221,7 +225,8 @@ class Ask(Parameters):
     def parameters(self) -> dict[str, JsonValue]:
         """What shapes an answer beside its prompt, unset ones left out: part of a record's id."""
         tools = {} if self.tools is None else {"tools": identity_of_tools(self.tools)}
-        return self.given() | tools | ({"extra": self.extra} if self.extra else {})
+        score: dict[str, JsonValue] = {} if self.score is None else {"score": {"top": self.score.top}}
+        return self.given() | tools | score | ({"extra": self.extra} if self.extra else {})
 
     def changed(self, changes: Mapping[str, Any], extra: Mapping[str, JsonValue]) -> Self:
         """The same with these parameters changed, those of null removed, and `extra` over what `extra` holds."""
@@ -317,7 +322,12 @@ class Recipe(Strict):
             raise ValueError(f"teachers: the name {', '.join(sorted(twice))} is given twice")
         if self.ask.template is not None and self.source.messages is not None:
             raise ValueError("ask.template goes with source.prompt: a conversation is asked as it is")
-        if self.ask.template is None and self.source.prompt is None and self.source.messages is None:
+        if (
+            self.ask.score is None
+            and self.ask.template is None
+            and self.source.prompt is None
+            and self.source.messages is None
+        ):
             raise ValueError(f"source: expected {_ONE_PROMPT}, or ask.template, got none")
         if self.asked_schema is not None and (same := [c for c in self.checks if c.name == SCHEMA_CHECK]):
             place = ("checks", self.checks.index(same[0]), same[0].kind, "name")
@@ -335,7 +345,7 @@ class Recipe(Strict):
                     f"got {shard:,} ({self.samples_per_prompt:,} per prompt); make it smaller"
                 }
             )
-        misfits = judge_faults(self) or refused_pairs(self)
+        misfits = judge_faults(self) or refused_pairs(self) or self._score_faults()
         if refused := misfits or self._refused_parameters() | self._misfits() | self._unbounded():
             raise FieldsFault(refused)
         checks = with_rivals(self)
@@ -345,6 +355,32 @@ class Recipe(Strict):
     def answering(self) -> tuple[Teacher, ...]:
         """The teachers that answer prompts: the first of `teachers`, as judges come last."""
         return tuple(teacher for teacher in self.teachers if teacher.role == "answer")
+
+    def _score_faults(self) -> dict[tuple[str | int, ...], str]:
+        """By the place where each is written: what can't go together with `ask.score`."""
+        found: dict[tuple[str | int, ...], str] = {}
+        if (score := self.ask.score) is None:
+            return found
+        for number, teacher in enumerate(self.teachers):
+            if teacher.api not in SCORING_APIS:
+                found["teachers", number, "api"] = (
+                    f"`ask.score` takes {' or '.join(f'`{api}`' for api in SCORING_APIS)}, got `{teacher.api}`"
+                )
+            for name in sorted(self.ask.of(teacher).given()):
+                place = ("teachers", number, "ask", name) if name in teacher.ask.written() else ("ask", name)
+                found[place] = "`ask.score` asks for no answer, and takes no parameters of one: leave it out"
+        sections = (("ask", self.ask, ("system", "template")), ("source", self.source, ("prompt", "messages")))
+        for section, holder, names in sections:
+            for name in names:
+                if getattr(holder, name) is not None:
+                    found[section, name] = "`ask.score` sends the row's token ids and no text: leave it out"
+        if self.ask.samples > 1:
+            found["ask", "samples"] = f"`ask.score` gives the same scores each time: expected 1, got {self.ask.samples}"
+        if self.dataset.messages:
+            found["dataset", "messages"] = "`ask.score` makes records without messages: leave it out"
+        if score.prompt_ids == score.completion_ids:
+            found["ask", "score", "completion_ids"] = "expected another column than `prompt_ids` names"
+        return found
 
     def _tools_fault(self) -> str | None:
         """What is wrong with the places where tools are given."""
@@ -367,7 +403,7 @@ class Recipe(Strict):
     def _unbounded(self) -> dict[tuple[str | int, ...], str]:
         """The limits of the budget that can't be kept, as an answer may be of any length."""
         unbounded = [teacher.name for teacher in self.teachers if self.ask.of(teacher).max_tokens is None]
-        if self.budget is None or not unbounded:
+        if self.budget is None or self.ask.score is not None or not unbounded:
             return {}
         words = (
             f"needs `max_tokens` for every teacher, which bounds what an answer can cost: {', '.join(unbounded)} "

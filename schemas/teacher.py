@@ -24,8 +24,11 @@ from stillhouse.schemas.price import Price
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.terms import Terms
 
-TEACHER_APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock", "simulator")
-"""The protocols spoken."""
+TEACHER_APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock", "vllm", "sglang", "simulator")
+"""The protocols spoken; `vllm` and `sglang` are `openai-chat` with that profile, and can score given tokens besides."""
+
+
+_LIKE_CHAT = ("openai-chat", "vllm", "sglang")
 
 
 def _api(value: str) -> str:
@@ -88,8 +91,8 @@ class Teacher(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """The teacher's name, as in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
-    """The protocol: `openai-chat`, `openai-responses`, `anthropic`, `gemini` or `bedrock`; `simulator` for the built-in
-    teacher."""
+    """The protocol: `openai-chat`, `openai-responses`, `anthropic`, `gemini` or `bedrock`; `vllm` and `sglang` speak
+    `openai-chat` and take `ask.score`; `simulator` for the built-in teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` decides by the host."""
     role: Literal["answer", "judge"] = "answer"
@@ -192,7 +195,7 @@ class Teacher(Strict):
             return self
         if self.profile != "auto" and self.api != "openai-chat":
             raise ValueError("`profile` goes with `api: openai-chat`")
-        if self.max_tokens_as is not None and self.api != "openai-chat":
+        if self.max_tokens_as is not None and self.api not in _LIKE_CHAT:
             raise ValueError("`max_tokens_as` goes with `api: openai-chat`")
         if self.simulator is not None:
             raise ValueError("`simulator:` goes with `api: simulator`")
@@ -213,7 +216,8 @@ class Teacher(Strict):
             yield "expected `api_key` or the keys of `aws`, got both"
         elif self.api == "bedrock" and self.urls and self.api_key is None and self.region is None:
             yield "the hosts' names don't tell the region to sign for: add it, such as `aws: {region: us-east-1}`"
-        if self.api_key and self.api.startswith("openai") and "authorization" in map(str.lower, self.headers):
+        has_own = "authorization" in map(str.lower, self.headers)
+        if self.api_key and has_own and self.api in (*_LIKE_CHAT, "openai-responses"):
             yield "`api_key` and the header `authorization` are the same thing: give only one"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"

@@ -25,6 +25,7 @@ from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.journal.journals import journal_root
+from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.interpreter import Interpreter
@@ -41,6 +42,7 @@ from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import offered
 
@@ -237,6 +239,8 @@ async def _asked(
         return [Finding(name=name, state="fail", said=f"{url}: {error} (one request sent)", mend=_MEND[None])]
     took_s = time.monotonic() - at
     outcome = interpreter.read(reply._replace(latency_s=took_s))
+    if ask.score is not None:
+        outcome = aligned(outcome, _SCORED)
     if isinstance(outcome, Completion):
         said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s ({sent})"
         found = Finding(name=name, state="ok", said=said)
@@ -255,12 +259,17 @@ async def _asked(
 
 def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float) -> HttpRequest:
     tools = () if interpreter.ask.tools is None else offered(interpreter.ask.tools)
+    if interpreter.ask.score is not None:
+        hello = Request((), scored=_SCORED)
+        return interpreter.protocol.request(hello, base_url=url, key=key, now=time.time() + ahead_s)
     hello = Request(_HELLO, stream=interpreter.streaming.begins_with(url), tools=tools)
     return interpreter.protocol.request(hello, base_url=url, key=key, now=time.time() + ahead_s)
 
 
 def _short(ask: Ask) -> Ask:
     """The same for a short answer; where thinking has a budget of tokens, beside it."""
+    if ask.score is not None:
+        return ask
     tokens = MOST_TOKENS + _thinking_budget(ask.extra)
     return ask.model_copy(update={"max_tokens": min(tokens, ask.max_tokens or tokens)})
 
@@ -274,7 +283,7 @@ def _thinking_budget(extra: Any) -> int:
 
 def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str] | None:
     """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
-    prompt = Prompt("doctor", b"", _HELLO, ())
+    prompt = Prompt("doctor", b"", _HELLO, (), scored=_SCORED if ask.score is not None else None)
     if ask.top_logprobs is not None and answer.scores is None:
         return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
     match rejected_by_rules(answer, prompt, calls=columns_of(SCHEMA_VERSION, recipe.identity()).calls):
@@ -297,6 +306,8 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
 
 
 _HELLO = (("user", "Say hello."),)
+_SCORED = Scored.of([1, 2], [3, 4])
+"""Ids that every vocabulary has."""
 
 _NOTHING_THERE = "check base_url, which for most servers ends in /v1, and the model's name"
 _MEND: dict[type | None, str] = {

@@ -11,11 +11,12 @@ from stillhouse.gen.source.images import images_in, require_pillow
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.source.sandbox import Template
+from stillhouse.gen.source.scored_ids import scored_of
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.image import Image
 from stillhouse.schemas.image_rules import refused_image
-from stillhouse.schemas.prompt import Message, Prompt, prompt_key
+from stillhouse.schemas.prompt import Message, Prompt, prompt_key, scored_key
 from stillhouse.schemas.recipe import Ask, Recipe, Source
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool, offered, tools_of
@@ -48,6 +49,7 @@ class PromptMaker:
     ) -> None:
         if source.images:
             require_pillow()
+        self._score = ask.score
         self._images = source.images
         self._tools_column = source.tools
         self._tools = None if ask.tools is None else offered(ask.tools)
@@ -77,6 +79,8 @@ class PromptMaker:
             **{name: "source.id" for name in [source.id] if name is not None},
             **{name: "source.messages" for name in [source.messages] if name is not None},
             **{name: "source.prompt" for name in [source.prompt] if name is not None},
+            **({ask.score.prompt_ids: "ask.score.prompt_ids"} if ask.score is not None else {}),
+            **({ask.score.completion_ids: "ask.score.completion_ids"} if ask.score is not None else {}),
         }
         """The columns it needs, each with a field of the recipe that names it."""
         self.columns = frozenset(self.fields)
@@ -116,9 +120,10 @@ class PromptMaker:
         self, values: Mapping[str, Any], references: tuple[str | tuple[str, ...] | None, ...], *, is_new: bool
     ) -> Prompt | str:
         try:
+            scored = None if self._score is None else scored_of(values, self._score)
             images = self._images_of(values, is_new=is_new) if self._images else ()
             tools = self._tools if self._tools_column is None else _tools_of(values, self._tools_column)
-            messages, answer = self._asked(values, images, tools)
+            messages, answer = self._asked(values, images, tools) if scored is None else ((), None)
             kept = tuple(
                 None if (value := value_of(values, name)) is None else convert(value, what)
                 for name, what, convert in self._kept
@@ -126,9 +131,12 @@ class PromptMaker:
             if self._drops_answer:
                 kept = (*kept, answer)
             own_tools = () if self._tools_column is None else tools or ()
-            key = prompt_key(messages, [image.key for image in images], own_tools)
+            if scored is None:
+                key = prompt_key(messages, [image.key for image in images], own_tools)
+            else:
+                key = scored_key(scored)
             prompt_id = self._own_id(values) if self._id else key.hex()
-            return Prompt(prompt_id, key, messages, kept, references, images, tools)
+            return Prompt(prompt_id, key, messages, kept, references, images, tools, scored)
         except NoPrompt as error:
             return str(error)
 

@@ -40,6 +40,7 @@ class Interpreter:
         beside = [each for each in (ask.extra, ask.schema_document) if each]
         self._extra_bytes = sum(len(orjson.dumps(each)) for each in beside)  # tools and schemas are input too
         self.streaming = Streaming(teacher, ask)
+        self._most_output = ask.max_tokens if ask.score is None else 1
         self.wants_logprobs = ask.top_logprobs is not None
         self._schema_key = ask.schema_key
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
@@ -80,7 +81,8 @@ class Interpreter:
         sent = sum(len(text.encode("utf-8", "replace")) for text in texts)
         model = self.teacher.model_name
         images = sum(image_tokens(image, api=self.teacher.api, model=model) for image in prompt.images)
-        most_output = self.ask.max_tokens or 0
+        sent += 0 if prompt.scored is None else len(prompt.scored)
+        most_output = self._most_output or 0
         usd = 0.0
         if self.teacher.price is not None and self.bounds_usd:
             most_input = sent + images + self._extra_bytes + SPARE_TOKENS
@@ -93,7 +95,7 @@ class Interpreter:
         price = self.teacher.price
         if price is None:
             return False
-        return self.ask.max_tokens is not None or worst_usd(price, input_tokens=0, output_tokens=1) == 0.0
+        return self._most_output is not None or worst_usd(price, input_tokens=0, output_tokens=1) == 0.0
 
     def cost_usd(self, completion: Completion) -> float | None:
         """What the answer costs; None if its price or its usage is not known."""

@@ -26,6 +26,8 @@ def glimpse(dataset: DatasetReader) -> str | None:
     """
     for chunk in dataset.shards[: -MAX_SHARDS - 1 : -1]:
         if (row := _first_row(dataset.store, chunk.data_key)) is not None:
+            if "completion" not in row:  # scores
+                return None
             answer = _last(row["completion"]) or row.get("tool_calls") or ""
             title = f"one answer by {_line(row['teacher'])}, to {_line(row['prompt_id'])}:"
             return f"{title}\n  asked      {_line(_last(row['prompt']))}\n  answered   {_line(answer)}"

@@ -58,4 +58,4 @@ class Answers:
     def read(self, frame: Frame) -> Outcome:
         """Read the reply in the frame, with the teacher that the frame names."""
         reply = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
-        return self._samples.teacher(frame.ordinal, frame.teacher).read(reply)
+        return self._samples.read(frame.ordinal, reply, place=frame.teacher)

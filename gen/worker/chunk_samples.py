@@ -4,7 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from stillhouse.gen.dataset.chunk import Chunk
+from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.prompt import Prompt
 
 
@@ -54,6 +57,11 @@ class ChunkSamples:
         if place is not None:
             return self.teachers[place]
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
+
+    def read(self, ordinal: int, reply: Reply, *, place: int | None) -> Outcome:
+        """What a reply to the sample says; `place`: that of the teacher that gave it."""
+        outcome, scored = self.teacher(ordinal, place).read(reply), self.prompt(ordinal).scored
+        return outcome if scored is None else aligned(outcome, scored)
 
     def has_next(self, place: int) -> bool:
         """True if another teacher follows the one with this place (`route: fallback`)."""

@@ -5,8 +5,9 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from stillhouse.gen.teachers.given_scores import GivenScores
 from stillhouse.gen.teachers.token_scores import TokenScores
-from stillhouse.gen.worker.score_columns import Arrays, score_columns
+from stillhouse.gen.worker.score_columns import ID_COLUMNS, Arrays, id_column, score_columns
 from stillhouse.schemas.arrow import MESSAGES
 from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS, PLAIN_MESSAGES, SCORES, TOOLS
 from stillhouse.schemas.tool_call import ToolCall
@@ -20,9 +21,11 @@ def columns(values: Sequence[Sequence[Any]], schema: pa.Schema) -> list[pa.Array
     scores: Arrays = {}
     made = []
     for each, field in zip(values, schema, strict=True):
-        if field.name in SCORES and any(isinstance(value, TokenScores) for value in each):
+        if field.name in SCORES and any(isinstance(value, (TokenScores, GivenScores)) for value in each):
             scores = scores or score_columns(each)
             made.append(scores[field.name])
+        elif field.name in ID_COLUMNS and any(isinstance(value, bytes) for value in each):
+            made.append(id_column(each))
         else:
             made.append(column(each, field))
     return made

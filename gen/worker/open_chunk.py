@@ -194,7 +194,7 @@ class OpenChunk:
         kept_at = self.journal.append(frame)
         teacher = self.samples.teacher(ordinal, place)
         folded = teacher.fold(Reply(reply.status, reply.headers, frame.body, frame.latency_s))
-        return Received(frame, kept_at, teacher.read(folded), len(folded.body))
+        return Received(frame, kept_at, self.samples.read(ordinal, folded, place=place), len(folded.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
         """What follows from a reply. `blame`: who is to blame for a refusal, by what others met.

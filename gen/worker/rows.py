@@ -39,7 +39,7 @@ class Form:
         """`columns`: less the kept ones. `inline`: the reasoning stands at the head of the text."""
         self.columns = columns
         self.inline = inline
-        self._has_scores = next(iter(SCORES)) in columns.data.names
+        self._has_scores = "token_logprobs" in columns.data.names
         self.data = itemgetter(*columns.data.names)
         """Picks the values of a row from those of all columns."""
         self.rejected = itemgetter(*columns.rejected.names)
@@ -79,6 +79,8 @@ class Form:
             "prompt_id": prompt.id,
             "prompt_key": prompt.key.hex(),
             "prompt": prompt.messages,
+            "prompt_ids": None if prompt.scored is None else prompt.scored.prompt,
+            "completion_ids": None if prompt.scored is None else prompt.scored.completion,
             "reject_reason": "duplicate_prompt",
             "duplicate_of": duplicate.duplicate_of,
         }
@@ -162,7 +164,7 @@ class SampleRows:
     def _answer(self, frame: Frame, completion: Completion) -> dict[str, Any]:
         """The columns that records and rejected answers have in common."""
         usage = completion.usage
-        message = self._form.message(completion)
+        message, scored = self._form.message(completion), self._prompt.scored
         return {
             "record_id": self.record_id,
             "prompt_id": self._prompt.id,
@@ -171,6 +173,8 @@ class SampleRows:
             "prompt": self._prompt.messages,
             "images": self._images,
             "tools": self._tools,
+            "prompt_ids": None if scored is None else scored.prompt,
+            "completion_ids": None if scored is None else scored.completion,
             "completion": None if message is None else (message,),
             "reasoning": None if self._form.inline else completion.reasoning,
             "reasoning_source": completion.reasoning_source,
@@ -205,7 +209,7 @@ class SampleRows:
             "prompt_id": self._prompt.id,
             "prompt_key": self._prompt.key.hex(),
             "sample": self._sample,
-            "prompt": self._prompt.messages,
+            "prompt": self._prompt.messages or None,
             "teacher": self._teacher.teacher.name,
             "endpoint": frame.endpoint if frame else None,
             "kind": reason.kind,

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from stillhouse.gen.teachers.given_scores import GivenScores
 from stillhouse.gen.teachers.token_scores import ID_PREFIX, MAX_TOKEN_ID, TokenScores, given_bytes
 from stillhouse.schemas.columns import SCORES
 from stillhouse.schemas.completion import Scores
 
 Arrays: TypeAlias = dict[str, pa.Array]
 """By column; a row per answer."""
+ID_COLUMNS = ("prompt_ids", "completion_ids")
 
 _PLAIN: list[tuple[str, pa.DataType]] = [("token", pa.string()), ("logprob", pa.float64()), ("id", pa.int64())]
 _SPELT = [*_PLAIN, ("bytes", pa.list_(pa.uint8()))]
@@ -43,13 +45,42 @@ class _BytesWanted(Exception):
 
 def score_columns(values: Sequence[Scores | None]) -> Arrays:
     """The columns of answers with these log-probabilities; null where there are none, or they can't be read."""
-    there = [value for value in values if isinstance(value, TokenScores)]
-    found = _columns(there)
-    if len(there) < len(values):
-        places = iter(range(len(there)))
-        rows = pa.array([None if value is None else next(places) for value in values], pa.int32())
-        return {name: column.take(rows) for name, column in found.items()}
-    return found
+    if given := [value for value in values if isinstance(value, GivenScores)]:
+        return _spread(_given(given), [isinstance(value, GivenScores) for value in values])
+    return _spread(
+        _columns([value for value in values if isinstance(value, TokenScores)]),
+        [isinstance(value, TokenScores) for value in values],
+    )
+
+
+def id_column(values: Sequence[bytes | None]) -> pa.Array:
+    """A column of lists of ids, from int32 in little-endian order."""
+    ids = pa.array(np.frombuffer(b"".join(value for value in values if value is not None), "<i4"))
+    lengths = np.array([len(value) // 4 for value in values if value is not None], np.int32)
+    found = _lists(np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)]), ids)
+    return _spread({"ids": found}, [value is not None for value in values])["ids"]
+
+
+def _spread(columns: Arrays, there: Sequence[bool]) -> Arrays:
+    """The same with null where no row is there."""
+    if all(there):
+        return columns
+    places = iter(range(len(there)))
+    rows = pa.array([next(places) if each else None for each in there], pa.int32())
+    return {name: column.take(rows) for name, column in columns.items()}
+
+
+def _given(scores: Sequence[GivenScores]) -> Arrays:
+    """The columns of tokens that were given; their ids are in columns of their own."""
+    lengths = np.array([len(each.logprobs) for each in scores], np.int32)
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    tops = np.concatenate([np.diff(each.ends) for each in scores])
+    top_ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(tops, dtype=np.int32)])
+    return {
+        "token_logprobs": _lists(ends, pa.array(np.concatenate([each.logprobs for each in scores]))),
+        "top_ids": _nested(ends, top_ends, pa.array(np.concatenate([each.top_ids for each in scores]))),
+        "top_logprobs": _nested(ends, top_ends, pa.array(np.concatenate([each.top_logprobs for each in scores]))),
+    }
 
 
 def _columns(scores: Sequence[TokenScores]) -> Arrays:

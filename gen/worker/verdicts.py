@@ -48,7 +48,9 @@ def truncation(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRe
 
 
 def emptiness(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """There is neither text nor a tool call."""
+    """There is neither text nor a tool call; scores have none."""
+    if prompt.scored is not None:
+        return None
     if completion.tool_calls or (completion.text and completion.text.strip()):
         return None
     return "only_reasoning" if completion.reasoning else "empty"

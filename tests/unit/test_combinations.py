@@ -29,6 +29,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "batch": {"teacher": {"mode": "batch"}},
     "budget": {"budget": {"requests": 10}},
     "images": {"source": {"images": ["image"]}},
+    "score": {"ask": {"score": {"prompt_ids": "p", "completion_ids": "c"}}, "source": {"prompt": None}},
 }
 """The least that a recipe says to use a feature; `teacher`: of its first teacher."""
 

@@ -72,7 +72,8 @@ def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     soft = {"top_logprobs": 0}
     identity = recipe_of(Path("/data"), source=source, ask=soft, dataset=details, select=vote).identity()
     columns = columns_of(SCHEMA_VERSION, identity)
-    assert columns.data.names == [column.name for column in RECORD_COLUMNS if column.name != "logprobs"]
+    others = {"logprobs", "prompt_ids", "completion_ids"}
+    assert columns.data.names == [column.name for column in RECORD_COLUMNS if column.name not in others]
     both = [name for name in columns.data.names if name != "messages"]
     assert columns.rejected.names == [*both, "reject_reason", "duplicate_of"]
     assert columns_of(SCHEMA_VERSION, {}).data == RECORD

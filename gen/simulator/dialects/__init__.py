@@ -8,8 +8,17 @@ from stillhouse.gen.simulator.dialects.bedrock import Bedrock
 from stillhouse.gen.simulator.dialects.gemini import Gemini
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.dialects.openai_responses import OpenAIResponses
+from stillhouse.gen.simulator.dialects.scoring import Completions, Generate
 
-DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), OpenAIResponses(), Anthropic(), Gemini(), Bedrock())
+DIALECTS: tuple[Dialect, ...] = (
+    OpenAIChat(),
+    OpenAIResponses(),
+    Anthropic(),
+    Gemini(),
+    Bedrock(),
+    Completions(),
+    Generate(),
+)
 """No two take the same path."""
 
 

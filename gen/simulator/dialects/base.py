@@ -40,6 +40,10 @@ class Asked:
     seed: int | None = None
     top_logprobs: int | None = None
     """null: no log-probabilities."""
+    scored: tuple[int, ...] = ()
+    """The tokens to score, where no answer is asked for."""
+    score_start: int = 0
+    """The place where their scores begin."""
     token_ids: bool = False
     """True if their tokens are to be named by ids."""
     tools: tuple[Tool, ...] = ()

@@ -10,7 +10,7 @@ from stillhouse.schemas.teacher import Teacher
 
 NAME = "answer"
 """A schema's name in a request, which the APIs want."""
-_LIKE_OPENAI = ("openai-chat", "openai-responses", "simulator")
+_LIKE_OPENAI = ("openai-chat", "openai-responses", "vllm", "sglang", "simulator")
 
 
 def named_schema(teacher: Teacher, ask: Ask) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Message
+from stillhouse.schemas.score import Scored
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import paired
 
@@ -36,6 +37,8 @@ class Request(NamedTuple):
     """At the head of the first user message."""
     tools: tuple[Tool, ...] = ()
     """What the answer may call; messages that call tools, or give their results, come with some."""
+    scored: Scored | None = None
+    """Under `ask.score`: the tokens to be scored; there are no messages then."""
 
 
 class Protocol(typing.Protocol):

@@ -87,6 +87,8 @@ def profile_of(teacher: Teacher) -> Profile:
 
 def profile_name_of(teacher: Teacher) -> str:
     """The name of the teacher's profile; empty for the plain one."""
+    if teacher.api in PROFILES:  # vllm and sglang
+        return teacher.api
     if teacher.profile != "auto":
         return teacher.profile
     hosts = [urlsplit(url).hostname or "" for url in teacher.urls]

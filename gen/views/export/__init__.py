@@ -69,6 +69,11 @@ class Export:
             DatasetError: a file is damaged.
             UsageError: there is nothing to export.
         """
+        if "completion" not in self._surveyed.provenance.columns.data.names:
+            raise UsageError(
+                f"{self.dataset.url}: holds scores of given tokens, and {self.format} holds answers; train on its "
+                "Parquet files"
+            )
         style = Style(self.reasoning, _tools_in(self._surveyed.provenance.identity))
         match FORMATS[self.format]:
             case Single(row=row):

@@ -19,6 +19,7 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.distillation import ADVICE, MAX_SHARE, Watch
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.expense import NOTHING
+from stillhouse.gen.teachers.given_scores import GivenScores
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
     Auth,
@@ -117,6 +118,7 @@ class OnlineLane(Generic[DocketT]):
         self._refused_parameters: set[str] = set()
         self._distillation = Watch()
         self._lacking = 0
+        self._has_scored = False
         """Answers without the requested log probabilities."""
 
     @property
@@ -284,7 +286,13 @@ class OnlineLane(Generic[DocketT]):
         client = self._client
         attempts = held.attempts
         prompt = attempts.prompt(ordinal)
-        ask = Request(prompt.messages, held.number(ordinal), images=images, tools=prompt.tools or ())
+        ask = Request(
+            prompt.messages,
+            held.number(ordinal),
+            images=images,
+            tools=prompt.tools or (),
+            scored=prompt.scored,
+        )
         at, start = self._clock.time(), self._clock.monotonic()
         request = client.request(ask, endpoint, now=at)
         place = client.interpreter.place
@@ -355,6 +363,9 @@ class OnlineLane(Generic[DocketT]):
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
             if client.interpreter.wants_logprobs and outcome.scores is None:
                 self._lacks_logprobs()
+            if not self._has_scored and isinstance(outcome.scores, GivenScores):
+                self._has_scored = True
+                self._note_top(outcome.scores)
             if self._distillation.alarms(outcome):
                 counters.note(
                     f"teacher {client.teacher.name}: refuses more than {MAX_SHARE:.0%} of the prompts as distillation "
@@ -395,6 +406,15 @@ class OnlineLane(Generic[DocketT]):
                 f"teacher {client.teacher.name} refuses the parameter {name} ({refusal.message}); to ask it without: "
                 f"`ask: {{{name}: null}}` in this teacher's part of the recipe (a dataset that holds answers keeps its "
                 "`ask`: then use another dataset.path)"
+            )
+
+    def _note_top(self, scores: GivenScores) -> None:
+        """Report how many alternatives its scores come with, with the first of them."""
+        score, name = self._client.interpreter.ask.score, self._client.teacher.name
+        if score is not None and scores.least_top < score.top:
+            self._counters.note(
+                f"teacher {name}: its scores come with {scores.least_top} alternatives per token, fewer than "
+                f"the {score.top} asked for (ask.score.top)"
             )
 
     def _lacks_logprobs(self) -> None:

@@ -1,0 +1,33 @@
+"""The token ids in a row that a teacher is to score."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stillhouse.gen.source.columns import is_in, value_of
+from stillhouse.gen.source.conversation import NoPrompt
+from stillhouse.schemas.score import Score, Scored
+
+_MAX_ID = 2**31
+"""Ids are int32."""
+
+
+def scored_of(values: Mapping[str, Any], score: Score) -> Scored:
+    """The row's ids.
+
+    Raises:
+        NoPrompt: they are no lists of ids; or one is empty, as the first token of all has no score.
+    """
+    return Scored.of(_ids(values, score.prompt_ids), _ids(values, score.completion_ids))
+
+
+def _ids(values: Mapping[str, Any], name: str) -> list[int]:
+    found = value_of(values, name)
+    if found is None:
+        raise NoPrompt(f"column {name!r} is {'null' if is_in(values, name) else 'missing'}")
+    if not isinstance(found, list) or not all(type(each) is int for each in found):
+        raise NoPrompt(f"column {name!r}: expected a list of token ids, which are whole numbers")
+    if not found:
+        raise NoPrompt(f"column {name!r} is an empty list")
+    if min(found) < 0 or max(found) >= _MAX_ID:
+        raise NoPrompt(f"column {name!r}: expected ids from 0 to {_MAX_ID - 1:,}")
+    return found
