@@ -81,6 +81,7 @@ _NO_ANSWER = (
     ("tools", "and calls no tools"),
     ("schema", "and has no form"),
     ("images", "and is of token ids alone"),
+    ("batch", "and no batch API gives one"),
 )
 
 REFUSED: Mapping[tuple[str, str], str] = {
