@@ -469,7 +469,7 @@ class Recipe(Strict):
         """Prompts in a chunk; a recipe that leaves it out is resolved when it is bound (`gen.dataset.binding`)."""
         if self.dataset.prompts_per_shard is not None:
             return self.dataset.prompts_per_shard
-        if all(teacher.mode == "batch" for teacher in self.teachers):
+        if all(teacher.mode == "batch" for teacher in self.answering):
             return max(1, SAMPLES_PER_BATCH // self.samples_per_prompt)
         return PROMPTS_PER_SHARD
 
