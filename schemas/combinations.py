@@ -76,6 +76,7 @@ _NO_ANSWER = (
     ("accept", "and there is nothing to accept"),
     ("checks", "and there is nothing to check"),
     ("per_chunk", "and there is nothing to check"),
+    ("judge", "and there is nothing to judge"),
     ("majority", "and nothing to vote on"),
     ("stream", "and comes whole"),
     ("tools", "and calls no tools"),
