@@ -48,6 +48,10 @@ def judge_faults(recipe: "Recipe") -> dict[Place, str]:
                 f"no check asks the judge {teacher.name}; add one, such as `checks: [judge: {{teacher: {teacher.name}, "
                 'template: rubric.j2, accept_if: ">= 4"}]`, or leave it out'
             )
+        if teacher.role == "judge" and teacher.mode != "online":
+            found["teachers", number, "mode"] = (
+                "a judge is asked online, as what is asked next waits for it: leave it out"
+            )
         if teacher.role == "judge" and teacher.ask.answer_schema is not None:
             found["teachers", number, "ask", "schema"] = "a judge is asked for a verdict's own form: leave it out"
     return found

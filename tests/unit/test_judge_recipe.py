@@ -39,6 +39,7 @@ def judged(root: Path, *, check: Any = None, judge: Any = None, **changes: Any) 
         ({"check": {"against": "sim"}}, "checks.0.judge.against", "only under `route: each`"),
         ({"checks": []}, "teachers.1.role", "no check asks the judge gpt"),
         ({"judge": {"ask": {"schema": {"type": "object"}}}}, "teachers.1.ask.schema", "leave it out"),
+        ({"judge": {"mode": "batch"}}, "teachers.1.mode", "asked online"),
         ({"teachers": []}, "teachers", "got judges alone"),
     ],
 )
