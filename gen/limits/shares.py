@@ -296,10 +296,13 @@ class _Bucket:
     """Of tokens, which are known only afterwards."""
     need: float = 0.0
     """What the last reservation was for: it has to fit, however small the rate."""
+    untaken: int = 0
+    """Of requests: grants that nobody has taken up yet. They may be sent in one burst with what is in the bucket, so
+    there is that much less room in it."""
 
     @property
     def most(self) -> float:
-        return max(self.rate * BURST_S, self.need)
+        return max(self.rate * BURST_S - self.untaken, self.need)
 
     def fill(self, now: float) -> None:
         """Let in what the rate gave since the last time, up to the bucket's size."""
@@ -310,8 +313,13 @@ class _Bucket:
             self.minute.give(gained, now=now)
 
     def settle(self, over: float) -> None:
-        """Give back what was reserved and not used, for nobody else had it; or take out, down to any debt."""
-        self.level = min(self.level + over, max(self.level, self.most + LEASE_S * self.rate))
+        """Give back what was reserved and not used, for nobody else had it; or take out, down to any debt.
+
+        Of tokens more may come back than the bucket holds: estimates are larger than answers. A request that was not
+        sent comes back one for one, and what the rate gave meanwhile is in the bucket already.
+        """
+        most = self.most if self.minute is None else self.most + LEASE_S * self.rate
+        self.level = min(self.level + over, max(self.level, most))
 
 
 def _new_bucket(name: Resource, rate: float, *, now: float) -> _Bucket:
@@ -362,8 +370,11 @@ class Allowance:
         """True if nothing may be sent now, reserved or not."""
         return now < self._paused_until
 
-    def reserve(self, cost: Cost, *, now: float) -> float:
-        """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again."""
+    def reserve(self, cost: Cost, *, now: float, taken: bool = True) -> float:
+        """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again.
+
+        `taken`: False if whoever waits for the grant learns of it later; `take` follows then.
+        """
         if self.is_paused(now=now):
             return self._paused_until - now
         if now >= self._until or self.in_flight >= self.slots:
@@ -382,9 +393,17 @@ class Allowance:
             bucket.level -= bucket.need
             if bucket.minute is not None:
                 bucket.minute.spend(cost.most_of(name), at=now)
+        if not taken and (requests := self._buckets.get("requests")) is not None:
+            requests.untaken += 1
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         return 0.0
+
+    def take(self, *, now: float) -> None:
+        """A grant is taken up: what it was granted from fills up from now on, not from when it was granted."""
+        if (requests := self._buckets.get("requests")) is not None:
+            requests.fill(min(now, self._until))
+            requests.untaken = max(0, requests.untaken - 1)
 
     def settle(self, reserved: Cost, used: Cost | None, *, now: float, at: float | None = None) -> None:
         """A request reserved at `at` (by default now) ended: put its real usage in the estimate's place.

@@ -73,13 +73,16 @@ class Account:
         self._pump()
         self.want_share()
         try:
-            return await turn
+            granted_at = await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._pump()  # those behind may go now
             else:
+                self._allowance.take(now=self._clock.monotonic())
                 self.settle(cost, UNUSED)
             raise
+        self._allowance.take(now=self._clock.monotonic())
+        return granted_at
 
     def want_share(self) -> None:
         """There is something to send: report that at once if the last report said otherwise."""
@@ -183,7 +186,7 @@ class Account:
         while queue := self._first or self._waiting:
             cost, turn = queue[0]
             now = self._clock.monotonic()
-            wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=now)
+            wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=now, taken=False)
             if wait > 0.0:
                 if wait < 3600.0:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._pump)

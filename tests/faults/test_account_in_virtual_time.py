@@ -12,7 +12,7 @@ from faults.simulation.processes import Process
 from faults.simulation.services import VirtualClock
 from faults.simulation.spec import PER_S, Spec
 from faults.simulation.world import World
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.coordination.leases import FENCE_S
@@ -94,6 +94,7 @@ def test_workers_that_may_not_send_have_no_share(tmp_path: Path) -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(stalls=[(0.0, 0.0), (0.0, 0.0), (0.5, 0.5), (0.5, 0.5), (0.5, 0.125)])
 @given(stalls=st.lists(st.tuples(st.floats(0.0, 0.5), st.floats(0.0, 0.6)), min_size=5, max_size=40))
 def test_a_process_that_stalls_does_not_make_up_for_it(stalls: list[tuple[float, float]]) -> None:
     """Whenever its event loop stands still, also between a grant and its request: no second exceeds rate and burst."""

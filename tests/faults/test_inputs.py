@@ -33,7 +33,7 @@ def test_a_source_without_a_row_is_refused(tmp_path: Path, name: str, content: b
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     recipe = recipe_of(tmp_path)
     for act in (preview, index):
-        with pytest.raises(SourceError, match=rf"expected rows, got none in 1 files.*{name}"):
+        with pytest.raises(SourceError, match=rf"expected rows, got none in .*{name}"):
             act(recipe)
     assert not list((tmp_path / "out").rglob("plan-*"))
 
