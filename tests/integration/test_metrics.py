@@ -196,7 +196,7 @@ def test_no_label_follows_the_prompts(watched: Watched) -> None:
 
 def test_job_says_how_far_it_is(watched: Watched) -> None:
     """The job's log holds the run's progress, as a follower's panel reads it."""
-    assert any("of 2,000 answered" in message for message in watched.messages), watched.messages
+    assert any("of 2,000 settled" in message for message in watched.messages), watched.messages
 
 
 def test_actors_are_told_apart(watched: Watched) -> None:

@@ -103,5 +103,5 @@ def test_a_dataset_without_a_shard_has_its_columns(folder: Path) -> None:
 def test_a_whole_run_in_a_notebook() -> None:
     """On a Ray that it starts."""
     ((progress, result),) = executed("from stillhouse import read_recipe, run\nrun(read_recipe('recipe.yaml'))")
-    assert "24 of 24 answered" in progress["data"]["text/html"]
+    assert "24 of 24 settled" in progress["data"]["text/html"]
     assert "records    24" in result["data"]["text/plain"]

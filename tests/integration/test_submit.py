@@ -258,7 +258,7 @@ def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path
     os.close(ours)
     assert child.returncode == 0, shown
     assert f"stillhouse · submitted → {tmp_path}/out" in shown
-    assert "of 300 answered" in shown
+    assert "of 300 settled" in shown
     assert "time gone" in shown
     assert "Running entrypoint" in shown
     assert "; this call: " not in shown.partition("time gone")[2]  # perhaps a line before the first figures, none after
