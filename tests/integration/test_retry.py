@@ -55,5 +55,5 @@ def test_retry_says_what_it_needs(tmp_path: Path) -> None:
     """A kind there is not is answered with those there are; a folder that is no dataset is refused."""
     wrong = stillhouse("retry", "out", "--kind", "bad_row", cwd=tmp_path, code=2)
     assert all(kind in wrong.stderr for kind in ("too_long", "malformed", "ambiguous", "overload", "poison"))
-    assert "last_run.yaml" in stillhouse("retry", "out", cwd=tmp_path, code=2).stderr
+    assert "not a Stillhouse dataset" in stillhouse("retry", "out", cwd=tmp_path, code=2).stderr
     assert list(tmp_path.iterdir()) == []
