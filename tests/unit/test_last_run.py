@@ -133,7 +133,7 @@ def test_a_dataset_keeps_its_last_run(tmp_path: Path) -> None:
 def test_no_last_run_is_refused(tmp_path: Path) -> None:
     """With what to do; a damaged one names its line."""
     store = open_dataset(recipe_of(tmp_path))
-    with pytest.raises(DatasetError, match="run its recipe"):
+    with pytest.raises(DatasetError, match="give the recipe instead"):
         read_last_run(store)
     store.put(LAST_RUN_KEY, b"\xff: [")
     with pytest.raises(RecipeError, match=r"last_run\.yaml:1, "):

@@ -313,10 +313,10 @@ def test_six_leaks(walled: Python, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_threads_and_packages_are_there(walled: Python) -> None:
     """What honest programs use: threads with large stacks, deep recursion, and what is installed on the node."""
     code = """
-        import sys, threading, numpy
+        import sys, threading, orjson
         sys.setrecursionlimit(10 ** 6)
         def depth(n): return n and 1 + depth(n - 1)
-        def main(): print(depth(20_000), int(numpy.int64(2)))
+        def main(): print(depth(20_000), orjson.loads(b"2"))
         threading.stack_size(2 ** 26)
         threading.Thread(target=main).start()
     """
