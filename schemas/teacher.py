@@ -179,8 +179,6 @@ class Teacher(Strict):
     def _batched(self) -> Self:
         if self.mode != "batch" and self.batch != BatchSettings():
             raise ValueError("`batch` goes with `mode: batch`")
-        if self.mode == "batch" and self.role == "judge":
-            raise ValueError("a judge is asked online: leave out `mode: batch`")
         if self.batch.bedrock is not None and self.api != "bedrock":
             raise ValueError("`batch.bedrock` goes with `api: bedrock`")
         return self

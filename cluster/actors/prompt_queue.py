@@ -134,6 +134,8 @@ class PromptQueue:
         self._error: StillhouseError | None = None
         self._started = self._clock.monotonic()
         self._grant_after = self._started + listen_s
+        self._heard_at: dict[str, float] = {}
+        """Monotonic time of each worker's last report, where there is a budget."""
         self._expected = workers
         self._arrived: set[str] = set()
         self._heard: set[str] = set()
@@ -300,13 +302,31 @@ class PromptQueue:
                 self._leases.adopt(worker, chunk, now=now)
             if len(self._heard) >= self._expected:
                 self._grant_after = 0.0  # every live worker has reported what it holds
+            silent = self._newly_silent(worker, now)
             lost = self._leases.renew(worker, held, now=now)
             sweep = node_of(worker) in self._dead_left
         allowance = None
-        if self._treasury is not None and counters.spending is not None:
-            allowance = await self._treasury.renewed(worker, counters.spending)
+        if self._treasury is not None:
+            for each in silent:
+                self._treasury.died(each)
+            if counters.spending is not None:
+                allowance = await self._treasury.renewed(worker, counters.spending)
         good_for_s = max(0.0, self._ours_until - now)
         return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=good_for_s, allowance=allowance)
+
+    def _newly_silent(self, worker: str, now: float) -> set[str]:
+        """Workers that hold money, and whose leases are over: of some neither the end nor the death was ever reported.
+
+        Their fences are closed, so they send nothing. One that comes back must not spend what others have been granted
+        meanwhile, and is told to stop.
+        """
+        if self._treasury is None:
+            return set()
+        self._heard_at[worker] = now
+        holders = self._treasury.workers - self._dead
+        silent = {each for each in holders if now - self._heard_at.get(each, self._started) > TERM_S}
+        self._dead |= silent
+        return silent
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""

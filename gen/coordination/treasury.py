@@ -81,6 +81,11 @@ class Treasury:
         return self._limits
 
     @property
+    def workers(self) -> set[str]:
+        """Those that hold money, as far as is known."""
+        return set(self._ledger.document.workers)
+
+    @property
     def is_over(self) -> bool:
         """True if asking has ended."""
         return self.unpayable is not None

@@ -347,7 +347,6 @@ def test_a_missing_batch_is_lost_and_a_stranger_result_is_kept_apart() -> None:
     [
         ({"batch": {"max_open": 3}}, "`batch` goes with `mode: batch`"),
         ({"mode": "batch", "batch": {"bedrock": PLACE.model_dump()}}, "`batch.bedrock` goes with `api: bedrock`"),
-        ({"mode": "batch", "role": "judge"}, "a judge is asked online"),
         ({"mode": "batch-then-online"}, "'online' or 'batch'"),
     ],
 )

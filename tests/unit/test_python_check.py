@@ -291,8 +291,8 @@ def test_six_leaks(walled: Python, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     assert "Read-only" in printed(walled, "open('/usr/x', 'w')")
     assert "Read-only" in printed(walled, "open('/dev/x', 'w')")
-    assert printed(walled, "open('x', 'w').write('1')\nimport os\nprint(os.listdir())") == "['x']"
-    assert printed(walled, "import os\nprint(os.listdir())") == "[]"
+    assert printed(walled, "open('x', 'w').write('1')\nimport os\nprint('x' in os.listdir())") == "True"
+    assert printed(walled, "import os\nprint('x' in os.listdir())") == "False"
     assert set(Path(tempfile.gettempdir()).iterdir()) <= before
 
     with socket.create_server(("127.0.0.1", 0)) as server:

