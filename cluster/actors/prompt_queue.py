@@ -315,16 +315,21 @@ class PromptQueue:
         return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=good_for_s, allowance=allowance)
 
     def _newly_silent(self, worker: str, now: float) -> set[str]:
-        """Workers that hold money, and whose leases are over: of some neither the end nor the death was ever reported.
+        """Workers that the ledger takes for living, and that are dead or silent for longer than a lease is good for.
 
-        Their fences are closed, so they send nothing. One that comes back must not spend what others have been granted
+        Neither end nor death of some was ever reported, and a ledger that is read anew may know nothing of it. Their
+        fences are closed, so they send nothing. One that comes back must not spend what others have been granted
         meanwhile, and is told to stop.
         """
         if self._treasury is None:
             return set()
         self._heard_at[worker] = now
-        holders = self._treasury.workers - self._dead
-        silent = {each for each in holders if now - self._heard_at.get(each, self._started) > TERM_S}
+        over = now - TERM_S
+        silent = {
+            each
+            for each in self._treasury.living
+            if each in self._dead or self._heard_at.get(each, self._started) < over
+        }
         self._dead |= silent
         return silent
 

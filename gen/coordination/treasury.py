@@ -81,9 +81,9 @@ class Treasury:
         return self._limits
 
     @property
-    def workers(self) -> set[str]:
-        """Those that hold money, as far as is known."""
-        return set(self._ledger.document.workers)
+    def living(self) -> set[str]:
+        """Workers that may hold money and, as far as the ledger knows, still work."""
+        return {name for name, holding in self._ledger.document.workers.items() if not holding.gone}
 
     @property
     def is_over(self) -> bool:
