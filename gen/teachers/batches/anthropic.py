@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stillhouse.gen.teachers.batches.base import (
+    JSON_TYPE,
     MAX_PAGES,
     Access,
     Address,
@@ -18,8 +19,9 @@ from stillhouse.gen.teachers.batches.base import (
     Result,
     Steps,
     Unserved,
-    gone,
+    check_cancelled,
     is_too_old,
+    looked,
     name_in,
     object_in,
     result_of,
@@ -33,7 +35,6 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.teacher import Teacher
 
-_JSON = {"content-type": "application/json"}
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -92,13 +93,12 @@ class AnthropicBatches:
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
         """The batch as it is now."""
         reply = yield self._address.request("GET", f"/messages/batches/{quote(batch_id, safe='')}", at)
-        return Batch(batch_id, "lost") if gone(reply) else _batch(object_in(reply, self.errors))
+        return looked(batch_id, reply, self.errors, _batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
         """It ends once what is in progress is finished."""
         reply = yield self._address.request("POST", f"/messages/batches/{quote(batch_id, safe='')}/cancel", at)
-        if not (gone(reply) or reply.status in (400, 409)):  # it has ended already
-            object_in(reply, self.errors)
+        check_cancelled(reply, self.errors)
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
         """One file, from the address that the key is for rather than the one that the batch names."""
@@ -116,7 +116,7 @@ def _row(row: dict[str, Any]) -> Result:
         raise TypeError("custom_id")
     match result["type"]:
         case "succeeded":
-            return Answered(key, Reply(200, _JSON, dumped(result["message"])))
+            return Answered(key, Reply(200, JSON_TYPE, dumped(result["message"])))
         case "expired":
             return Unserved(key, "expired")
         case "canceled":
@@ -124,7 +124,7 @@ def _row(row: dict[str, Any]) -> Result:
     error = result["error"]
     if "error" not in error:  # the whole body by the API's reference, the error alone in older replies
         error = {"type": "error", "error": error}
-    return Answered(key, Reply(_STATUSES.get(error["error"]["type"], 500), _JSON, dumped(error)))
+    return Answered(key, Reply(_STATUSES.get(error["error"]["type"], 500), JSON_TYPE, dumped(error)))
 
 
 def _batch(document: dict[str, Any]) -> Batch:

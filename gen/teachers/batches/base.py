@@ -8,7 +8,7 @@ URL of a reply is ever followed: results are read from the endpoint that the key
 
 import re
 import typing
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -24,6 +24,9 @@ CLOCK_SKEW_S = 600.0
 """How much earlier than our intent, by the provider's clock, its batch may have been created."""
 MAX_PAGES = 100
 """Pages of a listing that are read; more than any account has batches of the last day."""
+JSON_TYPE: Mapping[str, str] = {"content-type": "application/json"}
+HAS_ENDED = (400, 409)
+"""Statuses with which providers refuse to cancel a batch that has ended."""
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[HttpRequest, Reply, T]
@@ -216,6 +219,25 @@ _INTENT = re.compile(r"[0-9a-f]{24}")
 def gone(reply: Reply) -> bool:
     """True if the provider does not know what was asked about."""
     return reply.status in (404, 410)
+
+
+def looked(batch_id: str, reply: Reply, errors: ErrorVocabulary, read: Callable[[dict[str, Any]], Batch]) -> Batch:
+    """The batch that a look at it found, which is `lost` if the provider does not know it.
+
+    Raises:
+        BatchRefused: the look was refused.
+    """
+    return Batch(batch_id, "lost") if gone(reply) else read(object_in(reply, errors))
+
+
+def check_cancelled(reply: Reply, errors: ErrorVocabulary, *, ended: Collection[int] = HAS_ENDED) -> None:
+    """Accept the reply to a cancellation, also if the batch is gone or its status says that it has `ended` already.
+
+    Raises:
+        BatchRefused: it was refused for another reason.
+    """
+    if not (gone(reply) or reply.status in ended):
+        object_in(reply, errors)
 
 
 def is_too_old(batch: Batch, intent: Intent) -> bool:

@@ -13,6 +13,7 @@ import orjson
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.batches.base import (
     CLOCK_SKEW_S,
+    JSON_TYPE,
     MAX_PAGES,
     Access,
     Answered,
@@ -24,8 +25,9 @@ from stillhouse.gen.teachers.batches.base import (
     State,
     Steps,
     Unserved,
-    gone,
+    check_cancelled,
     intent_in,
+    looked,
     name_in,
     object_in,
     result_of,
@@ -43,7 +45,6 @@ from stillhouse.schemas.teacher import Teacher
 if TYPE_CHECKING:
     from stillhouse.gen.teachers.aws import Signing
 
-_JSON = {"content-type": "application/json"}
 _UNSIGNED = {"accept": "application/json", "accept-encoding": "identity"}
 _JOBS = "/model-invocation-job"
 _PREFIX = "stillhouse-"
@@ -133,13 +134,12 @@ class BedrockBatches:
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
         """The job as it is now."""
         reply = yield self._call("GET", f"{_JOBS}/{quote(batch_id, safe='')}", at)
-        return Batch(batch_id, "lost") if gone(reply) else self._batch(object_in(reply, self.errors))
+        return looked(batch_id, reply, self.errors, self._batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
         """What is finished stays in the bucket."""
         reply = yield self._call("POST", f"{_JOBS}/{quote(batch_id, safe='')}/stop", at)
-        if not (gone(reply) or reply.status in (400, 409)):  # it has ended already
-            object_in(reply, self.errors)
+        check_cancelled(reply, self.errors)
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
         """One object, in a folder that the job made."""
@@ -156,7 +156,7 @@ class BedrockBatches:
         intent = intent or intent_in((text(document.get("jobName")) or "").removeprefix(_PREFIX))
         count = document.get("totalRecordCount")
         message = text(document.get("message")) or "Bedrock does not say why the job failed"
-        refusal = Reply(400, _JSON, dumped({"message": message}))
+        refusal = Reply(400, JSON_TYPE, dumped({"message": message}))
         # A stopped job may have output; one that expired never began.
         has_output = state in ("ended", "cancelled") and intent is not None
         return Batch(
@@ -176,12 +176,12 @@ class BedrockBatches:
         url = parts._replace(netloc=host).geturl() + path
         if at.key.aws is None:
             bearer = {"authorization": f"Bearer {at.key.key}"} if at.key.key else {}
-            return HttpRequest(method, url, {**_JSON, **_UNSIGNED, **bearer, **at.key.headers}, body)
+            return HttpRequest(method, url, {**JSON_TYPE, **_UNSIGNED, **bearer, **at.key.headers}, body)
         if self._signing is None:
             from stillhouse.gen.teachers.aws import Signing
 
             self._signing = Signing(SERVICE, self._region)
-        signed = self._signing.headers(method, url, _JSON, body, keys=at.key.aws.current(now=at.now), now=at.now)
+        signed = self._signing.headers(method, url, JSON_TYPE, body, keys=at.key.aws.current(now=at.now), now=at.now)
         return HttpRequest(method, url, {**signed, **_UNSIGNED, **at.key.headers}, body)
 
     def _object(self, method: str, key: str, at: Access, body: bytes = b"") -> HttpRequest:
@@ -203,10 +203,10 @@ def _row(row: dict[str, Any]) -> Result:
     if not isinstance(key, str):
         raise TypeError("recordId")
     if isinstance(row.get("modelOutput"), dict):
-        return Answered(key, Reply(200, _JSON, dumped(row["modelOutput"])))
+        return Answered(key, Reply(200, JSON_TYPE, dumped(row["modelOutput"])))
     error: Mapping[str, Any] = row["error"]
     code, message = error.get("errorCode"), text(error.get("errorMessage")) or "the record failed"
     if re.search(r"expired|timed out", message.lower()):
         return Unserved(key, "expired")
     status = code if type(code) is int and 400 <= code < 600 else 500
-    return Answered(key, Reply(status, _JSON, dumped({"message": message})))
+    return Answered(key, Reply(status, JSON_TYPE, dumped({"message": message})))

@@ -12,6 +12,7 @@ import orjson
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.batches.base import (
+    JSON_TYPE,
     MAX_PAGES,
     Access,
     Address,
@@ -24,9 +25,10 @@ from stillhouse.gen.teachers.batches.base import (
     State,
     Steps,
     Unserved,
-    gone,
+    check_cancelled,
     intent_in,
     is_too_old,
+    looked,
     name_in,
     object_in,
     result_of,
@@ -42,7 +44,6 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.teacher import Teacher
 
-_JSON = {"content-type": "application/json"}
 _STATES: dict[str, State] = {
     "SUCCEEDED": "ended",
     "PARTIALLY_SUCCEEDED": "ended",
@@ -131,13 +132,12 @@ class GeminiBatches:
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
         """The operation as it is now."""
         reply = yield self._address.request("GET", f"/{batch_id}", at)
-        return Batch(batch_id, "lost") if gone(reply) else _batch(object_in(reply, self.errors))
+        return looked(batch_id, reply, self.errors, _batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
         """Nothing of a cancelled batch is kept."""
         reply = yield self._address.request("POST", f"/{batch_id}:cancel", at)
-        if not (gone(reply) or reply.status in (400, 409)):  # it has ended already
-            object_in(reply, self.errors)
+        check_cancelled(reply, self.errors)
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
         """One file; expired, cancelled and failed batches have none."""
@@ -160,7 +160,7 @@ def _row(row: dict[str, Any]) -> Result:
     if not isinstance(key, str):
         raise TypeError("key")
     if "response" in row:
-        return Answered(key, Reply(200, _JSON, dumped(row["response"])))
+        return Answered(key, Reply(200, JSON_TYPE, dumped(row["response"])))
     error = row["error"]
     code = error.get("code")
     if code == _CANCELLED:
@@ -168,7 +168,7 @@ def _row(row: dict[str, Any]) -> Result:
     if code == _DEADLINE:
         return Unserved(key, "expired")
     status = _STATUSES.get(code, code if type(code) is int and 400 <= code < 600 else 500)
-    return Answered(key, Reply(status, _JSON, dumped({"error": {**error, "code": status}})))
+    return Answered(key, Reply(status, JSON_TYPE, dumped({"error": {**error, "code": status}})))
 
 
 def _name(document: Mapping[str, Any]) -> str:
@@ -191,7 +191,7 @@ def _batch(document: dict[str, Any]) -> Batch:
     if state == "failed":
         error = error if isinstance(error, dict) else {"message": "the provider does not say why the batch failed"}
         status = _STATUSES.get(error.get("code", 3), 400)
-        trouble = trouble_of(Reply(status, _JSON, dumped({"error": {**error, "code": status}})), GEMINI_ERRORS)
+        trouble = trouble_of(Reply(status, JSON_TYPE, dumped({"error": {**error, "code": status}})), GEMINI_ERRORS)
     return Batch(
         _name(document),
         state,

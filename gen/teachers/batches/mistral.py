@@ -10,6 +10,8 @@ import orjson
 
 from stillhouse.gen.teachers.batches.base import (
     CLOCK_SKEW_S,
+    HAS_ENDED,
+    JSON_TYPE,
     MAX_PAGES,
     Access,
     Address,
@@ -19,14 +21,15 @@ from stillhouse.gen.teachers.batches.base import (
     Result,
     State,
     Steps,
-    gone,
+    check_cancelled,
     intent_in,
+    looked,
     name_in,
     object_in,
     result_of,
 )
 from stillhouse.gen.teachers.batches.moments import moment_of
-from stillhouse.gen.teachers.batches.openai import INTENT_FIELD, JSON_TYPE, file_content, row_result, upload_file
+from stillhouse.gen.teachers.batches.openai import INTENT_FIELD, file_content, row_result, upload_file
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
@@ -97,13 +100,12 @@ class MistralBatches:
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
         """The job as it is now."""
         reply = yield self._address.request("GET", f"/batch/jobs/{quote(batch_id, safe='')}", at)
-        return Batch(batch_id, "lost") if gone(reply) else _batch(object_in(reply, self.errors))
+        return looked(batch_id, reply, self.errors, _batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
         """Requested, and done some time later."""
         reply = yield self._address.request("POST", f"/batch/jobs/{quote(batch_id, safe='')}/cancel", at)
-        if not (gone(reply) or reply.status in (400, 409, 422)):  # it has ended already
-            object_in(reply, self.errors)
+        check_cancelled(reply, self.errors, ended=(*HAS_ENDED, 422))
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
         """Answers and errors."""

@@ -1,6 +1,6 @@
 """OpenAI's batches, as OpenAI, Azure and Groq have them: a file of requests, a batch of it, files of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from stillhouse.gen.teachers.batches.base import (
+    JSON_TYPE,
     MAX_PAGES,
     Access,
     Address,
@@ -19,9 +20,10 @@ from stillhouse.gen.teachers.batches.base import (
     State,
     Steps,
     Unserved,
-    gone,
+    check_cancelled,
     intent_in,
     is_too_old,
+    looked,
     name_in,
     object_in,
     result_of,
@@ -39,7 +41,6 @@ from stillhouse.schemas.teacher import Teacher
 
 INTENT_FIELD = "stillhouse_intent"
 """The batch's metadata that holds its intent."""
-JSON_TYPE: Mapping[str, str] = {"content-type": "application/json"}
 
 _STATES: dict[str, State] = {
     "validating": "running",
@@ -108,13 +109,12 @@ class OpenAIBatches:
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
         """The batch as it is now."""
         reply = yield self._address.request("GET", f"/batches/{quote(batch_id, safe='')}", at)
-        return Batch(batch_id, "lost") if gone(reply) else _batch(object_in(reply, self.errors))
+        return looked(batch_id, reply, self.errors, _batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
         """Takes up to ten minutes."""
         reply = yield self._address.request("POST", f"/batches/{quote(batch_id, safe='')}/cancel", at)
-        if not (gone(reply) or reply.status in (400, 409)):  # it has ended already
-            object_in(reply, self.errors)
+        check_cancelled(reply, self.errors)
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
         """Answers and errors, which every terminal state may have."""
