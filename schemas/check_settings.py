@@ -1,13 +1,12 @@
 """What the settings of every kind of check have in common."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
 from stillhouse.schemas.base import Strict
-from stillhouse.schemas.value_types import ValueType
 
 CheckName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 
@@ -42,10 +41,6 @@ class CheckSettings(Strict):
     def named(self, kind: str) -> str:
         """The name under which its verdicts are kept."""
         return self.name or kind
-
-    def own_columns(self) -> Mapping[str, ValueType]:
-        """What its verdicts hold beside the score and the reason."""
-        return {}
 
     def identity(self) -> dict[str, JsonValue]:
         """What decides its verdicts, without defaults; a file by its SHA-256."""

@@ -5,7 +5,7 @@ Reading a recipe never runs the code, nor that of the packages around a module.
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -94,10 +94,6 @@ class FunctionCheck(CheckSettings):
     def named(self, kind: str) -> str:
         """See `CheckSettings`."""
         return self.label or self.function
-
-    def own_columns(self) -> Mapping[str, ValueType]:
-        """See `CheckSettings`."""
-        return self.returns
 
     def identity(self) -> dict[str, JsonValue]:
         """By what the code is, and not by where it is."""

@@ -40,11 +40,6 @@ class Arrivals:
         self._has_new = False
 
     @property
-    def is_empty(self) -> bool:
-        """True if the last listing found no file."""
-        return not self._since
-
-    @property
     def has_untaken(self) -> bool:
         """True if there are files that were not taken, complete or not."""
         return any(file not in self._taken for file in self._since if file.size)

@@ -12,7 +12,7 @@ from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome, Policy, Trouble
+from stillhouse.gen.teachers.outcome import Malformed, Outcome, Policy, Trouble
 from stillhouse.gen.teachers.retry import (
     MAX_DEATHS,
     SETTLED,
@@ -32,6 +32,7 @@ from stillhouse.gen.worker.awaited_verdicts import AwaitedVerdicts
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened
 from stillhouse.gen.worker.earlier_answers import fingerprint
+from stillhouse.gen.worker.replies import outcome_without_reply
 from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
 from stillhouse.gen.worker.settlements import Settlements
 from stillhouse.gen.worker.spending import Spending
@@ -136,15 +137,7 @@ class ChunkState:
 
     def outcome_of(self, frame: Frame) -> Outcome | None:
         """What the frame says became of its attempt; None if it is not known, or the attempt goes on."""
-        match frame.kind:
-            case Kind.ANSWERED:
-                return self.answers.read(frame)
-            case Kind.NOT_SENT:
-                return NoConnection("no connection")
-            case Kind.LOST:
-                return Ambiguous("no whole reply")
-            case _:
-                return None
+        return self.answers.read(frame) if frame.kind is Kind.ANSWERED else outcome_without_reply(frame)
 
     def count_cost(self, frame: Frame, outcome: Outcome | None) -> None:
         """Count what an attempt cost, if the frame ends it."""

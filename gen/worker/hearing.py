@@ -22,7 +22,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.references import row_of
-from stillhouse.gen.worker.replies import Received, reply_frame
+from stillhouse.gen.worker.replies import Received, outcome_without_reply, reply_frame
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import Check, references_of
 from stillhouse.schemas.completion import Completion
@@ -308,7 +308,7 @@ class Hearing:
         self._questions.clear()
 
     def _restore(self, ordinal: int, frame: Frame, *, asked: Frame | None) -> None:
-        outcome = _outcome_without_reply(frame)
+        outcome = outcome_without_reply(frame)
         if frame.kind is Kind.ANSWERED:
             outcome = self._read(frame)
             if isinstance(outcome, Completion) and asked is not None:
@@ -318,17 +318,6 @@ class Hearing:
         if outcome is not None:
             self._decided(frame, outcome, None)
         self._pay(frame, outcome)
-
-
-def _outcome_without_reply(frame: Frame) -> Outcome | None:
-    """None: its worker is gone, and nothing is known."""
-    match frame.kind:
-        case Kind.NOT_SENT:
-            return NoConnection("no connection")
-        case Kind.LOST:
-            return Ambiguous("no whole reply")
-        case _:
-            return None
 
 
 def hearings(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
 from stillhouse.gen.teachers.event_stream import is_stream
-from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.answers import Place
 
@@ -47,3 +47,14 @@ def reply_frame(
     return Frame(
         Kind.ANSWERED, ordinal, at, latency_s, reply.status, endpoint, body, headers, place, stage=stage, flags=flags
     )
+
+
+def outcome_without_reply(frame: Frame) -> Outcome | None:
+    """How an attempt ended that no reply came to; None if that is not known, or it goes on."""
+    match frame.kind:
+        case Kind.NOT_SENT:
+            return NoConnection("no connection")
+        case Kind.LOST:
+            return Ambiguous("no whole reply")
+        case _:
+            return None
