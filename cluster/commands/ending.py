@@ -27,7 +27,7 @@ class Ending:
     again: Sequence[str] = ("run",)
     """The command that was typed, without these."""
     patience_s: float = 60.0
-    """How long to wait for a store that does not answer."""
+    """Patience with a store that does not answer, in seconds."""
 
     def done(self, summary: Summary) -> str:
         """After a run that came to its end."""

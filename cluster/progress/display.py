@@ -139,7 +139,7 @@ class Progress:
         return figures
 
     def _accepted(self, stats: QueueStats) -> Iterator[str]:
-        """What each check accepts of the answers that it judged, and by teacher where there are several."""
+        """Each check's acceptance rate, by teacher if there are several."""
         for check in self._checks:
             counts = {
                 name: (tally.accepted.get(check, 0), tally.rejected.get(check, 0))

@@ -21,11 +21,11 @@ class Closed(BaseModel):
 
 
 class BudgetUse(BaseModel):
-    """What is used of the budget."""
+    """Usage of the budget so far."""
 
     spent: Expense
     unpayable: Expense | None = None
-    """The request for which there was no money when asking ended; null while it goes on."""
+    """Worst case of the request that the budget could not cover when asking ended; null until then."""
 
 
 class QueueStats(BaseModel):

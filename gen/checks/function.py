@@ -81,7 +81,7 @@ def _module(settings: FunctionCheck) -> ModuleType:
 
 
 def record_of(settings: FunctionCheck, answer: Answer, row: Row) -> dict[str, Any]:
-    """What the function is called with."""
+    """The arguments of the function."""
     values = {each.column: row.get(each.key) for each in settings.references()}
     return {
         "text": answer.text,
