@@ -7,11 +7,12 @@ from pydantic import AfterValidator, JsonValue
 
 from stillhouse.schemas.secret_patterns import holds_likely_key, is_secret_body_field
 
-_RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
+RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
+"""Names that a recipe may not add."""
 
 
 def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if taken := _RESERVED & value.keys():
+    if taken := RESERVED & value.keys():
         raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
     if (path := next(_secrets_in(value), None)) is not None:
         # The value may be a key: it is not repeated.

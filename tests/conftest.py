@@ -20,8 +20,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Ray gives its workers 15 less than everybody: with other tests beside, a cluster's would hardly ever start.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")  # the machine may be, and no test is of its speed
+# No deadline: the machine may be busy, and no test is of its speed. The same code always gets the same examples, and so
+# the same verdict; `--hypothesis-profile=search` looks for new ones.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("search"), derandomize=True)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -133,6 +133,8 @@ def _with_schema(
     ids, top_ids = pc.coalesce(beside, _ids(tokens)), _ids(tops)
     known = _known(ids, ends)
     top_known = _known(top_ids, top_ends[ends]) if len(tops) else known
+    if top_known and not known and (top_ends[ends[1:]] == top_ends[ends[:-1]]).any():
+        raise _Unusual("an answer without alternatives, whose tokens have no ids, beside alternatives that have")
     if schema is _WITHOUT_BYTES and not (known and top_known):
         raise _BytesWanted
     return {

@@ -13,8 +13,10 @@ from stillhouse.gen.dataset.layout import LAST_RUN_KEY, open_dataset
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.simulator.known import KnownAnswers
 from stillhouse.schemas.carried_file import MAX_BYTES, carried
+from stillhouse.schemas.extra import RESERVED
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe
+from stillhouse.schemas.secret_patterns import is_secret_body_field
 from stillhouse.schemas.simulator import HangFault, SimulatorSettings
 
 REAL = {
@@ -95,8 +97,9 @@ def test_what_python_made_comes_back(tmp_path: Path) -> None:
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 _NUMBER = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-_OURS = ("model", "messages", "n", "stream", "stream_options")
-_NAME = _TEXT.filter(lambda text: 0 < len(text) <= 200 and text.isprintable() and text not in _OURS)
+_NAME = _TEXT.filter(
+    lambda text: 0 < len(text) <= 200 and text.isprintable() and text not in RESERVED and not is_secret_body_field(text)
+)
 _JSON = st.recursive(
     st.none() | st.booleans() | _NUMBER | _TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAME, inner, max_size=3),
