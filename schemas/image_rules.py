@@ -4,10 +4,11 @@ From the vendors' pages, clients and service models as read on `SEEN_ON`. What i
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import assert_never
 
+from stillhouse.schemas.google_hosts import is_vertex
 from stillhouse.schemas.image import Image, LinkedImage, MediaType, StoredImage
 from stillhouse.schemas.teacher import Teacher
 
@@ -41,35 +42,32 @@ _RULES: dict[str, ImageRules] = {
 """By API; the others, among them the many servers that speak OpenAI's, are not known to refuse any."""
 
 
-def rules_of(api: str) -> ImageRules:
-    """The rules of a teacher's `api`."""
-    return _RULES.get(api, _ANY)
-
-
 def refused_image(images: Sequence[Image], teachers: Iterable[Teacher]) -> str | None:
     """Why one of the teachers would refuse a prompt with these images, and what to do; None if all take them."""
-    return next((f"teacher {each.name}: {why}" for each in teachers for why in _refusals(images, each.api)), None)
+    return next((f"teacher {each.name}: {why}" for each in teachers for why in _refusals(images, each)), None)
 
 
-def _refusals(images: Sequence[Image], api: str) -> Iterator[str]:
-    rules = rules_of(api)
+def _refusals(images: Sequence[Image], teacher: Teacher) -> Iterator[str]:
+    rules, api = _RULES.get(teacher.api, _ANY), f"`api: {teacher.api}`"
+    if teacher.api == "anthropic" and any(map(is_vertex, teacher.urls)):
+        rules, api = replace(rules, links=False), f"{api} on Vertex"
     if rules.max_images is not None and len(images) > rules.max_images:
-        yield f"`api: {api}` takes at most {rules.max_images} images per request, got {len(images):,}"
+        yield f"{api} takes at most {rules.max_images} images per request, got {len(images):,}"
     for image in images:
         match image:
             case LinkedImage():
                 if not rules.links:
                     yield (
-                        f"`api: {api}` takes images as bytes, and none by URL: put their bytes into the column, or "
+                        f"{api} takes images as bytes, and none by URL: put their bytes into the column, or "
                         "ask a teacher of another API"
                     )
             case StoredImage(media_type, size=size, width=width, height=height):
                 if media_type not in rules.types:
                     taken = ", ".join(sorted(rules.types))
-                    yield f"`api: {api}` takes {taken}, got {media_type}: convert it"
+                    yield f"{api} takes {taken}, got {media_type}: convert it"
                 if rules.max_bytes is not None and size > rules.max_bytes:
-                    yield f"`api: {api}` takes images of at most {rules.max_bytes:,} bytes, got {size:,}: shrink it"
+                    yield f"{api} takes images of at most {rules.max_bytes:,} bytes, got {size:,}: shrink it"
                 if rules.max_side is not None and max(width, height) > rules.max_side:
-                    yield f"`api: {api}` takes at most {rules.max_side:,} pixels a side, got {width} x {height}"
+                    yield f"{api} takes at most {rules.max_side:,} pixels a side, got {width} x {height}"
             case _:
                 assert_never(image)

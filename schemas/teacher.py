@@ -16,6 +16,7 @@ from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.completion import FinishReason
 from stillhouse.schemas.endpoint_url import BaseUrl, is_near
 from stillhouse.schemas.extra import Extra
+from stillhouse.schemas.google_hosts import is_vertex
 from stillhouse.schemas.headers import Headers, Query, is_reference
 from stillhouse.schemas.licences import SEEN_ON, hosts_of, known_terms
 from stillhouse.schemas.limits import Limits
@@ -205,11 +206,7 @@ class Teacher(Strict):
 
     def _problems(self) -> Iterator[str]:
         """What a teacher behind a URL still lacks, all of it at once."""
-        if self.base_url is not None and self.endpoints:
-            yield "expected `base_url` or `endpoints`, got both"
-        elif not self.urls:
-            region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
-            yield f"expected `base_url` or `endpoints`{region}, got none of them"
+        yield from self._odd_urls()
         if self.aws is not None and self.api != "bedrock":
             yield "`aws` goes with `api: bedrock`"
         elif self.aws is not None and self.api_key and self.aws.signs:
@@ -236,6 +233,15 @@ class Teacher(Strict):
                 "`terms` is missing: whether its answers may be trained on, as you read it, such as "
                 "`terms: {license: MIT, training_use: permitted, url: https://…, seen_on: 2026-11-22}`"
             )
+
+    def _odd_urls(self) -> Iterator[str]:
+        if self.base_url is not None and self.endpoints:
+            yield "expected `base_url` or `endpoints`, got both"
+        elif not self.urls:
+            region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
+            yield f"expected `base_url` or `endpoints`{region}, got none of them"
+        if self.api == "anthropic" and len(set(map(is_vertex, self.urls))) > 1:
+            yield "some endpoints are on Vertex and some are not: make them teachers of their own, with a key each"
         for url in self.urls:
             host = urlsplit(url).hostname or ""
             if not (self.allow_http or url.startswith("https://") or is_near(host)):

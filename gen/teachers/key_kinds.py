@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from stillhouse.schemas.google_hosts import is_vertex
 from stillhouse.schemas.secret_patterns import OWNERS
 
 _HOSTS = {
@@ -33,7 +34,16 @@ def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
     found = next(((start, owner) for start, owner in OWNERS if key.startswith(start)), None)
     for url in urls:
         host = urlsplit(url).hostname or ""
-        wanted = "Bedrock" if _BEDROCK.fullmatch(host) else _HOSTS.get(host)
-        if found is not None and wanted is not None and found[1] != wanted:
-            return f"holds a key of {found[1]} (it begins with {found[0]}), but {host} takes a key of {wanted}"
+        wanted = _owners(url, host)
+        if found is not None and wanted and found[1] not in wanted:
+            return f"holds a key of {found[1]} (it begins with {found[0]}), but {host} takes a key of {wanted[0]}"
     return None
+
+
+def _owners(url: str, host: str) -> tuple[str, ...]:
+    """Those whose keys the host takes; none where that is not known."""
+    if _BEDROCK.fullmatch(host):
+        return ("Bedrock",)
+    if is_vertex(url) and host.endswith("googleapis.com"):
+        return ("Google Cloud", "Google")  # a token, or a key of the express mode
+    return (_HOSTS[host],) if host in _HOSTS else ()

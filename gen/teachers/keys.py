@@ -11,10 +11,10 @@ from pathlib import Path
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys
-from stillhouse.gen.teachers.google_hosts import is_vertex
 from stillhouse.gen.teachers.google_tokens import require_google_auth, secrets_in
 from stillhouse.gen.teachers.key_kinds import wrong_kind
 from stillhouse.schemas.aws import Aws
+from stillhouse.schemas.google_hosts import is_vertex
 from stillhouse.schemas.headers import is_reference
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.secret_patterns import without_likely_keys
@@ -61,7 +61,11 @@ def credentials_of(teacher: Teacher) -> Credentials:
 
     key = value(teacher.api_key, "api_key") if teacher.api_key else None
     google = None
-    if teacher.api == "gemini" and any(map(is_vertex, teacher.urls)) and (key is None or key.startswith("{")):
+    if (
+        teacher.api in ("gemini", "anthropic")
+        and any(map(is_vertex, teacher.urls))
+        and (key is None or key.startswith("{"))
+    ):
         require_google_auth(field)
         key, google, secrets = None, key or "", [*secrets_in(key or "")]
     elif key is not None and (why := wrong_kind(key, urls=teacher.urls)) is not None:

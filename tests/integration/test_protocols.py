@@ -91,6 +91,25 @@ async def test_all_protocols_share_one_dataset(tmp_path: Path) -> None:
     assert not any(KEY.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_claude_is_asked_on_vertex(tmp_path: Path, stream: bool) -> None:
+    """Its records are those of Anthropic's own API."""
+    write_source(tmp_path, questions(12))
+    async with await serve(settings()) as server:
+        url = f"{server.url.removesuffix('/v1')}/projects/p/locations/us-east5"
+        fields = {"base_url": url, "model": "claude-opus-4-8@20260401", "extra": {}, "stream": stream}
+        asked = teacher("anthropic", server.url, ask={"max_tokens": 2000, "reasoning_effort": "low"}) | fields
+        terms = {"training_use": "by-authorisation", "authorisation": "letter 7"}
+        recipe = recipe_of(tmp_path, teachers=[asked | {"terms": terms}])
+        summary = await run_in_process(recipe)
+    assert (summary.records, summary.requests) == (12, 12)
+    for row in rows(recipe):
+        assert (row["model"], row["finish_reason_raw"]) == ("claude-opus-4-8@20260401", "end_turn")
+        assert (row["reasoning_source"], row["reasoning_is_summary"]) == ("thinking", True)
+        assert row["reasoning"]
+    assert verify(open_dataset(recipe)).ok
+
+
 async def test_a_dataset_keeps_its_columns_whatever_its_teachers_speak(tmp_path: Path) -> None:
     """One that was bound to chat completions lacks those of other protocols, also after a change of protocol."""
     write_source(tmp_path, questions(12))

@@ -66,6 +66,26 @@ def test_a_stream_adds_up(simulator: SimulatorProcess) -> None:
     assert message.usage.output_tokens_details.thinking_tokens == 24
 
 
+def test_the_client_for_vertex_is_content_too(simulator: SimulatorProcess) -> None:
+    """Whole and streamed; the URL names the model, and a token is the key."""
+    client = anthropic.AnthropicVertex(
+        region="us-east5",
+        project_id="p",
+        access_token="sk-ant-simulator",
+        base_url=simulator.url,
+        max_retries=0,
+    )
+    asked: Any = {"model": "claude-sonnet-4-5@20250929", "max_tokens": 1000, "messages": QUESTION}
+    whole = client.messages.create(**asked)
+    with client.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for message in (whole, streamed):
+        assert message.content[0].text.endswith("#### 42")
+        assert (message.model, message.stop_reason) == (asked["model"], "end_turn")
+    with pytest.raises(anthropic.AuthenticationError):
+        client.with_options(access_token="another").messages.create(**asked)
+
+
 def test_thoughts_are_shown_on_request_alone(simulator: SimulatorProcess) -> None:
     """The newest models return them without a word otherwise."""
     client = connect(simulator)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from replies import completed, outcome_of
 
 from stillhouse.gen.limits.shares import Ceiling
@@ -124,9 +125,60 @@ def test_a_key_and_a_token_go_their_own_ways() -> None:
     key, token = request(Ask(max_tokens=9)).headers, request(Ask(max_tokens=9), key="sk-ant-oat01-x").headers
     assert (key["x-api-key"], key["anthropic-version"], "authorization" in key) == ("k", "2023-06-01", False)
     assert (token["authorization"], "x-api-key" in token) == ("Bearer sk-ant-oat01-x", False)
+    assert request(Ask(max_tokens=9), key="ABSKx").headers["authorization"] == "Bearer ABSKx"  # on Bedrock's Mantle
     protocol, credentials = protocol_of(teacher(), Ask(max_tokens=9)), Credentials("k")
     one, other = (protocol.request(Request(SYSTEM_AND_USER), base_url=URL, key=credentials, now=0.0) for _ in "ab")
     assert one.headers is other.headers
+
+
+VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [VERTEX, VERTEX.replace("/v1", ""), f"{VERTEX}/publishers/anthropic", "http://proxy/projects/p/locations/l"],
+)
+@pytest.mark.parametrize(("stream", "method"), [(False, "rawPredict"), (True, "streamRawPredict")])
+def test_on_vertex_the_url_names_the_model(base_url: str, stream: bool, method: str) -> None:
+    """And the body the API's version; a token of Google Cloud is all that it takes."""
+    who = teacher(base_url=base_url, model="claude-opus-4-5@20251101")
+    asked = Request((("user", "q"),), stream=stream)
+    found = protocol_of(who, Ask(max_tokens=9)).request(asked, base_url=base_url, key=Credentials("ya29.1"), now=0.0)
+    assert found.url.endswith(f"/publishers/anthropic/models/claude-opus-4-5@20251101:{method}")
+    assert found.url.count("/v1/projects/p/locations/") == found.url.count("/publishers/") == 1
+    fields = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]}
+    assert json.loads(found.body) == fields | ({"stream": True} if stream else {})
+    assert found.headers["authorization"] == "Bearer ya29.1"
+    assert not {"x-api-key", "anthropic-version"} & found.headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (429, "RESOURCE_EXHAUSTED", Rate),
+        (401, "UNAUTHENTICATED", Auth),
+        (403, "PERMISSION_DENIED", Auth),
+        (404, "NOT_FOUND", BadRequest),
+        (400, "FAILED_PRECONDITION", Auth),
+        (503, "UNAVAILABLE", Overload),
+    ],
+)
+def test_vertex_refuses_in_google_s_words(status: int, code: str, expected: type) -> None:
+    """Or in Anthropic's, where the model itself refuses."""
+    wait = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7.5s"}
+    body = {"error": {"code": status, "message": "words", "status": code, "details": [wait]}}
+    for document in (body, [body]):
+        found = read(document, status=status, base_url=VERTEX)
+        assert isinstance(found, expected)
+        assert not isinstance(found, Rate) or found.retry_after_s == 7.5
+    assert isinstance(read(error("overloaded_error"), status=529, base_url=VERTEX), Overload)
+    assert isinstance(read(error("invalid_request_error", "prompt is too long"), status=400, base_url=VERTEX), TooLong)
+
+
+def test_one_teacher_is_on_vertex_or_is_not() -> None:
+    """Its hosts take different keys, and its images and batches depend on it."""
+    with pytest.raises(ValidationError, match="make them teachers of their own"):
+        teacher(base_url=None, endpoints=[VERTEX, URL])
 
 
 def test_neighbours_of_one_role_are_one_turn() -> None:

@@ -309,6 +309,8 @@ def test_a_line_is_the_online_requests_body() -> None:
         (teacher("bedrock"), BatchSettings(), "add `bedrock: {s3"),
         (teacher("gemini", base_url="https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/l"),
          BatchSettings(), "Vertex"),
+        (teacher("anthropic", base_url="https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l"),
+         BatchSettings(), "Vertex has no batches of Claude"),
         (teacher("openai", base_url="https://llm.example.com/v1"), BatchSettings(), "no batch API is known"),
         (teacher("openai", profile="together"), BatchSettings(), "no batch API is known"),
     ],

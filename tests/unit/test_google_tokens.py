@@ -147,6 +147,13 @@ async def test_a_token_is_fetched_once_for_many_and_beside_the_loop(file: Path, 
     assert not any("canary-1" in text or secret[30:60] in text for text in said)
 
 
+async def test_claude_on_vertex_takes_the_same_tokens(file: Path, tokens: TokenServer) -> None:
+    """Its messages are Anthropic's, and its host is Google's."""
+    client = client_of(vertex(api="anthropic", model="claude-opus-5", api_key=f"file:{file}"))
+    await client.usable()
+    assert (authorization(client), tokens.given) == ("Bearer ya29.canary-1", 1)
+
+
 async def test_a_token_that_ends_soon_is_replaced(file: Path, tokens: TokenServer) -> None:
     """Also when the server can't be reached for a while, as long as it lasts."""
     tokens.life_s, clock = 400, Later()
@@ -210,5 +217,9 @@ def test_a_file_of_credentials_is_for_vertex_alone(file: Path) -> None:
     studio = vertex(base_url="https://generativelanguage.googleapis.com", api_key=f"file:{file}")
     with pytest.raises(UsageError, match=r"teachers\.t\.api_key: .*holds a file of credentials"):
         credentials_of(studio)
-    file.write_text("AIzaExpress")
-    assert credentials_of(vertex(api_key=f"file:{file}")).key == "AIzaExpress"
+    for key in ("AIzaExpress", "ya29.token", "AQ.express"):
+        file.write_text(key)
+        assert credentials_of(vertex(api_key=f"file:{file}")).key == key
+    file.write_text("sk-ant-api03-xxxxxxxxxxxx")
+    with pytest.raises(UsageError, match=r"holds a key of Anthropic .* takes a key of Google Cloud"):
+        credentials_of(vertex(api="anthropic", model="claude-opus-5", api_key=f"file:{file}"))

@@ -24,6 +24,7 @@ from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.schemas.image import InlineImage, LinkedImage, StoredImage, key_of
+from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Prompt, prompt_key
 from stillhouse.schemas.recipe import Ask, Recipe, Source
 from stillhouse.schemas.teacher import Teacher
@@ -187,6 +188,14 @@ def test_what_a_teacher_would_refuse_makes_a_bad_row(api: str, value: Any, why: 
     assert isinstance(said, str)
     assert why in said
     assert isinstance(made(value, api="openai-chat"), Prompt)
+
+
+def test_claude_on_vertex_takes_no_links() -> None:
+    """Unlike Anthropic's own API."""
+    vertex = teacher("anthropic", base_url="https://aiplatform.googleapis.com/v1/projects/p/locations/global")
+    link = LinkedImage(LINK)
+    assert refused_image([link], [teacher("anthropic")]) is None
+    assert "`api: anthropic` on Vertex takes images as bytes" in str(refused_image([link], [vertex]))
 
 
 def spoken(*contents: Any) -> Prompt | str:

@@ -1,6 +1,7 @@
-"""Anthropic's Messages API, with the rules by which it refuses requests."""
+"""Anthropic's Messages API, its own and Vertex's, with the rules by which it refuses requests."""
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -24,6 +25,9 @@ from stillhouse.schemas.image import linked_key
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.schema_dialects import ANTHROPIC
 
+_ON_VERTEX = re.compile(
+    r"(?:/v1)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models/([^/:]+):(rawPredict|streamRawPredict)"
+)
 _PIECE_CHARS = 64 * CHARS_PER_TOKEN
 _KINDS = {
     400: "invalid_request_error",
@@ -51,13 +55,13 @@ _LEAST_CACHED = 1024
 
 
 class Anthropic:
-    """POST /v1/messages."""
+    """POST /v1/messages, and on Vertex models/MODEL:rawPredict and :streamRawPredict."""
 
     stream_type = EVENT_STREAM
 
     def takes(self, path: str) -> bool:
-        """One path."""
-        return path == "/v1/messages"
+        """One path, or a model's."""
+        return path == "/v1/messages" or _ON_VERTEX.fullmatch(path) is not None
 
     def response_id(self, serial: int) -> str:
         """As Anthropic's begin."""
@@ -85,10 +89,18 @@ class Anthropic:
 
     def parse(self, request: Request) -> Asked:
         """What is asked."""
-        if b"anthropic-version" not in request.headers:
-            raise BadRequest("anthropic-version: header is required", param="anthropic-version")
         payload = payload_of(request.body)
         model = payload.get("model")
+        if (place := _ON_VERTEX.fullmatch(request.path)) is not None:
+            if not isinstance(payload.get("anthropic_version"), str):
+                raise BadRequest("anthropic_version: Field required", param="anthropic_version")
+            if model is not None:
+                raise BadRequest("model: Extra inputs are not permitted", param="model")
+            if (payload.get("stream") is True) != (place[2] == "streamRawPredict"):
+                raise BadRequest(f"stream: {place[2]} takes another value", param="stream")
+            model = place[1]
+        elif b"anthropic-version" not in request.headers:
+            raise BadRequest("anthropic-version: header is required", param="anthropic-version")
         if not isinstance(model, str) or not model:
             raise BadRequest("model: Field required", param="model")
         max_tokens = integer(payload, "max_tokens", least=1)

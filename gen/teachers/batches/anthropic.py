@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.batches.base import (
     JSON_TYPE,
     MAX_PAGES,
@@ -28,11 +29,12 @@ from stillhouse.gen.teachers.batches.base import (
 )
 from stillhouse.gen.teachers.batches.moments import moment_of
 from stillhouse.gen.teachers.json_text import dumped
-from stillhouse.gen.teachers.protocols.anthropic import key_headers, versioned
 from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
+from stillhouse.gen.teachers.protocols.claude_places import key_headers, versioned
 from stillhouse.gen.teachers.protocols.values import dicts
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.batch import BatchSettings
+from stillhouse.schemas.google_hosts import is_vertex
 from stillhouse.schemas.teacher import Teacher
 
 _STATUSES = {
@@ -59,6 +61,12 @@ class AnthropicBatches:
     names = False
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
+        """Raises UsageError for Vertex."""
+        if any(map(is_vertex, teacher.urls)):
+            raise UsageError(
+                f"teachers.{teacher.name}: Vertex has no batches of Claude's messages: use Anthropic's own API, or "
+                "leave out `mode`"
+            )
         self._address = Address(versioned, key_headers)
 
     def line(self, key: str, request: HttpRequest) -> bytes:

@@ -34,14 +34,15 @@ from stillhouse.gen.teachers.batches.base import (
     result_of,
 )
 from stillhouse.gen.teachers.batches.moments import moment_of
-from stillhouse.gen.teachers.google_hosts import is_vertex, model_base
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.outcome import Malformed
-from stillhouse.gen.teachers.protocols.gemini import GEMINI_ERRORS, key_header
+from stillhouse.gen.teachers.protocols.gemini import key_header
+from stillhouse.gen.teachers.protocols.google_errors import GOOGLE_ERRORS
 from stillhouse.gen.teachers.protocols.values import dicts, text
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.batch import BatchSettings
+from stillhouse.schemas.google_hosts import is_vertex, model_base
 from stillhouse.schemas.teacher import Teacher
 
 _STATES: dict[str, State] = {
@@ -61,7 +62,7 @@ _NAME = re.compile(r"(?:batches|files)/[A-Za-z0-9._-]{1,200}")
 class GeminiBatches:
     """POST models/MODEL:batchGenerateContent."""
 
-    errors = GEMINI_ERRORS
+    errors = GOOGLE_ERRORS
     max_requests = 100_000
     max_bytes = 2 * 10**9
     names = True
@@ -191,7 +192,7 @@ def _batch(document: dict[str, Any]) -> Batch:
     if state == "failed":
         error = error if isinstance(error, dict) else {"message": "the provider does not say why the batch failed"}
         status = _STATUSES.get(error.get("code", 3), 400)
-        trouble = trouble_of(Reply(status, JSON_TYPE, dumped({"error": {**error, "code": status}})), GEMINI_ERRORS)
+        trouble = trouble_of(Reply(status, JSON_TYPE, dumped({"error": {**error, "code": status}})), GOOGLE_ERRORS)
     return Batch(
         _name(document),
         state,

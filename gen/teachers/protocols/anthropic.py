@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, as Anthropic and the servers that copy it speak it.
+"""Anthropic's Messages API, as Anthropic, Vertex and the servers that copy it speak it.
 
 Usage is Anthropic's: `input_tokens` leaves out what was read from the cache or written to it.
 """
@@ -13,12 +13,12 @@ from stillhouse.gen.teachers.event_stream import events_in
 from stillhouse.gen.teachers.json_text import dumped, text_of
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
-from stillhouse.gen.teachers.protocols.anthropic_errors import ANTHROPIC_ERRORS
 from stillhouse.gen.teachers.protocols.anthropic_stream import folded
-from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
+from stillhouse.gen.teachers.protocols.base import Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
+from stillhouse.gen.teachers.protocols.claude_places import place_of
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.envelopes import answer_in
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
@@ -35,7 +35,6 @@ from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import ToolMessage
 
-_VERSION = "/v1"
 _NAMES = {"stop": "stop_sequences"}
 _FINISHES: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -49,15 +48,15 @@ _FINISHES: dict[str, FinishReason] = {
 
 
 class Anthropic:
-    """POST /v1/messages."""
+    """POST /v1/messages, or on Vertex models/MODEL:rawPredict."""
 
-    errors = ANTHROPIC_ERRORS
     framing: Framing = "sse"
 
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         self._teacher = teacher
         self._finishes = {**_FINISHES, **teacher.finish_reasons}
-        self._destinations = Destinations("/messages", key_headers, base=versioned)
+        self._place = place_of(teacher)
+        self.errors = self._place.errors
         self._shared_system = shared_system(ask)
         fields: dict[str, Any] = ask.parameters()
         extra = fields.pop("extra", {})
@@ -70,7 +69,7 @@ class Anthropic:
         fields = {_NAMES.get(name, name): value for name, value in fields.items()}
         own = {} if "thinking" in extra else thinking_fields(teacher.model_name, effort)
         fields = merged({**fields, **own}, _format(ask))
-        self._head = orjson.dumps({"model": teacher.model_name, **merged(fields, extra)})[:-1]
+        self._head = orjson.dumps({**self._place.head, **merged(fields, extra)})[:-1]
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
         """Only the system prompt and the turns differ from prompt to prompt."""
@@ -84,7 +83,8 @@ class Anthropic:
             messages[first]["content"] = [*map(_image_block, ask.images), *_blocks(turns[first][1])]
         parts += (b',"messages":', orjson.dumps(messages))
         parts.append(b',"stream":true}' if ask.stream else b"}")
-        return self._destinations.post(base_url, key, b"".join(parts))
+        place = self._place.streamed if ask.stream else self._place.whole
+        return place.post(base_url, key, b"".join(parts))
 
     def _system(self, texts: list[str]) -> Any:
         marks = self._teacher.cache_prompt
@@ -124,28 +124,6 @@ def _format(ask: Ask) -> dict[str, Any]:
     if (document := ask.schema_document) is None:
         return {}
     return {"output_config": {"format": {"type": "json_schema", "schema": sendable(document, ANTHROPIC)}}}
-
-
-def versioned(base_url: str) -> str:
-    """The base URL with the API's version, which may be left out."""
-    return base_url if base_url.endswith(_VERSION) else base_url + _VERSION
-
-
-def key_headers(key: Credentials) -> dict[str, str]:
-    """JSON both ways, uncompressed; a token of an OAuth login goes another way than a key."""
-    headers = {
-        "content-type": "application/json",
-        "accept": "application/json",
-        "accept-encoding": "identity",
-        "anthropic-version": "2023-06-01",
-    }
-    if not key.key:
-        return headers
-    return headers | ({"authorization": f"Bearer {key.key}"} if _is_token(key.key) else {"x-api-key": key.key})
-
-
-def _is_token(key: str) -> bool:
-    return key.startswith("sk-ant-oat")
 
 
 def _content(texts: list[str]) -> Any:

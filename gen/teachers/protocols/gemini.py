@@ -12,19 +12,19 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from stillhouse.gen.teachers.google_hosts import is_vertex, model_base
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.gemini_answer import answer_of, completion_of, usage_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
+from stillhouse.gen.teachers.protocols.google_errors import GOOGLE_ERRORS
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
 from stillhouse.gen.teachers.protocols.turns import in_base64
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
-from stillhouse.gen.teachers.vocabulary import COMMON
+from stillhouse.schemas.google_hosts import is_vertex, model_base
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
 from stillhouse.schemas.recipe import Ask
@@ -32,17 +32,6 @@ from stillhouse.schemas.schema_dialects import GEMINI, sendable
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import ToolMessage
-
-GEMINI_ERRORS = COMMON.extended(
-    codes={
-        # FAILED_PRECONDITION: the region is not served, or billing is off.
-        "auth": frozenset({"api_key_invalid", "api_key_service_blocked", "unauthenticated", "failed_precondition"}),
-        "rate": frozenset({"resource_exhausted"}),
-        "overload": frozenset({"unavailable"}),
-    },
-    code_fields=frozenset({"quotaId"}),
-    wait_fields=("retryDelay",),
-)
 
 _ROLES = {"assistant": "model"}
 _NAMES = {
@@ -61,7 +50,7 @@ _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 245
 class Gemini:
     """POST models/MODEL:generateContent, one candidate per request."""
 
-    errors = GEMINI_ERRORS
+    errors = GOOGLE_ERRORS
     framing: Framing = "sse"
 
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
@@ -131,7 +120,7 @@ class _Places:
 
     def __init__(self, path: str, urls: Sequence[str]) -> None:
         self._studio = Destinations(path, key_header, base=model_base)
-        cloud = Destinations(path, _cloud_headers, base=model_base)
+        cloud = Destinations(path, cloud_headers, base=model_base)
         self._cloud = {url: cloud for url in urls if is_vertex(url)}
 
     def post(self, base_url: str, key: Credentials, body: bytes) -> HttpRequest:
@@ -200,7 +189,7 @@ def key_header(key: Credentials) -> dict[str, str]:
     return _base_headers() | ({"x-goog-api-key": key.key} if key.key else {})
 
 
-def _cloud_headers(key: Credentials) -> dict[str, str]:
+def cloud_headers(key: Credentials) -> dict[str, str]:
     """A token, or the API key of Vertex's express mode."""
     if key.key is not None and key.key.startswith(("AIza", "AQ.")):
         return key_header(key)

@@ -1,4 +1,4 @@
-"""Where Google's models are served: AI Studio, Vertex, or what stands in for either."""
+"""Where Google serves models, its own and Anthropic's: AI Studio, Vertex, or what stands in for either."""
 
 import re
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ def is_vertex(url: str) -> bool:
     return vertex or "/projects/" in parts.path
 
 
-def model_base(url: str) -> str:
+def model_base(url: str, *, publisher: str = "google") -> str:
     """The URL below which `/models/…` stands: with the version, and Vertex's publisher, where they are left out."""
     parts = urlsplit(url)
     path = parts.path
@@ -22,7 +22,7 @@ def model_base(url: str) -> str:
         if not _VERSION.match(path):
             path = f"/v1{path}"
         if "/publishers/" not in path:
-            path = f"{path}/publishers/google"
+            path = f"{path}/publishers/{publisher}"
     elif not _VERSION.search(path):
         path = f"{path}/v1beta"
     return parts._replace(path=path).geturl()
