@@ -13,7 +13,7 @@ from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Host, Lane
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.purse import Purse
 
 
@@ -22,7 +22,7 @@ class Asker:
 
     def __init__(
         self,
-        host: Host[Held],
+        host: Host[LeasedChunk],
         *,
         clients: Sequence[TeacherClient],
         fence: Fence,
@@ -47,7 +47,7 @@ class Asker:
         self._chain = chain
         self._connections = connections
         self._gate = Gate(fence, purse)
-        self._lanes: dict[str, Lane[Held]] = {
+        self._lanes: dict[str, Lane[LeasedChunk]] = {
             client.teacher.name: LANES[client.teacher.mode](
                 client,
                 host=host,
@@ -110,7 +110,7 @@ class Asker:
         """Size of the largest reply so far."""
         return max(lane.largest_reply_bytes for lane in self._all)
 
-    def take(self, held: Held) -> None:
+    def take(self, held: LeasedChunk) -> None:
         """Have those of the chunk's samples asked that may be asked now."""
         chunk = held.open
         if self._chain is not None:

@@ -18,7 +18,7 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.standing import DOWN_AFTER_S, PROBE_EVERY_S, Standing
 from stillhouse.gen.worker.lanes.base import Lane
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.settlements import Settlement
 from stillhouse.schemas.completion import Completion
 
@@ -44,7 +44,7 @@ class ChainHost(Protocol):
 class _Probe(NamedTuple):
     """A sample that is asked of a teacher that is down."""
 
-    held: Held
+    held: LeasedChunk
     ordinal: int
     place: int
 
@@ -74,14 +74,14 @@ class Chain:
         self._answered_before = answered_before
         self._clock = clock
         self._counters = Counters()
-        self._lanes: Sequence[Lane[Held]] = ()
+        self._lanes: Sequence[Lane[LeasedChunk]] = ()
         self._standings = [Standing(give_up_after_s=give_up_after_s) for _ in clients]
         self._by_name = {
             client.teacher.name: standing for client, standing in zip(clients, self._standings, strict=True)
         }
         self._said = [""] * len(clients)
         """What came last instead of an answer."""
-        self._waiting: list[tuple[Held, int]] = []
+        self._waiting: list[tuple[LeasedChunk, int]] = []
         """Samples that no teacher may be asked now."""
         self._given_up_on: set[int] = set()
         """Places of teachers that never answered, and are not waited for any longer."""
@@ -93,12 +93,12 @@ class Chain:
         self._answered_at = self._ended_at = clock.monotonic()
         """When any teacher last answered, and when an attempt last ended."""
 
-    def use(self, lanes: Sequence[Lane[Held]], *, counters: Counters) -> None:
+    def use(self, lanes: Sequence[Lane[LeasedChunk]], *, counters: Counters) -> None:
         """Begin: these are the teachers' lanes."""
         self._lanes, self._counters = lanes, counters
 
     @property
-    def lane(self) -> Lane[Held]:
+    def lane(self) -> Lane[LeasedChunk]:
         """The lane of the first teacher that is not down."""
         now = self._clock.monotonic()
         up = (place for place, standing in enumerate(self._standings) if not standing.is_down(now=now))
@@ -113,7 +113,7 @@ class Chain:
             each for each in settlements if not (each.moves_on and self._by_name[each.teacher].may_be_left(now=now))
         ]
 
-    def take(self, held: Held, ordinal: int, *, waited: bool = False) -> None:
+    def take(self, held: LeasedChunk, ordinal: int, *, waited: bool = False) -> None:
         """Have the sample asked by the teacher whose turn it is, or wait. `waited`: it may serve as a probe."""
         if (place := self._turn_of(held, ordinal, waited=waited)) is None:
             self._waiting.append((held, ordinal))
@@ -122,7 +122,7 @@ class Chain:
 
     # --- what its lanes need, see `Router`
 
-    def leaves(self, held: Held, ordinal: int, *, place: int) -> bool:
+    def leaves(self, held: LeasedChunk, ordinal: int, *, place: int) -> bool:
         """See `Router`."""
         wanted = self._turn_of(held, ordinal)
         if wanted == place:
@@ -137,12 +137,12 @@ class Chain:
         """See `Router`."""
         self._standings[place].asked(now=self._clock.monotonic())
 
-    def not_sent(self, held: Held, ordinal: int) -> None:
+    def not_sent(self, held: LeasedChunk, ordinal: int) -> None:
         """See `Router`."""
         if self._is_probe(held, ordinal):
             self._probe = None
 
-    def ended(self, held: Held, ordinal: int, outcome: Outcome, *, place: int, sent_at: float) -> None:
+    def ended(self, held: LeasedChunk, ordinal: int, outcome: Outcome, *, place: int, sent_at: float) -> None:
         """See `Router`."""
         now = self._ended_at = self._clock.monotonic()
         self.not_sent(held, ordinal)
@@ -166,7 +166,7 @@ class Chain:
 
     # --- whose turn it is
 
-    def _turn_of(self, held: Held, ordinal: int, *, waited: bool = False) -> int | None:
+    def _turn_of(self, held: LeasedChunk, ordinal: int, *, waited: bool = False) -> int | None:
         """The place of the teacher to ask; None if the sample has to wait."""
         now, state = self._clock.monotonic(), held.open.state
         first = state.place_of(ordinal) or 0
@@ -189,7 +189,7 @@ class Chain:
                 return None
         return self._waits_at(first)
 
-    def _is_probe(self, held: Held, ordinal: int) -> bool:
+    def _is_probe(self, held: LeasedChunk, ordinal: int) -> bool:
         return self._probe is not None and self._probe.held is held and self._probe.ordinal == ordinal
 
     # --- what it looks at
@@ -280,7 +280,7 @@ class Chain:
             and any(self._waits_for_money(held, ordinal, now=now) for held, ordinal in self._waiting)
         )
 
-    def _waits_for_money(self, held: Held, ordinal: int, *, now: float) -> bool:
+    def _waits_for_money(self, held: LeasedChunk, ordinal: int, *, now: float) -> bool:
         state = held.open.state
         first = (state.place_of(ordinal) or 0) + (ordinal in state.spent)
         return all(each.out_of_money and each.is_down(now=now) for each in self._standings[first:])

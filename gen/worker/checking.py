@@ -18,7 +18,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.worker.check_guard import CheckGuard
 from stillhouse.gen.worker.judges import Judges
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.references import row_of
 from stillhouse.schemas.checks import AnyCheck, references_of
 
@@ -58,7 +58,7 @@ class CheckHost(Protocol):
         """Stop in good order because of this error."""
         ...
 
-    def advanced(self, held: Held) -> None:
+    def advanced(self, held: LeasedChunk) -> None:
         """The chunk is due."""
         ...
 
@@ -86,11 +86,11 @@ class Checker:
         self._judges = judges
         self._references = references_of(checks)
         self._intake = Intake(host, checks, clock=clock, keep_going=keep_going)
-        self._waiting: deque[tuple[Held, int]] = deque()
+        self._waiting: deque[tuple[LeasedChunk, int]] = deque()
         self._running = 0
         self._closed = False
 
-    def take(self, held: Held) -> None:
+    def take(self, held: LeasedChunk) -> None:
         """Have those of the chunk's answers judged that await it."""
         self._waiting.extend((held, ordinal) for ordinal in held.open.state.verdicts.take())
         self._start()
@@ -110,7 +110,7 @@ class Checker:
             self._running += 1
             verdicts.add_done_callback(functools.partial(self._judged, held, ordinal))
 
-    def _judged(self, held: Held, ordinal: int, judged: "asyncio.Future[tuple[Verdict, ...]]") -> None:
+    def _judged(self, held: LeasedChunk, ordinal: int, judged: "asyncio.Future[tuple[Verdict, ...]]") -> None:
         self._running -= 1
         if self._closed or judged.cancelled():
             return
@@ -126,7 +126,7 @@ class Checker:
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
             self._host.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
 
-    def _take_in(self, held: Held, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
+    def _take_in(self, held: LeasedChunk, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
         if self._closed or held.abandoned:
             return
         try:
@@ -146,7 +146,7 @@ class Intake:
         self._names = [check.name for check in checks]
         self._guard = CheckGuard(self._names, keep_going=keep_going)
 
-    def take(self, held: Held, ordinal: int, verdicts: Sequence[Verdict]) -> None:
+    def take(self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict]) -> None:
         """Take in the verdicts on an answer.
 
         Raises:

@@ -11,7 +11,7 @@ from stillhouse.gen.checks.base import Answer, Row, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.worker.checking import CheckHost, Intake, Judging
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.references import row_of
 from stillhouse.schemas.checks import AnyCheck, references_of
 
@@ -39,7 +39,7 @@ class ChunkChecker:
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
 
-    def take(self, held: Held) -> None:
+    def take(self, held: LeasedChunk) -> None:
         """Have the chunk judged, if nothing but verdicts is awaited for it."""
         verdicts = held.open.state.verdicts
         if verdicts.has_fresh and held.open.left == verdicts.awaited and not self._closed:
@@ -49,7 +49,7 @@ class ChunkChecker:
         """Judge nothing more; verdicts that come later are dropped."""
         self._closed = True
 
-    async def _judge(self, held: Held, ordinals: Sequence[int]) -> None:
+    async def _judge(self, held: LeasedChunk, ordinals: Sequence[int]) -> None:
         verdicts = await asyncio.gather(*(self._by_others(held, ordinal) for ordinal in ordinals))
         fresh = dict(zip(ordinals, verdicts, strict=True))
         all_said = held.open.state.verdicts.said | fresh
@@ -61,7 +61,7 @@ class ChunkChecker:
                 fresh[ordinal] = (*fresh[ordinal][:-1], verdict)
         self._take_in(held, fresh)
 
-    def _take_in(self, held: Held, fresh: Mapping[int, tuple[Verdict, ...]]) -> None:
+    def _take_in(self, held: LeasedChunk, fresh: Mapping[int, tuple[Verdict, ...]]) -> None:
         if self._closed or held.abandoned:
             return
         for ordinal, said in fresh.items():
@@ -69,8 +69,8 @@ class ChunkChecker:
         if held.open.is_due:
             self._host.advanced(held)
 
-    async def _by_others(self, held: Held, ordinal: int) -> tuple[Verdict, ...]:
+    async def _by_others(self, held: LeasedChunk, ordinal: int) -> tuple[Verdict, ...]:
         return await self._judging.judge(*self._answer(held, ordinal))
 
-    def _answer(self, held: Held, ordinal: int) -> tuple[Answer, Row]:
+    def _answer(self, held: LeasedChunk, ordinal: int) -> tuple[Answer, Row]:
         return held.open.answer_to_judge(ordinal), row_of(self._references, held.open.samples.prompt(ordinal))

@@ -24,7 +24,7 @@ from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.hearing import Hearing, JudgeOf
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Lane
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
 
@@ -66,7 +66,7 @@ class LetPass:
 class HeldHearing:
     """A chunk as a judge's lane sees it; a `Docket`."""
 
-    held: Held
+    held: LeasedChunk
     attempts: Hearing
 
     @property
@@ -104,7 +104,7 @@ class HeldHearing:
 class _Case:
     """An answer on its way through the checks that ask judges."""
 
-    held: Held
+    held: LeasedChunk
     ordinal: int
     verdicts: list[Verdict]
     done: Callable[[tuple[Verdict, ...]], None]
@@ -149,7 +149,7 @@ class Judges:
         return tuple(self._lanes.values())
 
     def judge(
-        self, held: Held, ordinal: int, verdicts: Sequence[Verdict], done: Callable[[tuple[Verdict, ...]], None]
+        self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict], done: Callable[[tuple[Verdict, ...]], None]
     ) -> None:
         """Put the judges' verdicts on the answer in their places among those of the other checks, then call `done`.
 
@@ -158,7 +158,7 @@ class Judges:
         stages = [stage for stage in sorted(self._lanes) if stage <= len(verdicts)]
         self._next(_Case(held, ordinal, list(verdicts), done, stages))
 
-    def look(self, held: Held, ordinals: Iterable[int] | None = None) -> None:
+    def look(self, held: LeasedChunk, ordinals: Iterable[int] | None = None) -> None:
         """Go on with the cases that waited for the answers to these samples of the chunk; None: to any."""
         if (waiting := self._waiting.get(held.open.chunk.id)) is None:
             return

@@ -41,7 +41,7 @@ ROOM_BYTES = 32 * 2**20
 
 
 @dataclass(slots=True)
-class Held:
+class LeasedChunk:
     """One chunk."""
 
     open: OpenChunk
@@ -149,7 +149,7 @@ class Hands:
         """Raise StoreAway where the journals' disk may not hold what is under way."""
         check_room(self._journals.root, wanted_bytes=ROOM_BYTES + under_way_bytes)
 
-    def open(self, grant: Grant) -> Held | None:
+    def open(self, grant: Grant) -> LeasedChunk | None:
         """Read the chunk and what earlier owners left of it; None where one of them sealed it.
 
         Raises:
@@ -182,7 +182,7 @@ class Hands:
         # Recovered frames are already in the store: the clock only counts for what this worker adds.
         prompt_bytes = sum(PROMPT_BYTES + prompt.chars for prompt in chunk.prompts)
         shipper = self._journals.live(grant.chunk, journal)
-        return Held(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
+        return LeasedChunk(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 
     def earlier(self, chunk: Chunk) -> Mapping[SeriesKey, Kept]:
         """By series, what earlier shards hold of accepted answers, where it matters for the chunk's.
@@ -203,7 +203,7 @@ class Hands:
         places = {teacher.name: place for place, teacher in enumerate(self._recipe.teachers)}
         return unchecked_answers(self._store, chunk, places=places)
 
-    def seal(self, held: Held, votes: Mapping[int, Selected] = MappingProxyType({})) -> ShardCounts | None:
+    def seal(self, held: LeasedChunk, votes: Mapping[int, Selected] = MappingProxyType({})) -> ShardCounts | None:
         """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does.
 
         `votes`: see `Sealer`.

@@ -15,7 +15,7 @@ from stillhouse.gen.checks.selection import Selected, by_vote, joining
 from stillhouse.gen.worker.accepted_answers import accepted_answers
 from stillhouse.gen.worker.checking import Judging
 from stillhouse.gen.worker.earlier_answers import Kept
-from stillhouse.gen.worker.leased_chunk import Hands, Held
+from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.schemas.select import Equality
 
@@ -45,7 +45,7 @@ class Voting:
         """Hold no more votes."""
         self._stopping = True
 
-    async def hold(self, held: Held) -> Votes | None:
+    async def hold(self, held: LeasedChunk) -> Votes | None:
         """The votes on all series of the chunk; None if they were stopped.
 
         Raises:

@@ -40,7 +40,7 @@ from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.guard import Guard, Useless
 from stillhouse.gen.worker.hearing import judges_of
 from stillhouse.gen.worker.judges import Judges, LetPass
-from stillhouse.gen.worker.leased_chunk import Hands, Held
+from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
 from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.voting import Voting
 from stillhouse.schemas.checks import AnyCheck, whole_chunks
@@ -124,13 +124,13 @@ class Worker:
         self._useless: Useless | None = None
         self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
         self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
-        self._untaken: list[Held] = []
+        self._untaken: list[LeasedChunk] = []
         """Chunks not asked until `_useless` is resolved."""
-        self._unsealed: list[Held] = []
+        self._unsealed: list[LeasedChunk] = []
         """Finished chunks not sealed until `_useless` is resolved."""
-        self._held: dict[ChunkId, Held] = {}
+        self._held: dict[ChunkId, LeasedChunk] = {}
         self._opening: ChunkId | None = None
-        self._sealing: dict[ChunkId, Held] = {}
+        self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks until the queue is told."""
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the chunks in hand are sealed as they are."""
@@ -219,13 +219,13 @@ class Worker:
         self._error = self._error or error
         self.stop()
 
-    def heard(self, held: Held, ordinal: int) -> None:
+    def heard(self, held: LeasedChunk, ordinal: int) -> None:
         """See `Host`."""
         self._count_settled(held)
         if self._judges is not None:
             self._judges.look(held, (ordinal,))
 
-    def _count_settled(self, held: Held) -> None:
+    def _count_settled(self, held: LeasedChunk) -> None:
         """Count what was settled for the chunk since the last time."""
         settlements = held.open.state.settlements.take()
         if self._chain is not None:
@@ -265,7 +265,7 @@ class Worker:
         if not self._changed.is_set() and self._hungry():
             self._changed.set()
 
-    def advanced(self, held: Held) -> None:
+    def advanced(self, held: LeasedChunk) -> None:
         """See `Host`."""
         if held.open.left:
             self._asker.take(held)
@@ -347,7 +347,7 @@ class Worker:
         else:
             held.abandon()
 
-    def _take(self, held: Held) -> None:
+    def _take(self, held: LeasedChunk) -> None:
         self._held[held.open.chunk.id] = held
         self._count_settled(held)
         if self._useless is not None:
@@ -381,7 +381,7 @@ class Worker:
 
     # --- sealing
 
-    async def _seal(self, held: Held) -> None:
+    async def _seal(self, held: LeasedChunk) -> None:
         chunk = held.open.chunk.id
         if not held.open.chunk.retried and self._useless is None and self._closing is None:
             prompts = len(held.open.chunk.prompts)
@@ -513,7 +513,7 @@ class Worker:
                 min((held.shipped_at for held in self._held.values() if held.shipper.behind_bytes), default=None)
             )
 
-    async def _ship_one(self, held: Held) -> None:
+    async def _ship_one(self, held: LeasedChunk) -> None:
         started = self._clock.monotonic()
         try:
             await asyncio.to_thread(held.shipper.ship)
@@ -539,7 +539,7 @@ class Worker:
         while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most
             await asyncio.sleep(0.05)
 
-    async def _ship_last(self, held: Held) -> bool:
+    async def _ship_last(self, held: LeasedChunk) -> bool:
         """True if it is shipped: at the end one more call is tried, and what fails then lies on the node's disk."""
         try:
             await asyncio.to_thread(held.shipper.ship)
@@ -547,7 +547,7 @@ class Worker:
             return False
         return True
 
-    async def _give_back(self, held: Held) -> bool:
+    async def _give_back(self, held: LeasedChunk) -> bool:
         """True if its journal is shipped."""
         if not await self._ship_last(held):
             return False

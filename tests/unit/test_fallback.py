@@ -34,7 +34,7 @@ from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker import chain as chain_module
 from stillhouse.gen.worker.chain import Chain
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.completion import Completion
@@ -193,7 +193,7 @@ async def test_no_sample_waits_for_a_teacher_that_is_left(tmp_path: Path) -> Non
     for at in (1000.0, 1001.0):
         ask(opened, 0, b"[]", at=at)
     clock = ManualClock(now=100.0)
-    held = Held(opened, journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal), shipped_at=0.0)
+    held = LeasedChunk(opened, journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal), shipped_at=0.0)
     clients = [
         TeacherClient(Interpreter(t, recipe.ask), transport=_Wire(), account=Account(clock), clock=clock)
         for t in (each.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}) for each in recipe.teachers)

@@ -43,7 +43,7 @@ from stillhouse.gen.teachers.retry import Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.gen.worker.lanes.base import Gate, Host
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
-from stillhouse.gen.worker.leased_chunk import Held
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.schemas.completion import Completion
 
 LISTED_WITHIN_S = 900.0
@@ -93,7 +93,7 @@ class _End:
 class _Work:
     """A chunk in the lane."""
 
-    held: Held
+    held: LeasedChunk
     waiting: dict[int, None] = field(default_factory=dict)
     """Samples to be put into a batch, in order."""
     out: set[int] = field(default_factory=set)
@@ -122,7 +122,7 @@ class BatchLane:
         self,
         client: TeacherClient,
         *,
-        host: Host[Held],
+        host: Host[LeasedChunk],
         gate: Gate,
         counters: Counters,
         clock: Clock,
@@ -151,7 +151,7 @@ class BatchLane:
         """True if more batches may be open than it has chunks."""
         return sum(not work.is_over for work in self._works.values()) < self._settings.max_open
 
-    def take(self, held: Held, ordinals: Iterable[int]) -> None:
+    def take(self, held: LeasedChunk, ordinals: Iterable[int]) -> None:
         """Ask these samples of the chunk."""
         work = self._works.get(id(held))
         if work is None:
@@ -222,7 +222,7 @@ class BatchLane:
             await asyncio.sleep(FULL_S)
         await self._gate.fence.open()
 
-    def _lines(self, held: Held, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
+    def _lines(self, held: LeasedChunk, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
         """Lines of input for these samples, for as many as fit into a batch; in a thread."""
         samples, protocol, access = held.open.samples, self._client.interpreter.protocol, self._client.access(url)
         room = min(MAX_INPUT_BYTES, self._api.max_bytes)
