@@ -64,6 +64,7 @@ from stillhouse.schemas.failure import FailureKind
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
+from stillhouse.schemas.terms_notes import terms_notes
 
 if TYPE_CHECKING:
     from stillhouse.cluster.crew import Crew
@@ -161,7 +162,7 @@ class Driver:
             stack.enter_context(lock)
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
             self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))
-            self._say([*notes, *schema_notes(self._recipe)])
+            self._say([*notes, *schema_notes(self._recipe), *terms_notes(self._recipe)])
             check_budget(self._recipe)
             check_batches(self._recipe)
             if self._finish:

@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-_METHOD = re.compile(r"/(chat/completions|completions|responses|messages|models(/[^/]*)?)\Z")
+_METHOD = re.compile(
+    r"/(chat/completions|completions|responses|messages|models(/[^/]*)?|model/.+/(converse|invoke)[\w-]*)\Z"
+)
 """Ends of URLs that are copied from examples of a request."""
 
 

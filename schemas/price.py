@@ -1,8 +1,9 @@
 """What a teacher's tokens cost."""
 
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stillhouse.schemas.base import Strict
 
@@ -34,3 +35,9 @@ class Price(_Prices):
     """Prices of long requests, in ascending order; each applies to the whole request."""
     source: str | None = None
     """Where a looked-up price comes from; set by Stillhouse."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(high.input_tokens <= low.input_tokens for low, high in pairwise(self.above)):
+            raise ValueError("expected `above` in ascending order of `input_tokens`, each number once")
+        return self

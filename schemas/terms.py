@@ -35,4 +35,6 @@ class Terms(Strict):
             raise ValueError("these terms prohibit training on the answers: ask a teacher whose terms permit it")
         if self.training_use == "by-authorisation" and not self.authorisation:
             raise ValueError("`by-authorisation` needs `authorisation`: the reference of the written permission")
+        if self.training_use != "by-authorisation" and self.authorisation:
+            raise ValueError("`authorisation` goes with `training_use: by-authorisation`")
         return self

@@ -23,7 +23,7 @@ PYTHON = Path(os.environ.get("STILLHOUSE_SERVERS_PYTHON", ROOT / ".venv-servers"
 KEY = "sk-made-up"
 
 _MOCK = {"api_key": "none", "input_cost_per_token": 0.01, "output_cost_per_token": 0.01}
-GATEWAY = {
+GATEWAY: dict[str, Any] = {
     "model_list": [
         {"model_name": "noon", "litellm_params": _MOCK | {"model": "openai/m-8b", "mock_response": "It is noon."}},
         {
@@ -64,10 +64,13 @@ def llama_cpp(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def litellm(folder: Path) -> Iterator[str]:
-    """LiteLLM's proxy in front of `GATEWAY`; its base URL."""
+def litellm(folder: Path, *, upstream: str) -> Iterator[str]:
+    """LiteLLM's proxy in front of `GATEWAY`, and of `chat` and `claude` at a simulator; its base URL."""
     config = folder / "gateway.json"
-    config.write_text(json.dumps(GATEWAY))  # JSON is YAML
+    chat = {"model": "openai/m", "api_base": upstream, "api_key": "none"}
+    claude = {"model": "anthropic/claude-opus-4-8", "api_base": upstream.removesuffix("/v1"), "api_key": "none"}
+    passed_on = [{"model_name": name, "litellm_params": each} for name, each in (("chat", chat), ("claude", claude))]
+    config.write_text(json.dumps(GATEWAY | {"model_list": [*GATEWAY["model_list"], *passed_on]}))  # JSON is YAML
     with reserved_ports(1) as (port,):
         command = [
             str(PYTHON.with_name("litellm")),

@@ -18,7 +18,12 @@ _HOSTS = {
     "api.groq.com": "Groq",
     "api.x.ai": "xAI",
     "api.fireworks.ai": "Fireworks",
+    "api.deepseek.com": "DeepSeek",
+    "api.mistral.ai": "Mistral",
+    "api.together.xyz": "Together",
+    "api.together.ai": "Together",
 }
+_AZURE = ("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com")
 
 _BEDROCK = re.compile(r"bedrock[\w.-]*\.amazonaws\.com")
 
@@ -44,6 +49,8 @@ def _owners(url: str, host: str) -> tuple[str, ...]:
     """Those whose keys the host takes; none where that is not known."""
     if _BEDROCK.fullmatch(host):
         return ("Bedrock",)
+    if host.endswith(_AZURE):
+        return ("Azure",)
     if is_vertex(url) and host.endswith("googleapis.com"):
         return ("Google Cloud", "Google")  # a token, or a key of the express mode
     return (_HOSTS[host],) if host in _HOSTS else ()

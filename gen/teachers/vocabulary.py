@@ -100,7 +100,7 @@ class ErrorVocabulary:
 
 
 COMMON = ErrorVocabulary(
-    codes={},
+    codes={"auth": frozenset({"no_db_connection"})},  # LiteLLM's, without a database to look an unknown key up in
     families={
         "money": re.compile(
             r"insufficient_?(quota|balance|credit|fund)|billing|budget_?exceeded|exceeded_?budget|credit_?balance"

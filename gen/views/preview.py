@@ -34,6 +34,7 @@ from stillhouse.gen.views.workload import TeacherShare, Workload, shares_of
 from stillhouse.schemas.prompt import Message, Prompt
 from stillhouse.schemas.recipe import Recipe, Route
 from stillhouse.schemas.select import Select
+from stillhouse.schemas.terms_notes import terms_notes
 from stillhouse.schemas.tool_call import ToolMessage
 
 __all__ = ["Preview", "preview", "render"]
@@ -317,6 +318,7 @@ class _There:
 def _warnings(recipe: Recipe, counted: _Count, load: Workload, *, workers: int | None) -> Iterator[str]:
     yield from _missing_keys(recipe)
     yield from schema_notes(recipe)
+    yield from terms_notes(recipe)
     if workers is not None and load.samples > 0 and counted.shards < workers * SHARDS_PER_WORKER:
         yield _too_few(counted, workers=workers)
     if small := _many_small_files(counted, load):

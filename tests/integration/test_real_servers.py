@@ -12,10 +12,14 @@ from builders import questions, recipe_of, write_source
 from harness import run_in_process
 from real_servers import KEY, Recorder, litellm, llama_cpp, recording, why_missing
 
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused
+from stillhouse.gen.simulator import start
 from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.simulator import SimulatorSettings
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +40,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """LiteLLM's proxy."""
     if reason := why_missing("litellm"):
         pytest.skip(reason)
-    with litellm(tmp_path_factory.mktemp("litellm")) as url:
+    settings = SimulatorSettings(output_tokens=(20, 40), reasoning="reasoning_content")
+    with start(settings) as simulator, litellm(tmp_path_factory.mktemp("litellm"), upstream=simulator.url) as url:
         yield url
 
 
@@ -134,6 +139,60 @@ def assert_as_sent(root: Path, server: Recorder) -> None:
         (choice,), usage = replies[key]["choices"], replies[key]["usage"]
         assert row["completion"][0]["content"] == choice["message"]["content"]
         assert (row["input_tokens"], row["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_two_protocols_behind_one_gateway_share_a_dataset(gateway: str, tmp_path: Path, stream: bool) -> None:
+    """Chat completions and Anthropic's messages, by weight: each record is what one reply said."""
+    async with recording(gateway) as server:
+        chat = {"name": "chat", "base_url": server.url, "model": "chat", "profile": "litellm", "terms": TERMS}
+        claude = chat | {"name": "claude", "api": "anthropic", "profile": "auto", "model": "claude", "weight": 2.0}
+        both = {"api_key": "env:SERVER", "limits": {"in_flight": 4}, "stream": stream}
+        write_source(tmp_path, questions(24))
+        claude |= {"ask": {"max_tokens": 500, "reasoning_effort": "low"}}
+        claude |= {"extra": {"thinking": {"type": "adaptive", "display": "summarized"}}}
+        asked = recipe_of(tmp_path, teachers=[chat | both, claude | both], dataset={"prompts_per_shard": 4})
+        summary = await run_in_process(asked)
+    assert (summary.records, summary.requests, summary.failed) == (24, 24, 0)
+    replies = {exchange.prompt: exchange for exchange in server.exchanges}
+    rows = stored(tmp_path, "data")
+    assert {row["teacher"] for row in rows} == {"chat", "claude"}
+    for row in rows:
+        reply = replies[row["prompt"][0]["content"]]
+        assert reply.asked["model"] == row["teacher"]
+        assert row["finish_reason"] == "stop"
+        assert row["completion"][0]["content"].rpartition("#### ")[2].isdecimal()
+        assert row["reasoning_source"] == ("reasoning_content" if row["teacher"] == "chat" else "thinking")
+        assert row["reasoning_tokens"] == 24
+        if not stream:
+            assert_same_message(row, json.loads(reply.body))
+    assert verify(open_dataset(asked)).ok
+
+
+def assert_same_message(row: dict[str, Any], reply: dict[str, Any]) -> None:
+    """Id, text, thoughts and usage, of either protocol."""
+    assert row["response_id"] == reply["id"]
+    text, usage = row["completion"][0]["content"], reply["usage"]
+    if row["teacher"] == "chat":
+        said = reply["choices"][0]["message"]
+        assert (row["reasoning"], text) == (said["reasoning_content"], said["content"])
+        assert (row["input_tokens"], row["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+    else:
+        thought, said = reply["content"]
+        assert (row["reasoning"], text) == (thought["thinking"], said["text"])
+        assert (row["input_tokens"], row["output_tokens"]) == (usage["input_tokens"], usage["output_tokens"])
+        assert json.loads(row["reasoning_signatures"]) == [{"signature": thought["signature"]}]
+
+
+@pytest.mark.parametrize("api", ["openai-chat", "anthropic"])
+async def test_a_key_that_a_gateway_does_not_know_pauses_the_run(
+    gateway: str, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiteLLM says so with a 400 about its database, where it has none."""
+    monkeypatch.setenv("SERVER", "sk-unknown-to-the-gateway")
+    asked = recipe(tmp_path, gateway, questions(3), model="claude", ask={"max_tokens": 500}, api=api)
+    with pytest.raises(Paused, match="check its api_key"):
+        await run_in_process(asked)
 
 
 async def test_a_gateway_s_budget_pauses_the_run(gateway: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.wire import Request as Received
 from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys
+from stillhouse.gen.teachers.key_kinds import wrong_kind
 from stillhouse.gen.teachers.keys import Credentials, credentials_of
 from stillhouse.gen.teachers.outcome import (
     Ambiguous,
@@ -277,9 +278,27 @@ def test_a_key_of_the_wrong_kind_is_explained(
 
 
 @pytest.mark.parametrize(
+    ("url", "begins", "owner"),
+    [
+        ("https://api.deepseek.com", "gsk_", "DeepSeek"),
+        ("https://api.mistral.ai/v1", "AIza", "Mistral"),
+        ("https://api.together.xyz/v1", "sk-ant-", "Together"),
+        ("https://name.openai.azure.com", "sk-proj-", "Azure"),
+        ("https://llm.test/v1", "sk-proj-", None),  # a gateway may take anyone's
+        ("https://api.deepseek.com", "sk-", None),  # tells no owner
+    ],
+)
+def test_a_provider_takes_no_other_provider_s_key(url: str, begins: str, owner: str | None) -> None:
+    """Where a key tells whose it is."""
+    said = wrong_kind(f"{begins}0123456789abcdef", urls=[url])
+    assert (said or "").endswith(f"takes a key of {owner}") == (owner is not None), said
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"base_url": "https://proxy.test"}, "tell the region"),
+        ({"base_url": "https://bedrock-runtime.us-east-1.amazonaws.com/model/m/converse"}, "the API's base URL"),
         ({"base_url": None}, "aws: {region"),
         ({"aws": {"access_key_id": "env:A"}}, "go together"),
         ({"aws": {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "env:A"}}, "never the key itself"),

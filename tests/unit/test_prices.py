@@ -7,6 +7,7 @@ from typing import Any
 import genai_prices
 import pytest
 from builders import recipe_of
+from pydantic import ValidationError
 
 from stillhouse.gen.teachers.prices import cost_usd, priced
 from stillhouse.schemas.completion import Usage
@@ -44,6 +45,9 @@ def test_long_requests_cost_more_as_a_whole() -> None:
     price = Price.model_validate({"input": 1, "output": 10, "above": above})
     assert cost_usd(price, Usage(200, None, 10)) == pytest.approx((200 + 100) / 1e6)
     assert cost_usd(price, Usage(201, None, 10)) == pytest.approx((402 + 200) / 1e6)
+    for second in (200, 100):
+        with pytest.raises(ValidationError, match="in ascending order of `input_tokens`"):
+            Price.model_validate({"input": 1, "output": 10, "above": [*above, above[0] | {"input_tokens": second}]})
 
 
 @pytest.mark.parametrize(

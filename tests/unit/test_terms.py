@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.terms import Terms
+from stillhouse.schemas.terms_notes import terms_notes
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 
@@ -98,6 +100,27 @@ def test_authorisation_is_kept() -> None:
     terms = terms_of("gpt-4o", url="https://api.openai.com/v1", terms=given)
     assert terms.model_dump(mode="json")["authorisation"] == "contract 7, 2026-10-01"
     assert "needs `authorisation`" in refusal("m", terms={"training_use": "by-authorisation"})
+
+
+def test_an_authorisation_without_its_use_is_a_contradiction() -> None:
+    """It permits what the terms don't."""
+    said = refusal("m", terms={"training_use": "permitted", "authorisation": "letter 7"})
+    assert "`authorisation` goes with `training_use: by-authorisation`" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "license", "noted"),
+    [("Qwen/Qwen3-8B", "MIT", True), ("Qwen/Qwen3-8B", "apache 2.0", False), (LLAMA, "MIT", True), ("m", "MIT", False)],
+)
+def test_a_licence_that_is_known_to_be_another_is_noted(model: str, license: str, noted: bool) -> None:
+    """The recipe's holds, as it does with prices."""
+    own = teacher(model, terms={"training_use": "permitted", "license": license})
+    assert own.terms is not None
+    assert own.terms.license == license
+    recipe = Recipe.model_validate(
+        {"name": "n", "source": {"path": "p", "prompt": "q"}, "teachers": [own], "dataset": {"path": "d"}}
+    )
+    assert [f"(not {license})" in note for note in terms_notes(recipe)] == [True] * noted
 
 
 def test_simulator_needs_no_terms() -> None:
