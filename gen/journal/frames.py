@@ -21,10 +21,11 @@ little-endian:
              body          the rest; where COMPRESSED, its length as u32 and one zstd frame
 
 Every kind has this layout. SENT and ANSWERED name the endpoint. SENT to a judge has 16 bytes of body: the hash of what
-it is asked about, rubric and texts. ANSWERED has latency, status, headers and the body after content decoding. The body
-of VERDICT, DECIDED, INTENT and SUBMITTED is a JSON object, in which readers ignore the
-keys that they don't know. A later release may add kinds, flags, header names and keys without a new version: a frame
-whose kind or flags a reader doesn't know is skipped, with one warning per file. A higher version is refused.
+it is asked about, rubric and texts. ANSWERED has latency, status, headers and the body after content decoding; LOST has
+the same of a stream that was cut, as far as it came. The body of VERDICT, DECIDED, INTENT and SUBMITTED is a JSON
+object, in which readers ignore the keys that they don't know. A later release may add kinds, flags, header names and
+keys without a new version: a frame whose kind or flags a reader doesn't know is skipped, with one warning per file. A
+higher version is refused.
 
 STILLJ01, which is read and never written, has a crc32 of the payload alone and another payload: kind u8, ordinal u32,
 at f64; then, for ANSWERED only, latency_s f32, status u16, name u8, endpoint, body.
@@ -107,6 +108,11 @@ class Frame(NamedTuple):
     stage: int = 0
     """0: the teacher; n: the recipe's n-th check."""
     flags: int = 0
+
+    @property
+    def has_reply(self) -> bool:
+        """True if it holds a reply, or what had come of one."""
+        return self.kind is Kind.ANSWERED or (self.kind is Kind.LOST and self.status > 0)
 
 
 def encode(frame: Frame) -> list[bytes]:

@@ -210,6 +210,8 @@ class TeacherClient:
             reply = await self._transport.send(request, timeout_s=self.teacher.timeout_s)
         except (NotSent, Lost) as error:
             error.args = (self.interpreter.redact(str(error)),)
+            if isinstance(error, Lost) and error.cut is not None:
+                error.cut = self._as_kept(error.cut)
             raise
         # Providers count when they admit a request, so a slow answer reports what was left long ago.
         now = self._clock.monotonic()
@@ -228,11 +230,14 @@ class TeacherClient:
             self._trust.refused()
         if reply.status >= 400 and self._credentials.aws is not None:
             self._see_clock(reply)
+        return self._as_kept(reply)._replace(ceilings=ceilings)
+
+    def _as_kept(self, reply: Reply) -> Reply:
+        """The reply as the journal stores it: refusals echo keys, even in part."""
         body, kind = reply.body, reply.headers.get("content-type", "")
         framed = is_frames(body)
         if not (framed or is_binary(kind)):
             body = in_utf8(body, kind)
-        # The journal stores what is returned here; refusals echo keys, even in part.
         if reply.status < 300:
             if framed:
                 body = rewritten(body, partial(without_keys, keys=self.interpreter.keys))
@@ -240,7 +245,7 @@ class TeacherClient:
                 body = without_keys(body, keys=self.interpreter.keys)
         else:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
-        return Reply(reply.status, self._kept(reply), body, ceilings=ceilings)
+        return Reply(reply.status, self._kept(reply), body)
 
     def host_of(self, url: str) -> str:
         """The name of the endpoint with this URL."""

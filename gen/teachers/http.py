@@ -92,16 +92,20 @@ class HttpTransport:
 
         Raises:
             NotSent: no connection could be made.
-            Lost: timed out, stalled, cut or too large after it was sent.
+            Lost: timed out, stalled, cut or too large after it was sent; of a stream it holds what had come.
             UsageError: see `prepare`, where that was not called for the host.
         """
+        stream = _Stream()
         try:
             session, route = self._route(request.url, timeout_s)
             async with asyncio.timeout(timeout_s):
-                return await _exchange(session, route, request)
+                return await _exchange(session, route, request, stream)
         except Exception as error:  # noqa: BLE001 - any belongs to this request; none may end a worker
             late = f"no whole reply within timeout_s ({timeout_s:g} s); raise it"
-            raise _failure(error, request.url, late=late) from None
+            failure = _failure(error, request.url, late=late)
+            if isinstance(failure, Lost):
+                failure.cut = stream.so_far()
+            raise failure from None
 
     async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
         """Send one request and pass the body of a 2xx reply to `take` as it comes, of any length.
@@ -182,6 +186,21 @@ class _Route:
         return self.wired
 
 
+@dataclass(slots=True)
+class _Stream:
+    """A streamed reply while it comes."""
+
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    parts: list[bytes] = field(default_factory=list)
+
+    def so_far(self) -> Reply | None:
+        """What has come of it; None if nothing has, or nothing that can be read: its rest would be needed."""
+        if not self.parts or not is_plain(self.headers.get("content-encoding", "")):
+            return None
+        return Reply(self.status, self.headers, b"".join(self.parts))
+
+
 def _origin(url: str) -> str:
     """Scheme, host and port, which alone decide about proxies."""
     parts = urlsplit(url)
@@ -203,12 +222,13 @@ async def _begin(session: aiohttp.ClientSession, route: _Route, request: HttpReq
     )
 
 
-async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> Reply:
+async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest, stream: _Stream) -> Reply:
     response = await _begin(session, route, request)
     try:
         headers = _headers(response)
         if is_stream(headers):
-            body = await _stream(response, headers, route, stall_timeout_s=request.stall_timeout_s)
+            stream.status, stream.headers = response.status, headers
+            body = await _streamed(response, stream, route, stall_timeout_s=request.stall_timeout_s)
         else:
             body = await _body(response.content)
         encoding = headers.get("content-encoding")
@@ -216,6 +236,7 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
             body = decoded(body, encoding, max_bytes=MAX_REPLY_BYTES)
         return Reply(response.status, headers, body)
     except TooLarge:
+        stream.parts.clear()
         raise Lost(_TOO_LARGE) from None
     finally:
         response.release()  # closes the connection unless the whole reply was read
@@ -232,8 +253,8 @@ async def _body(content: aiohttp.StreamReader) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _stream(
-    response: aiohttp.ClientResponse, headers: Mapping[str, str], route: _Route, *, stall_timeout_s: float
+async def _streamed(
+    response: aiohttp.ClientResponse, stream: _Stream, route: _Route, *, stall_timeout_s: float
 ) -> bytes:
     async def packet() -> bytes:
         try:
@@ -248,7 +269,12 @@ async def _stream(
     if route.closes_after_stream and response.connection is not None and response.connection.protocol is not None:
         response.connection.protocol.force_close()
     body = await streamed_body(
-        packet, headers, socket=socket, stall_timeout_s=stall_timeout_s, max_bytes=MAX_REPLY_BYTES
+        packet,
+        stream.headers,
+        socket=socket,
+        stall_timeout_s=stall_timeout_s,
+        max_bytes=MAX_REPLY_BYTES,
+        parts=stream.parts,
     )
     if transport is not None and not route.closes_after_stream:
         if route.closes_after_stream is None:

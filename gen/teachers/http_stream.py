@@ -37,8 +37,11 @@ async def streamed_body(
     socket: Callable[[], asyncio.ReadTransport | None],
     stall_timeout_s: float,
     max_bytes: int,
+    parts: list[bytes],
 ) -> bytes:
     """The body as it came. `packet`: waits for more of it, empty at its end; `socket`: while more may come.
+
+    `parts` is filled with it meanwhile, so that whoever cuts it short has what came until then.
 
     A model may think, and a server may queue, for as long as the caller's deadline allows: only from the first event on
     is a silence a stall.
@@ -54,7 +57,6 @@ async def streamed_body(
     began_at = loop.time()
     stalls_at: float | None = None
     ended = False
-    parts: list[bytes] = []
     size = 0
     try:
         while True:

@@ -1,10 +1,12 @@
-"""How many input tokens an image takes at most, by its provider's formula where that is known, else a bound.
+"""How many input tokens an image takes at most: estimates, for no API says before it has answered.
 
-The formulas are those of the vendors' pages; what scales an image down before it is counted only makes it cheaper, so
-that where models of one API differ, the dearest decides. Servers of open models count patches of 28 or 32 pixels. The
-true count comes with each answer, and later requests of a run are estimated by it.
+The formulas are those that vendors were known to publish on `AS_OF`; none was checked against an answer. What scales an
+image down before it is counted only makes it cheaper, so that where models of one API differ, the dearest decides.
+Servers of open models count patches of 28 or 32 pixels. The true count comes with each answer: what it takes beyond its
+estimate is a debt to the account's limit, and later requests are estimated by it.
 """
 
+from datetime import date
 from math import ceil
 from typing import assert_never
 
@@ -12,6 +14,8 @@ from stillhouse.schemas.claude_models import is_claude
 from stillhouse.schemas.image import Image, LinkedImage, StoredImage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.teacher import Teacher
+
+AS_OF = date(2026, 11, 26)
 
 CHARS_PER_TOKEN = 4
 """The rule for input tokens: English prose in the tokenizers in use has 4 to 4.5; code and other scripts have fewer."""

@@ -45,6 +45,8 @@ class Lost(Exception):
     def __init__(self, message: str, *, deadline: bool = False) -> None:
         super().__init__(message)
         self.deadline = deadline
+        self.cut: Reply | None = None
+        """What had come of a streamed reply: it may be billed."""
 
 
 class Reply(NamedTuple):

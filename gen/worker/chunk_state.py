@@ -129,7 +129,7 @@ class ChunkState:
         """
         outcome = self.outcome_of(frame)
         if outcome is not None:
-            self._follow(frame, outcome, place if frame.kind is Kind.ANSWERED else None)
+            self._follow(frame, outcome, place if frame.has_reply else None)
         elif frame.kind in (Kind.DIED, Kind.CUT):
             self._cut(frame.ordinal, died=frame.kind is Kind.DIED)
         if counts:

@@ -22,7 +22,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.references import row_of
-from stillhouse.gen.worker.replies import Received, outcome_without_reply, reply_frame
+from stillhouse.gen.worker.replies import Received, outcome_without_reply, reply_frame, unanswered_frame
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import Check, references_of
 from stillhouse.schemas.completion import Completion
@@ -212,9 +212,11 @@ class Hearing:
         at: float,
         place: int | None = None,
         endpoint: str = "",
+        cut: Reply | None = None,
     ) -> Decision:
         """See `Attempts`."""
-        frame = Frame(kind, ordinal, at, endpoint=endpoint, teacher=place, stage=self.judge.stage)
+        stage = self.judge.stage
+        frame = unanswered_frame(kind, ordinal, cut, at=at, endpoint=endpoint, place=place, stage=stage)
         self._journal.append(frame)
         return self._ended(frame, outcome, None)
 

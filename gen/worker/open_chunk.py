@@ -16,7 +16,7 @@ from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened, decided_frame
 from stillhouse.gen.worker.hearing import JudgeOf, hearings
 from stillhouse.gen.worker.recovery import Recovery
-from stillhouse.gen.worker.replies import Received, reply_frame
+from stillhouse.gen.worker.replies import Received, reply_frame, unanswered_frame
 from stillhouse.schemas.prompt import Prompt
 
 UNPAID = ("bad_request", "too_long", "overload")
@@ -155,15 +155,16 @@ class OpenChunk:
         at: float,
         place: int | None = None,
         endpoint: str = "",
+        cut: Reply | None = None,
     ) -> Decision:
-        """The attempt ended without a reply.
+        """The attempt ended without a whole reply. `cut`: what had come of a stream.
 
         Raises:
             StoreAway: the journal can't be written.
         """
-        frame = Frame(kind, ordinal, at, endpoint=endpoint, teacher=place)
-        self.journal.append(frame)
-        decision = self.state.ended(frame, outcome, None)
+        frame = unanswered_frame(kind, ordinal, cut, at=at, endpoint=endpoint, place=place)
+        kept_at = self.journal.append(frame)
+        decision = self.state.ended(frame, outcome, kept_at if frame.has_reply else None)
         if isinstance(outcome, Ambiguous) and outcome.deadline:  # which the frame does not say
             self._keep_decision(frame, decision, None)
         return decision

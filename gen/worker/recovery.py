@@ -121,7 +121,7 @@ class Recovery:
         self._attempts[attempt] = frame if frame.kind is Kind.SENT else None
         kept_at = self._journal.append(frame)
         state.fold(frame, kept_at, counts=counts)
-        if frame.kind is Kind.ANSWERED and (not state.is_settled(ordinal) or ordinal in state.given_up):
+        if frame.has_reply and (not state.is_settled(ordinal) or ordinal in state.given_up):
             self._unsettled[attempt] = kept_at
 
     def _take_late(self, frame: Frame) -> None:

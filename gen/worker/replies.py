@@ -49,6 +49,23 @@ def reply_frame(
     )
 
 
+def unanswered_frame(
+    kind: Kind,
+    ordinal: int,
+    cut: Reply | None,
+    *,
+    at: float,
+    endpoint: str,
+    place: int | None,
+    stage: int = 0,
+) -> Frame:
+    """The frame of an attempt that ended without a whole reply; it holds what had come of a stream, `cut`."""
+    if cut is None:
+        return Frame(kind, ordinal, at, endpoint=endpoint, teacher=place, stage=stage)
+    frame = reply_frame(ordinal, cut, at=at, latency_s=cut.latency_s, endpoint=endpoint, place=place, stage=stage)
+    return frame._replace(kind=kind)
+
+
 def outcome_without_reply(frame: Frame) -> Outcome | None:
     """How an attempt ended that no reply came to; None if that is not known, or it goes on."""
     match frame.kind:

@@ -166,6 +166,24 @@ async def test_nothing_is_missing_behind_the_end_marker(http: HttpTransport, scr
         assert time.monotonic() - began < 5.0
 
 
+@pytest.mark.parametrize(
+    ("script", "timeout_s"),
+    [([EVENT[:30]], 10.0), ([EVENT[:30], 30.0], 10.0), ([EVENT[:30], *[PING, 0.05] * 300], 0.5)],
+    ids=["cut", "stalled", "too late"],
+)
+async def test_what_came_of_a_stream_before_it_was_cut_is_kept(
+    http: HttpTransport, script: list[bytes | float], timeout_s: float
+) -> None:
+    """However it ended; nothing of a reply that is no stream."""
+    pieces = [chunk(step) if isinstance(step, bytes) else step for step in script]
+    for head, came in ((HEAD, EVENT[:30]), (HEAD.replace(b"text/event-stream", b"application/json"), None)):
+        async with serving([head, *pieces]) as (url, _):
+            with pytest.raises(Lost) as lost:
+                await get(http, url, timeout_s=min(timeout_s, 1.0), stall_timeout_s=0.3 if timeout_s > 1 else 10.0)
+        cut = lost.value.cut
+        assert (cut and (cut.status, cut.body.replace(PING, b""))) == (came and (200, came))
+
+
 async def test_an_endless_stream_is_lost_at_the_bound(http: HttpTransport) -> None:
     """64 MiB and no more, the server being held back meanwhile."""
     piece = chunk(EVENT * 4000)
@@ -190,7 +208,7 @@ async def read_in(packets: list[bytes]) -> bytes:
         return next(waiting)
 
     kind = {"content-type": "text/event-stream"}
-    return await streamed_body(packet, kind, socket=lambda: None, stall_timeout_s=5.0, max_bytes=4096)
+    return await streamed_body(packet, kind, socket=lambda: None, stall_timeout_s=5.0, max_bytes=4096, parts=[])
 
 
 @settings(max_examples=50)

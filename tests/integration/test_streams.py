@@ -192,6 +192,28 @@ async def test_odd_streams_are_read_or_asked_again(tmp_path: Path, stream: bool)
     assert (summary.records, summary.maybe_billed) == (len(REPLIES), sum(lost for *_, lost in REPLIES.values()))
 
 
+async def test_a_failure_shows_how_far_its_stream_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the key that it repeats."""
+    key = "canary-key-4f9d-for-the-tests"
+    monkeypatch.setenv("T_KEY", key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(chunks(FIRST_EVENT.replace(b"Fou", key.encode()) + b"data: {", ends=False))
+        await writer.drain()
+        writer.close()
+
+    write_source(tmp_path, questions(1))
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        summary = await run_in_process(recipe_at(tmp_path, url, stream=True, max_attempts=2, api_key="env:T_KEY"))
+    assert (summary.failed, summary.maybe_billed) == (1, 2)
+    (row,) = pq.read_table(tmp_path / "out" / "failed", partitioning=None).to_pylist()
+    assert row["kind"] == "ambiguous"
+    assert row["body_head"] == FIRST_EVENT.decode().replace("Fou", "[key]") + "data: {"
+
+
 @pytest.mark.parametrize("pieces", [2, 2000])
 def test_a_stream_is_journalled_raw_and_whole(tmp_path: Path, pieces: int) -> None:
     """Marked as a stream, compressed where it is long; whoever finds it there reads the same answer."""

@@ -578,6 +578,22 @@ def test_a_debt_is_paid_by_waiting() -> None:
     assert 4.9 <= wait <= 5.1
 
 
+def test_prompts_that_take_ten_times_their_estimate_keep_to_the_limit() -> None:
+    """Such as images, if their formula is wrong: each answer's debt is waited for, and the next estimate is higher."""
+    rate, chars, used = 100.0, 4000, Cost(10_000, 1)
+    allowance, estimator = leased({"input": rate}), Estimator(max_output=1)
+    now, estimates = 0.0, []
+    for asked in range(30):
+        cost = estimator.estimate(chars)
+        estimates.append(cost.input)
+        while (wait := allowance.reserve(cost, now=now)) > 0.0:
+            now += wait
+        assert asked * used.input <= rate * (now + LEASE_S)
+        allowance.settle(cost, used, now=now)
+        estimator.learn(chars, used)
+    assert estimates[0] < used.input / 9 < used.input <= estimates[-1]
+
+
 def test_what_was_not_used_is_given_back() -> None:
     """Up to what a lease holds: unused tokens of long ago are no licence to flood now."""
     allowance = leased({"output": 100.0})

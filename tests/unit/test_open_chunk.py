@@ -59,7 +59,9 @@ REPLIES = {
     "error": (500, b""),
     "money": (402, b""),
 }
-ENDS = [*REPLIES, "lost", "not sent"]
+CUT = Reply(200, {"content-type": "text/event-stream"}, b'data: {"choices": [{"index": 0, "del', latency_s=0.5)
+"""What had come of a stream."""
+ENDS = [*REPLIES, "lost", "stream cut", "not sent"]
 SAMPLES, PROMPTS = 2, 3
 
 
@@ -103,6 +105,9 @@ def end(held: OpenChunk, ordinal: int, how: str, *, at: float, place: int | None
     """The attempt ends so; `place`: the teacher that was asked, where it is not the one assigned; `on`: the blame."""
     if how == "lost":
         held.unanswered(ordinal, Kind.LOST, Ambiguous("lost"), at=at, place=place)
+    elif how == "stream cut":
+        lost = Ambiguous("cut")
+        held.unanswered(ordinal, Kind.LOST, lost, at=at, place=place, endpoint="host", cut=CUT)
     elif how == "not sent":
         held.unanswered(ordinal, Kind.NOT_SENT, NoConnection("away"), at=at, place=place)
     else:
@@ -125,7 +130,8 @@ def state(held: OpenChunk) -> _State:
         frame = held.journal.read(*place) if place else None
         reason = held.state.given_up.get(ordinal) or held.state.spent.get(ordinal)
         # What went unanswered says another thing when it is read back: that alone is not kept.
-        reason = replace(reason, message="") if reason and frame is None else reason
+        is_read_back = frame is not None and frame.kind is Kind.ANSWERED
+        reason = replace(reason, message="") if reason and not is_read_back else reason
         tries, turn = replace(held.state.tries(ordinal)), held.state.place_of(ordinal)
         known.append((ordinal not in todo, tries, reason, frame, turn))
     return known

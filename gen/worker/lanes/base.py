@@ -53,8 +53,9 @@ class Attempts(typing.Protocol):
         at: float,
         place: int | None = None,
         endpoint: str = "",
+        cut: Reply | None = None,
     ) -> Decision:
-        """The attempt ended without a reply."""
+        """The attempt ended without a whole reply. `cut`: what had come of a stream."""
         ...
 
     def received(

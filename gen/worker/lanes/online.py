@@ -307,11 +307,12 @@ class OnlineLane(Generic[DocketT]):
             )
         except Lost as error:
             outcome = Ambiguous(str(error), deadline=error.deadline)
-            return (
-                outcome,
-                attempts.unanswered(ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host),
-                None,
+            latency_s = self._clock.monotonic() - start
+            cut = None if error.cut is None else error.cut._replace(latency_s=latency_s)
+            decision = attempts.unanswered(
+                ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host, cut=cut
             )
+            return outcome, decision, None
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
         received = await self._kept(
