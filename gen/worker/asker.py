@@ -9,12 +9,11 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.worker.chain import Chain
-from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.lanes import LANES
-from stillhouse.gen.worker.lanes.base import Gate, Host, Lane
+from stillhouse.gen.worker.lanes.base import Gate, Lane, Listener
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.purse import Purse
+from stillhouse.gen.worker.tasks import Tasks
 
 
 class Asker:
@@ -22,11 +21,12 @@ class Asker:
 
     def __init__(
         self,
-        host: Host[LeasedChunk],
+        tasks: Tasks,
         *,
         clients: Sequence[TeacherClient],
-        fence: Fence,
-        purse: Purse,
+        gate: Gate,
+        listener: Listener[LeasedChunk],
+        counters: Counters,
         clock: Clock,
         store: Store,
         connections: int = 2**20,
@@ -34,47 +34,38 @@ class Asker:
         judges: Judges | None = None,
     ) -> None:
         """Args:
-        host: the worker.
+        tasks: the worker's.
         clients: one for each teacher.
-        fence: closed while nothing may be sent.
+        gate: closed while nothing may be sent.
+        listener: hears of each attempt's end.
+        counters: the worker's.
         clock: the worker's.
         store: the dataset's.
         connections: how many the process can have at once.
         chain: under `route: fallback`, decides whom each sample is asked of.
         judges: those that the recipe's checks ask.
         """
-        self.counters = Counters()
         self._chain = chain
         self._connections = connections
-        self._gate = Gate(fence, purse)
+        self._gate = gate
+        self._counters = counters
         self._lanes: dict[str, Lane[LeasedChunk]] = {
             client.teacher.name: LANES[client.teacher.mode](
                 client,
-                host=host,
-                gate=self._gate,
-                counters=self.counters,
+                tasks=tasks,
+                listener=listener,
+                gate=gate,
+                counters=counters,
                 clock=clock,
                 **({"store": store} if client.teacher.mode == "batch" else {"router": chain}),
             )
             for client in clients
         }
         if chain is not None:
-            chain.use(list(self._lanes.values()), counters=self.counters)
-        self._judges = judges.begin(self._gate, counters=self.counters, clock=clock) if judges is not None else ()
+            chain.use(list(self._lanes.values()), counters=counters)
+        self._judges = judges.begin(gate, counters=counters, clock=clock) if judges is not None else ()
         """The judges' lanes."""
         self._accounts = {client.account for client in clients}
-
-    def stop(self) -> None:
-        """Send nothing new; requests in flight continue."""
-        self._gate.stopping = True
-
-    def hold(self) -> None:
-        """Send nothing new until `go_on`."""
-        self._gate.hold()
-
-    def go_on(self) -> None:
-        """Send again."""
-        self._gate.go_on()
 
     def cancel(self) -> None:
         """End all lanes."""
@@ -129,7 +120,7 @@ class Asker:
         for lane in self._all:
             wanted = max(0, lane.wanted)
             if wanted > room:
-                self.counters.note(
+                self._counters.note(
                     f"a worker is limited to {self._connections} requests in flight: its process can't open more files "
                     "(`ulimit -Hn`); raise that, or use more workers (`run.workers`)"
                 )

@@ -9,17 +9,18 @@ journalled with the request (`OpenChunk.sent`).
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.errors import StillhouseError, TeacherPaused
+from stillhouse.gen.errors import TeacherPaused
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.standing import DOWN_AFTER_S, PROBE_EVERY_S, Standing
 from stillhouse.gen.worker.lanes.base import Lane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.settlements import Settlement
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.completion import Completion
 
 LOOK_S = 1.0
@@ -27,18 +28,6 @@ LOOK_S = 1.0
 
 MAX_WORDS = 300
 """Characters shown of a teacher's last words."""
-
-
-class ChainHost(Protocol):
-    """The worker as the chain sees it."""
-
-    def fail(self, error: StillhouseError) -> None:
-        """Stop in good order because of this error."""
-        ...
-
-    def given_up_on(self, teacher: str) -> None:
-        """The teacher never answered, and is not waited for any longer."""
-        ...
 
 
 class _Probe(NamedTuple):
@@ -54,21 +43,24 @@ class Chain:
 
     def __init__(
         self,
-        host: ChainHost,
+        tasks: Tasks,
         clients: Sequence[TeacherClient],
         *,
+        given_up_on: Callable[[str], None],
         give_up_after_s: float,
         answered_before: Callable[[str], bool],
         clock: Clock,
     ) -> None:
         """Args:
-        host: the worker.
+        tasks: the worker's.
         clients: the teachers' in the recipe's order.
+        given_up_on: called with the name of a teacher that never answered, and is not waited for any longer.
         give_up_after_s: how long a teacher that never answered is waited for.
         answered_before: blocks, and tells if the dataset holds an answer of the teacher with this name.
         clock: the worker's.
         """
-        self._host = host
+        self._tasks = tasks
+        self._tell_given_up_on = given_up_on
         self._clients = clients
         self._give_up_after_s = give_up_after_s
         self._answered_before = answered_before
@@ -210,7 +202,7 @@ class Chain:
             if not held.abandoned:
                 self.take(held, ordinal, waited=True)
         if self._is_over(now=now):
-            self._host.fail(TeacherPaused(self._why_over()))
+            self._tasks.fail(TeacherPaused(self._why_over()))
 
     async def _ask_dataset(self) -> None:
         """Look for answers of teachers that fail now and have not answered in this run."""
@@ -231,7 +223,7 @@ class Chain:
         for place, (standing, client) in enumerate(zip(self._standings, self._clients, strict=True)):
             if place not in self._given_up_on and not standing.has_answered and standing.may_be_left(now=now):
                 self._given_up_on.add(place)
-                self._host.given_up_on(client.teacher.name)
+                self._tell_given_up_on(client.teacher.name)
             if client.is_left != (left := down[place] and place != waits_at):
                 client.leave(left=left)
             if down[place] and place not in self._down:

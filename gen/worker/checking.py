@@ -7,9 +7,9 @@ at a time, whatever waits: memory is bounded, however slow a check is. No reques
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Verdict
 from stillhouse.gen.checks.link import Duty
@@ -20,6 +20,7 @@ from stillhouse.gen.worker.check_guard import CheckGuard
 from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.references import row_of
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.checks import AnyCheck, references_of
 
 MOST_AT_ONCE = 256
@@ -46,46 +47,23 @@ class Judging(Protocol):
         ...
 
 
-class CheckHost(Protocol):
-    """The worker as its checker sees it."""
-
-    @property
-    def counters(self) -> Counters:
-        """Its totals."""
-        ...
-
-    def fail(self, error: StillhouseError) -> None:
-        """Stop in good order because of this error."""
-        ...
-
-    def advanced(self, held: LeasedChunk) -> None:
-        """The chunk is due."""
-        ...
-
-    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> "asyncio.Task[None]":
-        """Run a task that ends with the worker, and whose errors stop it."""
-        ...
-
-
 class Checker:
     """See the module."""
 
     def __init__(
         self,
-        host: CheckHost,
+        tasks: Tasks,
         judging: Judging,
-        checks: Sequence[AnyCheck],
+        intake: "Intake",
         *,
-        clock: Clock,
-        keep_going: bool,
         judges: Judges | None = None,
     ) -> None:
         """`judges`: what asks the judges among the checks, for whom `judging` lets every answer pass."""
-        self._host = host
+        self._tasks = tasks
         self._judging = judging
         self._judges = judges
-        self._references = references_of(checks)
-        self._intake = Intake(host, checks, clock=clock, keep_going=keep_going)
+        self._intake = intake
+        self._references = references_of(intake.checks)
         self._waiting: deque[tuple[LeasedChunk, int]] = deque()
         self._running = 0
         self._closed = False
@@ -122,26 +100,29 @@ class Checker:
                 self._judges.judge(held, ordinal, verdicts, functools.partial(self._take_in, held, ordinal))
             self._start()
         except StillhouseError as error:
-            self._host.fail(error)
+            self._tasks.fail(error)
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
-            self._host.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
+            self._tasks.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
 
     def _take_in(self, held: LeasedChunk, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
         if self._closed or held.abandoned:
             return
         try:
             self._intake.take(held, ordinal, verdicts)
-            if held.open.is_due:
-                self._host.advanced(held)
+            held.advance()
         except StillhouseError as error:  # the answer still awaits them
-            self._host.fail(error)
+            self._tasks.fail(error)
 
 
 class Intake:
     """Takes verdicts into their chunk, counts them, and stops the run where they say that it is of no use."""
 
-    def __init__(self, host: CheckHost, checks: Sequence[AnyCheck], *, clock: Clock, keep_going: bool) -> None:
-        self._host = host
+    def __init__(
+        self, tasks: Tasks, checks: Sequence[AnyCheck], *, counters: Counters, clock: Clock, keep_going: bool
+    ) -> None:
+        self.checks = checks
+        self._tasks = tasks
+        self._counters = counters
         self._clock = clock
         self._names = [check.name for check in checks]
         self._guard = CheckGuard(self._names, keep_going=keep_going)
@@ -153,9 +134,9 @@ class Intake:
             StoreAway: the journal can't be written.
         """
         held.open.judged(ordinal, verdicts, at=self._clock.time())
-        tally = self._host.counters.of(held.open.answered_by(ordinal))
+        tally = self._counters.of(held.open.answered_by(ordinal))
         for name, verdict in zip(self._names, verdicts, strict=False):
             if isinstance(verdict, CheckResult):
                 tally.judged(name, accepted=verdict.accepted)
         if (why := self._guard.note(verdicts)) is not None:
-            self._host.fail(why)
+            self._tasks.fail(why)

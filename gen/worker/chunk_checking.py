@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from stillhouse.gen.checks.base import Answer, Row, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
-from stillhouse.gen.clock import Clock
-from stillhouse.gen.worker.checking import CheckHost, Intake, Judging
+from stillhouse.gen.worker.checking import Intake, Judging
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.references import row_of
-from stillhouse.schemas.checks import AnyCheck, references_of
+from stillhouse.gen.worker.tasks import Tasks
+from stillhouse.schemas.checks import references_of
 
 
 class ChunkChecker:
@@ -21,21 +21,19 @@ class ChunkChecker:
 
     def __init__(
         self,
-        host: CheckHost,
+        tasks: Tasks,
         judging: Judging,
-        checks: Sequence[AnyCheck],
+        intake: Intake,
         *,
         function: ChunkFunction,
-        clock: Clock,
-        keep_going: bool,
     ) -> None:
-        """`judging` lets pass what the other checks accept; `function` is the last of `checks`."""
-        self._host = host
+        """`judging` lets pass what the other checks accept; `function` is the last of the intake's checks."""
+        self._tasks = tasks
         self._judging = judging
         self._function = function
-        self._references = references_of(checks)
-        self._count = len(checks)
-        self._intake = Intake(host, checks, clock=clock, keep_going=keep_going)
+        self._intake = intake
+        self._references = references_of(intake.checks)
+        self._count = len(intake.checks)
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
 
@@ -43,7 +41,7 @@ class ChunkChecker:
         """Have the chunk judged, if nothing but verdicts is awaited for it."""
         verdicts = held.open.state.verdicts
         if verdicts.has_fresh and held.open.left == verdicts.awaited and not self._closed:
-            self._host.spawn(self._judge, held, verdicts.take())
+            self._tasks.spawn(self._judge, held, verdicts.take())
 
     def close(self) -> None:
         """Judge nothing more; verdicts that come later are dropped."""
@@ -66,8 +64,7 @@ class ChunkChecker:
             return
         for ordinal, said in fresh.items():
             self._intake.take(held, ordinal, said)
-        if held.open.is_due:
-            self._host.advanced(held)
+        held.advance()
 
     async def _by_others(self, held: LeasedChunk, ordinal: int) -> tuple[Verdict, ...]:
         return await self._judging.judge(*self._answer(held, ordinal))

@@ -7,17 +7,16 @@ far as no check before them rejects the answer. An answer that waits here is a n
 import asyncio
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.transport import Transport
@@ -25,20 +24,9 @@ from stillhouse.gen.worker.hearing import Hearing, JudgeOf
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Lane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
-
-
-class JudgeHost(Protocol):
-    """The worker as its judges see it."""
-
-    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> "asyncio.Task[None]":
-        """Run a task that ends with the worker, and whose errors stop it."""
-        ...
-
-    def fail(self, error: StillhouseError) -> None:
-        """Stop in good order because of this error."""
-        ...
 
 
 class LetPass:
@@ -74,11 +62,6 @@ class HeldHearing:
         """See `Docket`."""
         return self.held.abandoned
 
-    @property
-    def is_due(self) -> bool:
-        """Who waits for a verdict acts on it by itself."""
-        return False
-
     def prompt_key(self, ordinal: int) -> tuple[Any, ...]:
         """See `Docket`."""
         return (*self.held.prompt_key(ordinal), ordinal)
@@ -99,6 +82,9 @@ class HeldHearing:
         """See `Docket`."""
         self.held.ended()
 
+    def advance(self) -> None:
+        """Whoever waits for a verdict acts on it."""
+
 
 @dataclass(slots=True)
 class _Case:
@@ -113,18 +99,18 @@ class _Case:
 
 
 class Judges:
-    """See the module; the `Host` of their lanes."""
+    """See the module."""
 
     def __init__(
         self,
-        host: JudgeHost,
+        tasks: Tasks,
         judges: Sequence[JudgeOf],
         *,
         accounts: Mapping[str, Account],
         transport: Transport,
         clock: Clock,
     ) -> None:
-        self._host = host
+        self._tasks = tasks
         self._judges = judges
         self.clients = [
             TeacherClient(
@@ -144,7 +130,13 @@ class Judges:
         """Make the judges' lanes."""
         for judge, client in zip(self._judges, self.clients, strict=True):
             self._lanes[judge.stage] = LANES["online"](
-                client, host=self, gate=gate, counters=counters, clock=clock, goes_first=True
+                client,
+                tasks=self._tasks,
+                listener=_Unheard(),
+                gate=gate,
+                counters=counters,
+                clock=clock,
+                goes_first=True,
             )
         return tuple(self._lanes.values())
 
@@ -187,21 +179,12 @@ class Judges:
             case.stages.clear()
         self._next(case)
 
-    # --- what its lanes need, see `gen.worker.lanes.base.Host`
 
-    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> "asyncio.Task[None]":
-        """See `Host`."""
-        return self._host.spawn(work, *args)
-
-    def fail(self, error: StillhouseError) -> None:
-        """See `Host`."""
-        self._host.fail(error)
+class _Unheard:
+    """The `Listener` of the judges' lanes: whoever waits for a verdict hears it from its hearing."""
 
     def heard(self, held: HeldHearing, ordinal: int) -> None:
-        """See `Host`."""
+        """See `Listener`."""
 
-    def taken(self) -> None:
-        """See `Host`."""
-
-    def advanced(self, held: HeldHearing) -> None:
-        """See `Host`."""
+    def wants_more(self) -> None:
+        """See `Listener`."""

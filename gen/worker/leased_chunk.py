@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import pyarrow.parquet as pq
@@ -55,6 +55,8 @@ class LeasedChunk:
     is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set if its worker has to act, see `OpenChunk.is_due`."""
 
     @property
     def memory_bytes(self) -> int:
@@ -67,11 +69,6 @@ class LeasedChunk:
     def attempts(self) -> OpenChunk:
         """See `Docket`."""
         return self.open
-
-    @property
-    def is_due(self) -> bool:
-        """See `Docket`."""
-        return self.open.is_due
 
     def prompt_key(self, ordinal: int) -> tuple[ChunkId, int]:
         """The same for all samples of a prompt."""
@@ -95,6 +92,7 @@ class LeasedChunk:
     def abandon(self) -> None:
         """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
         self.abandoned = True
+        self.due.set()
         self._release()
 
     def ended(self) -> None:
@@ -102,6 +100,11 @@ class LeasedChunk:
         self.under_way -= 1
         if self.abandoned:
             self._release()
+
+    def advance(self) -> None:
+        """See `Docket`."""
+        if self.open.is_due:
+            self.due.set()
 
     def _release(self) -> None:
         if self.under_way == 0 and self.open.left:  # with none left it is being sealed, and then removed

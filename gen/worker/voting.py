@@ -17,6 +17,7 @@ from stillhouse.gen.worker.checking import Judging
 from stillhouse.gen.worker.earlier_answers import Kept
 from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
 from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.select import Equality
 
 MOST_COMPARED = 32
@@ -35,18 +36,14 @@ Votes: TypeAlias = Mapping[int, Selected]
 class Voting:
     """See the module."""
 
-    def __init__(self, hands: Hands, judging: Judging, equality: Equality) -> None:
+    def __init__(self, tasks: Tasks, hands: Hands, judging: Judging, equality: Equality) -> None:
+        self._tasks = tasks
         self._hands = hands
         self._judging = judging
         self._equality: Equality = equality
-        self._stopping = False
-
-    def stop(self) -> None:
-        """Hold no more votes."""
-        self._stopping = True
 
     async def hold(self, held: LeasedChunk) -> Votes | None:
-        """The votes on all series of the chunk; None if they were stopped.
+        """The votes on all series of the chunk; None if the worker stops meanwhile.
 
         Raises:
             StoreAway: the journal or an earlier shard can't be read.
@@ -60,7 +57,7 @@ class Voting:
 
         async def hold_some() -> None:
             for number in numbers:
-                if self._stopping:
+                if self._tasks.stopping:
                     return
                 votes[number] = await self._vote(opened, number, kept.get(opened.chunk.key_of(number)))
 
@@ -70,7 +67,7 @@ class Voting:
                     group.create_task(hold_some())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return None if self._stopping else votes
+        return None if self._tasks.stopping else votes
 
     async def _vote(self, opened: OpenChunk, number: int, earlier: Kept | None) -> Selected:
         samples = list(opened.chunk.samples_of(number))

@@ -6,8 +6,8 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
@@ -19,7 +19,7 @@ from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue
 from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.errors import StillhouseError, StoreAway, StoreRefused, TeacherPaused, UsageError, cause_of
+from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.journal.shipping import SHIP_BYTES
 from stillhouse.gen.limits.shares import SHARE_RENEW_S
 from stillhouse.gen.store.base import Store
@@ -33,17 +33,20 @@ from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
 from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.check_guard import ChecksFail
-from stillhouse.gen.worker.checking import Checker, Judging
+from stillhouse.gen.worker.checking import Checker, Intake, Judging
 from stillhouse.gen.worker.chunk_checking import ChunkChecker
 from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
-from stillhouse.gen.worker.guard import Guard, Useless
 from stillhouse.gen.worker.hearing import judges_of
 from stillhouse.gen.worker.judges import Judges, LetPass
+from stillhouse.gen.worker.lanes.base import Gate
 from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
 from stillhouse.gen.worker.purse import Purse
+from stillhouse.gen.worker.settlement_counter import SettlementCounter
+from stillhouse.gen.worker.suspicion import Suspicion
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.gen.worker.voting import Voting
-from stillhouse.schemas.checks import AnyCheck, whole_chunks
+from stillhouse.schemas.checks import Check, whole_chunks
 from stillhouse.schemas.recipe import Recipe
 
 _log = logging.getLogger("stillhouse")
@@ -77,15 +80,21 @@ class Worker:
     ) -> None:
         """`judging`: what judges answers by the recipe's checks; by default processes of its own."""
         self.name = name
+        self.counters = Counters()
+        """Totals so far."""
         self._recipe = recipe
         self._queue = queue
         self._ledgers = ledgers
         self._clock = clock
+        self._tasks = Tasks(name)
+        self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
+        self._purse = Purse(None if recipe.budget is None else limits_of(recipe.budget), clock=clock)
+        self._gate = Gate(self._tasks, self._fence, self._purse)
         self._accounts = {key: Account(clock) for key in ledgers}
         self._clients = _clients(recipe, self._accounts, transport=transport, clock=clock)
         judges = judges_of(recipe)
         self._judges = (
-            Judges(self, judges, accounts=self._accounts, transport=transport, clock=clock) if judges else None
+            Judges(self._tasks, judges, accounts=self._accounts, transport=transport, clock=clock) if judges else None
         )
         self._hands = Hands(
             name,
@@ -95,39 +104,34 @@ class Worker:
             clock=clock,
             judges=judges,
         )
-        self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
+        self._suspicion = Suspicion(
+            self._tasks,
+            self._gate,
+            places={(client.teacher.name, host) for client in self._clients for host in client.hosts},
+            has_records=lambda key: self._hands.has_records(teacher=key[0], endpoint=key[1]),
+        )
         self._chain = self._new_chain() if recipe.route == "fallback" else None
-        self._purse = Purse(None if recipe.budget is None else limits_of(recipe.budget), clock=clock)
+        self._settlements = SettlementCounter(self._tasks, self._suspicion, chain=self._chain, judges=self._judges)
         self._asker = Asker(
-            self,
+            self._tasks,
             clients=self._clients,
-            fence=self._fence,
-            purse=self._purse,
+            gate=self._gate,
+            listener=self._settlements,
+            counters=self.counters,
             clock=clock,
             store=store,
             connections=free_for_connections(),
             chain=self._chain,
             judges=self._judges,
         )
-        checks = recipe.all_checks
-        if judging is None and (checks or recipe.equality):
-            if len(judges) == len(checks) and recipe.equality is None:
-                judging = LetPass(len(checks))
-            else:
-                judging = CheckPool(checks, equality=recipe.equality, slots=Slots.of_node())
-        self._judging = judging
-        self._checker = self._new_checker(checks, judging) if judging is not None and checks else None
+        self._judging = judging = _judging_of(recipe) if judging is None else judging
+        self._checker = self._new_checker(judging) if judging is not None and recipe.all_checks else None
         self._voting = (
-            Voting(self._hands, judging, recipe.equality) if judging is not None and recipe.equality else None
+            Voting(self._tasks, self._hands, judging, recipe.equality)
+            if judging is not None and recipe.equality
+            else None
         )
-        self._guard = Guard()
-        self._useless: Useless | None = None
         self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
-        self._places = {(client.teacher.name, host) for client in self._clients for host in client.hosts}
-        self._untaken: list[LeasedChunk] = []
-        """Chunks not asked until `_useless` is resolved."""
-        self._unsealed: list[LeasedChunk] = []
-        """Finished chunks not sealed until `_useless` is resolved."""
         self._held: dict[ChunkId, LeasedChunk] = {}
         self._opening: ChunkId | None = None
         self._sealing: dict[ChunkId, LeasedChunk] = {}
@@ -138,45 +142,44 @@ class Worker:
         """When each account's ledger last answered."""
         self._shipping_s = 0.0
         """Duration of the last shipment."""
-        self._changed = asyncio.Event()
         self._sweeping = False
-        self._stopping = False
-        self._error: StillhouseError | None = None
+        self._keepers: set[asyncio.Task[None]] = set()
+        """One for each chunk in hand that is not sealed yet."""
 
-    def _new_checker(self, checks: Sequence[AnyCheck], judging: Judging) -> Checker | ChunkChecker:
-        keep_going = self._recipe.run.keep_going
+    def _new_checker(self, judging: Judging) -> Checker | ChunkChecker:
+        intake = Intake(
+            self._tasks,
+            checks := self._recipe.all_checks,
+            counters=self.counters,
+            clock=self._clock,
+            keep_going=self._recipe.run.keep_going,
+        )
         if (settings := whole_chunks(checks)) is None:
-            return Checker(self, judging, checks, clock=self._clock, keep_going=keep_going, judges=self._judges)
-        function = ChunkFunction(settings)
-        return ChunkChecker(self, judging, checks, function=function, clock=self._clock, keep_going=keep_going)
+            return Checker(self._tasks, judging, intake, judges=self._judges)
+        return ChunkChecker(self._tasks, judging, intake, function=ChunkFunction(settings))
 
     def _new_chain(self) -> Chain:
         return Chain(
-            self,
+            self._tasks,
             self._clients,
+            given_up_on=self._suspicion.given_up_on,
             give_up_after_s=self._recipe.run.give_up_after_s,
             answered_before=lambda teacher: self._hands.has_records(teacher=teacher),
             clock=self._clock,
         )
 
-    @property
-    def counters(self) -> Counters:
-        """Totals so far."""
-        return self._asker.counters
-
     async def run(self) -> End:
         """Work until there is no more, until told to stop, or until something makes going on pointless."""
         try:
-            async with self._judging or contextlib.nullcontext(), asyncio.TaskGroup() as group:
-                self._group = group
-                background = [self.spawn(self._renew_leases), self.spawn(self._ship)]
-                background += [self.spawn(self._renew_share, key) for key in self._accounts]
+            async with self._judging or contextlib.nullcontext(), self._tasks:
+                background = [self._tasks.spawn(self._renew_leases), self._tasks.spawn(self._ship)]
+                background += [self._tasks.spawn(self._renew_share, key) for key in self._accounts]
                 if self._chain is not None:
-                    background.append(self.spawn(self._chain.watch))
-                await self._guarded(self._feed)
-                if self._stopping:
+                    background.append(self._tasks.spawn(self._chain.watch))
+                await self._tasks.guarded(self._feed)
+                if self._tasks.stopping:
                     await self._drain()
-                for task in background:
+                for task in (*background, *self._keepers):
                     task.cancel()
                 self._asker.cancel()
             if self._checker is not None:
@@ -190,89 +193,7 @@ class Worker:
 
     def stop(self) -> None:
         """Send nothing new, finish what is under way, give the rest back."""
-        self._stopping = True
-        self._asker.stop()
-        if self._voting is not None:
-            self._voting.stop()
-        self._changed.set()
-
-    # --- what its asker needs, see `gen.worker.asker.Host`
-
-    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> asyncio.Task[None]:
-        """Run a task that ends with the worker."""
-        return self._group.create_task(self._guarded(work, *args))
-
-    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Run it; an error stops the worker cleanly, because requests in flight are paid for."""
-        try:
-            await work(*args)
-        except StillhouseError as error:
-            self.fail(error)
-        except Exception as error:  # noqa: BLE001 - our bug: it costs no sample a try, and is reported
-            _log.exception("worker %s failed", self.name)
-            self.fail(StillhouseError(f"worker {self.name} failed: {cause_of(error)}"))
-
-    def fail(self, error: StillhouseError) -> None:
-        """Stop in good order because of this error."""
-        if isinstance(error, StoreRefused):  # the driver could write: what is refused now is for a person to mend
-            error = StoreAway(f"{error}; then run the same command again")
-        self._error = self._error or error
-        self.stop()
-
-    def heard(self, held: LeasedChunk, ordinal: int) -> None:
-        """See `Host`."""
-        self._count_settled(held)
-        if self._judges is not None:
-            self._judges.look(held, (ordinal,))
-
-    def _count_settled(self, held: LeasedChunk) -> None:
-        """Count what was settled for the chunk since the last time."""
-        settlements = held.open.state.settlements.take()
-        if self._chain is not None:
-            settlements = self._chain.judged(settlements)
-        if held.open.chunk.retried:  # Failures fail again
-            return
-        # Frames from an endpoint that is no longer asked say nothing about this run.
-        settlements = [each for each in settlements if (each.teacher, each.endpoint) in self._places]
-        if (useless := self._guard.note(settlements)) is not None and self._useless is None:
-            self._useless = useless
-            self._asker.hold()  # requests sent meanwhile might be paid for in vain
-            self.spawn(self._stop_useless, useless)
-
-    async def _stop_useless(self, useless: Useless) -> None:
-        """Stop the run, unless earlier runs had records from there; what was paid for stays in the journals."""
-        teacher, endpoint = useless.key
-        if useless.kind == "failed" and await asyncio.to_thread(
-            self._hands.has_records, teacher=teacher, endpoint=endpoint
-        ):
-            self._guard.clear(useless)
-            self._asker.go_on()
-            self._useless, waiting, self._unsealed = None, self._unsealed, []
-            untaken, self._untaken = self._untaken, []
-            for held in waiting:
-                self.spawn(self._seal, held)
-            for held in untaken:
-                self._take(held)
-            return
-        raise (TeacherPaused if useless.kind == "paused" else StillhouseError)(useless.message)
-
-    def given_up_on(self, teacher: str) -> None:
-        """See `gen.worker.chain.ChainHost`."""
-        self._guard.forgive(teacher)
-
-    def taken(self) -> None:
-        """A sample left the queue: more may be wanted."""
-        if not self._changed.is_set() and self._hungry():
-            self._changed.set()
-
-    def advanced(self, held: LeasedChunk) -> None:
-        """See `Host`."""
-        if held.open.left:
-            self._asker.take(held)
-        if self._checker is not None:
-            self._checker.take(held)
-        if held.open.left == 0:
-            self.spawn(self._seal, held)
+        self._tasks.stop()
 
     # --- chunks
 
@@ -281,8 +202,8 @@ class Worker:
         await asyncio.to_thread(self._hands.check_room, under_way_bytes=0)
         await self._sweep()
         no_more = False
-        while not self._stopping and not (no_more and not self._held):
-            self._changed.clear()
+        while not self._tasks.stopping and not (no_more and not self._held):
+            self._tasks.changed.clear()
             pause_s = RENEW_S
             if not no_more and self._hungry():
                 match await self._asked_for_chunk():
@@ -296,7 +217,7 @@ class Worker:
                         continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):  # wait_for loses a cancellation that comes with the event
-                    await self._changed.wait()
+                    await self._tasks.changed.wait()
 
     async def _asked_for_chunk(self) -> Grant | Wait | NoMore:
         try:
@@ -349,13 +270,25 @@ class Worker:
 
     def _take(self, held: LeasedChunk) -> None:
         self._held[held.open.chunk.id] = held
-        self._count_settled(held)
-        if self._useless is not None:
-            self._untaken.append(held)
+        self._settlements.count(held)
+        self._keepers.add(keeper := self._tasks.spawn(self._keep, held))
+        keeper.add_done_callback(self._keepers.discard)
+
+    async def _keep(self, held: LeasedChunk) -> None:
+        """Have the chunk's samples asked, and its answers judged, until it can be sealed."""
+        if not await self._suspicion.is_cleared():
             return
-        if self._closing is not None:
+        if self._closing is not None and held.open.left:
             held.open.close(self._closing)
-        self.advanced(held)
+        while not held.abandoned:
+            held.due.clear()
+            if held.open.left == 0:
+                self._tasks.spawn(self._seal, held)
+                return
+            self._asker.take(held)
+            if self._checker is not None:
+                self._checker.take(held)
+            await held.due.wait()
 
     def _close(self, kind: Literal["budget", "stopped"]) -> None:
         """Ask nothing more; seal every chunk in hand as it is."""
@@ -363,18 +296,18 @@ class Worker:
             return
         self._closing = _CLOSED[kind]
         self._purse.close()
-        self._asker.stop()
+        self._gate.close()
         for held in list(self._held.values()):
             if held.open.left:  # else it is being sealed
                 held.open.close(self._closing)
                 if self._judges is not None:
                     self._judges.look(held)
-                self.advanced(held)
+                held.due.set()
 
     async def _journals_free(self, chunk: ChunkId) -> None:
         """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
         until = self._clock.monotonic() + TERM_S
-        while self._clock.monotonic() < until and not self._stopping:
+        while self._clock.monotonic() < until and not self._tasks.stopping:
             if self._hands.is_free(chunk):
                 return
             await asyncio.sleep(0.25)
@@ -383,13 +316,9 @@ class Worker:
 
     async def _seal(self, held: LeasedChunk) -> None:
         chunk = held.open.chunk.id
-        if not held.open.chunk.retried and self._useless is None and self._closing is None:
-            prompts = len(held.open.chunk.prompts)
-            while (useless := self._guard.at_chunk_end(prompts=prompts)) is not None and self._useless is None:
-                self._useless = useless
-                await self._stop_useless(useless)
-        if self._useless is not None:  # it stays in its journal, for the next run to read again
-            self._unsealed.append(held)
+        if not held.open.chunk.retried and self._closing is None:
+            await self._suspicion.at_chunk_end(prompts=len(held.open.chunk.prompts))
+        if not await self._suspicion.is_cleared():  # it stays in its journal, for the next run to read again
             return
         votes = await self._voting.hold(held) if self._voting is not None else {}
         if votes is None:  # it stays in its journal: the next owner holds the same votes
@@ -400,7 +329,7 @@ class Worker:
             self.counters.shards += 1
         self._held.pop(chunk, None)
         self._sealing[chunk] = held
-        self._changed.set()
+        self._tasks.changed.set()
         await self._tell_sealed(chunk, counts)
         self._sealing.pop(chunk, None)
 
@@ -432,7 +361,7 @@ class Worker:
     def _held_up(self) -> str:
         """What has kept it from sending for long enough to report."""
         now = self._clock.monotonic()
-        if self._stopping:
+        if self._tasks.stopping:
             return ""
         if self._fence.store_is_late:
             return "the store accepts no journals from them"
@@ -463,12 +392,12 @@ class Worker:
                 self.stop()
             if renewal.sweep and not self._sweeping:
                 self._sweeping = True
-                self.spawn(self._sweep)  # in the background: renewals do not wait for the store
+                self._tasks.spawn(self._sweep)  # in the background: renewals do not wait for the store
             await self._until_renewal(RENEW_S if renewal.good_for_s > RENEW_S else 1.0)
 
     async def _until_renewal(self, seconds: float) -> None:
         """Wait so long; less while a request waits for money."""
-        if self._purse.is_limited and not self._stopping and self._closing is None:
+        if self._purse.is_limited and not self._tasks.stopping and self._closing is None:
             await asyncio.sleep(MONEY_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds - MONEY_S):
@@ -508,7 +437,7 @@ class Worker:
             for held in self._held.values():
                 if not held.is_shipping and (is_due or held.shipper.behind_bytes >= SHIP_BYTES):
                     held.is_shipping = True
-                    self.spawn(self._ship_one, held)
+                    self._tasks.spawn(self._ship_one, held)
             self._fence.unshipped_since(
                 min((held.shipped_at for held in self._held.values() if held.shipper.behind_bytes), default=None)
             )
@@ -564,11 +493,11 @@ class Worker:
 
     async def _end(self) -> End:
         """Ship and give back what is held."""
-        if self._useless is not None:  # once nothing is in flight any more
+        if (useless := self._suspicion.useless) is not None:  # once nothing is in flight any more
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
-                    held.open.reopen_unpaid(teacher=self._useless.key[0], at=self._clock.time())
-        if isinstance(self._error, ChecksFail):  # the check may be repaired by then
+                    held.open.reopen_unpaid(teacher=useless.key[0], at=self._clock.time())
+        if isinstance(self._tasks.error, ChecksFail):  # the check may be repaired by then
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
                     held.open.judge_again(at=self._clock.time())
@@ -582,15 +511,25 @@ class Worker:
         self.counters.ended()
         with contextlib.suppress(Unreachable):
             await self._queue.renew(self.name, [], self.counters)  # the last counts
-        if self._error is None:
-            return End("stopped" if self._stopping else "done")
-        return End.because(self._error)
+        if self._tasks.error is None:
+            return End("stopped" if self._tasks.stopping else "done")
+        return End.because(self._tasks.error)
 
 
 _CLOSED: Mapping[Literal["budget", "stopped"], GiveUp] = {
     "budget": GiveUp("budget", "the budget was used up before it was answered", None),
     "stopped": GiveUp("stopped", "the dataset was finished before it was answered", None),
 }
+
+
+def _judging_of(recipe: Recipe) -> Judging | None:
+    """What judges answers by the recipe's checks, judges excepted; None if there is nothing to judge."""
+    checks, equality = recipe.all_checks, recipe.equality
+    if not checks and equality is None:
+        return None
+    if equality is None and all(isinstance(check, Check) and check.judge is not None for check in checks):
+        return LetPass(len(checks))
+    return CheckPool(checks, equality=equality, slots=Slots.of_node())
 
 
 def _clients(

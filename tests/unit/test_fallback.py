@@ -36,6 +36,7 @@ from stillhouse.gen.worker import chain as chain_module
 from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.open_chunk import OpenChunk
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Recipe
@@ -170,17 +171,6 @@ class _Wire:
         """Nothing is open."""
 
 
-class _Worker:
-    """A worker that nothing stops."""
-
-    def fail(self, error: StillhouseError) -> None:
-        """Not expected."""
-        raise error
-
-    def given_up_on(self, teacher: str) -> None:
-        """Nothing to do."""
-
-
 async def test_no_sample_waits_for_a_teacher_that_is_left(tmp_path: Path) -> None:
     """While the first one answers others, what it gave up on waits at the second one's circuit, or would spin there."""
     recipe = chain_of(tmp_path, "a", "b", prompts=1)
@@ -193,12 +183,21 @@ async def test_no_sample_waits_for_a_teacher_that_is_left(tmp_path: Path) -> Non
     for at in (1000.0, 1001.0):
         ask(opened, 0, b"[]", at=at)
     clock = ManualClock(now=100.0)
-    held = LeasedChunk(opened, journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal), shipped_at=0.0)
+    held = LeasedChunk(
+        opened, journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal), shipped_at=0.0
+    )
     clients = [
         TeacherClient(Interpreter(t, recipe.ask), transport=_Wire(), account=Account(clock), clock=clock)
         for t in (each.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}) for each in recipe.teachers)
     ]
-    chain = Chain(_Worker(), clients, give_up_after_s=600.0, answered_before=lambda _: False, clock=clock)
+    chain = Chain(
+        Tasks("w"),
+        clients,
+        given_up_on=lambda _: None,
+        give_up_after_s=600.0,
+        answered_before=lambda _: False,
+        clock=clock,
+    )
     first, second = clients
     chain.ended(held, 0, ANSWER, place=0, sent_at=100.0)
     chain.ended(held, 0, ANSWER, place=1, sent_at=100.0)

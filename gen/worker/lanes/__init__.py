@@ -11,4 +11,4 @@ LANES: Mapping[str, Callable[..., Lane[Any]]] = {
     "online": OnlineLane,
     "batch": BatchLane,
 }
-"""By a teacher's `mode`; constructed with its client, and with host, gate, counters and clock by name."""
+"""By a teacher's `mode`; constructed with its client, and with tasks, listener, gate, counters and clock by name."""

@@ -6,10 +6,8 @@ on it, and nothing is sent for a chunk while the worker's fence is closed.
 
 import asyncio
 import typing
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
 
-from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
@@ -18,6 +16,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.replies import Received
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
 
@@ -82,11 +81,6 @@ class Docket(typing.Protocol):
         """True if nothing more is sent for it."""
         ...
 
-    @property
-    def is_due(self) -> bool:
-        """True if its worker has to act."""
-        ...
-
     def prompt_key(self, ordinal: int, /) -> Hashable:
         """The same for all samples of a prompt."""
         ...
@@ -107,50 +101,51 @@ class Docket(typing.Protocol):
         """A request for it ended."""
         ...
 
+    def advance(self) -> None:
+        """Have its worker act if it is due: no sample is left, others may be asked, or answers await their verdicts."""
+        ...
+
 
 DocketT = typing.TypeVar("DocketT", bound=Docket)
 _ContraT = typing.TypeVar("_ContraT", bound=Docket, contravariant=True)
 
 
-class Host(typing.Protocol[_ContraT]):
-    """The worker as its lanes see it."""
-
-    def spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> asyncio.Task[None]:
-        """Run a task that ends with the worker."""
-        ...
-
-    def fail(self, error: StillhouseError) -> None:
-        """Stop in good order because of this error."""
-        ...
+class Listener(typing.Protocol[_ContraT]):
+    """Hears from lanes what the whole worker has to know at once."""
 
     def heard(self, held: _ContraT, ordinal: int, /) -> None:
         """An attempt for this sample of the chunk ended."""
         ...
 
-    def taken(self) -> None:
-        """A sample left the queue: more may be wanted."""
-        ...
-
-    def advanced(self, held: _ContraT, /) -> None:
-        """The chunk is due: no sample is left, others may be asked now, or answers await their verdicts."""
+    def wants_more(self) -> None:
+        """The lane could ask more samples than it has."""
         ...
 
 
 class Gate:
     """Decides whether anything new is sent, for all lanes of a worker."""
 
-    def __init__(self, fence: Fence, purse: Purse) -> None:
+    def __init__(self, tasks: Tasks, fence: Fence, purse: Purse) -> None:
         self.fence = fence
         self.purse = purse
-        self.stopping = False
-        """True if nothing new is to be sent; requests in flight continue."""
+        self._tasks = tasks
+        self._closed = False
         self._open = asyncio.Event()
         self._open.set()
+
+    @property
+    def stopping(self) -> bool:
+        """True if nothing new is to be sent; requests in flight continue."""
+        return self._closed or self._tasks.stopping
 
     @property
     def is_open(self) -> bool:
         """True if requests may be sent now."""
         return not self.stopping and self._open.is_set() and self.fence.is_open
+
+    def close(self) -> None:
+        """Send nothing new any more."""
+        self._closed = True
 
     def hold(self) -> None:
         """Send nothing new until `go_on`."""

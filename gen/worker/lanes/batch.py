@@ -41,9 +41,10 @@ from stillhouse.gen.teachers.outcome import (
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
-from stillhouse.gen.worker.lanes.base import Gate, Host
+from stillhouse.gen.worker.lanes.base import Gate, Listener
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.completion import Completion
 
 LISTED_WITHIN_S = 900.0
@@ -122,7 +123,8 @@ class BatchLane:
         self,
         client: TeacherClient,
         *,
-        host: Host[LeasedChunk],
+        tasks: Tasks,
+        listener: Listener[LeasedChunk],
         gate: Gate,
         counters: Counters,
         clock: Clock,
@@ -132,7 +134,8 @@ class BatchLane:
         self.largest_reply_bytes = 0
         self.slots = self.wanted = self.waiting = 0
         self._client = client
-        self._host = host
+        self._worker_tasks = tasks
+        self._listener = listener
         self._gate = gate
         self._counters = counters
         self._clock = clock
@@ -169,7 +172,7 @@ class BatchLane:
             task.cancel()
 
     def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        task = self._host.spawn(work, *args)
+        task = self._worker_tasks.spawn(work, *args)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -310,9 +313,9 @@ class BatchLane:
         lacks = work.held.open.state.schedule.lacks
         work.waiting.update({each: None for each in self._unsettled(work, intent) if lacks(each)})
         work.changed.set()
-        if work.held.open.is_due and not work.is_over:
-            self._host.advanced(work.held)
-        self._host.taken()
+        if not work.is_over:
+            work.held.advance()
+        self._listener.wants_more()
 
     def _unsettled(self, work: _Work, intent: _Open) -> list[int]:
         is_settled = work.held.open.state.is_settled
@@ -397,10 +400,10 @@ class BatchLane:
         return end
 
     def _ended(self, work: _Work, ordinal: int) -> None:
-        """The sample's request ended; whoever settles a chunk's last sample has it sealed, and nobody else."""
-        self._host.heard(work.held, ordinal)
+        """The sample's request ended."""
+        self._listener.heard(work.held, ordinal)
         if work.held.open.left == 0:
-            self._host.advanced(work.held)
+            work.held.advance()
 
     def _is_known(self, work: _Work, intent: _Open, ordinal: int) -> bool:
         """True if the journal has what came of the sample in this batch, or nobody needs it."""

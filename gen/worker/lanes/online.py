@@ -38,7 +38,8 @@ from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.retry import Again, Blame, Decision, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
-from stillhouse.gen.worker.lanes.base import DocketT, Gate, Host, Router
+from stillhouse.gen.worker.lanes.base import DocketT, Gate, Listener, Router
+from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.image import SentImage
 
@@ -87,7 +88,8 @@ class OnlineLane(Generic[DocketT]):
         self,
         client: TeacherClient,
         *,
-        host: Host[DocketT],
+        tasks: Tasks,
+        listener: Listener[DocketT],
         gate: Gate,
         counters: Counters,
         clock: Clock,
@@ -96,7 +98,8 @@ class OnlineLane(Generic[DocketT]):
     ) -> None:
         """Args:
         client: the teacher's.
-        host: the worker.
+        tasks: the worker's.
+        listener: hears of each attempt's end.
         gate: that of all its lanes.
         counters: the worker's.
         clock: the worker's.
@@ -106,7 +109,8 @@ class OnlineLane(Generic[DocketT]):
         self.account = client.account
         self.largest_reply_bytes = 0
         self._client = client
-        self._host = host
+        self._tasks = tasks
+        self._listener = listener
         self._gate = gate
         self._counters = counters
         self._clock = clock
@@ -149,7 +153,7 @@ class OnlineLane(Generic[DocketT]):
 
     def widen(self, slots: int) -> None:
         """Open so many slots more."""
-        self._slots += [self._host.spawn(self._slot) for _ in range(slots)]
+        self._slots += [self._tasks.spawn(self._slot) for _ in range(slots)]
 
     def cancel(self) -> None:
         """End the slots."""
@@ -160,13 +164,14 @@ class OnlineLane(Generic[DocketT]):
         while True:
             held, ordinal, again, _ = await self._queue.get()
             await self._gate.passed()
-            self._host.taken()
+            if self.runs_dry or self._gate.purse.empty.is_set():
+                self._listener.wants_more()
             if self._gate.stopping or held.abandoned:
                 continue
             try:
                 await self._ask(held, ordinal, again=again)
             except StillhouseError as error:
-                self._host.fail(error)
+                self._tasks.fail(error)
 
     def _leaves(self, held: DocketT, ordinal: int) -> bool:
         if not held.attempts.is_wanted(ordinal):
@@ -225,7 +230,7 @@ class OnlineLane(Generic[DocketT]):
             try:
                 outcome, decision, blame = await self._attempt(held, ordinal, endpoint, images)
                 served = _served(outcome, endpoint)
-                self._host.heard(held, ordinal)
+                self._listener.heard(held, ordinal)
             finally:
                 client.done(endpoint, served=served)
                 if served is None and endpoint.is_open and not endpoint.answered:
@@ -338,7 +343,7 @@ class OnlineLane(Generic[DocketT]):
             try:
                 return keep()
             except StoreAway as error:
-                self._host.fail(error)
+                self._tasks.fail(error)
                 await asyncio.sleep(1.0)
 
     def _heard(
@@ -442,8 +447,7 @@ class OnlineLane(Generic[DocketT]):
                     )
                 self._ask_again(held, ordinal, 0.0, first=True)
             case _:
-                if held.is_due:
-                    self._host.advanced(held)
+                held.advance()
 
     def _ask_again(self, held: DocketT, ordinal: int, after_s: float, *, first: bool, again: bool = True) -> None:
         if after_s <= 0:
