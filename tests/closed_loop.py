@@ -4,20 +4,27 @@ import asyncio
 import contextlib
 import math
 import random
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import count
 
 from faults.simulation.loop import VirtualLoop
 
 from stillhouse.gen.limits.estimator import Estimator
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Ledger
+from stillhouse.gen.limits.stated_wait import Asked
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
-from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.account import UNUSED, Account
+from stillhouse.gen.teachers.evidence import Evidence
+from stillhouse.gen.teachers.outcome import Rate
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
 
 REFUSAL_S = 0.02
 """How soon a teacher says no."""
 PROMPT_CHARS, PROMPT_TOKENS = 200, 50
+ODD = "odd"
+"""The prompt that is always refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,16 @@ class Behaviour:
     """A share refused at any load."""
     storm_s: tuple[float, float] = (math.inf, math.inf)
     """When everything is refused."""
+    window: tuple[int, float] = (0, math.inf)
+    """(answers, seconds) of a fixed window; what exceeds it is told to wait for the next one."""
+    odd_since: float = math.inf
+    """When a worker begins to ask the one prompt that is always refused."""
+    odd_wait_s: float = 0.0
+    """What each of its refusals states."""
+    odd_refusal_s: float = REFUSAL_S
+    """How long each of them takes."""
+    on_the_way_s: float = 0.0
+    """A request takes up to so long to arrive: one that was sent later may come first."""
 
 
 @dataclass(slots=True)
@@ -45,6 +62,8 @@ class Heard:
     served: list[tuple[float, int]] = field(default_factory=list)
     """(second, tokens of output)"""
     refused: list[float] = field(default_factory=list)
+    odd: list[float] = field(default_factory=list)
+    """Refusals of the odd prompt."""
     slots: int = 0
     """What the ledger lets at the end."""
 
@@ -77,13 +96,20 @@ class _Teacher:
         self._rng = random.Random(seed)
         self._limits = TeacherLimits(behaviour.limits, slot_s=1.0, now_s=0.0)
         self._in_flight = 0
+        self._window, self._used = 0.0, 0
         self._turns = asyncio.Semaphore(behaviour.parallel or 10**9)
 
-    async def ask(self) -> tuple[int, float]:
+    async def ask(self, prompt: Hashable) -> tuple[int, float]:
         """(tokens of the answer, 0 where it is refused; what the refusal says to wait)"""
+        if self._is.on_the_way_s:
+            await asyncio.sleep(self._rng.uniform(0.0, self._is.on_the_way_s))
         now, tokens = self._clock.monotonic(), self._rng.randint(*self._is.tokens)
-        wait_s = None
-        if self._is.storm_s[0] <= now < self._is.storm_s[1]:
+        wait_s, refusal_s = None, REFUSAL_S
+        if prompt == ODD:
+            wait_s, refusal_s = self._is.odd_wait_s, self._is.odd_refusal_s
+        elif (left_s := self._window_left_s(now)) > 0.0:
+            wait_s = left_s
+        elif self._is.storm_s[0] <= now < self._is.storm_s[1]:
             wait_s = 1.0
         elif self._rng.random() < self._is.refuses:
             wait_s = 0.0
@@ -92,8 +118,8 @@ class _Teacher:
         ):
             wait_s = refusal.retry_after_s  # until there is room for one
         if wait_s is not None:
-            await asyncio.sleep(REFUSAL_S)
-            self._heard.refused.append(now)
+            await asyncio.sleep(refusal_s)
+            (self._heard.odd if prompt == ODD else self._heard.refused).append(now)
             return 0, wait_s
         self._in_flight += 1
         async with self._turns:
@@ -101,6 +127,16 @@ class _Teacher:
         self._in_flight -= 1
         self._heard.served.append((self._clock.monotonic(), tokens))
         return tokens, 0.0
+
+    def _window_left_s(self, now: float) -> float:
+        """Seconds until the next window, if this one is used up; else 0.0, and one more of it is used."""
+        most, window_s = self._is.window
+        if not most:
+            return 0.0
+        if now >= self._window + window_s:
+            self._window, self._used = now - now % window_s, 0
+        self._used += 1
+        return self._window + window_s - now if self._used > most else 0.0
 
 
 class _Worker:
@@ -113,6 +149,8 @@ class _Worker:
         self._clock = clock
         self._account = Account(clock)
         self._estimator = Estimator(max_output=None)
+        self._evidence = Evidence()
+        self._numbers = count()
 
     async def work(self) -> None:
         slots: list[asyncio.Task[None]] = []
@@ -125,20 +163,37 @@ class _Worker:
                 async with asyncio.timeout(SHARE_RENEW_S):
                     await self._account.urgent.wait()
 
+    async def ask_odd(self) -> None:
+        """Ask one prompt whenever it may be asked, until it is given up."""
+        while (wait_s := await self._ask(ODD)) is not None:  # noqa: ASYNC110 - as the teacher says
+            await asyncio.sleep(max(wait_s, self._evidence.wait_s(ODD, now=self._clock.monotonic())))
+
     async def _slot(self) -> None:
         while True:
-            cost = self._estimator.estimate(PROMPT_CHARS, beside=self._account.in_flight)
-            granted_at = await self._account.reserve(cost)
-            sent_at = self._clock.monotonic()
-            tokens, wait_s = await self._teacher.ask()
-            if tokens:
-                used = Cost(PROMPT_TOKENS, tokens)
-                self._account.served(latency_s=self._clock.monotonic() - sent_at, tokens=tokens)
-                self._estimator.learn(PROMPT_CHARS, used)
-                self._account.settle(cost, used, granted_at)
-            else:
-                self._account.refused(pause_s=wait_s)
-                self._account.settle_refused(cost, granted_at)
+            await self._ask(next(self._numbers))
+
+    async def _ask(self, prompt: Hashable) -> float | None:
+        """Seconds until the prompt may be asked again, None if that is never."""
+        cost = self._estimator.estimate(PROMPT_CHARS, beside=self._account.in_flight)
+        granted_at = await self._account.reserve(cost)
+        sent_at = self._clock.monotonic()
+        asked = Asked(prompt, "t", sent_at)
+        tokens, wait_s = await self._teacher.ask(prompt)
+        now = self._clock.monotonic()
+        if tokens:
+            used = Cost(PROMPT_TOKENS, tokens)
+            self._evidence.served(prompt, endpoint="t", sent_at=sent_at, now=now)
+            self._account.served(latency_s=now - sent_at, tokens=tokens, asked=asked)
+            self._estimator.learn(PROMPT_CHARS, used)
+            self._account.settle(cost, used, granted_at)
+            return None
+        blame = self._evidence.weigh(prompt, Rate("slow", 429, wait_s), endpoint="t", now=now, sent_at=sent_at)
+        if prompt == ODD and blame is not None and (blame.on == "request" or blame.spares_account):
+            self._account.settle(cost, UNUSED, granted_at)
+        else:
+            self._account.refused(pause_s=wait_s, asked=asked)
+            self._account.settle_refused(cost, granted_at)
+        return None if blame is not None and blame.on == "request" else 0.0 if blame is None else blame.wait_s
 
 
 def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:
@@ -154,6 +209,9 @@ def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, 
                 worker = _Worker(f"worker-{number}", ledger=ledger, teacher=teacher, clock=clock)
                 group.create_task(worker.work())
                 await asyncio.sleep(0.3)
+            if behaviour.odd_since < math.inf:
+                await asyncio.sleep(behaviour.odd_since - clock.monotonic())
+                group.create_task(worker.ask_odd())
 
     with contextlib.suppress(TimeoutError):
         loop.run_until_complete(work())

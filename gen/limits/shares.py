@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from stillhouse.gen.limits.concurrency import Replies, Search, step
 from stillhouse.gen.limits.minute import SLOT_S, Minute
+from stillhouse.gen.limits.stated_wait import StatedWait, Whose
 from stillhouse.schemas.limits import Limits
 
 LEASE_S = 3.2
@@ -109,6 +110,8 @@ class Report:
     replies: Replies
     pause_s: float = 0.0
     """How long the teacher asked the account to wait, from now."""
+    whose: Whose = "account"
+    """Whose wait that is."""
     ramped: bool = False
     """The teacher said that we grow too fast."""
     ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
@@ -180,18 +183,19 @@ class Ledger:
         self._shares: dict[str, _Share] = {}
         self._level = math.inf
         """What of a worker's demand counts at most."""
-        self._paused_until = now
+        self._wait = StatedWait()
 
     def slots(self, *, now: float) -> int:
         """Requests that may be in flight at once, across all workers."""
-        return int(min(self._declared_slots or self._search.slots, self._ramp.most_slots(now)))
+        slots = self._declared_slots or self._search.slots
+        return int(max(1, min(slots * self._wait.part(now), self._ramp.most_slots(now))))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
         """Take in a worker's report and lease it its share."""
         mine = self._shares.pop(worker, None)
         self._forget(now)
         others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
-        self._observe(report, mine, now=now)
+        self._observe(worker, report, mine, now=now)
         demand = report.in_flight + report.waiting
         part = self._part(demand, [share.demand for share in others], now=now)
         rates = {
@@ -210,7 +214,7 @@ class Ledger:
         held = max(slots, 0 if mine is None else mine.slots, report.in_flight)
         had_slots_at = now if max(slots, report.in_flight) else had_slots_at
         self._shares[worker] = _Share(rates, held_rates, slots, held, demand, now + LEASE_S, had_slots_at)
-        return Lease(rates, slots, LEASE_S, max(0.0, self._paused_until - now))
+        return Lease(rates, slots, LEASE_S, self._wait.silent_s(now))
 
     def _part(self, demand: int, others: list[int], *, now: float) -> float:
         """A worker's part of what there is; the level comes a step nearer to where demands up to it fill the slots."""
@@ -228,19 +232,21 @@ class Ledger:
             del self._shares[name]
 
     def _rates_now(self, now: float, *, workers: int) -> dict[Resource, float]:
-        """What may be used: the declared rates, or what the ramp and the teacher's headers leave of them."""
-        ramp = self._ramp.rates(now)
-        rates = {name: ramp * granted_per_s(name, rate, workers=workers) for name, rate in self._rates.items()}
+        """What may be used: the declared rates, or what the ramp, a wait and the teacher's headers leave of them."""
+        part = min(self._ramp.rates(now), self._wait.part(now))
+        rates = {name: part * granted_per_s(name, rate, workers=workers) for name, rate in self._rates.items()}
         for name, ceiling in self._ceilings.standing(now=now).items():
             rates[name] = min(rates.get(name, math.inf), ceiling.rate)
         return rates
 
-    def _observe(self, report: Report, mine: _Share | None, *, now: float) -> None:
-        self._paused_until = max(self._paused_until, now + report.pause_s)
+    def _observe(self, worker: str, report: Report, mine: _Share | None, *, now: float) -> None:
+        if report.pause_s > 0:
+            self._wait = self._wait.told(worker, report.pause_s, whose=report.whose, now=now)
         self._ceilings.take(report.ceilings, now=now)
         if report.ramped:
             self._ramp.cut(slots=self.slots(now=now), now=now)
         saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
+        saturated = saturated and self._wait.part(now) == 1.0  # half of the slots are full sooner
         self._search = step(self._search, report.replies, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
@@ -338,7 +344,7 @@ class Allowance:
     _buckets: dict[Resource, _Bucket] = field(default_factory=dict)
 
     def accept(self, lease: Lease, *, asked_at: float, now: float) -> None:
-        """Take over a lease, good from when it was asked for; debts stay."""
+        """Take over a lease, good from when it was asked for, with its pause in place of any before; debts stay."""
         buckets = {}
         for name, rate in lease.rates.items():
             bucket = buckets[name] = self._buckets.get(name) or _new_bucket(name, rate, now=now)
@@ -349,7 +355,7 @@ class Allowance:
         self._buckets = buckets
         self.slots = lease.slots
         self._until = asked_at + lease.ttl_s
-        self.pause(lease.pause_s, now=now)
+        self._paused_until = now + lease.pause_s
 
     def shrinks(self, lease: Lease, *, below: float) -> bool:
         """True if the lease leaves less than this part of a rate that may be used now."""

@@ -3,11 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import BURST_S, Allowance, Ceiling, Ceilings, Cost, Lease, Report, Resource
+from stillhouse.gen.limits.stated_wait import MIN_OWN_S, Asked, StatedWait, Whose
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
@@ -42,7 +44,10 @@ class Account:
         """Recent average latency of answers."""
         self._ramped = False
         self._least_pause_s = LEAST_PAUSE_S
-        self._told_to_wait_until = 0.0
+        self._wait = StatedWait()
+        self._reported = self._wait
+        self._refused_last: Asked | None = None
+        """The request whose refusal stated this wait last."""
         self._ceilings = Ceilings()
         self._wants_share = False
         """True if the last report said that there is something to send."""
@@ -113,16 +118,19 @@ class Account:
         hold_s = min(self._answer_s, MOST_HELD_S)
         asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED, granted_at)
 
-    def served(self, *, latency_s: float, tokens: int) -> None:
-        """Record an answer, with its latency and output tokens."""
+    def served(self, *, latency_s: float, tokens: int, asked: Asked | None = None) -> None:
+        """Record an answer, with its latency and output tokens, to this request."""
         self._served += 1
         self._busy_s += latency_s
         self._answer_s += 0.1 * (latency_s - self._answer_s)
         self._tokens += tokens
         self._least_pause_s = LEAST_PAUSE_S
+        if self._wait.whose == "unclear" and asked and self._refused_last and asked.shows_own(self._refused_last):
+            self._wait = self._wait.is_own()
+            self.urgent.set()
 
-    def refused(self, *, pause_s: float | None = None, ramped: bool = False) -> None:
-        """A request was refused for a limit, or got no complete answer; may order a wait for the whole account.
+    def refused(self, *, pause_s: float | None = None, ramped: bool = False, asked: Asked | None = None) -> None:
+        """This request was refused for a limit, or got no complete answer; may order a wait for the whole account.
 
         `ramped`: refused for growing too fast.
         """
@@ -134,7 +142,9 @@ class Account:
                 pause_s = max(pause_s, self._least_pause_s)
                 self._least_pause_s = min(2 * self._least_pause_s, MOST_LEAST_PAUSE_S)
             self._allowance.pause(pause_s, now=now)
-            self._told_to_wait_until = max(self._told_to_wait_until, now + pause_s)
+            self._refused_last = asked
+            whose: Whose = "account" if asked is None or pause_s < MIN_OWN_S else "unclear"
+            self._wait = self._wait.told(asked and asked.prompt, pause_s, whose=whose, now=now)
             self.urgent.set()
 
     def told(self, ceilings: Mapping[Resource, Ceiling]) -> None:
@@ -154,10 +164,12 @@ class Account:
             in_flight=self._allowance.peak,
             waiting=0 if backlog is None else backlog + len(self._first) + len(self._waiting),
             replies=Replies(self._served, self._refused, self._busy_s, self._tokens),
-            pause_s=max(0.0, self._told_to_wait_until - now),
+            pause_s=self._wait.left_s(now),
+            whose=self._wait.whose,
             ramped=self._ramped,
             ceilings=self._ceilings.standing(now=now),
         )
+        self._reported = self._wait
         self._allowance.peak = self._allowance.in_flight
         self._served = self._refused = self._tokens = 0
         self._busy_s = 0.0
@@ -167,10 +179,16 @@ class Account:
         return report
 
     def accept(self, lease: Lease) -> None:
-        """Apply the lease granted for the last report."""
+        """Apply the lease granted for the last report.
+
+        It lifts a pause only if that report told that the wait is one prompt's own.
+        """
+        now = self._clock.monotonic()
+        here = self._wait.silent_s(now) if self._reported == self._wait else self._wait.left_s(now)
+        lease = replace(lease, pause_s=max(lease.pause_s, here))
         if self._allowance.shrinks(lease, below=SHRUNK):
             self.urgent.set()
-        self._allowance.accept(lease, asked_at=self._reported_at, now=self._clock.monotonic())
+        self._allowance.accept(lease, asked_at=self._reported_at, now=now)
         self._pump()
 
     @property

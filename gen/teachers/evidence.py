@@ -2,8 +2,9 @@
 
 Pure: times are arguments. One per teacher of a worker; a `prompt` is any value that identifies one.
 
-    429          the account honours a wait the first time; it is the prompt's own if the prompt draws it again although
-                 others, sent after the refusal before, were served and hardly any were refused
+    429          the account honours a wait the first time (`limits/stated_wait.py`); it is the prompt's own if the
+                 prompt draws it again although others, sent after the refusal before, were served and hardly any were
+                 refused
     429, 503     the request's own where, by what the others met since, an ordinary request would not have been refused
                  so often in a row by chance
     402, 403     the request's own after `MIN_REFUSALS`, while others that were sent after it are served; the account's

@@ -13,6 +13,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.limits.shares import Cost
+from stillhouse.gen.limits.stated_wait import Asked
 from stillhouse.gen.teachers.account import UNUSED
 from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.client import TeacherClient
@@ -248,7 +249,8 @@ class OnlineLane(Generic[DocketT]):
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
                     "from now on, for a connection may be cut for its silence (`stream: false` turns that off)"
                 )
-            used = self._heard(endpoint, outcome, share.chars, latency_s=latency_s, spared=spared)
+            asked = Asked(held.prompt_key(ordinal), (client.teacher.name, endpoint.host), sent_at)
+            used = self._heard(endpoint, outcome, share.chars, asked, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
@@ -351,6 +353,7 @@ class OnlineLane(Generic[DocketT]):
         endpoint: Endpoint,
         outcome: Outcome,
         chars: int,
+        asked: Asked,
         *,
         latency_s: float,
         spared: bool,
@@ -373,7 +376,7 @@ class OnlineLane(Generic[DocketT]):
                     f"teacher {client.teacher.name}: refuses more than {MAX_SHARE:.0%} of the prompts as distillation "
                     f"of its model (rejected/ has them, by refusal_category): {ADVICE}"
                 )
-            account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0)
+            account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0, asked=asked)
             return client.learn(chars, outcome)
         counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
         if isinstance(outcome, BadRequest):
@@ -384,7 +387,7 @@ class OnlineLane(Generic[DocketT]):
             return Cost(0, 0)
         if isinstance(outcome, (Rate, Ramp)):
             wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
-            account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp))
+            account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp), asked=asked)
             return Cost(0, 0)
         if isinstance(outcome, NoConnection):
             if endpoint.answered and not endpoint.is_open:  # it is there, and takes no more connections

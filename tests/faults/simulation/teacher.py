@@ -5,6 +5,7 @@ import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from zlib import crc32
 
 import orjson
@@ -32,6 +33,19 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 7}
 REFUSALS = frozenset(("rate", "busy", "failed", "broke"))
 PROPAGATION_S = 1.5
 """After so long a wait that one worker was told holds for all: half a lease, and the messages."""
+
+
+@dataclass(slots=True)
+class _Pause:
+    """A wait that a refusal stated to a worker."""
+
+    told: Process
+    asked: Request
+    """What was refused."""
+    at: float
+    until: float
+    is_own: bool = False
+    """Of the prompt alone: others that this worker asked later were served."""
 
 
 class Teacher:
@@ -67,8 +81,7 @@ class Teacher:
         """Prompts that are always refused for a limit, each with the wait that it is told."""
         self._refused: set[str] = set()
         """Prompts that were refused before."""
-        self._pauses: list[tuple[Process, float, float]] = []
-        """(who was told, when, until when)."""
+        self._pauses: list[_Pause] = []
 
     def turn(self, weights: Mapping[str, float]) -> None:
         """From now on let these fates befall requests."""
@@ -124,7 +137,9 @@ class Teacher:
         if fate in REFUSALS:
             self._refused.add(sample[0])
         if fate == "rate" and is_first and (wait_s := float(served.headers["retry-after"])) > 0:
-            self._pauses.append((process, self._loop.time(), self._loop.time() + wait_s))
+            self._pauses.append(_Pause(process, sent, self._loop.time(), self._loop.time() + wait_s))
+        if served.status == 200:
+            self._weigh_pauses(process, sent)
         return served
 
     async def close(self) -> None:
@@ -144,11 +159,20 @@ class Teacher:
         if self._most is not None and self._busy > self._most and calm:
             raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
 
+    def _weigh_pauses(self, process: Process, served: Request) -> None:
+        """A wait is the refused prompt's own if another, asked later, is served, and no other wait is known of."""
+        now = self._loop.time()
+        for pause in self._pauses:
+            others = any(other is not pause and other.at + PROPAGATION_S < now < other.until for other in self._pauses)
+            is_later = served.sent_at > pause.asked.sent_at and served.sample[0] != pause.asked.sample[0]
+            pause.is_own = pause.is_own or (pause.told is process and is_later and not others)
+
     def _check_pauses(self, process: Process) -> None:
         """Nobody sends while the account was told to wait."""
         now = self._loop.time()
-        for told, at, until in self._pauses:
-            everyone = at + PROPAGATION_S < now and not (
+        for pause in self._pauses:
+            told = pause.told
+            everyone = pause.at + PROPAGATION_S < now and not (
                 told.node.cluster != process.node.cluster
                 or told.disturbed
                 or process.disturbed
@@ -156,8 +180,10 @@ class Teacher:
                 or self._history.limiter_died
                 or self._history.message_lost
             )
-            if at < now < until - 1e-6 and (told is process or everyone):
-                raise Broken(f"{process.name} sends {until - now:.2f} s too early after a 429 to {told.name}")
+            is_early = not pause.is_own and pause.at < now < pause.until - 1e-6
+            if is_early and (told is process or everyone):
+                early_s = pause.until - now
+                raise Broken(f"{process.name} sends {early_s:.2f} s too early after a 429 to {told.name}")
 
     def _serve(self, request: Request, reply: "asyncio.Future[Reply]") -> None:
         if reply.done():

@@ -1,0 +1,228 @@
+"""Whose a stated wait is: the whole account's, unless what is served meanwhile shows it to be one prompt's own."""
+
+import asyncio
+
+import pytest
+from closed_loop import Behaviour, Heard, play
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillhouse.gen.clock import ManualClock
+from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Ledger
+from stillhouse.gen.limits.stated_wait import MIN_OWN_S, OWN_PART, Asked, StatedWait
+from stillhouse.gen.teachers.account import Account
+from stillhouse.schemas.limits import Limits
+
+REFUSED = Asked("p", "server", 10.0)
+ODD_SINCE = 40.0
+
+
+def test_a_wait_is_its_prompts_own_once_another_asked_later_is_served() -> None:
+    """Not by the same prompt's, not at another server, and not by a request that was sent before."""
+    assert Asked("other", "server", 10.1).shows_own(REFUSED)
+    assert not Asked("p", "server", 10.1).shows_own(REFUSED)
+    assert not Asked("other", "elsewhere", 10.1).shows_own(REFUSED)
+    assert not Asked("other", "server", 9.9).shows_own(REFUSED)
+
+
+def test_a_second_prompts_refusal_makes_the_wait_the_accounts_to_its_end() -> None:
+    """Nothing shows it to be one prompt's own after that; the next wait starts afresh."""
+    wait = StatedWait().told("p", 60.0, whose="unclear", now=0.0)
+    assert (wait.silent_s(0.0), wait.part(0.0)) == (60.0, 1.0)
+    wait = wait.is_own()
+    assert (wait.silent_s(1.0), wait.part(1.0), wait.part(60.0)) == (0.0, OWN_PART, 1.0)
+    wait = wait.told("q", 5.0, whose="unclear", now=2.0)
+    assert wait.silent_s(2.0) == 58.0
+    assert wait.is_own() == wait.told("q", 1.0, whose="own", now=3.0) == wait
+    assert wait.told("q", 5.0, whose="unclear", now=61.0).is_own().whose == "own"
+
+
+class _Worker:
+    """A worker's account, with one request in flight, at a ledger of 600 a minute."""
+
+    def __init__(self, name: str, ledger: Ledger, clock: ManualClock) -> None:
+        self.name, self.ledger, self.clock = name, ledger, clock
+        self.account = Account(clock)
+
+    def renew(self) -> dict[str, float]:
+        """Renew its share; the rates."""
+        lease = self.ledger.renew(self.name, self.account.report(backlog=100), now=self.clock.now)
+        self.account.accept(lease)
+        return {str(name): rate for name, rate in lease.rates.items()}
+
+    def is_paused(self) -> bool:
+        return self.account.is_paused
+
+    def refused(self, prompt: str, wait_s: float) -> None:
+        self.account.refused(pause_s=wait_s, asked=Asked(prompt, "server", self.clock.now - 0.1))
+
+    def served(self, prompt: str) -> None:
+        self.account.served(latency_s=0.05, tokens=5, asked=Asked(prompt, "server", self.clock.now - 0.05))
+
+
+def two_workers() -> tuple[ManualClock, _Worker, _Worker]:
+    """Of one account, each with its share."""
+    clock = ManualClock(now=100.0)
+    ledger = Ledger(Limits(requests_per_minute=600, in_flight=64), now=100.0)
+    a, b = _Worker("a", ledger, clock), _Worker("b", ledger, clock)
+    for _ in range(4):
+        for worker in (a, b):
+            worker.renew()
+            clock.now += SHARE_RENEW_S / 2
+    return clock, a, b
+
+
+def test_all_stop_at_once_and_resume_at_half_when_others_are_served() -> None:
+    """Only a lease that the ledger gave for that lifts the pause; the wait's end brings all of the limit back."""
+    clock, a, b = two_workers()
+    full = a.renew()["requests"] + b.renew()["requests"]
+    a.refused("p", 60.0)
+    assert a.is_paused()
+    a.renew()
+    b.renew()
+    assert a.is_paused()
+    assert b.is_paused()
+    a.served("other")
+    assert a.account.urgent.is_set()
+    assert a.is_paused(), "the ledger has not lifted it yet"
+    for _ in range(4):
+        clock.now += SHARE_RENEW_S
+        rates = a.renew()["requests"] + b.renew()["requests"]
+    assert not a.is_paused()
+    assert not b.is_paused()
+    assert rates == pytest.approx(OWN_PART * full)
+    assert a.ledger.slots(now=clock.now) == OWN_PART * 64
+    clock.now += 60.0
+    for _ in range(4):
+        clock.now += SHARE_RENEW_S
+        rates = a.renew()["requests"] + b.renew()["requests"]
+    assert rates == pytest.approx(full)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["the same worker's", "another worker's"])
+def test_a_second_refusal_silences_all_again(elsewhere: bool) -> None:
+    """For the whole wait, whatever is served after that."""
+    clock, a, b = two_workers()
+    a.refused("p", 60.0)
+    a.served("other")
+    a.renew()
+    b.renew()
+    assert not a.is_paused()
+    (b if elsewhere else a).refused("q", 20.0)
+    b.renew()
+    for _ in range(35):
+        clock.now += SHARE_RENEW_S
+        for worker in (a, b):
+            worker.served("another")
+            worker.renew()
+        assert a.is_paused()
+        assert b.is_paused()
+
+
+def test_a_lease_asked_for_before_lifts_nothing() -> None:
+    """What was refused since the report, the ledger does not know of."""
+    _, a, _ = two_workers()
+    report = a.account.report(backlog=100)
+    a.refused("p", 60.0)
+    a.served("other")
+    a.account.accept(a.ledger.renew("a", report, now=a.clock.now))
+    assert a.is_paused()
+
+
+def test_a_short_wait_is_honoured_whole() -> None:
+    """As is one of a refusal that states none."""
+    _, a, _ = two_workers()
+    a.refused("p", 0.9 * MIN_OWN_S)
+    a.served("other")
+    a.renew()
+    assert a.is_paused()
+
+
+async def test_who_waits_is_let_go_when_the_wait_is_lifted() -> None:
+    """Not only when it would have ended."""
+    clock = ManualClock(now=100.0)
+    a = _Worker("a", Ledger(Limits(in_flight=8), now=100.0), clock)
+    a.renew()
+    a.refused("p", 600.0)
+    a.renew()
+    waiting = asyncio.create_task(a.account.reserve(Cost(0, 0)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    a.served("other")
+    a.renew()
+    async with asyncio.timeout(60):
+        await waiting
+
+
+def least_share(heard: Heard, *, until: float) -> float | None:
+    """The least part of its rate that any minute had in which every second had an answer, from the first refusal on."""
+    usual = heard.per_s(10.0, ODD_SINCE)
+    whole = [
+        begin
+        for begin in range(int(ODD_SINCE) - 5, int(until) - 60)
+        if all(heard.per_s(second, second + 1.0) for second in range(begin, begin + 60))
+    ]
+    return min((heard.per_s(begin, begin + 60.0) / usual for begin in whole), default=None)
+
+
+def refusing_one(
+    *, wait_s: float, refusal_s: float, latency_s: float, per_minute: int, workers: int, seed: int
+) -> Heard:
+    """Two minutes and the wait of a teacher that always refuses one prompt."""
+    behaviour = Behaviour(latency_s=latency_s, odd_since=ODD_SINCE, odd_wait_s=wait_s, odd_refusal_s=refusal_s)
+    limits = Limits(requests_per_minute=per_minute)
+    return play(behaviour, told=limits, workers=workers, seconds=ODD_SINCE + wait_s + 80.0, seed=seed)
+
+
+def test_others_served_meanwhile_have_half_the_rate_at_once() -> None:
+    """A wait of a minute, while requests that were sent later are in flight: half of the rate, and not more."""
+    heard = refusing_one(wait_s=60.0, refusal_s=0.6, latency_s=1.0, per_minute=480, workers=2, seed=0)
+    usual, first = heard.per_s(10.0, ODD_SINCE), heard.odd[0]
+    assert len(heard.odd) >= 2
+    assert (least_share(heard, until=ODD_SINCE + 140.0) or 0.0) >= 0.47
+    assert heard.per_s(first + 8.0, first + 60.0) <= 0.53 * usual
+
+
+@settings(max_examples=10)
+@given(
+    wait_s=st.floats(0.0, 90.0),
+    refused_after=st.floats(0.02, 2.0),
+    latency_s=st.floats(0.2, 2.0),
+    per_minute=st.integers(180, 480),
+    workers=st.integers(1, 3),
+    seed=st.integers(0, 2**16),
+)
+def test_no_prompt_costs_a_minute_with_answers_more_than_half(
+    wait_s: float, refused_after: float, latency_s: float, per_minute: int, workers: int, seed: int
+) -> None:
+    """Over any 60 s in which every second has an answer, whenever its refusals come and whatever wait they state."""
+    heard = refusing_one(
+        wait_s=wait_s,
+        refusal_s=refused_after * latency_s,
+        latency_s=latency_s,
+        per_minute=per_minute,
+        workers=workers,
+        seed=seed,
+    )
+    least = least_share(heard, until=ODD_SINCE + wait_s + 80.0)
+    assert least is None or least >= 0.47  # which seconds an answer falls into is chance
+
+
+@settings(max_examples=10)
+@given(
+    window_s=st.sampled_from([20.0, 30.0, 60.0]),
+    per_s=st.floats(0.5, 4.0),
+    workers=st.integers(1, 4),
+    on_the_way_s=st.floats(0.0, 0.3),
+    seed=st.integers(0, 2**16),
+)
+def test_a_limit_of_the_account_is_met_once_a_window(
+    window_s: float, per_s: float, workers: int, on_the_way_s: float, seed: int
+) -> None:
+    """Even where requests overtake each other: by each worker once, and by what it had in flight."""
+    behaviour = Behaviour(window=(int(per_s * window_s), window_s), on_the_way_s=on_the_way_s)
+    heard = play(behaviour, told=Limits(requests_per_minute=360), workers=workers, seconds=150.0, seed=seed)
+    in_flight = 6.0 * (on_the_way_s + 0.02)
+    for window in range(int(150.0 // window_s)):
+        refused = sum(window * window_s <= at < (window + 1) * window_s for at in heard.refused)
+        assert refused <= 2 * workers + in_flight
