@@ -29,7 +29,7 @@ from stillhouse.gen.simulator.limits import Limits
 from stillhouse.gen.simulator.protocol import Connection
 from stillhouse.gen.simulator.request_log import RequestLog
 from stillhouse.gen.simulator.stats import Stats
-from stillhouse.gen.simulator.wire import Request, Response, chunked, response, sniff
+from stillhouse.gen.simulator.wire import JSON, Request, Response, chunked, response, sniff
 from stillhouse.schemas.simulator import Fault, SilenceFault, SimulatorSettings, StatusFault
 
 _FATE_STREAM = 0
@@ -272,7 +272,7 @@ class Simulator:
             200,
             dialect.stream(spoken),
             headers=self._headers(call),
-            content_type=dialect.stream_type,
+            content_type=JSON if asked.in_array else dialect.stream_type,
             keep_alive=call.keep_alive,
         )
 

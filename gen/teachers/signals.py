@@ -37,6 +37,8 @@ _SOON_S = 900.0
 _OF_LENGTH = re.compile(r"token|length|context|character|chars|\blong|size")
 _OUTPUT_LIMIT = re.compile(r"max_(completion_|new_|output_)?tokens")
 _OF_INPUT = re.compile(r"prompt|input|messages?\b|context|request has")
+_NO_ROOM = re.compile(r"max_tokens must be at least 1, got -\d")
+"""vLLM's words for a prompt that is longer than the context: what it leaves for the answer is negative."""
 _LIMIT_AND_REQUESTED = re.compile(r"limit:? ?(\d{1,12})\b.{0,60}\brequested:? ?(\d{1,12})")
 _POLICY_STATUS = {200, 400, 403, 406, 422, 451}
 _OVERLOAD_STATUS = {408, 424, 502, 503, 504, 529}
@@ -124,6 +126,8 @@ class _Refusal:
 
     def _is_too_long(self) -> bool:
         """True if the words say that the prompt is too long, and not that the answer's limit is too high."""
+        if _NO_ROOM.search(self.lower) is not None:
+            return True
         if not self._says("too_long", self.lower) or _OF_LENGTH.search(self.lower) is None:
             return False
         return _OUTPUT_LIMIT.search(self.lower) is None or _OF_INPUT.search(self.lower) is not None

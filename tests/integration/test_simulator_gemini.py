@@ -1,5 +1,7 @@
 """The official client of Google is content with the simulator's generateContent."""
 
+import json
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,13 +9,19 @@ import pydantic
 import pytest
 
 from stillhouse.gen.simulator import SimulatorProcess, start
+from stillhouse.gen.teachers.protocols import protocol_of
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.simulator import SimulatorSettings
+from stillhouse.schemas.teacher import Teacher
 
 genai = pytest.importorskip("google.genai")
 from google.genai import errors, types  # noqa: E402 - only where it is installed
 
 QUESTION = "What is 6 * 7?"
 KEY = "AIza-right-key-for-tests"
+TERMS = {"training_use": "by-authorisation", "authorisation": "letter 7"}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +66,24 @@ def test_a_stream_adds_up_to_the_answer(simulator: SimulatorProcess) -> None:
     assert texts[-1][1] == types.FinishReason.STOP
     assert "".join(text for text, _ in texts) == ask(simulator, seed=7, thinking_config=config.thinking_config).text
     assert ask(simulator, seed=7).text != ask(simulator, seed=8).text
+
+
+def test_a_stream_without_events_is_an_array(simulator: SimulatorProcess) -> None:
+    """As Google answers where `alt=sse` is missing; a teacher's protocol reads it as the same answer."""
+    body = json.dumps({"contents": [{"parts": [{"text": QUESTION}]}], "generationConfig": {"seed": 7}}).encode()
+    url = f"{simulator.url.removesuffix('/v1')}/v1beta/models/m:streamGenerateContent"
+    request = urllib.request.Request(url, body, {"content-type": "application/json", "x-goog-api-key": KEY})
+    with urllib.request.urlopen(request) as reply:
+        raw = Reply(reply.status, {"content-type": reply.headers["content-type"]}, reply.read())
+    assert raw.headers["content-type"] == "application/json"
+    assert len(json.loads(raw.body)) > 1
+    teacher = Teacher.model_validate(
+        {"name": "t", "api": "gemini", "base_url": url.partition("/v1beta")[0], "model": "m", "terms": TERMS}
+    )
+    protocol = protocol_of(teacher, Ask())
+    found = protocol.read(protocol.fold(raw))
+    assert isinstance(found, Completion)
+    assert found.text == ask(simulator, seed=7).text
 
 
 def test_a_function_is_called_and_its_result_is_answered(simulator: SimulatorProcess) -> None:

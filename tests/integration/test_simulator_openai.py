@@ -1,5 +1,6 @@
 """The official client is content with the simulator."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,6 +79,31 @@ def test_logprobs(simulator: SimulatorProcess) -> None:
     assert all(bytes(token.bytes or []).decode() == token.token for token in tokens)
     assert all(len(token.top_logprobs) == 5 for token in tokens)
     assert all(max(token.top_logprobs, key=lambda top: top.logprob).token == token.token for token in tokens)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_is_called_and_its_result_is_answered(simulator: SimulatorProcess, stream: bool) -> None:
+    """With arguments that fit the schema; the result goes back in a message of the role `tool`."""
+    properties = {"city": {"type": "string"}, "days": {"type": "integer"}}
+    function: Any = {"name": "weather", "parameters": {"type": "object", "properties": properties}}
+    tools: Any = [{"type": "function", "function": function}]
+    client = connect(simulator)
+    if stream:
+        with client.chat.completions.stream(model="m", messages=QUESTION, tools=tools) as events:
+            first: Any = events.get_final_completion()
+    else:
+        first = client.chat.completions.create(model="m", messages=QUESTION, tools=tools)
+    (call,) = first.choices[0].message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert (first.choices[0].finish_reason, call.function.name) == ("tool_calls", "weather")
+    assert (type(arguments["city"]), type(arguments["days"])) == (str, int)
+    asked: Any = {"role": "assistant", "content": None, "tool_calls": [call.to_dict()]}
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    last = client.chat.completions.create(model="m", messages=[*QUESTION, asked, result], tools=tools)
+    assert (last.choices[0].finish_reason, last.choices[0].message.tool_calls) == ("stop", None)
+    assert last.choices[0].message.content
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="m", messages=[*QUESTION, asked, *QUESTION], tools=tools)
 
 
 def test_models(simulator: SimulatorProcess) -> None:

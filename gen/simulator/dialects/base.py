@@ -57,6 +57,8 @@ class Asked:
     schema: Mapping[str, Any] | None = None
     """The JSON Schema that the answer has to fit; null: its form is free."""
     stream: bool = False
+    in_array: bool = False
+    """True if the stream comes as one JSON array, and not as events."""
     include_usage: bool = False
     shows_reasoning: bool = True
     """True if the request wants the text of the reasoning."""

@@ -85,7 +85,8 @@ class Gemini:
             raise BadRequest("Invalid JSON payload received. The payload must be an object.")
         found = _PATH.fullmatch(request.path)
         assert found is not None
-        return _asked(_camel(payload), model=found[1], stream=found[2] == "streamGenerateContent")
+        in_array = "alt=sse" not in request.query.split("&")
+        return _asked(_camel(payload), model=found[1], stream=found[2] == "streamGenerateContent", in_array=in_array)
 
     def answer(self, spoken: Spoken) -> bytes:
         """A document with all candidates."""
@@ -93,13 +94,17 @@ class Gemini:
         return orjson.dumps({"candidates": candidates} | self._frame(spoken))
 
     def stream(self, spoken: Spoken) -> list[bytes]:
-        """Documents with new parts; there is no end marker."""
+        """Documents with new parts, as elements of an array or as events, which have no end marker."""
         frame = self._frame(spoken)
         documents = [
             {"candidates": [candidate]} | frame
             for index, answer in enumerate(spoken.answers)
             for candidate in _chunks(_candidate(answer, index, spoken.asked))
         ]
+        if spoken.asked.in_array:
+            separators = [b"[", *[b",\r\n"] * (len(documents) - 1)]
+            pieces = zip(separators, map(orjson.dumps, documents), strict=True)
+            return [*map(b"".join, pieces), b"]"]
         return [b"data: %b\r\n\r\n" % orjson.dumps(document) for document in documents]
 
     def bad_request(self, error: BadRequest) -> Error:
@@ -157,7 +162,7 @@ def _camel(value: Any) -> Any:
     return {name: each if name in kept else _camel(each) for name, each in named.items()}
 
 
-def _asked(payload: dict[str, Any], *, model: str, stream: bool) -> Asked:
+def _asked(payload: dict[str, Any], *, model: str, stream: bool, in_array: bool) -> Asked:
     config = payload.get("generationConfig")
     config = config if isinstance(config, dict) else {}
     contents = payload.get("contents")
@@ -184,6 +189,7 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool) -> Asked:
         thinks=thinks,
         schema=_answer_schema(config),
         stream=stream,
+        in_array=stream and in_array,
         shows_reasoning=shown,
     )
 
