@@ -9,25 +9,20 @@ if `verify` finds anything.
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pyarrow.dataset as ds
 from harness import run_in_process
+from word_problems import write_problems
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.recipe import Recipe
-
-ROOT = Path(__file__).parents[1]
-GSM8K = ROOT.parent / "shared" / "data" / "gsm8k-train.jsonl"
-OWN = ROOT / "cluster" / "quickstart" / "prompts.jsonl"
 
 
 def main() -> int:
@@ -49,10 +44,8 @@ def main() -> int:
 
 def _recipe(folder: Path, args: argparse.Namespace) -> Recipe:
     """The known answers go to the simulator, and beside the records: no check sees them."""
-    with (GSM8K if GSM8K.exists() else OWN).open(encoding="utf-8") as file:
-        rows = [_row(json.loads(line)) for line, _ in zip(file, range(args.prompts), strict=False)]
     source = folder / "prompts.jsonl"
-    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    write_problems(source, most=args.prompts)
     simulated = {"answers": str(source), "accuracy": args.accuracy}
     return Recipe.model_validate(
         {
@@ -64,11 +57,6 @@ def _recipe(folder: Path, args: argparse.Namespace) -> Recipe:
             "dataset": {"path": str(folder / "out"), "prompts_per_shard": 200},
         }
     )
-
-
-def _row(row: dict[str, Any]) -> dict[str, str]:
-    answer = str(row["answer"]).rpartition("####")[2].strip().replace(",", "")
-    return {"prompt": row.get("question") or row["prompt"], "answer": answer}
 
 
 def _measured(recipe: Recipe) -> str:

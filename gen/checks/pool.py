@@ -39,7 +39,7 @@ MAX_PIECE_CHARS = 100_000
 _HANGS_AFTER, _GRACE_S = 4.0, 2.0
 """A child that says nothing for so many times the time-out, and a little more, is killed: it hangs, or the machine is
 far too busy."""
-_START_S = 120.0
+START_S = 120.0
 """A busy machine takes a while to load sympy."""
 _MAX_STARTS = 3
 """Failed starts one after another that break a pool."""
@@ -401,10 +401,10 @@ class CheckPool:
                 "memory_bytes": self._memory_bytes,
             }
             writer.write(packed(settings))
-            problem = await child.next(_START_S)
+            problem = await child.next(START_S)
         except (_Died, _TookTooLong) as error:
             await self._end(child)
-            raise ChecksBroken(f"checks: their process {error or 'did not start in time'}") from None
+            raise ChecksBroken(f"checks: their process {str(error) or 'did not start in time'}") from None
         except asyncio.CancelledError:
             await asyncio.shield(self._end(child))
             raise

@@ -22,6 +22,8 @@ from stillhouse.gen.journal.unsealed import unsealed_answers
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
 from stillhouse.gen.teachers.expense import NOTHING
+from stillhouse.gen.views.shortfall import why_short
+from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.recipe_file import RecipeError
 from stillhouse.schemas.record import NOT_SELECTED
 
@@ -43,7 +45,9 @@ class Summary(BaseModel):
     not_needed: int = 0
     """Not asked, as enough answers to their prompts are accepted."""
     short: int = 0
-    """Prompts of which `at_most` samples were asked and fewer than `accept` accepted."""
+    """Prompts with fewer than `accept` accepted answers, of which nothing more is asked for now."""
+    short_by_reason: dict[str, int] = {}
+    """These by what became of their last sample that was not accepted: a `reject_reason` or a kind of Failure."""
     remaining: int | None = None
     """Samples that are in no shard yet."""
     unsealed: int | None = 0
@@ -139,6 +143,11 @@ class Summary(BaseModel):
         return "\n".join(lines)
 
     @property
+    def to_be_asked(self) -> int | None:
+        """Samples that the next run asks by itself: the remaining ones, and those that the budget was used up for."""
+        return None if self.remaining is None else self.remaining + self.failed_by_kind.get("budget", 0)
+
+    @property
     def is_idle(self) -> bool:
         """True if this call asked nothing and sealed nothing."""
         return not (self.requests or self.new_records or self.new_rejected or self.new_failed)
@@ -184,7 +193,7 @@ class Summary(BaseModel):
             yield f"  short      {counted(self.short, 'prompt')} with {self._too_few()}"
 
     def _too_few(self) -> str:
-        """What prompts that are short have; `rejected` and `failed` say what became of their other answers."""
+        """What prompts that are short have."""
         if not self.short:
             return f"fewer than {self.accept:,} accepted answers"
         if self.accept == 1:
@@ -193,7 +202,17 @@ class Summary(BaseModel):
             found = [(n, prompts) for n, prompts in self.prompts_by_accepted.items() if n < self.accept]
             have = ", ".join(f"{prompts:,} {'has' if prompts == 1 else 'have'} {n or 'none'}" for n, prompts in found)
             few = f"fewer than {self.accept:,} accepted answers ({have})"
-        return f"{few} among the {self.at_most:,} asked; a higher ask.at_most asks more"
+        asked = f"{few} among at most {self.at_most:,} asked{_kinds(self.short_by_reason)}"
+        return f"{asked}; {self._ways_out()} asks more" if self.short_by_reason else asked
+
+    def _ways_out(self) -> str:
+        reasons = self.short_by_reason.keys()
+        ways = {
+            "a larger budget": "budget" in reasons,
+            "`stillhouse retry`": bool(reasons & set(RETRYABLE) - {"budget"}),
+            "a higher ask.at_most": bool(reasons - set(RETRYABLE)),
+        }
+        return " or ".join(way for way, helps in ways.items() if helps)
 
     def _checked(self) -> Iterator[str]:
         for check, by_teacher in self.checks.items():
@@ -263,17 +282,23 @@ def summary_of(
     samples = dataset.bound.samples * Series.of(dataset.bound.identity).per_prompt
     generations = dataset.generations
     sources = [each for each in generations if isinstance(each.plan, SourcePlan)]
+    accept = _accept(generations)
     counts = ShardCounts()
+    lacking: list[tuple[ChunkId, ShardMeta]] = []
+    """Those with prompts that were short when they were sealed."""
     for chunk, meta in dataset.metas():
         visit(chunk, meta)
         counts += meta.counts
+        if any(count < accept for count in meta.counts.prompts_by_accepted):
+            lacking.append((chunk, meta))
+    short = sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept)
+    is_each = Series.of(dataset.bound.identity).per_prompt > 1
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
     planned = bool(sources) and all(each.is_indexed for each in sources)
     rows, duplicates, bad = _rows(part for each in sources for part in each.parts)
     passed_over = sum(part.passed_over for each in generations for part in each.parts)
     not_needed = counts.not_needed - counts.retried.get(NOT_NEEDED, 0) + passed_over
     settled = counts.records + sum(counts.rejected.values()) + sum(failed.values()) + not_needed
-    accept = _accept(generations)
     remaining = (rows - duplicates - bad) * samples - settled if planned else None
     # What there was no money for is asked by the next run that has some.
     done = remaining == 0 and all(each.is_sealed for each in generations) and not failed.get("budget")
@@ -288,7 +313,8 @@ def summary_of(
         rejected=sum(counts.rejected.values()),
         failed=sum(failed.values()),
         not_needed=not_needed,
-        short=sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept),
+        short=short,
+        short_by_reason=why_short(dataset.store, lacking, accept=accept, is_each=is_each) if short else {},
         remaining=remaining,
         unsealed=0 if done else unsealed_answers(dataset.store, sealed={str(chunk) for chunk in dataset.shards}),
         maybe_billed=counts.maybe_billed,

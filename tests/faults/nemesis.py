@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def torment(
         recipe = _recipe(folder, teacher.url, server, samples=samples, judge=judge.url if judged else None)
         each = prompts // generations
         _write_prompts(folder, 0, range(each))
-        run = _start(recipe, folder)
+        run = start_run(recipe)
         for number in range(1, generations):
             _wait_for_requests(log, more=200)
             kill_all(run.pid)
@@ -103,25 +103,8 @@ def torment(
             killed["everything"] += 1
             last = prompts if number == generations - 1 else each * (number + 1)
             _write_prompts(folder, number, range(each * number, last))
-            run = _start(recipe, folder)
-        asked = 0
-        while killed.total() < kills:
-            time.sleep(rng.uniform(0.3, 2.5))
-            if run.poll() is not None:
-                if run.returncode == 0:
-                    break
-                run = _start(recipe, folder)
-                continue
-            if log.stat().st_size == asked:
-                continue  # it is still getting up: that would prove nothing
-            asked = log.stat().st_size
-            if (target := _strike(rng, run.pid, server)) is not None:
-                killed[target] += 1
-                print(f"{killed.total()}: {target}", file=sys.stderr, flush=True)
-        while run.wait(timeout=600) != 0:
-            run = _start(recipe, folder)
-        assert run.stdout is not None
-        end = json.loads(run.stdout.read().splitlines()[-1])
+            run = start_run(recipe)
+        end = outlive(run, recipe, log, server, kills=kills, rng=rng, killed=killed)
     assert end["state"] == "done", end
     assert end["records"] + end["rejected"] == prompts * samples, end
     dataset = folder / "out" if server is None else server.data / server.bucket / "out"
@@ -130,6 +113,48 @@ def torment(
     if judged:
         figures |= check_judged(dataset, verdicts, in_flight=JUDGED_IN_FLIGHT, kills=killed.total())
     return {"killed": dict(killed), **figures}
+
+
+def outlive(
+    run: "subprocess.Popen[str]",
+    recipe: Path,
+    log: Path,
+    server: S3Server | None,
+    *,
+    kills: int,
+    rng: random.Random,
+    killed: Counter[str],
+    is_over: Callable[[dict[str, Any]], bool] = lambda end: bool(end["state"] == "done"),
+) -> dict[str, Any]:
+    """Kill something of the run until there are `kills` in `killed`, let it finish, and return its last line.
+
+    A run that ends while it is not over is started again. Nothing is killed before the teacher was asked once more, as
+    `log` shows.
+    """
+    asked = 0
+    while True:
+        if killed.total() < kills:
+            time.sleep(rng.uniform(0.3, 2.5))
+        else:
+            run.wait(timeout=600)
+        if run.poll() is not None:
+            if (end := _last_line(run)) is not None and is_over(end):
+                return end
+            run = start_run(recipe)
+        elif killed.total() < kills and log.stat().st_size != asked:  # else it is getting up: that would prove nothing
+            asked = log.stat().st_size
+            if (target := _strike(rng, run.pid, server)) is not None:
+                killed[target] += 1
+                print(f"{killed.total()}: {target}", file=sys.stderr, flush=True)
+
+
+def _last_line(run: "subprocess.Popen[str]") -> dict[str, Any] | None:
+    """What a run that was not killed says at its end; what is left of a killed one may hold the pipe open."""
+    if run.returncode not in (0, 3):
+        return None
+    assert run.stdout is not None
+    lines = run.stdout.read().splitlines()
+    return json.loads(lines[-1]) if lines else None
 
 
 def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | None:
@@ -155,9 +180,10 @@ def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | N
     return target
 
 
-def _start(recipe: Path, folder: Path) -> "subprocess.Popen[str]":
+def start_run(recipe: Path) -> "subprocess.Popen[str]":
+    """`stillhouse run --json` in a session of its own; its errors are appended to a file beside the recipe."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
-    with (folder / "stderr.txt").open("a") as errors:
+    with recipe.with_name("stderr.txt").open("a") as errors:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 
 

@@ -91,6 +91,7 @@ async def test_accepted_answers_end_with_the_budget_too(tmp_path: Path) -> None:
         assert crews.requests == 9
         half = summarise(open_dataset(asked))
         assert half.failed_by_kind["budget"] > 0
+        assert half.short_by_reason == {"budget": half.short}
         done = await run_in_process(with_budget(asked, requests=2000))
     assert verify(open_dataset(asked)).findings == ()
     assert (done.state, done.short) == ("done", 0)

@@ -88,11 +88,13 @@ async def test_a_prompt_is_asked_until_enough_answers_are_accepted(tmp_path: Pat
         short += len(mine) < 2
     assert 0 < short < PROMPTS
     assert (first.short, first.remaining, first.requests) == (short, 0, first.records + first.failed)
+    assert sum(first.short_by_reason.values()) == short
     assert first.not_needed == 4 * PROMPTS - first.requests
 
     again = await asked(recipe, {**REFUSING, "share": 0.8}, retry=RETRYABLE)
     assert again.requests <= first.failed
     assert first.records < again.records < 2 * PROMPTS
+    assert sum(again.short_by_reason.values()) == again.short
     assert again.short == sum(len(samples(recipe).get(f"q{number}", [])) < 2 for number in range(PROMPTS))
     raised = with_ask(recipe, at_most=6)
     more = await asked(raised)
@@ -204,7 +206,9 @@ async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
     (counts,) = summary.checks["right"].values()
     assert (counts.accepted, counts.rejected, counts.unchecked) == (len(data), len(rejected), 0)
     card = card_of(open_dataset(recipe), recipe, stored="")
-    assert f"| short | {summary.short} prompts with fewer accepted answers |" in card
+    assert summary.short_by_reason == {"check:right": summary.short}
+    why = f"(check:right {summary.short}, by the last sample of each)"
+    assert f"| short | {summary.short} prompts with fewer accepted answers {why} |" in card
     assert f"| check right | accepts {len(data)} of {len(data) + len(rejected)} answers of sim |" in card
     page = report(open_dataset(recipe))
     assert "Check right" in page

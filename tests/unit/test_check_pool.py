@@ -145,6 +145,14 @@ async def test_a_pool_that_can_not_judge_says_so_at_once(monkeypatch: pytest.Mon
     assert children() == []
 
 
+async def test_a_child_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went wrong is said even if the child said nothing."""
+    monkeypatch.setattr("stillhouse.gen.checks.pool.START_S", 0.0)
+    with pytest.raises(UsageError, match=r"their process did not start in time$"):
+        async with CheckPool(settings({"length": {"max": 3}}), size=1):
+            pass
+
+
 async def test_an_answer_that_takes_too_much_memory_is_left_unchecked() -> None:
     """The next one is judged by another child."""
     async with CheckPool(settings({"repetition": {"max": 0.5}}), size=1, memory_bytes=2**28) as pool:

@@ -91,8 +91,12 @@ def test_a_summary_says_why_prompts_are_short() -> None:
     summary = Summary(
         state="done", dataset="out", accept=2, at_most=3, short=10, prompts_by_accepted={0: 1, 1: 9, 2: 20}, bad=1
     )
-    few = "10 prompts with fewer than 2 accepted answers (1 has none, 9 have 1) among the 3 asked"
-    assert f"{few}; a higher ask.at_most asks more" in summary.as_text()
+    few = "10 prompts with fewer than 2 accepted answers (1 has none, 9 have 1) among at most 3 asked"
+    for reasons, words in (
+        ({"check:math": 10}, "(check:math 10); a higher ask.at_most asks more"),
+        ({"budget": 8, "overload": 2}, "(budget 8, overload 2); a larger budget or `stillhouse retry` asks more"),
+    ):
+        assert f"{few} {words}" in summary.model_copy(update={"short_by_reason": reasons}).as_text()
     assert "1 row makes no prompt (failed/ says where and why)" in summary.as_text()
     assert "short" not in summary.model_copy(update={"accept": 0}).as_text()
 

@@ -129,9 +129,10 @@ class Export:
         found = self._notes_of_left_out()
         summary = self._surveyed.summary
         if summary.state != "done":
-            left = (
-                "" if summary.remaining is None else f", with {counted(summary.remaining, 'sample')} still to be asked"
-            )
+            to_be_asked = summary.to_be_asked
+            left = "" if to_be_asked is None else f", with {counted(to_be_asked, 'sample')} still to be asked"
+            if "budget" in summary.failed_by_kind:
+                left += " by a run with a larger budget"
             found.append(f"the dataset is not finished{left}; export again when it is")
         if self._reasonings and self.reasoning == "drop":
             found.append("the reasoning is left out; --reasoning inline or --reasoning field keeps it")

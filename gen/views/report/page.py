@@ -73,6 +73,9 @@ def _render(surveyed: Survey, answers: Answers, samples: Samples, *, limits: Map
         recipe=yaml.safe_dump(surveyed.provenance.identity, sort_keys=False, allow_unicode=True),
         shards=surveyed.shards,
         budget=used_words(budget),
+        shortfall=", ".join(
+            f"{reason} {count:,}" for reason, count in sorted(surveyed.summary.short_by_reason.items())
+        ),
         budget_share=f"{share_used(budget):.0%}" if budget else "",
         answers=answers,
         span=_span(answers.timeline),

@@ -1,0 +1,61 @@
+"""Why prompts are short of accepted answers: what became of the last sample of each that was not accepted."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pyarrow.parquet as pq
+
+from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.shard_meta import ShardMeta
+from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.record import NOT_SELECTED
+
+_REASONS = {"rejected": "reject_reason", "failed": "kind"}
+"""By the folder of a file beside a shard, the column that says why a row is not a record."""
+
+_Series = tuple[str, str | None]
+"""A prompt's key and, under `route: each`, the teacher."""
+
+
+def why_short(
+    store: ReadableStore, shards: Sequence[tuple[ChunkId, ShardMeta]], *, accept: int, is_each: bool
+) -> dict[str, int]:
+    """By reason, the number of prompts with fewer than `accept` accepted answers; `is_each`: per prompt and teacher.
+
+    A reason is a `reject_reason` or the kind of a Failure, `budget` and `stopped` among them. Reads a few columns of
+    `shards`, in their order; memory grows with the number of these prompts.
+
+    Raises:
+        DatasetError: a file is missing or damaged.
+    """
+    accepted: Counter[_Series] = Counter()
+    last: dict[_Series, tuple[int, str]] = {}
+    """By series, its highest sample that was not accepted, and why."""
+    for chunk, meta in shards:
+        touched = set()
+        for prompt, teacher, sample, reason in _samples(store, chunk, meta):
+            touched.add(series := (prompt, teacher if is_each else None))
+            if reason is None or reason == NOT_SELECTED:
+                accepted[series] += 1
+            elif series not in last or sample >= last[series][0]:  # a later shard asked it again
+                last[series] = sample, reason
+        for series in touched:
+            if accepted[series] >= accept:
+                del accepted[series]
+                last.pop(series, None)
+    return dict(Counter(reason for _, reason in last.values()))
+
+
+def _samples(
+    store: ReadableStore, chunk: ChunkId, meta: ShardMeta
+) -> Iterator[tuple[str, str | None, int, str | None]]:
+    """(prompt key, teacher, sample, why it is not a record) of each of a chunk's samples that was asked."""
+    files: dict[str, str | None] = {chunk.data_key: None}
+    files |= {meta.side[kind].key: column for kind, column in _REASONS.items() if kind in meta.side}
+    for key, column in files.items():
+        with damage_said(store, key), store.open(key) as file:
+            table = pq.read_table(file, columns=["prompt_key", "teacher", "sample", *([column] if column else [])])
+        for prompt, teacher, sample, *reason in zip(*(each.to_pylist() for each in table.columns), strict=True):
+            if sample is not None:  # else a duplicate prompt, or a bad row
+                yield prompt, teacher, sample, reason[0] if reason else None
