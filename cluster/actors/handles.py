@@ -21,6 +21,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.limits.shares import Lease, Report
@@ -99,9 +100,10 @@ class QueueHandle:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+    async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
-        answer: Grant | Wait | NoMore = unpack_any(await reached(self._actor.lease.remote(worker)), Grant, Wait, NoMore)
+        sent = await reached(self._actor.lease.remote(worker, begun=begun))
+        answer: Grant | Wait | NoMore = unpack_any(sent, Grant, Wait, NoMore)
         return answer
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
@@ -117,6 +119,14 @@ class QueueHandle:
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.coordination.messages.Queue`."""
         await reached(self._actor.give_back.remote(worker, pack(chunk)))
+
+    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await reached(self._actor.park.remote(worker, pack(chunk), [pack(batch) for batch in batches]))
+
+    async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await reached(self._actor.looked.remote(worker, running=list(map(pack, running)), ended=list(map(pack, ended))))
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

@@ -1,6 +1,7 @@
 """A worker's events, logged where they pass: between the worker and the queue. A few lines a chunk, none a prompt."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillhouse.cluster.actors.events import event, trouble
@@ -8,6 +9,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import NoMore, Queue, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 PROGRESS_EVERY_S = 10.0
@@ -35,9 +37,9 @@ class LoggedQueue:
         self.requests_per_s = 0.0
         """Between the last two renewals."""
 
-    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+    async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
-        answer = await self._queue.lease(worker)
+        answer = await self._queue.lease(worker, begun=begun)
         if isinstance(answer, Grant):
             name = "chunk taken over from a dead worker" if answer.died else "chunk leased"
             event(name, worker=worker, chunk=str(answer.chunk), teacher=self._teacher)
@@ -80,6 +82,17 @@ class LoggedQueue:
         """See `gen.coordination.messages.Queue`."""
         await self._queue.give_back(worker, chunk)
         event("chunk given back", worker=worker, chunk=str(chunk), teacher=self._teacher)
+
+    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await self._queue.park(worker, chunk, batches)
+        event("chunk parked", worker=worker, chunk=str(chunk), batches=[one for each in batches for one in each.ids])
+
+    async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await self._queue.looked(worker, running=running, ended=ended)
+        for chunk in ended:
+            event("batch of a parked chunk ended", worker=worker, chunk=str(chunk))
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

@@ -23,7 +23,7 @@ from stillhouse.cluster.actors.startup import described
 from stillhouse.cluster.progress.stats import BudgetUse, Closed, QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
-from stillhouse.gen.coordination.leases import TERM_S, Grant, Leases
+from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait, node_of
 from stillhouse.gen.coordination.treasury import Treasury
 from stillhouse.gen.dataset.generations import Generation, GenerationReader
@@ -31,6 +31,7 @@ from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.more_planning import more_parts
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, StoredBatches, stored_batches
 from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.retry_planning import retry_parts
 from stillhouse.gen.dataset.row_fates import Asked
@@ -44,6 +45,8 @@ from stillhouse.schemas.recipe import Recipe
 _READERS = 16
 LEASE_WAIT_S = 0.5
 """How soon a worker that gets no chunk asks again."""
+FIRST_LOOKS_PER_S = 20
+"""Chunks that were parked when the run began are looked at so fast."""
 _T = TypeVar("_T")
 
 
@@ -142,6 +145,10 @@ class PromptQueue:
         self._dead_left: dict[str, list[ChunkId]] = {}
         """Per node: chunks whose dead owners' journals may not be shipped yet."""
         self._reader = GenerationReader(self._store)
+        self._batches = StoredBatches({}, set())
+        if any(teacher.mode != "online" for teacher in recipe.teachers):
+            self._batches = stored_batches(self._store)
+            self._leases.begun(self._batches.begun)
         sealed = set(sealed_chunks(self._store))
         generations = self._reader.read(sealed=sealed)
         if opened is None:
@@ -175,7 +182,12 @@ class PromptQueue:
         opened.parts.append(part)
         for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
             chunk = ChunkId(opened.plan.generation, number)
-            if chunk not in self._sealed:
+            if chunk in self._sealed:
+                continue
+            if (batches := self._batches.parked.get(chunk)) is not None:
+                due = self._started + len(self._leases.parked) / FIRST_LOOKS_PER_S
+                self._leases.found_parked(chunk, batches, due=due)
+            else:
                 self._leases.add(chunk)
 
     async def planned(self, *, last: bool) -> None:
@@ -248,7 +260,7 @@ class PromptQueue:
 
     # --- what workers ask
 
-    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+    async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
         now = self._clock.monotonic()
         with self._lock:
@@ -258,7 +270,7 @@ class PromptQueue:
                 return NoMore()
             grant = None
             if not self._stopping and now >= self._grant_after and self._all_swept(now):
-                grant = self._leases.grant(worker, now=now, may_lease=self._may_lease)
+                grant = self._leases.grant(worker, now=now, begun=begun, may_lease=self._may_lease)
             self._lease_waits += grant is None
         if grant is not None and self._treasury is not None and not await self._treasury.leased(worker, grant.chunk):
             with self._lock:
@@ -268,7 +280,7 @@ class PromptQueue:
             await self._more_chunks.within(LEASE_WAIT_S)
             return Wait(0.0)
         if grant is None:
-            return Wait(LEASE_WAIT_S)
+            return Wait(RENEW_S if self._leases.all_parked else LEASE_WAIT_S)
         had_owners = grant.had_owners or grant.chunk.generation in self._found
         return replace(grant, had_owners=had_owners, close=self._closes)
 
@@ -305,6 +317,8 @@ class PromptQueue:
             silent = self._newly_silent(worker, now)
             lost = self._leases.renew(worker, held, now=now)
             sweep = node_of(worker) in self._dead_left
+            may_look = not self._stopping and now >= self._grant_after
+            looks = self._leases.looks(now=now) if may_look else []
         allowance = None
         if self._treasury is not None:
             for each in silent:
@@ -312,7 +326,7 @@ class PromptQueue:
             if counters.spending is not None:
                 allowance = await self._treasury.renewed(worker, counters.spending)
         good_for_s = max(0.0, self._ours_until - now)
-        return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=good_for_s, allowance=allowance)
+        return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=good_for_s, allowance=allowance, looks=looks)
 
     def _newly_silent(self, worker: str, now: float) -> set[str]:
         """Workers that the ledger takes for living, and that are dead or silent for longer than a lease is good for.
@@ -350,6 +364,19 @@ class PromptQueue:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
             self._leases.give_back(worker, chunk)
+
+    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        with self._lock:
+            self._leases.park(worker, chunk, batches, now=self._clock.monotonic(), utc=self._clock.time())
+
+    async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        with self._lock:
+            for chunk in ended:
+                self._leases.batch_ended(chunk)
+            for chunk in running:
+                self._leases.parked.running(chunk, now=self._clock.monotonic(), utc=self._clock.time())
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""
@@ -428,6 +455,7 @@ class PromptQueue:
                 samples=sum(samples for _, _, samples in chunks),
                 chunks=len(chunks),
                 sealed=len(self._sealed),
+                parked=len(self._leases.parked),
                 prompts_left=sum(asks for asks, _ in left),
                 samples_left=sum(samples for _, samples in left),
                 counts=sum((c.sealed for c in workers), ShardCounts()),
@@ -497,9 +525,9 @@ class PromptQueueActor:
         """The dataset it serves, for the Ray dashboard."""
         return self._name
 
-    async def lease(self, worker: str) -> Plain:
+    async def lease(self, worker: str, *, begun: bool = False) -> Plain:
         """See `PromptQueue`."""
-        return pack(await self._queue.lease(worker))
+        return pack(await self._queue.lease(worker, begun=begun))
 
     async def renew(self, worker: str, held: list[Plain], counters: Plain) -> Plain:
         """See `PromptQueue`."""
@@ -514,6 +542,15 @@ class PromptQueueActor:
     async def give_back(self, worker: str, chunk: Plain) -> None:
         """See `PromptQueue`."""
         await self._queue.give_back(worker, unpack(chunk, ChunkId))
+
+    async def park(self, worker: str, chunk: Plain, batches: list[Plain]) -> None:
+        """See `PromptQueue`."""
+        await self._queue.park(worker, unpack(chunk, ChunkId), [unpack(batch, OpenBatch) for batch in batches])
+
+    async def looked(self, worker: str, *, running: list[Plain], ended: list[Plain]) -> None:
+        """See `PromptQueue`."""
+        found = ([unpack(chunk, ChunkId) for chunk in chunks] for chunks in (running, ended))
+        await self._queue.looked(worker, running=next(found), ended=next(found))
 
     async def shipped(self, worker: str, chunks: list[Plain]) -> None:
         """See `PromptQueue`."""

@@ -53,6 +53,8 @@ class QueueStats(BaseModel):
     chunks: int
     """Known so far."""
     sealed: int
+    parked: int = 0
+    """All that is open of these is with batches at a provider, and no worker holds them."""
     prompts_left: int
     """To be asked in chunks that are not sealed, known so far."""
     samples_left: int

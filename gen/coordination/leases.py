@@ -1,4 +1,4 @@
-"""Who may work on which chunk: a chunk is pending, leased to one worker, or sealed.
+"""Who may work on which chunk: a chunk is pending, leased to one worker, parked, or sealed.
 
 A lease not renewed for `TERM_S` is given on; a worker stops sending after a third of that, so that two never ask the
 same. None of this carries correctness (the conditional write of the shard does): it keeps anything from being asked
@@ -6,11 +6,13 @@ twice.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from stillhouse.gen.coordination.parking import Look, ParkedChunks, pause_s
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 
 RENEW_S = 3.0
 """How often a worker renews."""
@@ -44,37 +46,59 @@ class Leases:
 
     def __init__(self) -> None:
         self._pending: set[ChunkId] = set()
-        self._order: list[ChunkId] = []
-        """A heap of what is pending, and perhaps of what no longer is."""
+        self._order: list[tuple[bool, ChunkId]] = []
+        """A heap of what is pending, and perhaps of what no longer is; chunks that were begun come first."""
         self._not_before: dict[ChunkId, float] = {}
         self._leases: dict[ChunkId, _Lease] = {}
         self._died: set[ChunkId] = set()
         self._granted: set[ChunkId] = set()
+        """Chunks that were begun."""
+        self.parked = ParkedChunks()
 
     def add(self, chunk: ChunkId) -> None:
         """A chunk to be worked on."""
         self._pending.add(chunk)
-        heapq.heappush(self._order, chunk)
+        heapq.heappush(self._order, (chunk not in self._granted, chunk))
+
+    def begun(self, chunks: Iterable[ChunkId]) -> None:
+        """Others worked on these chunks before, in earlier runs."""
+        self._granted.update(chunks)
 
     def adopt(self, worker: str, chunk: ChunkId, *, now: float) -> None:
         """Keep a lease that a queue before us granted, as its holder says."""
+        if chunk in self.parked and not self.parked.is_known(chunk):  # it was leased again after it was parked
+            self.parked.remove(chunk)
+            self._pending.add(chunk)
         if chunk in self._pending:
             self._pending.remove(chunk)
+            self._granted.add(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
 
     def grant(
-        self, worker: str, *, now: float, may_lease: Callable[[ChunkId], bool] = lambda chunk: True
+        self,
+        worker: str,
+        *,
+        now: float,
+        begun: bool = False,
+        may_lease: Callable[[ChunkId], bool] = lambda chunk: True,
     ) -> Grant | None:
-        """Lease the first pending chunk that may be worked on now, of those that `may_lease` allows."""
+        """Lease the first pending chunk that may be worked on now, of those that `may_lease` allows.
+
+        `begun`: only one that somebody worked on before; such chunks come first in any case.
+        """
         self._expire(now)
         held_back = []
         grant = None
         while self._order and grant is None:
-            chunk = heapq.heappop(self._order)
+            entry = heapq.heappop(self._order)
+            chunk = entry[1]
             if chunk not in self._pending:
                 continue
+            if begun and chunk not in self._granted:
+                held_back.append(entry)
+                break
             if self._not_before.get(chunk, now) > now or not may_lease(chunk):
-                held_back.append(chunk)
+                held_back.append(entry)
                 continue
             self._pending.remove(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
@@ -82,8 +106,8 @@ class Leases:
             grant = Grant(chunk, died=chunk in self._died, had_owners=chunk in self._granted)
             self._granted.add(chunk)
             self._died.discard(chunk)
-        for chunk in held_back:
-            heapq.heappush(self._order, chunk)
+        for entry in held_back:
+            heapq.heappush(self._order, entry)
         return grant
 
     def renew(self, worker: str, held: list[ChunkId], *, now: float) -> list[ChunkId]:
@@ -102,6 +126,28 @@ class Leases:
         lease = self._leases.get(chunk)
         if lease is not None and lease.worker == worker:
             del self._leases[chunk]
+            self.add(chunk)
+
+    def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch], *, now: float, utc: float) -> None:
+        """The worker lets the chunk go: all that is open of it is with these batches."""
+        self._expire(now)
+        lease = self._leases.get(chunk)
+        if lease is not None and lease.worker == worker:
+            del self._leases[chunk]
+            self.parked.add(chunk, batches, due=now + pause_s(batches, utc=utc), is_known=True)
+
+    def found_parked(self, chunk: ChunkId, batches: Sequence[OpenBatch], *, due: float) -> None:
+        """A chunk to be worked on is parked, as the store says."""
+        self._granted.add(chunk)
+        self.parked.add(chunk, batches, due=due, is_known=False)
+
+    def looks(self, *, now: float) -> list[Look]:
+        """The looks at parked chunks that are due."""
+        return self.parked.take(now=now)
+
+    def batch_ended(self, chunk: ChunkId) -> None:
+        """One of a parked chunk's batches has ended: somebody has to work on it."""
+        if self.parked.remove(chunk):
             self.add(chunk)
 
     def died(self, worker: str, *, not_before: float) -> list[ChunkId]:
@@ -124,11 +170,17 @@ class Leases:
         self._granted.discard(chunk)
         self._leases.pop(chunk, None)
         self._pending.discard(chunk)
+        self.parked.remove(chunk)
+
+    @property
+    def all_parked(self) -> bool:
+        """True if there is nothing to lease before a batch ends."""
+        return not self._pending and not self._leases and len(self.parked) > 0
 
     @property
     def open(self) -> int:
         """Chunks not sealed."""
-        return len(self._pending) + len(self._leases)
+        return len(self._pending) + len(self._leases) + len(self.parked)
 
     def _expire(self, now: float) -> None:
         for chunk, lease in list(self._leases.items()):

@@ -1,12 +1,15 @@
 """What a worker and the actors that all workers share say to each other: once a chunk or a second, never more."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.coordination.parking import Look
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, StoreAway
 from stillhouse.gen.limits.shares import Lease, Report
@@ -54,6 +57,8 @@ class Renewal:
     """For so long, from when it was asked for, the run is sure to have the dataset to itself."""
     allowance: Allowance | None = None
     """None without a budget."""
+    looks: list[Look] = field(default_factory=list)
+    """Parked chunks whose batches to look at once each; `looked` reports what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,8 @@ class End:
 class Queue(Protocol):
     """The PromptQueue as a worker sees it. Any call may raise `Unreachable`; all may be repeated."""
 
-    async def lease(self, worker: str) -> Grant | Wait | NoMore:
-        """Ask for a chunk."""
+    async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
+        """Ask for a chunk; `begun`: only for one that was worked on before."""
         ...
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
@@ -91,6 +96,14 @@ class Queue(Protocol):
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """The worker will not finish the chunk; its journal is shipped."""
+        ...
+
+    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+        """The worker lets the chunk go, whose journal is shipped: all that is open of it is with these batches."""
+        ...
+
+    async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
+        """Looks at parked chunks: all their batches are still running, or one or more have `ended`."""
         ...
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -157,13 +157,21 @@ class BatchCounts(NamedTuple):
 
 def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCounts:
     """Batches of one teacher or of all, by a listing. Those of a sealed chunk have ended."""
-    found = [match for stat in store.list(PREFIX) if (match := _NAME.fullmatch(stat.key))]
-    kinds = {match.groups() for match in found if place in (None, int(match[2]))}
-    intents = {each[:3] for each in kinds if each[3] is None}
-    left = intents - {each[:3] for each in kinds if each[3] == ".ended"}
-    is_sealed = {chunk: store.stat(ChunkId.parse(chunk).data_key) is not None for chunk, *_ in left}
-    still_open = sum(not is_sealed[chunk] for chunk, *_ in left)
-    return BatchCounts(still_open, len(intents) - still_open, sum(each[3] == ".expired" for each in kinds))
+    keys = [stat.key for stat in store.list(PREFIX)]
+    found = [match for key in keys if (match := _NAME.fullmatch(key)) and place in (None, int(match[2]))]
+    left = [each for each in open_intents(keys) if place in (None, each[1])]
+    sealed = set(sealed_chunks(store)) if left else set()
+    still_open = sum(chunk not in sealed for chunk, *_ in left)
+    intents = sum(match[4] is None for match in found)
+    return BatchCounts(still_open, intents - still_open, sum(match[4] == ".expired" for match in found))
+
+
+def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
+    """(chunk, teacher's place, n) of those among these keys that have not ended; of sealed chunks all have."""
+    found = {match.groups() for key in keys if (match := _NAME.fullmatch(key))}
+    ended = {each[:3] for each in found if each[3] == ".ended"}
+    left = {each[:3] for each in found if each[3] is None} - ended
+    return {(ChunkId.parse(chunk), int(place), int(n)) for chunk, place, n in left}
 
 
 def _read(store: ReadableStore, key: str, kind: type[_T]) -> _T:

@@ -5,6 +5,7 @@ from typing import Any
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
@@ -12,6 +13,7 @@ from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Lane, Listener
+from stillhouse.gen.worker.lanes.batch import BatchLane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
 
@@ -63,6 +65,12 @@ class Asker:
         }
         if chain is not None:
             chain.use(list(self._lanes.values()), counters=counters)
+        self._batch_lanes = {
+            client.interpreter.place: lane
+            for client, lane in zip(clients, self._lanes.values(), strict=True)
+            if isinstance(lane, BatchLane)
+        }
+        """By the teacher's place in the recipe."""
         self._judges = judges.begin(gate, counters=counters, clock=clock) if judges is not None else ()
         """The judges' lanes."""
         self._accounts = {client.account for client in clients}
@@ -113,6 +121,33 @@ class Asker:
             by_teacher.setdefault(chunk.samples.teacher(ordinal).teacher.name, []).append(ordinal)
         for teacher, ordinals in by_teacher.items():
             self._lanes[teacher].take(held, ordinals)
+
+    @property
+    def is_full(self) -> bool:
+        """True if a chunk waits because a teacher has as many batches as it may have: others' have to be collected."""
+        return any(lane.is_full for lane in self._batch_lanes.values())
+
+    def at_provider(self, held: LeasedChunk) -> list[OpenBatch] | None:
+        """The batches that all open samples of the chunk are with; None if some are not in one."""
+        if not self._batch_lanes or held.under_way or held.open.is_due or held.open.state.verdicts.awaited:
+            return None
+        samples, batches = 0, list[OpenBatch]()
+        for lane in self._batch_lanes.values():
+            if (found := lane.open_batches(held)) is None:
+                return None
+            samples += found.samples
+            batches += found.batches
+        return batches if samples and samples == held.open.state.schedule.out else None
+
+    async def is_running(self, batch: OpenBatch) -> bool:
+        """Look at a batch once: False if it has ended."""
+        lane = self._batch_lanes.get(batch.place)
+        return lane is not None and await lane.is_running(batch)
+
+    def drop(self, held: LeasedChunk) -> None:
+        """The chunk is not this worker's any more."""
+        for lane in self._batch_lanes.values():
+            lane.drop(held)
 
     def fill_slots(self) -> None:
         """Have as many slots as the leases and the process's file descriptors allow."""

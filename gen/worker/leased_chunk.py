@@ -14,6 +14,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, store_parked
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
@@ -217,6 +218,17 @@ class Hands:
         held.open.journal.remove()
         self._journals.forget(held.open.chunk.id)
         return counts
+
+    def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
+        """Have the chunk's journal in the store, and note that all that is open of it is with these batches.
+
+        Raises:
+            StoreAway: the store fails.
+        """
+        held.open.journal.sync()
+        held.shipper.ship()
+        store_parked(self._store, held.open.chunk.id, batches)
+        held.open.journal.close()
 
     def sweep(self) -> list[ChunkId]:
         """Ship what dead workers left on this node; the chunks it was of."""

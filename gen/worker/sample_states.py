@@ -24,6 +24,11 @@ class SampleStates(Protocol):
         """True if `take` may have samples to hand out."""
         ...
 
+    @property
+    def out(self) -> int:
+        """Samples that were handed out, and are neither answered nor decided."""
+        ...
+
     def take(self) -> Iterator[int]:
         """Hand out the samples that may be asked now: each once, in order."""
         ...
@@ -59,6 +64,11 @@ class AllSamples:
             self._states[ordinal] = _WAITS
         self.left = count if asked is None else len(asked)
         self.is_ready = True
+
+    @property
+    def out(self) -> int:
+        """See `SampleStates`."""
+        return 0 if self.is_ready else self._states.count(_WAITS)
 
     def take(self) -> Iterator[int]:
         """See `SampleStates`."""
@@ -127,6 +137,11 @@ class UntilAccepted:
     def is_ready(self) -> bool:
         """See `SampleStates`."""
         return bool(self._ready)
+
+    @property
+    def out(self) -> int:
+        """See `SampleStates`."""
+        return self._states.count(_OUT)
 
     def take(self) -> Iterator[int]:
         """See `SampleStates`."""

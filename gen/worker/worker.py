@@ -6,7 +6,7 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from stillhouse.gen.checks.chunk_function import ChunkFunction
@@ -16,8 +16,10 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
+from stillhouse.gen.coordination.parking import Look
 from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.journal.shipping import SHIP_BYTES
@@ -143,6 +145,8 @@ class Worker:
         self._shipping_s = 0.0
         """Duration of the last shipment."""
         self._sweeping = False
+        self._looking: set[asyncio.Task[None]] = set()
+        """Looks at batches of parked chunks."""
         self._keepers: set[asyncio.Task[None]] = set()
         """One for each chunk in hand that is not sealed yet."""
 
@@ -179,7 +183,7 @@ class Worker:
                 await self._tasks.guarded(self._feed)
                 if self._tasks.stopping:
                     await self._drain()
-                for task in (*background, *self._keepers):
+                for task in (*background, *self._keepers, *self._looking):
                     task.cancel()
                 self._asker.cancel()
             if self._checker is not None:
@@ -205,8 +209,9 @@ class Worker:
         while not self._tasks.stopping and not (no_more and not self._held):
             self._tasks.changed.clear()
             pause_s = RENEW_S
-            if not no_more and self._hungry():
-                match await self._asked_for_chunk():
+            hungry = self._hungry()
+            if not no_more and (hungry or self._asker.is_full):
+                match await self._asked_for_chunk(begun=not hungry):
                     case Grant() as grant:
                         await self._open(grant)
                         continue
@@ -219,9 +224,9 @@ class Worker:
                 async with asyncio.timeout(pause_s):  # wait_for loses a cancellation that comes with the event
                     await self._tasks.changed.wait()
 
-    async def _asked_for_chunk(self) -> Grant | Wait | NoMore:
+    async def _asked_for_chunk(self, *, begun: bool) -> Grant | Wait | NoMore:
         try:
-            return await self._queue.lease(self.name)
+            return await self._queue.lease(self.name, begun=begun)
         except Unreachable:
             return Wait(1.0)
 
@@ -288,7 +293,34 @@ class Worker:
             self._asker.take(held)
             if self._checker is not None:
                 self._checker.take(held)
-            await held.due.wait()
+            if (batches := self._asker.at_provider(held)) is not None and not held.due.is_set():
+                await self._park(held, batches)
+            else:
+                await held.due.wait()
+
+    async def _park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
+        """Let the chunk go, as all that is open of it is with batches."""
+        chunk = held.open.chunk.id
+        held.abandoned = True  # nothing is done for it from here on
+        await asyncio.to_thread(self._hands.park, held, batches)
+        if self._held.get(chunk) is held:  # else the lease was lost meanwhile
+            del self._held[chunk]
+            with contextlib.suppress(Unreachable):  # then its lease lapses, and whoever has it next parks it again
+                await self._queue.park(self.name, chunk, batches)
+        self._asker.drop(held)
+        self._tasks.changed.set()
+
+    async def _look(self, look: Look) -> None:
+        """Look at the batches of a parked chunk, until one has ended."""
+        running, ended = [look.chunk], list[ChunkId]()
+        for batch in look.batches:
+            if not await self._asker.is_running(batch):
+                running, ended = [], [look.chunk]
+                break
+        with contextlib.suppress(Unreachable):  # then it is looked at again
+            await self._queue.looked(self.name, running=running, ended=ended)
+        if ended:
+            self._tasks.changed.set()
 
     def _close(self, kind: Literal["budget", "stopped"]) -> None:
         """Ask nothing more; seal every chunk in hand as it is."""
@@ -382,6 +414,7 @@ class Worker:
             for chunk in renewal.lost:
                 if (held := self._held.pop(chunk, None)) is not None:
                     held.abandon()
+                    self._asker.drop(held)
                 elif chunk == self._opening:
                     self._opening = None
             if (allowance := renewal.allowance) is not None:
@@ -390,6 +423,10 @@ class Worker:
                     self._close("budget")
             if renewal.stop:
                 self.stop()
+            for look in renewal.looks:
+                task = self._tasks.spawn(self._look, look)
+                self._looking.add(task)
+                task.add_done_callback(self._looking.discard)
             if renewal.sweep and not self._sweeping:
                 self._sweeping = True
                 self._tasks.spawn(self._sweep)  # in the background: renewals do not wait for the store

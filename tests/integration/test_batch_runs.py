@@ -11,11 +11,15 @@ import pytest
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
 
+from stillhouse.cluster.actors import prompt_queue
+from stillhouse.gen.coordination import parking
 from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.parked_chunks import stored_batches
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.simulator.server import Server, serve
 from stillhouse.gen.views.summary import Summary, summarise
+from stillhouse.gen.worker import worker
 from stillhouse.gen.worker.lanes import batch as lane
 from stillhouse.gen.worker.lanes import batch_calls
 from stillhouse.schemas.recipe import Recipe
@@ -77,6 +81,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_calls, "RETRY_S", (0.05, 0.2))
 
 
+@pytest.fixture
+def parks(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are parked as soon as they may be."""
+    monkeypatch.setattr(lane, "PARK_AFTER_S", 0.0)
+    monkeypatch.setattr(parking, "LOOK_S", (0.05, 0.2))
+    monkeypatch.setattr(worker, "RENEW_S", 0.1)
+    monkeypatch.setattr(prompt_queue, "RENEW_S", 0.1)
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
 def test_a_run_in_batches_gives_the_dataset(tmp_path: Path, api: str) -> None:
@@ -103,7 +116,7 @@ async def crashed(recipe: Recipe, *, after_s: float) -> Summary | None:
     return run.result() if done else None
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("api", APIS)
 def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, api: str) -> None:
     """At any moment: each intent has one batch at most, and each prompt is in one that was answered."""
@@ -251,6 +264,67 @@ def test_two_datasets_on_one_account_leave_each_others_batches_alone(tmp_path: P
         assert [summary.records for summary in both] == [10, 10]
 
     once_each(run(tmp_path, test, faults={"latency_s": 0.3}), 20)
+
+
+@pytest.mark.usefixtures("parks")
+def test_a_chunk_whose_samples_are_all_with_batches_is_held_by_nobody(tmp_path: Path) -> None:
+    """One worker has more at the provider than it may hold; a later run finds them parked and collects them."""
+    write_source(tmp_path, questions(60))
+    held: list[int] = []
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 3}, teacher={"batch": {"max_open": 30}})
+        crew: list[worker.Worker] = []
+        run = asyncio.create_task(run_in_process(recipe, crew=crew.extend))
+        store = open_dataset(recipe)
+        while len((await asyncio.to_thread(stored_batches, store)).parked) < 20:
+            assert not run.done()
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        held.extend(each.counters.open_chunks for each in crew)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        assert count_batches(store).open == 20
+        summary = await run_in_process(recipe)
+        assert (summary.records, summary.failed, summary.batches["open"]) == (60, 0, 0)
+
+    once_each(run(tmp_path, test, faults={"latency_s": 10.0}), 60)
+    assert held == [0]
+
+
+@pytest.mark.usefixtures("parks")
+def test_a_full_teacher_has_what_is_parked_collected_first(tmp_path: Path) -> None:
+    """Two batches at a time, and twelve chunks: what waits for room does not keep away who makes it."""
+    write_source(tmp_path, questions(24))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 2}, teacher={"batch": {"max_open": 2}})
+        summary = await run_in_process(recipe, workers=2)
+        assert (summary.records, summary.failed, summary.batches["ended"]) == (24, 0, 12)
+
+    once_each(run(tmp_path, test, faults={"latency_s": 0.2}), 24)
+
+
+@pytest.mark.usefixtures("parks")
+def test_two_teachers_of_a_chunk_are_parked_together(tmp_path: Path) -> None:
+    """Not before the one online is done."""
+    write_source(tmp_path, questions(10))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, route="each")
+        online = recipe.teachers[0].model_copy(update={"name": "online", "mode": "online"})
+        second = recipe.teachers[0].model_copy(update={"name": "second"})
+        three = recipe.model_copy(update={"teachers": (*recipe.teachers, online, second)})
+        run = asyncio.create_task(run_in_process(three))
+        store = open_dataset(recipe)
+        while not (parked := (await asyncio.to_thread(stored_batches, store)).parked):
+            assert not run.done()
+            await asyncio.sleep(0.02)
+        assert [sorted(each.place for each in batches) for batches in parked.values()] == [[0, 2]]
+        assert (await run).records == 30
+
+    lines = run(tmp_path, test, latency_s=0.5, faults={"latency_s": 4.0})
+    assert Counter("batch" in line for line in lines) == {True: 20, False: 10}
 
 
 @pytest.mark.usefixtures("quick")

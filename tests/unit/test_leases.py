@@ -6,8 +6,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from stillhouse.gen.coordination.leases import FENCE_S, TERM_S, Grant, Leases
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 
 WORKERS = st.sampled_from(["a", "b", "c"])
+BATCHES = (OpenBatch(place=0, n=0, at=0.0, url="http://t", ids=("b",)),)
 CHUNKS = [ChunkId(0, number) for number in range(6)]
 
 
@@ -24,6 +26,10 @@ class Fleet(RuleBasedStateMachine):
         self.renewed: dict[tuple[str, ChunkId], float] = {}
         self.waits: dict[ChunkId, float] = {}
         self.deaths: set[ChunkId] = set()
+        self.begun: set[ChunkId] = set()
+        """Chunks that were leased before, as far as the queue knows."""
+        self.parked: dict[ChunkId, float] = {}
+        """Since when each is."""
 
     @rule()
     def plan(self) -> None:
@@ -37,6 +43,7 @@ class Fleet(RuleBasedStateMachine):
         """A worker asks; it gets the first chunk that nobody may be working on."""
         grant = self.leases.grant(worker, now=self.now)
         free = [chunk for chunk in CHUNKS[: self.next_chunk] if self.is_free(chunk)]
+        free.sort(key=lambda chunk: (chunk not in self.begun, chunk))
         assert (grant.chunk if grant else None) == (free[0] if free else None)
         if grant:
             assert grant == Grant(grant.chunk, died=grant.chunk in self.deaths)
@@ -44,11 +51,48 @@ class Fleet(RuleBasedStateMachine):
             self.waits.pop(grant.chunk, None)
             self.held[worker].add(grant.chunk)
             self.renewed[worker, grant.chunk] = self.now
+            self.begun.add(grant.chunk)
+
+    @rule(worker=WORKERS)
+    def lease_begun(self, worker: str) -> None:
+        """A worker that waits for room takes only what was begun before."""
+        free = [chunk for chunk in CHUNKS[: self.next_chunk] if self.is_free(chunk) and chunk in self.begun]
+        grant = self.leases.grant(worker, now=self.now, begun=True)
+        assert (grant.chunk if grant else None) == (free[0] if free else None)
+        if grant:
+            self.deaths.discard(grant.chunk)
+            self.waits.pop(grant.chunk, None)
+            self.held[worker].add(grant.chunk)
+            self.renewed[worker, grant.chunk] = self.now
+
+    @rule(worker=WORKERS, chunk=st.sampled_from(CHUNKS))
+    def park(self, worker: str, chunk: ChunkId) -> None:
+        """A worker parks a chunk, which may not be its own any more: then nothing happens."""
+        self.leases.park(worker, chunk, BATCHES, now=self.now, utc=self.now)
+        if (worker, chunk) in self.renewed and self.runs(worker, chunk):
+            self.parked[chunk] = self.now
+            del self.renewed[worker, chunk]
+        self.held[worker].discard(chunk)
+
+    @rule(ended=st.booleans())
+    def look(self, ended: bool) -> None:
+        """Workers look at what is due, and report; then it is leasable, or due again later."""
+        for look in self.leases.looks(now=self.now):
+            assert look.batches == BATCHES
+            assert self.now >= self.parked[look.chunk]
+            if ended:
+                self.leases.batch_ended(look.chunk)
+                self.leases.batch_ended(look.chunk)
+                del self.parked[look.chunk]
+            else:
+                self.leases.parked.running(look.chunk, now=self.now, utc=self.now)
+                assert look.chunk not in [each.chunk for each in self.leases.looks(now=self.now)]
 
     def is_free(self, chunk: ChunkId) -> bool:
         """Whether the chunk is to be done and no one's lease on it runs."""
         leased = any(self.now < at + TERM_S for (_, one), at in self.renewed.items() if one == chunk)
-        return chunk not in self.sealed and not leased and self.waits.get(chunk, 0.0) <= self.now
+        is_open = chunk not in self.sealed and chunk not in self.parked
+        return is_open and not leased and self.waits.get(chunk, 0.0) <= self.now
 
     @rule(worker=WORKERS)
     def renew(self, worker: str) -> None:
@@ -101,6 +145,7 @@ class Fleet(RuleBasedStateMachine):
         if chunk in CHUNKS[: self.next_chunk]:
             self.leases.sealed(chunk)
             self.sealed.add(chunk)
+            self.parked.pop(chunk, None)
             for key in [key for key in self.renewed if key[1] == chunk]:
                 del self.renewed[key]
 
@@ -114,15 +159,20 @@ class Fleet(RuleBasedStateMachine):
         """The queue is restarted: it reads the index and the shards, and listens to live workers before it grants."""
         self.leases = Leases()
         for chunk in CHUNKS[: self.next_chunk]:
-            if chunk not in self.sealed:
+            if chunk in self.parked:
+                self.leases.found_parked(chunk, BATCHES, due=self.now)
+                self.parked[chunk] = self.now
+            elif chunk not in self.sealed:
                 self.leases.add(chunk)
         self.waits.clear()
         self.deaths.clear()
+        self.begun = set(self.parked)
         alive = [(worker, chunk) for worker, chunk in self.renewed if self.runs(worker, chunk)]
         self.renewed = {}
         for worker, chunk in alive:
             self.leases.adopt(worker, chunk, now=self.now)
             self.leases.adopt("another", chunk, now=self.now)
+            self.begun.add(chunk)
             self.renewed[worker, chunk] = self.now
 
     @invariant()
@@ -143,9 +193,11 @@ class Fleet(RuleBasedStateMachine):
     def teardown(self) -> None:
         """In the end everything can be leased."""
         self.now += 1000.0
+        for look in self.leases.looks(now=self.now):
+            self.leases.batch_ended(look.chunk)
         rest = [chunk for chunk in CHUNKS[: self.next_chunk] if chunk not in self.sealed]
         granted = [self.leases.grant("last", now=self.now) for _ in rest]
-        assert [grant.chunk for grant in granted if grant] == rest
+        assert sorted(grant.chunk for grant in granted if grant) == rest
         assert self.leases.grant("last", now=self.now) is None
 
 

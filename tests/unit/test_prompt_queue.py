@@ -1,6 +1,8 @@
 """The PromptQueue: who may work and send, and what it remembers."""
 
 import math
+import time
+from collections import Counter as Tallied
 from pathlib import Path
 
 from builders import index, questions, recipe_of, write_source
@@ -12,8 +14,10 @@ from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import Wait
+from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.dataset.binding import bind
-from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, store_parked
 from stillhouse.gen.dataset.planning import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -23,6 +27,13 @@ from stillhouse.schemas.recipe import Recipe
 def recipe_in(folder: Path) -> Recipe:
     """Five prompts per chunk."""
     return recipe_of(folder, dataset={"prompts_per_shard": 5})
+
+
+def batched_recipe(folder: Path) -> Recipe:
+    """One prompt per chunk, asked in batches."""
+    recipe = recipe_of(folder, dataset={"prompts_per_shard": 1})
+    teacher = recipe.teachers[0].model_copy(update={"mode": "batch"})
+    return recipe.model_copy(update={"teachers": (teacher,)})
 
 
 def queue_of(tmp_path: Path, clock: ManualClock) -> PromptQueue:
@@ -66,6 +77,41 @@ async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path:
     assert (await queue.renew("w", [], Counters())).good_for_s == 6.0
     clock.now += 7.0
     assert (await queue.renew("w", [], Counters())).good_for_s == 0.0
+
+
+async def test_a_thousand_parked_chunks_cost_next_to_nothing(tmp_path: Path) -> None:
+    """Found in the store and looked at by turns for ten minutes: each is one request per look, of one worker."""
+    write_source(tmp_path, questions(1000))
+    recipe = batched_recipe(tmp_path)
+    index(recipe)
+    store, clock = open_dataset(recipe), ManualClock(now=1e6)
+    intents = Intents(store, place=0)
+    for number in range(1000):
+        stored = intents.decide(ChunkId(0, number), 0, [0], at=clock.time(), url="http://t")
+        assert stored is not None
+        store_parked(store, ChunkId(0, number), [OpenBatch(place=0, n=0, at=stored.at, url="http://t", ids=("b",))])
+    queue = PromptQueue(recipe, workers=2, store=store, clock=clock, background=lambda work: work())
+    assert isinstance(await queue.lease("a"), Wait)
+    looks: Tallied[ChunkId] = Tallied()
+    began_s = time.process_time()
+    for _ in range(200):
+        clock.now += 3.0
+        for worker in ("a", "b"):
+            due = [look.chunk for look in (await queue.renew(worker, [], Counters())).looks]
+            looks.update(due)
+            for chunk in due:
+                await queue.looked(worker, running=[chunk], ended=[])
+            assert isinstance(await queue.lease(worker), Wait)
+        for _ in range(6):
+            stats = await queue.stats()
+    assert time.process_time() - began_s < 0.05 * 600
+    assert (stats.parked, stats.finished) == (1000, False)
+    assert len(looks) == 1000
+    assert max(looks.values()) <= 8
+    await queue.looked("a", running=[], ended=[ChunkId(0, 7)])
+    grant = await queue.lease("b")
+    assert isinstance(grant, Grant)
+    assert (grant.chunk, grant.had_owners) == (ChunkId(0, 7), True)
 
 
 async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.errors import StoreAway, TeacherPaused
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.store.base import Store
@@ -42,7 +43,7 @@ from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Decision, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
 from stillhouse.gen.worker.lanes.base import Gate, Listener
-from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
+from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, pause_s, was_not_created
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.completion import Completion
@@ -51,6 +52,8 @@ LISTED_WITHIN_S = 900.0
 """A batch that a listing has not shown for so long was not created."""
 LOOK_S = (1.0, 300.0)
 """Between two looks at a batch: half its age, within these bounds."""
+PARK_AFTER_S = 5.0
+"""A chunk is not parked before its batches are so old: small ones may have ended by then."""
 FULL_S = 5.0
 """Between two looks whether the teacher may have another batch."""
 MAX_EXPIRED = 3
@@ -67,6 +70,10 @@ class _Open:
     stored: StoredIntent
     batch: str | None
     """The provider's id of the batch; None if it is not known whether there is one."""
+    candidates: tuple[str, ...] = ()
+    """Ids of running batches, each of which may be it, where that is not known."""
+    may_rest: bool = False
+    """True if nothing is to be done for it until it ends, which takes a while."""
 
     @property
     def wanted(self) -> Intent:
@@ -103,7 +110,11 @@ class _Work:
     """How often each sample expired."""
     next: int = 0
     """Number of the next intent."""
+    intents: dict[int, _Open] = field(default_factory=dict)
+    """The open ones, by number."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the chunk is not this worker's any more."""
 
     @property
     def is_over(self) -> bool:
@@ -114,6 +125,20 @@ class _Work:
         """Samples that wait, and are not in a batch."""
         settled = self.held.open.state.is_settled
         return [each for each in self.waiting if each not in self.out and not settled(each)]
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, as long as the chunk is this worker's."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.dropped.wait()
+
+
+class AtProvider(NamedTuple):
+    """A teacher's batches for one chunk."""
+
+    samples: int
+    """Open samples in them."""
+    batches: list[OpenBatch]
 
 
 class BatchLane:
@@ -133,6 +158,8 @@ class BatchLane:
         self.account = client.account
         self.largest_reply_bytes = 0
         self.slots = self.wanted = self.waiting = 0
+        self.is_full = False
+        """True while a chunk waits because the teacher has as many batches as it may have."""
         self._client = client
         self._worker_tasks = tasks
         self._listener = listener
@@ -152,7 +179,7 @@ class BatchLane:
     @property
     def runs_dry(self) -> bool:
         """True if more batches may be open than it has chunks."""
-        return sum(not work.is_over for work in self._works.values()) < self._settings.max_open
+        return not self.is_full and sum(not work.is_over for work in self._works.values()) < self._settings.max_open
 
     def take(self, held: LeasedChunk, ordinals: Iterable[int]) -> None:
         """Ask these samples of the chunk."""
@@ -165,6 +192,41 @@ class BatchLane:
 
     def widen(self, slots: int) -> None:
         """It uses no slots."""
+
+    def drop(self, held: LeasedChunk) -> None:
+        """The chunk is not this worker's any more."""
+        if (work := self._works.get(id(held))) is not None:
+            work.dropped.set()
+            work.changed.set()
+
+    def open_batches(self, held: LeasedChunk) -> AtProvider | None:
+        """Its batches for the chunk; None if one of them has to be attended to."""
+        found = AtProvider(0, [])
+        if (work := self._works.get(id(held))) is None:
+            return found
+        for n, intent in work.intents.items():
+            if not intent.may_rest:
+                return None
+            ids = intent.candidates if intent.batch is None else (intent.batch,)
+            found.batches.append(OpenBatch(place=self._place, n=n, at=intent.stored.at, url=intent.stored.url, ids=ids))
+            waiting = sum(each in work.waiting for each in self._unsettled(work, intent))
+            found = found._replace(samples=found.samples + waiting)
+        return found
+
+    async def is_running(self, batch: OpenBatch) -> bool:
+        """Look at the batch of a parked chunk once; one that can't be looked at now counts as running."""
+        access = self._client.access(self._known_url(batch.url))
+        for each in batch.ids:
+            try:
+                found = await called(self._api.look(each, access), self._client.call)
+            except (NotSent, Lost):
+                continue
+            except BatchRefused as refused:
+                self._calls.refused(refused.trouble)
+                continue
+            if found.state != "running":
+                return False
+        return True
 
     def cancel(self) -> None:
         """End all tasks; the batches stay with the provider, for whoever has the chunks next."""
@@ -187,7 +249,8 @@ class BatchLane:
                     work.expired.update(known.expired)
                 else:
                     work.out.update(known.stored.ordinals())
-                    self._spawn(self._follow, work, _Open(known.n, known.stored, known.batch))
+                    intent = work.intents[known.n] = _Open(known.n, known.stored, known.batch)
+                    self._spawn(self._follow, work, intent)
             while not work.is_over:
                 work.changed.clear()
                 while work.fresh and not self._gate.stopping:
@@ -213,6 +276,7 @@ class BatchLane:
             if (stored := await asyncio.to_thread(decide)) is None:
                 raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
             intent = _Open(work.next, stored, None)
+            work.intents[work.next] = intent
             work.next += 1
             work.out.update(ordinals)
             intent.batch = await self._created(work, intent, lines)
@@ -221,8 +285,14 @@ class BatchLane:
     async def _may_open(self) -> None:
         """Wait until the teacher may have another batch, and requests may be sent."""
         await self._gate.passed()
-        while await asyncio.to_thread(self._intents.count_open) >= self._settings.max_open:  # noqa: ASYNC110 - of all workers
-            await asyncio.sleep(FULL_S)
+        try:
+            while await asyncio.to_thread(self._intents.count_open) >= self._settings.max_open:  # of all workers
+                if not self.is_full:
+                    self.is_full = True
+                    self._listener.wants_more()  # for who makes room
+                await asyncio.sleep(FULL_S)
+        finally:
+            self.is_full = False
         await self._gate.fence.open()
 
     def _lines(self, held: LeasedChunk, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
@@ -275,7 +345,8 @@ class BatchLane:
         held = work.held
         batch = None
         if self._unsettled(work, intent):
-            batch_id = intent.batch or await self._found(work, intent)
+            intent.batch = batch_id = intent.batch or await self._found(work, intent)
+            intent.may_rest = False
             batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
         if work.is_over or self._gate.stopping:
             return
@@ -310,6 +381,7 @@ class BatchLane:
         """Ask again what the batch left open."""
         work.expired.update(end.expired)
         work.out.difference_update(intent.stored.ordinals())
+        del work.intents[intent.n]
         lacks = work.held.open.state.schedule.lacks
         work.waiting.update({each: None for each in self._unsettled(work, intent) if lacks(each)})
         work.changed.set()
@@ -341,7 +413,11 @@ class BatchLane:
             awaited = any(each.id not in strangers for each in candidates)
             if not awaited and self._clock.monotonic() - since >= LISTED_WITHIN_S:
                 return None
-            await pause(looks)
+            intent.candidates = tuple(each.id for each in candidates if each.id not in strangers)
+            intent.may_rest = awaited and self._clock.time() - intent.stored.at >= PARK_AFTER_S
+            if intent.may_rest:
+                work.held.due.set()
+            await work.pause(pause_s(looks))
         raise AssertionError
 
     async def _is_ours(self, batch: Batch, intent: _Open) -> bool:
@@ -358,10 +434,13 @@ class BatchLane:
         """The batch, once it has ended or the chunk is another worker's."""
         while True:
             batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._access(intent)))
+            age_s = self._clock.time() - intent.stored.at
             if batch.state != "running" or work.held.abandoned:
                 return batch
-            age_s = self._clock.time() - intent.stored.at
-            await asyncio.sleep(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
+            intent.may_rest = age_s >= PARK_AFTER_S
+            if intent.may_rest:
+                work.held.due.set()
+            await work.pause(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
 
     # --- results
 
@@ -461,8 +540,11 @@ class BatchLane:
     # --- where
 
     def _url(self, intent: _Open) -> str:
+        return self._known_url(intent.stored.url)
+
+    def _known_url(self, url: str) -> str:
         urls = self._client.teacher.urls
-        return intent.stored.url if intent.stored.url in urls else urls[0]
+        return url if url in urls else urls[0]
 
     def _access(self, intent: _Open) -> Access:
         return self._client.access(self._url(intent))

@@ -101,4 +101,9 @@ def was_not_created(trouble: Trouble) -> bool:
 
 async def pause(tries: int) -> None:
     """Wait before another try, longer each time."""
-    await asyncio.sleep(min(RETRY_S[1], RETRY_S[0] * 1.5 ** min(tries, 20)) * random.uniform(0.75, 1.25))
+    await asyncio.sleep(pause_s(tries))
+
+
+def pause_s(tries: int) -> float:
+    """How long to wait before another try, longer each time."""
+    return min(RETRY_S[1], RETRY_S[0] * 1.5 ** min(tries, 20)) * random.uniform(0.75, 1.25)

@@ -7,7 +7,7 @@ those that Ray runs.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from stillhouse.gen.coordination.leases import TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, NoMore, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.budget_words import over_line
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.planning import Planner, Planning
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError
@@ -91,9 +92,10 @@ class QueueLine:
         self._process = process
         self._now = now
 
-    async def lease(self, worker: str) -> Grant | Wait | NoMore:
+    async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
-        return await self._line.call(self._crew.queue, lambda queue: queue.lease(worker))  # type: ignore[no-any-return]
+        leased = self._line.call(self._crew.queue, lambda queue: queue.lease(worker, begun=begun))
+        return await leased  # type: ignore[no-any-return]
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
         """See `gen.coordination.messages.Queue`."""
@@ -109,6 +111,14 @@ class QueueLine:
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
         """See `gen.coordination.messages.Queue`."""
         await self._line.call(self._crew.queue, lambda queue: queue.give_back(worker, chunk))
+
+    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await self._line.call(self._crew.queue, lambda queue: queue.park(worker, chunk, batches))
+
+    async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
+        """See `gen.coordination.messages.Queue`."""
+        await self._line.call(self._crew.queue, lambda queue: queue.looked(worker, running=running, ended=ended))
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

@@ -1,0 +1,80 @@
+"""Parked chunks: all that is still open of one is with batches, so that no worker has to hold it.
+
+A parked chunk's object `_stillhouse/batches/<chunk>-parked.json` names its open batches. It holds for as long as these
+are the chunk's open intents: whoever creates another batch, or collects one, outdates it by that alone.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from stillhouse.gen.dataset.batch_intents import PREFIX, open_intents
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.store.base import Store
+from stillhouse.gen.store.readable import ReadableStore
+
+_READERS = 16
+_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-parked\.json")
+
+
+class OpenBatch(BaseModel):
+    """An intent whose batch is at the provider."""
+
+    model_config = ConfigDict(frozen=True)
+
+    place: int
+    """The teacher's in the recipe."""
+    n: int
+    at: float
+    """When it was decided on, in UTC seconds since 1970."""
+    url: str
+    """The endpoint at which it was created."""
+    ids: tuple[str, ...]
+    """The provider's id of its batch; several where each of these may be its batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatches:
+    """What a store has of chunks with open batches."""
+
+    parked: dict[ChunkId, tuple[OpenBatch, ...]]
+    begun: set[ChunkId]
+    """All chunks with open batches, parked or not."""
+
+
+_BATCHES = TypeAdapter(tuple[OpenBatch, ...])
+
+
+def store_parked(store: Store, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+    """Note that all that is open of the chunk, whose journal is in the store, is with these batches."""
+    store.put(_key(chunk), _BATCHES.dump_json(tuple(batches)))
+
+
+def stored_batches(store: ReadableStore) -> StoredBatches:
+    """The chunks with open batches. Raises StoreAway."""
+    keys = [stat.key for stat in store.list(PREFIX)]
+    still_open: defaultdict[ChunkId, set[tuple[int, int]]] = defaultdict(set)
+    for chunk, place, n in open_intents(keys):
+        still_open[chunk].add((place, n))
+    noted = [ChunkId.parse(match[1]) for key in keys if (match := _NAME.fullmatch(key))]
+    noted = [chunk for chunk in noted if chunk in still_open]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = zip(noted, pool.map(lambda chunk: _read(store, chunk), noted), strict=True)
+        parked = {chunk: each for chunk, each in found if {(one.place, one.n) for one in each} == still_open[chunk]}
+    return StoredBatches(parked, set(still_open))
+
+
+def _read(store: ReadableStore, chunk: ChunkId) -> tuple[OpenBatch, ...]:
+    """None if it is damaged, for it only saves work."""
+    try:
+        return _BATCHES.validate_json(store.get(_key(chunk)) or b"[]")
+    except ValidationError:
+        return ()
+
+
+def _key(chunk: ChunkId) -> str:
+    return f"{PREFIX}{chunk}-parked.json"
