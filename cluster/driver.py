@@ -35,14 +35,8 @@ from stillhouse.gen.dataset.budget_words import over_line, share_used, used_word
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import BUDGET_KEY, open_dataset
-from stillhouse.gen.dataset.planning import (
-    FinishPlanner,
-    Planner,
-    Planning,
-    RetryPlanner,
-    SourcePlanner,
-    first_planning,
-)
+from stillhouse.gen.dataset.planners import FinishPlanner, RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planning import Planner, Planning, first_planning
 from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -52,7 +46,7 @@ from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseEr
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.arrivals import LOOK_S, Arrivals
-from stillhouse.gen.source.files import passed_over_note
+from stillhouse.gen.source.survey import passed_over_note
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import has_secrets, resolve_all
 from stillhouse.gen.teachers.prices import priced

@@ -13,8 +13,8 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.dataset.batch_rules import check_batches
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.budget_rules import check_budget
+from stillhouse.gen.dataset.first_rows import check_first_rows, kept_columns
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.recipe_faults import surveyed
@@ -22,7 +22,8 @@ from stillhouse.gen.dataset.row_fates import Judge, is_full
 from stillhouse.gen.dataset.upstream import inherited, notes_on
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
-from stillhouse.gen.source.files import Row, SourceFile, read_rows
+from stillhouse.gen.source.files import SourceFile, read_rows
+from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN, chars_of
 from stillhouse.gen.teachers.keys import credentials_of

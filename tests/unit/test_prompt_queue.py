@@ -14,7 +14,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import Wait
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.schemas.recipe import Recipe
