@@ -8,15 +8,11 @@ calls for a person.
 import math
 import os
 import secrets
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from stillhouse.cluster.progress.display import Display, Quiet
@@ -35,14 +31,8 @@ from stillhouse.gen.dataset.budget_words import over_line, share_used, used_word
 from stillhouse.gen.dataset.card_file import kept_card
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import BUDGET_KEY, open_dataset
-from stillhouse.gen.dataset.planning import (
-    FinishPlanner,
-    Planner,
-    Planning,
-    RetryPlanner,
-    SourcePlanner,
-    first_planning,
-)
+from stillhouse.gen.dataset.planners import FinishPlanner, RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planning import Planner, Planning, first_planning
 from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -52,7 +42,7 @@ from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseEr
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.arrivals import LOOK_S, Arrivals
-from stillhouse.gen.source.files import passed_over_note
+from stillhouse.gen.source.survey import passed_over_note
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.keys import has_secrets, resolve_all
 from stillhouse.gen.teachers.prices import priced
@@ -68,6 +58,7 @@ from stillhouse.schemas.terms_notes import terms_notes
 
 if TYPE_CHECKING:
     from stillhouse.cluster.crew import Crew
+from stillhouse.cluster.signals import signals
 
 POLL_S = 0.5
 STOP_GRACE_S = 30.0
@@ -181,7 +172,7 @@ class Driver:
                     paths = ", ".join(self._recipe.source.paths)
                     self._display.step(f"following {inert(paths)} until this run is stopped")
                 crew = stack.enter_context(self._crew(planning))
-                stack.enter_context(_signals(self._on_signal))
+                stack.enter_context(signals(self._on_signal))
                 lock.report_to(crew.hold)
                 try:
                     self._watch(crew, planning)
@@ -435,32 +426,3 @@ def _error_of(end: End) -> StillhouseError:
             return Paused(end.message)
         case _:
             return StillhouseError(end.message)
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP call `stop`; the second ends the process. Set after ray.init, which sets its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    count = 0
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        if number == signal.SIGHUP and sys.stderr.isatty():  # writing to a terminal that is gone fails
-            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
-        if count == 1:
-            stop()
-        else:
-            raise KeyboardInterrupt
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,9 +16,9 @@ from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo, read_asked
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import next_plan
 from stillhouse.gen.dataset.plans import SourcePlan, store_plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts, ShardMeta
+from stillhouse.gen.dataset.source_planning import next_plan
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.journals import journal_root, journals_at

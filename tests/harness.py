@@ -24,14 +24,8 @@ from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
 from stillhouse.gen.dataset.budget_words import over_line
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import (
-    FinishPlanner,
-    Planner,
-    Planning,
-    RetryPlanner,
-    SourcePlanner,
-    first_planning,
-)
+from stillhouse.gen.dataset.planners import FinishPlanner, RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planning import Planner, Planning, first_planning
 from stillhouse.gen.dataset.run_lock import read_holder
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError, UsageError

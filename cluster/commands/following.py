@@ -91,7 +91,7 @@ def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None
     Raises:
         StillhouseError: it never ran, or was killed.
     """
-    from stillhouse.cluster.jobs.submit import check_ended, exit_code_of
+    from stillhouse.cluster.jobs.ended import check_ended, exit_code_of
 
     summary = _summary_of(ended.result)
     if summary is not None:

@@ -85,8 +85,9 @@ def submit(
 ) -> None:
     """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
     check_modes(finish=only_finish, limit=limit, follow="--follow-source" if follow_source else None)
+    from stillhouse.cluster.jobs.ended import lacks_pip
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
-    from stillhouse.cluster.jobs.submit import Jobs, lacks_pip
+    from stillhouse.cluster.jobs.submit import Jobs
 
     given = read(recipe, with_keep_going(overrides, keep_going=keep_going))
     chosen = with_absolute_paths(given)

@@ -1,4 +1,4 @@
-"""Runs as Ray jobs, over the cluster's HTTP address alone: handed in, found again by dataset, followed, stopped.
+"""Runs as Ray jobs, over the cluster's HTTP address alone: submitted, found again by dataset, followed, stopped.
 
 This machine's Ray and Python need not be the cluster's. Whoever follows a job may go away and come back: the job's
 log is read from its start, and its own exit code is kept by the cluster.
@@ -7,33 +7,21 @@ log is read from its start, and its own exit code is kept by the cluster.
 import asyncio
 import hashlib
 import logging
-import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
-from urllib.parse import urlsplit
 
-from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
-from stillhouse.cluster.jobs.access import HEADERS, Access, access
+from stillhouse.cluster.jobs.dashboard import POLL_S, checked, connected, first_line
+from stillhouse.cluster.jobs.log_lines import LogLines
 from stillhouse.cluster.jobs.shipment import DATASET_KEY, Ship, Shipment, packed
 from stillhouse.cluster.progress import job_lines
-from stillhouse.cluster.ray_internals import CLIENT_LOGGERS, JobClient
-from stillhouse.cluster.tokens import TOKEN, NoToken, kept_token, no_token
-from stillhouse.gen.errors import Paused, StillhouseError, UsageError
-from stillhouse.gen.inert import inert
+from stillhouse.cluster.ray_internals import CLIENT_LOGGERS
+from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.schemas.recipe import Recipe
 
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
-"""By method, to wait for a reply: a GET asks for what is known, a PUT brings a package."""
-POLL_S = 0.5
 WORD_AFTER_S = 10.0
 """A job that has not started by then gets a word about it."""
 AGENT_WAIT_S = 30.0
@@ -42,52 +30,8 @@ _NO_AGENT = "No available agent"
 OLDEST_RAY = (2, 54)
 LINE_LOST_MOST = 5
 """Times in a row that a log is taken up again after its connection broke."""
-_HAND_IN_KEY = "stillhouse_hand_in"
+_SUBMISSION_KEY = "stillhouse_hand_in"
 """The metadata that tells a job of ours from one that another handed in under the same id."""
-
-
-def _broke_off(error: BaseException) -> bool:
-    """True if it took the request and closed the connection before its reply, as a busy dashboard does."""
-    return isinstance(error, OSError) and "Connection aborted" in str(error)
-
-
-class _Client(JobClient):
-    """Ray's client, which by itself waits for ever for a host that does not answer, asks once, and follows redirects.
-
-    Following one would take a gateway's login page for the dashboard, and our headers to another host.
-    """
-
-    def __init__(self, address: str, opens: Access) -> None:
-        self._opens = opens
-        with _without_settings():
-            try:
-                super().__init__(address, headers=opens.headers)
-            except AuthenticationError:  # RAY_AUTH_MODE=token, and no token anywhere: it sends nothing
-                raise no_token(address) from None
-
-    @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
-    def send(self, method: str, endpoint: str, **options: Any) -> Any:
-        """One request, again where the dashboard closed the connection before its reply."""
-        limits = {"timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60)), "allow_redirects": False}
-        address = self.get_address()
-        try:
-            reply = self.exchange(method, endpoint, headers=self._opens.headers, **limits, **options)
-        except AuthenticationError as error:
-            body = str(error).partition(": ")[2].rpartition("\n\n")[0]  # Ray's own words stand before and after it
-            raise self._opens.refused(address, body) from None
-        self._opens.check(address, status=reply.status_code, headers=reply.headers, body=reply.text)
-        return reply
-
-
-def _client(address: str) -> _Client:
-    """One that the dashboard at the address lets in."""
-    opens = access()
-    try:
-        return _Client(address, opens)
-    except NoToken:
-        if (kept := kept_token()) is None:
-            raise
-        return _Client(address, replace(opens, token=kept))
 
 
 class Jobs:
@@ -97,11 +41,11 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = _checked(address)
+        self.address = checked(address)
         for name in CLIENT_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         with self._plainly():
-            self._client = _client(self.address)
+            self._client = connected(self.address)
             self.ray_version = self._client.server_version
         if _version(self.ray_version) < OLDEST_RAY:
             oldest = ".".join(map(str, OLDEST_RAY))
@@ -132,20 +76,20 @@ class Jobs:
             # Of hand-ins at the same moment all choose the same id, which the cluster takes once.
             job_id, ours = _next_id(dataset, known), secrets.token_hex(8)
             try:
-                self._hand_in(shipment, job_id, ours, note=note)
+                self._submit(shipment, job_id, ours, note=note)
             except (OSError, RuntimeError):
                 taken = next((job for job in self._client.list_jobs() if job.submission_id == job_id), None)
                 if taken is None:
                     raise
-                if (taken.metadata or {}).get(_HAND_IN_KEY) != ours:
+                if (taken.metadata or {}).get(_SUBMISSION_KEY) != ours:
                     raise self._busy(taken, dataset) from None
                 # It was taken, only the reply got lost.
             return job_id
 
-    def _hand_in(self, shipment: Shipment, job_id: str, ours: str, *, note: Callable[[str], None]) -> None:
+    def _submit(self, shipment: Shipment, job_id: str, ours: str, *, note: Callable[[str], None]) -> None:
         """Submit once the head can start jobs: right after `ray start` its dashboard answers before its agent does."""
         give_up_at = time.monotonic() + AGENT_WAIT_S
-        metadata, noted = shipment.metadata | {_HAND_IN_KEY: ours}, False
+        metadata, noted = shipment.metadata | {_SUBMISSION_KEY: ours}, False
         variables = shipment.runtime_env["env_vars"] | {job_lines.VARIABLE: "1"}
         while True:
             try:
@@ -236,7 +180,7 @@ class Jobs:
 
     def _followed(self, job_id: str, *, say: Callable[[str], None], note: Callable[[str], None]) -> JobDetails:
         self._wait_for_start(job_id, note=note)
-        lines = _Lines(say)
+        lines = LogLines(say)
         broken = 0
         while True:
             try:
@@ -252,12 +196,12 @@ class Jobs:
         lines.end()
         return self.wait(job_id)
 
-    async def _tail(self, job_id: str, lines: "_Lines") -> None:
+    async def _tail(self, job_id: str, lines: "LogLines") -> None:
         try:
             async for part in self._client.tail_job_logs(job_id):
                 lines.add(part)
         except Exception as error:  # noqa: BLE001 - aiohttp's and Ray's have no base in common
-            raise ConnectionError(f"the log broke off: {_first_line(error)}") from None
+            raise ConnectionError(f"the log broke off: {first_line(error)}") from None
 
     def _wait_for_start(self, job_id: str, *, note: Callable[[str], None]) -> None:
         started, said = time.monotonic(), False
@@ -291,49 +235,10 @@ class Jobs:
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError):  # among them all that `requests` raises
                 raise UsageError(
-                    f"no Ray cluster answers at {self.address}: {_first_line(error)}; expected the address of its "
+                    f"no Ray cluster answers at {self.address}: {first_line(error)}; expected the address of its "
                     "dashboard, such as http://head:8265"
                 ) from None
-            raise UsageError(f"{self.address}: {_first_line(error)}") from None
-
-
-_SYSTEM = re.compile(r"\[Errno -?\d+\] [\w' -]+|Read timed out|timed out", re.ASCII)
-
-
-class _Lines:
-    """Whole lines of a log that comes in parts, each said once though the log may be read again from its start."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._rest = ""
-        self._said = 0
-        self._skip = 0
-
-    def add(self, part: str) -> None:
-        *lines, self._rest = (self._rest + part).split("\n")
-        for line in lines:
-            if self._skip:
-                self._skip -= 1
-            else:
-                self._said += 1
-                self._say(line)
-
-    def rewind(self) -> None:
-        self._rest, self._skip = "", self._said
-
-    def end(self) -> None:
-        if self._rest:
-            self._say(self._rest)
-
-
-@contextmanager
-def _without_settings() -> Iterator[None]:
-    """Ray's own would win over the address that it is given."""
-    before = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
-    try:
-        yield
-    finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+            raise UsageError(f"{self.address}: {first_line(error)}") from None
 
 
 def _next_id(dataset: str, known: Sequence[JobDetails]) -> str:
@@ -343,83 +248,5 @@ def _next_id(dataset: str, known: Sequence[JobDetails]) -> str:
     return f"{prefix}{1 + max((int(number) for number in numbers if number.isdecimal()), default=0)}"
 
 
-def exit_code_of(job: JobDetails) -> int:
-    """What the run itself ended with: 0 done, 1 failed, 2 wrong, 3 paused; 1 for a job that died or never ran."""
-    if job.status == JobStatus.STOPPED:
-        return 3
-    if job.driver_exit_code is None:
-        return 0 if job.status == JobStatus.SUCCEEDED else 1
-    return job.driver_exit_code if job.driver_exit_code in (0, 1, 2, 3) else 1
-
-
-_NOT_THERE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'", re.ASCII)
-
-
-def lacks_pip(job: JobDetails) -> bool:
-    """True for a job whose node could not install anything, for want of pip."""
-    return _failed_to_install(job) and "No module named pip" in (job.message or "")
-
-
-def _failed_to_install(job: JobDetails) -> bool:
-    return job.status == JobStatus.FAILED and (job.message or "").lstrip().startswith("runtime_env setup failed")
-
-
-def check_ended(job: JobDetails) -> None:
-    """Say why a job that never came to run, or was killed, has no result.
-
-    Raises:
-        StillhouseError: it is such a job.
-    """
-    lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
-    if job.driver_exit_code == 1 and lines and (missing := _NOT_THERE.fullmatch(lines[-1])):
-        raise StillhouseError(
-            f"job {job.submission_id}: the head's Python has no {missing[1]}; expected what Stillhouse needs on every "
-            "node: install Stillhouse there, or have pip there and submit with --ship all"
-        )
-    if job.status != JobStatus.FAILED or job.driver_exit_code in (1, 2, 3):
-        return
-    if _failed_to_install(job) and "No space left on device" in (job.message or ""):
-        raise StillhouseError(
-            f"job {job.submission_id}: the disk of its node's session folder is full ({inert(lines[-1])}); free some, "
-            "or start Ray there with --temp-dir (or RAY_TMPDIR) on another disk"
-        )
-    if _failed_to_install(job):
-        raise StillhouseError(
-            f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; expected "
-            "pip there and an index of packages. Where the nodes' Python has the packages, submit with --ship code; "
-            "where it has Stillhouse, with --ship recipe"
-        )
-    raise StillhouseError(
-        f"job {job.submission_id} did not end by itself: {inert(lines[0] if lines else 'no reason given')}"
-    )
-
-
-def _checked(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"expected the http address of the cluster's dashboard, such as http://head:8265, got {address!r}"
-        )
-    if parts.username or parts.password:
-        raise UsageError(
-            f"expected an address without credentials; Ray's token goes into {TOKEN}, a gateway's into {HEADERS}"
-        )
-    return address.rstrip("/")
-
-
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
-
-
-def _first_line(error: BaseException) -> str:
-    """What a user can use of an error: the system's words in those of `requests`, the last line of a traceback."""
-    text = str(error).strip()
-    if found := _SYSTEM.search(text):
-        return found[0]
-    first, *more = text.splitlines() or [type(error).__name__]
-    if "Traceback" in first and more:
-        first = f"{first.partition('Traceback')[0]}{more[-1]}"
-    return inert(first[:300])

@@ -19,7 +19,8 @@ from stillhouse.gen.dataset.plans import Plan, read_plan
 from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
 from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import DatasetError, SourceError
-from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
+from stillhouse.gen.source.files import SourceFile, read_rows
+from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import Columns

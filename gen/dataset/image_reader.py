@@ -12,7 +12,8 @@ from hashlib import sha256
 
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.conversation import NoPrompt
-from stillhouse.gen.source.files import Position, Row, SourceFile, read_rows
+from stillhouse.gen.source.files import SourceFile, read_rows
+from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.images import bytes_in
 from stillhouse.schemas.image import Image, InlineImage, LinkedImage, SentImage, StoredImage
 from stillhouse.schemas.recipe import Source

@@ -16,7 +16,8 @@ from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.row_fates import Asked, Fate, Judge, is_full
 from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.source.files import Position, Row, read_rows
+from stillhouse.gen.source.files import read_rows
+from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import INDEX

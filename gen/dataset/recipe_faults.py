@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from stillhouse.gen.errors import ColumnMissing, SourceError, TemplateError
 from stillhouse.gen.source.columns import instead, is_in, names_in
-from stillhouse.gen.source.files import Found, Row, survey
+from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.source.survey import Found, survey
 from stillhouse.schemas.recipe import Recipe
 
 _TEMPLATES = ("ask.template", "ask.system")

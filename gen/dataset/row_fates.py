@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
-from stillhouse.gen.source.files import Row
+from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.schemas.prompt import Prompt
 

@@ -6,7 +6,8 @@ Nothing but listings is trusted: clocks of other machines may be wrong, and a co
 from collections.abc import Callable
 
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.source.files import Found, SourceFile, survey
+from stillhouse.gen.source.files import SourceFile
+from stillhouse.gen.source.survey import Found, survey
 from stillhouse.schemas.recipe import Source
 
 STILL_S = 2.0

@@ -12,7 +12,8 @@ from typing import Any
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.columns import instead, listed, names_in, value_of
 from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversation
-from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows, survey
+from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
+from stillhouse.gen.source.survey import survey
 from stillhouse.schemas.arrow import RECORD
 from stillhouse.schemas.recipe import Keep, Source
 

@@ -18,8 +18,8 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.planning import check_first_rows
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.errors import UsageError

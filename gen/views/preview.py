@@ -13,44 +13,26 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.dataset.batch_rules import check_batches
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.budget_rules import check_budget
+from stillhouse.gen.dataset.first_rows import check_first_rows, kept_columns
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import check_first_rows, kept_columns
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.recipe_faults import surveyed
-from stillhouse.gen.dataset.row_fates import Judge, is_full
 from stillhouse.gen.dataset.upstream import inherited, notes_on
-from stillhouse.gen.errors import UsageError
 from stillhouse.gen.journal.begun import why_begun
-from stillhouse.gen.source.files import Row, SourceFile, read_rows
+from stillhouse.gen.source.files import SourceFile, read_rows
+from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN, chars_of
-from stillhouse.gen.teachers.keys import credentials_of
 from stillhouse.gen.teachers.prices import priced
-from stillhouse.gen.teachers.protocols.answer_schema import schema_notes
 from stillhouse.gen.views.preview_text import render
+from stillhouse.gen.views.preview_warnings import warnings_of
 from stillhouse.gen.views.projection import Projection, project
+from stillhouse.gen.views.source_count import Example, SourceCount
 from stillhouse.gen.views.workload import TeacherShare, Workload, shares_of
-from stillhouse.schemas.prompt import Message, Prompt
 from stillhouse.schemas.recipe import Recipe, Route
 from stillhouse.schemas.select import Select
-from stillhouse.schemas.terms_notes import terms_notes
-from stillhouse.schemas.tool_call import ToolMessage
 
 __all__ = ["Preview", "preview", "render"]
-
-EXAMPLES = 3
-"""Prompts shown as they would be asked,"""
-EXAMPLE_CHARS = 1000
-"""each message up to so many characters."""
-BAD_ROWS = 5
-"""Bad rows named."""
-MANY_SHARDS = 10_000
-SMALL_SHARD_BYTES = 2**20
-MOST_PER_SHARD = 100_000
-"""More files than that, and each smaller, are worth a warning; the most prompts that a shard may have."""
-SHARDS_PER_WORKER = 4
-"""With fewer, the last shards leave workers idle."""
 
 
 class _Frozen(BaseModel):
@@ -62,16 +44,6 @@ class PreviewFile(_Frozen):
 
     url: str
     bytes: int
-
-
-class Example(_Frozen):
-    """A prompt as it would be asked."""
-
-    prompt_id: str
-    messages: tuple[tuple[str, str], ...]
-    """(role, content), the content cut after `EXAMPLE_CHARS`."""
-    images: int = 0
-    """Sent at the head of the first user message."""
 
 
 class Preview(_Frozen):
@@ -86,7 +58,7 @@ class Preview(_Frozen):
     duplicates: int = 0
     bad: int = 0
     bad_rows: tuple[str, ...] = ()
-    """The first `BAD_ROWS`: file:line and why."""
+    """The first few: file:line and why."""
     route: Route = "weighted"
     samples: int
     """Of each prompt; under `accept` at most, under `route: each` from each teacher."""
@@ -163,7 +135,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     found = surveyed(recipe)
     files = found.files
     inherited(files, recipe)
-    counted = _Count(recipe, _maker(recipe, files, there.first))
+    counted = SourceCount(recipe, _maker(recipe, files, there.first))
     for file, row in _rows(recipe, files, counted.maker, limit):
         counted.add(file, row)
     wanted = counted.asked * recipe.samples_per_prompt
@@ -204,7 +176,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         shards_per_worker=None if workers is None else round(counted.shards / workers, 2),
         sealed=there.chunks,
         settled=wanted - left,
-        warnings=(*notes, *notes_on(files, recipe.source), *_warnings(recipe, counted, load, workers=workers)),
+        warnings=(*notes, *notes_on(files, recipe.source), *warnings_of(recipe, counted, load, workers=workers)),
     )
 
 
@@ -230,66 +202,6 @@ def _rows(
             left = left - 1 if left is not None else None
 
 
-class _Count:
-    """What the rows come to."""
-
-    def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
-        self.maker = maker
-        self._teachers = recipe.answering
-        self._per_shard = recipe.prompts_per_shard
-        self._judge = Judge(maker, has_ids=False)  # its fates' ids of duplicates are not needed
-        self.rows = self.duplicates = self.bad = self.chars = 0
-        self.bad_rows: list[str] = []
-        self.examples: list[Example] = []
-        self.shards = 1
-        """A generation has at least one chunk, as in `gen.dataset.indexer`."""
-        self._rows_in_shard = self._asks_in_shard = 0
-        """Of the last shard."""
-
-    @property
-    def asked(self) -> int:
-        """Prompts."""
-        return self._judge.asked
-
-    def add(self, file: SourceFile, row: Row) -> None:
-        """Take in the next row."""
-        if is_full(asks=self._asks_in_shard, rows=self._rows_in_shard, prompts_per_shard=self._per_shard):
-            self.shards += 1
-            self._rows_in_shard = self._asks_in_shard = 0
-        fate = self._judge.fate(row)
-        self.rows += 1
-        self._rows_in_shard += 1
-        match fate.fate:
-            case "bad":
-                self.bad += 1
-                if len(self.bad_rows) < BAD_ROWS:
-                    self.bad_rows.append(f"{file.url}:{row.at.line}: {fate.detail}")
-            case "duplicate":
-                self.duplicates += 1
-            case "ask":
-                assert fate.prompt is not None
-                self._asks_in_shard += 1
-                self._ask(fate.prompt)
-
-    def _ask(self, prompt: Prompt) -> None:
-        self.chars += max(chars_of(prompt, teacher) for teacher in self._teachers) if prompt.images else prompt.chars
-        if len(self.examples) < EXAMPLES:
-            messages = tuple((message[0], _cut(_shown(message))) for message in prompt.messages)
-            example = Example(prompt_id=_cut(prompt.id), messages=messages, images=len(prompt.images))
-            self.examples.append(example)
-
-
-def _shown(message: Message) -> str:
-    """The message's text, and the calls in it."""
-    calls = message.calls or () if isinstance(message, ToolMessage) else ()
-    return "\n".join([*filter(None, [message[1]]), *(f"{call.name}({call.arguments})" for call in calls)])
-
-
-def _cut(text: str) -> str:
-    more = len(text) - EXAMPLE_CHARS
-    return text if more <= 0 else f"{text[:EXAMPLE_CHARS]}… ({more:,} more characters)"
-
-
 class _There:
     """What the dataset holds already of source rows."""
 
@@ -313,49 +225,3 @@ class _There:
                 for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
                     if ChunkId(plan.generation, number) in sealed:
                         self.samples += part.samples_in(number, each=plan.samples)
-
-
-def _warnings(recipe: Recipe, counted: _Count, load: Workload, *, workers: int | None) -> Iterator[str]:
-    yield from _missing_keys(recipe)
-    yield from schema_notes(recipe)
-    yield from terms_notes(recipe)
-    if workers is not None and load.samples > 0 and counted.shards < workers * SHARDS_PER_WORKER:
-        yield _too_few(counted, workers=workers)
-    if small := _many_small_files(counted, load):
-        yield small
-
-
-def _missing_keys(recipe: Recipe) -> Iterator[str]:
-    """Where a run from here would find no key: another machine may have it, so it is not an error yet."""
-    for number, teacher in enumerate(recipe.teachers):
-        try:
-            credentials_of(teacher)
-        except UsageError as error:
-            yield f"{recipe.where(f'teachers.{number}.api_key')}{error}; not found on this machine"
-
-
-def _too_few(counted: _Count, *, workers: int) -> str:
-    wanted = counted.asked // (workers * SHARDS_PER_WORKER)
-    advice = (
-        f"set dataset.prompts_per_shard to {wanted} or less, or use fewer workers" if wanted else "use fewer workers"
-    )
-    return (
-        f"{counted.shards} shards for {workers} workers: with fewer than {SHARDS_PER_WORKER} per worker, "
-        f"some will be idle; {advice}"
-    )
-
-
-def _many_small_files(counted: _Count, load: Workload) -> str | None:
-    """Listing a dataset takes a request per thousand files, and readers open each of them."""
-    if counted.shards <= MANY_SHARDS:
-        return None
-    answers = (load.output_tokens or 0) * CHARS_PER_TOKEN
-    size = max(1, (counted.chars * load.samples // max(1, counted.asked) + answers) // counted.shards)
-    if size >= SMALL_SHARD_BYTES:
-        return None
-    per_shard = counted.asked // counted.shards
-    fewer = max(-(-counted.shards // MANY_SHARDS), -(-SMALL_SHARD_BYTES // size))
-    return (
-        f"{counted.shards:,} files in data/, each smaller than a megabyte: set dataset.prompts_per_shard to "
-        f"{min(MOST_PER_SHARD, per_shard * fewer):,} or so"
-    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from stillhouse.gen.counted import counted
 from stillhouse.gen.inert import inert
-from stillhouse.gen.source.files import passed_over_note
+from stillhouse.gen.source.survey import passed_over_note
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
 from stillhouse.gen.views.projection import Range
 from stillhouse.gen.views.workload import TeacherShare

@@ -22,7 +22,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, Grant
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Report

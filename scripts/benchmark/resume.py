@@ -21,7 +21,7 @@ from benchmark.trial import write_prompts
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import SourcePlan
 from stillhouse.schemas.recipe_file import load_recipe
 from stillhouse.schemas.simulator import SimulatorSettings

@@ -19,7 +19,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import MorePlan, SourcePlan, read_plans
 from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.gen.simulator import serve

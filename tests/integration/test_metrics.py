@@ -20,7 +20,8 @@ from ports import reserved_ports
 from ray_head import RayHead, answers, ray_head
 from waiting import wait_until
 
-from stillhouse.cluster.jobs.submit import Jobs, exit_code_of
+from stillhouse.cluster.jobs.ended import exit_code_of
+from stillhouse.cluster.jobs.submit import Jobs
 from stillhouse.cluster.progress.job_lines import figures_in
 from stillhouse.schemas.recipe_file import read_recipe
 

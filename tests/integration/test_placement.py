@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 
 _DRIVER = """

@@ -13,7 +13,8 @@ from s3_server import S3Server
 from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.dataset_folder import dataset_of
-from stillhouse.gen.source.files import find_files, read_rows
+from stillhouse.gen.source.files import read_rows
+from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.views.preview import preview

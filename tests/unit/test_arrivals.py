@@ -10,11 +10,13 @@ from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner, Wait
+from stillhouse.gen.dataset.planners import SourcePlanner
+from stillhouse.gen.dataset.planning import Wait
 from stillhouse.gen.dataset.plans import SourcePlan
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.arrivals import STILL_S, Arrivals
-from stillhouse.gen.source.files import Found, SourceFile
+from stillhouse.gen.source.files import SourceFile
+from stillhouse.gen.source.survey import Found
 from stillhouse.schemas.recipe import Recipe, Source
 
 STEP_S = 0.25

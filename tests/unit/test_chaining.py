@@ -14,7 +14,7 @@ from stillhouse.gen.checks.base import CheckResult
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.files import find_files
+from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.arrow import META_KEY

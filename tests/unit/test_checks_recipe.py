@@ -13,11 +13,11 @@ from builders import index, questions, recipe_of, write_source
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.checks.registry import require
 from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.dataset.last_run import read_last_run, store_last_run
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import check_first_rows
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.source.files import find_files
+from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.json_schema import document_of

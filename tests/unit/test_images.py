@@ -17,8 +17,9 @@ from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.image_reader import CACHE_BYTES, ImageReader, Origin
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.files import Position, find_files
+from stillhouse.gen.source.formats.row import Position
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.teachers.image_tokens import image_tokens
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols import protocol_of

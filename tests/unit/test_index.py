@@ -20,9 +20,9 @@ from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo, read_asked, read_part, read_parts
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
-from stillhouse.gen.dataset.planning import next_plan
 from stillhouse.gen.dataset.plans import read_plans, store_plan
 from stillhouse.gen.dataset.row_fates import ROWS_PER_PROMPT
+from stillhouse.gen.dataset.source_planning import next_plan
 from stillhouse.gen.errors import DatasetError, SourceError
 from stillhouse.schemas.recipe import Recipe
 

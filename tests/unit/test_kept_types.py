@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.conversation import NoPrompt
-from stillhouse.gen.source.files import SourceFile, find_files, kept_fields, read_rows
+from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.kept_columns import converter
 from stillhouse.gen.source.kept_types import common_type, normal
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.worker.columns import column as stored_column
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Source

@@ -8,8 +8,10 @@ from builders import index, open_chunk, recipe_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.source.files import Row, SourceFile, find_files, read_rows, survey
+from stillhouse.gen.source.files import SourceFile, read_rows
 from stillhouse.gen.source.formats.passages import NOT_UTF8
+from stillhouse.gen.source.formats.row import Row
+from stillhouse.gen.source.survey import find_files, survey
 from stillhouse.schemas.recipe import Source
 
 PARAGRAPHS = [f"Paragraph {number}. " + "Some more words follow here. " * 8 for number in range(40)]

@@ -14,8 +14,10 @@ from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.planning import SourcePlanner, Wait, next_plan
+from stillhouse.gen.dataset.planners import SourcePlanner
+from stillhouse.gen.dataset.planning import Wait
 from stillhouse.gen.dataset.plans import Plan, SourcePlan, read_plans, store_plan
+from stillhouse.gen.dataset.source_planning import next_plan
 from stillhouse.gen.errors import DatasetError, SourceError, UsageError
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe

@@ -18,7 +18,7 @@ from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, store_parked
-from stillhouse.gen.dataset.planning import SourcePlanner
+from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.schemas.recipe import Recipe

@@ -24,9 +24,9 @@ from stillhouse.gen.checks.programs.sandbox import bubblewrap
 from stillhouse.gen.checks.programs.suites import suite_of
 from stillhouse.gen.checks.python import Python
 from stillhouse.gen.checks.registry import extras_of
-from stillhouse.gen.dataset.planning import check_first_rows
+from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.source.files import find_files
+from stillhouse.gen.source.survey import find_files
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.python_check import PythonCheck
 

@@ -8,8 +8,8 @@ import yaml
 from builders import recipe_of
 from ray.job_submission import JobDetails, JobStatus, JobType
 
+from stillhouse.cluster.jobs.ended import check_ended, lacks_pip
 from stillhouse.cluster.jobs.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
-from stillhouse.cluster.jobs.submit import check_ended, lacks_pip
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.schemas.recipe_file import read_recipe
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.files import SourceFile, find_files, kept_fields, passed_over_note, read_rows, survey
+from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
+from stillhouse.gen.source.survey import find_files, passed_over_note, survey
 from stillhouse.schemas.recipe import Source
 
 ROW = b'{"q": "a"}\n'

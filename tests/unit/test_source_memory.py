@@ -14,7 +14,8 @@ import pytest
 READ = """
 import sys
 from pathlib import Path
-from stillhouse.gen.source.files import find_files, read_rows
+from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.files import read_rows
 from stillhouse.schemas.recipe import Source
 
 def peak_mb():

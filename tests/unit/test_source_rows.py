@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.files import MAX_ROW_BYTES, Position, Row, find_files, read_rows
+from stillhouse.gen.source.files import read_rows
+from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, Position, Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.source.survey import find_files
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Ask, Source
 

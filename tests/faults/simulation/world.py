@@ -26,7 +26,8 @@ from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import why_no_money
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX
-from stillhouse.gen.dataset.planning import Planner, RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planners import RetryPlanner, SourcePlanner
+from stillhouse.gen.dataset.planning import Planner
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError
 from stillhouse.gen.views.summary import summarise

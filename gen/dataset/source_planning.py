@@ -1,0 +1,76 @@
+"""The next generation of source rows: the files that are new, from where earlier generations ended."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+from stillhouse.gen.dataset.first_rows import check_first_rows, first_rows, kept_columns
+from stillhouse.gen.dataset.generations import Generation
+from stillhouse.gen.dataset.index import End
+from stillhouse.gen.dataset.planned_files import PlannedFiles
+from stillhouse.gen.dataset.plans import PlannedFile, SourcePlan, frozen_columns
+from stillhouse.gen.dataset.upstream import inherited
+from stillhouse.gen.source.files import START_OF_FILE, SourceFile
+from stillhouse.schemas.arrow import SCHEMA_VERSION
+from stillhouse.schemas.prompt import Prompt
+from stillhouse.schemas.recipe import Recipe
+
+
+def next_plan(
+    recipe: Recipe,
+    generations: Sequence[Generation],
+    *,
+    limit: int | None = None,
+    version: int = SCHEMA_VERSION,
+    preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
+    arrived: list[SourceFile] | None = None,
+) -> SourcePlan | None:
+    """The next generation of source rows, or None if every row is planned; requires all generations indexed.
+
+    `arrived`: the files that count, of a source that is followed; without rows they are not planned.
+
+    Raises:
+        SourceError: there is no source file, or a planned one changed; see also `check_first_rows`, `inherited` and
+            `preflight`.
+    """
+    ends = _ends(generations)
+    files = PlannedFiles(recipe, found=arrived)
+    known = files.matched(list(ends))
+    places = {file: ends[known[file]] if file in known else START_OF_FILE for file in files.found()}
+    fresh = [(file, place) for file, place in places.items() if place is not None]
+    if not fresh and generations:
+        return None
+    begun = bool(generations)
+    sources = [file for file, _ in fresh]
+    if (begun or arrived) and not first_rows(sources, recipe, most=1, columns=None):
+        return None
+    upstream = inherited(sources, recipe)
+    templates_system = generations[0].plan.templates_system if begun else True
+    frozen = generations[0].plan.kept_fields if begun else None
+    kept = cache(partial(kept_columns, sources, recipe, version=version, frozen=frozen))
+    preflight(check_first_rows(sources, recipe, kept=kept, proven=begun, templates_system=templates_system))
+    return SourcePlan(
+        generation=len(generations),
+        files=files.plan(fresh),
+        limit=limit,
+        samples=recipe.ask.most_samples,
+        accept=recipe.ask.accept or 0,
+        templates_system=templates_system,
+        kept=frozen_columns(kept()),
+        upstream=upstream,
+    )
+
+
+def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
+    """How far each file was planned, from the last generation that names it; latest first."""
+    ends: dict[PlannedFile, End] = {}
+    named: set[tuple[str, int, str | None]] = set()
+    for generation in reversed(generations):
+        if isinstance(generation.plan, SourcePlan):
+            for planned, end in zip(generation.plan.files, generation.parts[-1].ends, strict=True):
+                name = (planned.url, planned.size, planned.digest)
+                # Without a digest, any later file with the same url and size is taken for it.
+                known = name in named if planned.digest else any(name[:2] == other[:2] for other in named)
+                if not known:
+                    ends[planned] = end
+                    named.add(name)
+    return ends
