@@ -4,22 +4,29 @@ The answer is wrapped in whatever servers, proxies and gateways put round it, an
 of its content encoding, into UTF-8, through the journal's frame, and to the reader.
 """
 
+import asyncio
 import gzip
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.journal.frames import Frame, Kind, decode, encode
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.decoding import decoded, in_utf8
+from stillhouse.gen.teachers.durations import MAX_WAIT_S
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Trouble
+from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
-from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.recipe import Ask
@@ -112,6 +119,62 @@ def test_a_whole_readable_answer_is_read_as_it_is(
     frame = decode(b"".join(encode(Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "h", arrived, (("content-type", kind),)))))
     assert frame is not None
     assert READER.read(Reply(200, dict(frame.headers), frame.body)).__class__ is Completion
+
+
+HEADER_NAMES = [
+    *sorted(OPENAI_ERRORS.kept_headers | OPENAI_ERRORS.remaining_headers),
+    *[each.reset for each in OPENAI_ERRORS.limits],
+    *["content-type", "content-encoding", "content-length", "date", "location", "retry-after", "x-anything"],
+]
+HEADER_VALUES = (
+    st.text(max_size=20)
+    | st.integers(-(10**25), 10**25).map(str)
+    | st.floats().map(str)
+    | st.sampled_from(["true", "0", "-1", "1s", "6m0s", "1e999", "Thu, 01 Jan 1970 00:00:00 GMT", "a/b; charset=x"])
+)
+
+
+class _Wire:
+    """A transport that has one reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def prepare(self, urls: Iterable[str]) -> None:
+        """Nothing stands between."""
+
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
+        """See `gen.teachers.transport.Transport`."""
+        return self._reply
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@settings(max_examples=200)
+@given(text=TEXTS, headers=st.dictionaries(st.sampled_from(HEADER_NAMES), HEADER_VALUES, max_size=12))
+def test_no_header_takes_a_whole_answer_away(text: str, headers: dict[str, str]) -> None:
+    """Whatever it says, the answer is read, live and from its journal, and no limit stops the account for ever."""
+    clock = ManualClock(now=100.0)
+    answer = {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}
+    body = json.dumps(answer).encode()
+
+    async def sent() -> tuple[TeacherClient, Reply]:
+        client = TeacherClient(READER, transport=_Wire(Reply(200, headers, body)), account=Account(clock), clock=clock)
+        endpoint = client.endpoint(again=False)
+        assert endpoint is not None
+        return client, await client.send(client.request(Request((("user", "hi"),)), endpoint, now=0.0))
+
+    client, live = asyncio.run(sent())
+    kept = decode(b"".join(encode(Frame(Kind.ANSWERED, 0, 1.0, 0.5, 200, "h", live.body, tuple(live.headers.items())))))
+    assert kept is not None
+    for reply in (live, Reply(200, dict(kept.headers), kept.body)):
+        read = READER.read(reply)
+        assert isinstance(read, Completion), read
+        assert read.text == text
+    for ceiling in client.account.report(backlog=1).ceilings.values():
+        assert ceiling.rate > 0.0
+        assert ceiling.for_s <= MAX_WAIT_S
 
 
 @settings(max_examples=200)
