@@ -309,14 +309,15 @@ _HELLO = (("user", "Say hello."),)
 _SCORED = Scored.of([1, 2], [3, 4])
 """Ids that every vocabulary has."""
 
-_NOTHING_THERE = "check base_url, which for most servers ends in /v1, and the model's name"
+_BASE_URL = "base_url (with `api: openai-chat` it mostly ends in /v1)"
+_NOTHING_THERE = f"check {_BASE_URL}, and the model's name"
 _MEND: dict[type | None, str] = {
-    Auth: "check api_key (or `aws`), base_url (with /v1) and that the account may use the model",
+    Auth: f"check api_key (or `aws`), {_BASE_URL}, and that the account may use the model",
     Money: "top the account up, or wait for its quota",
     BadRequest: "check model and `ask`: this teacher does not accept them",
     Rate: "a run would wait; declare `limits` to avoid this",
     Overload: "a run would wait; is the server up?",
-    None: "check base_url (with /v1) and that the server is up",
+    None: f"check {_BASE_URL}, and that the server is up",
 }
 
 

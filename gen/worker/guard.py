@@ -144,8 +144,8 @@ def _advice(reason: str, words: str) -> str:
 
 
 _NOTHING_THERE = (
-    "The server knows no such address, or no such model: check `teachers.{teacher}.base_url`, which for most servers "
-    "ends in /v1, and `model`, then run again"
+    "The server knows no such address, or no such model: check `teachers.{teacher}.base_url`, which with "
+    "`api: openai-chat` mostly ends in /v1, and `model`, then run again"
 )
 _OTHER_DATASET = "a changed `ask` needs another `dataset.path`"
 _OTHER_ADVICE = (

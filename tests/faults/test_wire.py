@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import questions, recipe_of, write_source
 from faults.wire import at, rows, served, setup, status
 from harness import run_in_process
 from integration.test_http import answering, certificate, listening
@@ -46,6 +47,43 @@ async def test_no_answer_is_tried_again_a_few_times(tmp_path: Path, fault: dict[
     for row in rows(recipe, "failed"):
         assert (row["kind"], row["attempts"], row["maybe_billed"]) == (kind, 2, 2)
         assert (row["body_head"] or "") == fault.get("body", "")
+
+
+NO_ANSWERS: list[tuple[dict[str, Any], bool]] = [
+    (status(200, body="<!doctype html><title>Sign in</title>"), True),
+    (status(200, body="{}"), True),
+    (status(200, body='{"error": {"message": "oops", "code": "server_error"}}'), True),
+    (status(200, body='{"cand'), True),
+    (status(503, body="<html>upstream</html>"), False),
+    (status(500, body=""), False),
+    ({"kind": "truncate"}, True),
+    ({"kind": "reset", "when": "before"}, True),
+    ({"kind": "reset", "when": "headers"}, True),
+    ({"kind": "reset", "when": "body"}, True),
+    ({"kind": "trickle", "over_s": 0.2}, False),
+]
+"""And whether each may be billed, as any 200 may; the last is an answer after all."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("api", ["openai-chat", "openai-responses", "anthropic", "gemini", "bedrock"])
+async def test_no_answer_is_no_answer_in_any_protocol(
+    tmp_path: Path, api: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 10 to 17: each is what one prompt's first request meets, whole or streamed; the second is answered."""
+    monkeypatch.setenv("T_KEY", "canary-key-4f9d-for-the-tests")
+    faults = [
+        fault | {"start_request": number, "stop_request": number + 1} for number, (fault, _) in enumerate(NO_ANSWERS)
+    ]
+    async with await serve(SimulatorSettings.model_validate({"faults": faults})) as server:
+        base_url = server.url if api == "openai-chat" else server.url.removesuffix("/v1")
+        asked = {"name": "t", "api": api, "base_url": base_url, "model": "m", "api_key": "env:T_KEY", "stream": stream}
+        asked |= {"terms": {"training_use": "permitted"}, "limits": {"in_flight": 20}}
+        write_source(tmp_path, questions(len(NO_ANSWERS)))
+        recipe = recipe_of(tmp_path, teachers=[asked], ask={"max_tokens": 500})
+        summary = await run_in_process(recipe)
+    assert (summary.records, summary.requests) == (len(NO_ANSWERS), 2 * len(NO_ANSWERS) - 1)
+    assert summary.maybe_billed == sum(may_be_billed for _, may_be_billed in NO_ANSWERS)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Runs over each protocol against the simulator: every column that the reply fills, and a key that never shows."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,57 @@ async def test_all_protocols_share_one_dataset(tmp_path: Path) -> None:
             assert row["cache_write_tokens"] == (None if api == "gemini" else 0)
     assert verify(open_dataset(recipe)).ok
     assert not any(KEY.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+NOT_KEPT = {
+    "openai-chat": {"object", "created", "system_fingerprint", "usage.total_tokens"},
+    "openai-responses": {"object", "created_at", "max_output_tokens", "tool_choice", "truncation", "text.format.type"}
+    | {"output.id", "output.type", "output.summary.type", "output.content.type", "usage.total_tokens"},
+    "gemini": {"usageMetadata.totalTokenCount", "usageMetadata.candidatesTokenCount"},
+    "anthropic": {"type", "content.type", "usage.service_tier"},
+    "bedrock": {"usage.totalTokens"},
+}
+"""What of a reply is in raw/ alone: kinds of objects, echoes of the request, and sums of what the record has."""
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value in a document with its path; elements of lists have none of their own."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from leaves(each, f"{path}.{name}".removeprefix("."))
+    elif isinstance(value, list):
+        for each in value:
+            yield from leaves(each, path)
+    elif value not in (None, "", 0, False, True):
+        yield path, value
+
+
+@pytest.mark.parametrize("api", NOT_KEPT)
+async def test_what_a_reply_says_is_in_its_record(tmp_path: Path, api: str) -> None:
+    """Every value that is not empty, of answers with reasoning and of tool calls."""
+    write_source(tmp_path, questions(12))
+    async with await serve(settings(tool_calls=0.5, reasoning="reasoning_content")) as server:
+        base_url = server.url if api == "openai-chat" else server.url.removesuffix("/v1")
+        asked = teacher(api, server.url, base_url=base_url)
+        recipe = recipe_of(tmp_path, teachers=[asked], ask={"tools": [TOOL]})
+        await run_in_process(recipe)
+    records = {row["record_id"]: row for row in rows(recipe)}
+    replies = rows(recipe, "_stillhouse/raw")
+    assert len(records) == len(replies) == 12
+    calls = [record["completion"][0]["tool_calls"] for record in records.values()]
+    assert any(calls)
+    assert not all(calls)
+    for reply in replies:
+        record = records[reply["record_id"]]
+        said = json.dumps(record, default=str)
+        lost = {path for path, value in leaves(json.loads(reply["body"])) if not is_in(said, value)}
+        assert lost <= NOT_KEPT[api], record
+
+
+def is_in(text: str, value: Any) -> bool:
+    """True if the JSON text holds the value, as a number or as a text within another one."""
+    plain = re.escape(json.dumps(value).strip('"'))
+    return re.search(rf"(?<![\w.]){plain}(?![\w.])", text) is not None
 
 
 @pytest.mark.parametrize("stream", [False, True])
