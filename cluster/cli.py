@@ -1,5 +1,6 @@
 """The command line: words for people on stderr, results on stdout. Exit: 0 done, 1 failed, 2 wrong, 3 paused."""
 
+import asyncio
 import json
 import logging
 import os
@@ -253,6 +254,7 @@ def plan(
 
     Once answers are there, cost and time of the rest are projected from them, each with a range.
     """
+    from stillhouse.gen.checks.trial import try_checks
     from stillhouse.gen.views.preview import preview, render
 
     if sample is not None and limit is not None:
@@ -265,6 +267,7 @@ def plan(
         if not as_json:
             click.echo(f"{summary.as_text()}\n")
     shown = preview(chosen, limit=limit)
+    asyncio.run(try_checks(chosen))
     click.echo(shown.model_dump_json() if as_json else render(shown))
 
 

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.checks.pool import CheckPool
-from stillhouse.gen.checks.slots import Slots
+from stillhouse.gen.checks.trial import try_checks
 from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.binding import binding_for
 from stillhouse.gen.dataset.layout import open_dataset
@@ -177,8 +176,8 @@ def _journal(recipe: Recipe) -> Finding:
 
 
 async def _checks(recipe: Recipe) -> Finding:
-    async with CheckPool(recipe.all_checks, equality=recipe.equality, slots=Slots.of_node()):
-        names = ", ".join(check.name for check in recipe.all_checks)
+    await try_checks(recipe)
+    names = ", ".join(check.name for check in recipe.all_checks)
     return Finding(name="checks", state="ok", said=f"{names}: ready to judge on this machine")
 
 

@@ -126,3 +126,13 @@ def test_a_process_that_stalls_does_not_make_up_for_it(stalls: list[tuple[float,
     most = max(bisect_left(sent, at + 1.0) - n for n, at in enumerate(sent))
     assert most <= rate * (1 + BURST_S) + 1
     assert len(sent) >= rate / 2
+
+
+def test_many_rounds_of_few_accepted_answers_use_the_limit(tmp_path: Path) -> None:
+    """Three answers in ten are accepted, and eight are asked at most: a chunk's last rounds keep few slots busy."""
+    weights = {"answer": 0.45, "length": 0.55}  # of whole answers the check accepts two thirds
+    spec = Spec.calm(prompts=300, per_shard=20, accept=1, samples=8, checks=True, weights=weights)
+    world = World(1, tmp_path, spec=spec)
+    world.run()
+    assert max(seed for _, seed in world.services.history.attempts) == 7, "nothing took eight rounds"
+    assert served_per_s(world, 5.0, 60.0) >= 0.95

@@ -7,8 +7,10 @@ from typing import Any
 import pyarrow.dataset as pads
 import pytest
 from builders import answer, body_of, index, open_chunk, questions, recipe_of, write_source
+from click.testing import CliRunner
 from harness import run_in_process
 
+from stillhouse.cluster.cli import main
 from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
@@ -111,6 +113,16 @@ def test_code_that_does_not_load_is_refused_at_the_start(code: Path, text: str, 
     with pytest.raises(UsageError, match=r"checks: .*") as caught:
         asyncio.run(judged([check("yes")]))
     assert message in str(caught.value)
+
+
+def test_plan_refuses_code_that_does_not_load(code: Path, tmp_path: Path) -> None:
+    """As the run would, with its exit code."""
+    code.write_text("import nosuch")
+    write_source(tmp_path, questions(1))
+    recipe = recipe_of(tmp_path, checks=[{"function": {"name": "mine.py:yes"}}])
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    result = CliRunner().invoke(main, ["plan", str(tmp_path / "recipe.yaml")])
+    assert (result.exit_code, "No module named 'nosuch'" in result.stderr) == (2, True), result.stderr
 
 
 @pytest.mark.parametrize(
