@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.source.formats.columnar import Wanted, batch_rows, check_columns
-from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, FormatError, Position, Row
+from stillhouse.gen.source.formats.row import FormatError, Position, Row
 
 MAX_COLUMNS = 10_000
 
@@ -20,6 +20,12 @@ _MAX_LIST = 50_000
 _MAX_STRING_BYTES = 64 * 2**20
 _READ_AHEAD_BYTES = 2**20
 _BATCH_ROWS = 1024
+_BATCH_BYTES = 4 * 2**20
+"""Of a batch of average rows. Several readers may be open at once; each holds a batch, as Arrow's and as Python's."""
+_DICTIONARY_BYTES = 16 * 2**20
+"""Of a column in a row group that is read as a dictionary. Arrow keeps all of its values to the row group's end."""
+_UNBOUND_ROWS = 64
+"""Rows per batch where a larger column may repeat values from a dictionary: rows may be much larger than average."""
 
 
 def parquet_schema(file: BinaryIO) -> pa.Schema:
@@ -54,7 +60,8 @@ def read_parquet(
     footer = _open(file)
     wanted = check_columns(footer.schema_arrow, columns, elsewhere=elsewhere)
     metadata = footer.metadata
-    reader = _open(file, metadata=metadata, as_dictionary=_texts(metadata, wanted.paths))
+    texts = _texts(metadata, wanted.paths)
+    readers: dict[tuple[str, ...], pq.ParquetFile] = {}
     row = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
@@ -62,8 +69,15 @@ def read_parquet(
             row += group.num_rows
             continue
         wrapped = _WrappedTimes(file, metadata, wanted, group=index)
+        small = tuple(path for leaf, path in texts.items() if _size(group, leaf) <= _DICTIONARY_BYTES)
+        if (reader := readers.get(small)) is None:
+            reader = readers[small] = _open(file, metadata=metadata, as_dictionary=list(small))
         for batch in reader.iter_batches(
-            _batch_rows(group), row_groups=[index], columns=wanted.paths, use_threads=False, use_pandas_metadata=False
+            _batch_rows(group, [leaf for leaf, path in texts.items() if path not in small]),
+            row_groups=[index],
+            columns=wanted.paths,
+            use_threads=False,
+            use_pandas_metadata=False,
         ):
             bad = wrapped.rows_of(batch)
             skipped = min(max(start.row - row, 0), batch.num_rows)
@@ -164,21 +178,29 @@ def _open(
     return found
 
 
-def _texts(metadata: pq.FileMetaData, names: list[str]) -> list[str]:
-    """The leaves to read as dictionaries, which hold a repeated text once. Not in maps, which Arrow can't flatten."""
-    leaves = (metadata.schema.column(index) for index in range(metadata.num_columns))
+def _texts(metadata: pq.FileMetaData, names: list[str]) -> dict[int, str]:
+    """The leaves that may be read as dictionaries, which hold a repeated text once: their numbers and paths.
+
+    Not in maps, which Arrow can't flatten.
+    """
+    leaves = ((index, metadata.schema.column(index)) for index in range(metadata.num_columns))
     prefixes = tuple(f"{name}." for name in names)
-    return [
-        leaf.path
-        for leaf in leaves
+    return {
+        index: leaf.path
+        for index, leaf in leaves
         if leaf.physical_type == "BYTE_ARRAY"
         and leaf.logical_type.type in ("STRING", "NONE")
         and f"{leaf.path}.".startswith(prefixes)
         and ".key_value." not in leaf.path
-    ]
+    }
 
 
-def _batch_rows(group: pq.RowGroupMetaData) -> int:
-    """Rows a batch, so that a batch of average rows stays below the limit of one."""
+def _size(group: pq.RowGroupMetaData, leaf: int) -> int:
+    return int(group.column(leaf).total_uncompressed_size)
+
+
+def _batch_rows(group: pq.RowGroupMetaData, written_out: list[int]) -> int:
+    """Rows per batch. `written_out`: leaves of texts that are not read as dictionaries."""
     average = max(1, group.total_byte_size // max(1, group.num_rows))
-    return max(1, min(_BATCH_ROWS, MAX_ROW_BYTES // int(average)))
+    repeats = any(group.column(leaf).has_dictionary_page for leaf in written_out)
+    return max(1, min(_UNBOUND_ROWS if repeats else _BATCH_ROWS, _BATCH_BYTES // int(average)))
