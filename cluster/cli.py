@@ -75,6 +75,11 @@ def main() -> None:
 @limit_option
 @finish_option
 @click.option("--follow", is_flag=True, help=FOLLOW_HELP)
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="End once all that is left is with batches at a provider; run again to collect.",
+)
 @keep_going_option
 @quiet_option
 @clean
@@ -86,6 +91,7 @@ def run(
     limit: int | None,
     only_finish: bool,
     follow: bool,
+    no_wait: bool,
     keep_going: bool,
     quiet: bool,
 ) -> None:
@@ -96,7 +102,15 @@ def run(
     typed = [recipe, *(word for override in overrides for word in ("-o", override))]
     ending = None if as_json or quiet else Ending(chosen, typed)
     _drive(
-        chosen, ending, as_json=as_json, quiet=quiet, address=address, limit=limit, finish=only_finish, follow=follow
+        chosen,
+        ending,
+        as_json=as_json,
+        quiet=quiet,
+        address=address,
+        limit=limit,
+        finish=only_finish,
+        follow=follow,
+        no_wait=no_wait,
     )
 
 
@@ -111,6 +125,7 @@ def _drive(
     retry: Sequence[FailureKind] | None = None,
     finish: bool = False,
     follow: bool = False,
+    no_wait: bool = False,
 ) -> None:
     """Run to the end, and print what the dataset then holds, and the ending."""
     summary = _ran(
@@ -123,6 +138,7 @@ def _drive(
         retry=retry,
         finish=finish,
         follow=follow,
+        no_wait=no_wait,
     )
     _print_summary(summary, as_json=as_json)
     if ending is not None:
@@ -142,6 +158,7 @@ def _ran(
     retry: Sequence[FailureKind] | None = None,
     finish: bool = False,
     follow: bool = False,
+    no_wait: bool = False,
 ) -> Summary:
     """Run to the end; with `as_json` a failure is the last line of stdout too."""
     from stillhouse.cluster.driver import Driver
@@ -149,7 +166,14 @@ def _ran(
     with ExitStack() as stack:
         display = _display(recipe, stack, quiet=quiet)
         driver = Driver(
-            recipe, address=address, limit=limit, retry=retry, finish=finish, follow=follow, display=display
+            recipe,
+            address=address,
+            limit=limit,
+            retry=retry,
+            finish=finish,
+            follow=follow,
+            no_wait=no_wait,
+            display=display,
         )
         try:
             return driver.run()

@@ -23,7 +23,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
-from stillhouse.gen.dataset.batch_rules import check_batches, check_none_open
+from stillhouse.gen.dataset.batch_rules import at_provider_line, check_batches, check_none_open
 from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
@@ -38,7 +38,7 @@ from stillhouse.gen.dataset.run_lock import run_lock
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.dataset.tidying import tidy
 from stillhouse.gen.dataset.upstream import notes_on
-from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseError, UsageError
+from stillhouse.gen.errors import AtProvider, BudgetSpent, Interrupted, Paused, StillhouseError, UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.arrivals import LOOK_S, Arrivals
@@ -116,9 +116,12 @@ class Driver:
         retry: Sequence[FailureKind] | None = None,
         finish: bool = False,
         follow: bool = False,
+        no_wait: bool = False,
         display: Display,
     ) -> None:
+        """`no_wait`: end once nothing can be done until a batch at a provider ends."""
         self._finish = finish
+        self._no_wait = no_wait
         self._arrivals = Arrivals(recipe.source, clock=SYSTEM) if follow else None
         self._recipe = recipe
         self._address = address or os.environ.get("RAY_ADDRESS")  # which a Ray job is given
@@ -367,6 +370,8 @@ class Driver:
         self._say(stats.notes)
         self._sent, self._sealed = (stats.total.requests, stats.total.retries), stats.counts
         self._announce(stats)
+        if self._no_wait and stats.rests:
+            self._stop_for(AtProvider(at_provider_line(self._store)))
         notes, given_up = self._silence.look(stats.teachers, now=time.monotonic())
         self._say(notes)
         if given_up is not None:

@@ -12,6 +12,7 @@
         ├── StoreAway                   the store does not answer; the outcome of the last write may be unknown
         ├── TeacherPaused               money, authorisation or a daily quota: a person has to act
         ├── BudgetSpent                 the recipe's budget has no money for another request
+        ├── AtProvider                  all that is left is with batches, which `run --no-wait` does not wait for
         └── Interrupted                 a signal
 
 A message says what was expected, what came and what to do; it never holds a secret. What a teacher does wrong is
@@ -93,6 +94,10 @@ class TeacherPaused(Paused):
 
 class BudgetSpent(Paused):
     """The recipe's budget has no money for another request."""
+
+
+class AtProvider(Paused):
+    """All that can be asked is with batches at a provider."""
 
 
 class Interrupted(Paused):

@@ -18,7 +18,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
-from stillhouse.gen.dataset.batch_rules import check_batches, check_none_open
+from stillhouse.gen.dataset.batch_rules import at_provider_line, check_batches, check_none_open
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
@@ -28,7 +28,7 @@ from stillhouse.gen.dataset.planners import FinishPlanner, RetryPlanner, SourceP
 from stillhouse.gen.dataset.planning import Planner, Planning, first_planning
 from stillhouse.gen.dataset.run_lock import read_holder
 from stillhouse.gen.dataset.tidying import tidy
-from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError, UsageError
+from stillhouse.gen.errors import AtProvider, BudgetSpent, Paused, StillhouseError, UsageError
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.http import HttpTransport
@@ -56,6 +56,7 @@ async def run_in_process(
     finish: bool = False,
     crew: Callable[[Sequence[Worker]], None] | None = None,
     clock: Clock = SYSTEM,
+    no_wait: bool = False,
 ) -> Summary:
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
 
@@ -100,6 +101,7 @@ async def run_in_process(
                 crew_now = await _Crew.start(
                     store, ready, planning, workers=workers, stack=stack, clock=clock, finish=finish
                 )
+                crew_now.no_wait = no_wait
                 if crew is not None:
                     crew(crew_now.workers)
                 try:
@@ -116,6 +118,8 @@ class _Crew:
     """A run's queue and workers."""
 
     queue: PromptQueue
+    no_wait: bool = False
+    _store: Store
 
     def __init__(self, planning: Planning, workers: list[Worker], silence: Silence, *, budget: Budget | None) -> None:
         self._budget = budget
@@ -158,7 +162,7 @@ class _Crew:
             judges=[teacher.name for teacher in recipe.teachers if teacher.role == "judge"],
         )
         crew = cls(planning, hands, silence, budget=recipe.budget)
-        crew.queue = queue
+        crew.queue, crew._store = queue, store
         return crew
 
     async def work(self) -> None:
@@ -176,6 +180,8 @@ class _Crew:
         for end in (run.result() for run in runs):
             if end.kind in _ERRORS:
                 raise _ERRORS[end.kind](end.message)
+        if self.no_wait and not stats.finished:
+            raise AtProvider(at_provider_line(self._store))
         if not stats.finished:
             raise Paused("stopped")
         if self._budget is not None and stats.budget is not None and stats.budget.unpayable is not None:
@@ -189,7 +195,8 @@ class _Crew:
             failed = any(run.done() and not run.cancelled() and run.result().kind != "done" for run in runs)
             stats = await self.queue.stats()
             _, self._given_up = self._silence.look(stats.teachers, now=time.monotonic())
-            if failed or self._given_up is not None or stats.error is not None:
+            rests = self.no_wait and stats.rests
+            if failed or rests or self._given_up is not None or stats.error is not None:
                 await self.queue.stop()
                 for worker in self.workers:
                     worker.stop()

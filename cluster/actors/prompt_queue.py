@@ -456,6 +456,7 @@ class PromptQueue:
                 chunks=len(chunks),
                 sealed=len(self._sealed),
                 parked=len(self._leases.parked),
+                rests=self._rests(),
                 prompts_left=sum(asks for asks, _ in left),
                 samples_left=sum(samples for _, samples in left),
                 counts=sum((c.sealed for c in workers), ShardCounts()),
@@ -473,6 +474,14 @@ class PromptQueue:
                 error=str(error) if error else None,
                 exit_code=error.exit_code if error else 0,
             )
+
+    def _rests(self) -> bool:
+        """True if all batches were looked at, and what is not with one waits for an end of another."""
+        parked, workers = self._leases.parked, self._counters.values()
+        waiting = sum(counters.waiting_chunks for counters in workers)
+        if not self._indexed() or not parked or parked.unknown or self._leases.leased != waiting:
+            return False
+        return not self._leases.pending or waiting > 0
 
     def _budget(self) -> BudgetUse | None:
         treasury = self._treasury

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from stillhouse.gen.dataset.binding import read_binding
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseError, TeacherPaused, UsageError
+from stillhouse.gen.errors import (
+    AtProvider,
+    BudgetSpent,
+    Interrupted,
+    Paused,
+    StillhouseError,
+    TeacherPaused,
+    UsageError,
+)
 from stillhouse.gen.views.glimpse import glimpse
 from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
@@ -64,7 +72,7 @@ class Ending:
             if self.typed is not None:
                 yield self._with_recipe("doctor"), "tries Ray, the stores and each teacher"
             return
-        if self.typed is not None and not isinstance(error, (Interrupted, BudgetSpent)):
+        if self.typed is not None and not isinstance(error, (AtProvider, Interrupted, BudgetSpent)):
             what = "tries each teacher once" if isinstance(error, TeacherPaused) else "tries all that a run needs"
             yield self._with_recipe("doctor"), what
         yield f"stillhouse status {self._dataset}", "how far it is"

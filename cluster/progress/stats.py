@@ -55,6 +55,8 @@ class QueueStats(BaseModel):
     sealed: int
     parked: int = 0
     """All that is open of these is with batches at a provider, and no worker holds them."""
+    rests: bool = False
+    """True if nothing can be done until a batch ends."""
     prompts_left: int
     """To be asked in chunks that are not sealed, known so far."""
     samples_left: int

@@ -71,6 +71,8 @@ class Counters:
     """By the teacher's name."""
     open_chunks: int = 0
     """In its hands at the last renewal or seal."""
+    waiting_chunks: int = 0
+    """Of these, ones of which nothing is left to do but batches that their teacher may not have yet."""
     open_settled: int = 0
     """Samples of these chunks that need not be asked any more, whoever asked them."""
     journal_lag_bytes: int = 0
@@ -108,7 +110,7 @@ class Counters:
 
     def ended(self) -> None:
         """The worker is gone, with what it had in flight."""
-        self.open_chunks = self.open_settled = self.journal_lag_bytes = 0
+        self.open_chunks = self.waiting_chunks = self.open_settled = self.journal_lag_bytes = 0
         self.held_up = ""
         for tally in self.teachers.values():
             tally.in_flight = tally.awaited = 0

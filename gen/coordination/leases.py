@@ -173,6 +173,16 @@ class Leases:
         self.parked.remove(chunk)
 
     @property
+    def pending(self) -> int:
+        """Chunks that may be leased."""
+        return len(self._pending)
+
+    @property
+    def leased(self) -> int:
+        """Chunks in workers' hands."""
+        return len(self._leases)
+
+    @property
     def all_parked(self) -> bool:
         """True if there is nothing to lease before a batch ends."""
         return not self._pending and not self._leases and len(self.parked) > 0

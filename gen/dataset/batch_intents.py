@@ -10,7 +10,9 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +22,7 @@ from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 
+_READERS = 16
 ID_KEY = "_stillhouse/id"
 PREFIX = "_stillhouse/batches/"
 
@@ -40,6 +43,8 @@ class StoredIntent(_Stored):
     """The endpoint at which its batch is created."""
     samples: tuple[tuple[int, int], ...]
     """Its ordinals, as (first, count)."""
+    collect_by: float | None = None
+    """When the provider may have deleted its results, in UTC seconds since 1970; None if it keeps them."""
 
     def ordinals(self) -> Iterator[int]:
         """Its samples."""
@@ -112,9 +117,13 @@ class Intents:
         self._id = self._id or dataset_id(self._store)
         return intent_id(self._id, chunk, place=self._place, n=n)
 
-    def decide(self, chunk: ChunkId, n: int, ordinals: Sequence[int], *, at: float, url: str) -> StoredIntent | None:
-        """Write intent n; None if somebody else did, who has the chunk then."""
-        stored = StoredIntent(id=self.name(chunk, n), at=at, url=url, samples=_ranged(ordinals))
+    def decide(
+        self, chunk: ChunkId, n: int, ordinals: Sequence[int], *, at: float, url: str, kept_days: float | None = None
+    ) -> StoredIntent | None:
+        """Write intent n; None if somebody else did, who has the chunk then. `kept_days`: see `BatchApi`."""
+        collect_by = None if kept_days is None else at + 86400 * kept_days
+        name = self.name(chunk, n)
+        stored = StoredIntent(id=name, at=at, url=url, samples=_ranged(ordinals), collect_by=collect_by)
         body = stored.model_dump_json().encode()
         return stored if self._store.put_new(self._key(chunk, n), body, seal=secrets.token_hex(8)) else None
 
@@ -164,6 +173,25 @@ def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCou
     still_open = sum(chunk not in sealed for chunk, *_ in left)
     intents = sum(match[4] is None for match in found)
     return BatchCounts(still_open, intents - still_open, sum(match[4] == ".expired" for match in found))
+
+
+def collect_by(store: ReadableStore) -> float | None:
+    """When the first results of an open batch may be gone, in UTC seconds since 1970; None if all are kept.
+
+    Raises:
+        DatasetError, StoreAway.
+    """
+    left = open_intents(stat.key for stat in store.list(PREFIX))
+    sealed = set(sealed_chunks(store)) if left else set()
+    keys = [f"{PREFIX}{chunk}-{place}-{n}.json" for chunk, place, n in left if chunk not in sealed]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda key: _read(store, key, StoredIntent).collect_by, keys)
+        return min((each for each in found if each is not None), default=None)
+
+
+def day_of(moment: float | None) -> str | None:
+    """The UTC day on which a moment is."""
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
 def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:

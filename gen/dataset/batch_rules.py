@@ -1,6 +1,6 @@
 """What `mode: batch` needs before anything is asked."""
 
-from stillhouse.gen.dataset.batch_intents import count_batches
+from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.batches import batches_of
@@ -16,6 +16,17 @@ def check_batches(recipe: Recipe) -> None:
     for teacher in recipe.teachers:
         if teacher.mode == "batch":
             batches_of(teacher, teacher.batch)
+
+
+def at_provider_line(store: ReadableStore) -> str:
+    """How many batches are open, and until when their results are kept.
+
+    Raises:
+        DatasetError, StoreAway.
+    """
+    count, by = count_batches(store).open, day_of(collect_by(store))
+    are = "batch" if count == 1 else "batches"
+    return f"{count:,} {are} at the provider; collect by {by}" if by else f"{count:,} {are} at the provider"
 
 
 def check_none_open(store: ReadableStore) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pydantic import BaseModel
 
 from stillhouse.gen.counted import counted
-from stillhouse.gen.dataset.batch_intents import count_batches
+from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of
 from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.budget_words import Use, used_words, uses_of
 from stillhouse.gen.dataset.generations import Generation
@@ -68,6 +68,8 @@ class Summary(BaseModel):
     """The most that attempts can have cost whose cost nobody reported."""
     budget: dict[str, Use] = {}
     """What is used of the budget of the last run's recipe, by the names of its fields."""
+    collect_by: str | None = None
+    """Day (UTC) until which all results of open batches are kept; null if none is open, or none is ever deleted."""
     batches: dict[str, int] = {}
     """Batches that are `open` at a provider, that have `ended`, and of these, ones with `expired` requests."""
     seconds: float = 0.0
@@ -125,7 +127,8 @@ class Summary(BaseModel):
             lines.append(f"  budget     {used_words(self.budget)}")
         if self.batches:
             expired = f" ({self.batches['expired']:,} with expired requests)" if self.batches["expired"] else ""
-            lines.append(f"  batches    {self.batches['open']:,} open, {self.batches['ended']:,} ended{expired}")
+            by = f"; collect by {self.collect_by}" if self.collect_by else ""
+            lines.append(f"  batches    {self.batches['open']:,} open, {self.batches['ended']:,} ended{expired}{by}")
         if self.maybe_billed:
             lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}{_up_to(self.maybe_usd)}")
         if self.wasted_input_tokens or self.wasted_output_tokens:
@@ -326,6 +329,7 @@ def summary_of(
         maybe_usd=counts.maybe_usd,
         budget=_budget(dataset),
         batches=batches._asdict() if any(batches) else {},
+        collect_by=day_of(collect_by(dataset.store)) if batches.open else None,
         checks=counts.checks,
         pilot=_is_pilot(sources),
         rejected_by_reason=counts.rejected,

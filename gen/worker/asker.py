@@ -139,6 +139,14 @@ class Asker:
             batches += found.batches
         return batches if samples and samples == held.open.state.schedule.out else None
 
+    def waits_for_room(self, held: LeasedChunk) -> bool:
+        """True if the chunk lacks nothing but batches that its teachers may not have yet."""
+        if not self.is_full or held.under_way or held.open.is_due or held.open.state.verdicts.awaited:
+            return False
+        found = [(lane.open_batches(held), lane.waiting_for_room(held)) for lane in self._batch_lanes.values()]
+        samples = sum(waiting + (batches.samples if batches is not None else 0) for batches, waiting in found)
+        return samples == held.open.state.schedule.out
+
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at a batch once: False if it has ended."""
         lane = self._batch_lanes.get(batch.place)

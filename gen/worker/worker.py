@@ -383,6 +383,7 @@ class Worker:
             ]
             self.counters.spending = self._purse.report(opened, ended=ended, shipped=shipped)
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
+        self.counters.waiting_chunks = sum(map(self._asker.waits_for_room, self._held.values()))
         self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
         clients = [*self._clients, *(self._judges.clients if self._judges is not None else ())]
         for name, tally in self.counters.teachers.items():

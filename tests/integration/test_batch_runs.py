@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from stillhouse.gen.coordination import parking
 from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.parked_chunks import stored_batches
-from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.errors import AtProvider, StillhouseError, UsageError
 from stillhouse.gen.simulator.server import Server, serve
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import worker
@@ -303,6 +304,36 @@ def test_a_full_teacher_has_what_is_parked_collected_first(tmp_path: Path) -> No
         assert (summary.records, summary.failed, summary.batches["ended"]) == (24, 0, 12)
 
     once_each(run(tmp_path, test, faults={"latency_s": 0.2}), 24)
+
+
+async def without_waiting(recipe: Recipe) -> Summary | str:
+    """A run that does not wait for batches; what it says where some are open."""
+    try:
+        return await run_in_process(recipe, no_wait=True)
+    except AtProvider as error:
+        return str(error)
+
+
+@pytest.mark.usefixtures("parks")
+@pytest.mark.parametrize("max_open", [20, 2])
+def test_a_run_that_does_not_wait_ends_once_all_is_with_batches(tmp_path: Path, max_open: int) -> None:
+    """Or waits for the end of others; it says until when to collect, and the same call later collects what ended."""
+    write_source(tmp_path, questions(12))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 3}, teacher={"batch": {"max_open": max_open}})
+        calls = 0
+        while isinstance(summary := await without_waiting(recipe), str):
+            calls += 1
+            assert re.fullmatch(r"[1-4] batch(es)? at the provider; collect by 20\d\d-\d\d-\d\d", summary)
+            waiting = summarise(open_dataset(recipe))
+            assert waiting.collect_by is not None
+            assert f"; collect by {waiting.collect_by}" in waiting.as_text()
+            await asyncio.sleep(0.5)
+        assert (summary.records, summary.failed, summary.collect_by) == (12, 0, None)
+        assert calls >= (1 if max_open == 20 else 2)
+
+    once_each(run(tmp_path, test, faults={"latency_s": 6.0}), 12)
 
 
 @pytest.mark.usefixtures("parks")

@@ -58,6 +58,7 @@ class AnthropicBatches:
     errors = ANTHROPIC_ERRORS
     max_requests = 100_000
     max_bytes = 256 * 10**6
+    kept_days: float | None = 29.0
     names = False
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:

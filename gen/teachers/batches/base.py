@@ -126,6 +126,8 @@ class BatchApi(typing.Protocol):
     """Requests that a batch may hold."""
     max_bytes: int
     """Bytes of input that a batch may hold."""
+    kept_days: float | None
+    """Days after its creation until a batch's results may be gone; None if they are kept."""
     names: bool
     """True if a batch tells its intent; else only the ids in its results do."""
 

@@ -65,6 +65,7 @@ class BedrockBatches:
     errors = BEDROCK_ERRORS
     max_requests = 50_000
     max_bytes = 200 * 10**6
+    kept_days: float | None = None
     names = True
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:

@@ -65,6 +65,7 @@ class GeminiBatches:
     errors = GOOGLE_ERRORS
     max_requests = 100_000
     max_bytes = 2 * 10**9
+    kept_days: float | None = 2.0
     names = True
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:

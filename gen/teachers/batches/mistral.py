@@ -57,6 +57,7 @@ class MistralBatches:
     errors = OPENAI_ERRORS
     max_requests = 100_000
     max_bytes = 100 * 10**6
+    kept_days: float | None = None
     names = True
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:

@@ -62,6 +62,7 @@ class OpenAIBatches:
     errors = OPENAI_ERRORS
     max_requests = 50_000
     max_bytes = 100 * 10**6  # Groq's; OpenAI and Azure take twice as much
+    kept_days: float | None = 30.0
     names = True
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:

@@ -213,6 +213,11 @@ class BatchLane:
             found = found._replace(samples=found.samples + waiting)
         return found
 
+    def waiting_for_room(self, held: LeasedChunk) -> int:
+        """Samples of the chunk that wait until the teacher may have another batch."""
+        work = self._works.get(id(held))
+        return len(work.fresh) if self.is_full and work is not None else 0
+
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at the batch of a parked chunk once; one that can't be looked at now counts as running."""
         access = self._client.access(self._known_url(batch.url))
@@ -272,7 +277,8 @@ class BatchLane:
             name = partial(self._intents.name, chunk, work.next)
             lines = await asyncio.to_thread(self._lines, work.held, ordinals, await asyncio.to_thread(name), url)
             ordinals = ordinals[: len(lines)]
-            decide = partial(self._intents.decide, chunk, work.next, ordinals, at=self._clock.time(), url=url)
+            days, at = self._api.kept_days, self._clock.time()
+            decide = partial(self._intents.decide, chunk, work.next, ordinals, at=at, url=url, kept_days=days)
             if (stored := await asyncio.to_thread(decide)) is None:
                 raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
             intent = _Open(work.next, stored, None)
