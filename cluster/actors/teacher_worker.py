@@ -19,6 +19,7 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.without_pandas import without_pandas
+from stillhouse.gen.worker.watchdog import Watchdog
 from stillhouse.gen.worker.worker import Worker
 
 
@@ -73,7 +74,8 @@ class TeacherWorker:
             )
             if self._stopping:
                 self._worker.stop()
-            return await self._worker.run()
+            with Watchdog():
+                return await self._worker.run()
         except StillhouseError as error:
             return End.because(error)
         except Exception as error:  # the process survives: this is our bug, not the fault of a prompt

@@ -25,7 +25,7 @@ class JournalFile:
         self.path = path
         self._fd = fd
         self._using = threading.Lock()
-        """Held while the descriptor is used or closed: other threads ship and seal, and its number may be reused."""
+        """Held while the descriptor is used or closed: threads append, ship and seal, and its number may be reused."""
         self.size = len(MAGIC)
         """Bytes written; a frame's place is its offset in the file."""
 
@@ -63,8 +63,8 @@ class JournalFile:
                 with suppress(OSError):
                     os.ftruncate(self._fd, self.size)
                 raise _away(self.path, error) from error
-        offset = self.size
-        self.size += length
+            offset = self.size
+            self.size += length
         return offset, length
 
     def read(self, offset: int, length: int) -> Frame:

@@ -32,6 +32,9 @@ MAX_REPLY_BYTES = 64 * 2**20
 LARGE_BYTES = 2**20
 """The size from which a request's body is written in pieces."""
 
+LARGE_ENCODED_BYTES = 2**17
+"""The size from which an encoded body is decoded in a thread: it may become a thousand times as large."""
+
 CONNECT_TIMEOUT_S = 10.0
 """For name lookup, connection and TLS together."""
 
@@ -233,7 +236,8 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
             body = await _body(response.content)
         encoding = headers.get("content-encoding")
         if encoding is not None and not is_plain(encoding):
-            body = decoded(body, encoding, max_bytes=MAX_REPLY_BYTES)
+            decode = functools.partial(decoded, body, encoding, max_bytes=MAX_REPLY_BYTES)
+            body = decode() if len(body) < LARGE_ENCODED_BYTES else await asyncio.to_thread(decode)
         return Reply(response.status, headers, body)
     except TooLarge:
         stream.parts.clear()

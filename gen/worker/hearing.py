@@ -22,7 +22,13 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.references import row_of
-from stillhouse.gen.worker.replies import Received, outcome_without_reply, reply_frame, unanswered_frame
+from stillhouse.gen.worker.replies import (
+    Journalled,
+    Received,
+    outcome_without_reply,
+    reply_frame,
+    unanswered_frame,
+)
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import Check, references_of
 from stillhouse.schemas.completion import Completion
@@ -220,14 +226,18 @@ class Hearing:
         self._journal.append(frame)
         return self._ended(frame, outcome, None)
 
-    def received(
+    def journalled(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
-    ) -> Received:
+    ) -> Journalled:
         """See `Attempts`."""
         frame = reply_frame(
             ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place, stage=self.judge.stage
         )
-        kept_at = self._journal.append(frame)
+        return Journalled(frame, self._journal.append(frame))
+
+    def read(self, reply: Journalled) -> Received:
+        """See `Attempts`."""
+        frame, kept_at = reply
         return Received(frame, kept_at, self._read(frame), len(frame.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:

@@ -16,7 +16,7 @@ from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened, decided_frame
 from stillhouse.gen.worker.hearing import JudgeOf, hearings
 from stillhouse.gen.worker.recovery import Recovery
-from stillhouse.gen.worker.replies import Received, reply_frame, unanswered_frame
+from stillhouse.gen.worker.replies import Journalled, Received, reply_frame, unanswered_frame
 from stillhouse.schemas.prompt import Prompt
 
 UNPAID = ("bad_request", "too_long", "overload")
@@ -191,11 +191,26 @@ class OpenChunk:
         Raises:
             StoreAway: the journal can't be written.
         """
+        return self.read(self.journalled(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place))
+
+    def journalled(
+        self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
+    ) -> Journalled:
+        """A reply came, and is in the journal.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
         frame = reply_frame(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
-        kept_at = self.journal.append(frame)
-        teacher = self.samples.teacher(ordinal, place)
-        folded = teacher.fold(Reply(reply.status, reply.headers, frame.body, frame.latency_s))
-        return Received(frame, kept_at, self.samples.read(ordinal, folded, place=place), len(folded.body))
+        return Journalled(frame, self.journal.append(frame))
+
+    def read(self, reply: Journalled) -> Received:
+        """What the reply says."""
+        frame, kept_at = reply
+        teacher = self.samples.teacher(frame.ordinal, frame.teacher)
+        folded = teacher.fold(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
+        outcome = self.samples.read(frame.ordinal, folded, place=frame.teacher)
+        return Received(frame, kept_at, outcome, len(folded.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
         """What follows from a reply. `blame`: who is to blame for a refusal, by what others met.

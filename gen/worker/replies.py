@@ -16,6 +16,13 @@ _AS_KEPT = struct.Struct("<f")
 """Rounds a latency as the journal stores it, so that every reader sees the same value."""
 
 
+class Journalled(NamedTuple):
+    """A reply that is in the journal."""
+
+    frame: Frame
+    place: Place
+
+
 class Received(NamedTuple):
     """A reply that is in the journal, and what it says."""
 

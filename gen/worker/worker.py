@@ -61,6 +61,8 @@ TELL_AFTER_S = 10.0
 """A shared actor not reached for this long is reported."""
 HELD_BYTES = 256 * 2**20
 """Under `ask.accept`: no chunk is leased beside chunks that take so much memory."""
+SEALS_AT_ONCE = 4
+"""Chunks sealed at a time: fewer than there are threads, for large replies are read in these too."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for what is under way."""
 
@@ -138,6 +140,7 @@ class Worker:
         self._opening: ChunkId | None = None
         self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks until the queue is told."""
+        self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the chunks in hand are sealed as they are."""
         self._share_at = dict.fromkeys(ledgers, clock.monotonic())
@@ -355,7 +358,8 @@ class Worker:
         votes = await self._voting.hold(held) if self._voting is not None else {}
         if votes is None:  # it stays in its journal: the next owner holds the same votes
             return
-        counts = await asyncio.to_thread(self._hands.seal, held, votes)
+        async with self._seals:
+            counts = await asyncio.to_thread(self._hands.seal, held, votes)
         if counts is not None:
             self.counters.sealed += counts
             self.counters.shards += 1

@@ -15,7 +15,7 @@ from stillhouse.gen.teachers.retry import Blame, Decision
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.purse import Purse
-from stillhouse.gen.worker.replies import Received
+from stillhouse.gen.worker.replies import Journalled, Received
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
@@ -24,7 +24,7 @@ from stillhouse.schemas.prompt import Prompt
 class Attempts(typing.Protocol):
     """Journals attempts, and says what follows from how they end: an open chunk, or the hearing of a judge.
 
-    Each of its methods but the first three raises StoreAway if the journal can't be written.
+    Each of its methods but the first three and `read` raises StoreAway if the journal can't be written.
     """
 
     def prompt(self, ordinal: int, /) -> Prompt:
@@ -57,10 +57,14 @@ class Attempts(typing.Protocol):
         """The attempt ended without a whole reply. `cut`: what had come of a stream."""
         ...
 
-    def received(
+    def journalled(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
-    ) -> Received:
-        """A reply came: it is in the journal before it is read."""
+    ) -> Journalled:
+        """A reply came: it is in the journal before it is read. Large ones are journalled and read in threads."""
+        ...
+
+    def read(self, reply: Journalled, /) -> Received:
+        """What the reply says."""
         ...
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
@@ -128,6 +132,8 @@ class Gate:
     def __init__(self, tasks: Tasks, fence: Fence, purse: Purse) -> None:
         self.fence = fence
         self.purse = purse
+        self.reading = asyncio.Lock()
+        """Held while a large reply is read in a thread: several would keep the interpreter's lock from the loop."""
         self._tasks = tasks
         self._closed = False
         self._open = asyncio.Event()

@@ -47,6 +47,9 @@ from stillhouse.schemas.image import SentImage
 LACKING = 3
 """Answers without requested log probabilities before this is reported."""
 
+LARGE_REPLY_BYTES = 2**18
+"""A reply of this size or more is journalled and read in a thread, for it would hold up the event loop."""
+
 STARTING_PAUSE_S = 1.0
 """Pause of the account after a 429 that does not say how long."""
 
@@ -322,28 +325,26 @@ class OnlineLane(Generic[DocketT]):
             return outcome, decision, None
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
-        received = await self._kept(
-            functools.partial(
-                attempts.received,
-                ordinal,
-                reply,
-                at=at,
-                latency_s=latency_s,
-                endpoint=endpoint.host,
-                place=place,
-            )
+        journal = functools.partial(
+            attempts.journalled, ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, place=place
         )
+        if len(reply.body) < LARGE_REPLY_BYTES:
+            received = attempts.read(await self._kept(journal))
+        else:
+            journalled = await self._kept(journal, in_thread=True)
+            async with self._gate.reading:
+                received = await asyncio.to_thread(attempts.read, journalled)
         blame = client.weigh(held.prompt_key(ordinal), received.outcome, endpoint=endpoint, sent_at=start)
         decision = await self._kept(functools.partial(attempts.answered, received, blame=blame))
         if not (blame is not None and (blame.on == "request" or blame.spares_account)):
             client.told(reply)
         return received.outcome, decision, blame
 
-    async def _kept(self, keep: Callable[[], _T]) -> _T:
+    async def _kept(self, keep: Callable[[], _T], *, in_thread: bool = False) -> _T:
         """Keep what was paid for; on a full disk, try again while the worker stops: there may be room by then."""
         while True:
             try:
-                return keep()
+                return await asyncio.to_thread(keep) if in_thread else keep()
             except StoreAway as error:
                 self._tasks.fail(error)
                 await asyncio.sleep(1.0)

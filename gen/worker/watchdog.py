@@ -1,0 +1,84 @@
+"""A watchdog over the worker's event loop: whatever holds it for too long is logged once, with its stack.
+
+A held loop sends nothing, renews nothing and counts nothing. Work that grows with an answer's size belongs in a thread.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from types import FrameType, TracebackType
+from typing import Self
+
+MOST_HELD_S = 0.1
+"""The longest that anything may hold the loop."""
+BEAT_S = 0.05
+"""How often the loop shows that it runs; shorter would cost CPU."""
+_IDLE = ("selectors.py", "threading.py", "thread.py", "queue.py")
+"""Modules in which a thread only waits."""
+_STACK_LINES = 8
+
+_log = logging.getLogger("stillhouse")
+
+
+class Watchdog:
+    """Watches the loop in which it is entered, from a thread, until it is left."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        """The longest hold that was reported."""
+        self._reported: set[str] = set()
+        self._beat_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._loop, self._loops_thread = asyncio.get_running_loop(), threading.get_ident()
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic()
+        self._timer = self._loop.call_later(BEAT_S, self._beat)
+
+    def _watch(self) -> None:
+        held_by, beat_at, cpu_s = "", self._beat_at, time.process_time()
+        while not self._ended.wait(BEAT_S):
+            if self._beat_at != beat_at:
+                if held_by:
+                    self._report(held_by, held_s=self._beat_at - beat_at - BEAT_S, cpu_s=time.process_time() - cpu_s)
+                held_by, beat_at, cpu_s = "", self._beat_at, time.process_time()
+            elif not held_by and time.monotonic() - beat_at > BEAT_S + MOST_HELD_S:
+                held_by = self._culprit()
+
+    def _culprit(self) -> str:
+        """The stack of the loop's thread; where that only waits, those of the threads that don't."""
+        frames = sys._current_frames()  # noqa: SLF001 - documented, for debuggers
+        if (loops := frames.get(self._loops_thread)) is not None and not _waits(loops):
+            return _stack(loops)
+        own = threading.get_ident()
+        return "".join(_stack(frame) for thread, frame in frames.items() if thread != own and not _waits(frame))
+
+    def _report(self, held_by: str, *, held_s: float, cpu_s: float) -> None:
+        if held_by in self._reported or cpu_s < MOST_HELD_S:  # a busy machine holds up everyone
+            return
+        self.longest_s = max(self.longest_s, held_s)
+        self._reported.add(held_by)
+        _log.warning("the event loop was held for %.2f s; nothing was sent or counted meanwhile:\n%s", held_s, held_by)
+
+
+def _waits(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.endswith(_IDLE)
+
+
+def _stack(frame: FrameType) -> str:
+    return "".join(traceback.format_stack(frame)[-_STACK_LINES:])

@@ -1,0 +1,36 @@
+"""Large replies are read beside the event loop."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from builders import questions, recipe_of, write_source
+from harness import run_in_process
+
+from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.lanes.online import LARGE_REPLY_BYTES
+
+HERE = threading.current_thread()
+
+
+@pytest.mark.parametrize(("tokens", "is_large"), [(5, False), (600, True)])
+async def test_only_a_large_reply_is_read_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, is_large: bool
+) -> None:
+    """A small one is not worth the way there."""
+    read: list[tuple[bool, bool]] = []
+    of_interpreter = Interpreter.read
+
+    def watched(interpreter: Interpreter, reply: Reply) -> Outcome:
+        read.append((len(reply.body) >= LARGE_REPLY_BYTES, threading.current_thread() is not HERE))
+        return of_interpreter(interpreter, reply)
+
+    monkeypatch.setattr(Interpreter, "read", watched)
+    write_source(tmp_path, questions(2))
+    teacher = {"name": "sim", "api": "simulator", "simulator": {"output_tokens": (tokens, tokens)}}
+    ask = {"top_logprobs": 20, "max_tokens": 1000}
+    summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher], ask=ask))
+    assert summary.records == 2
+    assert set(read) == {(is_large, is_large)}
