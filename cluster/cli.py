@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
-    """Ask a teacher model a dataset's worth of prompts; lose no answer, and pay for none twice."""
+    """Ask a teacher model a dataset's worth of prompts; lose no answer, and never pay for one twice."""
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # it was closed; the work is done all the same
@@ -310,7 +310,7 @@ def plan(
 )
 @clean
 def check(recipe: str, given: Given, as_json: bool, sample: int) -> None:
-    """Judge answers in DATASET by the checks of RECIPE; asks and writes nothing."""
+    """Judge answers in DATASET by the checks of RECIPE; asks only judges, and writes nothing."""
     from stillhouse.gen.views.checked import check as judge
     from stillhouse.gen.views.checked import render
 

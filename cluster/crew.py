@@ -84,7 +84,7 @@ class _Aways:
 
 
 class Crew:
-    """Starts the actors, replaces workers that die, and says how the work ended."""
+    """Starts the actors, replaces workers that die, and reports how the work ended."""
 
     def __init__(
         self,
@@ -297,7 +297,7 @@ class Crew:
 
 
 def _ready(refs: list[Any]) -> set[Any]:
-    """Those of the calls that ended."""
+    """Results of the calls that ended."""
     return set(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else set()
 
 

@@ -265,7 +265,7 @@ def free_cpus() -> float:
 
 
 def why_none_started(waited_s: float) -> str | None:
-    """What to say when no worker has started for this long: soon if none has a CPU, later if nodes are only slow."""
+    """The message when no worker has started for this long: soon if none has a CPU, later if nodes are only slow."""
     if waited_s < START_PATIENCE_S:
         return None
     free, known = free_cpus(), cpus()

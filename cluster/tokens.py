@@ -1,4 +1,4 @@
-"""A cluster's token: where it is found, and what is said when it is missing or wrong.
+"""A cluster's token: where to find it, and the messages for one that is missing or wrong.
 
 One that the environment names is meant to be used. The one that Ray keeps in the user's home appears by itself (a Ray
 that starts with a token writes it, a local run's Ray included), so it is for clusters that ask for one. No message

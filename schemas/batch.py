@@ -9,7 +9,7 @@ from stillhouse.schemas.endpoint_url import EndpointUrl
 
 
 class BedrockBatch(Strict):
-    """What Bedrock's batches need: a bucket that they are read from and written to, and a role that may do so."""
+    """Bedrock reads and writes batches in this bucket, with this role."""
 
     role_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$")]
     """ARN of the role with which Bedrock reads and writes the bucket."""

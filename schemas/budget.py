@@ -8,7 +8,7 @@ from stillhouse.schemas.base import Strict
 
 
 class Budget(Strict):
-    """What the dataset may cost, over all its runs and workers. Whichever limit is reached first ends the asking."""
+    """Spending limit of the dataset, over all its runs and workers. The limit that is reached first ends the asking."""
 
     usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """USD, at the teachers' prices. Needs a price and `max_tokens` for every teacher."""

@@ -111,7 +111,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
         null=True,
     ),
     Column("refusal", pa.string(), "The refusal's text.", null=True),
-    Column("refusal_category", NAME, "What the refusal is about, in the provider's own word.", null=True, always=False),
+    Column("refusal_category", NAME, "What it refuses to do, in the provider's own word.", null=True, always=False),
     Column(
         "logprobs",
         _LOGPROBS,
@@ -188,7 +188,7 @@ VOTE_SHARE = "vote_share"
 CHECKS = "checks"
 """The column with the checks' verdicts, whose type depends on the recipe; it follows all others."""
 MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS} | {
-    CHECKS: "What each check says of the answer: whether it accepts it, its score and why."
+    CHECKS: "Each check's verdict on the answer: accepted or not, its score and its reason."
 }
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in plain words: what was expected, what came, what to do.
+"""Explains what is wrong with a recipe, in plain words: what was expected, what came, what to do.
 
 The value of a field that may hold a credential is never repeated, whatever is wrong with it or beside it.
 """
@@ -69,7 +69,7 @@ _EXPECTED = {
 
 
 def unknown_field(path: str) -> str:
-    """What to say of a field that no recipe has."""
+    """The message for a field that no recipe has."""
     *parents, name = path.split(".")
     bare = ".".join(part for part in (*parents, name) if not part.isdigit())
     if bare in _NOT_YET:
@@ -86,7 +86,7 @@ def unknown_field(path: str) -> str:
 
 
 def missing_field(path: str) -> str:
-    """What to say of a field that has to be there: what it is for."""
+    """The message for a field that is missing: what it is for."""
     *parents, name = path.split(".")
     for model in _models_at(parents):
         if (info := _fields_of(model).get(name)) and info.description:
@@ -95,7 +95,7 @@ def missing_field(path: str) -> str:
 
 
 def wrong_value(errors: list[ErrorDetails], node: Node, *, path: str) -> str:
-    """What to say of a value that one validator refused, or every branch of a union."""
+    """The message for a value that one validator refused, or every branch of a union."""
     for error in errors:
         if error["type"] == "value_error":
             # Our own validators say all three things and repeat no secret.
@@ -157,7 +157,7 @@ def _shown(node: Node, *, path: str) -> str:
 
 
 def _advice(expected: list[str], node: Node, *, path: str) -> str:
-    """What to do about a value of the wrong type, if that can be known."""
+    """Advice for a value of the wrong type, if there is any."""
     match node.content:
         case None:
             return "; give it a value, or leave the line out"

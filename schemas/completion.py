@@ -42,7 +42,7 @@ class Scores(typing.Protocol):
 
 
 class Completion(NamedTuple):
-    """One answer. A named tuple, for a frozen dataclass takes five times as long to make."""
+    """One answer. A named tuple: a frozen dataclass takes five times as long to make."""
 
     text: str | None
     """The assistant's text without its reasoning; null where it is none, as with a bare tool call."""

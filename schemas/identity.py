@@ -29,7 +29,7 @@ _WHOLE = ("prompts_per_shard",)
 
 
 def identity_of(recipe: "Recipe") -> dict[str, Any]:
-    """What a dataset is bound to, as plain JSON: two recipes may share a dataset only if these are equal."""
+    """The identity that a dataset is bound to, as plain JSON: recipes share a dataset only if theirs are equal."""
     dump = recipe.model_dump(mode="json")
     teachers = [
         {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight}

@@ -1,4 +1,4 @@
-"""What a recipe's judges and the checks that ask them need of each other."""
+"""Rules between a recipe's judges and the checks that ask them."""
 
 from typing import TYPE_CHECKING, TypeAlias
 

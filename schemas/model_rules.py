@@ -1,4 +1,4 @@
-"""Parameters that an API or a model refuses: said before anything is asked, for the whole run would fail on them.
+"""Parameters that an API or a model refuses: reported at the start, because the whole run would fail on them.
 
 What is not known to be refused is sent. A recipe's `extra` is always sent as it is: the way out where a rule is out of
 date, and the API's own 400 then says what is wrong.

@@ -1,4 +1,4 @@
-"""What a teacher's tokens cost."""
+"""The price of a teacher's tokens."""
 
 from itertools import pairwise
 from typing import Annotated, Self

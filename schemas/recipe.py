@@ -42,7 +42,7 @@ MAX_SAMPLES_PER_SHARD = 2**32 - 1
 """The journal numbers a shard's samples in 32 bits."""
 
 PROMPTS_PER_SHARD = 1000
-"""Of a new dataset whose recipe leaves it out."""
+"""The default for a new dataset."""
 SAMPLES_PER_BATCH = 10_000
 
 MESSAGES = False
@@ -99,7 +99,7 @@ class Source(Strict):
     """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv, .txt, .md (also with
     .gz or .zst), .parquet, .arrow. The folder of a Stillhouse dataset stands for its records."""
     rejected: bool = False
-    """Read what datasets in `path` rejected as well; the column `reject_reason` says why, and is null for records."""
+    """Also read the answers that datasets in `path` rejected; `reject_reason` says why, and is null for records."""
     prompt: str | None = None
     """The text column to send as the user's message. One of `prompt`, `messages` and `ask.template` is required."""
     messages: str | None = None

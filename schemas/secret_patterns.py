@@ -1,4 +1,4 @@
-"""What a secret looks like, and the names of what holds one: so that messages do not repeat any."""
+"""Patterns of secrets, and names of fields that hold one, so that messages never repeat them."""
 
 import re
 

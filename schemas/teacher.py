@@ -97,7 +97,7 @@ class Teacher(Strict):
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` decides by the host."""
     role: Literal["answer", "judge"] = "answer"
-    """What it is asked: to `answer` the prompts, or to `judge` answers, for the checks that name it."""
+    """Its task: to `answer` the prompts, or to `judge` answers for the checks that name it."""
     ask: TeacherParameters = TeacherParameters()
     """Parameters of the recipe's `ask` that differ for this teacher; null removes one: `{temperature: null}`. Those of
     a judge are all here: it is asked nothing of the recipe's `ask`."""

@@ -1,4 +1,4 @@
-"""What a run says to a person at its end: one answer, and the commands that make sense next."""
+"""The last words of a run to its user: one answer, and the commands that make sense next."""
 
 import shlex
 from collections.abc import Iterator, Sequence

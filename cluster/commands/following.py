@@ -1,4 +1,4 @@
-"""A job as whoever started it sees it: `run`'s panel on a terminal, its lines elsewhere, its result and exit code."""
+"""A job as its submitter sees it: `run`'s panel on a terminal, its lines elsewhere, its result and exit code."""
 
 import sys
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class _Panel:
             self._screen.show(shown)
 
     def say(self, line: str) -> None:
-        """Above the table, unless it says the same; another version's job has its lines alone."""
+        """Shown above the table unless it repeats it. A job of another version has only its log lines."""
         if not (self._live and is_progress(line)):
             self._screen.note(line)
 

@@ -1,4 +1,4 @@
-"""What the commands share: how they end, and the arguments and options that several take."""
+"""What the commands share: their exit codes, and the arguments and options that several of them take."""
 
 import os
 import sys

@@ -33,14 +33,14 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the user says of the teacher's terms."""
+    """The teacher's terms as the user states them."""
 
     training_use: str | None
     license: str | None
     authorisation: str | None
 
     def given(self) -> dict[str, str]:
-        """Those fields of a recipe's `terms` that are said."""
+        """The fields of `terms` that the user stated."""
         fields = {"training_use": self.training_use, "license": self.license, "authorisation": self.authorisation}
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -88,7 +88,7 @@ def _source(path: str, found: Guess) -> Iterator[str]:
     if found.messages is not None:
         yield _line(f"  messages: {scalar(found.messages)}", "the column that holds the conversation to be answered")
     if found.drops_answer:
-        yield _line("  answer: drop", "the assistant's last turn moves to source_answer; the teacher answers anew")
+        yield _line("  answer: drop", "the assistant's last turn moves to source_answer; the teacher answers again")
     if found.id is not None:
         yield _line(f"  id: {scalar(found.id)}", "your own id; it comes back as prompt_id")
     others = [other for other in found.others if other.isprintable() and len(other) <= 40]
@@ -135,7 +135,7 @@ def _real(asked: Asked) -> Iterator[str]:
     key = f"    api_key: {asked.api_key}" if asked.api_key else "    # api_key: env:TEACHER_API_KEY"
     yield _line(key, "where the key is, never the key itself; or file:/path")
     yield _line("    limits: {in_flight: 32}", "requests in flight; also requests_per_minute, output_tokens_per_minute")
-    yield _line("    # price: {input: 0.5, output: 2}", "USD per million tokens, so that `plan` says what it costs")
+    yield _line("    # price: {input: 0.5, output: 2}", "USD per million tokens, so that `plan` can show the cost")
     if asked.terms:
         yield _line(f"    terms: {_flow(asked.terms)}", "what its terms say of training on its answers")
     elif known := known_terms(asked.model, hosts=hosts_of([asked.url or ""])):

@@ -1,4 +1,4 @@
-"""What opens a cluster's dashboard: its token, and the headers that a gateway in front of it asks for.
+"""Access to a cluster's dashboard: its token, and the headers that a gateway in front of it asks for.
 
 No message repeats the value of a token or a header.
 """

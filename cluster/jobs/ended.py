@@ -9,7 +9,7 @@ from stillhouse.gen.inert import inert
 
 
 def exit_code_of(job: JobDetails) -> int:
-    """What the run itself ended with: 0 done, 1 failed, 2 wrong, 3 paused; 1 for a job that died or never ran."""
+    """The run's own exit code: 0 done, 1 failed, 2 wrong, 3 paused; 1 for a job that died or never ran."""
     if job.status == JobStatus.STOPPED:
         return 3
     if job.driver_exit_code is None:
@@ -30,7 +30,7 @@ def _failed_to_install(job: JobDetails) -> bool:
 
 
 def check_ended(job: JobDetails) -> None:
-    """Say why a job that never came to run, or was killed, has no result.
+    """Explain why a job that never ran, or was killed, has no result.
 
     Raises:
         StillhouseError: it is such a job.

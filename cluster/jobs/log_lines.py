@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 
 class LogLines:
-    """Whole lines of a log that comes in parts, each said once though the log may be read again from its start."""
+    """Whole lines of a log that arrives in parts; each is shown once, even if the log is read again from its start."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

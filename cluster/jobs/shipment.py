@@ -1,4 +1,4 @@
-"""What a submitted run takes along: the recipe with references for keys, our code, and nothing else of this machine.
+"""The contents of a submitted run: the recipe with references for keys, our code, and nothing else of this machine.
 
 Ray packs a whole folder, whatever lies in it; so a new one is made that holds what is meant to travel. Keys are found
 on the nodes: in a file, the node's environment, or by its role. Nothing secret is in a job's runtime_env or metadata,
@@ -74,7 +74,7 @@ def packed(
 
 
 def metadata_of(recipe: Recipe) -> dict[str, str]:
-    """What the cluster's job list says of the run."""
+    """The run's metadata in the cluster's job list."""
     return {
         "job_name": recipe.name,  # which Ray's dashboard shows
         DATASET_KEY: open_dataset(recipe).url,

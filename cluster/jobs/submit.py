@@ -23,15 +23,15 @@ from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.schemas.recipe import Recipe
 
 WORD_AFTER_S = 10.0
-"""A job that has not started by then gets a word about it."""
+"""A job that has not started by then is reported."""
 AGENT_WAIT_S = 30.0
 """How long a submission is tried again while the head has no agent; Ray itself waits 10 s for one each time."""
 _NO_AGENT = "No available agent"
 OLDEST_RAY = (2, 54)
 LINE_LOST_MOST = 5
-"""Times in a row that a log is taken up again after its connection broke."""
+"""Consecutive reconnections to a job's log before giving up."""
 _SUBMISSION_KEY = "stillhouse_hand_in"
-"""The metadata that tells a job of ours from one that another handed in under the same id."""
+"""The metadata that tells our job from one that somebody else submitted under the same id."""
 
 
 class Jobs:
@@ -63,7 +63,7 @@ class Jobs:
         finish: bool = False,
         follow: bool = False,
     ) -> str:
-        """Submit the run; returns the job's id. `note` is told what it waits for.
+        """Submit the run; returns the job's id. `note` receives what it waits for.
 
         Raises:
             UsageError: besides, a job works on this dataset already, or the head starts no jobs.
@@ -73,7 +73,7 @@ class Jobs:
             known = self._of(dataset)
             if known and not known[0].status.is_terminal():
                 raise self._busy(known[0], dataset)
-            # Of hand-ins at the same moment all choose the same id, which the cluster takes once.
+            # Concurrent submissions all choose the same id, and the cluster accepts only one of them.
             job_id, ours = _next_id(dataset, known), secrets.token_hex(8)
             try:
                 self._submit(shipment, job_id, ours, note=note)
@@ -152,7 +152,7 @@ class Jobs:
             return self._client.get_job_info(job_id)
 
     def logs(self, job_id: str) -> str:
-        """All that the job has said so far."""
+        """The job's log so far."""
         with self._plainly():
             return str(self._client.get_job_logs(job_id))
 
@@ -163,9 +163,9 @@ class Jobs:
         say: Callable[[str], None],
         note: Callable[[str], None],
     ) -> JobDetails:
-        """Say every line of the job's log as it comes, until the job has ended; returns the job.
+        """Pass every line of the job's log to `say` as it comes; returns the job once it has ended.
 
-        `note` is given what is to be known besides: what a job that does not start waits for.
+        `note` receives what else the user should know: what a job that does not start waits for.
 
         Raises:
             Paused: the cluster was lost meanwhile.

@@ -1,1 +1,1 @@
-"""How far a run is, for whoever wants to know."""
+"""Progress of a run, for people, metrics servers and followers of a job."""

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live table on a terminal, a line every few seconds elsewhere. All of it on stderr."""
+"""What the user sees of a run: a live table on a terminal, a line every few seconds elsewhere. All of it on stderr."""
 
 import sys
 import time
@@ -57,7 +57,7 @@ class Figures:
     """One moment, as words: name to value."""
 
     dataset: dict[str, str]
-    """Of the whole dataset, whichever run did it."""
+    """Counts of the whole dataset, over all runs."""
     call: dict[str, str]
     """Of this run alone."""
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: one output that is redrawn, with the notes below it."""
+"""A run's progress in a notebook: one output that is redrawn, with the notes below it."""
 
 import html
 import sys

@@ -8,9 +8,9 @@ from stillhouse.gen.limits.shares import rates_of
 from stillhouse.schemas.recipe import Recipe
 
 WINDOW_S = 15.0
-"""Rates are over the last so many seconds; workers report every three."""
+"""Rates are averages over this window; workers report every three seconds."""
 STALE_S = 7.0
-"""No news for so long is a standstill: each worker reports within half of it."""
+"""Without news for this long, the run stands still: each worker reports within half of it."""
 LEAST_S = 3.0
 """Nothing is divided by less: what a worker reports first may have begun so long before."""
 
@@ -104,7 +104,7 @@ def settled(stats: QueueStats) -> int:
 
 
 def unsealed(stats: QueueStats) -> int:
-    """Those of them that are not sealed yet."""
+    """Chunks that are not sealed yet."""
     return settled(stats) - _sealed(stats)
 
 

@@ -1,4 +1,4 @@
-"""How far a run is, as its queue reports it to the driver, and the driver to whoever wants to know."""
+"""Progress of a run, as its queue reports it to the driver and the driver to everyone else."""
 
 from functools import cached_property
 
@@ -78,7 +78,7 @@ class QueueStats(BaseModel):
     held_up: dict[str, int]
     """Workers that send nothing, by why."""
     notes: list[str] = []
-    """What workers have to say to a person."""
+    """Messages of workers to the user."""
     last_trouble: str
     budget: BudgetUse | None = None
     """None without a budget."""

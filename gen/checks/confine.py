@@ -1,7 +1,7 @@
 """What keeps a check's process in bounds: it dies with its parent, and starts no other process.
 
 Linux alone: elsewhere, and where a kernel refuses, the process runs without; time and memory are limited in any case.
-Imports little, for it is part of what starts with each program of the check `python`.
+Imports little, because it is part of what starts with each program of the check `python`.
 """
 
 import ctypes

@@ -7,7 +7,7 @@ from stillhouse.schemas.checks import ExactCheck
 
 
 class Exact:
-    """Compares after Unicode's NFC, for a letter with its accent can be written in two ways."""
+    """Compares after Unicode's NFC, because a letter with its accent can be written in two ways."""
 
     def __init__(self, settings: ExactCheck) -> None:
         self._column = settings.answer

@@ -90,7 +90,7 @@ class Math:
 
 
 class MathVerify:
-    """The one place where math-verify is called; its own time limits are off, for they need signals of their own."""
+    """The one place where math-verify is called; its own time limits are off: they need signals of their own."""
 
     def __init__(self) -> None:
         import math_verify

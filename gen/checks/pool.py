@@ -44,7 +44,7 @@ START_S = 120.0
 _MAX_STARTS = 3
 """Failed starts one after another that break a pool."""
 _MAX_DEATHS = 2
-"""An answer that was alone in a child when it died is judged again once, for the child may have been killed from
+"""An answer that was alone in a child when it died is judged again once: the child may have been killed from
 outside."""
 _LOOK_S = 0.2
 """Who waits for a slot looks as often."""

@@ -1,1 +1,1 @@
-"""What a worker and the actors that all workers share say to each other."""
+"""Messages between a worker and the actors that all workers share."""

@@ -32,7 +32,7 @@ class Tally:
     lease_wait_s: float = 0.0
     """How long requests waited for their share of the limits, added up."""
     troubles: dict[str, int] = field(default_factory=dict)
-    """What came instead of answers, by class."""
+    """Replies that were not answers, by class."""
     said: str = ""
     """What came last instead of an answer, in words that hold no key."""
     latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
@@ -82,9 +82,9 @@ class Counters:
     shards: int = 0
     """Those, in shards."""
     held_up: str = ""
-    """What has kept it from sending for a while; empty where nothing has."""
+    """Why it has sent nothing for a while; empty if it sends."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know, once each, in words that hold no key."""
+    """Notes for the user, each once; they never contain a key."""
     last_trouble: str = ""
     """What came last instead of an answer, in words that hold no key."""
     spending: SpendReport | None = None

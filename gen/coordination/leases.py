@@ -17,9 +17,9 @@ from stillhouse.gen.dataset.parked_chunks import OpenBatch
 RENEW_S = 3.0
 """How often a worker renews."""
 FENCE_S = 10.0
-"""A worker that has not renewed for so long stops sending."""
+"""A worker that has not renewed for this long stops sending."""
 TERM_S = 30.0
-"""A lease not renewed for so long is given on."""
+"""A lease not renewed for this long goes to another worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Leases:
         return chunks
 
     def shipped(self, chunks: list[ChunkId]) -> None:
-        """What a dead worker left of these chunks is in the store: they need not wait."""
+        """A dead worker's journals of these chunks are in the store: the chunks need not wait."""
         for chunk in chunks:
             self._not_before.pop(chunk, None)
 

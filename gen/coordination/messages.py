@@ -1,4 +1,4 @@
-"""What a worker and the actors that all workers share say to each other: once a chunk or a second, never more."""
+"""Messages between a worker and the actors that all workers share: one per chunk or per second, never more."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def node_of(worker: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No chunk now; ask again after so long."""
+    """No chunk now; ask again after this time."""
 
     seconds: float
 
@@ -54,7 +54,7 @@ class Renewal:
     sweep: bool = False
     """A worker of this node died: ship what it left, then say so."""
     good_for_s: float = math.inf
-    """For so long, from when it was asked for, the run is sure to have the dataset to itself."""
+    """For this long after the request, the run is sure to have the dataset to itself."""
     allowance: Allowance | None = None
     """None without a budget."""
     looks: list[Look] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Decides when a teacher that has never answered is no longer waited for, by what all workers of a run report.
+"""Decides how long to wait for a teacher that has never answered, from the reports of all workers of a run.
 
 Pure; one per run. The wait begins with a failure. Whatever shows that somebody is at work there (a refusal, a 429, a
 word about loading) ends it until the next failure, and an answer ends it for good. A request to an endpoint that has

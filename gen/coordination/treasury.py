@@ -63,7 +63,7 @@ class Treasury:
         return BudgetLedger(self._limits, document, keeps_journals=self._store.is_local)
 
     def _cost_of_shard(self, chunk: ChunkId) -> Expense | None:
-        """What the chunk cost by its shard; None if it has none."""
+        """Cost of the chunk according to its shard; None if it has no shard."""
         if self._store.stat(chunk.data_key) is None:
             return None
         return read_meta(self._store, chunk).counts.cost
@@ -72,7 +72,7 @@ class Treasury:
 
     @property
     def spent(self) -> Expense:
-        """What is known to be spent."""
+        """Known spending."""
         return self._ledger.spent
 
     @property
@@ -146,7 +146,7 @@ class Treasury:
     # --- storing
 
     async def _kept(self) -> bool:
-        """Have what the ledger says now stored; False if that is not done in time."""
+        """Store the ledger as it is now; False if that takes too long."""
         self._changed += 1
         wanted, reloads = self._changed, self._reloads
         try:

@@ -64,7 +64,7 @@ class _Expired(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class KnownIntent:
-    """What the store has of an intent."""
+    """An intent as the store has it."""
 
     n: int
     stored: StoredIntent

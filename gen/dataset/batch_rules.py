@@ -1,4 +1,4 @@
-"""What `mode: batch` needs before anything is asked."""
+"""Requirements of `mode: batch`, checked before anything is asked."""
 
 from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of
 from stillhouse.gen.errors import UsageError
@@ -30,7 +30,7 @@ def at_provider_line(store: ReadableStore) -> str:
 
 
 def check_none_open(store: ReadableStore) -> None:
-    """Refuse to seal what is open while batches are at a provider, for their answers are paid for.
+    """Refuse to seal what is open while batches are at a provider: their answers are paid for.
 
     Raises:
         UsageError: some are.

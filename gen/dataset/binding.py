@@ -22,7 +22,7 @@ from stillhouse.schemas.recipe import MESSAGES, Ask, Recipe
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a dataset is bound to."""
+    """The identity that a dataset is bound to."""
 
     version: int
     """The schema version whose columns it has."""

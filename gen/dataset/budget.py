@@ -1,4 +1,4 @@
-"""What a dataset's budget has left, and which workers hold a part of it: a ledger, pure but for the document it makes.
+"""What is left of a dataset's budget, and which workers hold parts: a ledger, pure but for the document it makes.
 
 Invariant: what was spent and what workers hold together never exceed the limits. A worker spends only what it was
 granted, and a grant is stored before it is told. What a worker holds counts as spent until it reports what its requests
@@ -55,7 +55,7 @@ class SpendReport:
 
 
 class Holding(BaseModel):
-    """What a worker was granted, as stored."""
+    """A worker's grant, as stored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -107,12 +107,12 @@ class BudgetLedger:
 
     @property
     def spent(self) -> Expense:
-        """What is known to be spent."""
+        """Known spending."""
         return self.document.spent
 
     @property
     def held(self) -> Expense:
-        """What workers hold, dead ones included."""
+        """Money that workers hold, dead ones included."""
         return sum((self._held_by(holding) for holding in self.document.workers.values()), NOTHING)
 
     @property

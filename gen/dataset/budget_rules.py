@@ -1,4 +1,7 @@
-"""What a budget needs before anything is asked: prices, and money for one request. `run` and `plan` share it."""
+"""Requirements of a budget, checked before anything is asked: prices, and money for one request.
+
+`run` and `plan` share it.
+"""
 
 from collections.abc import Sequence
 

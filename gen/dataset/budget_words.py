@@ -1,4 +1,4 @@
-"""What is used of a budget, measure by measure, and how that is said."""
+"""How much of a budget is used, measure by measure, as numbers and as text."""
 
 from collections.abc import Mapping
 

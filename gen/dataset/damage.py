@@ -11,7 +11,7 @@ from stillhouse.gen.store.readable import ReadableStore
 
 @contextmanager
 def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
-    """Have what goes wrong with a stored file's content said.
+    """Report damage to a stored file's content as a DatasetError.
 
     Raises:
         DatasetError: it is missing, damaged, or holds what no run writes.

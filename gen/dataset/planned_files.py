@@ -153,7 +153,7 @@ class PlannedFiles:
 
 
 def _place_of(file: PlannedFile | SourceFile) -> tuple[str, int, str]:
-    """Where it is and, as far as a listing tells, what it holds."""
+    """Its place and, as far as a listing shows it, its content."""
     return file.url, file.size, file.etag
 
 

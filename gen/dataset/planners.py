@@ -1,4 +1,4 @@
-"""What plans a run's generations step by step: one planner each for `run`, `run --finish` and `retry`."""
+"""Plan a run's generations step by step: one planner each for `run`, `run --finish` and `retry`."""
 
 from collections.abc import Callable, Sequence
 

@@ -47,7 +47,7 @@ class PlannedFile(_Stored):
 
 
 class _Plan(_Stored):
-    """What the plans of all kinds of generations have."""
+    """Fields that the plans of all kinds of generations share."""
 
     version: int = SCHEMA_VERSION
     generation: int
@@ -117,7 +117,7 @@ def frozen_columns(kept: list[pa.Field]) -> str:
 
 
 def upstream_of(plans: Sequence[Plan]) -> tuple[StoredTeacher, ...]:
-    """What these plans inherit together."""
+    """Everything that these plans inherit."""
     return tuple(dict.fromkeys(teacher for plan in plans for teacher in plan.upstream))
 
 

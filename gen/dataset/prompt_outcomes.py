@@ -1,4 +1,4 @@
-"""What a chunk's sealed files say of its samples: what later generations under `ask.accept` rest on."""
+"""Outcomes of a chunk's samples, read from its sealed files; later generations under `ask.accept` rest on them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A dataset as whoever only reads it sees it: what it is bound to, its generations, shards and last recipe.
+"""A read-only view of a dataset: its identity, generations, shards and last recipe.
 
 A reader shows one moment: each part is read when it is first asked for, and not again.
 """

@@ -1,4 +1,4 @@
-"""What becomes of each source row, and where a chunk ends: the rules by which `run` indexes and `plan` counts."""
+"""The fate of each source row, and where a chunk ends: the rules by which `run` indexes and `plan` counts."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
@@ -17,7 +17,7 @@ def is_full(*, asks: int, rows: int, prompts_per_shard: int) -> bool:
 
 
 class Fate(NamedTuple):
-    """What becomes of one row; all but `prompt` are columns of the index."""
+    """The fate of one row; all fields but `prompt` are columns of the index."""
 
     fate: Literal["ask", "duplicate", "bad"]
     key: bytes | None = None

@@ -30,7 +30,7 @@ class Series:
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> Self:
-        """Those of a dataset with this identity."""
+        """The series of a dataset with this identity."""
         return cls(each_teacher(identity))
 
     @property

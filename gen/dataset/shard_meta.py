@@ -1,4 +1,4 @@
-"""What a shard says of itself: the metadata in its footer, with its counts and the files beside it."""
+"""The metadata in a shard's footer: its counts, and the files beside it."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ class SideFile(BaseModel):
 
 
 class CheckCounts(BaseModel):
-    """What one check said of one teacher's answers."""
+    """One check's verdicts on one teacher's answers, counted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +51,7 @@ CountsByCheck: TypeAlias = dict[str, dict[str, CheckCounts]]
 
 
 class ShardCounts(BaseModel):
-    """What a shard and its side files hold, in samples; duplicate prompts and bad rows are the index's to count."""
+    """Contents of a shard and its side files, in samples; duplicate prompts and bad rows are the index's to count."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ class ShardCounts(BaseModel):
     """Under `ask.accept`: by the number of accepted answers, how many prompts have it. In a later generation the
     change: less those that had so many before, hence the sum over all shards is right."""
     checks: CountsByCheck = {}
-    """What each check said of each teacher's answers."""
+    """Verdicts by check and teacher."""
     maybe_billed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -87,9 +87,9 @@ class ShardCounts(BaseModel):
     distillation_refusals: int = 0
     """Answers that refuse because the provider takes the request for distillation of its model."""
     checks_usd: float | None = None
-    """What judges' verdicts cost; null where no judge has a price."""
+    """Cost of judges' verdicts; null if no judge has a price."""
     wasted_usd: float | None = None
-    """What replies of no use cost, by the usage that they reported; null where no price is known."""
+    """Cost of unusable replies, by the usage that they reported; null if no price is known."""
     maybe_usd: float | None = None
     """The most that attempts can have cost whose cost is not reported; null where there is no bound."""
     spent: Expense = NOTHING
@@ -116,7 +116,7 @@ class ShardCounts(BaseModel):
 
 
 class ShardMeta(BaseModel):
-    """What a data shard says of itself."""
+    """Metadata of a data shard."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -140,7 +140,7 @@ _READERS = 16
 
 
 def read_metas(store: ReadableStore, chunks: Iterable[ChunkId]) -> Iterator[tuple[ChunkId, ShardMeta]]:
-    """What each chunk's shard says of itself.
+    """The metadata of each chunk's shard.
 
     Raises:
         DatasetError: a shard is damaged.
@@ -150,7 +150,7 @@ def read_metas(store: ReadableStore, chunks: Iterable[ChunkId]) -> Iterator[tupl
 
 
 def read_meta(store: ReadableStore, chunk: ChunkId) -> ShardMeta:
-    """What a chunk's shard says of itself.
+    """The metadata of a chunk's shard.
 
     Raises:
         DatasetError: the shard is missing or damaged.

@@ -1,4 +1,4 @@
-"""What crashes left of sealed chunks goes at a run's end: journals, and side files of seals that lost.
+"""Removes leftovers of crashes at a run's end, if their chunks are sealed: journals, and side files of seals that lost.
 
 Only what a shard proves to be left over is removed, so it may be done at any time, and be cut off.
 """

@@ -51,7 +51,7 @@ def inherited(files: Sequence[SourceFile], recipe: Recipe) -> tuple[StoredTeache
 
 
 def notes_on(files: Sequence[SourceFile], source: Source) -> Iterator[str]:
-    """What the user should know of the datasets in the source."""
+    """Notes for the user on the datasets in the source."""
     for root in _roots(file.url for file in files):
         with suppress(StillhouseError):  # a folder of copied shards says nothing
             store = _open(root, source)

@@ -23,7 +23,7 @@ _MAYBE_SERVED = {408, 499, 504, 524, 598, 599}
 
 
 def why_begun(store: ReadableStore, settings: RunSettings, *, last: Holder | None) -> str | None:
-    """What keeps the dataset's recipe from changing, in words; None: nothing does. `last`: who ran on it last.
+    """Why the dataset's recipe can't change any more, in words; None if it can. `last`: who ran on it last.
 
     Raises:
         DatasetError: a newer version wrote a journal.

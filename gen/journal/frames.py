@@ -70,7 +70,7 @@ _log = logging.getLogger("stillhouse")
 
 
 class Kind(IntEnum):
-    """What a frame says happened."""
+    """The event that a frame records."""
 
     SENT = 1
     ANSWERED = 2
@@ -92,7 +92,7 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Frame(NamedTuple):
-    """One event in a sample's life. A named tuple, for a frozen dataclass takes five times as long to make."""
+    """One event in a sample's life. A named tuple: a frozen dataclass takes five times as long to make."""
 
     kind: Kind
     ordinal: int

@@ -22,7 +22,7 @@ class LiveJournal(Protocol):
 
     @property
     def behind_bytes(self) -> int:
-        """What would be lost with the node."""
+        """Bytes that would be lost with the node."""
         ...
 
     def ship(self) -> None:

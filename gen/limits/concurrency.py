@@ -50,8 +50,8 @@ RATE_MARGIN = 2.0
 for the same reason they overstate a slot's throughput, by as much."""
 
 LEAP = 4.0
-"""Only a declared rate causes a step of more than this factor: it is judged by fewer answers, for a teacher may be far
-below its rate, and that it was too much says little of how much is not."""
+"""Only a declared rate causes a step of more than this factor. It is judged by fewer answers: a teacher may be far
+below its rate, and a step that was too large says little about the right size."""
 
 CUT = 0.85
 """Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""

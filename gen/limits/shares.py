@@ -319,7 +319,7 @@ class _Bucket:
             self.minute.give(gained, now=now)
 
     def settle(self, over: float) -> None:
-        """Give back what was reserved and not used, for nobody else had it; or take out, down to any debt.
+        """Give back what was reserved and not used, which nobody else had; or take out, down to any debt.
 
         Of tokens more may come back than the bucket holds: estimates are larger than answers. A request that was not
         sent comes back one for one, and what the rate gave meanwhile is in the bucket already.

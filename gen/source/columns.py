@@ -60,7 +60,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def instead(name: str, names: Sequence[str], *, has: str = "; they have", likely: Iterable[str] | None = None) -> str:
-    """What to say after a column that is missing: the one that may be meant, of `likely`, and all `names` there are.
+    """Advice for a column that is missing: the one that may be meant, of `likely`, and all `names` there are.
 
     `has` leads to the names where nothing is like the missing one.
     """

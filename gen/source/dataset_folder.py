@@ -1,6 +1,6 @@
-"""A dataset of ours as a source: its records are rows, and so, if asked for, is what it rejected.
+"""A Stillhouse dataset as a source: its records are rows, and so are the answers it rejected, if asked for.
 
-Its shards are known by their names alone; a file of rejected answers counts if a shard names it, for a crash may have
+Its shards are known by their names alone; a file of rejected answers counts if a shard names it, as a crash may have
 left others.
 """
 

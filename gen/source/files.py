@@ -194,7 +194,7 @@ def digest_of(file: SourceFile, *, source: Source) -> str:
 
 
 def metadata_of(file: SourceFile, *, source: Source) -> dict[bytes, bytes]:
-    """What the file's writer says of it, by key; nothing if such a file has no place for that.
+    """The metadata that the file's writer stored, by key; empty for formats without any.
 
     Raises:
         SourceError: the file is gone, changed or damaged.

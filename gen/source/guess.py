@@ -36,7 +36,7 @@ _ANSWERS = (
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What a recipe over the files can say."""
+    """What a recipe for these files can state."""
 
     prompt: str | None
     """The column of text, or"""
@@ -54,7 +54,7 @@ class Guess:
 
 
 def guess(source: Source, *, prompt: str | None = None, messages: str | None = None) -> Guess:
-    """Look at the first rows of the source's files, of which only the place is known.
+    """Look at the first rows of a source that nobody has described.
 
     `prompt`, `messages`: the column, if the user says which.
 

@@ -1,4 +1,4 @@
-"""What rendering a template may cost, counted in steps: the same row comes to the same end on any machine.
+"""Limits on rendering a template, counted in steps, so that a row has the same outcome on any machine.
 
 A step is an element visited, a call or a turn of a loop, and one more for every hundred characters read or made. What
 would make a text out of all proportion is refused before it is made. What stays with the template's author is the time

@@ -25,12 +25,12 @@ _PATH = "source.path"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is below the recipe's paths."""
+    """The files below the recipe's paths."""
 
     files: list[SourceFile]
     """In their order, each once."""
     passed_over: tuple[str, ...]
-    """The urls of files that are of another kind."""
+    """The URLs of files of other kinds."""
 
 
 def passed_over_note(urls: Sequence[str]) -> str | None:

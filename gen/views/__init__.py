@@ -1,1 +1,1 @@
-"""What reads a dataset: its summary, report, card and verification, and what a run would do."""
+"""Views of a dataset: its summary, report, card and verification, and a preview of a run."""

@@ -1,4 +1,4 @@
-"""What a recipe's checks say of answers that exist: only judges are asked, and nothing is written.
+"""Judges existing answers by a recipe's checks: only judges are asked, and nothing is written.
 
 For trying checks before money is spent on them: on the answers of a pilot, or of a dataset that was made without.
 """
@@ -84,7 +84,7 @@ class CheckCounts(_Frozen):
 
 
 class Checked(_Frozen):
-    """What `stillhouse check` says."""
+    """The output of `stillhouse check`."""
 
     dataset: str
     records: int

@@ -1,4 +1,4 @@
-"""What a recipe would ask, and what that would take: nothing is sent, and nothing is written or made.
+"""Previews a run: what it would ask, and its cost and time. Nothing is sent, and nothing is written.
 
 The source is read once, as the index does it: the counts are those that a run of the whole source (or of its first
 `limit` rows) comes to. What can't be known before asking is null, never a guess; the estimates say by what rule.
@@ -47,7 +47,7 @@ class PreviewFile(_Frozen):
 
 
 class Preview(_Frozen):
-    """What `stillhouse plan` says. Null: not to be known before asking."""
+    """The output of `stillhouse plan`. Null: not known before asking."""
 
     dataset: str
     files: tuple[PreviewFile, ...]

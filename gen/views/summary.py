@@ -1,4 +1,4 @@
-"""What a dataset holds, from storage alone: the plans, the index's counts and the shards' footers."""
+"""Summarises a dataset from storage alone: the plans, the index's counts and the shards' footers."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ class Summary(BaseModel):
     """Samples from here on."""
     rejected: int = 0
     failed: int = 0
-    """Less those that a later generation asked again."""
+    """Failures, less those that a later generation asked again."""
     not_needed: int = 0
     """Not asked, as enough answers to their prompts are accepted."""
     short: int = 0
@@ -59,13 +59,13 @@ class Summary(BaseModel):
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = None
-    """Of answers: kept, rejected or not judged."""
+    """Cost of answers: kept, rejected or not judged."""
     checks_usd: float | None = None
-    """Of judges' verdicts on these answers."""
+    """Cost of judges' verdicts on these answers."""
     wasted_usd: float | None = None
-    """Of replies of no use, by the usage that they report."""
+    """Cost of unusable replies, by the usage that they report."""
     maybe_usd: float | None = None
-    """The most that attempts can have cost whose cost nobody reported."""
+    """Upper bound on the cost of attempts whose cost was never reported."""
     budget: dict[str, Use] = {}
     """What is used of the budget of the last run's recipe, by the names of its fields."""
     collect_by: str | None = None
@@ -96,7 +96,7 @@ class Summary(BaseModel):
     prompts_by_accepted: dict[int, int] = {}
     """Prompts by how many of their answers were accepted."""
     checks: CountsByCheck = {}
-    """What each check said of each teacher's answers."""
+    """Verdicts by check and teacher."""
     select: str = ""
     """How records are selected among accepted answers: `majority`, `best_of`, or empty where all are kept."""
 

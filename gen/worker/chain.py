@@ -194,7 +194,7 @@ class Chain:
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Notice what time alone brings about."""
+        """Act on whatever follows from the time alone."""
         now = self._clock.monotonic()
         self._follow(now=now)
         waiting, self._waiting = self._waiting, []
@@ -254,7 +254,7 @@ class Chain:
         self._note(place, f"{why}; {then}, until it answers again (it is asked one every {PROBE_EVERY_S:.0f} s)")
 
     def _note(self, place: int, words: str) -> None:
-        """Report it with the time, for it may happen more than once."""
+        """Report it with the time, because it may happen more than once."""
         at = datetime.fromtimestamp(self._clock.time(), UTC)
         self._counters.note(f"{at:%H:%M:%S} UTC: teacher {self._clients[place].teacher.name} {words}")
 

@@ -100,7 +100,7 @@ class Guard:
         return None
 
     def forgive(self, teacher: str) -> None:
-        """What came of the teacher's samples so far is no reason to stop: others stand in for it."""
+        """Forget the teacher's samples so far: others stand in for it, so they are not a reason to stop."""
         for key in [key for key in self._tallies if key[0] == teacher]:
             del self._tallies[key]
 

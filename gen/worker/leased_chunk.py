@@ -1,4 +1,4 @@
-"""A chunk in a worker's hands, from its lease to its seal: its journal's lock, and what is under way for it."""
+"""A chunk in a worker's hands, from its lease to its seal: its journal's lock, and its requests in flight."""
 
 import asyncio
 import itertools
@@ -52,7 +52,7 @@ class LeasedChunk:
     prompt_bytes: int = 0
     """About what its prompts take in memory."""
     under_way: int = 0
-    """Requests sent for it and not ended."""
+    """Requests in flight for it."""
     is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
@@ -91,7 +91,7 @@ class LeasedChunk:
         self.under_way += 1
 
     def abandon(self) -> None:
-        """Send nothing more; once nothing is under way, give up the journal's lock to whoever has the chunk now."""
+        """Send nothing more; once no request is in flight, leave the journal's lock to the next owner."""
         self.abandoned = True
         self.due.set()
         self._release()
@@ -146,11 +146,11 @@ class Hands:
         return self._found_journals
 
     def is_free(self, chunk: ChunkId) -> bool:
-        """Whether all who wrote the chunk's journals on this node are gone."""
+        """True if all writers of the chunk's journals on this node are gone."""
         return all(map(is_dead, leftovers(self._journals.root / str(chunk))))
 
     def check_room(self, *, under_way_bytes: int) -> None:
-        """Raise StoreAway where the journals' disk may not hold what is under way."""
+        """Raise StoreAway if the journals' disk may not have room for the replies in flight."""
         check_room(self._journals.root, wanted_bytes=ROOM_BYTES + under_way_bytes)
 
     def open(self, grant: Grant) -> LeasedChunk | None:

@@ -64,7 +64,7 @@ HELD_BYTES = 256 * 2**20
 SEALS_AT_ONCE = 4
 """Chunks sealed at a time: fewer than there are threads, for large replies are read in these too."""
 DRAIN_S = 20.0
-"""How long a stopping worker waits for what is under way."""
+"""How long a stopping worker waits for its requests in flight."""
 
 
 class Worker:
@@ -139,7 +139,7 @@ class Worker:
         self._held: dict[ChunkId, LeasedChunk] = {}
         self._opening: ChunkId | None = None
         self._sealing: dict[ChunkId, LeasedChunk] = {}
-        """Sealed chunks until the queue is told."""
+        """Sealed chunks that the queue does not know of yet."""
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the chunks in hand are sealed as they are."""
@@ -176,7 +176,7 @@ class Worker:
         )
 
     async def run(self) -> End:
-        """Work until there is no more, until told to stop, or until something makes going on pointless."""
+        """Work until nothing is left, until it is stopped, or until there is no point in continuing."""
         try:
             async with self._judging or contextlib.nullcontext(), self._tasks:
                 background = [self._tasks.spawn(self._renew_leases), self._tasks.spawn(self._ship)]
@@ -199,7 +199,7 @@ class Worker:
                 held.open.journal.close()  # whoever goes on must not take it for a live writer's
 
     def stop(self) -> None:
-        """Send nothing new, finish what is under way, give the rest back."""
+        """Send nothing new, finish what is in flight, give the rest back."""
         self._tasks.stop()
 
     # --- chunks
@@ -504,7 +504,7 @@ class Worker:
     # --- the end
 
     async def _drain(self) -> None:
-        """Ship what there is, for the grace may be short; then let what is under way come home, at most `DRAIN_S`."""
+        """Ship at once, because the grace period may be short; then wait for requests in flight, at most `DRAIN_S`."""
         await asyncio.gather(*map(self._ship_last, self._held.values()))
         until = self._clock.monotonic() + DRAIN_S
         while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most

@@ -152,7 +152,7 @@ def _error(status: int, message: str, *details: dict[str, Any]) -> Error:
 
 
 def _camel(value: Any) -> Any:
-    """The payload with names in camelCase, for the other form is taken too; schemas and arguments stay as they are."""
+    """The payload with names in camelCase (either form is accepted); schemas and arguments stay as they are."""
     if isinstance(value, list):
         return [_camel(each) for each in value]
     if not isinstance(value, dict):

@@ -58,7 +58,7 @@ def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is read of a file with columns."""
+    """What to read of a file with columns."""
 
     names: list[str]
     """Its columns, in the schema's order."""

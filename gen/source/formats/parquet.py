@@ -39,7 +39,7 @@ def parquet_schema(file: BinaryIO) -> pa.Schema:
 
 
 def parquet_metadata(file: BinaryIO) -> dict[bytes, bytes]:
-    """What whoever wrote the file says of it, by key.
+    """The metadata that the file's writer stored, by key.
 
     Raises:
         FormatError: too many columns or row groups.

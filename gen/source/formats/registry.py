@@ -45,7 +45,7 @@ class Format:
     schema: Callable[[BinaryIO], pa.Schema] | None = None
     """The columns' types, if the file has them."""
     metadata: Callable[[BinaryIO], dict[bytes, bytes]] | None = None
-    """What the file's writer says of it, if such a file has a place for that."""
+    """The metadata that the file's writer stored, for formats that have any."""
     may_be_compressed: bool = False
     """True if .gz and .zst may follow its suffix."""
     rank: int = 0

@@ -153,7 +153,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
-    """Each with the place of its part, for a signature belongs to its part; pieces of a text are one part."""
+    """Each with the place of its part, because a signature belongs to its part; pieces of a text are one part."""
     found: list[dict[str, Any]] = []
     place, last = -1, None
     for part in parts:

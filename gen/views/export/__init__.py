@@ -125,7 +125,7 @@ class Export:
         ]
 
     def notes(self) -> list[str]:
-        """What whoever uses the file should know."""
+        """Notes for the file's users."""
         found = self._notes_of_left_out()
         summary = self._surveyed.summary
         if summary.state != "done":
@@ -145,7 +145,7 @@ class Export:
 
     @property
     def obligations(self) -> list[str]:
-        """What whoever trains on the rows has to do."""
+        """Obligations of anyone who trains on the rows."""
         return self._surveyed.provenance.obligations
 
     def terms(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class NoPlace(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What all rows of an export have in common."""
+    """Settings that all rows of an export share."""
 
     reasoning: Reasoning
     tools: Sequence[Any] | None

@@ -1,4 +1,4 @@
-"""The terms that travel with an export: whoever trains on the file has to know them, and the file has no place."""
+"""The terms that travel with an export, in a file of their own: the export's formats have no place for them."""
 
 from typing import Any
 

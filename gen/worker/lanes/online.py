@@ -250,7 +250,7 @@ class OnlineLane(Generic[DocketT]):
             if _cut_on_the_way(outcome) and client.timed_out(endpoint):
                 self._counters.note(
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
-                    "from now on, for a connection may be cut for its silence (`stream: false` turns that off)"
+                    "from now on, because a silent connection may be cut (`stream: false` turns that off)"
                 )
             asked = Asked(held.prompt_key(ordinal), (client.teacher.name, endpoint.host), sent_at)
             used = self._heard(endpoint, outcome, share.chars, asked, latency_s=latency_s, spared=spared)
