@@ -251,7 +251,7 @@ def test_rounds_under_accept_are_batches(tmp_path: Path) -> None:
     run(tmp_path, test, accuracy=0.5)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("parks")
 def test_two_datasets_on_one_account_leave_each_others_batches_alone(tmp_path: Path) -> None:
     """With equal numbers of chunks and requests, both crashing."""
     for name in ("one", "two"):
