@@ -1,5 +1,6 @@
 """`doctor`, and `submit`, `stop` and `logs`: a run as a Ray job, from a machine that may go away meanwhile."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -27,7 +28,11 @@ from stillhouse.cluster.commands.options import (
     with_keep_going,
 )
 from stillhouse.cluster.progress.job_lines import is_figures
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.dataset.run_lock import is_running
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
     from stillhouse.cluster.jobs.shipment import Ship
     from stillhouse.cluster.jobs.submit import Jobs
+    from stillhouse.gen.worker.batch_cancelling import Cancelled
 
 _R = TypeVar("_R")
 
@@ -170,9 +176,42 @@ def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
 @click.command()
 @_job
 @click.option("--wait/--no-wait", default=True, help="Wait until the job has ended.  [default: wait]")
+@click.option(
+    "--cancel-batches",
+    is_flag=True,
+    help="Also cancel the dataset's batches at their providers, from this machine; without a job, only that.",
+)
 @clean
-def stop(given: Given, address: str, wait: bool) -> None:
+def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
     """Stop a job, given by its id, dataset or recipe; it finishes its requests in flight, and `submit` resumes it."""
+    if not cancel_batches:
+        _stop_job(given, address, wait=wait)
+        return
+    store = given.open()
+    if is_running(store):
+        _stop_job(given, address, wait=True)
+    if is_running(store):
+        raise UsageError(f"a run is working on {store.url}: stop it first, or it asks again what is cancelled")
+    cancelled = asyncio.run(_cancel(given, store))
+    note(
+        f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it"
+        + (f"; perhaps created, and not shown by the provider: {cancelled.unknown:,}" if cancelled.unknown else "")
+    )
+
+
+async def _cancel(given: Given, store: Store) -> "Cancelled":
+    from stillhouse.gen.teachers.http import HttpTransport
+    from stillhouse.gen.worker.batch_cancelling import cancel_batches
+
+    recipe = given.recipe() or DatasetReader(store).last_run(overrides=given.overrides)
+    transport = HttpTransport()
+    try:
+        return await cancel_batches(recipe, store, transport=transport, clock=SYSTEM)
+    finally:
+        await transport.close()
+
+
+def _stop_job(given: Given, address: str, *, wait: bool) -> None:
     jobs, job = _find(given, address)
     if jobs.details(job).status.is_terminal():
         note(f"job {job} has already ended")

@@ -13,14 +13,17 @@ from builders import questions, recipe_of, write_source
 from harness import run_in_process
 
 from stillhouse.cluster.actors import prompt_queue
+from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination import parking
 from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.parked_chunks import stored_batches
 from stillhouse.gen.errors import AtProvider, StillhouseError, UsageError
 from stillhouse.gen.simulator.server import Server, serve
+from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import worker
+from stillhouse.gen.worker.batch_cancelling import cancel_batches
 from stillhouse.gen.worker.lanes import batch as lane
 from stillhouse.gen.worker.lanes import batch_calls
 from stillhouse.schemas.recipe import Recipe
@@ -248,7 +251,7 @@ def test_rounds_under_accept_are_batches(tmp_path: Path) -> None:
     run(tmp_path, test, accuracy=0.5)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("parks")
 def test_two_datasets_on_one_account_leave_each_others_batches_alone(tmp_path: Path) -> None:
     """With equal numbers of chunks and requests, both crashing."""
     for name in ("one", "two"):
@@ -334,6 +337,33 @@ def test_a_run_that_does_not_wait_ends_once_all_is_with_batches(tmp_path: Path, 
         assert calls >= (1 if max_open == 20 else 2)
 
     once_each(run(tmp_path, test, faults={"latency_s": 6.0}), 12)
+
+
+@pytest.mark.usefixtures("parks")
+@pytest.mark.parametrize("api", ["openai-chat", "anthropic"])
+def test_batches_are_cancelled_and_what_they_finished_is_kept(tmp_path: Path, api: str) -> None:
+    """Without a cluster; the rest is asked again."""
+    write_source(tmp_path, questions(12))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, api=api, dataset={"prompts_per_shard": 6})
+        store = open_dataset(recipe)
+        run = asyncio.create_task(run_in_process(recipe))
+        while len((await asyncio.to_thread(stored_batches, store)).parked) < 2:
+            assert not run.done()
+            await asyncio.sleep(0.05)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        transport = HttpTransport()
+        cancelled = await cancel_batches(recipe, store, transport=transport, clock=SYSTEM)
+        assert cancelled == (2, 0)
+        again = await cancel_batches(recipe, store, transport=transport, clock=SYSTEM)
+        await transport.close()
+        assert again == (2, 0)  # of one that has ended nothing more is to be said
+        summary = await run_in_process(recipe)
+        assert (summary.records, summary.failed) == (12, 0)
+
+    once_each(run(tmp_path, test, faults={"latency_s": 8.0}), 12)
 
 
 @pytest.mark.usefixtures("parks")
