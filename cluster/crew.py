@@ -197,6 +197,9 @@ class Crew:
                 self._bury(hand, end, display)
             elif end.kind == "away":
                 self._away(hand, end, display)
+            elif end.kind == "stopped" and not (self._stopping or hand.leaving):
+                display.note(f"{hand.name or 'a worker'} was taken for dead and stopped; another takes its place")
+                self._hands.append(self._hire())
             elif not (hand.leaving and end.kind == "stopped"):
                 self.ends.append(end)
         self._leave_draining_nodes(display)

@@ -136,3 +136,12 @@ def test_many_rounds_of_few_accepted_answers_use_the_limit(tmp_path: Path) -> No
     world.run()
     assert max(seed for _, seed in world.services.history.attempts) == 7, "nothing took eight rounds"
     assert served_per_s(world, 5.0, 60.0) >= 0.95
+
+
+def test_a_worker_taken_for_dead_under_a_budget_is_replaced(tmp_path: Path) -> None:
+    """It may not spend what others were granted meanwhile: it stops when it is back, and another takes its place."""
+    world = World(1, tmp_path, spec=Spec.calm(prompts=500, per_shard=25, budget={"requests": 5000}))
+    world.part("queue", at=5.0, for_s=40.0, driver=False, node="node-0")
+    world.run()
+    workers = [process for process in world.services.processes.all if process.kind == "worker"]
+    assert len(workers) == 3, "expected two workers, and one in the place of the one that was cut off"

@@ -249,6 +249,8 @@ class Crew:
                 end = hand.task.result()
                 if end.kind == "away" and self._hands and not self._stopping:
                     self._hire_at.append(self._services.loop.time() + AWAY_S)
+                elif end.kind == "stopped" and not self._stopping:  # it was taken for dead
+                    self._hands.append(self._hire())
                 else:
                     self._ends.append(end)
                 self._services.processes.retire(hand.process)
