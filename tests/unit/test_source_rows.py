@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -435,3 +436,25 @@ def test_a_time_inside_another_value_does_not_wrap_around_either(tmp_path: Path)
     found = read(tmp_path / "a.parquet")
     assert [row.at.row for row in found if row.bad] == [2, 3, 4]
     assert [found[1].values, found[6].values] == [fine, fine]
+
+
+@pytest.mark.parametrize("repeats", [False, True], ids=["all different", "from a dictionary"])
+def test_what_is_held_does_not_grow_with_a_row_group(tmp_path: Path, repeats: bool) -> None:
+    """Of large values, as images are; whether they are written one by one, or as a dictionary that repeats them."""
+    path, size = tmp_path / "a.parquet", 2**20
+    values = [number.to_bytes(size, "big") for number in range(24 if repeats else 60)]
+    numbers = pa.array([number % 24 for number in range(1500)], pa.int32())
+    column = pa.DictionaryArray.from_arrays(numbers, values) if repeats else pa.array(values)
+    table = pa.table({"image": column})
+    form: dict[str, Any] = (
+        {"dictionary_pagesize_limit": 2**26, "store_schema": False} if repeats else {"use_dictionary": False}
+    )
+    pq.write_table(table, path, compression="zstd", write_batch_size=2, **form)
+    del column, table
+    source = Source(path=str(path), prompt="image")
+    (file,) = find_files(source)
+    before, most = pa.total_allocated_bytes(), 0
+    for row in read_rows(file, columns=["image"], start=Position(), source=source):
+        assert row.values == {"image": values[row.at.row % len(values)]}
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < (200 if repeats else 20) * size
