@@ -62,7 +62,7 @@ def _recipe(job: Job, prompts: Path, *, name: str, workers: int, judged: bool = 
     }
     if judged:
         recipe["teachers"].append(teacher | {"name": "judge", "account": "judge", "role": "judge"})
-        judge = {"teacher": "judge", "template": "How good is the answer, from 1 to 5?", "accept_if": ">= 1"}
+        judge = {"teacher": "judge", "template": "How good is the answer, 1 to 5?\n{{ prompt }}", "accept_if": ">= 1"}
         recipe["checks"] = [{"judge": judge}]
     path = job.folder / f"{name}.yaml"
     path.write_text(json.dumps(recipe))  # JSON is YAML
