@@ -1,5 +1,6 @@
 """The process of a `function` with `per: chunk`: reads what to do as JSON from its standard input, and ends."""
 
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ import orjson
 import pyarrow as pa
 
 from stillhouse.gen.checks.base import CannotSay
-from stillhouse.gen.checks.confine import die_with
+from stillhouse.gen.checks.confine import die_with, set_limits
 from stillhouse.gen.checks.function import loaded, result_of
 from stillhouse.gen.errors import UsageError, cause_of
 from stillhouse.schemas.function_check import FunctionCheck
 
+MEMORY_BYTES = 4 * 2**30
+"""Several times what a chunk of long answers takes. Not of address space, of which each thread that Arrow starts
+reserves much more than it uses."""
 _EXPECTED = "expected an Arrow table, an Arrow array or a list with as many rows as it was given"
 
 
@@ -21,6 +25,7 @@ def main() -> None:
     """Call the function, and write a verdict for each row, or why there is none."""
     given = orjson.loads(sys.stdin.buffer.read())
     die_with(given["parent"])
+    set_limits((resource.RLIMIT_DATA, MEMORY_BYTES), (resource.RLIMIT_CORE, 0))
     settings = FunctionCheck.model_validate_json(given["settings"])
     with pa.memory_map(given["answers"]) as source:
         table = pa.ipc.open_file(source).read_all()

@@ -1,13 +1,16 @@
-"""Refuses columns that hold nothing which a check could compare answers with, before anything is asked.
+"""Refuses checks that could judge no answer, before anything is asked.
 
-One row without is that row's matter; here it is the recipe's, for not one of the first rows has it.
+One row without what a check compares with is that row's matter; here it is the recipe's, for not one of the first rows
+has it.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from stillhouse.gen.checks import choice, math, python
 from stillhouse.gen.checks.base import Row
+from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.errors import SourceError
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.prompt import Prompt
@@ -43,6 +46,21 @@ def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
                 f"{recipe.where(field)}{field}: none of the first {len(rows)} rows has {_SOUGHT[reference.field]} in "
                 f"column {reference.column!r}: {found[0]}; name another column"
             )
+
+
+def check_functions(recipe: Recipe) -> None:
+    """Import the recipe's functions in a process of their own, as every worker does when it starts.
+
+    Raises:
+        UsageError: one can't be imported here, or is not a function.
+    """
+    if any(check.kind == "function" for check in recipe.checks):
+        asyncio.run(_start(recipe))
+
+
+async def _start(recipe: Recipe) -> None:
+    async with CheckPool([check for check in recipe.checks if check.kind == "function"], size=1):
+        pass
 
 
 def _row(columns: Sequence[str], prompt: Prompt) -> Row:

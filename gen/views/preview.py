@@ -9,7 +9,7 @@ from functools import cache
 
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.checks.preflight import check_references
+from stillhouse.gen.checks.preflight import check_functions, check_references
 from stillhouse.gen.dataset.batch_rules import check_batches
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.budget_rules import check_budget
@@ -119,7 +119,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         SourceError: a source file is missing or can't be read; there is no row, or none with a named column; or a
             check can't judge by any row.
         DatasetError: the dataset is another recipe's, or damaged.
-        UsageError: the template can't be compiled, or a kept column has a reserved name.
+        UsageError: the template can't be compiled, a kept column has a reserved name, or a function can't be imported.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
     """
     store = open_dataset(recipe)
@@ -129,6 +129,7 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     recipe, notes = priced(resolved_by(recipe, bound))
     check_budget(recipe)
     check_batches(recipe)
+    check_functions(recipe)
     there = _There(dataset, is_bound=bound is not None)
     if limit is not None:
         limit = there.rows + (limit if there.is_sealed else 0)

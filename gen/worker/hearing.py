@@ -36,6 +36,9 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 _HEAD_CHARS = 80
+_MAX_QUESTIONS = 64
+"""Questions kept until they are asked: for each of them a template need not be rendered again, and those of a whole
+chunk would be in memory beside its answers."""
 _ENDS = (Kind.ANSWERED, Kind.LOST, Kind.NOT_SENT, Kind.DIED, Kind.CUT, Kind.SENT)
 """What says most of an attempt comes first."""
 
@@ -103,7 +106,9 @@ class Hearing:
         self._asking: dict[tuple[bytes, bytes], int] = {}
         """By key: the answer for which the judge is asked."""
         self._questions: dict[int, Prompt] = {}
-        """Those being asked."""
+        """Those being asked, and the first of those that wait for it."""
+        self._replied: dict[int, Verdict] = {}
+        """What replies say, from `read` to `answered`."""
         self._in_flight: set[int] = set()
         self._closing: GiveUp | None = None
 
@@ -147,6 +152,8 @@ class Hearing:
         if (tries := self._tries.get(ordinal)) is not None and tries.failures:
             self._tries[ordinal] = Tries()  # it was given up, and is judged again
         self._waiting[ordinal], self._keys[ordinal], self._asking[key] = [done], key, ordinal
+        if len(self._questions) < _MAX_QUESTIONS:
+            self._questions[ordinal] = question
         return True
 
     def close(self, reason: GiveUp) -> None:
@@ -238,23 +245,25 @@ class Hearing:
     def read(self, reply: Journalled) -> Received:
         """See `Attempts`."""
         frame, kept_at = reply
-        return Received(frame, kept_at, self._read(frame), len(frame.body))
+        outcome, verdict = self._read(frame)
+        if verdict is not None:
+            self._replied[frame.ordinal] = verdict
+        return Received(frame, kept_at, outcome, len(frame.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
         """See `Attempts`."""
         return self._ended(received.frame, received.outcome, blame)
 
-    def _read(self, frame: Frame) -> Outcome:
-        """What the reply says; one that is no verdict is of no use."""
+    def _read(self, frame: Frame) -> tuple[Outcome, Verdict | None]:
+        """What the reply is, and its verdict; a completion that is not one is of no use."""
         outcome = self.judge.interpreter.read(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
-        if isinstance(outcome, Completion) and self._verdict(frame.ordinal, outcome) is None:
-            said = " ".join((outcome.text or "").split())[:_HEAD_CHARS]
-            words = f"expected a verdict as JSON, got {said!r} (finish_reason {outcome.finish_reason})"
-            return Malformed(self.judge.interpreter.redact(words), frame.status, usage=outcome.usage)
-        return outcome
-
-    def _verdict(self, ordinal: int, completion: Completion) -> CheckResult | Unchecked | None:
-        return self.judge.rubric.read(completion, record_id=self._record_id(ordinal))
+        if not isinstance(outcome, Completion):
+            return outcome, None
+        if (verdict := self.judge.rubric.read(outcome, record_id=self._record_id(frame.ordinal))) is not None:
+            return outcome, verdict
+        said = " ".join((outcome.text or "").split())[:_HEAD_CHARS]
+        words = f"expected a verdict as JSON, got {said!r} (finish_reason {outcome.finish_reason})"
+        return Malformed(self.judge.interpreter.redact(words), frame.status, usage=outcome.usage), None
 
     def _ended(self, frame: Frame, outcome: Outcome, blame: Blame | None) -> Decision:
         ordinal = frame.ordinal
@@ -262,9 +271,7 @@ class Hearing:
         self._pay(frame, outcome)
         decision = self._decided(frame, outcome, blame)
         if isinstance(outcome, Completion):
-            verdict = self._verdict(ordinal, outcome)
-            assert verdict is not None, "nonsense is read as Malformed"
-            self._settle(ordinal, verdict)
+            self._settle(ordinal, self._replied.pop(ordinal))
         elif isinstance(decision, (Settled, GiveUp)):
             self._settle(ordinal, Unchecked(f"{self.judge.interpreter.teacher.name}: {outcome.message}"))
         elif self._closing is not None:
@@ -322,11 +329,9 @@ class Hearing:
     def _restore(self, ordinal: int, frame: Frame, *, asked: Frame | None) -> None:
         outcome = outcome_without_reply(frame)
         if frame.kind is Kind.ANSWERED:
-            outcome = self._read(frame)
-            if isinstance(outcome, Completion) and asked is not None:
-                verdict = self._verdict(ordinal, outcome)
-                if isinstance(verdict, CheckResult):
-                    self._known.setdefault((self._samples.prompt(ordinal).key, asked.body), verdict)
+            outcome, verdict = self._read(frame)
+            if isinstance(verdict, CheckResult) and asked is not None:
+                self._known.setdefault((self._samples.prompt(ordinal).key, asked.body), verdict)
         if outcome is not None:
             self._decided(frame, outcome, None)
         self._pay(frame, outcome)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -46,29 +47,34 @@ class Contestant:
     """Glob of its Parquet files in the job's folder."""
 
 
-def _recipe(job: Job, prompts: Path, *, name: str, workers: int) -> Path:
-    """A recipe over these prompts into the job's folder."""
+def _recipe(job: Job, prompts: Path, *, name: str, workers: int, judged: bool = False) -> Path:
+    """A recipe over these prompts into the job's folder; a judge may score each answer, and accepts it."""
     told = job.told.model_dump(exclude_none=True)
     teacher = {"name": "t", "api": "openai-chat", "base_url": job.url, "model": "m", "limits": told}
-    recipe = {
+    teacher |= {"terms": {"training_use": "permitted"}}
+    recipe: dict[str, Any] = {
         "name": name,
         "source": {"path": str(prompts), "prompt": "prompt", "id": "id"},
         "ask": {"temperature": 0.7, "max_tokens": job.max_tokens},
-        "teachers": [teacher | {"terms": {"training_use": "permitted"}}],
+        "teachers": [teacher],
         "dataset": {"path": str(job.folder / name)},
         "run": {"workers": workers},
     }
+    if judged:
+        recipe["teachers"].append(teacher | {"name": "judge", "account": "judge", "role": "judge"})
+        judge = {"teacher": "judge", "template": "How good is the answer, 1 to 5?\n{{ prompt }}", "accept_if": ">= 1"}
+        recipe["checks"] = [{"judge": judge}]
     path = job.folder / f"{name}.yaml"
     path.write_text(json.dumps(recipe))  # JSON is YAML
     return path
 
 
-def _stillhouse(workers: int) -> Contestant:
+def _stillhouse(workers: int, *, judged: bool = False) -> Contestant:
     def command(job: Job) -> list[str]:
-        recipe = _recipe(job, job.prompts, name="dataset", workers=workers)
+        recipe = _recipe(job, job.prompts, name="dataset", workers=workers, judged=judged)
         return [str(Path(sys.executable).with_name("stillhouse")), "run", str(recipe), "--quiet", "--json"]
 
-    title = "stillhouse" if workers == 1 else f"stillhouse, {workers} workers"
+    title = "stillhouse" + f", {workers} workers" * (workers > 1) + ", judged" * judged
     return Contestant(title, command, "ray::TeacherWorker", "dataset/data/*.parquet")
 
 
@@ -98,6 +104,7 @@ def _bare(title: str, module: str) -> Contestant:
 
 STILLHOUSE = _stillhouse(1)
 STILLHOUSE_2 = _stillhouse(2)
+JUDGED = _stillhouse(1, judged=True)
 CLUSTER = _stillhouse_on_a_cluster(1, 1)
 CLUSTER_4 = _stillhouse_on_a_cluster(2, 2)
 HTTPX = _bare("bare httpx + httpx-aiohttp", "benchmark.bare_httpx")

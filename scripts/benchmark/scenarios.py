@@ -9,6 +9,7 @@ from benchmark.contestants import (
     CLUSTER,
     CLUSTER_4,
     HTTPX,
+    JUDGED,
     STILLHOUSE,
     STILLHOUSE_2,
     Contestant,
@@ -129,6 +130,15 @@ SCENARIOS = (
         server=_latency(1.0),
         small=4_000,
         bars=(Bar("requests_s", 0.95, AIOHTTP, at_least=True),),
+    ),
+    Scenario(
+        "judge",
+        "instant answers, 64 in flight, and as many verdicts",
+        prompts=20_000,
+        in_flight=64,
+        small=2_000,
+        contestants=(STILLHOUSE, JUDGED),
+        bars=(Bar("cpu_us", 2 * 1.1, STILLHOUSE, of=JUDGED),),
     ),
     Scenario(
         "workers2",

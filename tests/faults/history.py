@@ -1,5 +1,6 @@
 """Compares what the teacher served with what the dataset holds: no answer is lost, asked again or twice there."""
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -36,10 +37,9 @@ def check(dataset: Path, log: Path, *, samples: int, in_flight: int, kills: int)
 
 
 def check_judged(dataset: Path, log: Path, *, in_flight: int, kills: int) -> dict[str, int]:
-    """The judge's history; AssertionError where a verdict was paid for twice, or the judge's limit was not kept.
+    """The judge's history; AssertionError where a verdict was paid for twice.
 
-    As in `check`, what was in flight at a kill may be asked again; and for a moment a dead worker's requests are still
-    served beside its successor's.
+    As in `check`, what was in flight at a kill may be asked again.
     """
     served = [json.loads(line) for line in log.read_text().splitlines()]
     delivered = Counter(e["prompt"] for e in served if e["status"] == 200 and e["delivered"])
@@ -50,13 +50,32 @@ def check_judged(dataset: Path, log: Path, *, in_flight: int, kills: int) -> dic
     ]
     assert all(verdict is not None for verdict in told), "an answer has no verdict"
     assert len(delivered) <= len(told), "verdicts were paid for that no answer has"
+    return {"judged": len(told), "verdicts delivered again": again}
+
+
+def check_limits(log: Path, *, in_flight: int, per_minute: int, kills: int) -> dict[str, int]:
+    """The most that the server counted at once, in a second and in a minute; AssertionError if that exceeds its limits.
+
+    For a moment a dead worker's requests are still served beside its successor's.
+    """
+    served = [json.loads(line) for line in log.read_text().splitlines()]
+    times = sorted(e["time"] for e in served)
     edges = sorted((at, step) for e in served for at, step in ((e["time"], 1), (e["time"] + e["latency_s"], -1)))
-    now = peak = 0
-    for _, step in edges:
-        now += step
-        peak = max(peak, now)
-    assert peak <= 2 * in_flight if kills else peak <= in_flight, f"{peak} requests to the judge at once"
-    return {"judged": len(told), "verdicts delivered again": again, "judge's peak in flight": peak}
+    peak = max(itertools.accumulate(step for _, step in edges))
+    assert peak <= 2 * in_flight if kills else peak <= in_flight, f"{peak} requests at once, the limit is {in_flight}"
+    most = _most_within(times, 60.0)
+    assert most <= per_minute, f"{most} requests in a minute, the limit is {per_minute}"
+    return {"in flight": peak, "in a second": _most_within(times, 1.0), "in a minute": most}
+
+
+def _most_within(times: list[float], span_s: float) -> int:
+    """The most of these sorted moments in any window of this length."""
+    start = most = 0
+    for end, moment in enumerate(times):
+        while moment - times[start] >= span_s:
+            start += 1
+        most = max(most, end - start + 1)
+    return most
 
 
 def _verdicts(folder: Path) -> list[object]:

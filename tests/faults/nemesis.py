@@ -3,7 +3,7 @@
     python -m tests.faults.nemesis --kills 100 --prompts 10000 --samples 2 --generations 3
 
 prints what it killed and the checker's figures, and ends with 1 where a promise was broken. With `--judge`, a judge on
-an account of its own has the last word on each answer.
+an account of its own has the last word on each answer, and both accounts' limits are checked by what was served.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.history import check, check_judged
+from faults.history import check, check_judged, check_limits
 from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
 from waiting import wait_until
@@ -35,6 +35,9 @@ from stillhouse.schemas.simulator import SimulatorSettings
 
 IN_FLIGHT = 64
 JUDGED_IN_FLIGHT = 16
+PER_MINUTE = 1200
+JUDGED_PER_MINUTE = 600
+"""Limits of the two accounts in a judged run, which takes longer with them than the kills do."""
 _TITLES = {
     "worker": b"ray::TeacherWorker",
     "queue": b"ray::PromptQueueActor",
@@ -109,10 +112,14 @@ def torment(
     assert end["records"] + end["rejected"] == prompts * samples, end
     dataset = folder / "out" if server is None else server.data / server.bucket / "out"
     assert len(list((dataset / "_stillhouse").glob("plan-*.json"))) == generations
-    figures = check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=killed.total())
+    total = killed.total()
+    figures: dict[str, object] = {"killed": dict(killed)}
+    figures |= check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=total)
     if judged:
-        figures |= check_judged(dataset, verdicts, in_flight=JUDGED_IN_FLIGHT, kills=killed.total())
-    return {"killed": dict(killed), **figures}
+        figures |= check_judged(dataset, verdicts, in_flight=JUDGED_IN_FLIGHT, kills=total)
+        figures["teacher"] = check_limits(log, in_flight=IN_FLIGHT, per_minute=PER_MINUTE, kills=total)
+        figures["judge"] = check_limits(verdicts, in_flight=JUDGED_IN_FLIGHT, per_minute=JUDGED_PER_MINUTE, kills=total)
+    return figures
 
 
 def outlive(
@@ -217,7 +224,8 @@ def _recipe(folder: Path, url: str, server: S3Server | None, *, samples: int, ju
         "run": {"workers": 2, "journal_dir": str(folder / "journal")},
     }
     if judge is not None:
-        limits = {"in_flight": JUDGED_IN_FLIGHT}
+        document["teachers"][0]["limits"]["requests_per_minute"] = PER_MINUTE
+        limits = {"in_flight": JUDGED_IN_FLIGHT, "requests_per_minute": JUDGED_PER_MINUTE}
         document["teachers"] += [teacher | {"name": "judge", "base_url": judge, "role": "judge", "limits": limits}]
         document["checks"] = [{"judge": {"teacher": "judge", "template": "Score it.\n", "accept_if": ">= 2"}}]
     path = folder / "recipe.yaml"

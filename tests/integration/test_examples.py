@@ -1,6 +1,7 @@
 """The example scripts run as a user runs them; those that read with Ray Data join one cluster."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.dataset as pads
 import pytest
 from builders import SIMULATED, questions, recipe_of, write_source
 from case_server import CaseServer, serving
@@ -22,6 +24,7 @@ from s3_server import S3Server, rclone_s3
 from stillhouse.cluster.cli import main
 from stillhouse.cluster.commands.options import read
 from stillhouse.gen.store import open_store
+from stillhouse.schemas.recipe import Recipe
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -145,6 +148,50 @@ def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer
     step = Path(__file__).parents[1] / "trl_step.py"
     printed = run(trl_python, step, trainer, file, tmp_path / "out", env={"HF_HOME": str(tmp_path / "hf")})
     assert f"trained on {len(file.read_bytes().splitlines())} rows" in printed
+
+
+@pytest.mark.slow
+def test_a_text_becomes_preferences_in_a_chain(trl_python: str, tmp_path: Path) -> None:
+    """Questions made of a text, drafts, judged revisions of these: three recipes, and DPOTrainer takes the pairs."""
+    (tmp_path / "still.txt").write_text("The still has a copper pot.\n\nIts neck is long, and cools the spirit.")
+    init = ["init", str(tmp_path / "still.txt"), "--template", "questions"]
+    init += ["--out", str(tmp_path / "questions.yaml"), "--dataset", str(tmp_path / "questions")]
+    assert CliRunner().invoke(main, init).exit_code == 0
+    asyncio.run(run_in_process(read(str(tmp_path / "questions.yaml"), ("ask.samples=3",))))
+    question = "{{ (completion[0].content | fromjson).question }}"
+    revised = "{{ prompt[0].content }}\nImprove this answer: {{ completion[0].content }}"
+    judge = {"judge": {"teacher": "judge", "template": "How good is it, 1 to 5?\n{{ prompt }}", "accept_if": ">= 3"}}
+    _answer(tmp_path, "drafts", source="questions", template=question)
+    _answer(tmp_path, "revisions", source="drafts", template=revised, samples=8, checks=[judge])
+    file = tmp_path / "pairs.jsonl"
+    export = ["export", str(tmp_path / "revisions"), "--format", "trl-dpo", "--out", str(file)]
+    assert CliRunner().invoke(main, export).exit_code == 0
+    step = Path(__file__).parents[1] / "trl_step.py"
+    printed = run(trl_python, step, "dpo", file, tmp_path / "out", env={"HF_HOME": str(tmp_path / "hf")})
+    pairs = [json.loads(line) for line in file.read_text().splitlines()]
+    assert f"trained on {len(pairs)} rows" in printed
+    made = (json.loads(row["completion"][0]["content"])["question"] for row in _records(tmp_path / "questions"))
+    assert {row["prompt"][0]["content"].split("\n")[0] for row in pairs} <= set(made)
+
+
+def _answer(root: Path, name: str, *, source: str, template: str, samples: int = 1, **more: Any) -> None:
+    """Ask a built-in teacher about each record of another dataset."""
+    simulated = {"api": "simulator"}
+    document = {
+        "name": name,
+        "source": {"path": str(root / source), "id": "record_id"},
+        "ask": {"template": template, "samples": samples},
+        "teachers": [simulated | {"name": "sim"}],
+        "dataset": {"path": str(root / name)},
+    }
+    if more:
+        document["teachers"] = [simulated | {"name": "sim"}, simulated | {"name": "judge", "role": "judge"}]
+    asyncio.run(run_in_process(Recipe.model_validate(document | more)))
+
+
+def _records(dataset: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pads.dataset(dataset / "data").to_table().to_pylist()
+    return found
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.function_check import FunctionCheck
 from stillhouse.schemas.recipe import Recipe
@@ -108,8 +109,12 @@ async def test_what_is_not_a_verdict_leaves_the_answer_unchecked(function: str, 
     ],
 )
 def test_code_that_does_not_load_is_refused_at_the_start(code: Path, text: str, message: str) -> None:
-    """Before anything is asked."""
+    """Before anything is asked; by `plan` too."""
     code.write_text(text)
+    write_source(code.parent, questions(1))
+    with pytest.raises(UsageError) as caught:
+        preview(recipe_of(code.parent, checks=[{"function": {"name": "mine.py:yes"}}]))
+    assert message in str(caught.value)
     with pytest.raises(UsageError, match=r"checks: .*") as caught:
         asyncio.run(judged([check("yes")]))
     assert message in str(caught.value)
@@ -222,6 +227,8 @@ def short(table): return [True]
 def raises(table): raise ValueError("no")
 def dies(table): os._exit(3)
 def sleeps(table): time.sleep(60)
+def fills(table): return b"x" * 5 * 2**30
+def fills_arrow(table): return pa.allocate_buffer(5 * 2**30)
 '''
 
 
@@ -251,6 +258,8 @@ async def test_a_function_judges_a_chunk_as_a_table() -> None:
         ("raises", "raised ValueError: no"),
         ("dies", "ended with exit code 3"),
         ("sleeps", "took more than 3 s"),
+        ("fills", "raised MemoryError"),
+        ("fills_arrow", "raised ArrowMemoryError"),
     ],
 )
 async def test_a_function_that_fails_leaves_its_chunk_unchecked(function: str, reason: str) -> None:

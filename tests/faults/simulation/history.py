@@ -74,7 +74,7 @@ class History:
         self.requests: list[Request] = []
         self.by_sample: defaultdict[Sample, list[Request]] = defaultdict(list)
         self.attempts: Counter[Sample] = Counter()
-        """Requests sent or tried to be."""
+        """Requests to teachers sent or tried to be."""
         self._knows: defaultdict[Process, set[int]] = defaultdict(set)
         self._opened: dict[tuple[Process, str], float] = {}
         self._files: defaultdict[Path, set[int]] = defaultdict(set)

@@ -16,6 +16,7 @@ PER_S = 10
 JUDGED = {"seed": 0, "max_tokens": MAX_TOKENS}
 LATENCY_S = 0.5
 """Of a calm world."""
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class Spec:
     """All of one account; see `SEEDS_APART` for how their requests are told apart."""
     judge: bool = False
     """Whether a judge has the last word on what is accepted; it is billed to the teachers' account."""
-    outages: tuple[tuple[int, float, float], ...] = ()
-    """(a teacher's place, from, until) when no connection to it can be made."""
+    outages: tuple[tuple[str, float, float], ...] = ()
+    """(a teacher's or the judge's name, from, until) when no connection to it can be made."""
     give_up_after_s: float = 600.0
 
     @classmethod
@@ -96,7 +97,7 @@ class Spec:
         outages = []
         while route == "fallback" and rng.random() < 0.7:
             start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
-            outages.append((rng.choice((0, 0, 1)), start_s, start_s + rng.choice((20.0, 100.0, 400.0))))
+            outages.append((rng.choice(("t0", "t0", "t1")), start_s, start_s + rng.choice((20.0, 100.0, 400.0))))
         accept = rng.choice((0, 1, 1, 2, 3))
         return cls(
             local=local,
@@ -146,7 +147,17 @@ class Spec:
 
     def judging(self, rng: random.Random) -> "Spec":
         """The same with a judge, where one is drawn; the first format has none."""
-        return replace(self, judge=True, first_format_share=0.0) if rng.random() < 0.4 else self
+        judged = replace(self, judge=True, first_format_share=0.0) if rng.random() < 0.4 else self
+        return judged.with_hours_away(rng)
+
+    def with_hours_away(self, rng: random.Random) -> "Spec":
+        """The same with an hour in which the judge or a teacher that has no substitute is away, where one is drawn."""
+        names = [JUDGE] * self.judge + ["t0"] * (self.route != "fallback")
+        if not names or rng.random() < 0.6:
+            return self
+        start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
+        away = rng.choice(names), start_s, start_s + rng.choice((100.0, HOUR_S))
+        return replace(self, outages=(*self.outages, away))
 
     @classmethod
     def calm(cls, **more: Any) -> "Spec":

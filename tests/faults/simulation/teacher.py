@@ -61,7 +61,7 @@ class Teacher:
         latency_s: float,
         in_flight: int | None,
         point: Callable[[str], None],
-        outages: Sequence[tuple[int, float, float]] = (),
+        outages: Sequence[tuple[str, float, float]] = (),
     ) -> None:
         self._rng = rng
         self._loop = loop
@@ -97,10 +97,11 @@ class Teacher:
         assert process is not None
         document = orjson.loads(request.body)
         sample = document["messages"][-1]["content"], document["seed"]
-        self._history.attempts[sample] += 1
-        fate = "rate" if sample[0] in self.odd else self._rng.choices(self._fates, self._weights)[0]
         teacher = request.url.split("/")[2]
-        if any(teacher == f"t{place}" and start <= self._loop.time() < end for place, start, end in self._outages):
+        if teacher != JUDGE:  # what it was asked is no row's attempt
+            self._history.attempts[sample] += 1
+        fate = "rate" if sample[0] in self.odd else self._rng.choices(self._fates, self._weights)[0]
+        if any(teacher == name and start <= self._loop.time() < end for name, start, end in self._outages):
             fate = "unconnected"
         if teacher == JUDGE and fate in ("length", "filtered", "refused"):  # words of a judge, and not of an answer
             fate = "answer"
