@@ -1,13 +1,13 @@
 """What answers cost: by the recipe's price, else by genai-prices for providers' own hosts, looked up once per run.
 
 genai-prices is data that comes with its release; nothing is fetched. A price that changes with the time of day is taken
-at its dearest.
+at its dearest. A batch costs what genai-prices says of batches, and half of the price where it says nothing of them.
 """
 
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from stillhouse.schemas.completion import Usage
@@ -27,6 +27,7 @@ _FIELDS = {
     "reasoning": "output_reasoning_mtok",
 }
 """Ours to theirs."""
+Mode: TypeAlias = Literal["online", "batch"]
 _CONTRADICTS = 0.01
 """Prices further apart than this share are different ones."""
 
@@ -84,24 +85,35 @@ def _known_price(teacher: Teacher, *, now: datetime) -> Price | None:
     """The price at all its endpoints; None where they differ or one is not known."""
     if teacher.api == "simulator" or not _is_public(teacher):
         return None
-    found = [_price_at(url, teacher.model_name, now=now) for url in teacher.urls]
-    if found[0] is None or any(each != found[0] for each in found):
-        return None
-    return _halved(found[0]) if teacher.mode == "batch" else found[0]
+    found = [_price_at(url, teacher.model_name, mode=teacher.mode, now=now) for url in teacher.urls]
+    return None if any(each != found[0] for each in found) else found[0]
 
 
-def _halved(price: Price) -> Price:
-    """The price in a batch: half of it, at every provider whose batches are known."""
+def asked_by(teacher: Teacher, mode: Mode, *, now: datetime | None = None) -> Teacher:
+    """The teacher if it were asked in this mode, at the price that it would then have.
 
-    def half(each: float | None) -> float | None:
-        return None if each is None else each / 2
+    Where genai-prices does not have that price, batches cost half, and without them it is twice as much.
+    """
+    if teacher.mode == mode:
+        return teacher
+    other = teacher.model_copy(update={"mode": mode})
+    stated = None if teacher.price is None or teacher.price.source is not None else teacher.price
+    price = _known_price(other, now=now or datetime.now(UTC)) if stated is None else None
+    if price is None and teacher.price is not None:
+        factor, words = (0.5, "half of") if mode == "batch" else (2.0, "twice")
+        price = _times(teacher.price, factor, source=f"{words} {teacher.price.source or 'the price in the recipe'}")
+    return other.model_copy(update={"price": price})
 
-    at = {name: half(getattr(price, name)) for name in _FIELDS}
-    above = tuple(each.model_copy(update={name: half(getattr(each, name)) for name in _FIELDS}) for each in price.above)
-    return price.model_copy(update={**at, "above": above, "source": f"{price.source}, halved for a batch"})
+
+def _times(price: Price, factor: float, *, source: str) -> Price:
+    def times(each: Price | PriceAbove) -> dict[str, float | None]:
+        return {name: None if (usd := getattr(each, name)) is None else usd * factor for name in _FIELDS}
+
+    above = tuple(each.model_copy(update=times(each)) for each in price.above)
+    return price.model_copy(update={**times(price), "above": above, "source": source})
 
 
-def _price_at(url: str, model: str, *, now: datetime) -> Price | None:
+def _price_at(url: str, model: str, *, mode: Mode, now: datetime) -> Price | None:
     from genai_prices import __version__
     from genai_prices.data_snapshot import get_snapshot
 
@@ -113,8 +125,11 @@ def _price_at(url: str, model: str, *, now: datetime) -> Price | None:
     if isinstance(info.prices, list):
         prices += [each.prices for each in info.prices if getattr(each.constraint, "start_time", None) is not None]
     source = f"genai-prices {__version__}, {now:%Y-%m-%d}"
+    if mode == "batch" and (batch := info.get_prices(now, {"processing": "batch"})) != info.get_prices(now):
+        return _price_of(batch, source=f"{source}, in batches")
     found = [price for each in prices if (price := _price_of(each, source=source)) is not None]
-    return max(found, key=lambda price: (price.output, price.input), default=None)
+    online = max(found, key=lambda price: (price.output, price.input), default=None)
+    return online if mode == "online" or online is None else _times(online, 0.5, source=f"half of {source}")
 
 
 def _price_of(theirs: "ModelPrice", *, source: str) -> Price | None:

@@ -23,7 +23,8 @@ from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import SourceFile, read_rows
 from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.teachers.prices import priced
+from stillhouse.gen.teachers.prices import Mode, priced
+from stillhouse.gen.views.batch_plan import ModePlan, modes_of, plan_of_batches
 from stillhouse.gen.views.preview_text import render
 from stillhouse.gen.views.preview_warnings import warnings_of
 from stillhouse.gen.views.projection import Projection, project
@@ -90,6 +91,11 @@ class Preview(_Frozen):
     """At the declared limits, with answers of max_tokens; null where no declared limit decides it."""
     bound_by: str
     """The limit that decides `seconds`, or why there is none."""
+    batches: ModePlan | None = None
+    """If teachers are asked in batches: how many these are, and how long they take at most."""
+    modes: dict[Mode, ModePlan] = {}
+    """What it would cost and take if all teachers that have a batch API were asked online, and if all were asked in
+    batches; empty if none has one."""
     projection: Projection | None = None
     """What is left will take so much, by the answers that the dataset holds,"""
     no_projection: str = ""
@@ -145,6 +151,10 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
     projected = project(dataset, recipe, left=left) if left and there.chunks else ""
     seconds, bound_by = load.seconds()
+    in_batches = plan_of_batches(load)
+    if in_batches is not None:
+        seconds = None if in_batches.hours is None else 3600 * in_batches.hours
+        bound_by = in_batches.bound_by
     return Preview(
         dataset=store.url,
         files=tuple(PreviewFile(url=file.url, bytes=file.size) for file in files),
@@ -168,6 +178,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         unpriced=load.unpriced(),
         seconds=seconds,
         bound_by=bound_by,
+        batches=in_batches,
+        modes=modes_of(load),
         projection=projected if isinstance(projected, Projection) else None,
         no_projection=projected if isinstance(projected, str) else "",
         teachers=shares_of(recipe),

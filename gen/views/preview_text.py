@@ -8,6 +8,7 @@ from stillhouse.gen.counted import counted
 from stillhouse.gen.inert import inert
 from stillhouse.gen.source.survey import passed_over_note
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
+from stillhouse.gen.views.batch_plan import ModePlan
 from stillhouse.gen.views.projection import Range
 from stillhouse.gen.views.workload import TeacherShare
 from stillhouse.schemas.select import BestOf, Majority
@@ -32,6 +33,7 @@ def render(preview: "Preview") -> str:
         *_kept(preview),
         f"input tokens  about {preview.input_tokens:,} (characters / {CHARS_PER_TOKEN})",
         *(line for line in _bounds(preview) if preview.projection is None or " unknown" not in line),
+        *_modes(preview),
         *_projected(preview),
         f"shards        {preview.shards:,} of at most {preview.prompts_per_shard:,} prompts, {_workers(preview)}",
         *(f"judge         {name}" for name in preview.judges),
@@ -94,7 +96,28 @@ def _cost(preview: "Preview") -> str:
 def _time(preview: "Preview") -> str:
     if preview.seconds is None:
         return f"unknown: {preview.bound_by}"
+    if preview.batches is not None:
+        return f"{_hours(preview.batches)} (by {preview.bound_by})"
     return f"about {_duration(preview.seconds)} at the limits (by {preview.bound_by})"
+
+
+def _modes(preview: "Preview") -> Iterator[str]:
+    """A line per mode, each with what it costs at whose price, and how long it takes."""
+    for mode, plan in preview.modes.items():
+        usd = "cost unknown" if plan.usd is None else f"at most ${plan.usd:,.2f}"
+        prices = ", ".join(dict.fromkeys(plan.prices.values()))
+        time = "time unknown" if plan.hours is None else _hours(plan)
+        yield f"  if {mode:<10} {usd}{f' ({inert(prices)})' if prices else ''}; {time}"
+
+
+def _hours(plan: ModePlan) -> str:
+    """How long it takes in words, with the batches if there are any."""
+    if plan.hours is None or not plan.batches:
+        return f"about {plan.hours:,.1f} h"
+    each = f" in each of at most {plan.rounds:,} rounds" if plan.rounds > 1 else ""
+    days = math.ceil(plan.hours / 24)
+    batches = counted(plan.batches, "batch", "batches")
+    return f"{batches}, {plan.at_once:,} at a time{each}, at most {counted(days, 'day')}"
 
 
 def _duration(value: float) -> str:

@@ -179,6 +179,8 @@ def _sum(totals: Iterator[tuple[float, float]]) -> Range:
 
 def _seconds(recipe: Recipe, parts: Mapping[str, _Part]) -> tuple[Range | None, str]:
     """How long it takes at the limits, if all of a kind of figure are low, likely or high."""
+    if any(teacher.mode == "batch" for teacher in recipe.answering):
+        return None, "the providers decide how long their batches take"
     found: list[float] = []
     name = ""
     for end in (-1, 0, 1):

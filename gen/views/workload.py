@@ -6,7 +6,7 @@ the recipe does not say is None.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from pydantic import BaseModel, ConfigDict
@@ -67,6 +67,10 @@ class Workload:
     recipe: Recipe
     samples: int
     chars_per_prompt: float
+
+    def of(self, recipe: Recipe) -> "Workload":
+        """The same samples of another recipe."""
+        return replace(self, recipe=recipe)
 
     @property
     def input_tokens(self) -> int:
@@ -129,11 +133,14 @@ class Workload:
         return (*lacks, "ask.max_tokens") if unbounded else tuple(lacks)
 
     def seconds(self) -> tuple[float | None, str]:
-        """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not."""
+        """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not.
+
+        Batches are left out: no limit of an account holds for them.
+        """
         needs = {}
         for teacher, each in zip(self.recipe.answering, shares_of(self.recipe), strict=True):
             output, share = self._output_at(teacher), each.share
-            if not share:
+            if not share or teacher.mode == "batch":
                 continue
             needs[teacher.name] = Need(
                 self.samples * share, self.input_tokens * share, None if output is None else output * share

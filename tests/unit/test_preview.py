@@ -185,3 +185,16 @@ def test_what_is_wrong_is_refused_as_a_run_would(tmp_path: Path) -> None:
         preview(recipe_over(tmp_path, questions(1), ask={"template": "{{ q"}))
     with pytest.raises(UsageError, match="sample"):
         preview(recipe_over(tmp_path, questions(1), source={"keep": ["sample"]}))
+
+
+def test_batches_are_shown_beside_what_they_save(tmp_path: Path) -> None:
+    """How many, how many at a time and for how long; a line for each mode."""
+    teacher = {"api": "simulator", "mode": "batch", "batch": {"max_open": 2}, "price": {"input": 1.0, "output": 2.0}}
+    recipe = recipe_over(tmp_path, questions(20), ask={"samples": 2, "max_tokens": 1000}, teachers={"sim": teacher})
+    shown = preview(recipe)
+    assert shown.seconds == 2 * 24 * 3600
+    text = render(shown)
+    assert "time          4 batches, 2 at a time, at most 2 days (by batches of sim)" in text
+    assert "if online     at most $0.16 (twice the price in the recipe); time unknown" in text
+    assert "if batch      at most $0.08 (the recipe); 4 batches, 2 at a time, at most 2 days" in text
+    assert "if batch" not in render(preview(recipe_over(tmp_path, questions(20))))

@@ -9,7 +9,7 @@ import pytest
 from builders import recipe_of
 from pydantic import ValidationError
 
-from stillhouse.gen.teachers.prices import cost_usd, priced
+from stillhouse.gen.teachers.prices import asked_by, cost_usd, priced
 from stillhouse.schemas.completion import Usage
 from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
@@ -97,3 +97,23 @@ def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
     assert (price, len(notes)) == (None, 1)
     assert "give `price`" in notes[0]
     assert price_of(base_url="http://vllm-0:8000/v1") == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("url", "model", "source"),
+    [
+        ("https://api.openai.com/v1", "gpt-5.1", "genai-prices {}, 2026-11-26, in batches"),
+        ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", "half of genai-prices {}, 2026-11-26"),
+    ],
+)
+def test_a_batch_has_the_provider_s_price_for_batches_or_half(url: str, model: str, source: str) -> None:
+    """The source says which; so does what the same teacher would cost in the other mode."""
+    online, _ = price_of(base_url=url, model=model)
+    batch, _ = price_of(base_url=url, model=model, mode="batch")
+    assert online is not None
+    assert batch is not None
+    assert (batch.input, batch.output) == (online.input / 2, online.output / 2)
+    assert batch.source == source.format(genai_prices.__version__)
+    there = priced(recipe(base_url=url, model=model), now=NOW)[0].teachers[0]
+    assert asked_by(there, "batch", now=NOW).price == batch
+    assert asked_by(asked_by(there, "batch", now=NOW), "online", now=NOW).price == online

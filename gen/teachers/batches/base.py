@@ -22,6 +22,8 @@ from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 
 CLOCK_SKEW_S = 600.0
 """How much earlier than our intent, by the provider's clock, its batch may have been created."""
+MAX_INPUT_BYTES = 64 * 2**20
+"""Input of one batch, whatever the provider takes: it is held in memory while it is uploaded."""
 MAX_PAGES = 100
 """Pages of a listing that are read; more than any account has batches of the last day."""
 JSON_TYPE: Mapping[str, str] = {"content-type": "application/json"}

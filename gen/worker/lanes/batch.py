@@ -23,6 +23,7 @@ from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.batches import batches_of
 from stillhouse.gen.teachers.batches.base import (
+    MAX_INPUT_BYTES,
     Access,
     Answered,
     Batch,
@@ -58,8 +59,6 @@ FULL_S = 5.0
 """Between two looks whether the teacher may have another batch."""
 MAX_EXPIRED = 3
 """A sample that expired so often is given up."""
-MAX_INPUT_BYTES = 64 * 2**20
-"""Input of one batch: it is held in memory while it is uploaded."""
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,124 @@
+"""Online against batches: what all of a recipe costs and takes in either mode.
+
+A teacher of which no batch API is known is asked online in both.
+"""
+
+import math
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.batches import batches_of
+from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES
+from stillhouse.gen.teachers.prices import Mode, asked_by
+from stillhouse.gen.views.workload import Workload, shares_of
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
+
+MODES: tuple[Mode, ...] = ("online", "batch")
+LINE_BYTES = 400
+"""About what a line of a batch's input holds beside the prompt."""
+
+
+class ModePlan(BaseModel):
+    """One mode: at most what it costs, and how long it takes. Null: not known before asking."""
+
+    model_config = ConfigDict(frozen=True)
+
+    usd: float | None = None
+    prices: dict[str, str] = {}
+    """Where each teacher's price comes from, by its name; no line for a teacher without one."""
+    hours: float | None = None
+    """Online at the declared limits; in batches at most, if the provider keeps to its time and no request expires."""
+    bound_by: str = ""
+    """What decides `hours`, or why it is not known."""
+    batches: int = 0
+    """At most; of all rounds."""
+    at_once: int = 0
+    """Batches that are at the providers at the same time, at most."""
+    rounds: int = 1
+    """Under `accept`, at most: samples are asked only once the answers before them were judged."""
+
+
+def modes_of(load: Workload) -> dict[Mode, ModePlan]:
+    """Both modes; empty if no teacher has a batch API."""
+    recipe = load.recipe
+    if not load.samples or not any(has_batches(teacher) for teacher in recipe.answering):
+        return {}
+    return {mode: _plan(load.of(_in_mode(recipe, mode))) for mode in MODES}
+
+
+def plan_of_batches(load: Workload) -> ModePlan | None:
+    """The recipe as it stands, if one of its teachers is asked in batches."""
+    if all(teacher.mode == "online" for teacher in load.recipe.answering):
+        return None
+    return _plan(load)
+
+
+def has_batches(teacher: Teacher) -> bool:
+    """True if it can be asked in batches, and that would make a difference."""
+    if teacher.api == "simulator" and teacher.mode == "online":
+        return False
+    try:
+        batches_of(teacher, teacher.batch)
+    except UsageError:
+        return False
+    return True
+
+
+def _in_mode(recipe: Recipe, mode: Mode) -> Recipe:
+    teachers = (
+        asked_by(each, mode) if each.role == "answer" and (mode == "online" or has_batches(each)) else each
+        for each in recipe.teachers
+    )
+    return recipe.model_copy(update={"teachers": tuple(teachers)})
+
+
+def _plan(load: Workload) -> ModePlan:
+    seconds, bound_by = load.seconds()
+    hours = None if seconds is None else seconds / 3600
+    batched = [place for place, each in enumerate(load.recipe.answering) if each.mode == "batch" and load.samples]
+    waves = [_Waves(load, place) for place in batched]
+    if waves and hours is not None and (longest := max(waves, key=lambda each: each.hours)).hours >= hours:
+        hours, bound_by = longest.hours, f"batches of {longest.name}"
+    return ModePlan(
+        usd=load.usd(),
+        prices=dict(_prices(load.recipe)),
+        hours=hours,
+        bound_by=bound_by,
+        batches=sum(each.batches for each in waves),
+        at_once=sum(each.at_once for each in waves),
+        rounds=_rounds(load.recipe) if waves else 1,
+    )
+
+
+class _Waves:
+    """One teacher's batches, at most: how many, how many at once, and the hours they take wave by wave."""
+
+    def __init__(self, load: Workload, place: int) -> None:
+        recipe = load.recipe
+        teacher, share = recipe.answering[place], shares_of(recipe)[place].share
+        api, settings = batches_of(teacher, teacher.batch), teacher.batch
+        line = LINE_BYTES + load.chars_per_prompt
+        in_batch = min(settings.max_requests, api.max_requests, int(min(MAX_INPUT_BYTES, api.max_bytes) / line))
+        chunks = math.ceil(load.samples / recipe.samples_per_prompt / recipe.prompts_per_shard)
+        in_chunk = math.ceil(load.samples * share / chunks)
+        rounds = _rounds(recipe)
+        in_round = in_chunk * (recipe.ask.accept or recipe.ask.most_samples) / recipe.ask.most_samples
+        per_round = math.ceil(in_round / max(1, in_batch))
+        self.name = teacher.name
+        self.batches = chunks * min(rounds * per_round, rounds + in_chunk // max(1, in_batch))
+        self.at_once = min(chunks * per_round, settings.max_open)
+        self.hours = math.ceil(chunks * per_round / settings.max_open) * rounds * settings.window_h
+
+
+def _rounds(recipe: Recipe) -> int:
+    """At most: with one sample less than `accept` accepted at first, the others are asked one by one."""
+    return 1 if recipe.ask.accept is None else recipe.ask.most_samples - recipe.ask.accept + 1
+
+
+def _prices(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    for teacher in recipe.answering:
+        if teacher.price is not None:
+            yield teacher.name, teacher.price.source or "the recipe"

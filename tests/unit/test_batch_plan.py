@@ -1,0 +1,77 @@
+"""A plan compares batches with asking online: what each costs, at whose price, and how long it takes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import recipe_of
+
+from stillhouse.gen.teachers.prices import priced
+from stillhouse.gen.views.batch_plan import modes_of, plan_of_batches
+from stillhouse.gen.views.workload import Workload
+from stillhouse.schemas.recipe import Recipe
+
+TERMS = {"training_use": "by-authorisation", "authorisation": "a"}
+PRICE = {"input": 1.0, "output": 10.0}
+
+
+def recipe(ask: dict[str, Any] | None = None, *others: dict[str, Any], per_shard: int = 100, **teacher: Any) -> Recipe:
+    """A recipe of a teacher at OpenAI, and of others."""
+    first = {"name": "t", "base_url": "https://api.openai.com/v1", "model": "gpt-5.1", "terms": TERMS} | teacher
+    teachers = [first, *({"terms": TERMS} | other for other in others)]
+    asked = {"samples": 1, "max_tokens": 100} if ask is None else ask
+    shards = {"path": "/data", "prompts_per_shard": per_shard}
+    return recipe_of(Path("/data"), ask=asked, teachers=teachers, dataset=shards)
+
+
+def test_batches_cost_half_and_take_days() -> None:
+    """1,000 prompts in chunks of 100: ten batches, four at a time, so three days; online by the limit, at twice."""
+    asked = recipe(mode="batch", price=PRICE, batch={"max_open": 4}, limits={"requests_per_minute": 100})
+    load = Workload(asked, samples=1000, chars_per_prompt=400)
+    modes = modes_of(load)
+    batch, online = modes["batch"], modes["online"]
+    assert (batch.batches, batch.at_once, batch.rounds, batch.hours) == (10, 4, 1, 72)
+    assert online.batches == 0
+    assert online.hours == pytest.approx(1 / 6)
+    assert batch.usd == pytest.approx(1.1)
+    assert online.usd == pytest.approx(2.2)
+    assert batch.prices == {"t": "the recipe"}
+    assert online.prices == {"t": "twice the price in the recipe"}
+    assert plan_of_batches(load) == batch
+    assert plan_of_batches(Workload(recipe(), samples=1000, chars_per_prompt=400)) is None
+
+
+def test_what_is_asked_online_is_compared_too() -> None:
+    """So that who does not know of batches reads what they would save; a server without any has nothing to compare."""
+    asked, _ = priced(recipe())
+    modes = modes_of(Workload(asked, samples=1000, chars_per_prompt=400))
+    assert modes["online"].usd
+    assert modes["batch"].usd == pytest.approx(modes["online"].usd / 2)
+    assert modes["batch"].prices["t"].endswith(", in batches")
+    own = recipe(base_url="http://vllm-0:8000/v1")
+    assert modes_of(Workload(own, samples=1000, chars_per_prompt=400)) == {}
+
+
+def test_long_prompts_and_small_batches_make_more_batches() -> None:
+    """A chunk of 100 in batches of 30 is four; prompts of 4 MB fit into a batch by sixteen at most."""
+    small = recipe(mode="batch", batch={"max_requests": 30})
+    assert modes_of(Workload(small, samples=200, chars_per_prompt=400))["batch"].batches == 8
+    long = modes_of(Workload(recipe(mode="batch"), samples=100, chars_per_prompt=4_200_000))["batch"]
+    assert long.batches == 7
+
+
+def test_under_accept_rounds_follow_each_other() -> None:
+    """Two wanted of at most eight: in the worst case one more at a time, seven rounds, a day each."""
+    asked = recipe({"accept": 2, "at_most": 8, "max_tokens": 100}, mode="batch")
+    batch = modes_of(Workload(asked, samples=8 * 200, chars_per_prompt=400))["batch"]
+    assert (batch.rounds, batch.batches, batch.at_once, batch.hours) == (7, 14, 2, 7 * 24)
+
+
+def test_a_teacher_without_batches_stays_online() -> None:
+    """Half of the samples are in batches, and the limits of the other hold."""
+    own = {"name": "own", "base_url": "http://vllm-0:8000/v1", "model": "m", "limits": {"requests_per_minute": 1}}
+    mixed = recipe(None, own | {"price": {"input": 0, "output": 0}}, mode="batch")
+    batch = modes_of(Workload(mixed, samples=6000, chars_per_prompt=400))["batch"]
+    assert (batch.batches, batch.hours) == (60, 3 * 24)
+    slower = modes_of(Workload(mixed, samples=60_000, chars_per_prompt=400))["batch"]
+    assert slower.hours == pytest.approx(30 * 24)
