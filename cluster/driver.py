@@ -23,7 +23,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
-from stillhouse.gen.dataset.batch_rules import at_provider_line, check_batches, check_none_open
+from stillhouse.gen.dataset.batch_rules import at_provider_line, check_batches, check_none_open, check_still_batched
 from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
@@ -159,6 +159,7 @@ class Driver:
             self._say([*notes, *schema_notes(self._recipe), *terms_notes(self._recipe)])
             check_budget(self._recipe)
             check_batches(self._recipe)
+            check_still_batched(self._recipe, self._store)
             if self._finish:
                 check_none_open(self._store)
             if self._retry is None and not self._finish:

@@ -138,6 +138,8 @@ class SimulatorBatches(_Settings):
     """Number of batches whose creation is answered by a reset connection; they exist all the same."""
     broken_downloads: int = Field(default=0, ge=0)
     """Number of downloads of results that end in the middle."""
+    deleted: int = Field(default=0, ge=0)
+    """Number of batches whose results are gone when they are asked for."""
     expired: float = Field(default=0.0, ge=0, le=1)
     """Share of requests that the provider does not get to in time; a batch with one expires."""
     missing: float = Field(default=0.0, ge=0, le=1)

@@ -18,7 +18,7 @@ from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.coordination.silence import Silence
-from stillhouse.gen.dataset.batch_rules import at_provider_line, check_batches, check_none_open
+from stillhouse.gen.dataset.batch_rules import at_provider_line, check_batches, check_none_open, check_still_batched
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
@@ -77,6 +77,7 @@ async def run_in_process(
         async with AsyncExitStack() as stack:
             check_budget(recipe)
             check_batches(recipe)
+            check_still_batched(recipe, store)
             if finish:
                 check_none_open(store)
             budget = None if finish else recipe.budget

@@ -9,6 +9,7 @@ over; without it, and until the chunk is sealed, the batch is looked at again.
 import hashlib
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -168,9 +169,7 @@ def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCou
     """Batches of one teacher or of all, by a listing. Those of a sealed chunk have ended."""
     keys = [stat.key for stat in store.list(PREFIX)]
     found = [match for key in keys if (match := _NAME.fullmatch(key)) and place in (None, int(match[2]))]
-    left = [each for each in open_intents(keys) if place in (None, each[1])]
-    sealed = set(sealed_chunks(store)) if left else set()
-    still_open = sum(chunk not in sealed for chunk, *_ in left)
+    still_open = sum(place in (None, of) for _, of, _ in _unsealed(store, keys))
     intents = sum(match[4] is None for match in found)
     return BatchCounts(still_open, intents - still_open, sum(match[4] == ".expired" for match in found))
 
@@ -181,12 +180,16 @@ def collect_by(store: ReadableStore) -> float | None:
     Raises:
         DatasetError, StoreAway.
     """
-    left = open_intents(stat.key for stat in store.list(PREFIX))
-    sealed = set(sealed_chunks(store)) if left else set()
-    keys = [f"{PREFIX}{chunk}-{place}-{n}.json" for chunk, place, n in left if chunk not in sealed]
+    left = _unsealed(store, (stat.key for stat in store.list(PREFIX)))
+    keys = [f"{PREFIX}{chunk}-{place}-{n}.json" for chunk, place, n in left]
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(lambda key: _read(store, key, StoredIntent).collect_by, keys)
         return min((each for each in found if each is not None), default=None)
+
+
+def open_by_place(store: ReadableStore) -> Counter[int]:
+    """Open batches by their teacher's place in the recipe. Raises StoreAway."""
+    return Counter(place for _, place, _ in _unsealed(store, (stat.key for stat in store.list(PREFIX))))
 
 
 def day_of(moment: float | None) -> str | None:
@@ -200,6 +203,13 @@ def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
     ended = {each[:3] for each in found if each[3] == ".ended"}
     left = {each[:3] for each in found if each[3] is None} - ended
     return {(ChunkId.parse(chunk), int(place), int(n)) for chunk, place, n in left}
+
+
+def _unsealed(store: ReadableStore, keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
+    """The open intents among these keys, less those of sealed chunks."""
+    left = open_intents(keys)
+    sealed = set(sealed_chunks(store)) if left else set()
+    return {each for each in left if each[0] not in sealed}
 
 
 def _read(store: ReadableStore, key: str, kind: type[_T]) -> _T:

@@ -1,6 +1,6 @@
 """Requirements of `mode: batch`, checked before anything is asked."""
 
-from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of
+from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of, open_by_place
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.batches import batches_of
@@ -16,6 +16,24 @@ def check_batches(recipe: Recipe) -> None:
     for teacher in recipe.teachers:
         if teacher.mode == "batch":
             batches_of(teacher, teacher.batch)
+
+
+def check_still_batched(recipe: Recipe, store: ReadableStore) -> None:
+    """Refuse to ask online what is in open batches: its answers would be paid for twice.
+
+    Raises:
+        UsageError: names the teacher and the way out.
+        StoreAway: the store fails.
+    """
+    found = open_by_place(store)
+    for place, teacher in enumerate(recipe.answering):
+        if (count := found[place]) > 0 and teacher.mode == "online":
+            are = "batch is" if count == 1 else "batches are"
+            raise UsageError(
+                f"teachers.{teacher.name}: {count:,} {are} at the provider, and `mode: online` would pay for their "
+                "answers again: set `mode: batch` until they are collected (`stillhouse stop DATASET "
+                "--cancel-batches` ends them early)"
+            )
 
 
 def at_provider_line(store: ReadableStore) -> str:

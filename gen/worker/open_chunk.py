@@ -169,8 +169,8 @@ class OpenChunk:
             self._keep_decision(frame, decision, None)
         return decision
 
-    def unserved(self, ordinal: int, *, at: float, endpoint: str, place: int | None, last: bool, why: str) -> None:
-        """The attempt was never served, and costs nothing; `last`: the sample is given up as expired.
+    def unserved(self, ordinal: int, *, at: float, endpoint: str, place: int | None, why: str) -> None:
+        """The attempt was never served, and costs nothing.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -178,10 +178,16 @@ class OpenChunk:
         frame = Frame(Kind.NOT_SENT, ordinal, at, endpoint=endpoint, teacher=place)
         self.state.sent(ordinal)
         self.state.ended(frame, NoConnection(why), self.journal.append(frame))
-        if last:
-            given_up = GiveUp("expired", why, None)
-            self._append_decided(frame, given_up)
-            self.state.decided(ordinal, given_up, None, known=True)
+
+    def expired(self, ordinal: int, *, at: float, place: int | None, why: str) -> None:
+        """The sample is given up, as its answer was not to be had in the time of its batches.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        given_up = GiveUp("expired", why, None)
+        self.journal.append(decided_frame(ordinal, given_up, at=at, place=place))
+        self.state.decided(ordinal, given_up, None, known=True)
 
     def received(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None

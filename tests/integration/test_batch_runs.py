@@ -421,3 +421,50 @@ def test_a_teacher_in_batches_works_beside_one_online(tmp_path: Path) -> None:
 
     lines = run(tmp_path, test, latency_s=0.3)
     assert Counter("batch" in line for line in lines) == {True: 30, False: 30}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_teacher_is_not_asked_online_while_its_batches_are_open(tmp_path: Path) -> None:
+    """Nor left out, nor is its model changed: what the batches answer would be paid for twice."""
+    write_source(tmp_path, questions(10))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server)
+        assert await crashed(recipe, after_s=1.0) is None
+        with pytest.raises(UsageError, match=r"teachers\.t: 1 batch is at the provider.*set `mode: batch` until"):
+            await run_in_process(batched(tmp_path, server, teacher={"mode": "online"}))
+        for changed in ({"model": "another"}, {"name": "another"}):
+            with pytest.raises(UsageError, match="batches were created"):
+                await run_in_process(batched(tmp_path, server, teacher=changed))
+        assert (await run_in_process(recipe)).records == 10
+        online = batched(tmp_path, server, teacher={"mode": "online"})
+        assert (await run_in_process(online)).records == 10
+
+    once_each(run(tmp_path, test, faults={"latency_s": 3.0}), 10)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("api", APIS)
+def test_results_that_were_deleted_are_asked_for_twice_more(tmp_path: Path, api: str) -> None:
+    """Then they are expired; each time may have been billed."""
+    write_source(tmp_path, questions(10))
+
+    async def test(server: Server) -> None:
+        summary = await run_in_process(batched(tmp_path, server, api=api))
+        assert (summary.records, summary.failed_by_kind) == (0, {"expired": 10})
+        assert (summary.maybe_billed, summary.batches["ended"]) == (30, 3)
+
+    run(tmp_path, test, faults={"deleted": 99})
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("api", APIS)
+def test_results_of_one_batch_were_deleted(tmp_path: Path, api: str) -> None:
+    """Its requests are asked again."""
+    write_source(tmp_path, questions(10))
+
+    async def test(server: Server) -> None:
+        summary = await run_in_process(batched(tmp_path, server, api=api))
+        assert (summary.records, summary.failed, summary.maybe_billed) == (10, 0, 10)
+
+    run(tmp_path, test, faults={"deleted": 1})

@@ -48,7 +48,7 @@ class AnthropicBatches:
                     return Page(orjson.dumps(_document(one, host)))
                 if one is not None and one.done is not None:
                     lines = b"".join([_row(each) for each in one.done])
-                    return batches.downloaded(Page(lines, content_type="application/x-jsonl"))
+                    return batches.downloaded(one, Page(lines, content_type="application/x-jsonl"))
         status, body, _ = self.dialect.failure(404)
         return Page(body, status)
 

@@ -140,8 +140,10 @@ class Batches:
         """The reply to a creation, or its loss."""
         return page._replace(fault=ResetFault()) if batch.number < self.settings.lost_replies else page
 
-    def downloaded(self, page: Page) -> Page:
-        """The reply to a download, or the half of it."""
+    def downloaded(self, batch: Batch, page: Page) -> Page:
+        """The reply to a download, or the half of it, or that there is nothing any more."""
+        if batch.number < self.settings.deleted:
+            return Page(b'{"error":{"message":"The results are deleted."}}', 404)
         self._downloads += 1
         return page._replace(fault=TruncateFault()) if self._downloads <= self.settings.broken_downloads else page
 

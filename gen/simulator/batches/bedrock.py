@@ -85,7 +85,7 @@ class BedrockBatches:
             folder = f"{batch.fields['target'].rstrip('/')}/{batch.number}"
             if batch.done and uri == f"{folder}/{batch.fields['source'].rpartition('/')[2]}.out":
                 lines = b"".join([_row(each) for each in batch.done if each.fate != "cancelled"])
-                return batches.downloaded(Page(lines, content_type="binary/octet-stream"))
+                return batches.downloaded(batch, Page(lines, content_type="binary/octet-stream"))
         if uri in batches.files:
             return Page(batches.files[uri], content_type="binary/octet-stream")
         return Page(_NOT_FOUND, 404, content_type="application/xml")

@@ -78,7 +78,7 @@ class GeminiBatches:
         if batch is None or not is_download or batch.state != "ended":
             return self._missing()
         lines = b"".join([_row(each) for each in batch.done or ()])
-        return batches.downloaded(Page(lines, content_type="application/octet-stream"))
+        return batches.downloaded(batch, Page(lines, content_type="application/octet-stream"))
 
     def _missing(self) -> Page:
         status, body, _ = self.dialect.failure(404)

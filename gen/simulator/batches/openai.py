@@ -82,7 +82,7 @@ class OpenAIBatches:
         batch = self._find(f"batch_{owner}", batches) if kind in ("output", "errors") else None
         if batch is not None:
             rows = [_row(each) for each in batch.done or () if _is_error(each) == (kind == "errors")]
-            return batches.downloaded(Page(b"".join(rows), content_type="application/octet-stream"))
+            return batches.downloaded(batch, Page(b"".join(rows), content_type="application/octet-stream"))
         if name not in batches.files:
             return Page(error_body(f"No such File object: {name}", code=None), 404)
         return Page(batches.files[name], content_type="application/octet-stream")

@@ -454,6 +454,7 @@ class BatchLane:
         left = set(intent.stored.ordinals())
         before = len(self._unsettled(work, intent))
         unserved: list[int] = []
+        deleted: list[int] = []
         end = _End()
 
         def take(line: bytes) -> None:
@@ -466,20 +467,24 @@ class BatchLane:
             elif isinstance(decision := self._answered(work, intent, ordinal, result.reply), Pause):
                 end.pause = decision.reason
 
-        await self._calls.download(batch, self._url(intent), take)
+        is_whole = await self._calls.download(batch, self._url(intent), take)
         if batch.state == "failed":
             return end
-        if batch.state in ("expired", "cancelled"):
+        if not is_whole:
+            deleted = sorted(left)
+        elif batch.state in ("expired", "cancelled"):
             unserved += sorted(left)
         else:
             why = "the provider lost the batch" if batch.state == "lost" else "the batch has no result for it"
             for ordinal in sorted(left):
                 self._lost(work, intent, ordinal, why)
-        if unserved and batch.state != "cancelled":
-            end.expired = unserved
-            await asyncio.to_thread(partial(self._intents.expired, work.held.open.chunk.id, intent.n, unserved))
+        end.expired = deleted + (unserved if batch.state != "cancelled" else [])
+        if end.expired:
+            await asyncio.to_thread(partial(self._intents.expired, work.held.open.chunk.id, intent.n, end.expired))
         for ordinal in unserved:
             self._unserved(work, intent, ordinal, counts=batch.state != "cancelled")
+        for ordinal in deleted:
+            self._deleted(work, intent, ordinal)
         end.settled = before - len(self._unsettled(work, intent))
         return end
 
@@ -529,17 +534,28 @@ class BatchLane:
         self._ended(work, ordinal)
 
     def _unserved(self, work: _Work, intent: _Open, ordinal: int, *, counts: bool) -> None:
-        if self._is_known(work, intent, ordinal):
+        """The sample got no answer; it is given up if it `counts`, and was in `MAX_EXPIRED` such batches."""
+        opened = work.held.open
+        if work.is_over or opened.state.is_settled(ordinal):
             return
+        why, at = "the provider did not get to it", intent.stored.at
+        if not self._is_known(work, intent, ordinal):
+            opened.unserved(ordinal, at=at, endpoint=self._host_of(intent), place=self._place, why=why)
+        self._expires(work, intent, ordinal, why, counts=counts)
+
+    def _deleted(self, work: _Work, intent: _Open, ordinal: int) -> None:
+        """The sample may have been answered and billed; otherwise it is as if the provider had not got to it."""
+        if work.is_over or work.held.open.state.is_settled(ordinal):
+            return
+        why = "its batch's results were deleted before they were collected"
+        self._lost(work, intent, ordinal, why)
+        self._expires(work, intent, ordinal, why, counts=True)
+
+    def _expires(self, work: _Work, intent: _Open, ordinal: int, why: str, *, counts: bool) -> None:
         times = work.expired[ordinal] + counts
-        work.held.open.unserved(
-            ordinal,
-            at=intent.stored.at,
-            endpoint=self._host_of(intent),
-            place=self._place,
-            last=times >= MAX_EXPIRED,
-            why=f"the provider did not get to it in {times} batches",
-        )
+        if times >= MAX_EXPIRED:
+            why = f"{why} ({times} batches)"
+            work.held.open.expired(ordinal, at=intent.stored.at, place=self._place, why=why)
         self._ended(work, ordinal)
 
     # --- where

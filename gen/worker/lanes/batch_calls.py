@@ -64,9 +64,10 @@ class BatchCalls:
             case _:
                 self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); it is tried again")
 
-    async def download(self, batch: Batch, url: str, take: Callable[[bytes], None]) -> None:
-        """Have all of the batch's lines taken, perhaps more than once; a file that is gone has none."""
+    async def download(self, batch: Batch, url: str, take: Callable[[bytes], None]) -> bool:
+        """Have all of the batch's lines taken, perhaps more than once; False if the provider has deleted some."""
         errors: list[Exception] = []
+        is_whole = True
 
         def guarded(line: bytes) -> None:
             if not errors:
@@ -82,6 +83,7 @@ class BatchCalls:
                 with contextlib.suppress(NotSent, Lost):
                     reply = await self._client.download(request, lines.feed)
                     if reply.status in (404, 410):
+                        is_whole = False
                         break
                     if 200 <= reply.status < 300:
                         lines.end()
@@ -92,6 +94,7 @@ class BatchCalls:
                 await pause(tries)
             if errors:
                 raise errors[0]
+        return is_whole
 
 
 def was_not_created(trouble: Trouble) -> bool:
