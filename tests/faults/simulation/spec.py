@@ -151,12 +151,12 @@ class Spec:
         return judged.with_hours_away(rng)
 
     def with_hours_away(self, rng: random.Random) -> "Spec":
-        """The same with an hour in which the judge or a teacher that has no substitute is away, where one is drawn."""
+        """The same with a while, now and then an hour, in which the judge or a teacher that has no substitute is away, where one is drawn."""
         names = [JUDGE] * self.judge + ["t0"] * (self.route != "fallback")
         if not names or rng.random() < 0.6:
             return self
         start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
-        away = rng.choice(names), start_s, start_s + rng.choice((100.0, HOUR_S))
+        away = rng.choice(names), start_s, start_s + (HOUR_S if rng.random() < 0.1 else 100.0)  # an hour costs seconds
         return replace(self, outages=(*self.outages, away))
 
     @classmethod
