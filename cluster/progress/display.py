@@ -109,7 +109,8 @@ class Progress:
         call = {}
         if stats.again:
             call = {"asked again": f"{stats.asks:,}{more} prompts, samples {dataset.pop('samples')}"}
-        return Figures(dataset | {"shards": f"{sealed:,} of {chunks:,}{more}"}, call | self._call(stats))
+        parked = f", {stats.parked:,} with batches at the provider" if stats.parked else ""
+        return Figures(dataset | {"shards": f"{sealed:,} of {chunks:,}{more}{parked}"}, call | self._call(stats))
 
     def _call(self, stats: QueueStats) -> dict[str, str]:
         total = stats.total

@@ -45,6 +45,14 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     assert figures.call["records"] == "190 (rejected 7, failed 3)"
 
 
+def test_chunks_that_wait_for_batches_are_shown(tmp_path: Path) -> None:
+    """So that a run without a request for hours is no standstill."""
+    progress = Progress(recipe_of(tmp_path))
+    shards = progress.figures(queue_stats(sealed=4, chunks=10, parked=3)).dataset["shards"]
+    assert shards == "4 of 10, 3 with batches at the provider"
+    assert progress.figures(queue_stats(sealed=4, chunks=10)).dataset["shards"] == "4 of 10"
+
+
 def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> None:
     """Of the answers judged so far; a check that judged none is left out."""
     checks = [{"length": {"min": 1}}, {"regex": {"pattern": "x"}}, {"reasoning": {}}]
