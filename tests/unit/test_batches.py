@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -356,3 +357,31 @@ def test_settings_that_would_do_nothing_are_refused(more: dict[str, Any], words:
     """Rather than ignored."""
     with pytest.raises(ValidationError, match=words):
         teacher("openai", **more)
+
+
+def test_a_large_file_of_results_is_held_line_by_line() -> None:
+    """20 MB of answers, in pieces that fit no line."""
+    row = {
+        "custom_id": f"{INTENT.id}-1",
+        "response": {"status_code": 200, "body": {"text": "x" * 10_000}},
+        "error": None,
+    }
+    data, seen, provider = memoryview(json.dumps(row).encode() + b"\n"), 0, api("openai")
+
+    def take(line: bytes) -> None:
+        nonlocal seen
+        seen += isinstance(provider.read(line), Answered)
+
+    cut, piece = Lines(take), bytes(data) * 7 + bytes(data[:100])
+    rest, rows = bytes(data[100:]), 250
+    tracemalloc.start()
+    try:
+        for _ in range(rows):
+            cut.feed(piece)
+            cut.feed(rest)
+        cut.end()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen == rows * 8
+    assert peak < 1_000_000
