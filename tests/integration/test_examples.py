@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -109,6 +110,29 @@ def test_example_sft(trl_python: str, dataset: Path, tmp_path: Path) -> None:
     assert len(losses) == 8
     assert losses[-1] < losses[0]
     assert (student / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_example_on_policy(trl_python: str, tmp_path: Path) -> None:
+    """A followed run scores each round of the student's rollouts: all of them, and the divergence falls every time."""
+    rollouts, scores = tmp_path / "rollouts", tmp_path / "scores"
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", f"{SCRIPTS}/example_on_policy.yaml", "--follow"]
+    command += ["-o", f"source.path={rollouts}", "-o", f"dataset.path={scores}", "--json"]
+    student = ("--rounds", "4", "--output", tmp_path / "student")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as teacher:
+        try:
+            printed = run(trl_python, SCRIPTS / "example_on_policy.py", rollouts, scores, *student)
+            teacher.send_signal(signal.SIGINT)
+            out, err = teacher.communicate(timeout=60)
+        finally:
+            teacher.kill()
+    losses = [float(loss) for loss in re.findall(r"^round \d+: reverse KL ([\d.]+),", printed, re.MULTILINE)]
+    assert len(losses) == 4
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 2
+    assert (tmp_path / "student" / "model.safetensors").exists()
+    assert teacher.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["prompts"] == 4 * 256
 
 
 @pytest.mark.slow
