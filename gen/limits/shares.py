@@ -116,6 +116,9 @@ class Report:
     """The teacher said that we grow too fast."""
     ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
     """What the teacher's headers left at last."""
+    draining: int | None = None
+    """Requests in flight now, if there is nothing left to send: it has given up its lease, and sends nothing before it
+    has the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,8 @@ class Ledger:
         self._forget(now)
         others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
         self._observe(worker, report, mine, now=now)
-        demand = report.in_flight + report.waiting
+        in_use = report.in_flight if report.draining is None else report.draining
+        demand = in_use + report.waiting
         part = self._part(demand, [share.demand for share in others], now=now)
         rates = {
             name: max(0.0, min(rate * part, rate - sum([share.held_rates.get(name, 0.0) for share in others])))
@@ -208,10 +212,10 @@ class Ledger:
         fair = self.slots(now=now) * part
         spare = self.slots(now=now) - sum([share.held for share in others])
         slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
-        # It uses the lease before until this one arrives, as its next report will tell.
-        before: Mapping[Resource, float] = {} if mine is None else mine.rates
-        held_rates = {name: max(rate, before.get(name, 0.0)) for name, rate in rates.items()}
-        held = max(slots, 0 if mine is None else mine.slots, report.in_flight)
+        # It uses the lease before until this one arrives, as its next report will tell, unless it has given that up.
+        before = mine if report.draining is None else None
+        held_rates = {name: max(rate, before.rates.get(name, 0.0) if before else 0.0) for name, rate in rates.items()}
+        held = max(slots, before.slots if before else 0, in_use)
         had_slots_at = now if max(slots, report.in_flight) else had_slots_at
         self._shares[worker] = _Share(rates, held_rates, slots, held, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, self._wait.silent_s(now))
@@ -356,6 +360,10 @@ class Allowance:
         self.slots = lease.slots
         self._until = asked_at + lease.ttl_s
         self._paused_until = now + lease.pause_s
+
+    def give_up(self, *, now: float) -> None:
+        """Send nothing before the next lease."""
+        self._until = min(self._until, now)
 
     def shrinks(self, lease: Lease, *, below: float) -> bool:
         """True if the lease leaves less than this part of a rate that may be used now."""

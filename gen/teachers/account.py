@@ -15,7 +15,8 @@ LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
 """Even a 429 that orders next to no wait causes a pause; another one with no answer in between, a longer one."""
 SHRUNK = 0.9
-"""A rate that became smaller than this part is reported at once: until then nobody else gets what it lost."""
+"""A rate that became smaller than this part is reported at once, and so are requests in flight where no others follow:
+until then nobody else gets what was lost."""
 MOST_HELD_S = 2.0
 """A refused request keeps its slot as long as an answer would take, up to this."""
 UNUSED = Cost(0, 0)
@@ -51,6 +52,8 @@ class Account:
         self._ceilings = Ceilings()
         self._wants_share = False
         """True if the last report said that there is something to send."""
+        self._draining: int | None = None
+        """Requests that were in flight at the last report, if there was nothing left to send."""
         self.urgent = asyncio.Event()
         """Set when a report to the ledger is urgent."""
 
@@ -108,6 +111,8 @@ class Account:
     def settle(self, reserved: Cost, used: Cost | None, granted_at: float | None = None) -> None:
         """The request that was granted then (by default now) ended; see `Allowance.settle`."""
         self._allowance.settle(reserved, used, now=self._clock.monotonic(), at=granted_at)
+        if self._draining is not None and self.in_flight < SHRUNK * self._draining:
+            self.urgent.set()
         self._pump()
 
     def settle_refused(self, reserved: Cost, granted_at: float | None = None) -> None:
@@ -154,27 +159,34 @@ class Account:
         if any(ceiling.rate < self._allowance.rate(name) / 2 for name, ceiling in ceilings.items()):
             self.urgent.set()
 
-    def report(self, *, backlog: int | None) -> Report:
+    def report(self, *, backlog: int | None, is_last: bool = False) -> Report:
         """Activity since the last report; `backlog`: requests besides those waiting here, None if none may be sent now.
 
+        `is_last`: no more are to be had for now. Once none waits, the lease is given up with the report, because what
+        is left of it is of use only to others.
         A wait ordered by the teacher is repeated until it ends, because a report may get lost.
         """
         now = self._reported_at = self._clock.monotonic()
+        waiting = 0 if backlog is None else backlog + len(self._first) + len(self._waiting)
+        self._draining = self.in_flight if is_last and backlog == waiting == 0 else None
+        if self._draining is not None:
+            self._allowance.give_up(now=now)
         report = Report(
             in_flight=self._allowance.peak,
-            waiting=0 if backlog is None else backlog + len(self._first) + len(self._waiting),
+            waiting=waiting,
             replies=Replies(self._served, self._refused, self._busy_s, self._tokens),
             pause_s=self._wait.left_s(now),
             whose=self._wait.whose,
             ramped=self._ramped,
             ceilings=self._ceilings.standing(now=now),
+            draining=self._draining,
         )
         self._reported = self._wait
         self._allowance.peak = self._allowance.in_flight
         self._served = self._refused = self._tokens = 0
         self._busy_s = 0.0
         self._ramped = False
-        self._wants_share = report.in_flight + report.waiting > 0
+        self._wants_share = waiting > 0 or (self._draining is None and report.in_flight > 0)
         self.urgent.clear()
         return report
 

@@ -138,6 +138,8 @@ class Worker:
         self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
         self._held: dict[ChunkId, LeasedChunk] = {}
         self._opening: ChunkId | None = None
+        self._has_last = False
+        """True if there was no chunk to lease when it last asked for one."""
         self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks that the queue does not know of yet."""
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
@@ -229,9 +231,11 @@ class Worker:
 
     async def _asked_for_chunk(self, *, begun: bool) -> Grant | Wait | NoMore:
         try:
-            return await self._queue.lease(self.name, begun=begun)
+            answer = await self._queue.lease(self.name, begun=begun)
         except Unreachable:
             return Wait(1.0)
+        self._has_last = not isinstance(answer, Grant)
+        return answer
 
     def _hungry(self) -> bool:
         return (self._asker.runs_dry or self._purse.empty.is_set()) and self._has_room()
@@ -452,7 +456,8 @@ class Worker:
         while True:
             asked_at = self._clock.monotonic()
             try:
-                lease = await ledger.renew(self.name, account.report(backlog=self._asker.backlog(account)))
+                report = account.report(backlog=self._asker.backlog(account), is_last=self._has_last)
+                lease = await ledger.renew(self.name, report)
                 account.accept(lease)
                 self._share_at[key] = self._clock.monotonic()
                 self._asker.fill_slots()

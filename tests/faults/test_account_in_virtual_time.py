@@ -138,6 +138,28 @@ def test_many_rounds_of_few_accepted_answers_use_the_limit(tmp_path: Path) -> No
     assert served_per_s(world, 5.0, 60.0) >= 0.95
 
 
+def use_of_slots(world: World, *, since: float, until: float) -> float:
+    """The mean of the requests in flight in this time, in parts of what is allowed."""
+    flights = [(request.sent_at, request.kept_at or until) for request in world.services.history.requests]
+    used_s = sum(max(0.0, min(end, until) - max(start, since)) for start, end in flights)
+    return used_s / (until - since) / (world.spec.in_flight or 1)
+
+
+def test_long_answers_use_the_limit_until_fewer_samples_than_slots_remain(tmp_path: Path) -> None:
+    """5 to 60 s with 200 in flight: a worker that has no more to ask leaves its slots to those that have."""
+    spec = Spec.calm(workers=4, prompts=1500, per_shard=600, in_flight=200, per_minute=None, timeout_s=300.0)
+    world = World(1, tmp_path, spec=spec)
+    world.teacher.between_s = 5.0, 60.0
+    world.run()
+    requests = world.services.history.requests
+    few_left_at = sorted(request.kept_at or 0.0 for request in requests)[-200]
+    workers = {request.process for request in requests}
+    idle_from = min(max(request.sent_at for request in requests if request.process is each) for each in workers)
+    assert few_left_at - idle_from > 20.0, "all ran dry at once: this proves nothing"
+    assert use_of_slots(world, since=10.0, until=few_left_at) >= 0.95
+    assert use_of_slots(world, since=idle_from, until=few_left_at) >= 0.95
+
+
 def test_a_worker_taken_for_dead_under_a_budget_is_replaced(tmp_path: Path) -> None:
     """It may not spend what others were granted meanwhile: it stops when it is back, and another takes its place."""
     world = World(1, tmp_path, spec=Spec.calm(prompts=500, per_shard=25, budget={"requests": 5000}))

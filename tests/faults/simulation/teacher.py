@@ -69,6 +69,8 @@ class Teacher:
         self._fates = list(weights)
         self._weights = list(weights.values())
         self._latency_s = latency_s
+        self.between_s: tuple[float, float] | None = None
+        """The least and the most that an answer takes, where a test says so."""
         self._most = in_flight
         self._point = point
         self._busy = 0
@@ -153,6 +155,8 @@ class Teacher:
             self._history.broken.append(Broken(f"{process.name} asks {flying} samples of {prompt} at once"))
 
     def _draw(self) -> float:
+        if self.between_s is not None:
+            return self._rng.uniform(*self.between_s)
         return self._latency_s * self._rng.choice((0.1, 0.5, 1.0, 1.0, 1.5, 4.0)) * self._rng.uniform(0.5, 1.5)
 
     def _check_in_flight(self) -> None:
