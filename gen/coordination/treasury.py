@@ -44,15 +44,16 @@ class Treasury:
         self._ledger = self._ledger_of(begun_by(store) if document is None else document)
         if is_new_run:
             self._ledger.restarted()
-        for chunk in map(ChunkId.parse, sorted(self._ledger.touched)):
-            if (cost := self._cost_of_shard(chunk)) is not None:
-                self._ledger.sealed(chunk, cost)
+        for chunk, cost in self._sealed_since().items():
+            self._ledger.sealed(chunk, cost)
         self._granted = self._all_granted()
         """By worker, as stored."""
         self._changed = self._stored = 0
         """Numbers of changes."""
         self._reloads = 0
         """How often another queue's ledger took the place of this one's."""
+        self._is_behind = False
+        """True if that ledger may lack chunks that were sealed; nobody tells of them again."""
         self._writing: asyncio.Task[None] | None = None
         self.unpayable: Expense | None = None
         """The request for which there was no money when asking ended; None while it goes on."""
@@ -61,6 +62,11 @@ class Treasury:
 
     def _ledger_of(self, document: BudgetDocument) -> BudgetLedger:
         return BudgetLedger(self._limits, document, keeps_journals=self._store.is_local)
+
+    def _sealed_since(self) -> dict[ChunkId, Expense]:
+        """Chunks that have a shard, though the ledger holds them for open, and what they cost."""
+        costs = {chunk: self._cost_of_shard(chunk) for chunk in map(ChunkId.parse, sorted(self._ledger.touched))}
+        return {chunk: cost for chunk, cost in costs.items() if cost is not None}
 
     def _cost_of_shard(self, chunk: ChunkId) -> Expense | None:
         """Cost of the chunk according to its shard; None if it has no shard."""
@@ -165,14 +171,21 @@ class Treasury:
 
     async def _write(self) -> None:
         """Store the ledger; where another queue has, read that one in its place."""
-        number, granted, body = self._changed, self._all_granted(), self._ledger.document.model_dump_json().encode()
         try:
+            if self._is_behind:
+                for chunk, cost in (await asyncio.to_thread(self._sealed_since)).items():
+                    if self.is_touched(chunk):  # else its worker told meanwhile
+                        self._ledger.sealed(chunk, cost)
+                self._is_behind = False
+            number, granted = self._changed, self._all_granted()
+            body = self._ledger.document.model_dump_json().encode()
             if await asyncio.to_thread(self._file.swap, body):
                 self._granted, self._stored, self.error = granted, number, None
             elif (document := await asyncio.to_thread(self._file.load)) is not None:
                 self._ledger = self._ledger_of(document)
                 self._granted = self._all_granted()
                 self._reloads += 1
+                self._is_behind = True
         except StillhouseError as error:
             self.error = error
 

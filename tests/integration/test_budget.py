@@ -8,8 +8,11 @@ from builders import questions, recipe_of, write_source
 from harness import run_in_process
 from integration.test_run_in_process import FAULTS, Crews, cut_off, served, teacher
 
-from stillhouse.gen.dataset.layout import BUDGET_KEY, open_dataset
+from stillhouse.gen.coordination.treasury import Treasury
+from stillhouse.gen.dataset.budget import SpendReport
+from stillhouse.gen.dataset.layout import BUDGET_KEY, ChunkId, open_dataset
 from stillhouse.gen.errors import BudgetSpent, DatasetError, UsageError
+from stillhouse.gen.teachers.expense import Expense
 from stillhouse.gen.views.summary import summarise
 from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.budget import Budget
@@ -129,3 +132,18 @@ async def test_a_budget_below_one_request_is_refused(tmp_path: Path, budget: dic
     unpriced = recipe_of(tmp_path, ask={"max_tokens": 200}, budget={"usd": 5})
     with pytest.raises(UsageError, match=r"teachers\.sim: budget\.usd needs a price for every teacher"):
         await run_in_process(unpriced)
+
+
+async def test_a_ledger_that_was_read_anew_learns_which_chunks_are_sealed(tmp_path: Path) -> None:
+    """Two queues of a run write in turn: the one that has to read the other's asks of no sealed chunk for ever."""
+    write_source(tmp_path, questions(2))
+    recipe = recipe_of(tmp_path, budget={"requests": 1000}, teachers=[PRICED])
+    async with teacher(recipe) as asked:
+        await run_in_process(asked)
+    store, chunk, limits = open_dataset(recipe), ChunkId(0, 0), Expense(requests=1000)
+    one, other = (Treasury(store, limits, is_new_run=False) for _ in range(2))
+    assert await one.leased("worker-1", chunk)
+    assert not await other.leased("worker-2", chunk)  # it reads what the first has written
+    assert other.is_touched(chunk)
+    await other.renewed("worker-2", SpendReport())
+    assert not other.has_touched

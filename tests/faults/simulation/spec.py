@@ -151,7 +151,7 @@ class Spec:
         return judged.with_hours_away(rng)
 
     def with_hours_away(self, rng: random.Random) -> "Spec":
-        """The same with a while, now and then an hour, in which the judge or a teacher that has no substitute is away, where one is drawn."""
+        """The same with a while, now and then an hour, without the judge or a teacher that has no substitute."""
         names = [JUDGE] * self.judge + ["t0"] * (self.route != "fallback")
         if not names or rng.random() < 0.6:
             return self
