@@ -1,5 +1,6 @@
 """The first commands that a new user types, one after the other, in a fresh folder."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -29,10 +30,10 @@ def said(*args: str, code: int = 0) -> str:
     return done.stdout
 
 
-async def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
+def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
     """What the pilot came to stands before the plan, unless a program reads it; nothing is left to ask here."""
     said("init", "prompts.jsonl")
-    await run_in_process(read_recipe("recipe.yaml"))
+    asyncio.run(run_in_process(read_recipe("recipe.yaml")))
     both = said("plan", "recipe.yaml", "--sample", "20")
     assert both.startswith("done: ")
     assert "  records    60\n" in both.partition("\n\n")[0]
