@@ -72,7 +72,7 @@ class Counters:
     open_chunks: int = 0
     """In its hands at the last renewal or seal."""
     waiting_chunks: int = 0
-    """Of these, ones of which nothing is left to do but batches that their teacher may not have yet."""
+    """Those of them that only wait until their teachers may have another batch."""
     open_settled: int = 0
     """Samples of these chunks that need not be asked any more, whoever asked them."""
     journal_lag_bytes: int = 0

@@ -48,7 +48,7 @@ class ParkedChunks:
 
     @property
     def unknown(self) -> int:
-        """Those that nobody has looked at yet since they were found in the store."""
+        """How many have not been looked at since they were found in the store."""
         return self._unknown
 
     def is_known(self, chunk: ChunkId) -> bool:

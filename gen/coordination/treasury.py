@@ -53,7 +53,7 @@ class Treasury:
         self._reloads = 0
         """How often another queue's ledger took the place of this one's."""
         self._is_behind = False
-        """True if that ledger may lack chunks that were sealed; nobody tells of them again."""
+        """True if that ledger may still count sealed chunks as open; nobody reports them again."""
         self._writing: asyncio.Task[None] | None = None
         self.unpayable: Expense | None = None
         """The request for which there was no money when asking ended; None while it goes on."""
@@ -64,7 +64,7 @@ class Treasury:
         return BudgetLedger(self._limits, document, keeps_journals=self._store.is_local)
 
     def _sealed_since(self) -> dict[ChunkId, Expense]:
-        """Chunks that have a shard, though the ledger holds them for open, and what they cost."""
+        """Chunks that the ledger counts as open although they have a shard, and what they cost."""
         costs = {chunk: self._cost_of_shard(chunk) for chunk in map(ChunkId.parse, sorted(self._ledger.touched))}
         return {chunk: cost for chunk, cost in costs.items() if cost is not None}
 
@@ -174,7 +174,7 @@ class Treasury:
         try:
             if self._is_behind:
                 for chunk, cost in (await asyncio.to_thread(self._sealed_since)).items():
-                    if self.is_touched(chunk):  # else its worker told meanwhile
+                    if self.is_touched(chunk):  # else its worker has reported it meanwhile
                         self._ledger.sealed(chunk, cost)
                 self._is_behind = False
             number, granted = self._changed, self._all_granted()

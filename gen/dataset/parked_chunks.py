@@ -39,7 +39,7 @@ class OpenBatch(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredBatches:
-    """What a store has of chunks with open batches."""
+    """The chunks with open batches, as found in a store."""
 
     parked: dict[ChunkId, tuple[OpenBatch, ...]]
     begun: set[ChunkId]
@@ -69,7 +69,7 @@ def stored_batches(store: ReadableStore) -> StoredBatches:
 
 
 def _read(store: ReadableStore, chunk: ChunkId) -> tuple[OpenBatch, ...]:
-    """None if it is damaged, for it only saves work."""
+    """Its batches; none if it is damaged, because it only saves work."""
     try:
         return _BATCHES.validate_json(store.get(_key(chunk)) or b"[]")
     except ValidationError:

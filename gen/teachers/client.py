@@ -251,6 +251,11 @@ class TeacherClient:
         """The name of the endpoint with this URL."""
         return next(endpoint.host for endpoint in self._endpoints.all if endpoint.url == url)
 
+    def endpoint_for(self, url: str) -> str:
+        """The endpoint with this URL if the teacher still has it, else its first."""
+        urls = self.teacher.urls
+        return url if url in urls else urls[0]
+
     def access(self, url: str) -> Access:
         """What the calls of a batch API at this endpoint are made with."""
         return Access(url, self._credentials, self._clock.time() + self._server_clock.ahead_s)

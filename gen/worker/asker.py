@@ -129,7 +129,7 @@ class Asker:
 
     def at_provider(self, held: LeasedChunk) -> list[OpenBatch] | None:
         """The batches that all open samples of the chunk are with; None if some are not in one."""
-        if not self._batch_lanes or held.under_way or held.open.is_due or held.open.state.verdicts.awaited:
+        if not self._batch_lanes or not _is_only_awaited(held):
             return None
         samples, batches = 0, list[OpenBatch]()
         for lane in self._batch_lanes.values():
@@ -141,7 +141,7 @@ class Asker:
 
     def waits_for_room(self, held: LeasedChunk) -> bool:
         """True if the chunk lacks nothing but batches that its teachers may not have yet."""
-        if not self.is_full or held.under_way or held.open.is_due or held.open.state.verdicts.awaited:
+        if not self.is_full or not _is_only_awaited(held):
             return False
         found = [(lane.open_batches(held), lane.waiting_for_room(held)) for lane in self._batch_lanes.values()]
         samples = sum(waiting + (batches.samples if batches is not None else 0) for batches, waiting in found)
@@ -169,3 +169,8 @@ class Asker:
                 )
             lane.widen(min(wanted, room))
             room -= min(wanted, room)
+
+
+def _is_only_awaited(held: LeasedChunk) -> bool:
+    """True if the chunk needs nothing here: no request is in flight, no sample can be asked, no verdict is pending."""
+    return not (held.under_way or held.open.is_due or held.open.state.verdicts.awaited)

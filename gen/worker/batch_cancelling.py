@@ -54,8 +54,7 @@ async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, 
 
 async def _cancelled(known: KnownIntent, client: TeacherClient, api: BatchApi) -> bool:
     """False if it is not known which batch is the intent's."""
-    urls = client.teacher.urls
-    at = client.access(known.stored.url if known.stored.url in urls else urls[0])
+    at = client.access(client.endpoint_for(known.stored.url))
     try:
         batch = known.batch
         if batch is None:

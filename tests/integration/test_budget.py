@@ -135,7 +135,7 @@ async def test_a_budget_below_one_request_is_refused(tmp_path: Path, budget: dic
 
 
 async def test_a_ledger_that_was_read_anew_learns_which_chunks_are_sealed(tmp_path: Path) -> None:
-    """Two queues of a run write in turn: the one that has to read the other's asks of no sealed chunk for ever."""
+    """Of two queues that write in turn, the one that has to read the other's ledger finds the shards itself."""
     write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path, budget={"requests": 1000}, teachers=[PRICED])
     async with teacher(recipe) as asked:

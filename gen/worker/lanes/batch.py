@@ -219,7 +219,7 @@ class BatchLane:
 
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at the batch of a parked chunk once; one that can't be looked at now counts as running."""
-        access = self._client.access(self._known_url(batch.url))
+        access = self._client.access(self._client.endpoint_for(batch.url))
         for each in batch.ids:
             try:
                 found = await called(self._api.look(each, access), self._client.call)
@@ -561,11 +561,7 @@ class BatchLane:
     # --- where
 
     def _url(self, intent: _Open) -> str:
-        return self._known_url(intent.stored.url)
-
-    def _known_url(self, url: str) -> str:
-        urls = self._client.teacher.urls
-        return url if url in urls else urls[0]
+        return self._client.endpoint_for(intent.stored.url)
 
     def _access(self, intent: _Open) -> Access:
         return self._client.access(self._url(intent))

@@ -321,7 +321,7 @@ class World:
 
     def _admit(self, handle: asyncio.Handle) -> bool:
         if self._loop.steps > MOST_STEPS or self._loop.time() > MOST_S:
-            self._loop.run_soon([handle])  # it ends what waits for it, once all is killed
+            self._loop.run_soon([handle])  # what waits for it can then end, once everything is killed
             raise Broken("it never ends")
         return self.services.processes.admit(handle)
 
