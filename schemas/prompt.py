@@ -7,7 +7,7 @@ the kept columns.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from stillhouse.schemas.image import Image
@@ -44,14 +44,14 @@ class Prompt:
     """What answers may call; None if neither `ask.tools` nor `source.tools` says it."""
     scored: Scored | None = None
     """Under `ask.score`, the tokens to be scored; there are no messages then."""
+    chars: int = field(init=False, repr=False, compare=False)
+    """Characters of all messages, and of the tools; four for each token that is scored."""
 
-    @property
-    def chars(self) -> int:
-        """Characters of all messages, and of the tools; four for each token that is scored."""
-        if self.scored is not None:
-            return 4 * len(self.scored)
-        chars = sum([len(message[1]) for message in self.messages])
-        return chars + sum([len(tool.text) for tool in self.tools]) if self.tools else chars
+    def __post_init__(self) -> None:
+        chars = 4 * len(self.scored) if self.scored is not None else sum([len(message[1]) for message in self.messages])
+        for tool in self.tools or ():
+            chars += len(tool.text)
+        object.__setattr__(self, "chars", chars)  # counted once, for each request needs it
 
 
 def prompt_key(messages: tuple[Message, ...], images: Iterable[bytes] = (), tools: Iterable[Tool] = ()) -> bytes:

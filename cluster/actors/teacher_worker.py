@@ -22,6 +22,9 @@ from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.gen.worker.watchdog import Watchdog
 from stillhouse.gen.worker.worker import Worker
 
+COLLECTS_EVERY = 10_000
+"""New objects between two garbage collections. Python's 700 would come with every few answers, and find nothing."""
+
 
 class TeacherWorker:
     """Asks, journals, checks and seals, chunk by chunk."""
@@ -60,6 +63,7 @@ class TeacherWorker:
 
     async def _work(self) -> End:
         gc.freeze()
+        gc.set_threshold(COLLECTS_EVERY)
         transport = HttpTransport()
         try:
             store = open_dataset(self._recipe)

@@ -1,7 +1,6 @@
 """What an attempt costs by its outcome. Never less than the teacher may bill for it."""
 
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from stillhouse.gen.teachers.expense import NOTHING, Expense, nano_usd
 from stillhouse.gen.teachers.interpreter import Interpreter
@@ -25,9 +24,8 @@ from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """The cost of one attempt."""
+class Bill(NamedTuple):
+    """The cost of one attempt. A named tuple, for one is made per attempt."""
 
     expense: Expense
     of: Literal["answer", "waste", "doubt", "nothing"]

@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import cast
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import TeacherPaused
 from stillhouse.gen.limits.estimator import Estimator
-from stillhouse.gen.limits.shares import Cost
+from stillhouse.gen.limits.shares import Ceiling, Cost, Resource
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.batches.base import Access
 from stillhouse.gen.teachers.decoding import in_utf8
@@ -230,9 +231,9 @@ class TeacherClient:
             self._trust.refused()
         if reply.status >= 400 and self._credentials.aws is not None:
             self._see_clock(reply)
-        return self._as_kept(reply)._replace(ceilings=ceilings)
+        return self._as_kept(reply, ceilings)
 
-    def _as_kept(self, reply: Reply) -> Reply:
+    def _as_kept(self, reply: Reply, ceilings: Mapping[Resource, Ceiling] = MappingProxyType({})) -> Reply:
         """The reply as the journal stores it: refusals echo keys, even in part."""
         body, kind = reply.body, reply.headers.get("content-type", "")
         framed = is_frames(body)
@@ -245,7 +246,7 @@ class TeacherClient:
                 body = without_keys(body, keys=self.interpreter.keys)
         else:
             body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
-        return Reply(reply.status, self._kept(reply), body)
+        return Reply(reply.status, self._kept(reply), body, 0.0, ceilings)
 
     def host_of(self, url: str) -> str:
         """The name of the endpoint with this URL."""
@@ -284,9 +285,8 @@ class TeacherClient:
 
     def told(self, refusal: Reply) -> None:
         """Apply the limits that a refusal of the account states."""
-        if refusal.ceilings:
-            self._trust.stated(refusal.ceilings, now=self._clock.monotonic())
-            self.account.told(refusal.ceilings)
+        self._trust.stated(refusal.ceilings, now=self._clock.monotonic())
+        self.account.told(refusal.ceilings)
 
     def _see_clock(self, refusal: Reply) -> None:
         if self._server_clock.refused(refusal.status, refusal.headers, now=self._clock.time()):

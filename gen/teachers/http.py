@@ -210,13 +210,18 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _payload(body: bytes) -> aiohttp.BytesPayload | io.BytesIO | None:
+    if len(body) < LARGE_BYTES:
+        return aiohttp.BytesPayload(body) if body else None  # made here, it need not be found in aiohttp's registry
+    return io.BytesIO(body)  # aiohttp writes a file's content in pieces, and bytes at once, which holds up the loop
+
+
 async def _begin(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> aiohttp.ClientResponse:
     return await session.request(
         request.method,
         route.url,
         headers=route.headers(request.headers),
-        # aiohttp writes a file's content in pieces, and holds up the loop for bytes of a batch's size.
-        data=(request.body or None) if len(request.body) < LARGE_BYTES else io.BytesIO(request.body),
+        data=_payload(request.body),
         allow_redirects=False,
         auto_decompress=False,
         compress=False,

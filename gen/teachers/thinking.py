@@ -6,8 +6,7 @@ quotes is markup, and such an answer is not fit for training.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Dialect: TypeAlias = Literal["auto", "none"] | tuple[str, str]
 """How a teacher marks its reasoning: detected, not at all, or by (opening, closing)."""
@@ -39,8 +38,7 @@ _QUOTED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """A text and the reasoning that was in it."""
 
     text: str

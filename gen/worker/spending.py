@@ -26,8 +26,8 @@ class Spending:
     def add(self, frame: Frame, outcome: Outcome | None) -> None:
         """An attempt ended with this frame; `outcome` None: with its worker."""
         teacher = self._samples.teacher(frame.ordinal, frame.teacher)
-        found = bill(teacher, self._samples.prompt(frame.ordinal), outcome)
-        self._parts[found.of] = self._parts.get(found.of, NOTHING) + found.expense
+        expense, of = bill(teacher, self._samples.prompt(frame.ordinal), outcome)
+        self._parts[of] = self._parts.get(of, NOTHING) + expense
 
     def add_check(self, found: Bill, *, is_priced: bool) -> None:
         """A request to a judge ended, and is billed so."""

@@ -5,7 +5,7 @@ A sample that has to wait leaves the queue and holds no slot; a teacher that ser
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from stillhouse.gen.clock import Clock
@@ -39,10 +39,12 @@ from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.retry import Again, Blame, Decision, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Lost, NotSent
-from stillhouse.gen.worker.lanes.base import DocketT, Gate, Listener, Router
+from stillhouse.gen.worker.lanes.base import Attempts, DocketT, Gate, Listener, Router
+from stillhouse.gen.worker.replies import Journalled, Received
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.image import SentImage
+from stillhouse.schemas.prompt import Prompt
 
 LACKING = 3
 """Answers without requested log probabilities before this is reported."""
@@ -59,10 +61,22 @@ _Work: TypeAlias = tuple[DocketT, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
 
 
+class _Sample(NamedTuple):
+    """What a slot asks."""
+
+    ordinal: int
+    again: bool
+    """True if it was asked before."""
+    prompt: Prompt
+    key: Hashable
+    """The same for all samples of the prompt."""
+    chars: int
+    """The prompt's size."""
+
+
 class _Share(NamedTuple):
     """A request's share of the limits."""
 
-    chars: int
     cost: Cost
     granted_at: float
 
@@ -186,8 +200,13 @@ class OnlineLane(Generic[DocketT]):
         """Ask the sample once, when there is money, and a share of the limits, for it."""
         if self._leaves(held, ordinal):
             return
-        prompt, client, purse = held.attempts.prompt(ordinal), self._client, self._gate.purse
-        if (wait_s := client.wait_s(held.prompt_key(ordinal))) > 0.0:  # another sample of the prompt was told to wait
+        prompt, key, client, purse = (
+            held.attempts.prompt(ordinal),
+            held.prompt_key(ordinal),
+            self._client,
+            self._gate.purse,
+        )
+        if (wait_s := client.wait_s(key)) > 0.0:  # another sample of the prompt was told to wait
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
         chars = client.interpreter.chars_of(prompt)
@@ -197,12 +216,13 @@ class OnlineLane(Generic[DocketT]):
         cost = client.estimator.estimate(chars, beside=client.account.in_flight)
         waits_from = self._clock.monotonic()
         try:
-            share = _Share(chars, cost, await self._reserved(cost))
+            share = _Share(cost, await self._reserved(cost))
         except BaseException:
             purse.give_back(worst)
             raise
         self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
-        sent = await self._send(held, ordinal, share, again=again)  # an error leaves the money in flight
+        sample = _Sample(ordinal, again, prompt, key, chars)
+        sent = await self._send(held, sample, share)  # an error leaves the money in flight
         if sent is None:
             purse.give_back(worst)
             return
@@ -211,9 +231,10 @@ class OnlineLane(Generic[DocketT]):
         if not held.abandoned:
             self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
 
-    async def _send(self, held: DocketT, ordinal: int, share: _Share, *, again: bool) -> _Sent | None:
+    async def _send(self, held: DocketT, sample: _Sample, share: _Share) -> _Sent | None:
         """Send it, and count what comes; None: it was not sent, and waits again."""
-        prompt, client = held.attempts.prompt(ordinal), self._client
+        ordinal, again, prompt, key, chars = sample
+        client = self._client
         tally = self._counters.of(client.teacher.name)
         used: Cost | None = Cost(0, 0)
         refused = False
@@ -232,7 +253,7 @@ class OnlineLane(Generic[DocketT]):
             sent_at = self._clock.monotonic()
             served: bool | None = False
             try:
-                outcome, decision, blame = await self._attempt(held, ordinal, endpoint, images)
+                outcome, decision, blame = await self._attempt(held, sample, endpoint, images)
                 served = _served(outcome, endpoint)
                 self._listener.heard(held, ordinal)
             finally:
@@ -252,8 +273,8 @@ class OnlineLane(Generic[DocketT]):
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
                     "from now on, because a silent connection may be cut (`stream: false` turns that off)"
                 )
-            asked = Asked(held.prompt_key(ordinal), (client.teacher.name, endpoint.host), sent_at)
-            used = self._heard(endpoint, outcome, share.chars, asked, latency_s=latency_s, spared=spared)
+            asked = Asked(key, (client.teacher.name, endpoint.host), sent_at)
+            used = self._heard(endpoint, outcome, chars, asked, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
@@ -291,11 +312,10 @@ class OnlineLane(Generic[DocketT]):
             client.account.settle(cost, UNUSED, granted_at)
 
     async def _attempt(
-        self, held: DocketT, ordinal: int, endpoint: Endpoint, images: tuple[SentImage, ...]
+        self, held: DocketT, sample: _Sample, endpoint: Endpoint, images: tuple[SentImage, ...]
     ) -> tuple[Outcome, Decision, Blame | None]:
-        client = self._client
-        attempts = held.attempts
-        prompt = attempts.prompt(ordinal)
+        client, attempts = self._client, held.attempts
+        ordinal, _, prompt, key, _ = sample
         ask = Request(
             prompt.messages, held.number(ordinal), images=images, tools=prompt.tools or (), scored=prompt.scored
         )
@@ -325,29 +345,44 @@ class OnlineLane(Generic[DocketT]):
             return outcome, decision, None
         latency_s = self._clock.monotonic() - start
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
-        journal = functools.partial(
-            attempts.journalled, ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, place=place
-        )
+
+        def journal() -> Journalled:
+            return attempts.journalled(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, place=place)
+
         if len(reply.body) < LARGE_REPLY_BYTES:
-            received = attempts.read(await self._kept(journal))
+            try:
+                received = attempts.read(journal())
+            except StoreAway as error:
+                received = attempts.read(await self._kept_later(journal, error))
         else:
-            journalled = await self._kept(journal, in_thread=True)
-            async with self._gate.reading:
-                received = await asyncio.to_thread(attempts.read, journalled)
-        blame = client.weigh(held.prompt_key(ordinal), received.outcome, endpoint=endpoint, sent_at=start)
-        decision = await self._kept(functools.partial(attempts.answered, received, blame=blame))
-        if not (blame is not None and (blame.on == "request" or blame.spares_account)):
+            received = await self._read_beside(attempts, journal)
+        blame = client.weigh(key, received.outcome, endpoint=endpoint, sent_at=start)
+        try:
+            decision = attempts.answered(received, blame=blame)
+        except StoreAway as error:
+            decision = await self._kept_later(functools.partial(attempts.answered, received, blame=blame), error)
+        if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
             client.told(reply)
         return received.outcome, decision, blame
 
-    async def _kept(self, keep: Callable[[], _T], *, in_thread: bool = False) -> _T:
-        """Keep what was paid for; on a full disk, try again while the worker stops: there may be room by then."""
+    async def _read_beside(self, attempts: Attempts, journal: Callable[[], Journalled]) -> Received:
+        """Journal and read a large reply in threads."""
+        try:
+            journalled = await asyncio.to_thread(journal)
+        except StoreAway as error:
+            journalled = await self._kept_later(journal, error)
+        async with self._gate.reading:
+            return await asyncio.to_thread(attempts.read, journalled)
+
+    async def _kept_later(self, keep: Callable[[], _T], error: StoreAway) -> _T:
+        """Keep what was paid for though the disk is full: there may be room while the worker stops."""
         while True:
+            self._tasks.fail(error)
+            await asyncio.sleep(1.0)
             try:
-                return await asyncio.to_thread(keep) if in_thread else keep()
-            except StoreAway as error:
-                self._tasks.fail(error)
-                await asyncio.sleep(1.0)
+                return keep()
+            except StoreAway as again:
+                error = again
 
     def _heard(
         self,
