@@ -61,6 +61,8 @@ class Heard:
 
     served: list[tuple[float, int]] = field(default_factory=list)
     """(second, tokens of output)"""
+    asked: list[float] = field(default_factory=list)
+    """When a request came."""
     refused: list[float] = field(default_factory=list)
     odd: list[float] = field(default_factory=list)
     """Refusals of the odd prompt."""
@@ -104,6 +106,7 @@ class _Teacher:
         if self._is.on_the_way_s:
             await asyncio.sleep(self._rng.uniform(0.0, self._is.on_the_way_s))
         now, tokens = self._clock.monotonic(), self._rng.randint(*self._is.tokens)
+        self._heard.asked.append(now)
         wait_s, refusal_s = None, REFUSAL_S
         if prompt == ODD:
             wait_s, refusal_s = self._is.odd_wait_s, self._is.odd_refusal_s

@@ -191,7 +191,7 @@ class Ledger:
     def slots(self, *, now: float) -> int:
         """Requests that may be in flight at once, across all workers."""
         slots = self._declared_slots or self._search.slots
-        return int(max(1, min(slots * self._wait.part(now), self._ramp.most_slots(now))))
+        return int(max(1, min(slots, self._ramp.most_slots(now))))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
         """Take in a worker's report and lease it its share."""
@@ -236,9 +236,9 @@ class Ledger:
             del self._shares[name]
 
     def _rates_now(self, now: float, *, workers: int) -> dict[Resource, float]:
-        """What may be used: the declared rates, or what the ramp, a wait and the teacher's headers leave of them."""
-        part = min(self._ramp.rates(now), self._wait.part(now))
-        rates = {name: part * granted_per_s(name, rate, workers=workers) for name, rate in self._rates.items()}
+        """What may be used: the declared rates, or what the ramp and the teacher's headers leave of them."""
+        ramp = self._ramp.rates(now)
+        rates = {name: ramp * granted_per_s(name, rate, workers=workers) for name, rate in self._rates.items()}
         for name, ceiling in self._ceilings.standing(now=now).items():
             rates[name] = min(rates.get(name, math.inf), ceiling.rate)
         return rates
@@ -250,7 +250,6 @@ class Ledger:
         if report.ramped:
             self._ramp.cut(slots=self.slots(now=now), now=now)
         saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
-        saturated = saturated and self._wait.part(now) == 1.0  # half of the slots are full sooner
         self._search = step(self._search, report.replies, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
@@ -384,12 +383,13 @@ class Allowance:
         """True if nothing may be sent now, reserved or not."""
         return now < self._paused_until
 
-    def reserve(self, cost: Cost, *, now: float, taken: bool = True) -> float:
+    def reserve(self, cost: Cost, *, now: float, taken: bool = True, in_pause: bool = False) -> float:
         """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again.
 
         `taken`: False if whoever waits for the grant learns of it later; `take` follows then.
+        `in_pause`: a pause does not hold it.
         """
-        if self.is_paused(now=now):
+        if self.is_paused(now=now) and not in_pause:
             return self._paused_until - now
         if now >= self._until or self.in_flight >= self.slots:
             return math.inf  # a renewal or a release will tell

@@ -1,7 +1,7 @@
-"""A wait that a refusal states: the whole account's, unless what is served meanwhile shows it to be one prompt's own.
+"""A wait that a refusal states: the whole account's, unless what happens meanwhile shows it to be one prompt's own.
 
-    unclear    nothing is sent: the teacher's word is honoured at once
-    own        requests sent after the refused one were served: the account resumes, at `OWN_PART` of its limits
+    unclear    nothing is sent: the teacher's word is honoured at once; a long wait is tried once, by one other request
+    own        a request sent after the refused one was served, or at least admitted: the account resumes
     account    another prompt was refused too: nothing is sent before the end, whatever is served meanwhile
 
 An account at its limit serves nobody who asks later. Pure: times are arguments.
@@ -15,9 +15,17 @@ from typing import Literal, NamedTuple, TypeAlias
 MIN_OWN_S = 2.0
 """Shorter waits are the account's: an answer takes about as long, so others would hardly be asked sooner."""
 
-OWN_PART = 0.5
-"""Part of the account's rates and slots that may be used during a wait that is one prompt's own. If it was the
-account's after all, the next refusal comes at half the speed and settles it."""
+TRIAL_AFTER_S = 8.0
+"""A wait that is unclear for this long is tried. The waits of most limits are over by then, and one refused request
+more hurts nobody; a minute of silence costs as much as a prompt may."""
+
+TRIAL_S = 2.0
+REFUSALS_TIME = 3.0
+"""The trial was admitted if it is not refused within `TRIAL_S`, nor within this many times the refusal's latency: a
+whole answer may take minutes."""
+
+SERVED_LATELY_S = 60.0
+"""There is a trial only if the teacher has served somebody this recently: else there is no rate to lose."""
 
 Whose: TypeAlias = Literal["unclear", "own", "account"]
 
@@ -36,6 +44,21 @@ class Asked(NamedTuple):
         return self.prompt != refused.prompt and self.server == refused.server and self.at > refused.at
 
 
+class Trial(NamedTuple):
+    """One request that is sent during an unclear wait, to see if it is refused too."""
+
+    at: float
+    """When it may be sent."""
+    lasts_s: float
+    """If it is not refused in this time, it was admitted."""
+    sent_at: float | None = None
+
+    @staticmethod
+    def after(refused_at: float, *, refusal_s: float) -> "Trial":
+        """The trial of a wait that was stated then, by a refusal that took so long."""
+        return Trial(refused_at + TRIAL_AFTER_S, max(TRIAL_S, REFUSALS_TIME * refusal_s))
+
+
 @dataclass(frozen=True, slots=True)
 class StatedWait:
     """The wait that ends last."""
@@ -44,13 +67,18 @@ class StatedWait:
     by: Hashable = None
     """Who was told to wait: the prompt, or for the ledger the worker."""
     whose: Whose = "account"
+    trial: Trial | None = None
 
-    def told(self, by: Hashable, wait_s: float, *, whose: Whose, now: float) -> "StatedWait":
+    def told(
+        self, by: Hashable, wait_s: float, *, whose: Whose, now: float, trial: Trial | None = None
+    ) -> "StatedWait":
         """The wait after one more refusal, or the same one reported again."""
         until = max(self.until, now + wait_s)
-        if now < self.until and (by != self.by or self.whose == "account"):
+        if now >= self.until:
+            return StatedWait(until, by, whose, trial)
+        if by != self.by or self.whose == "account":
             whose = "account"
-        return StatedWait(until, by, whose)
+        return replace(self, until=until, by=by, whose=whose)
 
     def is_own(self) -> "StatedWait":
         """The wait after it was shown to be one prompt's own."""
@@ -61,9 +89,31 @@ class StatedWait:
         return max(0.0, self.until - now)
 
     def silent_s(self, now: float) -> float:
-        """How long nothing may be sent."""
+        """How long nothing may be sent, but for a trial."""
         return 0.0 if self.whose == "own" else self.left_s(now)
 
-    def part(self, now: float) -> float:
-        """Part of the account's limits that may be used, once something may be sent."""
-        return OWN_PART if self.whose == "own" and now < self.until else 1.0
+    def trial_in_s(self, now: float) -> float:
+        """When its trial may be sent: seconds from now, infinity for never."""
+        if self.whose != "unclear" or self.trial is None or self.trial.sent_at is not None:
+            return math.inf
+        return max(0.0, self.trial.at - now)
+
+    @property
+    def is_tried(self) -> bool:
+        """True if the trial was sent and nothing has shown yet whose wait it is."""
+        return self.whose == "unclear" and self.trial is not None and self.trial.sent_at is not None
+
+    def trial_sent(self, now: float) -> "StatedWait":
+        """The wait with its trial sent."""
+        return self if self.trial is None else replace(self, trial=self.trial._replace(sent_at=now))
+
+    def trial_ended(self, sent_at: float | None, now: float) -> "StatedWait":
+        """The wait after a request sent then ended: if it was the trial, and proved nothing, another follows."""
+        if not self.is_tried or self.trial is None or self.trial.sent_at != sent_at:
+            return self
+        return replace(self, trial=Trial(now + TRIAL_AFTER_S, self.trial.lasts_s))
+
+    def weighed(self, now: float) -> "StatedWait":
+        """The wait as time shows it: its prompt's own if the trial was admitted."""
+        sent_at, lasts_s = (None, 0.0) if self.trial is None else (self.trial.sent_at, self.trial.lasts_s)
+        return self.is_own() if sent_at is not None and now >= sent_at + lasts_s else self

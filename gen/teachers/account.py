@@ -1,6 +1,7 @@
 """A worker's side of an account: requests wait here, in turn, for their share of the limits."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TypeAlias
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.shares import BURST_S, Allowance, Ceiling, Ceilings, Cost, Lease, Report, Resource
-from stillhouse.gen.limits.stated_wait import MIN_OWN_S, Asked, StatedWait, Whose
+from stillhouse.gen.limits.stated_wait import MIN_OWN_S, SERVED_LATELY_S, Asked, StatedWait, Trial, Whose
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
@@ -38,6 +39,7 @@ class Account:
         self._timer: asyncio.TimerHandle | None = None
         self._reported_at = clock.monotonic()
         self._served = 0
+        self._served_at = -math.inf
         self._refused = 0
         self._busy_s = 0.0
         self._tokens = 0
@@ -100,8 +102,8 @@ class Account:
 
     @property
     def is_paused(self) -> bool:
-        """True if the teacher ordered the account to wait, which also applies to reserved requests."""
-        return self._allowance.is_paused(now=self._clock.monotonic())
+        """True if the teacher ordered the account to wait, which also applies to reserved requests but for a trial."""
+        return self._allowance.is_paused(now=self._clock.monotonic()) and not self._wait.is_tried
 
     @property
     def in_flight(self) -> int:
@@ -110,7 +112,9 @@ class Account:
 
     def settle(self, reserved: Cost, used: Cost | None, granted_at: float | None = None) -> None:
         """The request that was granted then (by default now) ended; see `Allowance.settle`."""
-        self._allowance.settle(reserved, used, now=self._clock.monotonic(), at=granted_at)
+        now = self._clock.monotonic()
+        self._allowance.settle(reserved, used, now=now, at=granted_at)
+        self._wait = self._wait.trial_ended(granted_at, now)
         if self._draining is not None and self.in_flight < SHRUNK * self._draining:
             self.urgent.set()
         self._pump()
@@ -126,6 +130,7 @@ class Account:
     def served(self, *, latency_s: float, tokens: int, asked: Asked | None = None) -> None:
         """Record an answer, with its latency and output tokens, to this request."""
         self._served += 1
+        self._served_at = self._clock.monotonic()
         self._busy_s += latency_s
         self._answer_s += 0.1 * (latency_s - self._answer_s)
         self._tokens += tokens
@@ -149,7 +154,10 @@ class Account:
             self._allowance.pause(pause_s, now=now)
             self._refused_last = asked
             whose: Whose = "account" if asked is None or pause_s < MIN_OWN_S else "unclear"
-            self._wait = self._wait.told(asked and asked.prompt, pause_s, whose=whose, now=now)
+            trial = None
+            if asked and now < self._served_at + SERVED_LATELY_S:
+                trial = Trial.after(now, refusal_s=now - asked.at)
+            self._wait = self._wait.told(asked and asked.prompt, pause_s, whose=whose, now=now, trial=trial)
             self.urgent.set()
 
     def told(self, ceilings: Mapping[Resource, Ceiling]) -> None:
@@ -167,6 +175,7 @@ class Account:
         A wait ordered by the teacher is repeated until it ends, because a report may get lost.
         """
         now = self._reported_at = self._clock.monotonic()
+        self._wait = self._wait.weighed(now)
         waiting = 0 if backlog is None else backlog + len(self._first) + len(self._waiting)
         self._draining = self.in_flight if is_last and backlog == waiting == 0 else None
         if self._draining is not None:
@@ -217,6 +226,10 @@ class Account:
             cost, turn = queue[0]
             now = self._clock.monotonic()
             wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=now, taken=False)
+            if wait > 0.0 and (trial_s := self._wait.trial_in_s(now)) < wait:
+                wait = trial_s or self._allowance.reserve(cost, now=now, taken=False, in_pause=True)
+                if wait == 0.0:
+                    self._wait = self._wait.trial_sent(now)
             if wait > 0.0:
                 if wait < 3600.0:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._pump)

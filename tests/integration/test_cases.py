@@ -133,6 +133,7 @@ OF_A_RUN = {
     "18-needs-stream/400",
     "19-per-teacher/temperature",
     "32-fds/slow",
+    "39-system-role/500",
     "43-deadline/slow",
     "58-429-for-one/429",
     "65-headers-lie/remaining-0",
@@ -150,6 +151,13 @@ def test_every_reply_has_a_test() -> None:
     tested = AT_ONCE.keys() | TWICE.keys() | OF_A_RUN
     folders = {name.partition("/")[0] for name in tested}
     assert {name for name in NAMES if name.partition("/")[0] in folders} == tested
+
+
+def test_every_case_is_named_by_a_test() -> None:
+    """Those without replies too; what is named is tried there."""
+    modules = [path.read_text() for path in CASES.parent.glob("*/test_*.py")]
+    folders = {path.name for path in CASES.iterdir() if (path / "expect.txt").exists()}
+    assert {name for name in folders if not any(name in module for module in modules)} == set()
 
 
 def case_recipe(
@@ -410,6 +418,17 @@ async def test_an_upstream_that_is_down_for_all_is_waited_out(tmp_path: Path) ->
         recipe = case_recipe(tmp_path, server.url, good(40))
         summary = await run(recipe)
     assert (summary.records, summary.failed) == (40, 0)
+
+
+async def test_a_server_that_fails_at_every_request_is_given_up(tmp_path: Path) -> None:
+    """Case 39: exit 3 with its words, and not six attempts for each sample of a chunk."""
+    async with serving(CaseServer(limit=0, then="39-system-role/500")) as server:
+        recipe = case_recipe(tmp_path, server.url, good(300))
+        patience = recipe.run.model_copy(update={"give_up_after_s": 2.0})
+        with pytest.raises(Paused, match=r"nothing but failures .*System role not supported"):
+            await run(recipe.model_copy(update={"run": patience}))
+        assert len(server.asked) <= 300
+    assert rows(recipe) == {}
 
 
 async def test_headers_that_lie_are_not_believed_for_ever(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def growing(tmp_path: Path, wanted: int, **changes: Any) -> Recipe:
 
 
 async def test_grown_samples_ask_what_is_new_alone(tmp_path: Path) -> None:
-    """A finished dataset of one answer each, then of four, then of five over another file: nothing is asked again."""
+    """Case 42-more-samples: one answer each, then four, then of five over another file: nothing is asked again."""
     write_source(tmp_path, questions(25))
     first = await asked(growing(tmp_path, 1))
     assert first.requests == 25
@@ -256,7 +256,7 @@ async def test_a_copy_of_a_file_beside_it_is_a_file(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> None:
-    """Whether it grew or changed within its size: with the way out."""
+    """Case 44-grown: whether it grew or changed within its size, with the way out."""
     write_source(tmp_path, questions(5))
     await asked(recipe_of(tmp_path))
     for rows in (questions(6), [*questions(4), {"id": "q4", "question": "what is 9 + 1?"}]):

@@ -13,11 +13,11 @@ CAPABILITIES = "-dac_override,-dac_read_search,-fowner"
 """By these root may write where others may not."""
 
 
-def refused(folder: Path, *, before: Sequence[str] = ()) -> str:
-    """What `run` ends with where RAY_TMPDIR is this folder, exit code 2; `before` starts the command."""
+def refused(folder: Path, *, variable: str = "RAY_TMPDIR", before: Sequence[str] = ()) -> str:
+    """What `run` ends with where the variable names this folder, exit code 2; `before` starts the command."""
     command = [*before, sys.executable, "-m", "stillhouse.cluster.cli", "run", "quickstart", "--limit", "3"]
     command += ["-o", f"dataset.path={folder.parent / 'ds'}"]
-    env = os.environ | {"RAY_TMPDIR": str(folder)}
+    env = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {variable: str(folder)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -25,7 +25,7 @@ def refused(folder: Path, *, before: Sequence[str] = ()) -> str:
 
 
 def test_34_a_folder_of_another_user(tmp_path: Path) -> None:
-    """As /tmp/ray is where another user's Ray made it first."""
+    """Case 34-tmp-ray: as /tmp/ray is where another user's Ray made it first."""
     theirs = tmp_path / "ray"
     theirs.mkdir()
     before: list[str] = []
@@ -40,9 +40,12 @@ def test_34_a_folder_of_another_user(tmp_path: Path) -> None:
     assert f"keeps its files in {theirs}: set RAY_TMPDIR to" in line
 
 
-def test_a_path_too_long_for_sockets(tmp_path: Path) -> None:
-    """With the limit, which is the system's."""
-    line = refused(tmp_path / ("a" * 90))
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_path_too_long_for_sockets(tmp_path: Path, variable: str) -> None:
+    """Case 33-tmpdir, with the limit, which is the system's."""
+    folder = tmp_path / ("a" * 90)
+    folder.mkdir()
+    line = refused(folder, variable=variable)
     assert "cannot exceed 107 bytes" in line
     assert "set RAY_TMPDIR to a folder with a short path" in line
 

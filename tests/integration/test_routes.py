@@ -42,14 +42,14 @@ def chat_recipe(tmp_path: Path, url: str, **teacher: Any) -> Recipe:
     ],
 )
 def test_a_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, proxy: str | None) -> None:
-    """With a scheme or without; an empty variable is none."""
+    """With a scheme or without, as in case 62-bad-proxy; an empty variable is none."""
     monkeypatch.setenv("http_proxy", value)
     assert proxy_for(TARGET) == proxy
 
 
 @pytest.mark.parametrize("name", ["all_proxy", "ALL_PROXY"])
 def test_all_proxy_alone_is_used(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """In either case."""
+    """Part (b) of case 35-proxies, in upper and lower case."""
     monkeypatch.setenv(name, "http://127.0.0.1:18450")
     assert proxy_for(TARGET) == "http://127.0.0.1:18450"
 
@@ -79,7 +79,7 @@ def test_no_proxy_names_hosts_and_networks(monkeypatch: pytest.MonkeyPatch, valu
 async def test_a_proxy_that_can_not_be_used_is_named_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    """Cases 35 and 62: exit 2 with the variable's name, and nothing sealed as poison."""
+    """Cases 35-proxies (a) and 62-bad-proxy: exit 2 with the variable's name, and nothing sealed as poison."""
     monkeypatch.setenv("http_proxy", value)
     write_source(tmp_path, questions(24))
     with pytest.raises(UsageError, match="http_proxy") as raised:
@@ -99,7 +99,7 @@ async def test_certificates_that_can_not_be_read_are_named(tmp_path: Path, monke
 
 @pytest.mark.parametrize("url", [f"http://{'a' * 74}.local/v1", "http://teacher..local/v1", "http://.local/v1"])
 def test_a_host_that_can_be_no_name_is_refused(tmp_path: Path, url: str) -> None:
-    """Case 61: the recipe says so, before anything runs."""
+    """Case 61-bad-host: the recipe says so, before anything runs."""
     with pytest.raises(ValueError, match="labels of 1 to 63 characters"):
         chat_recipe(tmp_path, url)
 
@@ -113,7 +113,7 @@ def test_a_name_that_can_be_looked_up_is_taken(host: str) -> None:
 async def test_a_run_goes_round_a_proxy_for_a_network_in_no_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 35 (c): the teacher is asked directly."""
+    """Part (c) of case 35-proxies: the teacher is asked directly."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
     write_source(tmp_path, questions(3))

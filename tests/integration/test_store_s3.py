@@ -443,7 +443,7 @@ def test_markers_of_empty_folders_are_no_objects(moto_store: Store) -> None:
 
 @pytest.mark.parametrize("demands", ["checksum", "AES256", "aws:kms"])
 def test_a_bucket_gets_what_it_demands(store: Store, s3: S3Server, tmp_path: Path, demands: str) -> None:
-    """A checksum for object lock, an encryption for a policy: found out once, and never sent unasked."""
+    """Case 29-sse-policy: a checksum for object lock, an encryption for a policy: found out once, sent to no other."""
     store.put("before", b"1")
     s3.gate.demands = demands
     store.probe()

@@ -221,7 +221,7 @@ def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -
 
 
 def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) -> None:
-    """By every command; it and the dashboard each get what they ask for."""
+    """Case 36-job-headers, by every command; it and the dashboard each get what they ask for."""
     recipe = write_recipe(tmp_path, rows=3)
 
     def gate(request: Request, forward: Callable[[], Reply]) -> Reply:
@@ -238,6 +238,8 @@ def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) 
         job = json.loads(stillhouse(*submit, env=opens, code=0).stdout)["job"]
         stillhouse("stop", job, *where, env=opens, code=0)
         assert "ended" in stillhouse("stop", tmp_path / "out", *where, env=opens, code=0).stderr
+        assert "RAY_JOB_HEADERS" in stillhouse("status", tmp_path / "out", *where, env=head.env, code=2).stderr
+        stillhouse("status", tmp_path / "out", *where, env=opens, code=0)
         assert job in stillhouse("logs", job, "--no-follow", *where, "--json", env=opens, code=0).stdout
         doctor = stillhouse("doctor", *where, env=opens, code=0)
         assert "takes jobs" in doctor.stdout

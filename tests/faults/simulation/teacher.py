@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import math
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from zlib import crc32
 
 import orjson
 
+from stillhouse.gen.limits.stated_wait import TRIAL_AFTER_S, TRIAL_S
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 
 from .history import Broken, History, Request
@@ -44,8 +47,12 @@ class _Pause:
     """What was refused."""
     at: float
     until: float
-    is_own: bool = False
-    """Of the prompt alone: others that this worker asked later were served."""
+    own_at: float = math.inf
+    """Since when others that this worker asked later were served, or at least admitted: it is the prompt's alone."""
+    trial: Request | None = None
+    """The one request that this worker sends in the meantime, to see if it is refused too."""
+    is_shared: bool = False
+    """Another prompt was refused meanwhile: it is the account's, whatever else happens."""
 
 
 class Teacher:
@@ -111,8 +118,10 @@ class Teacher:
             await asyncio.sleep(self._draw())
             raise NotSent("no connection")
         try:
-            self._check_pauses(process)
+            tried = self._check_pauses(process)
             sent = self._history.sent(process, sample, fate, teacher=teacher)
+            if tried is not None:
+                tried.trial = sent
             self._history.billed(_bill_usd(sample[0], fate))
         except Broken as error:
             self._history.broken.append(error)
@@ -140,7 +149,7 @@ class Teacher:
         if fate in REFUSALS:
             self._refused.add(sample[0])
         if fate == "rate" and is_first and (wait_s := float(served.headers["retry-after"])) > 0:
-            self._pauses.append(_Pause(process, sent, self._loop.time(), self._loop.time() + wait_s))
+            self._pause(process, sent, wait_s)
         if served.status == 200:
             self._weigh_pauses(process, sent)
         return served
@@ -164,19 +173,32 @@ class Teacher:
         if self._most is not None and self._busy > self._most and calm:
             raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
 
-    def _weigh_pauses(self, process: Process, served: Request) -> None:
-        """A wait is the refused prompt's own if another, asked later, is served, and no other wait is known of."""
+    def _pause(self, process: Process, refused: Request, wait_s: float) -> None:
+        """A worker was told to wait."""
         now = self._loop.time()
-        for pause in self._pauses:
-            others = any(other is not pause and other.at + PROPAGATION_S < now < other.until for other in self._pauses)
-            is_later = served.sent_at > pause.asked.sent_at and served.sample[0] != pause.asked.sample[0]
-            pause.is_own = pause.is_own or (pause.told is process and is_later and not others)
+        new = _Pause(process, refused, now, now + wait_s)
+        for other in self._pauses:
+            if now < other.until:
+                other.is_shared = True
+                new.is_shared = new.is_shared or other.at + PROPAGATION_S < now
+        self._pauses.append(new)
 
-    def _check_pauses(self, process: Process) -> None:
-        """Nobody sends while the account was told to wait."""
-        now = self._loop.time()
+    def _weigh_pauses(self, process: Process, served: Request) -> None:
+        """A wait is the refused prompt's own if another, asked later, is served."""
         for pause in self._pauses:
-            told = pause.told
+            is_later = served.sent_at > pause.asked.sent_at and served.sample[0] != pause.asked.sample[0]
+            if pause.told is process and is_later and not pause.is_shared:
+                pause.own_at = min(pause.own_at, self._loop.time())
+
+    def _check_pauses(self, process: Process) -> _Pause | None:
+        """Nobody sends while the account was told to wait; returns the wait that this request tries."""
+        now, tried = self._loop.time(), None
+        for pause in self._pauses:
+            told, trial = pause.told, pause.trial
+            if trial is not None and now >= trial.sent_at + TRIAL_S and not pause.is_shared:
+                pause.own_at = min(pause.own_at, trial.sent_at + TRIAL_S)
+            if not pause.at < now < min(pause.until, pause.own_at) - 1e-6:
+                continue
             everyone = pause.at + PROPAGATION_S < now and not (
                 told.node.cluster != process.node.cluster
                 or told.disturbed
@@ -185,10 +207,31 @@ class Teacher:
                 or self._history.limiter_died
                 or self._history.message_lost
             )
-            is_early = not pause.is_own and pause.at < now < pause.until - 1e-6
-            if is_early and (told is process or everyone):
+            if told is process and trial is None and now >= pause.at + TRIAL_AFTER_S and not pause.is_shared:
+                tried = pause
+            elif told is process or everyone:
                 early_s = pause.until - now
                 raise Broken(f"{process.name} sends {early_s:.2f} s too early after a 429 to {told.name}")
+        return tried
+
+    def check_rates(self, per_s: float) -> float:
+        """Over any minute, the refusals of the odd prompts cost at most half of the rate; the least part that was left.
+
+        Only for a calm world: it judges from the first wait to the last request.
+
+        Raises:
+            Broken: they cost more.
+        """
+        times = [request.sent_at for request in self._history.requests if request.sample[0] not in self.odd]
+        begins = range(int(self._pauses[0].at) - 60, int(times[-1]) - 60)
+        rates = [
+            (bisect_left(times, begin + 60.0) - bisect_left(times, begin)) / 60.0 / per_s
+            for begin in begins
+            if begin >= times[0]
+        ]
+        if (least := min(rates)) < 0.5:
+            raise Broken(f"a minute had {least:.0%} of the rate, for refusals of one prompt")
+        return least
 
     def _serve(self, request: Request, reply: "asyncio.Future[Reply]") -> None:
         if reply.done():
