@@ -319,6 +319,7 @@ class PromptQueue:
             sweep = node_of(worker) in self._dead_left
             may_look = not self._stopping and now >= self._grant_after
             looks = self._leases.looks(now=now) if may_look else []
+            streamed = sorted({place for each in self._counters.values() for place in each.streamed})
         allowance = None
         if self._treasury is not None:
             for each in silent:
@@ -326,7 +327,15 @@ class PromptQueue:
             if counters.spending is not None:
                 allowance = await self._treasury.renewed(worker, counters.spending)
         good_for_s = max(0.0, self._ours_until - now)
-        return Renewal(lost, stop=self._stopping, sweep=sweep, good_for_s=good_for_s, allowance=allowance, looks=looks)
+        return Renewal(
+            lost,
+            stop=self._stopping,
+            sweep=sweep,
+            good_for_s=good_for_s,
+            allowance=allowance,
+            looks=looks,
+            streamed=streamed,
+        )
 
     def _newly_silent(self, worker: str, now: float) -> set[str]:
         """Workers that the ledger takes for living, and that are dead or silent for longer than a lease is good for.

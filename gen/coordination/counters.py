@@ -89,6 +89,8 @@ class Counters:
     """What came last instead of an answer, in words that hold no key."""
     spending: SpendReport | None = None
     """Its part of the budget; None without one."""
+    streamed: list[tuple[str, str]] = field(default_factory=list)
+    """(teacher, endpoint) of those whose answers it asks for as streams since one timed out."""
 
     def of(self, teacher: str) -> Tally:
         """The teacher's."""

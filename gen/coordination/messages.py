@@ -59,6 +59,8 @@ class Renewal:
     """None without a budget."""
     looks: list[Look] = field(default_factory=list)
     """Parked chunks whose batches to look at once each; `looked` reports what came of it."""
+    streamed: list[tuple[str, str]] = field(default_factory=list)
+    """(teacher, endpoint) of those at which an answer timed out for any worker of the run, dead ones included."""
 
 
 @dataclass(frozen=True, slots=True)

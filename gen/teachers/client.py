@@ -195,6 +195,12 @@ class TeacherClient:
         endpoint.streams = True
         return True
 
+    def stream_from(self, host: str) -> None:
+        """An answer of the endpoint with this name timed out elsewhere: treat that as `timed_out` does."""
+        for endpoint in self._endpoints.all:
+            if endpoint.host == host:
+                self.timed_out(endpoint)
+
     @property
     def clock_note(self) -> str | None:
         """What to report of this machine's clock."""

@@ -393,11 +393,15 @@ class Worker:
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.waiting_chunks = sum(map(self._asker.waits_for_room, self._held.values()))
         self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
-        clients = [*self._clients, *(self._judges.clients if self._judges is not None else ())]
         for name, tally in self.counters.teachers.items():
-            tally.awaited = sum(client.awaited for client in clients if client.teacher.name == name)
+            tally.awaited = sum(client.awaited for client in self._asked_clients if client.teacher.name == name)
         self.counters.held_up = self._held_up()
         self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
+
+    @property
+    def _asked_clients(self) -> list[TeacherClient]:
+        """Those of judges too."""
+        return [*self._clients, *(self._judges.clients if self._judges is not None else ())]
 
     def _held_up(self) -> str:
         """What has kept it from sending for long enough to report."""
@@ -430,6 +434,10 @@ class Worker:
                 self._purse.accept(allowance.granted)
                 if allowance.is_over:
                     self._close("budget")
+            for teacher, host in renewal.streamed:
+                for client in self._asked_clients:
+                    if client.teacher.name == teacher:
+                        client.stream_from(host)
             if renewal.stop:
                 self.stop()
             for look in renewal.looks:

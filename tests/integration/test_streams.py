@@ -105,6 +105,17 @@ async def test_a_gateway_that_cuts_silence_is_got_past_by_streaming(tmp_path: Pa
     assert [note for note in crew[0].counters.notes if "streamed from now on" in note]
 
 
+async def test_a_worker_streams_from_the_start_where_answers_timed_out_for_another(tmp_path: Path) -> None:
+    """The queue passes on what workers report, so that nothing is paid for and lost again."""
+    write_source(tmp_path, questions(3))
+    faults = [{"kind": "silence", "after_s": 1.05}]
+    async with await serve(SimulatorSettings.model_validate({"latency_s": 1.3, "faults": faults})) as server:
+        recipe = recipe_at(tmp_path, server.url, limits={"in_flight": 3})
+        known = ("t", server.url.split("/")[2])
+        summary = await run_in_process(recipe, crew=lambda crew: crew[0].counters.streamed.append(known))
+    assert (summary.records, summary.requests, summary.maybe_billed) == (3, 3, 0)
+
+
 async def test_a_gateway_that_cuts_silence_is_reported_where_nothing_is_streamed(tmp_path: Path) -> None:
     """With the status, the time, and the way past it."""
     write_source(tmp_path, questions(1))

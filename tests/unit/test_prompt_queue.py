@@ -67,6 +67,17 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
     assert (await queue.stats()).total.requests == 5
 
 
+async def test_what_timed_out_for_one_worker_is_streamed_by_all(tmp_path: Path) -> None:
+    """Also by those that take the place of a dead one, and after the queue itself was lost."""
+    queue = queue_of(tmp_path, ManualClock())
+    assert (await queue.renew("a.w", [], Counters(streamed=[("t", "gateway")]))).streamed == [("t", "gateway")]
+    await queue.worker_died("a.w")
+    assert (await queue.renew("b.w", [], Counters())).streamed == [("t", "gateway")]
+    later = queue_of(tmp_path / "later", ManualClock())
+    await later.remember(await queue.totals())
+    assert (await later.renew("c.w", [], Counters())).streamed == [("t", "gateway")]
+
+
 async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path: Path) -> None:
     """The driver says for how long that is; each renewal passes on what is left of it."""
     clock = ManualClock(now=100.0)

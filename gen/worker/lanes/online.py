@@ -269,6 +269,7 @@ class OnlineLane(Generic[DocketT]):
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
             if _cut_on_the_way(outcome) and client.timed_out(endpoint):
+                self._counters.streamed.append((client.teacher.name, endpoint.host))
                 self._counters.note(
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
                     "from now on, because a silent connection may be cut (`stream: false` turns that off)"
