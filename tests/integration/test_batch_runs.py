@@ -25,7 +25,7 @@ from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import worker
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
 from stillhouse.gen.worker.lanes import batch as lane
-from stillhouse.gen.worker.lanes import batch_calls
+from stillhouse.gen.worker.lanes import batch_calls, batch_search, batch_work
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
 
@@ -79,7 +79,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of a provider's hours in fractions of a second."""
     monkeypatch.setenv("AWS_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET", "a secret of some length")
-    monkeypatch.setattr(lane, "LISTED_WITHIN_S", 0.5)
+    monkeypatch.setattr(batch_search, "LISTED_WITHIN_S", 0.5)
     monkeypatch.setattr(lane, "LOOK_S", (0.05, 0.2))
     monkeypatch.setattr(lane, "FULL_S", 0.05)
     monkeypatch.setattr(batch_calls, "RETRY_S", (0.05, 0.2))
@@ -88,7 +88,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def parks(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks are parked as soon as they may be."""
-    monkeypatch.setattr(lane, "PARK_AFTER_S", 0.0)
+    monkeypatch.setattr(batch_work, "PARK_AFTER_S", 0.0)
     monkeypatch.setattr(parking, "LOOK_S", (0.05, 0.2))
     monkeypatch.setattr(worker, "RENEW_S", 0.1)
     monkeypatch.setattr(prompt_queue, "RENEW_S", 0.1)
