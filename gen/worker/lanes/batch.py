@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.dataset.batch_intents import Intents
+from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent, created_elsewhere
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.errors import StoreAway, TeacherPaused
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.batches import batches_of
-from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, Batch, BatchRefused, Job
+from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, Access, Batch, BatchRefused, Intent, Job, Steps
 from stillhouse.gen.teachers.batches.calls import called
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.protocols.base import Request
@@ -58,6 +58,7 @@ class BatchLane:
         counters: Counters,
         clock: Clock,
         store: Store,
+        keep_going: bool,
     ) -> None:
         self.account = client.account
         self.slots = self.wanted = self.waiting = 0
@@ -69,6 +70,7 @@ class BatchLane:
         self._gate = gate
         self._clock = clock
         self._place = client.interpreter.place or 0
+        self._keep_going = keep_going
         self._settings = client.teacher.batch
         self._api = batches_of(client.teacher, self._settings)
         self._calls = BatchCalls(client, self._api, counters=counters)
@@ -128,6 +130,12 @@ class BatchLane:
             found.batches.append(OpenBatch(place=self._place, n=n, at=intent.stored.at, url=intent.stored.url, ids=ids))
             waiting = sum(each in work.waiting for each in work.unsettled(intent))
             found = found._replace(samples=found.samples + waiting)
+        if self._api.names:
+            for n, lost in work.missing.items():
+                late = OpenBatch(
+                    place=self._place, n=n, at=lost.stored.at, url=lost.stored.url, ids=(), missing=lost.stored.id
+                )
+                found.batches.append(late)
         return found
 
     def waiting_for_room(self, held: LeasedChunk) -> int:
@@ -138,6 +146,8 @@ class BatchLane:
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at the batch of a parked chunk once; one that can't be looked at now counts as running."""
         access = self._client.access(self._client.endpoint_for(batch.url))
+        if batch.missing:
+            await self._cancel_late(batch, access)
         for each in batch.ids:
             try:
                 found = await called(self._api.look(each, access), self._client.call)
@@ -149,6 +159,18 @@ class BatchLane:
             if found.state != "running":
                 return False
         return True
+
+    async def _cancel_late(self, batch: OpenBatch, access: Access) -> None:
+        """Cancel the batch if it is listed now, because its samples were asked again."""
+        intent = Intent(batch.missing, 0, batch.at)
+        try:
+            for each in await called(self._api.find(intent, access), self._client.call):
+                if each.state == "running":
+                    await called(self._api.cancel(each.id, access), self._client.call)
+        except (NotSent, Lost):
+            pass
+        except BatchRefused as refused:
+            self._calls.refused(refused.trouble)
 
     def cancel(self) -> None:
         """End all tasks; the batches stay with the provider, for whoever has the chunks next."""
@@ -167,11 +189,13 @@ class BatchLane:
         try:
             for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
                 work.next = known.n + 1
+                intent = OpenIntent(known.n, known.stored, known.batch)
                 if known.has_ended:
                     work.expired.update(known.expired)
+                    if known.was_given_up:
+                        work.missing[known.n] = intent
                 else:
-                    work.out.update(known.stored.ordinals())
-                    intent = work.intents[known.n] = OpenIntent(known.n, known.stored, known.batch)
+                    work.intents[known.n] = intent
                     self._spawn(self._follow, work, intent)
             while not work.is_over:
                 work.changed.clear()
@@ -188,22 +212,46 @@ class BatchLane:
         async with self._creating:
             await self._may_open()
             ordinals = work.fresh[: min(self._settings.max_requests, self._api.max_requests)]
-            if work.is_over or self._gate.stopping or not ordinals:
+            if work.is_over or self._gate.stopping or not ordinals or await self._collects_late(work):
                 return
             chunk, url = work.held.open.chunk.id, self._client.teacher.urls[0]
             name = partial(self._intents.name, chunk, work.next)
             lines = await asyncio.to_thread(self._lines, work.held, ordinals, await asyncio.to_thread(name), url)
             ordinals = ordinals[: len(lines)]
-            days, at = self._api.kept_days, self._clock.time()
-            decide = partial(self._intents.decide, chunk, work.next, ordinals, at=at, url=url, kept_days=days)
+            decide = partial(
+                self._intents.decide,
+                chunk,
+                work.next,
+                ordinals,
+                at=self._clock.time(),
+                url=url,
+                secret=self._client.secret,
+                kept_days=self._api.kept_days,
+            )
             if (stored := await asyncio.to_thread(decide)) is None:
                 raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
             intent = OpenIntent(work.next, stored, None)
             work.intents[work.next] = intent
             work.next += 1
-            work.out.update(ordinals)
             intent.batch = await self._created(work, intent, lines)
         self._spawn(self._follow, work, intent)
+
+    async def _collects_late(self, work: Work) -> bool:
+        """True if samples that wait are in a batch that is listed only now: it is collected first."""
+        for intent in list(work.missing.values()):
+            waiting = set(intent.stored.ordinals()).intersection(work.fresh)
+            if waiting and (batch := await self._search.late(intent)) is not None:
+                del work.missing[intent.n]
+                intent.batch = batch
+                work.intents[intent.n] = intent
+                if len(waiting) < intent.wanted.requests:  # the others were asked again
+                    await self._calls.until_served(partial(self._cancelled, intent.stored, batch))
+                self._spawn(self._follow, work, intent)
+                return True
+        return False
+
+    def _cancelled(self, stored: StoredIntent, batch_id: str) -> Steps[None]:
+        return self._api.cancel(batch_id, self._calls.access(stored))
 
     async def _may_open(self) -> None:
         """Wait until the teacher may have another batch, and requests may be sent."""
@@ -240,14 +288,16 @@ class BatchLane:
 
     async def _created(self, work: Work, intent: OpenIntent, lines: Sequence[bytes]) -> str | None:
         """Upload and create, once the provider takes it; None if it may have been created or not."""
-        job, url = Job(intent.wanted, lines), intent.stored.url
-        uploaded = await self._calls.until_served(lambda: self._api.upload(job, self._client.access(url)))
+        job = Job(intent.wanted, lines)
+        uploaded = await self._calls.until_served(lambda: self._api.upload(job, self._calls.access(intent.stored)))
         for tries in itertools.count():
             await self._gate.fence.open()
             if work.is_over or self._gate.stopping:
                 return None
             try:
-                batch = await called(self._api.create(job, uploaded, self._client.access(url)), self._client.call)
+                batch = await called(
+                    self._api.create(job, uploaded, self._calls.access(intent.stored)), self._client.call
+                )
             except NotSent:
                 pass
             except Lost:
@@ -268,11 +318,13 @@ class BatchLane:
         held = work.held
         batch = None
         if work.unsettled(intent):
-            intent.batch = batch_id = intent.batch or await self._search.found(work, intent)
+            intent.batch = batch_id = intent.batch or await self._found(work, intent)
             intent.may_rest = False
             batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
         if work.is_over or self._gate.stopping:
             return
+        if intent.batch is None:
+            work.missing[intent.n] = intent
         held.under_way += 1  # else the journal could be closed meanwhile
         try:
             end = BatchEnd() if batch is None else await self._results.collected(work, intent, batch)
@@ -303,7 +355,6 @@ class BatchLane:
     def _go_on(self, work: Work, intent: OpenIntent, end: BatchEnd) -> None:
         """Ask again what the batch left open."""
         work.expired.update(end.expired)
-        work.out.difference_update(intent.stored.ordinals())
         del work.intents[intent.n]
         lacks = work.held.open.state.schedule.lacks
         work.waiting.update({each: None for each in work.unsettled(intent) if lacks(each)})
@@ -312,12 +363,44 @@ class BatchLane:
             work.held.advance()
         self._listener.wants_more()
 
+    async def _found(self, work: Work, intent: OpenIntent) -> str | None:
+        """The id of the intent's batch, which may have been created or not; None once it counts as never created."""
+        for tries in itertools.count():
+            if (found := await self._search.found(work, intent)) is not None:
+                return found
+            if work.is_over or self._gate.stopping:
+                return None
+            await self._check_account(intent.stored, f"batch {intent.n} of chunk {work.held.open.chunk.id}")
+            if not self._api.repeats:
+                return None
+            await pause(tries)
+            async with self._creating:
+                await self._gate.passed()
+                lines = partial(self._lines, work.held, [*intent.stored.ordinals()], intent.stored.id)
+                lines_again = await asyncio.to_thread(lines, self._calls.url_of(intent.stored))
+                if (found := await self._created(work, intent, lines_again)) is not None:
+                    return found
+        raise AssertionError
+
+    async def _check_account(self, stored: StoredIntent, name: str) -> None:
+        """Ask for no batch again that another account may have. Raises TeacherPaused."""
+        mark = await asyncio.to_thread(self._intents.account_mark, self._client.secret)
+        where = created_elsewhere(stored, urls=self._client.teacher.urls, mark=mark)
+        if where is not None and not self._keep_going:
+            raise TeacherPaused(
+                f"teacher {self._client.teacher.name}: the provider does not know {name}, which was created {where}: "
+                "go back to that to collect it, or add --keep-going to pay for its answers again; then run the same "
+                "command again"
+            )
+
     async def _end_of(self, work: Work, intent: OpenIntent, batch_id: str) -> Batch:
         """The batch, once it has ended or the chunk is another worker's."""
         while True:
             batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._calls.access(intent.stored)))
             age_s = self._clock.time() - intent.stored.at
             if batch.state != "running" or work.held.abandoned:
+                if batch.state == "lost":
+                    await self._check_account(intent.stored, f"batch {batch_id}")
                 return batch
             work.awaits(intent, age_s=age_s)
             await work.pause(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))

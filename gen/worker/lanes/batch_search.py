@@ -1,4 +1,8 @@
-"""Finds the batch of an intent whose creation may or may not have succeeded."""
+"""Finds the batch of an intent whose creation may or may not have succeeded.
+
+A listing may show a batch late. So an intent counts as never created only once listings have not shown its batch for
+`LISTED_WITHIN_S`, over all owners of the chunk; and its batch is looked for again before its samples are asked again.
+"""
 
 import asyncio
 import itertools
@@ -27,7 +31,7 @@ class BatchSearch:
 
     async def found(self, work: Work, intent: OpenIntent) -> str | None:
         """The id of the batch that the intent made; None once it is sure that it made none."""
-        since = self._clock.monotonic()
+        since: float | None = None
         strangers = set() if self._api.names else await asyncio.to_thread(self._intents.batches)
         for looks in itertools.count():
             if work.held.abandoned or self._gate.stopping:
@@ -42,25 +46,41 @@ class BatchSearch:
                     return each.id
                 if each.state != "running":
                     strangers.add(each.id)
-            awaited = any(each.id not in strangers for each in candidates)
-            if not awaited and self._clock.monotonic() - since >= LISTED_WITHIN_S:
-                return None
             intent.candidates = tuple(each.id for each in candidates if each.id not in strangers)
             intent.may_rest = False
-            if awaited:
+            if intent.candidates:
                 work.awaits(intent, age_s=self._clock.time() - intent.stored.at)
+            elif self._api.repeats:
+                return None
+            if since is None:
+                since = await self._missing_since(work, intent)
+            elif not intent.candidates and self._clock.time() - since >= LISTED_WITHIN_S:
+                return None
             await work.pause(pause_s(looks))
         raise AssertionError
+
+    async def late(self, intent: OpenIntent) -> str | None:
+        """The id of the batch of an intent that was given up, if it is listed now."""
+        for each in await self._calls.until_served(partial(self._look_for, intent)):
+            if each.intent == intent.stored.id or (each.state != "running" and await self._is_ours(each, intent)):
+                return each.id
+        return None
+
+    async def _missing_since(self, work: Work, intent: OpenIntent) -> float:
+        note = partial(self._intents.missing, work.held.open.chunk.id, intent.n, since=self._clock.time())
+        return await asyncio.to_thread(note)
 
     def _look_for(self, intent: OpenIntent) -> Steps[tuple[Batch, ...]]:
         return self._api.find(intent.wanted, self._calls.access(intent.stored))
 
     async def _is_ours(self, batch: Batch, intent: OpenIntent) -> bool:
-        keys: list[str] = []
+        """True if a result in it is the intent's."""
+        is_ours = False
 
         def take(line: bytes) -> None:
-            if not keys and isinstance(result := self._api.read(line), (Answered, Unserved)):
-                keys.append(result.key)
+            nonlocal is_ours
+            if not is_ours and isinstance(result := self._api.read(line), (Answered, Unserved)):
+                is_ours = intent.ordinal(result.key) is not None
 
         await self._calls.download(batch, intent.stored, take)
-        return bool(keys) and intent.ordinal(keys[0]) is not None
+        return is_ours

@@ -44,14 +44,14 @@ class Work:
     held: LeasedChunk
     waiting: dict[int, None] = field(default_factory=dict)
     """Samples to be put into a batch, in order."""
-    out: set[int] = field(default_factory=set)
-    """Samples in open intents."""
     expired: Counter[int] = field(default_factory=Counter)
     """How often each sample expired."""
     next: int = 0
     """Number of the next intent."""
     intents: dict[int, OpenIntent] = field(default_factory=dict)
     """The open ones, by number."""
+    missing: dict[int, OpenIntent] = field(default_factory=dict)
+    """Those that were given up, by number: the provider may list their batches late."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the chunk is not this worker's any more."""
@@ -65,7 +65,8 @@ class Work:
     def fresh(self) -> list[int]:
         """Samples that wait, and are not in a batch."""
         settled = self.held.open.state.is_settled
-        return [each for each in self.waiting if each not in self.out and not settled(each)]
+        out = {each for intent in self.intents.values() for each in intent.stored.ordinals()}
+        return [each for each in self.waiting if each not in out and not settled(each)]
 
     def unsettled(self, intent: OpenIntent) -> list[int]:
         """Samples of the intent that are not decided."""
