@@ -288,7 +288,8 @@ class RunSettings(Strict):
     give_up_after_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds to wait for a teacher that has never answered; the time it says that it is loading does not count."""
     keep_going: bool = False
-    """Continue even where a check rejected all of its first 500 answers; the option --keep-going sets it."""
+    """Continue though a check rejected all of its first 500 answers, or batches of another key or URL can't be found:
+    their answers are then paid for again. The option --keep-going sets it."""
     journal_dir: str | None = None
     """Folder on each node for the journals of datasets on S3; by default the user's state folder."""
 

@@ -32,6 +32,7 @@ from stillhouse.gen.errors import AtProvider, BudgetSpent, Paused, StillhouseErr
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.teachers.transport import DownloadingTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.budget import Budget
@@ -57,12 +58,15 @@ async def run_in_process(
     crew: Callable[[Sequence[Worker]], None] | None = None,
     clock: Clock = SYSTEM,
     no_wait: bool = False,
+    transport: Callable[[], DownloadingTransport] = HttpTransport,
+    stored: Callable[[Store], Store] = lambda store: store,
 ) -> Summary:
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
 
     Simulators without `endpoints` are served in this loop (give `endpoints` by model_copy to keep one over several
     runs). `retry`: ask its kinds of Failures again, as `stillhouse retry` does; `finish`: as `run --finish`. `crew` is
     called with the workers before they start, for tests that stop them. `clock`: the machine's, as the workers read it.
+    `transport`: makes what they send with; `stored`: what they see of the dataset's store.
 
     Raises:
         StillhouseError: what stopped a worker, of the class that has its exit code; Paused also where one was stopped.
@@ -100,7 +104,14 @@ async def run_in_process(
             if planning.opened:
                 ready = await _with_simulators(recipe, stack)
                 crew_now = await _Crew.start(
-                    store, ready, planning, workers=workers, stack=stack, clock=clock, finish=finish
+                    stored(store),
+                    ready,
+                    planning,
+                    workers=workers,
+                    stack=stack,
+                    clock=clock,
+                    finish=finish,
+                    transport=transport(),
                 )
                 crew_now.no_wait = no_wait
                 if crew is not None:
@@ -140,10 +151,10 @@ class _Crew:
         stack: AsyncExitStack,
         clock: Clock,
         finish: bool,
+        transport: DownloadingTransport,
     ) -> "_Crew":
         queue = await asyncio.to_thread(PromptQueue, recipe, workers=workers, finish=finish)
         ledgers = {teacher.limits_key: RateLimiter(teacher.limits) for teacher in recipe.teachers}
-        transport = HttpTransport()
         stack.push_async_callback(transport.close)
         hands = [
             Worker(

@@ -194,7 +194,8 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
         raise UsageError(f"a run is working on {store.url}: stop it first, or it asks again what is cancelled")
     cancelled = asyncio.run(_cancel(given, store))
     note(
-        f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it"
+        f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it: keep "
+        "`mode: batch` for that run, and ask online after it"
         + (f"; perhaps created, and not shown by the provider: {cancelled.unknown:,}" if cancelled.unknown else "")
     )
 

@@ -68,7 +68,9 @@ override_option = click.option(
     "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x."
 )
 keep_going_option = click.option(
-    "--keep-going", is_flag=True, help="Continue even where a check rejected all of its first 500 answers."
+    "--keep-going",
+    is_flag=True,
+    help="Continue where a check rejected all of its first 500 answers, or batches of another key or URL are lost.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 

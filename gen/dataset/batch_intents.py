@@ -1,16 +1,17 @@
 """Intents of batches in the store: what may be at a provider is here before it is created there.
 
-Each intent is up to four objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
-`….submitted.json` once the provider has named it, `….expired.json` if it did not get to all of it, and `….ended.json`
-once all it will ever say is safe in the chunk's journal. The last one is what lets a later owner of the chunk pass it
-over; without it, and until the chunk is sealed, the batch is looked at again.
+Each intent is up to five objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
+`….submitted.json` once the provider has named it, `….missing.json` when a listing first did not show it,
+`….expired.json` if the provider did not get to all of it, and `….ended.json` once all it will ever say is safe in the
+chunk's journal. The last one is what lets a later owner of the chunk pass it over; without it, and until the chunk is
+sealed, the batch is looked at again. One that ended missing is still looked for before its samples are asked again.
 """
 
 import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ _READERS = 16
 ID_KEY = "_stillhouse/id"
 PREFIX = "_stillhouse/batches/"
 
-_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(\d+)-(\d+)(\.submitted|\.ended|\.expired)?\.json")
+_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(\d+)-(\d+)(\.submitted|\.missing|\.ended|\.expired)?\.json")
 
 
 class _Stored(BaseModel):
@@ -42,6 +43,8 @@ class StoredIntent(_Stored):
     """UTC seconds since 1970."""
     url: str
     """The endpoint at which its batch is created."""
+    account: str = ""
+    """Changes with the key, see `account_mark`; empty: not known."""
     samples: tuple[tuple[int, int], ...]
     """Its ordinals, as (first, count)."""
     collect_by: float | None = None
@@ -59,6 +62,10 @@ class _Submitted(_Stored):
     batch: str
 
 
+class _Missing(_Stored):
+    since: float
+
+
 class _Expired(_Stored):
     samples: tuple[tuple[int, int], ...]
 
@@ -74,6 +81,13 @@ class KnownIntent:
     expired: tuple[int, ...]
     """Its samples that the provider did not get to, as far as that is known."""
     has_ended: bool
+    missing_since: float | None = None
+    """When a listing first did not show its batch, in UTC seconds since 1970; None if none had to be read."""
+
+    @property
+    def was_given_up(self) -> bool:
+        """True if its batch counts as never created; a listing may show it late."""
+        return self.has_ended and self.batch is None and self.missing_since is not None
 
 
 def dataset_id(store: Store) -> str:
@@ -111,7 +125,9 @@ class Intents:
         batch = _read(self._store, submitted, _Submitted).batch if submitted in there else None
         key = self._key(chunk, n, ".expired")
         expired = tuple(_unranged(_read(self._store, key, _Expired).samples)) if key in there else ()
-        return KnownIntent(n, stored, batch, expired, self._key(chunk, n, ".ended") in there)
+        key = self._key(chunk, n, ".missing")
+        since = _read(self._store, key, _Missing).since if key in there else None
+        return KnownIntent(n, stored, batch, expired, self._key(chunk, n, ".ended") in there, since)
 
     def name(self, chunk: ChunkId, n: int) -> str:
         """The id of intent n. Raises DatasetError, StoreAway."""
@@ -119,18 +135,41 @@ class Intents:
         return intent_id(self._id, chunk, place=self._place, n=n)
 
     def decide(
-        self, chunk: ChunkId, n: int, ordinals: Sequence[int], *, at: float, url: str, kept_days: float | None = None
+        self,
+        chunk: ChunkId,
+        n: int,
+        ordinals: Sequence[int],
+        *,
+        at: float,
+        url: str,
+        secret: str = "",
+        kept_days: float | None = None,
     ) -> StoredIntent | None:
-        """Write intent n; None if somebody else did, who has the chunk then. `kept_days`: see `BatchApi`."""
+        """Write intent n; None if somebody else did, who has the chunk then.
+
+        `secret`: see `account_mark`; `kept_days`: see `BatchApi`.
+        """
         collect_by = None if kept_days is None else at + 86400 * kept_days
         name = self.name(chunk, n)
-        stored = StoredIntent(id=name, at=at, url=url, samples=_ranged(ordinals), collect_by=collect_by)
+        account, ranges = self.account_mark(secret), _ranged(ordinals)
+        stored = StoredIntent(id=name, at=at, url=url, account=account, samples=ranges, collect_by=collect_by)
         body = stored.model_dump_json().encode()
         return stored if self._store.put_new(self._key(chunk, n), body, seal=secrets.token_hex(8)) else None
+
+    def account_mark(self, secret: str) -> str:
+        """Tells another key from this one, and is too short to try guesses on. Raises DatasetError, StoreAway."""
+        self._id = self._id or dataset_id(self._store)
+        return hashlib.sha256(f"{self._id} {secret}".encode()).hexdigest()[:4]
 
     def submitted(self, chunk: ChunkId, n: int, batch: str) -> None:
         """The provider has the batch, under this id."""
         self._store.put_new(self._key(chunk, n, ".submitted"), _Submitted(batch=batch).model_dump_json().encode())
+
+    def missing(self, chunk: ChunkId, n: int, *, since: float) -> float:
+        """A listing does not show the batch; returns when one first did not. Raises DatasetError, StoreAway."""
+        key = self._key(chunk, n, ".missing")
+        self._store.put_new(key, _Missing(since=since).model_dump_json().encode())
+        return _read(self._store, key, _Missing).since
 
     def expired(self, chunk: ChunkId, n: int, ordinals: Sequence[int]) -> None:
         """The provider did not get to these samples; before that is acted on."""
@@ -153,6 +192,13 @@ class Intents:
 
     def _key(self, chunk: ChunkId, n: int, kind: str = "") -> str:
         return f"{PREFIX}{chunk}-{self._place}-{n}{kind}.json"
+
+
+def created_elsewhere(stored: StoredIntent, *, urls: Collection[str], mark: str) -> str | None:
+    """Where else the intent's batch was created than at these URLs with the key of this mark, in words."""
+    if stored.url not in urls:
+        return f"at {stored.url}"
+    return "with another key" if stored.account and stored.account != mark else None
 
 
 class BatchCounts(NamedTuple):

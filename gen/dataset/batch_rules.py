@@ -30,9 +30,9 @@ def check_still_batched(recipe: Recipe, store: ReadableStore) -> None:
         if (count := found[place]) > 0 and teacher.mode == "online":
             are = "batch is" if count == 1 else "batches are"
             raise UsageError(
-                f"teachers.{teacher.name}: {count:,} {are} at the provider, and `mode: online` would pay for their "
-                "answers again: set `mode: batch` until they are collected (`stillhouse stop DATASET "
-                "--cancel-batches` ends them early)"
+                f"teachers.{teacher.name}: {count:,} {are} at the provider or not collected, and `mode: online` would "
+                "pay for their answers again: set `mode: batch` until they are collected (`stillhouse stop DATASET "
+                "--cancel-batches` ends them early; one more run in `mode: batch` then collects what they finished)"
             )
 
 

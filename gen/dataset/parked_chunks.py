@@ -1,7 +1,8 @@
 """Parked chunks: all that is still open of one is with batches, so that no worker has to hold it.
 
 A parked chunk's object `_stillhouse/batches/<chunk>-parked.json` names its open batches. It holds for as long as these
-are the chunk's open intents: whoever creates another batch, or collects one, outdates it by that alone.
+are the chunk's open intents: whoever creates another batch, or collects one, outdates it by that alone. It also names
+batches that were given up as never created, to be cancelled if a listing shows them late.
 """
 
 import re
@@ -35,6 +36,8 @@ class OpenBatch(BaseModel):
     """The endpoint at which it was created."""
     ids: tuple[str, ...]
     """The provider's id of its batch; several where each of these may be its batch."""
+    missing: str = ""
+    """The intent's id if its batch was given up as never created, and is nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,12 @@ def stored_batches(store: ReadableStore) -> StoredBatches:
     noted = [chunk for chunk in noted if chunk in still_open]
     with ThreadPoolExecutor(_READERS) as pool:
         found = zip(noted, pool.map(lambda chunk: _read(store, chunk), noted), strict=True)
-        parked = {chunk: each for chunk, each in found if {(one.place, one.n) for one in each} == still_open[chunk]}
+        parked = {chunk: each for chunk, each in found if _awaited(each) == still_open[chunk]}
     return StoredBatches(parked, set(still_open))
+
+
+def _awaited(batches: Sequence[OpenBatch]) -> set[tuple[int, int]]:
+    return {(each.place, each.n) for each in batches if not each.missing}
 
 
 def _read(store: ReadableStore, chunk: ChunkId) -> tuple[OpenBatch, ...]:

@@ -263,6 +263,12 @@ class TeacherClient:
         urls = self.teacher.urls
         return url if url in urls else urls[0]
 
+    @property
+    def secret(self) -> str:
+        """Differs from one account's key to another's; empty for AWS's keys, which change by themselves."""
+        key = self._credentials
+        return "" if key.aws is not None else " ".join((key.key or "", *key.secrets)).strip()
+
     def access(self, url: str) -> Access:
         """What the calls of a batch API at this endpoint are made with."""
         return Access(url, self._credentials, self._clock.time() + self._server_clock.ahead_s)

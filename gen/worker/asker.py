@@ -31,6 +31,7 @@ class Asker:
         counters: Counters,
         clock: Clock,
         store: Store,
+        keep_going: bool,
         connections: int = 2**20,
         chain: Chain | None = None,
         judges: Judges | None = None,
@@ -43,6 +44,7 @@ class Asker:
         counters: the worker's.
         clock: the worker's.
         store: the dataset's.
+        keep_going: pay again for batches that the provider does not know with this key, or at this URL.
         connections: how many the process can have at once.
         chain: under `route: fallback`, decides whom each sample is asked of.
         judges: those that the recipe's checks ask.
@@ -59,7 +61,7 @@ class Asker:
                 gate=gate,
                 counters=counters,
                 clock=clock,
-                **({"store": store} if client.teacher.mode == "batch" else {"router": chain}),
+                **({"store": store, "keep_going": keep_going} if client.teacher.mode == "batch" else {"router": chain}),
             )
             for client in clients
         }

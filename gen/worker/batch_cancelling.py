@@ -4,7 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.dataset.batch_intents import PREFIX, Intents, KnownIntent, open_intents
+from stillhouse.gen.dataset.batch_intents import PREFIX, Intents, KnownIntent, created_elsewhere, open_intents
 from stillhouse.gen.dataset.layout import sealed_chunks
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.store.base import Store
@@ -23,7 +23,7 @@ class Cancelled(NamedTuple):
 
     cancelled: int
     unknown: int
-    """Intents whose batch the provider does not show by name: it may exist, and is nobody's to cancel."""
+    """Intents whose batch the provider does not show by name: it may exist, and be shown later."""
 
 
 async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, clock: Clock) -> Cancelled:
@@ -46,14 +46,16 @@ async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, 
         api, intents = batches_of(teacher, teacher.batch), Intents(store, place=place)
         for chunk in chunks:
             for known in await asyncio.to_thread(intents.of, chunk):
-                if not known.has_ended:
-                    was = await _cancelled(known, client, api)
-                    count = Cancelled(count.cancelled + was, count.unknown + (not was))
+                if not known.has_ended or known.was_given_up:
+                    mark = await asyncio.to_thread(intents.account_mark, client.secret)
+                    was = await _cancelled(known, client, api, mark=mark)
+                    count = Cancelled(count.cancelled + was, count.unknown + (not was and not known.has_ended))
     return count
 
 
-async def _cancelled(known: KnownIntent, client: TeacherClient, api: BatchApi) -> bool:
-    """False if it is not known which batch is the intent's."""
+async def _cancelled(known: KnownIntent, client: TeacherClient, api: BatchApi, *, mark: str) -> bool:
+    """False if it is not known which batch is the intent's. `mark`: the account's."""
+    where = created_elsewhere(known.stored, urls=client.teacher.urls, mark=mark)
     at = client.access(client.endpoint_for(known.stored.url))
     try:
         batch = known.batch
@@ -61,6 +63,11 @@ async def _cancelled(known: KnownIntent, client: TeacherClient, api: BatchApi) -
             intent = Intent(known.stored.id, sum(1 for _ in known.stored.ordinals()), known.stored.at)
             found = await called(api.find(intent, at), client.call)
             batch = next((each.id for each in found if each.intent == intent.id), None)
+        if batch is not None and where is not None and (await called(api.look(batch, at), client.call)).state == "lost":
+            raise Paused(
+                f"teacher {client.teacher.name}: the provider does not know batch {batch}, which was created {where}: "
+                "go back to that; the same command cancels the rest"
+            )
         if batch is not None:
             await called(api.cancel(batch, at), client.call)
     except BatchRefused as refused:

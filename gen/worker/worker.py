@@ -124,6 +124,7 @@ class Worker:
             counters=self.counters,
             clock=clock,
             store=store,
+            keep_going=recipe.run.keep_going,
             connections=free_for_connections(),
             chain=self._chain,
             judges=self._judges,

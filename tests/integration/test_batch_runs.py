@@ -1,97 +1,26 @@
 """Whole runs in batches: crashed anywhere and resumed, every request is in one batch, and none is paid twice."""
 
 import asyncio
-import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from builders import questions, recipe_of, write_source
+from batch_recipes import APIS, batched, crashed, once_each, run
+from builders import questions, write_source
 from harness import run_in_process
 
-from stillhouse.cluster.actors import prompt_queue
 from stillhouse.gen.clock import SYSTEM
-from stillhouse.gen.coordination import parking
 from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.parked_chunks import stored_batches
 from stillhouse.gen.errors import AtProvider, StillhouseError, UsageError
-from stillhouse.gen.simulator.server import Server, serve
+from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import worker
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
-from stillhouse.gen.worker.lanes import batch as lane
-from stillhouse.gen.worker.lanes import batch_calls
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
-
-APIS = ["openai-chat", "anthropic", "gemini", "bedrock"]
-TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.b", "seen_on": "2026-11-22"}
-
-
-def batched(root: Path, server: Server, *, api: str = "openai-chat", **changes: Any) -> Recipe:
-    """A recipe whose teacher is asked in batches."""
-    profile = {"profile": "openai"} if api == "openai-chat" else {}
-    base = server.url if api.startswith("openai") else server.url.removesuffix("/v1")
-    teacher = {"name": "t", "api": api, "base_url": base, "model": "m", "terms": TERMS, "mode": "batch", **profile}
-    if api == "bedrock":
-        teacher["aws"] = {"region": "us-east-1", "access_key_id": "env:AWS_ID", "secret_access_key": "env:AWS_SECRET"}
-        place = {"role_arn": "arn:aws:iam::123456789012:role/r", "s3": "s3://bucket/in", "s3_endpoint": f"{base}/s3"}
-        teacher["batch"] = {"bedrock": place}
-    more = changes.pop("teacher", {})
-    teacher |= more | {"batch": teacher.get("batch", {}) | more.get("batch", {})}
-    changes["ask"] = {"max_tokens": 200} | changes.get("ask", {})
-    return recipe_of(root, teachers=[teacher], **changes)
-
-
-def logged(root: Path) -> list[dict[str, Any]]:
-    """The simulator's lines."""
-    return [json.loads(line) for line in (root / "log").read_text().splitlines()]
-
-
-def run(
-    root: Path, test: Callable[[Server], Any], *, faults: dict[str, Any] | None = None, **settings: Any
-) -> list[dict[str, Any]]:
-    """Run a test against a simulator; returns its log."""
-    batches = SimulatorBatches.model_validate({"latency_s": 0.0, **(faults or {})})
-
-    async def go() -> None:
-        async with await serve(SimulatorSettings(log=str(root / "log"), batches=batches, **settings)) as server:
-            await test(server)
-
-    asyncio.run(go())
-    return logged(root)
-
-
-def once_each(lines: list[dict[str, Any]], count: int) -> None:
-    """Each of so many prompts was answered in one request."""
-    asked = Counter(line["prompt"] for line in lines)
-    assert len(asked) == count
-    assert set(asked.values()) == {1}
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits of a provider's hours in fractions of a second."""
-    monkeypatch.setenv("AWS_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET", "a secret of some length")
-    monkeypatch.setattr(lane, "LISTED_WITHIN_S", 0.5)
-    monkeypatch.setattr(lane, "LOOK_S", (0.05, 0.2))
-    monkeypatch.setattr(lane, "FULL_S", 0.05)
-    monkeypatch.setattr(batch_calls, "RETRY_S", (0.05, 0.2))
-
-
-@pytest.fixture
-def parks(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks are parked as soon as they may be."""
-    monkeypatch.setattr(lane, "PARK_AFTER_S", 0.0)
-    monkeypatch.setattr(parking, "LOOK_S", (0.05, 0.2))
-    monkeypatch.setattr(worker, "RENEW_S", 0.1)
-    monkeypatch.setattr(prompt_queue, "RENEW_S", 0.1)
 
 
 @pytest.mark.usefixtures("quick")
@@ -109,15 +38,6 @@ def test_a_run_in_batches_gives_the_dataset(tmp_path: Path, api: str) -> None:
     lines = run(tmp_path, test)
     once_each(lines, 30)
     assert all("batch" in line for line in lines)
-
-
-async def crashed(recipe: Recipe, *, after_s: float) -> Summary | None:
-    """A run that is killed after so long; its Summary if it was done before."""
-    run = asyncio.create_task(run_in_process(recipe))
-    done, _ = await asyncio.wait([run], timeout=after_s)
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
-    return run.result() if done else None
 
 
 @pytest.mark.usefixtures("parks")

@@ -60,6 +60,7 @@ class AnthropicBatches:
     max_bytes = 256 * 10**6
     kept_days: float | None = 29.0
     names = False
+    repeats = False
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
         """Raises UsageError for Vertex."""

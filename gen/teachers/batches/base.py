@@ -2,8 +2,8 @@
 
 Pure: a call is a generator that yields requests, is sent their replies, and returns what they add up to; it raises
 `BatchRefused` if the provider refuses. Who drives it decides when to send, and how often: only `create` may not be
-repeated before `find` has shown that its batch does not exist. Every id in a batch begins with the intent's, and no
-URL of a reply is ever followed: results are read from the endpoint that the key is for.
+repeated before `find` has shown that its batch does not exist, unless the API `repeats`. Every id in a batch begins
+with the intent's, and no URL of a reply is ever followed: results are read from the endpoint that the key is for.
 """
 
 import re
@@ -132,6 +132,8 @@ class BatchApi(typing.Protocol):
     """Days after its creation until a batch's results may be gone; None if they are kept."""
     names: bool
     """True if a batch tells its intent; else only the ids in its results do."""
+    repeats: bool
+    """True if creating a batch again with its intent makes no second one."""
 
     def line(self, key: str, request: HttpRequest) -> bytes:
         """A request of the online API as a line of input, without a line end; `key`: its id in the batch."""

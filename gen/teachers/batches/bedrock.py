@@ -34,6 +34,7 @@ from stillhouse.gen.teachers.batches.base import (
 )
 from stillhouse.gen.teachers.batches.moments import moment_of
 from stillhouse.gen.teachers.json_text import dumped
+from stillhouse.gen.teachers.outcome import Auth
 from stillhouse.gen.teachers.protocols.bedrock import SERVICE
 from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
 from stillhouse.gen.teachers.protocols.values import dicts, text
@@ -67,6 +68,7 @@ class BedrockBatches:
     max_bytes = 200 * 10**6
     kept_days: float | None = None
     names = True
+    repeats = True
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
         """Raises UsageError: the settings lack bucket and role, or nothing tells the region."""
@@ -158,6 +160,11 @@ class BedrockBatches:
         count = document.get("totalRecordCount")
         message = text(document.get("message")) or "Bedrock does not say why the job failed"
         refusal = Reply(400, JSON_TYPE, dumped({"message": message}))
+        place = document.get("outputDataConfig")
+        place = place.get("s3OutputDataConfig") if isinstance(place, dict) else None
+        folder = text(place.get("s3Uri")) if isinstance(place, dict) else None
+        if folder and folder.rstrip("/") != self._place.s3.rstrip("/"):
+            raise BatchRefused(Auth(f"job {arn} writes to {folder}: set `batch.bedrock.s3` to that to collect it", 200))
         # A stopped job may have output; one that expired never began.
         has_output = state in ("ended", "cancelled") and intent is not None
         return Batch(

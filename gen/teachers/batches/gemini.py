@@ -67,6 +67,7 @@ class GeminiBatches:
     max_bytes = 2 * 10**9
     kept_days: float | None = 2.0
     names = True
+    repeats = False
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
         """Raises UsageError for Vertex."""

@@ -59,6 +59,7 @@ class MistralBatches:
     max_bytes = 100 * 10**6
     kept_days: float | None = None
     names = True
+    repeats = False
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
         self._model = teacher.model_name

@@ -64,6 +64,7 @@ class OpenAIBatches:
     max_bytes = 100 * 10**6  # Groq's; OpenAI and Azure take twice as much
     kept_days: float | None = 30.0
     names = True
+    repeats = False
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
         responses = teacher.api == "openai-responses"

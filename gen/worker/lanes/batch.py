@@ -1,135 +1,40 @@
 """The batch lane: a chunk's samples go to the provider's batch API, many in one batch.
 
 Nothing is created that could have been created before: an intent is in the store first, and whoever has the chunk later
-looks for its batch until it is found, or a listing has not shown it for `LISTED_WITHIN_S`. A result becomes an ANSWERED
-frame at its intent's time, so that reading a batch's results again adds nothing.
+looks for its batch until it is found, or counts as never created (`batch_search`).
 """
 
 import asyncio
 import contextlib
 import itertools
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent
+from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent, created_elsewhere
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.errors import StoreAway, TeacherPaused
-from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.batches import batches_of
-from stillhouse.gen.teachers.batches.base import (
-    MAX_INPUT_BYTES,
-    Access,
-    Answered,
-    Batch,
-    BatchRefused,
-    Intent,
-    Job,
-    Unreadable,
-    Unserved,
-)
+from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, Access, Batch, BatchRefused, Intent, Job, Steps
 from stillhouse.gen.teachers.batches.calls import called
 from stillhouse.gen.teachers.client import TeacherClient
-from stillhouse.gen.teachers.keys import without_keys
-from stillhouse.gen.teachers.outcome import (
-    Ambiguous,
-    kind_of,
-)
 from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.retry import Decision, Pause
-from stillhouse.gen.teachers.transport import Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Gate, Listener
-from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, pause_s, was_not_created
+from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
+from stillhouse.gen.worker.lanes.batch_results import BatchEnd, BatchResults
+from stillhouse.gen.worker.lanes.batch_search import BatchSearch
+from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
-from stillhouse.schemas.completion import Completion
 
-LISTED_WITHIN_S = 900.0
-"""A batch that a listing has not shown for so long was not created."""
 LOOK_S = (1.0, 300.0)
 """Between two looks at a batch: half its age, within these bounds."""
-PARK_AFTER_S = 5.0
-"""A chunk is not parked before its batches are so old: small ones may have ended by then."""
 FULL_S = 5.0
 """Between two looks whether the teacher may have another batch."""
-MAX_EXPIRED = 3
-"""A sample that expired so often is given up."""
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    """An intent whose batch may exist."""
-
-    n: int
-    stored: StoredIntent
-    batch: str | None
-    """The provider's id of the batch; None if it is not known whether there is one."""
-    candidates: tuple[str, ...] = ()
-    """Ids of running batches, each of which may be it, where that is not known."""
-    may_rest: bool = False
-    """True if nothing is to be done for it until it ends, which takes a while."""
-
-    @property
-    def wanted(self) -> Intent:
-        return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
-
-    def ordinal(self, key: str) -> int | None:
-        """The sample in the id of a request; None if it is another intent's."""
-        intent, _, ordinal = key.rpartition("-")
-        return int(ordinal) if intent == self.stored.id and ordinal.isdecimal() and len(ordinal) < 10 else None
-
-
-@dataclass(slots=True)
-class _End:
-    """What came of a batch."""
-
-    expired: list[int] = field(default_factory=list)
-    """Samples that the provider did not get to."""
-    settled: int = 0
-    """How many it settled."""
-    pause: str | None = None
-    """Why nothing can be asked of the teacher until a person has acted."""
-
-
-@dataclass(slots=True, eq=False)
-class _Work:
-    """A chunk in the lane."""
-
-    held: LeasedChunk
-    waiting: dict[int, None] = field(default_factory=dict)
-    """Samples to be put into a batch, in order."""
-    out: set[int] = field(default_factory=set)
-    """Samples in open intents."""
-    expired: Counter[int] = field(default_factory=Counter)
-    """How often each sample expired."""
-    next: int = 0
-    """Number of the next intent."""
-    intents: dict[int, _Open] = field(default_factory=dict)
-    """The open ones, by number."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    dropped: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the chunk is not this worker's any more."""
-
-    @property
-    def is_over(self) -> bool:
-        return self.held.abandoned or self.held.open.left == 0
-
-    @property
-    def fresh(self) -> list[int]:
-        """Samples that wait, and are not in a batch."""
-        settled = self.held.open.state.is_settled
-        return [each for each in self.waiting if each not in self.out and not settled(each)]
-
-    async def pause(self, seconds: float) -> None:
-        """Wait so long, as long as the chunk is this worker's."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.dropped.wait()
 
 
 class AtProvider(NamedTuple):
@@ -153,9 +58,9 @@ class BatchLane:
         counters: Counters,
         clock: Clock,
         store: Store,
+        keep_going: bool,
     ) -> None:
         self.account = client.account
-        self.largest_reply_bytes = 0
         self.slots = self.wanted = self.waiting = 0
         self.is_full = False
         """True while a chunk waits because the teacher has as many batches as it may have."""
@@ -163,17 +68,32 @@ class BatchLane:
         self._worker_tasks = tasks
         self._listener = listener
         self._gate = gate
-        self._counters = counters
         self._clock = clock
         self._place = client.interpreter.place or 0
+        self._keep_going = keep_going
         self._settings = client.teacher.batch
         self._api = batches_of(client.teacher, self._settings)
         self._calls = BatchCalls(client, self._api, counters=counters)
         self._intents = Intents(store, place=self._place)
-        self._works: dict[int, _Work] = {}
+        self._search = BatchSearch(self._api, calls=self._calls, intents=self._intents, gate=gate, clock=clock)
+        self._results = BatchResults(
+            client,
+            self._api,
+            calls=self._calls,
+            intents=self._intents,
+            listener=listener,
+            counters=counters,
+            clock=clock,
+        )
+        self._works: dict[int, Work] = {}
         self._creating = asyncio.Lock()
         """One batch at a time: its input is in memory, and a refused one holds up the account's others."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def largest_reply_bytes(self) -> int:
+        """Size of the largest reply so far."""
+        return self._results.largest_reply_bytes
 
     @property
     def runs_dry(self) -> bool:
@@ -184,7 +104,7 @@ class BatchLane:
         """Ask these samples of the chunk."""
         work = self._works.get(id(held))
         if work is None:
-            work = self._works[id(held)] = _Work(held)
+            work = self._works[id(held)] = Work(held)
             self._spawn(self._keep, work)
         work.waiting.update(dict.fromkeys(ordinals))
         work.changed.set()
@@ -208,8 +128,14 @@ class BatchLane:
                 return None
             ids = intent.candidates if intent.batch is None else (intent.batch,)
             found.batches.append(OpenBatch(place=self._place, n=n, at=intent.stored.at, url=intent.stored.url, ids=ids))
-            waiting = sum(each in work.waiting for each in self._unsettled(work, intent))
+            waiting = sum(each in work.waiting for each in work.unsettled(intent))
             found = found._replace(samples=found.samples + waiting)
+        if self._api.names:
+            for n, lost in work.missing.items():
+                late = OpenBatch(
+                    place=self._place, n=n, at=lost.stored.at, url=lost.stored.url, ids=(), missing=lost.stored.id
+                )
+                found.batches.append(late)
         return found
 
     def waiting_for_room(self, held: LeasedChunk) -> int:
@@ -220,6 +146,8 @@ class BatchLane:
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at the batch of a parked chunk once; one that can't be looked at now counts as running."""
         access = self._client.access(self._client.endpoint_for(batch.url))
+        if batch.missing:
+            await self._cancel_late(batch, access)
         for each in batch.ids:
             try:
                 found = await called(self._api.look(each, access), self._client.call)
@@ -231,6 +159,18 @@ class BatchLane:
             if found.state != "running":
                 return False
         return True
+
+    async def _cancel_late(self, batch: OpenBatch, access: Access) -> None:
+        """Cancel the batch if it is listed now, because its samples were asked again."""
+        intent = Intent(batch.missing, 0, batch.at)
+        try:
+            for each in await called(self._api.find(intent, access), self._client.call):
+                if each.state == "running":
+                    await called(self._api.cancel(each.id, access), self._client.call)
+        except (NotSent, Lost):
+            pass
+        except BatchRefused as refused:
+            self._calls.refused(refused.trouble)
 
     def cancel(self) -> None:
         """End all tasks; the batches stay with the provider, for whoever has the chunks next."""
@@ -244,16 +184,18 @@ class BatchLane:
 
     # --- a chunk
 
-    async def _keep(self, work: _Work) -> None:
+    async def _keep(self, work: Work) -> None:
         """Have the chunk's samples in batches until none is left."""
         try:
             for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
                 work.next = known.n + 1
+                intent = OpenIntent(known.n, known.stored, known.batch)
                 if known.has_ended:
                     work.expired.update(known.expired)
+                    if known.was_given_up:
+                        work.missing[known.n] = intent
                 else:
-                    work.out.update(known.stored.ordinals())
-                    intent = work.intents[known.n] = _Open(known.n, known.stored, known.batch)
+                    work.intents[known.n] = intent
                     self._spawn(self._follow, work, intent)
             while not work.is_over:
                 work.changed.clear()
@@ -265,27 +207,51 @@ class BatchLane:
         finally:
             del self._works[id(work.held)]
 
-    async def _ask(self, work: _Work) -> None:
+    async def _ask(self, work: Work) -> None:
         """Put samples that wait into one more batch."""
         async with self._creating:
             await self._may_open()
             ordinals = work.fresh[: min(self._settings.max_requests, self._api.max_requests)]
-            if work.is_over or self._gate.stopping or not ordinals:
+            if work.is_over or self._gate.stopping or not ordinals or await self._collects_late(work):
                 return
             chunk, url = work.held.open.chunk.id, self._client.teacher.urls[0]
             name = partial(self._intents.name, chunk, work.next)
             lines = await asyncio.to_thread(self._lines, work.held, ordinals, await asyncio.to_thread(name), url)
             ordinals = ordinals[: len(lines)]
-            days, at = self._api.kept_days, self._clock.time()
-            decide = partial(self._intents.decide, chunk, work.next, ordinals, at=at, url=url, kept_days=days)
+            decide = partial(
+                self._intents.decide,
+                chunk,
+                work.next,
+                ordinals,
+                at=self._clock.time(),
+                url=url,
+                secret=self._client.secret,
+                kept_days=self._api.kept_days,
+            )
             if (stored := await asyncio.to_thread(decide)) is None:
                 raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
-            intent = _Open(work.next, stored, None)
+            intent = OpenIntent(work.next, stored, None)
             work.intents[work.next] = intent
             work.next += 1
-            work.out.update(ordinals)
             intent.batch = await self._created(work, intent, lines)
         self._spawn(self._follow, work, intent)
+
+    async def _collects_late(self, work: Work) -> bool:
+        """True if samples that wait are in a batch that is listed only now: it is collected first."""
+        for intent in list(work.missing.values()):
+            waiting = set(intent.stored.ordinals()).intersection(work.fresh)
+            if waiting and (batch := await self._search.late(intent)) is not None:
+                del work.missing[intent.n]
+                intent.batch = batch
+                work.intents[intent.n] = intent
+                if len(waiting) < intent.wanted.requests:  # the others were asked again
+                    await self._calls.until_served(partial(self._cancelled, intent.stored, batch))
+                self._spawn(self._follow, work, intent)
+                return True
+        return False
+
+    def _cancelled(self, stored: StoredIntent, batch_id: str) -> Steps[None]:
+        return self._api.cancel(batch_id, self._calls.access(stored))
 
     async def _may_open(self) -> None:
         """Wait until the teacher may have another batch, and requests may be sent."""
@@ -320,16 +286,18 @@ class BatchLane:
 
     # --- a batch
 
-    async def _created(self, work: _Work, intent: _Open, lines: Sequence[bytes]) -> str | None:
+    async def _created(self, work: Work, intent: OpenIntent, lines: Sequence[bytes]) -> str | None:
         """Upload and create, once the provider takes it; None if it may have been created or not."""
-        job, url = Job(intent.wanted, lines), intent.stored.url
-        uploaded = await self._calls.until_served(lambda: self._api.upload(job, self._client.access(url)))
+        job = Job(intent.wanted, lines)
+        uploaded = await self._calls.until_served(lambda: self._api.upload(job, self._calls.access(intent.stored)))
         for tries in itertools.count():
             await self._gate.fence.open()
             if work.is_over or self._gate.stopping:
                 return None
             try:
-                batch = await called(self._api.create(job, uploaded, self._client.access(url)), self._client.call)
+                batch = await called(
+                    self._api.create(job, uploaded, self._calls.access(intent.stored)), self._client.call
+                )
             except NotSent:
                 pass
             except Lost:
@@ -345,19 +313,21 @@ class BatchLane:
             await pause(tries)
         raise AssertionError
 
-    async def _follow(self, work: _Work, intent: _Open) -> None:
+    async def _follow(self, work: Work, intent: OpenIntent) -> None:
         """From a batch to its end, which is in the chunk's journal and then in the store."""
         held = work.held
         batch = None
-        if self._unsettled(work, intent):
+        if work.unsettled(intent):
             intent.batch = batch_id = intent.batch or await self._found(work, intent)
             intent.may_rest = False
             batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
         if work.is_over or self._gate.stopping:
             return
+        if intent.batch is None:
+            work.missing[intent.n] = intent
         held.under_way += 1  # else the journal could be closed meanwhile
         try:
-            end = _End() if batch is None else await self._collected(work, intent, batch)
+            end = BatchEnd() if batch is None else await self._results.collected(work, intent, batch)
             if not await self._made_safe(work):
                 return
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
@@ -371,7 +341,7 @@ class BatchLane:
             await pause(intent.n)
         self._go_on(work, intent, end)
 
-    async def _made_safe(self, work: _Work) -> bool:
+    async def _made_safe(self, work: Work) -> bool:
         """Have all that is known of the chunk in the store; False if it is sealed meanwhile, or another worker's."""
         try:
             if not work.is_over:
@@ -382,189 +352,55 @@ class BatchLane:
                 raise
         return not work.is_over
 
-    def _go_on(self, work: _Work, intent: _Open, end: _End) -> None:
+    def _go_on(self, work: Work, intent: OpenIntent, end: BatchEnd) -> None:
         """Ask again what the batch left open."""
         work.expired.update(end.expired)
-        work.out.difference_update(intent.stored.ordinals())
         del work.intents[intent.n]
         lacks = work.held.open.state.schedule.lacks
-        work.waiting.update({each: None for each in self._unsettled(work, intent) if lacks(each)})
+        work.waiting.update({each: None for each in work.unsettled(intent) if lacks(each)})
         work.changed.set()
         if not work.is_over:
             work.held.advance()
         self._listener.wants_more()
 
-    def _unsettled(self, work: _Work, intent: _Open) -> list[int]:
-        is_settled = work.held.open.state.is_settled
-        return [each for each in intent.stored.ordinals() if not is_settled(each)]
-
-    async def _found(self, work: _Work, intent: _Open) -> str | None:
-        """The id of the batch that the intent made; None once it is sure that it made none."""
-        since = self._clock.monotonic()
-        strangers = set() if self._api.names else await asyncio.to_thread(self._intents.batches)
-        for looks in itertools.count():
-            if work.held.abandoned or self._gate.stopping:
+    async def _found(self, work: Work, intent: OpenIntent) -> str | None:
+        """The id of the intent's batch, which may have been created or not; None once it counts as never created."""
+        for tries in itertools.count():
+            if (found := await self._search.found(work, intent)) is not None:
+                return found
+            if work.is_over or self._gate.stopping:
                 return None
-            found = await self._calls.until_served(lambda: self._api.find(intent.wanted, self._access(intent)))
-            candidates = [each for each in found if each.id not in strangers]
-            for each in candidates:
-                # One without a name tells whose it is once it has ended.
-                if each.intent == intent.stored.id or (each.state != "running" and await self._is_ours(each, intent)):
-                    name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, each.id)
-                    await asyncio.to_thread(name)
-                    return each.id
-                if each.state != "running":
-                    strangers.add(each.id)
-            awaited = any(each.id not in strangers for each in candidates)
-            if not awaited and self._clock.monotonic() - since >= LISTED_WITHIN_S:
+            await self._check_account(intent.stored, f"batch {intent.n} of chunk {work.held.open.chunk.id}")
+            if not self._api.repeats:
                 return None
-            intent.candidates = tuple(each.id for each in candidates if each.id not in strangers)
-            intent.may_rest = awaited and self._clock.time() - intent.stored.at >= PARK_AFTER_S
-            if intent.may_rest:
-                work.held.due.set()
-            await work.pause(pause_s(looks))
+            await pause(tries)
+            async with self._creating:
+                await self._gate.passed()
+                lines = partial(self._lines, work.held, [*intent.stored.ordinals()], intent.stored.id)
+                lines_again = await asyncio.to_thread(lines, self._calls.url_of(intent.stored))
+                if (found := await self._created(work, intent, lines_again)) is not None:
+                    return found
         raise AssertionError
 
-    async def _is_ours(self, batch: Batch, intent: _Open) -> bool:
-        keys: list[str] = []
+    async def _check_account(self, stored: StoredIntent, name: str) -> None:
+        """Ask for no batch again that another account may have. Raises TeacherPaused."""
+        mark = await asyncio.to_thread(self._intents.account_mark, self._client.secret)
+        where = created_elsewhere(stored, urls=self._client.teacher.urls, mark=mark)
+        if where is not None and not self._keep_going:
+            raise TeacherPaused(
+                f"teacher {self._client.teacher.name}: the provider does not know {name}, which was created {where}: "
+                "go back to that to collect it, or add --keep-going to pay for its answers again; then run the same "
+                "command again"
+            )
 
-        def take(line: bytes) -> None:
-            if not keys and isinstance(result := self._api.read(line), (Answered, Unserved)):
-                keys.append(result.key)
-
-        await self._calls.download(batch, self._url(intent), take)
-        return bool(keys) and intent.ordinal(keys[0]) is not None
-
-    async def _end_of(self, work: _Work, intent: _Open, batch_id: str) -> Batch:
+    async def _end_of(self, work: Work, intent: OpenIntent, batch_id: str) -> Batch:
         """The batch, once it has ended or the chunk is another worker's."""
         while True:
-            batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._access(intent)))
+            batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._calls.access(intent.stored)))
             age_s = self._clock.time() - intent.stored.at
             if batch.state != "running" or work.held.abandoned:
+                if batch.state == "lost":
+                    await self._check_account(intent.stored, f"batch {batch_id}")
                 return batch
-            intent.may_rest = age_s >= PARK_AFTER_S
-            if intent.may_rest:
-                work.held.due.set()
+            work.awaits(intent, age_s=age_s)
             await work.pause(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
-
-    # --- results
-
-    async def _collected(self, work: _Work, intent: _Open, batch: Batch) -> _End:
-        """Put all that the batch says into the journal, as long as the chunk needs it."""
-        left = set(intent.stored.ordinals())
-        before = len(self._unsettled(work, intent))
-        unserved: list[int] = []
-        deleted: list[int] = []
-        end = _End()
-
-        def take(line: bytes) -> None:
-            result = self._api.read(line)
-            if isinstance(result, Unreadable) or (ordinal := intent.ordinal(result.key)) not in left:
-                return  # no result, another's, or one that came before
-            left.discard(ordinal)
-            if isinstance(result, Unserved):
-                unserved.append(ordinal)
-            elif isinstance(decision := self._answered(work, intent, ordinal, result.reply), Pause):
-                end.pause = decision.reason
-
-        is_whole = await self._calls.download(batch, self._url(intent), take)
-        if batch.state == "failed":
-            return end
-        if not is_whole:
-            deleted = sorted(left)
-        elif batch.state in ("expired", "cancelled"):
-            unserved += sorted(left)
-        else:
-            why = "the provider lost the batch" if batch.state == "lost" else "the batch has no result for it"
-            for ordinal in sorted(left):
-                self._lost(work, intent, ordinal, why)
-        end.expired = deleted + (unserved if batch.state != "cancelled" else [])
-        if end.expired:
-            await asyncio.to_thread(partial(self._intents.expired, work.held.open.chunk.id, intent.n, end.expired))
-        for ordinal in unserved:
-            self._unserved(work, intent, ordinal, counts=batch.state != "cancelled")
-        for ordinal in deleted:
-            self._deleted(work, intent, ordinal)
-        end.settled = before - len(self._unsettled(work, intent))
-        return end
-
-    def _ended(self, work: _Work, ordinal: int) -> None:
-        """The sample's request ended."""
-        self._listener.heard(work.held, ordinal)
-        if work.held.open.left == 0:
-            work.held.advance()
-
-    def _is_known(self, work: _Work, intent: _Open, ordinal: int) -> bool:
-        """True if the journal has what came of the sample in this batch, or nobody needs it."""
-        opened = work.held.open
-        return work.is_over or opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
-
-    def _answered(self, work: _Work, intent: _Open, ordinal: int, reply: Reply) -> Decision | None:
-        if self._is_known(work, intent, ordinal):
-            return None
-        opened, at, client = work.held.open, intent.stored.at, self._client
-        body = without_keys(reply.body, keys=client.interpreter.keys)
-        self.largest_reply_bytes = max(self.largest_reply_bytes, len(body))
-        opened.state.sent(ordinal)
-        latency_s = max(0.0, self._clock.time() - at)
-        received = opened.received(
-            ordinal,
-            reply._replace(body=body),
-            at=at,
-            latency_s=latency_s,
-            endpoint=self._host_of(intent),
-            place=self._place,
-        )
-        decision = opened.answered(received)
-        outcome, tally = received.outcome, self._counters.of(client.teacher.name)
-        tally.requests += 1
-        if isinstance(outcome, Completion):
-            tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
-        else:
-            self._counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
-        self._ended(work, ordinal)
-        return decision
-
-    def _lost(self, work: _Work, intent: _Open, ordinal: int, why: str) -> None:
-        if self._is_known(work, intent, ordinal):
-            return
-        at, endpoint, opened = intent.stored.at, self._host_of(intent), work.held.open
-        opened.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
-        opened.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
-        self._ended(work, ordinal)
-
-    def _unserved(self, work: _Work, intent: _Open, ordinal: int, *, counts: bool) -> None:
-        """The sample got no answer; it is given up if it `counts`, and was in `MAX_EXPIRED` such batches."""
-        opened = work.held.open
-        if work.is_over or opened.state.is_settled(ordinal):
-            return
-        why, at = "the provider did not get to it", intent.stored.at
-        if not self._is_known(work, intent, ordinal):
-            opened.unserved(ordinal, at=at, endpoint=self._host_of(intent), place=self._place, why=why)
-        self._expires(work, intent, ordinal, why, counts=counts)
-
-    def _deleted(self, work: _Work, intent: _Open, ordinal: int) -> None:
-        """The sample may have been answered and billed; otherwise it is as if the provider had not got to it."""
-        if work.is_over or work.held.open.state.is_settled(ordinal):
-            return
-        why = "its batch's results were deleted before they were collected"
-        self._lost(work, intent, ordinal, why)
-        self._expires(work, intent, ordinal, why, counts=True)
-
-    def _expires(self, work: _Work, intent: _Open, ordinal: int, why: str, *, counts: bool) -> None:
-        times = work.expired[ordinal] + counts
-        if times >= MAX_EXPIRED:
-            why = f"{why} ({times} batches)"
-            work.held.open.expired(ordinal, at=intent.stored.at, place=self._place, why=why)
-        self._ended(work, ordinal)
-
-    # --- where
-
-    def _url(self, intent: _Open) -> str:
-        return self._client.endpoint_for(intent.stored.url)
-
-    def _access(self, intent: _Open) -> Access:
-        return self._client.access(self._url(intent))
-
-    def _host_of(self, intent: _Open) -> str:
-        return self._client.host_of(self._url(intent))

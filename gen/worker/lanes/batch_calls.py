@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.dataset.batch_intents import StoredIntent
 from stillhouse.gen.errors import StillhouseError, TeacherPaused
-from stillhouse.gen.teachers.batches.base import Batch, BatchApi, BatchRefused, Steps
+from stillhouse.gen.teachers.batches.base import Access, Batch, BatchApi, BatchRefused, Steps
 from stillhouse.gen.teachers.batches.calls import Lines, called
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.outcome import (
@@ -40,6 +41,14 @@ class BatchCalls:
         self._api = api
         self._counters = counters
 
+    def url_of(self, stored: StoredIntent) -> str:
+        """Where the intent's batch is now."""
+        return self._client.endpoint_for(stored.url)
+
+    def access(self, stored: StoredIntent) -> Access:
+        """How it is reached."""
+        return self._client.access(self.url_of(stored))
+
     async def until_served(self, steps: Callable[[], Steps[T]]) -> T:
         """A call that may be repeated, until the provider serves it."""
         for tries in itertools.count():
@@ -64,8 +73,8 @@ class BatchCalls:
             case _:
                 self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); it is tried again")
 
-    async def download(self, batch: Batch, url: str, take: Callable[[bytes], None]) -> bool:
-        """Have all of the batch's lines taken, perhaps more than once; False if the provider has deleted some."""
+    async def download(self, batch: Batch, stored: StoredIntent, take: Callable[[bytes], None]) -> bool:
+        """Have all lines of its results taken, perhaps more than once; False if the provider has deleted some."""
         errors: list[Exception] = []
         is_whole = True
 
@@ -76,10 +85,10 @@ class BatchCalls:
                 except Exception as error:  # noqa: BLE001 - raised below, for the transport must not see it
                     errors.append(error)
 
-        for number in range(len(self._api.results(batch, self._client.access(url)))):
+        for number in range(len(self._api.results(batch, self.access(stored)))):
             for tries in itertools.count():
                 lines = Lines(guarded)
-                request = self._api.results(batch, self._client.access(url))[number]
+                request = self._api.results(batch, self.access(stored))[number]
                 with contextlib.suppress(NotSent, Lost):
                     reply = await self._client.download(request, lines.feed)
                     if reply.status in (404, 410):

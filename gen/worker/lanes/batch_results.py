@@ -1,0 +1,176 @@
+"""Puts what a batch says into its chunk's journal.
+
+A result becomes an ANSWERED frame at its intent's time, so that reading a batch's results again adds nothing.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.dataset.batch_intents import Intents
+from stillhouse.gen.journal.frames import Kind
+from stillhouse.gen.teachers.batches.base import Batch, BatchApi, Unreadable, Unserved
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.keys import without_keys
+from stillhouse.gen.teachers.outcome import Ambiguous, kind_of
+from stillhouse.gen.teachers.retry import Decision, Pause
+from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.lanes.base import Listener
+from stillhouse.gen.worker.lanes.batch_calls import BatchCalls
+from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.schemas.completion import Completion
+
+MAX_EXPIRED = 3
+"""A sample that expired so often is given up."""
+
+
+@dataclass(slots=True)
+class BatchEnd:
+    """What came of a batch."""
+
+    expired: list[int] = field(default_factory=list)
+    """Samples that the provider did not get to."""
+    settled: int = 0
+    """How many it settled."""
+    pause: str | None = None
+    """Why nothing can be asked of the teacher until a person has acted."""
+
+
+class BatchResults:
+    """Collects one teacher's batches."""
+
+    def __init__(
+        self,
+        client: TeacherClient,
+        api: BatchApi,
+        *,
+        calls: BatchCalls,
+        intents: Intents,
+        listener: Listener[LeasedChunk],
+        counters: Counters,
+        clock: Clock,
+    ) -> None:
+        self.largest_reply_bytes = 0
+        self._client = client
+        self._api = api
+        self._calls = calls
+        self._intents = intents
+        self._listener = listener
+        self._counters = counters
+        self._clock = clock
+        self._place = client.interpreter.place or 0
+
+    async def collected(self, work: Work, intent: OpenIntent, batch: Batch) -> BatchEnd:
+        """Put all that the batch says into the journal, as long as the chunk needs it."""
+        left = set(intent.stored.ordinals())
+        before = len(work.unsettled(intent))
+        unserved: list[int] = []
+        deleted: list[int] = []
+        end = BatchEnd()
+
+        def take(line: bytes) -> None:
+            result = self._api.read(line)
+            if isinstance(result, Unreadable) or (ordinal := intent.ordinal(result.key)) not in left:
+                return  # no result, another's, or one that came before
+            left.discard(ordinal)
+            if isinstance(result, Unserved):
+                unserved.append(ordinal)
+            elif isinstance(decision := self._answered(work, intent, ordinal, result.reply), Pause):
+                end.pause = decision.reason
+
+        is_whole = await self._calls.download(batch, intent.stored, take)
+        if batch.state == "failed":
+            return end
+        if not is_whole:
+            deleted = sorted(left)
+        elif batch.state in ("expired", "cancelled"):
+            unserved += sorted(left)
+        else:
+            why = "the provider lost the batch" if batch.state == "lost" else "the batch has no result for it"
+            for ordinal in sorted(left):
+                self._lost(work, intent, ordinal, why)
+        end.expired = deleted + (unserved if batch.state != "cancelled" else [])
+        if end.expired:
+            await asyncio.to_thread(partial(self._intents.expired, work.held.open.chunk.id, intent.n, end.expired))
+        for ordinal in unserved:
+            self._unserved(work, intent, ordinal, counts=batch.state != "cancelled")
+        for ordinal in deleted:
+            self._deleted(work, intent, ordinal)
+        end.settled = before - len(work.unsettled(intent))
+        return end
+
+    def _ended(self, work: Work, ordinal: int) -> None:
+        """The sample's request ended."""
+        self._listener.heard(work.held, ordinal)
+        if work.held.open.left == 0:
+            work.held.advance()
+
+    def _is_known(self, work: Work, intent: OpenIntent, ordinal: int) -> bool:
+        """True if the journal has what came of the sample in this batch, or nobody needs it."""
+        opened = work.held.open
+        return work.is_over or opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
+
+    def _answered(self, work: Work, intent: OpenIntent, ordinal: int, reply: Reply) -> Decision | None:
+        if self._is_known(work, intent, ordinal):
+            return None
+        opened, at, client = work.held.open, intent.stored.at, self._client
+        body = without_keys(reply.body, keys=client.interpreter.keys)
+        self.largest_reply_bytes = max(self.largest_reply_bytes, len(body))
+        opened.state.sent(ordinal)
+        latency_s = max(0.0, self._clock.time() - at)
+        received = opened.received(
+            ordinal,
+            reply._replace(body=body),
+            at=at,
+            latency_s=latency_s,
+            endpoint=self._host_of(intent),
+            place=self._place,
+        )
+        decision = opened.answered(received)
+        outcome, tally = received.outcome, self._counters.of(client.teacher.name)
+        tally.requests += 1
+        if isinstance(outcome, Completion):
+            tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
+        else:
+            self._counters.troubled(client.teacher.name, kind_of(outcome), outcome.message)
+        self._ended(work, ordinal)
+        return decision
+
+    def _lost(self, work: Work, intent: OpenIntent, ordinal: int, why: str) -> None:
+        if self._is_known(work, intent, ordinal):
+            return
+        at, endpoint, opened = intent.stored.at, self._host_of(intent), work.held.open
+        opened.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
+        opened.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
+        self._ended(work, ordinal)
+
+    def _unserved(self, work: Work, intent: OpenIntent, ordinal: int, *, counts: bool) -> None:
+        """The sample got no answer; it is given up if it `counts`, and was in `MAX_EXPIRED` such batches."""
+        opened = work.held.open
+        if work.is_over or opened.state.is_settled(ordinal):
+            return
+        why, at = "the provider did not get to it", intent.stored.at
+        if not self._is_known(work, intent, ordinal):
+            opened.unserved(ordinal, at=at, endpoint=self._host_of(intent), place=self._place, why=why)
+        self._expires(work, intent, ordinal, why, counts=counts)
+
+    def _deleted(self, work: Work, intent: OpenIntent, ordinal: int) -> None:
+        """The sample may have been answered and billed; otherwise it is as if the provider had not got to it."""
+        if work.is_over or work.held.open.state.is_settled(ordinal):
+            return
+        why = "its batch's results were deleted before they were collected"
+        self._lost(work, intent, ordinal, why)
+        self._expires(work, intent, ordinal, why, counts=True)
+
+    def _expires(self, work: Work, intent: OpenIntent, ordinal: int, why: str, *, counts: bool) -> None:
+        times = work.expired[ordinal] + counts
+        if times >= MAX_EXPIRED:
+            why = f"{why} ({times} batches)"
+            work.held.open.expired(ordinal, at=intent.stored.at, place=self._place, why=why)
+        self._ended(work, ordinal)
+
+    def _host_of(self, intent: OpenIntent) -> str:
+        return self._client.host_of(self._calls.url_of(intent.stored))

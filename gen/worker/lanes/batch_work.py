@@ -1,0 +1,86 @@
+"""A chunk in the batch lane: which of its samples wait, and which are in intents whose batches may exist."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+from stillhouse.gen.dataset.batch_intents import StoredIntent
+from stillhouse.gen.teachers.batches.base import Intent
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
+
+PARK_AFTER_S = 5.0
+"""A chunk is not parked before its batches are so old: small ones may have ended by then."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenIntent:
+    """An intent whose batch may exist."""
+
+    n: int
+    stored: StoredIntent
+    batch: str | None
+    """The provider's id of the batch; None if it is not known whether there is one."""
+    candidates: tuple[str, ...] = ()
+    """Ids of running batches, each of which may be it, where that is not known."""
+    may_rest: bool = False
+    """True if nothing is to be done for it until it ends, which takes a while."""
+
+    @property
+    def wanted(self) -> Intent:
+        """The intent as a batch API looks for it."""
+        return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
+
+    def ordinal(self, key: str) -> int | None:
+        """The sample in the id of a request; None if it is another intent's."""
+        intent, _, ordinal = key.rpartition("-")
+        return int(ordinal) if intent == self.stored.id and ordinal.isdecimal() and len(ordinal) < 10 else None
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A chunk in the lane."""
+
+    held: LeasedChunk
+    waiting: dict[int, None] = field(default_factory=dict)
+    """Samples to be put into a batch, in order."""
+    expired: Counter[int] = field(default_factory=Counter)
+    """How often each sample expired."""
+    next: int = 0
+    """Number of the next intent."""
+    intents: dict[int, OpenIntent] = field(default_factory=dict)
+    """The open ones, by number."""
+    missing: dict[int, OpenIntent] = field(default_factory=dict)
+    """Those that were given up, by number: the provider may list their batches late."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the chunk is not this worker's any more."""
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more is asked for the chunk here."""
+        return self.held.abandoned or self.held.open.left == 0
+
+    @property
+    def fresh(self) -> list[int]:
+        """Samples that wait, and are not in a batch."""
+        settled = self.held.open.state.is_settled
+        out = {each for intent in self.intents.values() for each in intent.stored.ordinals()}
+        return [each for each in self.waiting if each not in out and not settled(each)]
+
+    def unsettled(self, intent: OpenIntent) -> list[int]:
+        """Samples of the intent that are not decided."""
+        is_settled = self.held.open.state.is_settled
+        return [each for each in intent.stored.ordinals() if not is_settled(each)]
+
+    def awaits(self, intent: OpenIntent, *, age_s: float) -> None:
+        """Nothing is to be done for the intent until its batch ends: the chunk may be parked once it is old enough."""
+        intent.may_rest = age_s >= PARK_AFTER_S
+        if intent.may_rest:
+            self.held.due.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, as long as the chunk is this worker's."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.dropped.wait()

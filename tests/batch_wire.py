@@ -1,0 +1,108 @@
+"""Stands between a run and a simulator's batch API: names each call, hides batches from listings, and ends runs."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from stillhouse.gen.store.local import LocalStore
+from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+
+_CALLS = (
+    ("upload", r"(POST .*(/files|upload_id=.*))|(PUT .*)"),
+    ("create", r"POST .*(/batches|:batchGenerateContent|/model-invocation-job|/batch/jobs)"),
+    ("cancel", r"POST .*[/:](cancel|stop)"),
+    ("list", r"GET .*(/batches|/batch/jobs|/model-invocation-jobs)(\?.*)?"),
+    ("download", r"GET .*(/content|/results|:download\?alt=media|\.jsonl\.out)"),
+    ("poll", r"GET .*"),
+)
+
+
+def call_of(request: HttpRequest) -> str:
+    """The step of a batch's life that a request is of."""
+    line = f"{request.method} {request.url}"
+    return next((name for name, pattern in _CALLS if re.fullmatch(pattern, line)), "other")
+
+
+class Wire:
+    """A transport to any batch API; all transports that it makes share it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        """The calls that were answered, in order."""
+        self.hides = False
+        """Listings are empty."""
+        self.forgets = False
+        """No batch is known by its id, as with another account's key."""
+        self.before: Callable[[str], Awaitable[None]] | None = None
+        """Called with each call's name before it is sent."""
+        self.after: Callable[[str], Awaitable[None]] | None = None
+        """Called with each call's name once it is answered; the run does not know yet."""
+
+    def transport(self) -> "Wired":
+        """A run's own."""
+        return Wired(self)
+
+
+class Wired:
+    """See `Wire`."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._http = HttpTransport()
+
+    def prepare(self, urls: Iterable[str]) -> None:
+        """See `Transport`."""
+        self._http.prepare(urls)
+
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
+        """See `Transport`."""
+        name = call_of(request)
+        if self._wire.before is not None:
+            await self._wire.before(name)
+        reply = await self._http.send(request, timeout_s=timeout_s)
+        await self._answered(name)
+        if self._wire.forgets and name == "poll":
+            return Reply(404, {}, b"")
+        hidden = self._wire.hides and name == "list"
+        return Reply(200, {"content-type": "application/json"}, b"{}") if hidden else reply
+
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+        """See `DownloadingTransport`."""
+        name = call_of(request)
+        if self._wire.before is not None:
+            await self._wire.before(name)
+        reply = await self._http.receive(request, stall_timeout_s=stall_timeout_s, take=take)
+        await self._answered(name)
+        return reply
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        await self._http.close()
+
+    async def _answered(self, name: str) -> None:
+        self._wire.calls.append(name)
+        if self._wire.after is not None:
+            await self._wire.after(name)
+
+
+class WatchedStore(LocalStore):
+    """A folder that reports each object before and after it is written."""
+
+    def __init__(self, root: Path, report: Callable[[str, str], None]) -> None:
+        """`report` is called with `before` or `after` and the key, in whatever thread writes."""
+        super().__init__(root)
+        self._report = report
+
+    def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
+        """See `Store`."""
+        self._report("before", key)
+        was_new = super().put_new(key, body, seal=seal)
+        self._report("after", key)
+        return was_new
+
+    def put(self, key: str, body: bytes | Path) -> None:
+        """See `Store`."""
+        self._report("before", key)
+        super().put(key, body)
+        self._report("after", key)
