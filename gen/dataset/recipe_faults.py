@@ -66,7 +66,8 @@ def no_prompt(recipe: Recipe, rows: Sequence[Row], maker: PromptMaker, *, why: s
     if missing := missing_columns(rows, maker):
         name, others = next(iter(missing.items()))
         field = maker.fields[name]
-    where = recipe.where(field) if field in _TEMPLATES else ""
+    where = f"{recipe.where(field)}{field}: " if field in _TEMPLATES else ""
+    why = why.removeprefix(f"{field}: ") if where else why
     return (
         f"{where}expected prompts, but none of the first {len(rows)} rows makes one, {count} of them because: "
         f"{why}{others}; the recipe or all of {first} is at fault, not a single row"

@@ -44,8 +44,8 @@ def recipe_file(
         ({"source": "messages: QUESTION"}, "4: source.messages:", "question"),
         ({"source": "prompt: question\n  id: idd"}, "5: source.id:", "id"),
         ({"source": "prompt: question\n  keep: [id, questoin]"}, "5: source.keep:", "question"),
-        ({"ask": 'template: "{{ questin }}"'}, "6: .*ask.template:", "question"),
-        ({"ask": 'system: "{{ quetion }}"'}, "6: .*ask.system:", "question"),
+        ({"ask": 'template: "{{ questin }}"'}, "6: ask.template:", "question"),
+        ({"ask": 'system: "{{ quetion }}"'}, "6: ask.system:", "question"),
     ],
 )
 @pytest.mark.parametrize("rows", ["jsonl", "csv"])
@@ -76,6 +76,9 @@ def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
     """It stands in no file."""
     recipe = read_recipe(recipe_file(tmp_path), overrides=["source.prompt=qestion"])
     with pytest.raises(UsageError, match=r"^-o source\.prompt: none of .*did you mean `question`"):
+        preview(recipe)
+    recipe = read_recipe(recipe_file(tmp_path), overrides=["ask.template='{{ qestion }}'"])
+    with pytest.raises(UsageError, match=r"^-o ask\.template: expected prompts, .* because: 'qestion' is undefined"):
         preview(recipe)
 
 
