@@ -16,7 +16,7 @@ from stillhouse.gen.store import split_url
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
 from stillhouse.schemas.near_path import near_path
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 _NAMED = 5
 """Files that are named of those passed over."""

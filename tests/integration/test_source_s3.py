@@ -18,7 +18,7 @@ from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.views.preview import preview
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 ROWS = [{"q": f"question {number} \U0001f600"} for number in range(5000)]
 JSONL = b"".join(b'{"q": "%s"}\n' % row["q"].encode() for row in ROWS)

@@ -19,8 +19,8 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 

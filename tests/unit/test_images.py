@@ -24,10 +24,12 @@ from stillhouse.gen.teachers.image_tokens import image_tokens
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.image import InlineImage, LinkedImage, StoredImage, key_of
 from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Prompt, prompt_key
-from stillhouse.schemas.recipe import Ask, Recipe, Source
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.source import Source
 from stillhouse.schemas.teacher import Teacher
 
 PNG = picture(1)

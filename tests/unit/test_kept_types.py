@@ -21,8 +21,9 @@ from stillhouse.gen.source.kept_types import common_type, normal
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.worker.columns import column as stored_column
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.source import Source
 
 LEAVES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.null(): st.none(),

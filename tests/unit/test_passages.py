@@ -12,7 +12,7 @@ from stillhouse.gen.source.files import SourceFile, read_rows
 from stillhouse.gen.source.formats.passages import NOT_UTF8
 from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.survey import find_files, survey
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 PARAGRAPHS = [f"Paragraph {number}. " + "Some more words follow here. " * 8 for number in range(40)]
 

@@ -10,7 +10,7 @@ import pytest
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.survey import find_files, passed_over_note, survey
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 ROW = b'{"q": "a"}\n'
 

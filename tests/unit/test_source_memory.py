@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from stillhouse.gen.source.survey import find_files
 from stillhouse.gen.source.files import read_rows
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 def peak_mb():
     # Not ru_maxrss: that starts with the peak of the process that started this one.

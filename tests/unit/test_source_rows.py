@@ -22,8 +22,9 @@ from stillhouse.gen.source.files import read_rows
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, Position, Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.source.survey import find_files
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.source import Source
 
 Texts = list[dict[str, str]]
 
