@@ -42,11 +42,6 @@ def passed_over_note(urls: Sequence[str]) -> str | None:
     return f"passed over {counted(len(names), 'file')} of other kinds: {', '.join(names[:_NAMED])}{more}"
 
 
-def find_files(source: Source) -> list[SourceFile]:
-    """The files of `survey`."""
-    return survey(source).files
-
-
 def survey(source: Source, *, may_be_empty: bool = False) -> Found:
     """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
 
