@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from stillhouse.cluster.commands.output import output_path, written
 from stillhouse.cluster.progress import job_lines
 from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
 from stillhouse.cluster.progress.job_lines import JobLines
+from stillhouse.cluster.run_options import RunOptions
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.views.summary import Summary, summary_of
@@ -101,80 +101,26 @@ def run(
     chosen = read(recipe, overrides)
     typed = [recipe, *(word for override in overrides for word in ("-o", override))]
     ending = None if as_json or quiet else Ending(chosen, typed)
-    _drive(
-        chosen,
-        ending,
-        as_json=as_json,
-        quiet=quiet,
-        address=address,
-        limit=limit,
-        finish=only_finish,
-        follow=follow,
-        no_wait=no_wait,
-    )
+    options = RunOptions(address=address, limit=limit, finish=only_finish, follow=follow, no_wait=no_wait)
+    _drive(chosen, options, ending, as_json=as_json, quiet=quiet)
 
 
-def _drive(
-    recipe: Recipe,
-    ending: Ending | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-    address: str | None,
-    limit: int | None = None,
-    retry: Sequence[FailureKind] | None = None,
-    finish: bool = False,
-    follow: bool = False,
-    no_wait: bool = False,
-) -> None:
+def _drive(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json: bool, quiet: bool) -> None:
     """Run to the end, and print what the dataset then holds, and the ending."""
-    summary = _ran(
-        recipe,
-        ending,
-        as_json=as_json,
-        quiet=quiet,
-        address=address,
-        limit=limit,
-        retry=retry,
-        finish=finish,
-        follow=follow,
-        no_wait=no_wait,
-    )
+    summary = _ran(recipe, options, ending, as_json=as_json, quiet=quiet)
     _print_summary(summary, as_json=as_json)
     if ending is not None:
-        if retry is not None and summary.is_idle:
+        if options.retry is not None and summary.is_idle:
             click.echo("nothing was asked again: no Failure of these kinds is left")
         click.echo(ending.done(summary))
 
 
-def _ran(
-    recipe: Recipe,
-    ending: Ending | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-    address: str | None,
-    limit: int | None = None,
-    retry: Sequence[FailureKind] | None = None,
-    finish: bool = False,
-    follow: bool = False,
-    no_wait: bool = False,
-) -> Summary:
+def _ran(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json: bool, quiet: bool) -> Summary:
     """Run to the end; with `as_json` a failure is the last line of stdout too."""
     from stillhouse.cluster.driver import Driver
 
     with ExitStack() as stack:
-        display = _display(recipe, stack, quiet=quiet)
-        driver = Driver(
-            recipe,
-            address=address,
-            limit=limit,
-            retry=retry,
-            finish=finish,
-            follow=follow,
-            no_wait=no_wait,
-            display=display,
-        )
+        driver = Driver(recipe, options, display=_display(recipe, stack, quiet=quiet))
         try:
             return driver.run()
         except StillhouseError as error:
@@ -248,7 +194,7 @@ def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: 
         recipe = recipe.model_copy(update={"dataset": there})
     wanted = [kind for kind in RETRYABLE if kind in kinds] or RETRYABLE
     ending = None if as_json or quiet else Ending(recipe)
-    _drive(recipe, ending, as_json=as_json, quiet=quiet, address=address, retry=wanted)
+    _drive(recipe, RunOptions(address=address, retry=wanted), ending, as_json=as_json, quiet=quiet)
 
 
 @main.command()
@@ -287,7 +233,7 @@ def plan(
         )
     chosen = read(recipe, overrides)
     if sample is not None:
-        summary = _ran(chosen, None, as_json=False, quiet=quiet, address=address, limit=sample)
+        summary = _ran(chosen, RunOptions(address=address, limit=sample), None, as_json=False, quiet=quiet)
         if not as_json:
             click.echo(f"{summary.as_text()}\n")
     shown = preview(chosen, limit=limit)

@@ -1,8 +1,12 @@
 """The base of every model a user writes: unknown keys and wrong types are errors, and nothing changes once read."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
+
+Place: TypeAlias = tuple[str | int, ...]
+"""Where a field is, below the model that is checked: names of fields, and numbers in lists."""
 
 
 class Strict(BaseModel):
@@ -14,8 +18,8 @@ class Strict(BaseModel):
 
 
 class FieldsFault(ValueError):
-    """Faults that a check of several fields finds in some: location below the checked model to what is wrong."""
+    """Faults that a check of several fields finds in some of them, by place."""
 
-    def __init__(self, faults: Mapping[tuple[str | int, ...], str]) -> None:
+    def __init__(self, faults: Mapping[Place, str]) -> None:
         super().__init__("\n".join(f"{'.'.join(map(str, place))}: {words}" for place, words in faults.items()))
         self.faults = dict(faults)

@@ -5,16 +5,14 @@ in `tests/unit/test_combinations.py`, which tries every pair.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from stillhouse.schemas.base import Place
 from stillhouse.schemas.checks import whole_chunks
 from stillhouse.schemas.identity import asks_with_tools
 
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
-
-Place: TypeAlias = tuple[str | int, ...]
-"""Where a field is in the recipe."""
 
 
 def _weight(recipe: "Recipe") -> Place | None:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.asked_schema import SCHEMA_CHECK
+from stillhouse.schemas.dataset import MESSAGES, Dataset, Dedup
+from stillhouse.schemas.source import Keep, Source
 from stillhouse.schemas.value_types import ValueType
 
 if TYPE_CHECKING:
@@ -134,7 +137,7 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError, KeyError, AttributeError: the document is not an identity.
     """
-    from stillhouse.schemas.recipe import MESSAGES, Ask, Dataset, Dedup, Keep, Recipe, Source
+    from stillhouse.schemas.recipe import Recipe  # which has an identity
 
     teachers = list(document["teachers"])
     if sum(not _is_judge(teacher) for teacher in teachers) == 1:  # a weight only matters among several

@@ -1,15 +1,14 @@
 """Rules between a recipe's judges and the checks that ask them."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from stillhouse.schemas.base import Place
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.judge_check import JudgeCheck
 from stillhouse.schemas.teacher import Teacher
 
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
-
-Place: TypeAlias = tuple[str | int, ...]
 
 
 def judges_last(teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:

@@ -2,8 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Annotated, Self, TypeAlias
 from urllib.parse import unquote
+
+from pydantic import AfterValidator
 
 _S3 = "s3://"
 _S3_OTHERWISE = re.compile(r"s3[an]://", re.IGNORECASE)
@@ -82,3 +84,13 @@ def parse_location(text: str) -> StoreLocation:
     if not _BUCKET.fullmatch(found.bucket):
         raise ValueError(f"expected s3://bucket/prefix, got {text!r}: {found.bucket!r} is not a valid bucket name")
     return found
+
+
+def _written(value: str) -> str:
+    if not value.strip() or _CONTROL.search(value):
+        raise ValueError("expected a path or an s3:// URL without control characters")
+    return canonical_location(value)
+
+
+Location = Annotated[str, AfterValidator(_written)]
+"""A location in a recipe, in canonical form."""

@@ -11,7 +11,8 @@ from itertools import count
 from faults.simulation.loop import VirtualLoop
 
 from stillhouse.gen.limits.estimator import Estimator
-from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Ledger
+from stillhouse.gen.limits.ledger import Ledger
+from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost
 from stillhouse.gen.limits.stated_wait import Asked
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.account import UNUSED, Account

@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayEr
 
 from stillhouse.cluster.actors.places import on
 from stillhouse.cluster.actors.plain import pack, pack_recipe, unpack, unpack_any
-from stillhouse.cluster.actors.prompt_queue import PromptQueueActor
+from stillhouse.cluster.actors.prompt_queue_actor import PromptQueueActor
 from stillhouse.cluster.actors.rate_limiter import RateLimiterActor
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant

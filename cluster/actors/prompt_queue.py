@@ -4,77 +4,40 @@ It serves the chunks of all open generations, oldest first. Its state is the ind
 workers report; so it can die at any time, and a restarted one first waits one lease term for workers to report theirs.
 """
 
-import asyncio
 import math
 import threading
 from collections import Counter as Tallied
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar, assert_never
-
-import ray
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from stillhouse.cluster.actors.bell import Bell
-from stillhouse.cluster.actors.events import event, trouble
-from stillhouse.cluster.actors.places import place
-from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
-from stillhouse.cluster.actors.startup import described
-from stillhouse.cluster.progress.stats import BudgetUse, Closed, QueueStats
+from stillhouse.cluster.actors.open_generations import OpenGeneration, OpenGenerations
+from stillhouse.cluster.progress.stats import BudgetUse, QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant, Leases
-from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait, node_of
+from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait
+from stillhouse.gen.coordination.roster import Roster
 from stillhouse.gen.coordination.treasury import Treasury
-from stillhouse.gen.dataset.generations import Generation, GenerationReader
-from stillhouse.gen.dataset.index import PartInfo, read_asked
-from stillhouse.gen.dataset.indexer import Indexer
+from stillhouse.gen.dataset.generations import Generation
+from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
-from stillhouse.gen.dataset.more_planning import more_parts
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, StoredBatches, stored_batches
-from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
-from stillhouse.gen.dataset.retry_planning import retry_parts
-from stillhouse.gen.dataset.row_fates import Asked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.expense import limits_of
-from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas.recipe import Recipe
 
-_READERS = 16
 LEASE_WAIT_S = 0.5
 """How soon a worker that gets no chunk asks again."""
 FIRST_LOOKS_PER_S = 20
 """Chunks that were parked when the run began are looked at so fast."""
-_T = TypeVar("_T")
 
 
 def _in_thread(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
-
-
-def _batched(names: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    """The names, so many at a time."""
-    return (names[start : start + size] for start in range(0, len(names), size))
-
-
-@dataclass(slots=True)
-class _Open:
-    """A generation that this run works on."""
-
-    plan: Plan
-    parts: list[PartInfo] = field(default_factory=list)
-
-    @property
-    def is_indexed(self) -> bool:
-        return bool(self.parts) and self.parts[-1].last
-
-    def chunks(self) -> Iterator[tuple[ChunkId, int, int]]:
-        """(chunk, its prompts, its samples), as far as they are known."""
-        for part in self.parts:
-            for number, asks in enumerate(part.asks, part.first_chunk):
-                yield ChunkId(self.plan.generation, number), asks, part.samples_in(number, each=self.plan.samples)
 
 
 class PromptQueue:
@@ -100,15 +63,11 @@ class PromptQueue:
         counts the generations sealed meanwhile. `finish`: chunks are leased to be closed, and nothing is asked.
         `follow`: generations keep coming, each of which has to be indexed at once.
         """
-        self._recipe = recipe
         self._store = store or open_dataset(recipe)
         self._clock = clock
         self._background = background
         self._finish = finish
-        self._asked: Asked | None = {} if follow else None
-        """The prompts of all indexed parts, where reading them again for each generation would take too long."""
-        self._asked_parts: set[tuple[int, int]] = set()
-        """The parts of the index that are in it."""
+        self._follows = follow
         self._treasury = (
             Treasury(self._store, limits_of(recipe.budget), is_new_run=not listen_s)
             if recipe.budget is not None and not finish
@@ -119,44 +78,25 @@ class PromptQueue:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._leases = Leases()
-        self._open: list[_Open] = []
-        self._generations: list[Generation] = []
-        self._closed = Closed()
         self._sealed: set[ChunkId] = set()
         self._last = False
         """True if no generation will follow."""
         self._looks = False
         """True if a thread is about to look for new plans."""
         self._lease_waits = 0
-        self._counters: dict[str, Counters] = {}
-        self._dead: set[str] = set()
-        """Workers that Ray declared dead: one that was cut off may come back, and must not work on."""
         self._stopping = False
         self._ours_until = math.inf
         """Until then no other run can take the dataset, by the driver's last `hold`."""
         self._error: StillhouseError | None = None
         self._started = self._clock.monotonic()
         self._grant_after = self._started + listen_s
-        self._heard_at: dict[str, float] = {}
-        """Monotonic time of each worker's last report, where there is a budget."""
-        self._expected = workers
-        self._arrived: set[str] = set()
-        self._heard: set[str] = set()
-        self._dead_left: dict[str, list[ChunkId]] = {}
-        """Per node: chunks whose dead owners' journals may not be shipped yet."""
-        self._reader = GenerationReader(self._store)
+        self._roster = Roster(expected=workers, now=self._started)
+        self._generations = OpenGenerations(self._store, recipe, remembers=follow)
         self._batches = StoredBatches({}, set())
         if any(teacher.mode != "online" for teacher in recipe.teachers):
             self._batches = stored_batches(self._store)
             self._leases.begun(self._batches.begun)
-        sealed = set(sealed_chunks(self._store))
-        generations = self._reader.read(sealed=sealed)
-        if opened is None:
-            opened = [each.plan.generation for each in generations if not each.is_sealed]
-        known = len(generations) if known is None else known
-        mine = [each for each in generations if each.plan.generation in opened or each.plan.generation >= known]
-        self._begin(generations, mine, sealed)
-        self._found = {each.plan.generation for each in mine if each.parts}
+        self._found = self._begin_first(opened, known)
         """Generations that somebody may have worked on before this queue."""
         self._resumed = bool(self._found) and not listen_s
         """True if earlier runs may have left journals on the nodes; for a restarted queue they are already shipped."""
@@ -164,22 +104,28 @@ class PromptQueue:
 
     # --- the generations and their indexes
 
-    def _begin(self, generations: Sequence[Generation], new: Sequence[Generation], sealed: set[ChunkId]) -> None:
+    def _begin_first(self, opened: Sequence[int] | None, known: int | None) -> set[int]:
+        """Serve the generations of the run's beginning, and those planned since; of these, the ones with an index."""
+        sealed = set(sealed_chunks(self._store))
+        dataset = self._generations.read(sealed=sealed)
+        if opened is None:
+            opened = [each.plan.generation for each in dataset if not each.is_sealed]
+        known = len(dataset) if known is None else known
+        mine = [each for each in dataset if each.plan.generation in opened or each.plan.generation >= known]
+        self._begin(dataset, mine, sealed)
+        return {each.plan.generation for each in mine if each.parts}
+
+    def _begin(self, dataset: Sequence[Generation], new: Sequence[Generation], sealed: set[ChunkId]) -> None:
         """Serve new generations too."""
         numbers = {each.plan.generation for each in new}
         with self._lock:
-            self._generations = list(generations)
-            mine = numbers | {opened.plan.generation for opened in self._open}
-            self._closed = _totals(each for each in generations if each.plan.generation not in mine)
             self._sealed |= {chunk for chunk in sealed if chunk.generation in numbers}
-            for each in new:
-                opened = _Open(each.plan)
-                self._open.append(opened)
-                for part in each.parts:
-                    self._take_in(opened, part)
+            for opened in self._generations.begin(dataset, new):
+                for part in opened.parts:
+                    self._offer(opened, part)
 
-    def _take_in(self, opened: _Open, part: PartInfo) -> None:
-        opened.parts.append(part)
+    def _offer(self, opened: OpenGeneration, part: PartInfo) -> None:
+        """Have a part's chunks leased."""
         for number in range(part.first_chunk, part.first_chunk + len(part.asks)):
             chunk = ChunkId(opened.plan.generation, number)
             if chunk in self._sealed:
@@ -199,8 +145,8 @@ class PromptQueue:
         def look() -> None:
             try:
                 with self._reading:
-                    generations = self._reader.read()
-                    self._begin(generations, generations[len(self._generations) :], set())
+                    dataset = self._generations.read()
+                    self._begin(dataset, dataset[self._generations.known :], set())
                     self._last = last
             finally:
                 self._looks = False
@@ -214,11 +160,12 @@ class PromptQueue:
 
     def _index_all(self) -> None:
         with self._reading:
-            for opened in self._open:
+            for opened in self._generations.open:
                 if not opened.is_indexed:
-                    for part in self._missing_parts(opened):
+                    for part in self._generations.missing_parts(opened):
                         with self._lock:
-                            self._take_in(opened, part)
+                            opened.parts.append(part)
+                            self._offer(opened, part)
                         self._more_chunks.ring()
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -231,40 +178,13 @@ class PromptQueue:
             self._error = StillhouseError(f"the source can't be indexed: {type(error).__name__}: {error}")
             raise
 
-    def _missing_parts(self, opened: _Open) -> Iterator[PartInfo]:
-        plan, done, per_shard = opened.plan, list(opened.parts), self._recipe.prompts_per_shard
-        earlier = [each.plan for each in self._generations[: plan.generation]]
-        match plan:
-            case RetryPlan():
-                return retry_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
-            case MorePlan():
-                return more_parts(self._store, plan, earlier, done=done, prompts_per_shard=per_shard)
-            case SourcePlan():
-                return self._source_parts(plan, done)
-            case _:
-                assert_never(plan)
-
-    def _source_parts(self, plan: SourcePlan, done: list[PartInfo]) -> Iterator[PartInfo]:
-        indexer = Indexer(self._store, self._recipe, plan, asked=self._asked)
-        # Including what this queue has indexed since, unless it remembers that.
-        generations = self._reader.read() if self._asked is None else self._generations
-        before = generations[: plan.generation + 1]
-        names = [(each.plan.generation, n) for each in before if _is_source(each) for n in range(len(each.parts))]
-        if self._asked is not None:
-            names = [name for name in names if name not in self._asked_parts]
-            self._asked_parts.update(names)
-        with ThreadPoolExecutor(_READERS) as pool:
-            for some in _batched(names, _READERS):  # not all at once: a large dataset's index is larger than memory
-                indexer.remember(list(pool.map(lambda name: read_asked(self._store, *name), some)))
-        return indexer.parts(done)
-
     # --- what workers ask
 
     async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
         now = self._clock.monotonic()
         with self._lock:
-            if worker in self._dead:
+            if worker in self._roster.dead:
                 return Wait(TERM_S)  # its next renewal stops it
             if self._finished():
                 return NoMore()
@@ -276,7 +196,7 @@ class PromptQueue:
             with self._lock:
                 self._leases.give_back(worker, grant.chunk)
             grant = None
-        if grant is None and self._asked is not None:
+        if grant is None and self._follows:
             await self._more_chunks.within(LEASE_WAIT_S)
             return Wait(0.0)
         if grant is None:
@@ -296,30 +216,27 @@ class PromptQueue:
         return "budget" if self._treasury is not None and self._treasury.is_over else None
 
     def _all_swept(self, now: float) -> bool:
-        """True once every first worker has shipped what earlier runs left on its node; only resumed datasets wait."""
-        if not self._resumed or self._store.is_local or len(self._arrived) >= self._expected:
-            return True
-        return now > self._started + TERM_S
+        """True once nothing that earlier runs left on nodes is missing in the store; only resumed datasets wait."""
+        return not self._resumed or self._store.is_local or self._roster.all_swept or now > self._started + TERM_S
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
         """See `gen.coordination.messages.Queue`."""
         now = self._clock.monotonic()
         with self._lock:
-            self._counters[worker] = counters
-            if worker in self._dead:
-                counters.ended()
+            self._roster.renewed(worker, counters, now=now)
+            if worker in self._roster.dead:
                 return Renewal(held, stop=True)
-            self._heard.add(worker)
             for chunk in held:
                 self._leases.adopt(worker, chunk, now=now)
-            if len(self._heard) >= self._expected:
-                self._grant_after = 0.0  # every live worker has reported what it holds
-            silent = self._newly_silent(worker, now)
+            if self._roster.all_renewed:
+                self._grant_after = 0.0
+            living = () if self._treasury is None else self._treasury.living
+            silent = self._roster.newly_silent(living, now=now)
             lost = self._leases.renew(worker, held, now=now)
-            sweep = node_of(worker) in self._dead_left
+            sweep = self._roster.has_to_sweep(worker)
             may_look = not self._stopping and now >= self._grant_after
             looks = self._leases.looks(now=now) if may_look else []
-            streamed = sorted({place for each in self._counters.values() for place in each.streamed})
+            streamed = sorted({place for each in self._roster.totals.values() for place in each.streamed})
         allowance = None
         if self._treasury is not None:
             for each in silent:
@@ -337,33 +254,14 @@ class PromptQueue:
             streamed=streamed,
         )
 
-    def _newly_silent(self, worker: str, now: float) -> set[str]:
-        """Workers that the ledger takes for living, and that are dead or silent for longer than a lease is good for.
-
-        Neither end nor death of some was ever reported, and a ledger that is read anew may know nothing of it. Their
-        fences are closed, so they send nothing. One that comes back must not spend what others have been granted
-        meanwhile, and is told to stop.
-        """
-        if self._treasury is None:
-            return set()
-        self._heard_at[worker] = now
-        over = now - TERM_S
-        silent = {
-            each
-            for each in self._treasury.living
-            if each in self._dead or self._heard_at.get(each, self._started) < over
-        }
-        self._dead |= silent
-        return silent
-
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
-            self._counters[worker] = counters  # otherwise sealed would exceed asked until the next renewal
+            self._roster.totals[worker] = counters  # otherwise sealed would exceed asked until the next renewal
             if chunk not in self._sealed:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)
-            is_dead = worker in self._dead
+            is_dead = worker in self._roster.dead
         if self._treasury is not None:
             if counters.spending is not None and not is_dead:
                 self._treasury.reported(worker, counters.spending)
@@ -390,8 +288,7 @@ class PromptQueue:
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
-            self._arrived.add(worker)
-            self._leases.shipped(self._dead_left.pop(node_of(worker), []))
+            self._leases.shipped(self._roster.swept(worker))
 
     # --- what the driver asks
 
@@ -399,12 +296,10 @@ class PromptQueue:
         """Ray reported the worker's process gone: its chunks are free once its journals are shipped."""
         with self._lock:
             now = self._clock.monotonic()
-            self._dead.add(worker)
-            if (counters := self._counters.get(worker)) is not None:
-                counters.ended()
+            self._roster.died(worker)
             chunks = self._leases.died(worker, not_before=now if self._store.is_local else now + TERM_S)
             if not self._store.is_local:
-                self._dead_left.setdefault(node_of(worker), []).extend(chunks)
+                self._roster.left_behind(worker, chunks)
         if self._treasury is not None:
             self._treasury.died(worker)
 
@@ -415,15 +310,12 @@ class PromptQueue:
     async def totals(self) -> dict[str, Counters]:
         """Each worker's last report, for a later queue."""
         with self._lock:
-            return dict(self._counters)
+            return dict(self._roster.totals)
 
     async def remember(self, totals: Mapping[str, Counters]) -> None:
         """Restore an earlier queue's totals for workers that have not reported yet; live ones report again."""
         with self._lock:
-            for worker, counters in totals.items():
-                if worker not in self._counters:
-                    counters.ended()
-                    self._counters[worker] = counters
+            self._roster.restore(totals)
 
     async def stop(self) -> None:
         """Lease nothing more, and have the workers stop."""
@@ -435,28 +327,25 @@ class PromptQueue:
         return self._last and self._all_sealed()
 
     def _all_sealed(self) -> bool:
-        return self._indexed() and self._leases.open == 0
-
-    def _indexed(self) -> bool:
-        return all(opened.is_indexed for opened in self._open)
+        return self._generations.are_indexed and self._leases.open == 0
 
     async def stats(self) -> QueueStats:
         """The run's progress."""
         with self._lock:
-            chunks = [found for opened in self._open for found in opened.chunks()]
+            chunks = [found for opened in self._generations.open for found in opened.chunks()]
             left = [(asks, samples) for chunk, asks, samples in chunks if chunk not in self._sealed]
-            parts = [part for opened in self._open if _is_source(opened) for part in opened.parts]
-            workers = self._counters.values()
+            parts = self._generations.source_parts
+            workers = self._roster.totals.values()
             names = sorted({name for counters in workers for name in counters.teachers})
             teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
             error = self._error or (self._treasury.fault if self._treasury is not None else None)
             return QueueStats(
-                closed=self._closed,
-                planned=self._indexed(),
+                closed=self._generations.closed,
+                planned=self._generations.are_indexed,
                 all_sealed=self._all_sealed(),
-                known=len(self._generations),
+                known=self._generations.known,
                 last=self._last,
-                again=bool(self._open) and not any(map(_is_source, self._open)),
+                again=self._generations.ask_again,
                 rows=sum(part.rows for part in parts),
                 duplicates=sum(part.duplicates for part in parts),
                 bad=sum(part.bad for part in parts),
@@ -486,123 +375,12 @@ class PromptQueue:
 
     def _rests(self) -> bool:
         """True if all batches were looked at, and what is not with one waits for an end of another."""
-        parked, workers = self._leases.parked, self._counters.values()
+        parked, workers = self._leases.parked, self._roster.totals.values()
         waiting = sum(counters.waiting_chunks for counters in workers)
-        if not self._indexed() or not parked or parked.unknown or self._leases.leased != waiting:
+        if not self._generations.are_indexed or not parked or parked.unknown or self._leases.leased != waiting:
             return False
         return not self._leases.pending or waiting > 0
 
     def _budget(self) -> BudgetUse | None:
         treasury = self._treasury
         return None if treasury is None else BudgetUse(spent=treasury.spent, unpayable=treasury.unpayable)
-
-
-def _is_source(generation: Generation | _Open) -> bool:
-    return isinstance(generation.plan, SourcePlan)
-
-
-def _totals(generations: Iterable[Generation]) -> Closed:
-    closed = Closed()
-    for each in generations:
-        if _is_source(each):
-            closed.rows += sum(part.rows for part in each.parts)
-            closed.duplicates += sum(part.duplicates for part in each.parts)
-            closed.bad += sum(part.bad for part in each.parts)
-        if not isinstance(each.plan, RetryPlan):
-            closed.samples += sum(
-                part.samples_in(number, each=each.plan.samples)
-                for part in each.parts
-                for number in range(part.first_chunk, part.first_chunk + len(part.asks))
-            )
-        closed.chunks += each.chunks
-    return closed
-
-
-class PromptQueueActor:
-    """A PromptQueue as an actor: it is sent plain data, and one that was restarted listens before it leases."""
-
-    def __init__(
-        self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool
-    ) -> None:
-        without_pandas()
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        self._queue = PromptQueue(
-            unpack_recipe(recipe),
-            opened=opened,
-            known=known,
-            workers=workers,
-            listen_s=TERM_S if again else 0.0,
-            finish=finish,
-            follow=follow,
-        )
-        self._name = f"PromptQueue({unpack_recipe(recipe).name})"
-        event("queue restarted" if again else "queue started", generations=str(list(opened)))
-
-    @described
-    def __repr__(self) -> str:
-        """The dataset it serves, for the Ray dashboard."""
-        return self._name
-
-    async def lease(self, worker: str, *, begun: bool = False) -> Plain:
-        """See `PromptQueue`."""
-        return pack(await self._queue.lease(worker, begun=begun))
-
-    async def renew(self, worker: str, held: list[Plain], counters: Plain) -> Plain:
-        """See `PromptQueue`."""
-        chunks = [unpack(chunk, ChunkId) for chunk in held]
-        return pack(await self._queue.renew(worker, chunks, unpack(counters, Counters)))
-
-    async def sealed(self, worker: str, chunk: Plain, counts: Plain | None, counters: Plain) -> None:
-        """See `PromptQueue`."""
-        found = None if counts is None else unpack(counts, ShardCounts)
-        await self._queue.sealed(worker, unpack(chunk, ChunkId), found, unpack(counters, Counters))
-
-    async def give_back(self, worker: str, chunk: Plain) -> None:
-        """See `PromptQueue`."""
-        await self._queue.give_back(worker, unpack(chunk, ChunkId))
-
-    async def park(self, worker: str, chunk: Plain, batches: list[Plain]) -> None:
-        """See `PromptQueue`."""
-        await self._queue.park(worker, unpack(chunk, ChunkId), [unpack(batch, OpenBatch) for batch in batches])
-
-    async def looked(self, worker: str, *, running: list[Plain], ended: list[Plain]) -> None:
-        """See `PromptQueue`."""
-        found = ([unpack(chunk, ChunkId) for chunk in chunks] for chunks in (running, ended))
-        await self._queue.looked(worker, running=next(found), ended=next(found))
-
-    async def shipped(self, worker: str, chunks: list[Plain]) -> None:
-        """See `PromptQueue`."""
-        await self._queue.shipped(worker, [unpack(chunk, ChunkId) for chunk in chunks])
-
-    async def planned(self, *, last: bool) -> None:
-        """See `PromptQueue`."""
-        await self._queue.planned(last=last)
-
-    async def worker_died(self, worker: str) -> None:
-        """See `PromptQueue`."""
-        trouble("worker died", worker=worker)
-        await self._queue.worker_died(worker)
-
-    async def hold(self, good_for_s: float) -> None:
-        """See `PromptQueue`."""
-        await self._queue.hold(good_for_s)
-
-    async def totals(self) -> dict[str, Plain]:
-        """See `PromptQueue`."""
-        return {worker: pack(counters) for worker, counters in (await self._queue.totals()).items()}
-
-    async def remember(self, totals: Mapping[str, Plain]) -> None:
-        """See `PromptQueue`."""
-        await self._queue.remember({worker: unpack(sent, Counters) for worker, sent in totals.items()})
-
-    async def where(self) -> str:
-        """The node that it is on, for people."""
-        return await asyncio.to_thread(place)  # which may ask the network
-
-    async def stop(self) -> None:
-        """See `PromptQueue`."""
-        await self._queue.stop()
-
-    async def stats(self) -> Plain:
-        """See `PromptQueue`."""
-        return pack(await self._queue.stats())

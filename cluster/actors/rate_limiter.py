@@ -8,12 +8,13 @@ from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack
 from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM, Clock
-from stillhouse.gen.limits.shares import LEASE_S, Lease, Ledger, Report
+from stillhouse.gen.limits.ledger import Ledger
+from stillhouse.gen.limits.shares import LEASE_S, Lease, Report
 from stillhouse.schemas.limits import Limits
 
 
 class RateLimiter:
-    """Leases one account's capacity; see `gen.limits.shares`.
+    """Leases one account's capacity; see `gen.limits.ledger`.
 
     Its state is what workers report, so it may die at any time.
     """

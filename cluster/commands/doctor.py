@@ -37,10 +37,11 @@ from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
 from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import offered

@@ -15,8 +15,9 @@ from stillhouse.gen.inert import inert
 from stillhouse.gen.source.guess import Guess, guess
 from stillhouse.gen.views.preview import Preview, preview
 from stillhouse.schemas.licences import hosts_of, known_terms
-from stillhouse.schemas.recipe import Recipe, Source
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe
+from stillhouse.schemas.source import Source
 
 _TRIED_ROWS = 300
 

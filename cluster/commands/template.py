@@ -13,7 +13,7 @@ from stillhouse.cluster.commands.starter_text import HEAD, Asked, scalar, teache
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.source.guess import Guess
 from stillhouse.schemas.columns import MEANINGS
-from stillhouse.schemas.recipe import Keep
+from stillhouse.schemas.source import Keep
 
 Task: TypeAlias = Literal["judge", "rewrite", "evolve", "questions"]
 TASKS: tuple[Task, ...] = get_args(Task)

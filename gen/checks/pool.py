@@ -7,22 +7,18 @@ that only the one at fault is left unchecked.
 import asyncio
 import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
-from stillhouse.gen.checks.link import REPLACE_ME, Duty, packed, read_frame
+from stillhouse.gen.checks.base import Answer, Row, Unchecked, Verdict
+from stillhouse.gen.checks.child_process import ChecksBroken, ChildProcess, Died, TookTooLong, start_child, verdict_of
+from stillhouse.gen.checks.link import REPLACE_ME, Duty
 from stillhouse.gen.checks.registry import require_kinds
 from stillhouse.gen.checks.slots import Slot, Slots
-from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import AnyCheck, Check
 from stillhouse.schemas.select import Equality
 
@@ -34,13 +30,9 @@ MAX_BATCH = 32
 """Answers sent to a child at once: enough that a message costs less than the judging,"""
 MAX_BATCH_CHARS = 200_000
 """and little enough that the event loop packs it in a millisecond."""
-MAX_PIECE_CHARS = 100_000
-"""A longer text is sent piece by piece."""
 _HANGS_AFTER, _GRACE_S = 4.0, 2.0
 """A child that says nothing for so many times the time-out, and a little more, is killed: it hangs, or the machine is
 far too busy."""
-START_S = 120.0
-"""A busy machine takes a while to load sympy."""
 _MAX_STARTS = 3
 """Failed starts one after another that break a pool."""
 _MAX_DEATHS = 2
@@ -52,13 +44,6 @@ _IDLE_S = 1.0
 """Who has nothing to do looks as often whether another pool has no slot at all."""
 _TURN_S = 10.0
 """Where there are more pools than slots they take turns: a child takes a second or two to start."""
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-"""What a child inherits: no key that stands in a variable."""
-_PACKAGE = Path(__file__).parents[2]
-
-
-class ChecksBroken(StillhouseError):
-    """The processes that judge can't be kept running."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,55 +65,6 @@ class _Job:
     def settle(self, verdicts: Sequence[Verdict]) -> None:
         if not self.verdicts.done():
             self.verdicts.set_result(tuple(verdicts))
-
-
-class _Died(Exception):
-    """The child is gone; says how."""
-
-
-class _TookTooLong(Exception):
-    """No verdict came in time."""
-
-
-@dataclass(slots=True, eq=False)
-class _Child:
-    """A process and the socket to it."""
-
-    process: "subprocess.Popen[bytes]"
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    errors: int
-    """The file that it writes its standard error to."""
-    partial: list[Verdict] = field(default_factory=list)
-    """Verdicts on the answer that it judges alone."""
-
-    async def next(self, timeout_s: float) -> Any:
-        """The next frame.
-
-        Raises:
-            _Died, _TookTooLong: there is none.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await read_frame(self.reader)
-        except TimeoutError:
-            raise _TookTooLong from None
-        except (asyncio.IncompleteReadError, ConnectionError, EOFError, ValueError, TypeError):
-            await self.end()
-            raise _Died(self._how()) from None
-
-    async def end(self) -> None:
-        """Kill it with whatever it started, and wait until it is gone."""
-        self.writer.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        await asyncio.to_thread(self.process.wait)
-
-    def _how(self) -> str:
-        code = self.process.returncode
-        said = os.pread(self.errors, 4096, 0).decode("utf-8", "replace").strip().splitlines()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{how}: {said[-1][:200]}" if said else how
 
 
 class CheckPool:
@@ -167,7 +103,7 @@ class CheckPool:
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._serving: list[asyncio.Task[None]] = []
-        self._children: set[_Child] = set()
+        self._children: set[ChildProcess] = set()
         self._failed_starts = 0
         self._broken: ChecksBroken | None = None
 
@@ -224,7 +160,7 @@ class CheckPool:
         self._wake.set()
         return job.verdicts
 
-    async def _serve(self, child: _Child | None, slot: Slot | None) -> None:
+    async def _serve(self, child: ChildProcess | None, slot: Slot | None) -> None:
         """Keep one child busy, and replace it where it fails; without a slot there is none."""
         since_s = self._now_s
         try:
@@ -250,10 +186,10 @@ class CheckPool:
                 except ChecksBroken as error:
                     self._break(error, batch)
                     return
-                except _TookTooLong:
+                except TookTooLong:
                     await self._give_up(child, batch, f"took more than {self._hangs_after_s:g} s", is_final=True)
                     child = None
-                except _Died as error:
+                except Died as error:
                     await self._give_up(child, batch, f"the check's process {error}", is_final=False)
                     child = None
         finally:
@@ -304,36 +240,24 @@ class CheckPool:
             batch.append(self._jobs.popleft())
         return batch
 
-    async def _judge(self, child: _Child, batch: Sequence[_Job]) -> bool:
+    async def _judge(self, child: ChildProcess, batch: Sequence[_Job]) -> bool:
         """Have a batch judged, and settle each answer as its verdicts come; True if the child is to be replaced."""
         child.partial = []
-        await self._send(child, batch)
+        jobs = [(job.answer, job.row, job.duty) for job in batch]
+        await child.send(jobs, timeout_s=self._hangs_after_s)
         left = deque(batch)
         while not isinstance(frame := await child.next(self._hangs_after_s), str):
             if isinstance(frame, tuple):
-                child.partial.append(_verdict(frame))
+                child.partial.append(verdict_of(frame))
                 continue
             for verdicts in frame:
-                left.popleft().settle([_verdict(plain) for plain in verdicts])
+                left.popleft().settle([verdict_of(plain) for plain in verdicts])
         if left:
             self._jobs.extendleft(reversed(left))
             self._wake.set()
         return frame == REPLACE_ME
 
-    async def _send(self, child: _Child, batch: Sequence[_Job]) -> None:
-        jobs = []
-        try:
-            async with asyncio.timeout(self._hangs_after_s):
-                for job in batch:
-                    texts = [await _in_pieces(text, child.writer) for text in (job.answer.text, job.answer.reasoning)]
-                    jobs.append((*texts, job.answer.tokens, job.answer.schema_key, dict(job.row), job.duty))
-                child.writer.write(packed(jobs))
-        except TimeoutError:
-            raise _TookTooLong from None
-        except ConnectionError:
-            pass  # reading says how it ended
-
-    async def _give_up(self, child: _Child | None, batch: Sequence[_Job], reason: str, *, is_final: bool) -> None:
+    async def _give_up(self, child: ChildProcess | None, batch: Sequence[_Job], reason: str, *, is_final: bool) -> None:
         """Settle the answer at fault as unchecked where it was alone; else have each judged again, alone."""
         partial: list[Verdict] = []
         if child is not None:
@@ -356,7 +280,7 @@ class CheckPool:
                 job.verdicts.set_exception(error)
         self._jobs.clear()
 
-    async def _replaced(self, child: _Child | None) -> _Child:
+    async def _replaced(self, child: ChildProcess | None) -> ChildProcess:
         if child is not None:
             await self._end(child)
         while True:
@@ -370,73 +294,19 @@ class CheckPool:
                 self._failed_starts = 0
                 return started
 
-    async def _start(self) -> _Child:
-        """A child that is ready to judge.
-
-        Raises:
-            ChecksBroken: it can't be; says why.
-        """
-        ours, theirs = socket.socketpair()
-        errors = os.memfd_create("stillhouse-check")
-        with theirs:
-            # From this thread, which lives as long as the pool: a child dies with the thread that started it.
-            process = subprocess.Popen(  # noqa: ASYNC220 - returns in a millisecond, and asyncio's needs a main thread
-                [sys.executable, "-P", "-m", "stillhouse.gen.checks.child"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=child_environment(),
-                start_new_session=True,
-            )
-        ours.setblocking(False)  # noqa: FBT003 - takes no name
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        child = _Child(process, reader, writer, errors)
-        self._children.add(child)
-        try:
-            settings = {
-                "parent": os.getpid(),
+    async def _start(self) -> ChildProcess:
+        child = await start_child(
+            {
                 "checks": [check.model_dump_json() for check in self._checks],
                 "equality": self._equality,
                 "timeout_s": self._timeout_s,
                 "memory_bytes": self._memory_bytes,
             }
-            writer.write(packed(settings))
-            problem = await child.next(START_S)
-        except (_Died, _TookTooLong) as error:
-            await self._end(child)
-            raise ChecksBroken(f"checks: their process {str(error) or 'did not start in time'}") from None
-        except asyncio.CancelledError:
-            await asyncio.shield(self._end(child))
-            raise
-        if problem is not None:
-            await self._end(child)
-            raise ChecksBroken(problem)
+        )
+        self._children.add(child)
         return child
 
-    async def _end(self, child: _Child) -> None:
+    async def _end(self, child: ChildProcess) -> None:
         if child in self._children:
             self._children.remove(child)
             await child.end()
-            os.close(child.errors)
-
-
-async def _in_pieces(text: str | None, writer: asyncio.StreamWriter) -> str | int | None:
-    """The text; or how many pieces it was sent in, where packing all of it at once would hold the event loop."""
-    if text is None or len(text) <= MAX_PIECE_CHARS:
-        return text
-    starts = range(0, len(text), MAX_PIECE_CHARS)
-    for start in starts:
-        writer.write(packed(text[start : start + MAX_PIECE_CHARS]))
-        await writer.drain()
-    return len(starts)
-
-
-def _verdict(plain: tuple[Any, ...]) -> Verdict:
-    return CheckResult(*plain) if len(plain) > 1 else Unchecked(*plain)
-
-
-def child_environment() -> dict[str, str]:
-    """The variables that a process of a check gets."""
-    given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    path = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    return given | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

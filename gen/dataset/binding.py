@@ -16,8 +16,10 @@ from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
+from stillhouse.schemas.ask import Ask
+from stillhouse.schemas.dataset import MESSAGES
 from stillhouse.schemas.identity import grown_from, reduced
-from stillhouse.schemas.recipe import MESSAGES, Ask, Recipe
+from stillhouse.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

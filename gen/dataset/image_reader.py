@@ -16,7 +16,7 @@ from stillhouse.gen.source.files import SourceFile, read_rows
 from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.images import bytes_in
 from stillhouse.schemas.image import Image, InlineImage, LinkedImage, SentImage, StoredImage
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 CACHE_BYTES = 64 * 2**20
 FAR_ROWS = 100

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.dataset.layout import index_key
-from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import INDEX
@@ -50,14 +49,6 @@ class PartInfo(BaseModel):
         """Samples that a chunk asks; `each`: of every prompt, where the part does not say."""
         place = chunk - self.first_chunk
         return self.samples[place] if self.samples else self.asks[place] * each
-
-
-def read_parts(store: ReadableStore, plan: Plan) -> list[PartInfo]:
-    """The counts of the parts that a generation's index has so far."""
-    parts: list[PartInfo] = []
-    while (info := read_part_info(store, plan.generation, len(parts))) is not None:
-        parts.append(info)
-    return parts
 
 
 def read_part_info(store: ReadableStore, generation: int, number: int) -> PartInfo | None:

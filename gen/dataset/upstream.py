@@ -25,7 +25,8 @@ from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.licences import known_terms
-from stillhouse.schemas.recipe import Recipe, Source
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.source import Source
 
 _READERS = 16
 

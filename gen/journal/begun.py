@@ -16,7 +16,7 @@ from stillhouse.gen.journal.journals import journal_root
 from stillhouse.gen.journal.shipping import is_segment, read_segment
 from stillhouse.gen.store.lock import Holder
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.schemas.recipe import RunSettings
+from stillhouse.schemas.run_settings import RunSettings
 
 _MAYBE_SERVED = {408, 499, 504, 524, 598, 599}
 """Statuses with which a gateway ends its wait for an answer that may be billed."""

@@ -14,7 +14,7 @@ from stillhouse.gen.journal.local import LocalJournals
 from stillhouse.gen.journal.shipping import ShippedJournals
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.schemas.recipe import RunSettings
+from stillhouse.schemas.run_settings import RunSettings
 
 
 class LiveJournal(Protocol):

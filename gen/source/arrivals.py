@@ -8,7 +8,7 @@ from collections.abc import Callable
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.source.files import SourceFile
 from stillhouse.gen.source.survey import Found, survey
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 STILL_S = 2.0
 """A file that did not change for this long is taken to be complete."""

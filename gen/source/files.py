@@ -28,7 +28,7 @@ from stillhouse.gen.source.kept_types import OwnType, check_frozen, settled
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.location import S3Location
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 _READERS = 16
 """Files whose footers are read at a time: on S3 each is a few round trips."""

@@ -15,7 +15,7 @@ from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversat
 from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.survey import survey
 from stillhouse.schemas.arrow import RECORD
-from stillhouse.schemas.recipe import Keep, Source
+from stillhouse.schemas.source import Keep, Source
 
 FIRST_ROWS = 100
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from stillhouse.gen.source.conversation import NoPrompt, json_text, kind_of, text
 from stillhouse.gen.source.formats.columnar import Nanoseconds
 from stillhouse.schemas.columns import VALUES
-from stillhouse.schemas.recipe import Keep
+from stillhouse.schemas.source import Keep
 
 Converter: TypeAlias = Callable[[Any, str], Any]
 """Converts a non-null value, described by some words, to the value kept; raises NoPrompt."""

@@ -12,12 +12,14 @@ from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.source.sandbox import Template
 from stillhouse.gen.source.scored_ids import scored_of
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.image import Image
 from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key, scored_key
-from stillhouse.schemas.recipe import Ask, Recipe, Source
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.source import Source
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool, offered, tools_of
 

@@ -16,7 +16,7 @@ from stillhouse.gen.store import split_url
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
 from stillhouse.schemas.near_path import near_path
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 _NAMED = 5
 """Files that are named of those passed over."""
@@ -40,11 +40,6 @@ def passed_over_note(urls: Sequence[str]) -> str | None:
         return None
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return f"passed over {counted(len(names), 'file')} of other kinds: {', '.join(names[:_NAMED])}{more}"
-
-
-def find_files(source: Source) -> list[SourceFile]:
-    """The files of `survey`."""
-    return survey(source).files
 
 
 def survey(source: Source, *, may_be_empty: bool = False) -> Found:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from stillhouse.gen.clock import Clock
+from stillhouse.gen.limits.allowance import Allowance
 from stillhouse.gen.limits.concurrency import Replies
-from stillhouse.gen.limits.shares import BURST_S, Allowance, Ceiling, Ceilings, Cost, Lease, Report, Resource
+from stillhouse.gen.limits.shares import BURST_S, Ceiling, Ceilings, Cost, Lease, Report, Resource
 from stillhouse.gen.limits.stated_wait import MIN_OWN_S, SERVED_LATELY_S, Asked, StatedWait, Trial, Whose
 
 LEAST_PAUSE_S = 0.05

@@ -14,9 +14,9 @@ from stillhouse.gen.teachers.prices import cost_usd, worst_usd
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.streaming import Streaming
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RecordIds
 from stillhouse.schemas.teacher import Teacher
 

@@ -3,7 +3,7 @@
 import re
 
 from stillhouse.gen.teachers.outcome import BadRequest
-from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.ask import Ask
 
 _NAMES = {
     "temperature": ("temperature",),

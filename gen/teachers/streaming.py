@@ -6,7 +6,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from stillhouse.gen.teachers.outcome import Ambiguous, BadRequest, Trouble
-from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.teacher import Teacher
 
 LONG_TOKENS = 4_096

@@ -6,6 +6,7 @@ The source is read once, as the index does it: the counts are those that a run o
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -150,11 +151,6 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
     workers = workers or (None if recipe.run.workers == "auto" else recipe.run.workers)
     projected = project(dataset, recipe, left=left) if left and there.chunks else ""
-    seconds, bound_by = load.seconds()
-    in_batches = plan_of_batches(load)
-    if in_batches is not None:
-        seconds = None if in_batches.hours is None else 3600 * in_batches.hours
-        bound_by = in_batches.bound_by
     return Preview(
         dataset=store.url,
         files=tuple(PreviewFile(url=file.url, bytes=file.size) for file in files),
@@ -167,19 +163,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         samples=recipe.ask.most_samples,
         accept=recipe.ask.accept,
         select=recipe.select,
-        to_ask=load.samples,
         examples=tuple(counted.examples),
-        input_tokens=load.input_tokens,
-        output_tokens=load.output_tokens,
-        usd=load.usd(),
-        usd_at={each.name: load.usd_at(each) for each in recipe.answering if recipe.route == "fallback"},
-        checks_usd=load.checks_usd() if len(recipe.answering) < len(recipe.teachers) else None,
         judges=tuple(teacher.name for teacher in recipe.teachers if teacher.role == "judge"),
-        unpriced=load.unpriced(),
-        seconds=seconds,
-        bound_by=bound_by,
-        batches=in_batches,
-        modes=modes_of(load),
         projection=projected if isinstance(projected, Projection) else None,
         no_projection=projected if isinstance(projected, str) else "",
         teachers=shares_of(recipe),
@@ -190,7 +175,30 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         sealed=there.chunks,
         settled=wanted - left,
         warnings=(*notes, *notes_on(files, recipe.source), *warnings_of(recipe, counted, load, workers=workers)),
+        **_takes(recipe, load),
     )
+
+
+def _takes(recipe: Recipe, load: Workload) -> dict[str, Any]:
+    """The fields that say what asking would take: tokens, money and time."""
+    seconds, bound_by = load.seconds()
+    in_batches = plan_of_batches(load)
+    if in_batches is not None:
+        seconds = None if in_batches.hours is None else 3600 * in_batches.hours
+        bound_by = in_batches.bound_by
+    return {
+        "to_ask": load.samples,
+        "input_tokens": load.input_tokens,
+        "output_tokens": load.output_tokens,
+        "usd": load.usd(),
+        "usd_at": {each.name: load.usd_at(each) for each in recipe.answering if recipe.route == "fallback"},
+        "checks_usd": load.checks_usd() if len(recipe.answering) < len(recipe.teachers) else None,
+        "unpriced": load.unpriced(),
+        "seconds": seconds,
+        "bound_by": bound_by,
+        "batches": in_batches,
+        "modes": modes_of(load),
+    }
 
 
 def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> PromptMaker:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -282,7 +283,7 @@ def summary_of(
     Raises:
         DatasetError: there is no dataset, or it is damaged.
     """
-    samples = dataset.bound.samples * Series.of(dataset.bound.identity).per_prompt
+    teachers = Series.of(dataset.bound.identity).per_prompt
     generations = dataset.generations
     sources = [each for each in generations if isinstance(each.plan, SourcePlan)]
     accept = _accept(generations)
@@ -295,14 +296,13 @@ def summary_of(
         if any(count < accept for count in meta.counts.prompts_by_accepted):
             lacking.append((chunk, meta))
     short = sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept)
-    is_each = Series.of(dataset.bound.identity).per_prompt > 1
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
     planned = bool(sources) and all(each.is_indexed for each in sources)
     rows, duplicates, bad = _rows(part for each in sources for part in each.parts)
     passed_over = sum(part.passed_over for each in generations for part in each.parts)
     not_needed = counts.not_needed - counts.retried.get(NOT_NEEDED, 0) + passed_over
     settled = counts.records + sum(counts.rejected.values()) + sum(failed.values()) + not_needed
-    remaining = (rows - duplicates - bad) * samples - settled if planned else None
+    remaining = (rows - duplicates - bad) * dataset.bound.samples * teachers - settled if planned else None
     # What there was no money for is asked by the next run that has some.
     done = remaining == 0 and all(each.is_sealed for each in generations) and not failed.get("budget")
     batches = count_batches(dataset.store)
@@ -312,39 +312,46 @@ def summary_of(
         prompts=rows if planned else None,
         duplicates=duplicates if planned else None,
         bad=bad if planned else None,
-        records=counts.records,
-        rejected=sum(counts.rejected.values()),
         failed=sum(failed.values()),
         not_needed=not_needed,
         short=short,
-        short_by_reason=why_short(dataset.store, lacking, accept=accept, is_each=is_each) if short else {},
+        short_by_reason=why_short(dataset.store, lacking, accept=accept, is_each=teachers > 1) if short else {},
         remaining=remaining,
         unsealed=0 if done else unsealed_answers(dataset.store, sealed={str(chunk) for chunk in dataset.shards}),
-        maybe_billed=counts.maybe_billed,
-        input_tokens=counts.input_tokens + counts.unchecked_input_tokens,
-        output_tokens=counts.output_tokens + counts.unchecked_output_tokens,
-        usd=counts.paid_usd,
-        checks_usd=counts.checks_usd,
-        wasted_usd=counts.wasted_usd,
-        maybe_usd=counts.maybe_usd,
         budget=_budget(dataset),
         batches=batches._asdict() if any(batches) else {},
         collect_by=day_of(collect_by(dataset.store)) if batches.open else None,
-        checks=counts.checks,
         pilot=_is_pilot(sources),
-        rejected_by_reason=counts.rejected,
         failed_by_kind=failed,
-        finish_words=counts.finish_words,
-        wasted_input_tokens=counts.wasted_input_tokens,
-        wasted_output_tokens=counts.wasted_output_tokens,
         tool_calls=counts.tool_calls if dataset.bound.columns.calls == "beside" else 0,
-        no_logprobs=counts.no_logprobs,
-        distillation_refusals=counts.distillation_refusals,
         accept=dataset.bound.accept,
         at_most=dataset.bound.samples if dataset.bound.accept else 0,
-        prompts_by_accepted=dict(sorted(counts.prompts_by_accepted.items())),
         select=next(iter(dataset.bound.identity.get("select", ())), ""),
+        **_of_shards(counts),
     )
+
+
+def _of_shards(counts: ShardCounts) -> dict[str, Any]:
+    """The fields that the shards alone decide."""
+    return {
+        "records": counts.records,
+        "rejected": sum(counts.rejected.values()),
+        "rejected_by_reason": counts.rejected,
+        "maybe_billed": counts.maybe_billed,
+        "input_tokens": counts.input_tokens + counts.unchecked_input_tokens,
+        "output_tokens": counts.output_tokens + counts.unchecked_output_tokens,
+        "usd": counts.paid_usd,
+        "checks_usd": counts.checks_usd,
+        "wasted_usd": counts.wasted_usd,
+        "maybe_usd": counts.maybe_usd,
+        "checks": counts.checks,
+        "finish_words": counts.finish_words,
+        "wasted_input_tokens": counts.wasted_input_tokens,
+        "wasted_output_tokens": counts.wasted_output_tokens,
+        "no_logprobs": counts.no_logprobs,
+        "distillation_refusals": counts.distillation_refusals,
+        "prompts_by_accepted": dict(sorted(counts.prompts_by_accepted.items())),
+    }
 
 
 def _budget(dataset: DatasetReader) -> dict[str, Use]:

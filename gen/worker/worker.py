@@ -5,15 +5,10 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from stillhouse.gen.checks.chunk_function import ChunkFunction
-from stillhouse.gen.checks.pool import CheckPool
-from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
 from stillhouse.gen.coordination.parking import Look
@@ -22,43 +17,20 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, UsageError
-from stillhouse.gen.journal.shipping import SHIP_BYTES
-from stillhouse.gen.limits.shares import SHARE_RENEW_S
 from stillhouse.gen.store.base import Store
-from stillhouse.gen.teachers.account import Account
-from stillhouse.gen.teachers.assigner import Assigner
 from stillhouse.gen.teachers.client import TeacherClient
-from stillhouse.gen.teachers.expense import limits_of
-from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.retry import GiveUp
 from stillhouse.gen.teachers.transport import Transport
-from stillhouse.gen.worker.asker import Asker
-from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.check_guard import ChecksFail
-from stillhouse.gen.worker.checking import Checker, Intake, Judging
-from stillhouse.gen.worker.chunk_checking import ChunkChecker
-from stillhouse.gen.worker.descriptors import free_for_connections
-from stillhouse.gen.worker.fence import Fence
-from stillhouse.gen.worker.hearing import judges_of
-from stillhouse.gen.worker.judges import Judges, LetPass
-from stillhouse.gen.worker.lanes.base import Gate
-from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
-from stillhouse.gen.worker.purse import Purse
-from stillhouse.gen.worker.settlement_counter import SettlementCounter
-from stillhouse.gen.worker.suspicion import Suspicion
-from stillhouse.gen.worker.tasks import Tasks
-from stillhouse.gen.worker.voting import Voting
-from stillhouse.schemas.checks import Check, whole_chunks
+from stillhouse.gen.worker.checking import Judging
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.parts import Parts
+from stillhouse.gen.worker.shares import Shares
+from stillhouse.gen.worker.shipments import Shipments, ship_last
 from stillhouse.schemas.recipe import Recipe
-
-_log = logging.getLogger("stillhouse")
 
 MONEY_S = 0.1
 """How soon a renewal may follow another because a request waits for money."""
-LOOK_S = 0.25
-"""How often it looks whether a journal is far behind."""
-TELL_AFTER_S = 10.0
-"""A shared actor not reached for this long is reported."""
 HELD_BYTES = 256 * 2**20
 """Under `ask.accept`: no chunk is leased beside chunks that take so much memory."""
 SEALS_AT_ONCE = 4
@@ -84,106 +56,47 @@ class Worker:
     ) -> None:
         """`judging`: what judges answers by the recipe's checks; by default processes of its own."""
         self.name = name
-        self.counters = Counters()
-        """Totals so far."""
         self._recipe = recipe
         self._queue = queue
-        self._ledgers = ledgers
         self._clock = clock
-        self._tasks = Tasks(name)
-        self._fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
-        self._purse = Purse(None if recipe.budget is None else limits_of(recipe.budget), clock=clock)
-        self._gate = Gate(self._tasks, self._fence, self._purse)
-        self._accounts = {key: Account(clock) for key in ledgers}
-        self._clients = _clients(recipe, self._accounts, transport=transport, clock=clock)
-        judges = judges_of(recipe)
-        self._judges = (
-            Judges(self._tasks, judges, accounts=self._accounts, transport=transport, clock=clock) if judges else None
-        )
-        self._hands = Hands(
-            name,
-            recipe=recipe,
-            store=store,
-            teacher_of=Assigner([client.interpreter for client in self._clients], is_chain=recipe.route == "fallback"),
-            clock=clock,
-            judges=judges,
-        )
-        self._suspicion = Suspicion(
+        parts = Parts.of(name, recipe, store=store, accounts=ledgers, transport=transport, judging=judging, clock=clock)
+        self._tasks, self._fence, self._purse, self._gate = parts.tasks, parts.fence, parts.purse, parts.gate
+        self._accounts, self._clients, self._judges = parts.accounts, parts.clients, parts.judges
+        self._hands, self._suspicion, self._chain = parts.hands, parts.suspicion, parts.chain
+        self._settlements, self._asker, self._voting = parts.settlements, parts.asker, parts.voting
+        self._judging, self._checker = parts.judging, parts.checker
+        self.counters = parts.counters
+        """Totals so far."""
+        self._held: dict[ChunkId, LeasedChunk] = {}
+        self._shares = Shares(name, ledgers, self._accounts, asker=self._asker, clock=clock)
+        self._shipments = Shipments(
             self._tasks,
-            self._gate,
-            places={(client.teacher.name, host) for client in self._clients for host in client.hosts},
-            has_records=lambda key: self._hands.has_records(teacher=key[0], endpoint=key[1]),
-        )
-        self._chain = self._new_chain() if recipe.route == "fallback" else None
-        self._settlements = SettlementCounter(self._tasks, self._suspicion, chain=self._chain, judges=self._judges)
-        self._asker = Asker(
-            self._tasks,
-            clients=self._clients,
-            gate=self._gate,
-            listener=self._settlements,
-            counters=self.counters,
+            self._hands,
+            self._fence,
+            held=self._held,
+            under_way_bytes=lambda: self.counters.in_flight * self._asker.largest_reply_bytes,
+            every_s=recipe.run.ship_every_s,
             clock=clock,
-            store=store,
-            keep_going=recipe.run.keep_going,
-            connections=free_for_connections(),
-            chain=self._chain,
-            judges=self._judges,
-        )
-        self._judging = judging = _judging_of(recipe) if judging is None else judging
-        self._checker = self._new_checker(judging) if judging is not None and recipe.all_checks else None
-        self._voting = (
-            Voting(self._tasks, self._hands, judging, recipe.equality)
-            if judging is not None and recipe.equality
-            else None
         )
         self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
-        self._held: dict[ChunkId, LeasedChunk] = {}
         self._opening: ChunkId | None = None
-        self._has_last = False
-        """True if there was no chunk to lease when it last asked for one."""
         self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks that the queue does not know of yet."""
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the chunks in hand are sealed as they are."""
-        self._share_at = dict.fromkeys(ledgers, clock.monotonic())
-        """When each account's ledger last answered."""
-        self._shipping_s = 0.0
-        """Duration of the last shipment."""
         self._sweeping = False
         self._looking: set[asyncio.Task[None]] = set()
         """Looks at batches of parked chunks."""
         self._keepers: set[asyncio.Task[None]] = set()
         """One for each chunk in hand that is not sealed yet."""
 
-    def _new_checker(self, judging: Judging) -> Checker | ChunkChecker:
-        intake = Intake(
-            self._tasks,
-            checks := self._recipe.all_checks,
-            counters=self.counters,
-            clock=self._clock,
-            keep_going=self._recipe.run.keep_going,
-        )
-        if (settings := whole_chunks(checks)) is None:
-            return Checker(self._tasks, judging, intake, judges=self._judges)
-        return ChunkChecker(self._tasks, judging, intake, function=ChunkFunction(settings))
-
-    def _new_chain(self) -> Chain:
-        return Chain(
-            self._tasks,
-            self._clients,
-            given_up_on=self._suspicion.given_up_on,
-            give_up_after_s=self._recipe.run.give_up_after_s,
-            answered_before=lambda teacher: self._hands.has_records(teacher=teacher),
-            clock=self._clock,
-        )
-
     async def run(self) -> End:
         """Work until nothing is left, until it is stopped, or until there is no point in continuing."""
         try:
             async with self._judging or contextlib.nullcontext(), self._tasks:
-                background = [self._tasks.spawn(self._renew_leases), self._tasks.spawn(self._ship)]
-                background += [self._tasks.spawn(self._renew_share, key) for key in self._accounts]
+                background = [self._tasks.spawn(self._renew_leases), self._tasks.spawn(self._shipments.run)]
+                background += [self._tasks.spawn(self._shares.renew, key) for key in self._accounts]
                 if self._chain is not None:
                     background.append(self._tasks.spawn(self._chain.watch))
                 await self._tasks.guarded(self._feed)
@@ -235,7 +148,7 @@ class Worker:
             answer = await self._queue.lease(self.name, begun=begun)
         except Unreachable:
             return Wait(1.0)
-        self._has_last = not isinstance(answer, Grant)
+        self._shares.is_last = not isinstance(answer, Grant)
         return answer
 
     def _hungry(self) -> bool:
@@ -406,13 +319,12 @@ class Worker:
 
     def _held_up(self) -> str:
         """What has kept it from sending for long enough to report."""
-        now = self._clock.monotonic()
         if self._tasks.stopping:
             return ""
         if self._fence.store_is_late:
             return "the store accepts no journals from them"
-        late = [key for key, at in self._share_at.items() if now - at > TELL_AFTER_S]
-        return f"no answer from the RateLimiter of account {late[0]}" if late else ""
+        late = self._shares.late
+        return "" if late is None else f"no answer from the RateLimiter of account {late}"
 
     async def _renew_leases(self) -> None:
         while True:
@@ -460,53 +372,6 @@ class Worker:
         else:
             await asyncio.sleep(seconds)
 
-    async def _renew_share(self, key: str) -> None:
-        account, ledger = self._accounts[key], self._ledgers[key]
-        while True:
-            asked_at = self._clock.monotonic()
-            try:
-                report = account.report(backlog=self._asker.backlog(account), is_last=self._has_last)
-                lease = await ledger.renew(self.name, report)
-                account.accept(lease)
-                self._share_at[key] = self._clock.monotonic()
-                self._asker.fill_slots()
-            except Unreachable:
-                await asyncio.sleep(0.25)
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, asked_at + SHARE_RENEW_S - self._clock.monotonic())):
-                    await account.urgent.wait()
-
-    async def _ship(self) -> None:
-        """Ship every journal in time, each on its own: one hanging call to the store does not delay the others.
-
-        A shipment's duration counts towards `ship_every_s`, because what arrives meanwhile waits for the next one.
-        """
-        every_s = self._recipe.run.ship_every_s
-        due_at = self._clock.monotonic() + every_s
-        while True:
-            await asyncio.sleep(max(0.0, min(LOOK_S, due_at - self._clock.monotonic())))
-            is_due = self._clock.monotonic() >= due_at
-            if is_due:
-                due_at = self._clock.monotonic() + max(every_s / 2, every_s - self._shipping_s)
-            self._hands.check_room(under_way_bytes=self.counters.in_flight * self._asker.largest_reply_bytes)
-            for held in self._held.values():
-                if not held.is_shipping and (is_due or held.shipper.behind_bytes >= SHIP_BYTES):
-                    held.is_shipping = True
-                    self._tasks.spawn(self._ship_one, held)
-            self._fence.unshipped_since(
-                min((held.shipped_at for held in self._held.values() if held.shipper.behind_bytes), default=None)
-            )
-
-    async def _ship_one(self, held: LeasedChunk) -> None:
-        started = self._clock.monotonic()
-        try:
-            await asyncio.to_thread(held.shipper.ship)
-        finally:
-            held.is_shipping = False
-        held.shipped_at = started
-        self._shipping_s = self._clock.monotonic() - started
-
     async def _sweep(self) -> None:
         try:
             chunks = await asyncio.to_thread(self._hands.sweep)
@@ -519,33 +384,19 @@ class Worker:
 
     async def _drain(self) -> None:
         """Ship at once, because the grace period may be short; then wait for requests in flight, at most `DRAIN_S`."""
-        await asyncio.gather(*map(self._ship_last, self._held.values()))
+        await asyncio.gather(*map(ship_last, self._held.values()))
         until = self._clock.monotonic() + DRAIN_S
         while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most
             await asyncio.sleep(0.05)
 
-    async def _ship_last(self, held: LeasedChunk) -> bool:
-        """True if it is shipped: at the end one more call is tried, and what fails then lies on the node's disk."""
-        try:
-            await asyncio.to_thread(held.shipper.ship)
-        except (StillhouseError, OSError):
-            return False
-        return True
-
     async def _give_back(self, held: LeasedChunk) -> bool:
         """True if its journal is shipped."""
-        if not await self._ship_last(held):
+        if not await ship_last(held):
             return False
         held.open.journal.close()
         with contextlib.suppress(Unreachable):
             await self._queue.give_back(self.name, held.open.chunk.id)
         return True
-
-    async def _leave(self, ledger: LimitLedger) -> None:
-        """Give the share of an account back, unless requests are in flight still."""
-        if self.counters.in_flight == 0:
-            with contextlib.suppress(Unreachable):
-                await ledger.leave(self.name)
 
     async def _end(self) -> End:
         """Ship and give back what is held."""
@@ -562,7 +413,8 @@ class Worker:
             with contextlib.suppress(Unreachable):
                 await self._queue.renew(self.name, [*self._held], self.counters)
         shipped = all(await asyncio.gather(*map(self._give_back, self._held.values())))
-        await asyncio.gather(*map(self._leave, self._ledgers.values()))
+        if self.counters.in_flight == 0:
+            await self._shares.leave()
         self._count_open(ended=True, shipped=shipped)
         self.counters.ended()
         with contextlib.suppress(Unreachable):
@@ -576,28 +428,3 @@ _CLOSED: Mapping[Literal["budget", "stopped"], GiveUp] = {
     "budget": GiveUp("budget", "the budget was used up before it was answered", None),
     "stopped": GiveUp("stopped", "the dataset was finished before it was answered", None),
 }
-
-
-def _judging_of(recipe: Recipe) -> Judging | None:
-    """What judges answers by the recipe's checks, judges excepted; None if there is nothing to judge."""
-    checks, equality = recipe.all_checks, recipe.equality
-    if not checks and equality is None:
-        return None
-    if equality is None and all(isinstance(check, Check) and check.judge is not None for check in checks):
-        return LetPass(len(checks))
-    return CheckPool(checks, equality=equality, slots=Slots.of_node())
-
-
-def _clients(
-    recipe: Recipe, accounts: Mapping[str, Account], *, transport: Transport, clock: Clock
-) -> list[TeacherClient]:
-    """A client for each teacher that answers, in the recipe's order."""
-    return [
-        TeacherClient(
-            Interpreter(teacher, recipe.ask, place=place),
-            transport=transport,
-            account=accounts[teacher.limits_key],
-            clock=clock,
-        )
-        for place, teacher in enumerate(recipe.answering)
-    ]

@@ -20,8 +20,8 @@ from stillhouse.gen.journal.frames import Frame, Kind, encode
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.score_columns import score_columns
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 TOKENS, TOP, ROUNDS, BAR = 2_000, 20, 7, 2.0

@@ -17,8 +17,8 @@ from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.score_columns import score_columns
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
 

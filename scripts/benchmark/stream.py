@@ -16,8 +16,8 @@ from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 STREAMS, EVENTS, EVERY_S, MOST_US = 100, 500, 0.01, 20.0

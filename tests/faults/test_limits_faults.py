@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen.clock import ManualClock
+from stillhouse.gen.limits.allowance import Allowance
 from stillhouse.gen.limits.concurrency import Replies
-from stillhouse.gen.limits.shares import LEASE_S, Allowance, Ceilings, Cost, Report
+from stillhouse.gen.limits.shares import LEASE_S, Ceilings, Cost, Report
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits
 from stillhouse.gen.teachers.limit_headers import ceilings_of

@@ -17,9 +17,10 @@ from stillhouse.gen.store import open_store
 from stillhouse.gen.views.preview import preview, render
 from stillhouse.gen.views.verify import render as render_report
 from stillhouse.gen.views.verify import verify
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, Source
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe
+from stillhouse.schemas.source import Source
 
 RECIPE = """\
 name: small

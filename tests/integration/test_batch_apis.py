@@ -29,9 +29,9 @@ from stillhouse.gen.teachers.outcome import BadRequest, Rate
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Protocol, Request
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.batch import BatchSettings, BedrockBatch
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
 from stillhouse.schemas.teacher import Teacher
 

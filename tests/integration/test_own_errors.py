@@ -94,7 +94,7 @@ def test_descriptors_bound_what_is_in_flight() -> None:
 
 async def test_few_descriptors_are_fewer_slots_and_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 32: no sample fails, no connection is refused, and a person is told."""
-    monkeypatch.setattr("stillhouse.gen.worker.worker.free_for_connections", lambda: 7)
+    monkeypatch.setattr("stillhouse.gen.worker.parts.free_for_connections", lambda: 7)
     crew: list[Worker] = []
     async with serving(CaseServer(latency_s=0.02)) as server:
         recipe = recipe_at(tmp_path, server.url, prompts=60, in_flight=1000)

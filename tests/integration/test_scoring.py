@@ -21,8 +21,8 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Malformed, ServerError
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.views.verify import verify
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.teacher import Teacher

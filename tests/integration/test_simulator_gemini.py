@@ -11,8 +11,8 @@ import pytest
 from stillhouse.gen.simulator import SimulatorProcess, start
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.teacher import Teacher
 

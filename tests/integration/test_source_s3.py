@@ -14,11 +14,11 @@ from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.dataset_folder import dataset_of
 from stillhouse.gen.source.files import read_rows
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.views.preview import preview
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 ROWS = [{"q": f"question {number} \U0001f600"} for number in range(5000)]
 JSONL = b"".join(b'{"q": "%s"}\n' % row["q"].encode() for row in ROWS)
@@ -66,14 +66,14 @@ def source(s3: S3Server, *keys: str) -> Source:
 )
 def test_folders_globs_and_keys_are_found(s3: S3Server, key: str, names: list[str]) -> None:
     """A folder is its slash: 'in' does not find 'inside.jsonl'."""
-    assert [file.url for file in find_files(source(s3, key))] == [f"{s3.url}/in/{name}" for name in names]
+    assert [file.url for file in survey(source(s3, key)).files] == [f"{s3.url}/in/{name}" for name in names]
 
 
 @pytest.mark.usefixtures("store")
 def test_every_kind_gives_its_rows_from_any_row_on(s3: S3Server) -> None:
     """Ranges are fetched as they are read."""
     wanted = source(s3, "in")
-    for file in find_files(wanted):
+    for file in survey(wanted).files:
         rows = list(read_rows(file, source=wanted, columns={"q"}))
         assert [row.values for row in rows] == ROWS
         assert list(read_rows(file, source=wanted, columns={"q"}, start=rows[4321].at)) == rows[4321:]
@@ -82,7 +82,7 @@ def test_every_kind_gives_its_rows_from_any_row_on(s3: S3Server) -> None:
 def test_a_changed_object_is_refused_by_name(s3: S3Server, store: Store) -> None:
     """Even one of the same size."""
     wanted = source(s3, "in/a.jsonl")
-    (file,) = find_files(wanted)
+    (file,) = survey(wanted).files
     store.put("in/a.jsonl", JSONL.replace(b"question", b"Question"))
     with pytest.raises(SourceError, match=r"s3://.*/in/a\.jsonl changed since it was planned"):
         list(read_rows(file, source=wanted))
@@ -93,9 +93,9 @@ def test_nothing_there_says_what_was_looked_for(s3: S3Server) -> None:
     """A key, a folder and a glob alike."""
     for key in ("missing.jsonl", "missing/", "in/*.zst", "in/notes.pdf/"):
         with pytest.raises(SourceError, match=r"expected files at s3://"):
-            find_files(source(s3, key))
+            survey(source(s3, key))
     with pytest.raises(SourceError, match="an unsupported kind"):
-        find_files(source(s3, "in/notes.pdf"))
+        survey(source(s3, "in/notes.pdf"))
 
 
 def test_a_dataset_on_s3_is_a_source(s3: S3Server, tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_a_dataset_on_s3_is_a_source(s3: S3Server, tmp_path: Path) -> None:
             store.put(str(file.relative_to(fixture)), file.read_bytes())
     there = {"path": f"{s3.url}/lake/first/", "endpoint_url": s3.endpoint_url, "prompt": None, "id": "record_id"}
     recipe = recipe_of(tmp_path, source=there, ask={"template": "{{ completion[0].content }}"})
-    files = find_files(recipe.source)
+    files = survey(recipe.source).files
     assert {dataset_of(file.url) for file in files} == {f"{s3.url}/lake/first"}
     assert all("/data/" in file.url for file in files)
     with_rejected = recipe.source.model_copy(update={"rejected": True})
-    assert any("/rejected/" in file.url for file in find_files(with_rejected))
+    assert any("/rejected/" in file.url for file in survey(with_rejected).files)
     shown = preview(recipe)
     assert shown.prompts > shown.bad == 0
     assert f"{s3.url}/lake/first is not finished" in "".join(shown.warnings)

@@ -19,7 +19,7 @@ from seaweed import seaweed, weed
 from stillhouse.gen.errors import SourceError, StoreAway, StoreRefused
 from stillhouse.gen.store import open_store, split_url
 from stillhouse.gen.store.base import Store
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 OpenStore = Callable[..., Store]
 

@@ -19,8 +19,9 @@ from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.worker import Worker
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.failure import RETRYABLE
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
 PROMPTS = 40

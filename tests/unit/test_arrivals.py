@@ -17,7 +17,8 @@ from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.arrivals import STILL_S, Arrivals
 from stillhouse.gen.source.files import SourceFile
 from stillhouse.gen.source.survey import Found
-from stillhouse.schemas.recipe import Recipe, Source
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.source import Source
 
 STEP_S = 0.25
 """Between two looks: a little more than listings are apart, and exact in binary."""

@@ -26,8 +26,9 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.views.checked import check
 from stillhouse.gen.views.preview import preview
 from stillhouse.gen.worker.verdict_frames import text_hash
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, load_recipe, recipe_json_schema
 
 INTEGER = {"type": "integer"}

@@ -32,8 +32,8 @@ from stillhouse.gen.teachers.outcome import BadRequest, Malformed, Money, Overlo
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.batch import BatchSettings, BedrockBatch
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 T = TypeVar("T")

@@ -34,8 +34,8 @@ from stillhouse.gen.teachers.outcome import (
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import HttpRequest
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 URL = "https://bedrock-runtime.eu-central-1.amazonaws.com"

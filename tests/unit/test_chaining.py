@@ -14,7 +14,7 @@ from stillhouse.gen.checks.base import CheckResult
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import SourceError
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.arrow import META_KEY
@@ -65,7 +65,7 @@ def test_records_are_rows_with_all_their_columns(tmp_path: Path) -> None:
     """Nested ones in templates too; other files of the dataset are not read."""
     first(tmp_path)
     recipe = second(tmp_path)
-    assert [file.url for file in find_files(recipe.source)] == [str(tmp_path / "a" / ChunkId(0, 0).data_key)]
+    assert [file.url for file in survey(recipe.source).files] == [str(tmp_path / "a" / ChunkId(0, 0).data_key)]
     shown = preview(recipe)
     assert (shown.prompts, shown.bad) == (3, 0)
     assert "Judge: what is 0 + 1? answer 0 1.0" in asked(recipe)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, Overload, Rate, ServerError
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 1}}

@@ -16,7 +16,8 @@ from processes import below, runs
 from waiting import wait_until
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked
-from stillhouse.gen.checks.pool import CheckPool, ChecksBroken
+from stillhouse.gen.checks.child_process import ChecksBroken
+from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import Check
 
@@ -147,7 +148,7 @@ async def test_a_pool_that_can_not_judge_says_so_at_once(monkeypatch: pytest.Mon
 
 async def test_a_child_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """What went wrong is said even if the child said nothing."""
-    monkeypatch.setattr("stillhouse.gen.checks.pool.START_S", 0.0)
+    monkeypatch.setattr("stillhouse.gen.checks.child_process.START_S", 0.0)
     with pytest.raises(UsageError, match=r"their process did not start in time$"):
         async with CheckPool(settings({"length": {"max": 3}}), size=1):
             pass

@@ -17,7 +17,7 @@ from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.dataset.last_run import read_last_run, store_last_run
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.json_schema import document_of
@@ -239,7 +239,7 @@ def test_a_column_of_no_use_is_refused_before_anything_is_asked(tmp_path: Path, 
     write_source(tmp_path, rows_with(value, value))
     recipe = with_checks(tmp_path, {"math": {"answer": "known"}})
     with pytest.raises(SourceError, match="none of the first 2 rows makes one") as caught:
-        check_first_rows(find_files(recipe.source), recipe)
+        check_first_rows(survey(recipe.source).files, recipe)
     assert why in str(caught.value)
 
 
@@ -266,7 +266,7 @@ def test_a_column_without_known_answers_is_refused_before_anything_is_asked(
     """When not one of the first rows has one, it is the wrong column."""
     write_source(tmp_path, rows_with(value, value))
     recipe = with_checks(tmp_path, check)
-    prompts = check_first_rows(find_files(recipe.source), recipe)
+    prompts = check_first_rows(survey(recipe.source).files, recipe)
     if why is None:
         check_references(recipe, prompts)
         return

@@ -21,8 +21,9 @@ from stillhouse.gen.views.preview import preview, render
 from stillhouse.gen.views.report import report
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.failure import RETRYABLE
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 
 NAMES = ("a", "b", "c")

@@ -21,7 +21,7 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import credentials_of
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
-from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.teacher import Teacher
 
 VERTEX = "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1"

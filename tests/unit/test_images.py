@@ -19,15 +19,17 @@ from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.formats.row import Position
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.gen.teachers.image_tokens import image_tokens
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.image import InlineImage, LinkedImage, StoredImage, key_of
 from stillhouse.schemas.image_rules import refused_image
 from stillhouse.schemas.prompt import Prompt, prompt_key
-from stillhouse.schemas.recipe import Ask, Recipe, Source
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.source import Source
 from stillhouse.schemas.teacher import Teacher
 
 PNG = picture(1)
@@ -284,7 +286,7 @@ def test_images_are_read_again_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "source" / "a.parquet"
     write_images(path, [{"bytes": data, "path": None} for data in images])
     recipe = image_recipe(tmp_path)
-    (file,) = find_files(recipe.source)
+    (file,) = survey(recipe.source).files
     reader = ImageReader(recipe.source)
     for row in (0, 1, 2, 30, 3, 31, 49, 0, 12):
         described = made(images[row])
@@ -314,7 +316,7 @@ def test_what_is_held_does_not_grow_with_the_source(tmp_path: Path) -> None:
     path = tmp_path / "source" / "a.parquet"
     write_images(path, [{"bytes": PNG + tail, "path": None}] * count)
     recipe = image_recipe(tmp_path)
-    (file,) = find_files(recipe.source)
+    (file,) = survey(recipe.source).files
     reader = ImageReader(recipe.source)
     images = made_images(PNG + tail)
     origins = [Origin(file, Position(row, 0, row + 1)) for row in range(count)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
-from stillhouse.gen.dataset.index import PartInfo, read_asked, read_part, read_parts
+from stillhouse.gen.dataset.index import PartInfo, read_asked, read_part
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
 from stillhouse.gen.dataset.plans import read_plans, store_plan
@@ -30,16 +30,15 @@ from stillhouse.schemas.recipe import Recipe
 def rows_of(recipe: Recipe, generation: int = 0) -> list[dict[str, Any]]:
     """All rows of a generation's index."""
     store = open_dataset(recipe)
-    parts = read_parts(store, read_plans(store)[generation])
+    parts = read_generations(store)[generation].parts
     return [row for number in range(len(parts)) for row in read_part(store, generation, number).to_pylist()]
 
 
 def texts_of(recipe: Recipe, *, workers: int = 1) -> list[list[str]]:
     """The messages of each chunk of generation 0, read by so many readers in turn."""
     store = open_dataset(recipe)
-    plans = read_plans(store)
     readers = [ChunkReader(store, recipe) for _ in range(workers)]
-    chunks = sum(len(part.asks) for part in read_parts(store, plans[0]))
+    chunks = sum(len(part.asks) for part in read_generations(store)[0].parts)
     read = [readers[k % workers].read(ChunkId(0, k)) for k in range(chunks)]
     return [[prompt.messages[-1][1] for prompt in chunk.prompts] for chunk in read]
 
@@ -192,10 +191,10 @@ def index_in_pieces(recipe: Recipe, limit: int | None, cuts: list[int]) -> list[
     for cut in [*cuts, None]:
         indexer = Indexer(store, recipe, plan)
         for each in [*earlier, plan]:
-            for number in range(len(read_parts(store, each))):
+            for number in range(len(read_generations(store)[each.generation].parts)):
                 indexer.remember([read_asked(store, each.generation, number)])
-        list(itertools.islice(indexer.parts(read_parts(store, plan)), cut))
-    return read_parts(store, plan)
+        list(itertools.islice(indexer.parts(list(read_generations(store)[plan.generation].parts)), cut))
+    return list(read_generations(store)[plan.generation].parts)
 
 
 def test_two_writers_of_one_part_agree(tmp_path: Path) -> None:
@@ -222,7 +221,7 @@ def test_a_damaged_part_is_named(tmp_path: Path, damage: bytes | None) -> None:
     path = tmp_path / "out" / index_key(0, 0)
     path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
     with pytest.raises(DatasetError, match=r"index-000-000000\.parquet: is missing or damaged"):
-        read_parts(store, read_plans(store)[0])
+        read_generations(store)
     with pytest.raises(DatasetError, match=r"index-000-000000\.parquet: is missing or damaged"):
         read_part(store, 0, 0)
     path.unlink()

@@ -19,10 +19,11 @@ from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.kept_columns import converter
 from stillhouse.gen.source.kept_types import common_type, normal
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.gen.worker.columns import column as stored_column
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.source import Source
 
 LEAVES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.null(): st.none(),
@@ -134,7 +135,7 @@ def write(path: Path, values: pa.Array) -> SourceFile:
     table = pa.table({"q": [f"what is {n}?" for n in range(len(values))], "kept": values})
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)
-    (file,) = find_files(Source(path=str(path), prompt="q"))
+    (file,) = survey(Source(path=str(path), prompt="q")).files
     return file
 
 

@@ -13,22 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stillhouse.gen.clock import ManualClock
+from stillhouse.gen.limits.allowance import Allowance
 from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.estimator import Estimator
-from stillhouse.gen.limits.shares import (
-    BURST_S,
-    LEASE_S,
-    RAMP_S,
-    Allowance,
-    Ceiling,
-    Cost,
-    Lease,
-    Ledger,
-    Report,
-    Resource,
-    granted_per_s,
-    rates_of,
-)
+from stillhouse.gen.limits.ledger import RAMP_S, Ledger, granted_per_s
+from stillhouse.gen.limits.shares import BURST_S, LEASE_S, Ceiling, Cost, Lease, Report, Resource, rates_of
 from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.limits import Limits
 

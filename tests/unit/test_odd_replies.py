@@ -14,8 +14,8 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous
 from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 TERMS = {"training_use": "by-authorisation", "authorisation": "letter 7"}

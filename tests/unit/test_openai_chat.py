@@ -18,8 +18,8 @@ from stillhouse.gen.teachers.protocols.base import Protocol, Request
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.schemas.arrow import RECORD
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, FinishReason, Usage
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 TERMS = {"training_use": "permitted"}

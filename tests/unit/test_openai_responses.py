@@ -24,8 +24,8 @@ from stillhouse.gen.teachers.outcome import (
 )
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 USAGE = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from stillhouse.gen.source.files import SourceFile, read_rows
 from stillhouse.gen.source.formats.passages import NOT_UTF8
 from stillhouse.gen.source.formats.row import Row
-from stillhouse.gen.source.survey import find_files, survey
-from stillhouse.schemas.recipe import Source
+from stillhouse.gen.source.survey import survey
+from stillhouse.schemas.source import Source
 
 PARAGRAPHS = [f"Paragraph {number}. " + "Some more words follow here. " * 8 for number in range(40)]
 
@@ -25,7 +25,7 @@ def read(file: SourceFile, chars: int = 500, *, after: Row | None = None) -> lis
 
 def found(path: Path) -> SourceFile:
     """The file at the path."""
-    (file,) = find_files(Source(path=str(path), prompt="text"))
+    (file,) = survey(Source(path=str(path), prompt="text")).files
     return file
 
 
@@ -74,7 +74,8 @@ def test_bytes_that_are_not_text_cost_their_passage_alone(tmp_path: Path) -> Non
 def test_documents_count_where_there_is_nothing_else(tmp_path: Path) -> None:
     """A README beside prompts holds none, nor beside a .json file."""
     (tmp_path / "README.md").write_text("Read me.")
-    assert [file.url for file in find_files(Source(path=str(tmp_path), prompt="text"))] == [str(tmp_path / "README.md")]
+    (file,) = survey(Source(path=str(tmp_path), prompt="text")).files
+    assert file.url == str(tmp_path / "README.md")
     (tmp_path / "a.json").write_text('[{"question": "Why?"}]')
     kinds = survey(Source(path=str(tmp_path), prompt="question"))
     assert [file.url for file in kinds.files] == [str(tmp_path / "a.json")]

@@ -26,7 +26,7 @@ from stillhouse.gen.checks.python import Python
 from stillhouse.gen.checks.registry import extras_of
 from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.errors import SourceError, UsageError
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.python_check import PythonCheck
 
@@ -392,7 +392,7 @@ def test_a_column_without_tests_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError, match=r"checks\.0\.python\.tests: none of the first 2 rows has tests that can be run"
     ):
-        check_references(recipe, check_first_rows(find_files(recipe.source), recipe))
+        check_references(recipe, check_first_rows(survey(recipe.source).files, recipe))
     assert extras_of(recipe) == ["sandbox"]
     assert bubblewrap() is not None
     assert os.access(str(bubblewrap()), os.X_OK)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe, read_recipe, recipe_json_schema
 
 SMALL = """\

@@ -13,12 +13,12 @@ from stillhouse.gen.teachers.protocols import PROTOCOLS
 from stillhouse.gen.teachers.protocols.profiles import PROFILES
 from stillhouse.gen.teachers.vocabulary import Signal
 from stillhouse.gen.worker.verdicts import RULES
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.asked_schema import SCHEMA_CHECK
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.columns import VALUES
 from stillhouse.schemas.completion import Completion, FinishReason
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RejectReason
 from stillhouse.schemas.teacher import TEACHER_APIS, ProfileName, Teacher
 from stillhouse.schemas.value_types import VALUE_TYPES

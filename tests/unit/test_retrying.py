@@ -12,7 +12,8 @@ from builders import questions, recipe_of, teachers_of, waiting, write_source
 from harness import run_in_process
 
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader, Retried
-from stillhouse.gen.dataset.index import read_part, read_parts
+from stillhouse.gen.dataset.generations import read_generations
+from stillhouse.gen.dataset.index import read_part
 from stillhouse.gen.dataset.layout import ChunkId, index_key, open_dataset, plan_key
 from stillhouse.gen.dataset.plans import RetryPlan, read_plans, store_plan
 from stillhouse.gen.dataset.retry_planning import retry_parts, retry_plan
@@ -187,7 +188,7 @@ async def test_an_index_is_completed_as_it_was_begun(tmp_path: Path) -> None:
     assert [part.rows for part in whole] == [0, 0]
     store.delete(index_key(1, 1))
     rest = list(retry_parts(store, plan, earlier, done=whole[:1], prompts_per_shard=1))
-    assert (rest, read_parts(store, plan)) == (whole[1:], whole)
+    assert (rest, list(read_generations(store)[1].parts)) == (whole[1:], whole)
     assert [read_part(store, 1, number).to_pylist() for number in range(2)] == tables
 
 

@@ -25,8 +25,9 @@ from stillhouse.gen.views.checked import check
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.voting import classes_of
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.failure import RETRYABLE
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import RecipeError, load_recipe
 from stillhouse.schemas.simulator import SimulatorSettings
 

@@ -31,7 +31,7 @@ from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.teachers.vocabulary import COMMON
-from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.ask import Ask
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:

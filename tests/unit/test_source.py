@@ -9,8 +9,8 @@ import pytest
 
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
-from stillhouse.gen.source.survey import find_files, passed_over_note, survey
-from stillhouse.schemas.recipe import Source
+from stillhouse.gen.source.survey import passed_over_note, survey
+from stillhouse.schemas.source import Source
 
 ROW = b'{"q": "a"}\n'
 
@@ -30,7 +30,7 @@ def fill(folder: Path, *names: str) -> None:
 
 def names(folder: Path, *paths: str) -> list[str]:
     """What is found, relative to the folder."""
-    return [file.url.removeprefix(f"{folder}/") for file in find_files(source(*(folder / path for path in paths)))]
+    return [file.url.removeprefix(f"{folder}/") for file in survey(source(*(folder / path for path in paths))).files]
 
 
 def test_a_folder_is_read_in_order_of_names_to_any_depth(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> N
 def test_a_changed_file_and_a_missing_one_are_refused_by_name(tmp_path: Path) -> None:
     """Rows of another content than was planned are never given out."""
     fill(tmp_path, "a.jsonl")
-    (file,) = find_files(source(tmp_path))
+    (file,) = survey(source(tmp_path)).files
     (tmp_path / "a.jsonl").write_bytes(ROW * 2)
     with pytest.raises(SourceError, match=r"a\.jsonl changed since it was planned"):
         list(read_rows(file, source=source(tmp_path)))
@@ -98,7 +98,7 @@ def test_a_changed_file_and_a_missing_one_are_refused_by_name(tmp_path: Path) ->
 
 def found(path: Path) -> SourceFile:
     """The file at the path."""
-    return find_files(source(path))[0]
+    return survey(source(path)).files[0]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.jsonl.gz", "a.jsonl.zst", "a.csv.gz"])
@@ -220,7 +220,7 @@ def test_a_dataset_of_ours_in_a_source_folder_is_no_source(tmp_path: Path) -> No
 def test_a_hub_name_and_a_url_are_refused_with_how_to_get_the_files(path: str, advice: str) -> None:
     """In one line, which repeats nothing that may be a credential."""
     with pytest.raises(SourceError) as caught:
-        find_files(source(path))
+        survey(source(path))
     assert advice in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)

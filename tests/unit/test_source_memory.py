@@ -14,9 +14,9 @@ import pytest
 READ = """
 import sys
 from pathlib import Path
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
 from stillhouse.gen.source.files import read_rows
-from stillhouse.schemas.recipe import Source
+from stillhouse.schemas.source import Source
 
 def peak_mb():
     # Not ru_maxrss: that starts with the peak of the process that started this one.
@@ -24,7 +24,7 @@ def peak_mb():
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 source = Source(path=sys.argv[1], prompt="q")
-(file,) = find_files(source)
+(file,) = survey(source).files
 before, rows, bad = peak_mb(), 0, 0
 for row in read_rows(file, source=source, columns={"q"}):
     rows += 1

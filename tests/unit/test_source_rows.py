@@ -21,9 +21,10 @@ from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.files import read_rows
 from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, Position, Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.gen.source.survey import find_files
+from stillhouse.gen.source.survey import survey
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.source import Source
 
 Texts = list[dict[str, str]]
 
@@ -34,7 +35,7 @@ ROWS: st.SearchStrategy[Texts] = st.lists(st.fixed_dictionaries({"q": TEXT, "id"
 def read(path: Path, start: Position | None = None, columns: set[str] | None = None) -> list[Row]:
     """The file's rows."""
     source = Source(path=str(path), prompt="q")
-    (file,) = find_files(source)
+    (file,) = survey(source).files
     return list(read_rows(file, source=source, columns=columns, start=start or Position()))
 
 
@@ -263,7 +264,7 @@ def test_a_stated_delimiter_is_the_only_one(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("q~a,b\nhi~1\n")
     source = Source(path=str(path), prompt="q", delimiter="~")
-    (file,) = find_files(source)
+    (file,) = survey(source).files
     assert [row.values for row in read_rows(file, source=source, columns={"q", "a,b"})] == [{"q": "hi", "a,b": "1"}]
     with pytest.raises(SourceError, match=r"'q' is missing from the header, which has 'q~a', 'b'"):
         read(path, columns={"q"})
@@ -452,7 +453,7 @@ def test_what_is_held_does_not_grow_with_a_row_group(tmp_path: Path, repeats: bo
     pq.write_table(table, path, compression="zstd", write_batch_size=2, **form)
     del column, table
     source = Source(path=str(path), prompt="image")
-    (file,) = find_files(source)
+    (file,) = survey(source).files
     before, most = pa.total_allocated_bytes(), 0
     for row in read_rows(file, columns=["image"], start=Position(), source=source):
         assert row.values == {"image": values[row.at.row % len(values)]}

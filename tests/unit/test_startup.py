@@ -5,7 +5,7 @@ import inspect
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from stillhouse.cluster.actors.prompt_queue import PromptQueueActor
+from stillhouse.cluster.actors.prompt_queue_actor import PromptQueueActor
 from stillhouse.cluster.actors.rate_limiter import RateLimiterActor
 from stillhouse.cluster.actors.startup import check_started
 from stillhouse.cluster.actors.teacher_worker import TeacherWorker

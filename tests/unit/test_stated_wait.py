@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.clock import ManualClock
-from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost, Ledger
+from stillhouse.gen.limits.ledger import Ledger
+from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost
 from stillhouse.gen.limits.stated_wait import MIN_OWN_S, TRIAL_AFTER_S, TRIAL_S, Asked, StatedWait, Trial
 from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.limits import Limits

@@ -10,8 +10,8 @@ from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, Rate, ServerError
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.retry import Tries, note
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 5}}

@@ -11,7 +11,8 @@ from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, BadRequest
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.ask import Ask
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 
 HELLO = (("user", "hi"),)

@@ -25,8 +25,8 @@ from stillhouse.gen.teachers.keys import credentials_of, redacted, without_keys
 from stillhouse.gen.teachers.outcome import Auth
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 CANARY = "canary-4f9d0c7e5a1b-Zq83"

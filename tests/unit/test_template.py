@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Message, Prompt, prompt_key
-from stillhouse.schemas.recipe import Ask, Source
+from stillhouse.schemas.source import Source
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(),

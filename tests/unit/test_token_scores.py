@@ -19,9 +19,9 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.token_scores import cut
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.score_columns import score_columns
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.columns import SCORES
 from stillhouse.schemas.completion import Completion, Scores
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 TEACHER = Teacher.model_validate({"name": "sim", "api": "simulator"})

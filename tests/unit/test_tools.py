@@ -16,9 +16,11 @@ from stillhouse.gen.source.prompt_maker import PromptMaker
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.prompt import Prompt, prompt_key
-from stillhouse.schemas.recipe import Ask, Recipe, Source
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import dump_recipe, load_recipe
+from stillhouse.schemas.source import Source
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import tools_of
 from stillhouse.schemas.tool_call import ToolCall, ToolMessage

@@ -28,8 +28,8 @@ from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.views.summary import Summary
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 
 TEACHER = Teacher.model_validate(

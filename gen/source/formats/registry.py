@@ -14,7 +14,7 @@ from stillhouse.gen.source.formats.parquet import parquet_metadata, parquet_sche
 from stillhouse.gen.source.formats.passages import read_passages
 from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.formats.text import Codec
-from stillhouse.schemas.recipe import PASSAGE_CHARS
+from stillhouse.schemas.source import PASSAGE_CHARS
 
 
 @dataclass(frozen=True, slots=True)

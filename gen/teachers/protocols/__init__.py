@@ -10,7 +10,7 @@ from stillhouse.gen.teachers.protocols.openai_chat import OpenAIChat
 from stillhouse.gen.teachers.protocols.openai_responses import OpenAIResponses
 from stillhouse.gen.teachers.protocols.sglang_scoring import SglangScoring
 from stillhouse.gen.teachers.protocols.vllm_scoring import VllmScoring
-from stillhouse.schemas.recipe import Ask
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.teacher import Teacher
 
 PROTOCOLS: Mapping[str, Callable[[Teacher, Ask], Protocol]] = {

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from stillhouse.gen.teachers.protocols.profiles import profile_of
-from stillhouse.schemas.recipe import Ask, Recipe
+from stillhouse.schemas.ask import Ask
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.schema_dialects import strict_fault
 from stillhouse.schemas.teacher import Teacher
 

@@ -24,11 +24,11 @@ from stillhouse.gen.teachers.protocols.turns import first_turn, in_base64, share
 from stillhouse.gen.teachers.protocols.values import text as text_in
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.claude_models import claude_of, is_claude
 from stillhouse.schemas.completion import FinishReason, Usage
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import BEDROCK, sendable
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool

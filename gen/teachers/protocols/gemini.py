@@ -24,10 +24,10 @@ from stillhouse.gen.teachers.protocols.turns import in_base64
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.google_hosts import is_vertex, model_base
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.schema_dialects import GEMINI, sendable
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool

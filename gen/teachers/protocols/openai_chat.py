@@ -26,10 +26,10 @@ from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.token_scores import cut
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import ToolMessage

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.image import InlineImage
 from stillhouse.schemas.prompt import Message
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.tool_call import ToolMessage
 
 _SYSTEM = ("system", "developer")

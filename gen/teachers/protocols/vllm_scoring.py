@@ -21,8 +21,8 @@ from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, docu
 from stillhouse.gen.teachers.protocols.values import merged, text
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
 

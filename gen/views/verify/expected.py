@@ -16,9 +16,9 @@ from stillhouse.gen.dataset.plans import Plan, SourcePlan
 from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.identity import answering_in
 from stillhouse.schemas.parameters import TeacherParameters
-from stillhouse.schemas.recipe import Ask
 from stillhouse.schemas.record import RecordIds
 
 

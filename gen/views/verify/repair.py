@@ -27,7 +27,7 @@ from stillhouse.gen.views.verify.checks import Verification
 from stillhouse.gen.views.verify.expected import Expected, Identity, Part
 from stillhouse.gen.views.verify.findings import FindingKind, Report
 from stillhouse.gen.views.verify.shard_check import UNREADABLE, ShardCheck
-from stillhouse.schemas.recipe import RunSettings
+from stillhouse.schemas.run_settings import RunSettings
 
 ASIDE = "_stillhouse/damaged/"
 """Folder for unreadable shards."""

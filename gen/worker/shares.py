@@ -1,0 +1,68 @@
+"""A worker's shares of its accounts' limits: renewed from their ledgers in time, given back at the end."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.messages import LimitLedger, Unreachable
+from stillhouse.gen.limits.shares import SHARE_RENEW_S
+from stillhouse.gen.teachers.account import Account
+from stillhouse.gen.worker.asker import Asker
+
+TELL_AFTER_S = 10.0
+"""A shared actor not reached for this long is reported."""
+
+
+class Shares:
+    """See the module."""
+
+    def __init__(
+        self,
+        worker: str,
+        ledgers: Mapping[str, LimitLedger],
+        accounts: Mapping[str, Account],
+        *,
+        asker: Asker,
+        clock: Clock,
+    ) -> None:
+        """`ledgers` and `accounts` by the same keys; `asker`: what spends the shares."""
+        self._worker = worker
+        self._ledgers = ledgers
+        self._accounts = accounts
+        self._asker = asker
+        self._clock = clock
+        self._answered_at = dict.fromkeys(ledgers, clock.monotonic())
+        self.is_last = False
+        """True if there was no chunk to lease when the worker last asked for one."""
+
+    @property
+    def late(self) -> str | None:
+        """An account whose ledger has not answered for long enough to report."""
+        now = self._clock.monotonic()
+        return next((key for key, at in self._answered_at.items() if now - at > TELL_AFTER_S), None)
+
+    async def renew(self, key: str) -> None:
+        """Renew one account's share over and over."""
+        account, ledger = self._accounts[key], self._ledgers[key]
+        while True:
+            asked_at = self._clock.monotonic()
+            try:
+                report = account.report(backlog=self._asker.backlog(account), is_last=self.is_last)
+                account.accept(await ledger.renew(self._worker, report))
+                self._answered_at[key] = self._clock.monotonic()
+                self._asker.fill_slots()
+            except Unreachable:
+                await asyncio.sleep(0.25)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, asked_at + SHARE_RENEW_S - self._clock.monotonic())):
+                    await account.urgent.wait()
+
+    async def leave(self) -> None:
+        """Give all of them back: nothing is in flight."""
+        await asyncio.gather(*map(self._leave, self._ledgers.values()))
+
+    async def _leave(self, ledger: LimitLedger) -> None:
+        with contextlib.suppress(Unreachable):
+            await ledger.leave(self._worker)

@@ -1,0 +1,23 @@
+"""How a run works; none of it is part of the dataset."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stillhouse.schemas.base import Strict
+
+
+class RunSettings(Strict):
+    """How a run works; none of it is part of the dataset."""
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    """Number of TeacherWorkers; `auto` chooses by CPUs, `in_flight` and chunks."""
+    ship_every_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Seconds between copies of a journal to the store: the answers that losing a node's disk can cost."""
+    give_up_after_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for a teacher that has never answered; the time it says that it is loading does not count."""
+    keep_going: bool = False
+    """Continue though a check rejected all of its first 500 answers, or batches of another key or URL can't be found:
+    their answers are then paid for again. The option --keep-going sets it."""
+    journal_dir: str | None = None
+    """Folder on each node for the journals of datasets on S3; by default the user's state folder."""
