@@ -15,13 +15,16 @@ from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
 
-APIS = ["openai-chat", "anthropic", "gemini", "bedrock"]
+APIS = ["openai-chat", "mistral", "anthropic", "gemini", "bedrock"]
+"""Mistral's is openai-chat with its profile."""
 TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.b", "seen_on": "2026-11-22"}
 
 
 def batched(root: Path, server: Server, *, api: str = "openai-chat", **changes: Any) -> Recipe:
     """A recipe whose teacher is asked in batches."""
     profile = {"profile": "openai"} if api == "openai-chat" else {}
+    if api == "mistral":
+        api, profile = "openai-chat", {"profile": "mistral"}
     base = server.url if api.startswith("openai") else server.url.removesuffix("/v1")
     teacher = {"name": "t", "api": api, "base_url": base, "model": "m", "terms": TERMS, "mode": "batch", **profile}
     if api == "bedrock":

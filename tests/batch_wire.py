@@ -38,6 +38,8 @@ class Wire:
         """Called with each call's name before it is sent."""
         self.after: Callable[[str], Awaitable[None]] | None = None
         """Called with each call's name once it is answered; the run does not know yet."""
+        self.reading: Callable[[str], None] | None = None
+        """Called with each call's name when the first bytes of a reply too large to be held come."""
 
     def transport(self) -> "Wired":
         """A run's own."""
@@ -72,7 +74,13 @@ class Wired:
         name = call_of(request)
         if self._wire.before is not None:
             await self._wire.before(name)
-        reply = await self._http.receive(request, stall_timeout_s=stall_timeout_s, take=take)
+
+        def taken(data: bytes) -> None:
+            if self._wire.reading is not None:
+                self._wire.reading(name)
+            take(data)
+
+        reply = await self._http.receive(request, stall_timeout_s=stall_timeout_s, take=taken)
         await self._answered(name)
         return reply
 
@@ -87,9 +95,11 @@ class Wired:
 
 
 class WatchedStore(LocalStore):
-    """A folder that reports each object before and after it is written."""
+    """A folder that stands for a bucket, and reports each object before and after it is written."""
 
-    def __init__(self, root: Path, report: Callable[[str, str], None]) -> None:
+    is_local = False
+
+    def __init__(self, root: Path, report: Callable[[str, str], None] = lambda _when, _key: None) -> None:
         """`report` is called with `before` or `after` and the key, in whatever thread writes."""
         super().__init__(root)
         self._report = report

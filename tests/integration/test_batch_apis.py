@@ -36,7 +36,7 @@ from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
 from stillhouse.schemas.teacher import Teacher
 
 T = TypeVar("T")
-APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock")
+APIS = ("openai-chat", "mistral", "openai-responses", "anthropic", "gemini", "bedrock")
 KEY = "AKIDEXAMPLE:the-secret"
 INTENT = "0123456789abcdef01234567"
 
@@ -46,8 +46,10 @@ class Account:
 
     def __init__(self, api: str, url: str) -> None:
         root = url.removesuffix("/v1")
-        base = url if api.startswith("openai") else root
         profile = {"profile": "openai"} if api == "openai-chat" else {}
+        if api == "mistral":
+            api, profile = "openai-chat", {"profile": "mistral"}
+        base = url if api.startswith("openai") else root
         aws = {"aws": {"region": "us-east-1"}} if api == "bedrock" else {"api_key": "env:KEY"}
         terms = {"license": "MIT", "training_use": "permitted", "url": "https://a.b", "seen_on": "2026-11-22"}
         given = {"name": "t", "api": api, "base_url": base, "model": "m", "terms": terms, **profile, **aws}

@@ -4,10 +4,17 @@ from stillhouse.gen.simulator.batches.anthropic import AnthropicBatches
 from stillhouse.gen.simulator.batches.base import BatchSite
 from stillhouse.gen.simulator.batches.bedrock import BedrockBatches
 from stillhouse.gen.simulator.batches.gemini import GeminiBatches
+from stillhouse.gen.simulator.batches.mistral import MistralBatches
 from stillhouse.gen.simulator.batches.openai import OpenAIBatches
 from stillhouse.gen.simulator.wire import Request
 
-SITES: tuple[BatchSite, ...] = (OpenAIBatches(), AnthropicBatches(), GeminiBatches(), BedrockBatches())
+SITES: tuple[BatchSite, ...] = (
+    MistralBatches(),
+    OpenAIBatches(),
+    AnthropicBatches(),
+    GeminiBatches(),
+    BedrockBatches(),
+)
 """In the order in which they are tried."""
 
 

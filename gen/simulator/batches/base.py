@@ -38,6 +38,11 @@ class Done(NamedTuple):
     """That of the online API; 0: it was not served."""
     body: bytes = b""
 
+    @property
+    def is_error(self) -> bool:
+        """True if it has no answer."""
+        return self.fate != "answered" or self.status >= 400
+
 
 class Page(NamedTuple):
     """A reply to a call."""

@@ -81,7 +81,7 @@ class BedrockBatches:
         if request.method == "PUT":
             batches.files[uri] = request.body
             return Page(b"", headers={"etag": f'"{len(request.body)}"'})
-        for batch in batches.listed(_API):
+        for batch in batches.known(_API):
             folder = f"{batch.fields['target'].rstrip('/')}/{batch.number}"
             if batch.done and uri == f"{folder}/{batch.fields['source'].rpartition('/')[2]}.out":
                 lines = b"".join([_row(each) for each in batch.done if each.fate != "cancelled"])

@@ -81,7 +81,7 @@ class OpenAIBatches:
         kind, _, owner = name.removeprefix("file-").partition("-")
         batch = self._find(f"batch_{owner}", batches) if kind in ("output", "errors") else None
         if batch is not None:
-            rows = [_row(each) for each in batch.done or () if _is_error(each) == (kind == "errors")]
+            rows = [result_row(each) for each in batch.done or () if each.is_error == (kind == "errors")]
             return batches.downloaded(batch, Page(b"".join(rows), content_type="application/octet-stream"))
         if name not in batches.files:
             return Page(error_body(f"No such File object: {name}", code=None), 404)
@@ -129,11 +129,8 @@ def _rows(content: bytes, endpoint: str) -> Iterator[Row]:
             yield Row(row["custom_id"], Request("POST", endpoint, {}, orjson.dumps(row["body"]), keep_alive=True))
 
 
-def _is_error(done: Done) -> bool:
-    return done.fate != "answered" or done.status >= 400
-
-
-def _row(done: Done) -> bytes:
+def result_row(done: Done) -> bytes:
+    """A line of a file of results."""
     row: dict[str, Any] = {"id": f"batch_req_{done.key}", "custom_id": done.key, "response": None, "error": None}
     if done.fate == "answered":
         response = {"status_code": done.status, "request_id": f"req_{done.key}", "body": orjson.Fragment(done.body)}
@@ -153,7 +150,7 @@ def _name(batch: Batch) -> str:
 def _document(batch: Batch) -> dict[str, Any]:
     state, number, made = batch.state, batch.number, int(batch.created)
     done = [] if batch.done is None else batch.done
-    failed = sum(map(_is_error, done))
+    failed = sum(each.is_error for each in done)
     error = {"code": "invalid_request", "message": "The batch is refused as a whole.", "line": 1, "param": None}
     return {
         "id": _name(batch),
