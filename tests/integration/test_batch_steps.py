@@ -56,7 +56,7 @@ class Killed:
     async def ends(self) -> None:
         """Run it until it has ended there."""
         wire = Wire()
-        when, what = self._step
+        when, _ = self._step
         if when == "before":
             wire.before = self._called
         elif when == "after":
