@@ -10,7 +10,7 @@ from harness import run_in_process
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.lanes.online import LARGE_REPLY_BYTES
+from stillhouse.gen.worker.lanes.exchange import LARGE_REPLY_BYTES
 
 HERE = threading.current_thread()
 

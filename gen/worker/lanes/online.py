@@ -5,73 +5,28 @@ A sample that has to wait leaves the queue and holds no slot; a teacher that ser
 
 import asyncio
 import functools
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.errors import StillhouseError, StoreAway, TeacherPaused, UsageError
-from stillhouse.gen.journal.frames import Kind
+from stillhouse.gen.errors import StillhouseError, TeacherPaused
 from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.limits.stated_wait import Asked
 from stillhouse.gen.teachers.account import UNUSED
 from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.client import TeacherClient
-from stillhouse.gen.teachers.distillation import ADVICE, MAX_SHARE, Watch
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.expense import NOTHING
-from stillhouse.gen.teachers.given_scores import GivenScores
-from stillhouse.gen.teachers.outcome import (
-    Ambiguous,
-    Auth,
-    BadRequest,
-    Malformed,
-    NoConnection,
-    Outcome,
-    Overload,
-    Ramp,
-    Rate,
-    ServerError,
-    Trouble,
-    kind_of,
-)
-from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.refused_parameters import refused_parameter
-from stillhouse.gen.teachers.retry import Again, Blame, Decision, MoveOn, Pause
-from stillhouse.gen.teachers.transport import Lost, NotSent
-from stillhouse.gen.worker.lanes.base import Attempts, DocketT, Gate, Listener, Router
-from stillhouse.gen.worker.replies import Journalled, Received
+from stillhouse.gen.teachers.outcome import Outcome, Ramp, Rate
+from stillhouse.gen.teachers.retry import Again, Decision, MoveOn, Pause
+from stillhouse.gen.worker.lanes.base import DocketT, Gate, Listener, Router
+from stillhouse.gen.worker.lanes.exchange import Exchange, Sample
+from stillhouse.gen.worker.lanes.outcomes import Outcomes, cut_on_the_way, served_by
 from stillhouse.gen.worker.tasks import Tasks
-from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.image import SentImage
-from stillhouse.schemas.prompt import Prompt
-
-LACKING = 3
-"""Answers without requested log probabilities before this is reported."""
-
-LARGE_REPLY_BYTES = 2**18
-"""A reply of this size or more is journalled and read in a thread, for it would hold up the event loop."""
-
-STARTING_PAUSE_S = 1.0
-"""Pause of the account after a 429 that does not say how long."""
-
-_T = TypeVar("_T")
 
 _Work: TypeAlias = tuple[DocketT, int, bool, bool]
 """(chunk, ordinal, whether it was asked before, whether it goes before all others)."""
-
-
-class _Sample(NamedTuple):
-    """What a slot asks."""
-
-    ordinal: int
-    again: bool
-    """True if it was asked before."""
-    prompt: Prompt
-    key: Hashable
-    """The same for all samples of the prompt."""
-    chars: int
-    """The prompt's size."""
 
 
 class _Share(NamedTuple):
@@ -125,7 +80,6 @@ class OnlineLane(Generic[DocketT]):
         goes_first: its requests go before those of other lanes of the account.
         """
         self.account = client.account
-        self.largest_reply_bytes = 0
         self._client = client
         self._tasks = tasks
         self._listener = listener
@@ -137,11 +91,13 @@ class OnlineLane(Generic[DocketT]):
         self._place = client.interpreter.place or 0
         self._queue: _WorkQueue[DocketT] = _WorkQueue()
         self._slots: list[asyncio.Task[None]] = []
-        self._refused_parameters: set[str] = set()
-        self._distillation = Watch()
-        self._lacking = 0
-        self._has_scored = False
-        """Answers without the requested log probabilities."""
+        self._exchange: Exchange[DocketT] = Exchange(client, tasks=tasks, reading=gate.reading, clock=clock)
+        self._outcomes = Outcomes(client, counters=counters)
+
+    @property
+    def largest_reply_bytes(self) -> int:
+        """Size of the largest reply so far."""
+        return self._exchange.largest_reply_bytes
 
     @property
     def waiting(self) -> int:
@@ -221,7 +177,7 @@ class OnlineLane(Generic[DocketT]):
             purse.give_back(worst)
             raise
         self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
-        sample = _Sample(ordinal, again, prompt, key, chars)
+        sample = Sample(ordinal, again, prompt, key, chars)
         sent = await self._send(held, sample, share)  # an error leaves the money in flight
         if sent is None:
             purse.give_back(worst)
@@ -231,7 +187,7 @@ class OnlineLane(Generic[DocketT]):
         if not held.abandoned:
             self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
 
-    async def _send(self, held: DocketT, sample: _Sample, share: _Share) -> _Sent | None:
+    async def _send(self, held: DocketT, sample: Sample, share: _Share) -> _Sent | None:
         """Send it, and count what comes; None: it was not sent, and waits again."""
         ordinal, again, prompt, key, chars = sample
         client = self._client
@@ -253,8 +209,8 @@ class OnlineLane(Generic[DocketT]):
             sent_at = self._clock.monotonic()
             served: bool | None = False
             try:
-                outcome, decision, blame = await self._attempt(held, sample, endpoint, images)
-                served = _served(outcome, endpoint)
+                outcome, decision, blame = await self._exchange.attempt(held, sample, endpoint, images)
+                served = served_by(outcome, endpoint)
                 self._listener.heard(held, ordinal)
             finally:
                 client.done(endpoint, served=served)
@@ -268,14 +224,14 @@ class OnlineLane(Generic[DocketT]):
             latency_s = self._clock.monotonic() - sent_at
             spared = blame is not None and (blame.on == "request" or blame.spares_account)
             refused = isinstance(outcome, (Rate, Ramp)) and not spared
-            if _cut_on_the_way(outcome) and client.timed_out(endpoint):
+            if cut_on_the_way(outcome) and client.timed_out(endpoint):
                 self._counters.streamed.append((client.teacher.name, endpoint.host))
                 self._counters.note(
                     f"teacher {client.teacher.name}: an answer timed out at {endpoint.host}; its answers are streamed "
                     "from now on, because a silent connection may be cut (`stream: false` turns that off)"
                 )
             asked = Asked(key, (client.teacher.name, endpoint.host), sent_at)
-            used = self._heard(endpoint, outcome, chars, asked, latency_s=latency_s, spared=spared)
+            used = self._outcomes.count(endpoint, outcome, chars, asked, latency_s=latency_s, spared=spared)
         finally:
             tally.in_flight -= 1
             if refused:
@@ -312,163 +268,6 @@ class OnlineLane(Generic[DocketT]):
                 return granted_at
             client.account.settle(cost, UNUSED, granted_at)
 
-    async def _attempt(
-        self, held: DocketT, sample: _Sample, endpoint: Endpoint, images: tuple[SentImage, ...]
-    ) -> tuple[Outcome, Decision, Blame | None]:
-        client, attempts = self._client, held.attempts
-        ordinal, _, prompt, key, _ = sample
-        ask = Request(
-            prompt.messages, held.number(ordinal), images=images, tools=prompt.tools or (), scored=prompt.scored
-        )
-        at, start = self._clock.time(), self._clock.monotonic()
-        request = client.request(ask, endpoint, now=at)
-        place = client.interpreter.place
-        attempts.sent(ordinal, at=at, endpoint=endpoint.host, place=place)
-        outcome: NoConnection | Ambiguous
-        try:
-            reply = await client.send(request)
-        except NotSent as error:
-            if error.certificate:
-                raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None
-            outcome = NoConnection(str(error))
-            return (
-                outcome,
-                attempts.unanswered(ordinal, Kind.NOT_SENT, outcome, at=at, place=place, endpoint=endpoint.host),
-                None,
-            )
-        except Lost as error:
-            outcome = Ambiguous(str(error), deadline=error.deadline)
-            latency_s = self._clock.monotonic() - start
-            cut = None if error.cut is None else error.cut._replace(latency_s=latency_s)
-            decision = attempts.unanswered(
-                ordinal, Kind.LOST, outcome, at=at, place=place, endpoint=endpoint.host, cut=cut
-            )
-            return outcome, decision, None
-        latency_s = self._clock.monotonic() - start
-        self.largest_reply_bytes = max(self.largest_reply_bytes, len(reply.body))
-
-        def journal() -> Journalled:
-            return attempts.journalled(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, place=place)
-
-        if len(reply.body) < LARGE_REPLY_BYTES:
-            try:
-                received = attempts.read(journal())
-            except StoreAway as error:
-                received = attempts.read(await self._kept_later(journal, error))
-        else:
-            received = await self._read_beside(attempts, journal)
-        blame = client.weigh(key, received.outcome, endpoint=endpoint, sent_at=start)
-        try:
-            decision = attempts.answered(received, blame=blame)
-        except StoreAway as error:
-            decision = await self._kept_later(functools.partial(attempts.answered, received, blame=blame), error)
-        if reply.ceilings and not (blame is not None and (blame.on == "request" or blame.spares_account)):
-            client.told(reply)
-        return received.outcome, decision, blame
-
-    async def _read_beside(self, attempts: Attempts, journal: Callable[[], Journalled]) -> Received:
-        """Journal and read a large reply in threads."""
-        try:
-            journalled = await asyncio.to_thread(journal)
-        except StoreAway as error:
-            journalled = await self._kept_later(journal, error)
-        async with self._gate.reading:
-            return await asyncio.to_thread(attempts.read, journalled)
-
-    async def _kept_later(self, keep: Callable[[], _T], error: StoreAway) -> _T:
-        """Keep what was paid for though the disk is full: there may be room while the worker stops."""
-        while True:
-            self._tasks.fail(error)
-            await asyncio.sleep(1.0)
-            try:
-                return keep()
-            except StoreAway as again:
-                error = again
-
-    def _heard(
-        self,
-        endpoint: Endpoint,
-        outcome: Outcome,
-        chars: int,
-        asked: Asked,
-        *,
-        latency_s: float,
-        spared: bool,
-    ) -> Cost | None:
-        """Count an outcome and report it to the account; returns what the request used, None if unknown.
-
-        `spared`: the request alone is to blame, and slows nobody else.
-        """
-        client, counters, account = self._client, self._counters, self._client.account
-        if isinstance(outcome, Completion):
-            tally = counters.of(client.teacher.name)
-            tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
-            if client.interpreter.wants_logprobs and outcome.scores is None:
-                self._lacks_logprobs()
-            if not self._has_scored and isinstance(outcome.scores, GivenScores):
-                self._has_scored = True
-                self._note_top(outcome.scores)
-            if self._distillation.alarms(outcome):
-                counters.note(
-                    f"teacher {client.teacher.name}: refuses more than {MAX_SHARE:.0%} of the prompts as distillation "
-                    f"of its model (rejected/ has them, by refusal_category): {ADVICE}"
-                )
-            account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0, asked=asked)
-            return client.learn(chars, outcome)
-        counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
-        if isinstance(outcome, BadRequest):
-            self._note_parameter(outcome)
-        elif isinstance(outcome, Auth) and (words := client.clock_note) is not None:
-            counters.note(f"teacher {client.teacher.name}: {words}")
-        if spared:
-            return Cost(0, 0)
-        if isinstance(outcome, (Rate, Ramp)):
-            wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
-            account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp), asked=asked)
-            return Cost(0, 0)
-        if isinstance(outcome, NoConnection):
-            if endpoint.answered and not endpoint.is_open:  # it is there, and takes no more connections
-                account.refused()
-            return Cost(0, 0)
-        if not isinstance(outcome, (Overload, Ambiguous)):
-            account.served(latency_s=latency_s, tokens=0)
-        elif not endpoint.is_open and not _cut_on_the_way(
-            outcome
-        ):  # probes of a dead endpoint say nothing about the account's capacity
-            account.refused()
-        return Cost(0, 0) if isinstance(outcome, Overload) else None
-
-    def _note_parameter(self, refusal: BadRequest) -> None:
-        """Report a parameter that the teacher refuses, at its first refusal: the whole run may fail on it."""
-        client = self._client
-        name = refused_parameter(refusal, client.interpreter.ask)
-        if name is not None and name not in self._refused_parameters:
-            self._refused_parameters.add(name)
-            self._counters.note(
-                f"teacher {client.teacher.name} refuses the parameter {name} ({refusal.message}); to ask it without: "
-                f"`ask: {{{name}: null}}` in this teacher's part of the recipe (a dataset that holds answers keeps its "
-                "`ask`: then use another dataset.path)"
-            )
-
-    def _note_top(self, scores: GivenScores) -> None:
-        """Report how many alternatives its scores come with, with the first of them."""
-        score, name = self._client.interpreter.ask.score, self._client.teacher.name
-        if score is not None and scores.least_top < score.top:
-            self._counters.note(
-                f"teacher {name}: its scores come with {scores.least_top} alternatives per token, fewer than "
-                f"the {score.top} asked for (ask.score.top)"
-            )
-
-    def _lacks_logprobs(self) -> None:
-        """Report once that requested log probabilities are missing."""
-        self._lacking += 1
-        if self._lacking == LACKING:
-            self._counters.note(
-                f"teacher {self._client.teacher.name}: log probabilities were requested (ask.top_logprobs), but "
-                f"{LACKING} answers came without any: their column is null. Does this server support them for this "
-                "model?"
-            )
-
     def _follow(self, held: DocketT, ordinal: int, endpoint: Endpoint, decision: Decision, *, sent_at: float) -> None:
         client = self._client
         match decision:
@@ -498,23 +297,3 @@ class OnlineLane(Generic[DocketT]):
 
     def _put(self, held: DocketT, ordinal: int, *, again: bool, first: bool | None = None) -> None:
         self._queue.put_nowait((held, ordinal, again, again if first is None else first))
-
-
-def _words_of(trouble: Trouble) -> str:
-    """For people: its status, unless the message names one, and its message."""
-    if trouble.status is None or "HTTP" in trouble.message:
-        return trouble.message
-    return f"HTTP {trouble.status}: {trouble.message}"
-
-
-def _served(outcome: Outcome, endpoint: Endpoint) -> bool | None:
-    """What an outcome says about its endpoint; see `Endpoints.done`."""
-    if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
-        return None  # another model, or no API at all, may be there
-    failed = isinstance(outcome, (NoConnection, Overload, Ambiguous, ServerError))
-    return not failed or _cut_on_the_way(outcome)
-
-
-def _cut_on_the_way(outcome: Outcome) -> bool:
-    """True if a gateway or the recipe's `timeout_s` ended the wait, which only reflects this answer's length."""
-    return isinstance(outcome, Ambiguous) and (outcome.deadline or (outcome.status or 0) >= 400)

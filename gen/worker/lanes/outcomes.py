@@ -1,0 +1,148 @@
+"""What an attempt's outcome means for the counters, the account's limits, and the user."""
+
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.limits.shares import Cost
+from stillhouse.gen.limits.stated_wait import Asked
+from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.distillation import ADVICE, MAX_SHARE, Watch
+from stillhouse.gen.teachers.endpoints import Endpoint
+from stillhouse.gen.teachers.given_scores import GivenScores
+from stillhouse.gen.teachers.outcome import (
+    Ambiguous,
+    Auth,
+    BadRequest,
+    Malformed,
+    NoConnection,
+    Outcome,
+    Overload,
+    Ramp,
+    Rate,
+    ServerError,
+    Trouble,
+    kind_of,
+)
+from stillhouse.gen.teachers.refused_parameters import refused_parameter
+from stillhouse.schemas.completion import Completion
+
+LACKING = 3
+"""Answers without requested log probabilities before this is reported."""
+
+STARTING_PAUSE_S = 1.0
+"""Pause of the account after a 429 that does not say how long."""
+
+
+class Outcomes:
+    """Those of one teacher."""
+
+    def __init__(self, client: TeacherClient, *, counters: Counters) -> None:
+        self._client = client
+        self._counters = counters
+        self._refused_parameters: set[str] = set()
+        self._distillation = Watch()
+        self._lacking = 0
+        """Answers without the requested log probabilities."""
+        self._has_scored = False
+
+    def count(
+        self,
+        endpoint: Endpoint,
+        outcome: Outcome,
+        chars: int,
+        asked: Asked,
+        *,
+        latency_s: float,
+        spared: bool,
+    ) -> Cost | None:
+        """Count an outcome and report it to the account; returns what the request used, None if unknown.
+
+        `spared`: the request alone is to blame, and slows nobody else.
+        """
+        client, counters, account = self._client, self._counters, self._client.account
+        if isinstance(outcome, Completion):
+            tally = counters.of(client.teacher.name)
+            tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
+            if client.interpreter.wants_logprobs and outcome.scores is None:
+                self._lacks_logprobs()
+            if not self._has_scored and isinstance(outcome.scores, GivenScores):
+                self._has_scored = True
+                self._note_top(outcome.scores)
+            if self._distillation.alarms(outcome):
+                counters.note(
+                    f"teacher {client.teacher.name}: refuses more than {MAX_SHARE:.0%} of the prompts as distillation "
+                    f"of its model (rejected/ has them, by refusal_category): {ADVICE}"
+                )
+            account.served(latency_s=latency_s, tokens=outcome.usage.output_tokens or 0, asked=asked)
+            return client.learn(chars, outcome)
+        counters.troubled(client.teacher.name, kind_of(outcome), _words_of(outcome))
+        if isinstance(outcome, BadRequest):
+            self._note_parameter(outcome)
+        elif isinstance(outcome, Auth) and (words := client.clock_note) is not None:
+            counters.note(f"teacher {client.teacher.name}: {words}")
+        if spared:
+            return Cost(0, 0)
+        if isinstance(outcome, (Rate, Ramp)):
+            wait_s = STARTING_PAUSE_S if outcome.retry_after_s is None else outcome.retry_after_s
+            account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp), asked=asked)
+            return Cost(0, 0)
+        if isinstance(outcome, NoConnection):
+            if endpoint.answered and not endpoint.is_open:  # it is there, and takes no more connections
+                account.refused()
+            return Cost(0, 0)
+        if not isinstance(outcome, (Overload, Ambiguous)):
+            account.served(latency_s=latency_s, tokens=0)
+        elif not endpoint.is_open and not cut_on_the_way(
+            outcome
+        ):  # probes of a dead endpoint say nothing about the account's capacity
+            account.refused()
+        return Cost(0, 0) if isinstance(outcome, Overload) else None
+
+    def _note_parameter(self, refusal: BadRequest) -> None:
+        """Report a parameter that the teacher refuses, at its first refusal: the whole run may fail on it."""
+        client = self._client
+        name = refused_parameter(refusal, client.interpreter.ask)
+        if name is not None and name not in self._refused_parameters:
+            self._refused_parameters.add(name)
+            self._counters.note(
+                f"teacher {client.teacher.name} refuses the parameter {name} ({refusal.message}); to ask it without: "
+                f"`ask: {{{name}: null}}` in this teacher's part of the recipe (a dataset that holds answers keeps its "
+                "`ask`: then use another dataset.path)"
+            )
+
+    def _note_top(self, scores: GivenScores) -> None:
+        """Report how many alternatives its scores come with, with the first of them."""
+        score, name = self._client.interpreter.ask.score, self._client.teacher.name
+        if score is not None and scores.least_top < score.top:
+            self._counters.note(
+                f"teacher {name}: its scores come with {scores.least_top} alternatives per token, fewer than "
+                f"the {score.top} asked for (ask.score.top)"
+            )
+
+    def _lacks_logprobs(self) -> None:
+        """Report once that requested log probabilities are missing."""
+        self._lacking += 1
+        if self._lacking == LACKING:
+            self._counters.note(
+                f"teacher {self._client.teacher.name}: log probabilities were requested (ask.top_logprobs), but "
+                f"{LACKING} answers came without any: their column is null. Does this server support them for this "
+                "model?"
+            )
+
+
+def _words_of(trouble: Trouble) -> str:
+    """For people: its status, unless the message names one, and its message."""
+    if trouble.status is None or "HTTP" in trouble.message:
+        return trouble.message
+    return f"HTTP {trouble.status}: {trouble.message}"
+
+
+def served_by(outcome: Outcome, endpoint: Endpoint) -> bool | None:
+    """What an outcome says about its endpoint; see `Endpoints.done`."""
+    if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
+        return None  # another model, or no API at all, may be there
+    failed = isinstance(outcome, (NoConnection, Overload, Ambiguous, ServerError))
+    return not failed or cut_on_the_way(outcome)
+
+
+def cut_on_the_way(outcome: Outcome) -> bool:
+    """True if a gateway or the recipe's `timeout_s` ended the wait, which only reflects this answer's length."""
+    return isinstance(outcome, Ambiguous) and (outcome.deadline or (outcome.status or 0) >= 400)
