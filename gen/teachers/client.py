@@ -1,4 +1,4 @@
-"""A worker's client for one teacher: its protocol, endpoints, share of the account, and key, in one place."""
+"""A worker's client for one teacher: its protocol, endpoints, key, and share of the account, in one place."""
 
 import asyncio
 import contextlib
@@ -35,11 +35,11 @@ from stillhouse.gen.teachers.transport import DownloadingTransport, HttpRequest,
 from stillhouse.schemas.completion import Completion
 
 TOKEN_EARLY_S = 300.0
-"""How long before its end a token is replaced."""
+"""How long before it expires a token is replaced."""
 TOKEN_RETRY_S = 30.0
-"""How long a token that is about to end is used before its replacement is fetched again."""
+"""How long to wait before fetching again, while the old token is still valid."""
 TOKEN_STANDS_S = 60.0
-"""A token that is refused this long after it came has been withdrawn, and a new one is worth a try."""
+"""A token refused this long after it was fetched has been revoked, so a new one is worth a try."""
 
 
 class TeacherClient:
@@ -72,17 +72,17 @@ class TeacherClient:
         self._keyed_at = clock.monotonic()
         self._server_clock = ServerClock()
         self.is_left = False
-        """True if nobody waits for its endpoints: their samples go to another teacher meanwhile."""
+        """True while nobody waits for its endpoints, because samples go to another teacher instead."""
         self._credentials = self._found = Credentials()
         self._tokens: GoogleTokens | None = None
         self._token_ends_at = self._renew_at = 0.0
-        """Of a token that is fetched, in UTC seconds since 1970."""
+        """Of a fetched token: when it expires, and when to renew it, in UTC seconds since 1970."""
         self._renewing = asyncio.Lock()
         self.reload_key()
 
     @property
     def hosts(self) -> list[str]:
-        """Its endpoints' names."""
+        """The names of its endpoints."""
         return [endpoint.host for endpoint in self._endpoints.all]
 
     @property
@@ -92,7 +92,7 @@ class TeacherClient:
 
     @property
     def all_closed(self) -> bool:
-        """True if each of its endpoints is asked nothing but probes."""
+        """True if the circuit of every endpoint is open, so that only probes are sent."""
         return all(endpoint.is_open for endpoint in self._endpoints.all)
 
     @property
@@ -101,12 +101,12 @@ class TeacherClient:
         return sum(endpoint.in_flight for endpoint in self._endpoints.all)
 
     def leave(self, *, left: bool) -> None:
-        """Have nobody wait for its endpoints, or have them wait again."""
+        """Stop everybody from waiting for its endpoints, or let them wait again."""
         self.is_left = left
         self._served.set()
 
     def reload_key(self, *, sent_at: float = math.inf) -> bool:
-        """Resolve the key again; True if a request sent at `sent_at` (monotonic) had another, or a wrong time.
+        """Resolve the key again; True if a request sent at `sent_at` (monotonic) used another key, or a wrong time.
 
         Raises:
             UsageError: see `gen.teachers.keys.credentials_of`.
@@ -124,13 +124,13 @@ class TeacherClient:
         return True
 
     def _take(self, credentials: Credentials) -> None:
-        """Use these from now on, and hide them."""
+        """Use these from now on, and redact them everywhere."""
         self.interpreter.keys = tuple(dict.fromkeys((*self.interpreter.keys, *credentials.secrets)))
         self._keyed_at = self._clock.monotonic()
         self._credentials = credentials
 
     async def _renew(self, tokens: GoogleTokens) -> None:
-        """Fetch a token in a thread; those who come meanwhile wait for it."""
+        """Fetch a token in a thread; callers that come meanwhile wait for it."""
         async with self._renewing:
             while self._clock.time() >= self._renew_at:
                 try:
@@ -149,16 +149,16 @@ class TeacherClient:
                     self._take(replace(self._found, key=token.text, secrets=(*self._found.secrets, token.text)))
 
     async def usable(self) -> None:
-        """Wait until an endpoint may be asked, or is_left; callers must not hold any of the account's share.
+        """Wait until an endpoint may be asked or `is_left` is set; callers must not hold a share of the account.
 
         Raises:
-            UsageError, TeacherPaused: there is no token for it.
+            UsageError, TeacherPaused: no token can be had.
         """
         if self._tokens is not None and self._clock.time() >= self._renew_at:
             await self._renew(self._tokens)
         if not self._turn.locked() and self._endpoints.wait_s(now=self._clock.monotonic()) <= 0.0:
             return
-        async with self._turn:  # one waits for a closed circuit, not a thousand
+        async with self._turn:  # one caller waits for a circuit to close, not a thousand
             while not self.is_left and (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
                 self._served.clear()
                 with contextlib.suppress(TimeoutError):
@@ -166,18 +166,18 @@ class TeacherClient:
                         await self._served.wait()
 
     def endpoint(self, *, again: bool, avoid: Sequence[str] = ()) -> Endpoint | None:
-        """The endpoint to send to next, counted as busy until `done`; None if none may be asked."""
+        """The endpoint to send to next, which counts as busy until `done`; None if none may be asked."""
         return self._endpoints.pick(now=self._clock.monotonic(), again=again, avoid=avoid)
 
     def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
-        """The request to the endpoint ended; see `Endpoints.done`."""
+        """A request to the endpoint has ended; see `Endpoints.done`."""
         endpoint.suspected = self.evidence.is_suspect(endpoint.host)
         self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
         if served or endpoint.suspected:
             self._served.set()
 
     def request(self, ask: Request, endpoint: Endpoint, *, now: float) -> HttpRequest:
-        """One attempt at this endpoint, ready to be sent; `now`: UTC seconds since 1970."""
+        """The request of one attempt at this endpoint; `now`: UTC seconds since 1970."""
         now += self._server_clock.ahead_s
         if not endpoint.streams:
             return self.interpreter.protocol.request(ask, base_url=endpoint.url, key=self._credentials, now=now)
@@ -186,9 +186,9 @@ class TeacherClient:
         return request._replace(stall_timeout_s=self.teacher.stall_timeout_s)
 
     def timed_out(self, endpoint: Endpoint) -> bool:
-        """A request to the endpoint took too long for something on the way; True if answers are streamed from now on.
+        """A gateway or a time-out cut a request short; True if this makes the endpoint's answers streamed from now on.
 
-        Requests in flight may report the same of one endpoint: the first one changes it.
+        Several requests in flight may report the same endpoint: only the first changes it.
         """
         if endpoint.streams or not self.interpreter.streaming.after_timeout:
             return False
@@ -203,11 +203,11 @@ class TeacherClient:
 
     @property
     def clock_note(self) -> str | None:
-        """What to report of this machine's clock."""
+        """What to tell the user about this machine's clock; None if it is right."""
         return self._server_clock.words()
 
     async def send(self, request: HttpRequest) -> Reply:
-        """Send one attempt; of the reply's headers, those that the protocol's vocabulary keeps are returned.
+        """Send one attempt; the reply returned has only the headers that the protocol's vocabulary keeps.
 
         Raises:
             NotSent, Lost: see `gen.teachers.http`.
@@ -220,7 +220,7 @@ class TeacherClient:
             if isinstance(error, Lost) and error.cut is not None:
                 error.cut = self._as_kept(error.cut)
             raise
-        # Providers count when they admit a request, so a slow answer reports what was left long ago.
+        # Providers count a request when they admit it, so a slow answer reports what was left long ago.
         now = self._clock.monotonic()
         ceilings = ceilings_of(
             reply.headers,
@@ -229,7 +229,7 @@ class TeacherClient:
             refused=reply.status == 429,
             answers=self._trust.answers(now=now),
         )
-        if reply.status < 400:  # a refusal's ceilings wait until it is clear who is to blame
+        if reply.status < 400:  # a refusal's ceilings apply only once it is clear who is to blame
             if believed := self._trust.answered(ceilings, sent_at=sent_at, now=now):
                 self.account.told(believed)
             ceilings = {}
@@ -270,11 +270,11 @@ class TeacherClient:
         return "" if key.aws is not None else " ".join((key.key or "", *key.secrets)).strip()
 
     def access(self, url: str) -> Access:
-        """What the calls of a batch API at this endpoint are made with."""
+        """What calls of the batch API at this endpoint need."""
         return Access(url, self._credentials, self._clock.time() + self._server_clock.ahead_s)
 
     async def call(self, request: HttpRequest) -> Reply:
-        """Send a call of a batch API, and return its whole reply; a refusal is redacted.
+        """Send a call of a batch API and return its whole reply, redacted if it is a refusal.
 
         Raises:
             NotSent, Lost: see `gen.teachers.http`.
@@ -302,7 +302,7 @@ class TeacherClient:
 
     def _see_clock(self, refusal: Reply) -> None:
         if self._server_clock.refused(refusal.status, refusal.headers, now=self._clock.time()):
-            self._keyed_at = self._clock.monotonic()  # what was signed before that is asked again
+            self._keyed_at = self._clock.monotonic()  # what was signed before is worth asking again
 
     def _kept(self, reply: Reply) -> dict[str, str]:
         headers, names = reply.headers, self._errors.kept_headers
@@ -312,15 +312,15 @@ class TeacherClient:
         if reply.status < 300:
             said = "\n".join(kept.values())
             if not any(key in said for key in self.interpreter.keys):
-                return kept  # nearly always, and cheaper than looking for parts of keys
+                return kept  # nearly always; cheaper than searching for parts of keys
         return {name: self.interpreter.redact(value) for name, value in kept.items()}
 
     def wait_s(self, prompt: Hashable) -> float:
-        """Seconds for which the teacher ordered this prompt to wait."""
+        """Seconds that this prompt still has to wait, as the teacher ordered."""
         return self.evidence.wait_s(prompt, now=self._clock.monotonic())
 
     def weigh(self, prompt: Hashable, outcome: Outcome, *, endpoint: Endpoint, sent_at: float) -> Blame | None:
-        """Record the outcome of a request sent at that time; returns who is to blame, unless its own words decide."""
+        """Record the outcome of a request sent at that time; returns who is to blame, None if its own words say so."""
         now = self._clock.monotonic()
         if isinstance(outcome, Completion):
             endpoint.answered = True
@@ -329,7 +329,7 @@ class TeacherClient:
         return self.evidence.weigh(prompt, outcome, endpoint=endpoint.host, now=now, sent_at=sent_at)
 
     def learn(self, chars: int, completion: Completion) -> Cost | None:
-        """The usage of an answer to a prompt of so many characters, if stated; remembered for later estimates."""
+        """The usage an answer states, None if it states none; `chars`, the prompt's size, improves later estimates."""
         usage = completion.usage
         if usage.input_tokens is None or usage.output_tokens is None:
             return None

@@ -1,8 +1,8 @@
-"""What is known of a chunk: each of its samples waits, is in flight, or is settled.
+"""What is known about a chunk: each of its samples is waiting, in flight, or settled.
 
-A fold over frames that are in its journal already, so that a chunk recovered from the journals of dead workers is in
-exactly the state they left it in, minus the requests in flight. Nothing here writes: `OpenChunk` and `recovery` append
-a frame first and fold it here second. Which samples wait for others, or are no longer needed, `sample_states` says.
+The state is a fold over frames that are already in the journal, so a chunk recovered from the journals of dead workers
+is exactly as they left it, minus the requests in flight. Nothing here writes: `OpenChunk` and `recovery` append a frame
+first and fold it here second. `sample_states` knows which samples wait for others, or are no longer needed.
 """
 
 from collections.abc import Collection, Mapping
@@ -52,19 +52,19 @@ class ChunkState:
     ) -> None:
         """Args:
         samples: the chunk's.
-        journal: where its frames are; only read.
-        equal_once: equal answers of a series count once towards the accepted ones.
-        kept: by series, the fingerprints of the answers in earlier shards.
+        journal: holds its frames; only read here.
+        equal_once: equal answers in a series count as one accepted answer.
+        kept: fingerprints of the answers in earlier shards, by series.
         """
         self._samples = samples
         self._equal_once = equal_once and samples.chunk.accept > 0
         excluded = list(samples.excluded())
         self._settled = bytearray(len(samples))
-        """One byte per sample; those of other generations start out settled."""
+        """One byte per sample; samples of other generations start out settled."""
         for ordinal in excluded:
             self._settled[ordinal] = 1
         self.asked = len(samples) - len(excluded)
-        """Number of samples to ask at most."""
+        """Most samples to ask."""
         self._attempts = Attempts(len(samples), asked=excluded)
         self.answers = Answers(samples, journal)
         self.given_up: dict[int, GiveUp] = {}
@@ -90,7 +90,7 @@ class ChunkState:
         return self._settled[ordinal] == 1
 
     def is_final(self, ordinal: int) -> bool:
-        """True if the sample has its answer, which no other replaces; one that is not judged is an answer too."""
+        """True if the sample has an answer that no other will replace; one that could not be judged counts too."""
         if not self._settled[ordinal]:
             return False
         reason = self.given_up.get(ordinal)
@@ -101,7 +101,7 @@ class ChunkState:
         return self._moved.get(ordinal, 0) if self._samples.is_chain else None
 
     def has_left(self, frame: Frame) -> bool:
-        """True if the frame is of an attempt at a teacher that its sample has moved on from."""
+        """True if the frame belongs to an attempt at a teacher that its sample has moved on from."""
         return frame.teacher is not None and frame.teacher < (self.place_of(frame.ordinal) or 0)
 
     def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
@@ -109,7 +109,7 @@ class ChunkState:
         return self._samples.teacher(ordinal, self.place_of(ordinal) if place is None else place)
 
     def tries(self, ordinal: int) -> Tries:
-        """What has been tried; not to be changed."""
+        """What has been tried; read-only."""
         return self._attempts.of(ordinal)
 
     def sent(self, ordinal: int) -> None:
@@ -119,11 +119,11 @@ class ChunkState:
     def attempted(self, ordinal: int, *, counts: bool, teacher: int | None = None) -> None:
         """A journal shows an attempt at the teacher with this place; `counts`: False if an earlier shard counts it."""
         if self._samples.is_chain and teacher is not None and teacher > self._moved.get(ordinal, 0):
-            self._move_on(ordinal, teacher)  # the frame that says so is damaged
+            self._move_on(ordinal, teacher)  # the frame that says it moved on is damaged
         self._attempts.entry(ordinal).attempts += counts
 
     def fold(self, frame: Frame, place: Place, *, counts: bool = True) -> None:
-        """Apply a frame of an attempt, which is in the journal at `place` and was not applied before.
+        """Apply a frame of an attempt that is in the journal at `place` and has not been applied yet.
 
         `counts`: False if an earlier shard counts the attempt.
         """
@@ -136,7 +136,7 @@ class ChunkState:
             self.count_cost(frame, outcome)
 
     def outcome_of(self, frame: Frame) -> Outcome | None:
-        """What the frame says became of its attempt; None if it is not known, or the attempt goes on."""
+        """How the attempt ended according to this frame; None if that is unknown, or it has not ended."""
         return self.answers.read(frame) if frame.kind is Kind.ANSWERED else outcome_without_reply(frame)
 
     def count_cost(self, frame: Frame, outcome: Outcome | None) -> None:
@@ -145,13 +145,13 @@ class ChunkState:
             self.spending.add(frame, outcome)
 
     def ended(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
-        """An attempt ended with this outcome; what follows.
+        """An attempt ended with this outcome; returns what follows.
 
         Args:
-            frame: its last one.
-            outcome: what the frame says.
-            place: where in the journal its reply is, if there is one.
-            blame: who is to blame for a refusal, by what others met.
+            frame: the attempt's last.
+            outcome: what that frame says.
+            place: where its reply is in the journal, if there is one.
+            blame: who is to blame for a refusal, judging by other requests.
         """
         self.count_cost(frame, outcome)
         return self._follow(frame, outcome, place, blame)
@@ -179,7 +179,7 @@ class ChunkState:
         elif isinstance(outcome, Malformed) and isinstance(decision, Again):
             self.settlements.note_useless(frame, outcome, GiveUp("malformed", outcome.message, outcome.status))
         elif isinstance(decision, Settled) and ordinal in self.given_up:
-            # Two owners asked it without knowing of each other: a paid answer is worth more than a Failure.
+            # Two owners asked it, each unaware of the other: a paid answer is worth more than a Failure.
             del self.given_up[ordinal]
             self.answers.places[ordinal] = place
             self.schedule.reopen(ordinal)
@@ -187,7 +187,7 @@ class ChunkState:
         return decision
 
     def _left_behind(self, frame: Frame, outcome: Trouble, tries: Tries) -> Again:
-        """An attempt at a teacher that the sample has left, which another owner made, counts and decides nothing."""
+        """Another owner's attempt at a teacher that the sample has left: it is counted, and decides nothing."""
         cost = Tries()
         note(outcome, cost, endpoint=frame.endpoint)
         tries.maybe_billed += cost.maybe_billed
@@ -233,7 +233,7 @@ class ChunkState:
             self._settle(ordinal, None, GiveUp("poison", reason, None))
 
     def _conclude(self, ordinal: int, outcome: Outcome, reason: str | None) -> None:
-        """The sample's answer is rejected by the rules for this reason; or accepted by them, and left to the checks."""
+        """Act on the rules: they reject the sample's answer for this reason, or leave it to the checks."""
         if reason is not None or not isinstance(outcome, Completion):
             self.schedule.decide(ordinal, accepted=False)
             return
@@ -247,13 +247,13 @@ class ChunkState:
         self._follow_verdicts(ordinal, outcome)
 
     def judged(self, ordinal: int) -> None:
-        """All of the verdicts on the sample's answer are known."""
+        """All verdicts on the sample's answer are in."""
         self._follow_verdicts(ordinal, self.answers.completion(ordinal))
 
     def close(self, number: int, reason: GiveUp) -> None:
-        """Ask nothing more of the series with this number: what it still lacks is given up for this reason.
+        """Ask nothing more in the series with this number; samples still missing are given up for this reason.
 
-        A verdict that is awaited comes first, as it may be what the series lacks.
+        If a verdict is still awaited this does nothing yet, because it may be the one that the series needs.
         """
         first = number * self._samples.per_series
         ordinals = [first + sample for sample in self._samples.chunk.samples_of(number)]
@@ -263,7 +263,7 @@ class ChunkState:
                     self._settle(ordinal, None, reason)
 
     def _follow_verdicts(self, ordinal: int, completion: Completion) -> None:
-        """Act on what the checks say of an answer; where there are none, it is accepted."""
+        """Act on what the checks say about an answer; without checks it is accepted."""
         said = self.verdicts.said.get(ordinal, ())
         if said and isinstance(last := said[-1], Unchecked):
             check = self.verdicts.checks[len(said) - 1]
@@ -275,7 +275,7 @@ class ChunkState:
         self.schedule.decide(ordinal, accepted=accepted, answer=answer)
 
     def decided(self, ordinal: int, decided: Decided, place: Place | None, *, known: bool) -> None:
-        """Apply a decision on an attempt whose reply is at `place`; `known`: False if nothing shows the attempt."""
+        """Apply a decision about an attempt whose reply is at `place`; `known`: False if the attempt left no trace."""
         match decided:
             case JudgedAgain():
                 self._judge_again(ordinal)

@@ -1,4 +1,4 @@
-"""An open chunk: its state and its journal. Whatever happens is in the journal before the state takes it in."""
+"""An open chunk: its state and its journal. Everything is journalled before the state changes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -20,11 +20,11 @@ from stillhouse.gen.worker.replies import Journalled, Received, reply_frame, una
 from stillhouse.schemas.prompt import Prompt
 
 UNPAID = ("bad_request", "too_long", "overload")
-"""Kinds of Failures that cost nothing, unless a reply before did."""
+"""Kinds of Failures that cost nothing, unless an earlier reply did."""
 
 
 class OpenChunk:
-    """A chunk in the hands of its one owner."""
+    """A chunk, held by its only owner."""
 
     def __init__(
         self,
@@ -39,66 +39,66 @@ class OpenChunk:
         judges: Sequence[JudgeOf] = (),
     ) -> None:
         """Args:
-        chunk: what it is made of.
-        journal: what everything is written to; empty.
+        chunk: its prompts, and what is asked about them.
+        journal: a new, empty one.
         samples: ordinals per series.
         teacher_of: the teachers.
-        equal_once: equal answers of a series count once towards the accepted ones.
-        kept: by series, the fingerprints of the answers in earlier shards.
-        carried: answers that earlier shards have and no check could judge: they are judged in the place of asking.
-        judges: those that the recipe's checks ask.
+        equal_once: equal answers in a series count as one accepted answer.
+        kept: fingerprints of the answers in earlier shards, by series.
+        carried: answers in earlier shards that no check could judge; they are judged now, and not asked again.
+        judges: the ones that the recipe's checks ask.
         """
         self.chunk = chunk
         self.journal = journal
         self.samples = ChunkSamples(chunk, per_series=samples, teacher_of=teacher_of)
         self.state = ChunkState(self.samples, journal, equal_once=equal_once, kept=kept)
         self.recovered: set[tuple[int, float]] = set()
-        """(ordinal, at) of earlier owners' attempts at samples that are not settled."""
+        """(ordinal, at) of attempts that earlier owners made at samples not yet settled."""
         self.hearings = hearings(judges, self.samples, self.state, journal)
-        """What judges are asked about its answers, by the stage of their check."""
+        """What judges are asked about its answers, by the stage of the check."""
         self.had_owners = False
-        """True if others worked on it before."""
+        """True if it had owners before this one."""
         self._carried = carried
         self._closing: GiveUp | None = None
-        """Why nothing more is asked."""
+        """Why nothing more is asked; None while the chunk is open."""
 
     @property
     def left(self) -> int:
-        """Samples that are needed and not decided; with none left the chunk can be sealed."""
+        """Needed samples that are still undecided; at 0 the chunk can be sealed."""
         return self.state.schedule.left
 
     @property
     def is_due(self) -> bool:
-        """True if its worker has to act: no sample is left, others may be asked, or answers await their verdicts."""
+        """True if its worker has to act: nothing is left to decide, more may be asked, or answers await verdicts."""
         schedule = self.state.schedule
         return schedule.left == 0 or schedule.is_ready or self.state.verdicts.has_fresh
 
     def recover(self, frames: Iterable[Frame], *, died: bool) -> None:
-        """Restore what earlier owners left; see `Recovery.restore`."""
+        """Restore what earlier owners left behind; see `Recovery.restore`."""
         recovery = Recovery(self.samples, self.state, self.journal, carried=self._carried, hearings=self.hearings)
         self.had_owners |= recovery.restore(frames, died=died)
         self.recovered = {each for each in recovery.attempts if not self.state.is_settled(each[0])}
         if self.had_owners:
-            self.journal.sync()  # before the journals it was copied from go
+            self.journal.sync()  # before the journals it was copied from are deleted
 
     def take(self) -> Iterator[int]:
-        """The samples that may be asked now; each is handed out once.
+        """The samples that may be asked now; each is yielded once.
 
         Raises:
             StoreAway: the journal can't be written.
         """
-        while self.state.schedule.is_ready:  # an answer that is carried over may be rejected at once
+        while self.state.schedule.is_ready:  # a carried answer may be rejected at once, which makes others ready
             for ordinal in self.state.schedule.take():
                 if (frame := self._carried.get(ordinal)) is None:
                     yield ordinal
                 else:
-                    self.state.attempted(ordinal, counts=False)  # the shard that has the answer counts it
+                    self.state.attempted(ordinal, counts=False)  # the earlier shard counts it
                     self.state.fold(frame, self.journal.append(frame), counts=False)
 
     def close(self, reason: GiveUp) -> None:
-        """Ask nothing more: whatever is still lacking is given up for this reason.
+        """Ask nothing more; samples still missing are given up for this reason.
 
-        Answers that are carried over are judged all the same, as that costs nothing.
+        Carried answers are still judged, since that costs nothing.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -120,21 +120,21 @@ class OpenChunk:
         return self.samples.prompt(ordinal)
 
     def refused_by(self, ordinal: int) -> Sequence[str]:
-        """Endpoints that refused the sample's request as such."""
+        """Endpoints that refused the request itself, whoever sent it."""
         return self.state.tries(ordinal).refused_by
 
     def is_wanted(self, ordinal: int) -> bool:
-        """True: a sample that was handed out is asked."""
+        """True: every sample handed out is asked."""
         return True
 
     def was_carried(self, ordinal: int) -> bool:
-        """True if the sample's answer is one that an earlier shard has, and no check could judge."""
+        """True if its answer comes from an earlier shard, where no check could judge it."""
         return ordinal in self._carried and self.state.is_settled(ordinal)
 
     def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
-        """An attempt is about to be sent to the teacher with this place.
+        """An attempt is about to be sent to the teacher at this place in the recipe.
 
-        Under `route: fallback` that may be a later teacher than the one whose turn it was: the sample moves on.
+        Under `route: fallback` it may be a later teacher than the current one: the sample then moves on.
 
         Raises:
             StoreAway: the journal can't be written; the attempt must not be sent.
@@ -157,7 +157,7 @@ class OpenChunk:
         endpoint: str = "",
         cut: Reply | None = None,
     ) -> Decision:
-        """The attempt ended without a whole reply. `cut`: what had come of a stream.
+        """The attempt ended without a whole reply. `cut`: the part of a stream that had arrived.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -170,7 +170,7 @@ class OpenChunk:
         return decision
 
     def unserved(self, ordinal: int, *, at: float, endpoint: str, place: int | None, why: str) -> None:
-        """The attempt was never served, and costs nothing.
+        """The attempt was never served and costs nothing.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -180,7 +180,7 @@ class OpenChunk:
         self.state.ended(frame, NoConnection(why), self.journal.append(frame))
 
     def expired(self, ordinal: int, *, at: float, place: int | None, why: str) -> None:
-        """The sample is given up, as its answer was not to be had in the time of its batches.
+        """The sample is given up: none of its batches brought an answer in time.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -192,7 +192,7 @@ class OpenChunk:
     def received(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
     ) -> Received:
-        """A reply came: it is in the journal before it is read. `answered` says what follows from it.
+        """Journal a reply, then read it. `answered` says what follows.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -202,7 +202,7 @@ class OpenChunk:
     def journalled(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
     ) -> Journalled:
-        """A reply came, and is in the journal.
+        """Journal a reply.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -219,7 +219,7 @@ class OpenChunk:
         return Received(frame, kept_at, outcome, len(folded.body))
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
-        """What follows from a reply. `blame`: who is to blame for a refusal, by what others met.
+        """What follows from a reply. `blame`: who is to blame for a refusal, judging by other requests.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -231,7 +231,7 @@ class OpenChunk:
         return decision
 
     def _keep_decision(self, frame: Frame, decision: Decision, blame: Blame | None) -> None:
-        """Keep a decision that the sample's own frames don't explain."""
+        """Journal a decision that does not follow from the sample's own frames."""
         if self.state.has_left(frame):
             return
         if blame is not None and blame.on == "account" and not isinstance(decision, Pause):
@@ -259,10 +259,10 @@ class OpenChunk:
         return teacher.teacher.name
 
     def judged(self, ordinal: int, verdicts: Sequence[Verdict], *, at: float) -> None:
-        """The checks' verdicts on an answer: they are in the journal before anything acts on them.
+        """Take the checks' verdicts on an answer; they are journalled before anything acts on them.
 
         Raises:
-            StoreAway: the journal can't be written; the answer still awaits them.
+            StoreAway: the journal can't be written; the answer still awaits its verdicts.
         """
         awaited = self.state.verdicts
         if awaited.is_awaited(ordinal):
@@ -274,15 +274,16 @@ class OpenChunk:
                 self.state.close(ordinal // self.samples.per_series, self._closing)
 
     def judge_again(self, *, at: float) -> None:
-        """Have the chunk's next owner judge again what checks could not say anything of."""
+        """Have the next owner judge the answers again that no check could judge."""
         for ordinal, reason in list(self.state.given_up.items()):
             if reason.kind == "unchecked":
                 self._decide(ordinal, JudgedAgain(), at=at)
 
     def reopen_unpaid(self, *, teacher: str, at: float) -> None:
-        """Have the chunk's next owner ask the teacher's free Failures again.
+        """Have the next owner ask again those of the teacher's Failures that cost nothing.
 
-        Under `ask.accept` only the last samples asked of a series: what was asked after a sample rests on its end.
+        Under `ask.accept` this covers only the last samples asked in a series, because later ones were asked on account
+        of how earlier ones ended.
         """
         for ordinal, reason in sorted((self.state.given_up | self.state.spent).items(), reverse=True):
             tries = self.state.tries(ordinal)
@@ -295,7 +296,7 @@ class OpenChunk:
             self._decide(ordinal, Reopened(), at=at)
 
     def _decide(self, ordinal: int, decided: JudgedAgain | Reopened | MovedOn, *, at: float) -> None:
-        """Keep a decision of this owner, then act on it."""
+        """Journal a decision of this owner, then act on it."""
         place = decided.place if isinstance(decided, MovedOn) else None
         self.journal.append(decided_frame(ordinal, decided, at=at, place=place))
         self.state.decided(ordinal, decided, None, known=True)

@@ -1,4 +1,4 @@
-"""One attempt at a sample: it is in the journal before it is sent, and what comes before it is read."""
+"""One attempt at a sample: journalled before it is sent, and its reply journalled before it is read."""
 
 import asyncio
 import functools
@@ -21,13 +21,13 @@ from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
 
 LARGE_REPLY_BYTES = 2**18
-"""A reply of this size or more is journalled and read in a thread, for it would hold up the event loop."""
+"""Replies of at least this size are journalled and read in a thread, because they would hold up the event loop."""
 
 _T = TypeVar("_T")
 
 
 class Sample(NamedTuple):
-    """What a slot asks."""
+    """The sample that a slot asks."""
 
     ordinal: int
     again: bool
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Exchange(Generic[DocketT]):
-    """Makes the attempts of one teacher's lane."""
+    """Makes the attempts for one teacher's lane."""
 
     def __init__(self, client: TeacherClient, *, tasks: Tasks, reading: asyncio.Lock, clock: Clock) -> None:
         """`reading`: held while a large reply is read in a thread."""
@@ -54,10 +54,10 @@ class Exchange(Generic[DocketT]):
     async def attempt(
         self, held: DocketT, sample: Sample, endpoint: Endpoint, images: tuple[SentImage, ...]
     ) -> tuple[Outcome, Decision, Blame | None]:
-        """Send it once, and keep what comes: (what came, what follows, who is to blame for a refusal).
+        """Send it once and keep the reply: (outcome, decision, who is to blame for a refusal).
 
         Raises:
-            UsageError: the endpoint's certificate is not valid.
+            UsageError: the endpoint's TLS certificate is not valid.
             StoreAway: the journal can't be written, and nothing was sent.
         """
         client, attempts = self._client, held.attempts
@@ -121,7 +121,7 @@ class Exchange(Generic[DocketT]):
             return await asyncio.to_thread(attempts.read, journalled)
 
     async def _kept_later(self, keep: Callable[[], _T], error: StoreAway) -> _T:
-        """Keep what was paid for though the disk is full: there may be room while the worker stops."""
+        """Keep what was paid for although the disk is full: space may turn up while the worker stops."""
         while True:
             self._tasks.fail(error)
             await asyncio.sleep(1.0)

@@ -1,6 +1,6 @@
 """The online lane: one request per sample, as many at a time as the account's lease allows.
 
-A sample that has to wait leaves the queue and holds no slot; a teacher that serves nothing blocks no other lane.
+A sample that has to wait holds no slot, and a teacher that is down blocks no other lane.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class _Sent(NamedTuple):
 
 
 class _WorkQueue(asyncio.Queue[_Work[DocketT]]):
-    """First in, first out, but most samples asked before come first: their chunks wait for them."""
+    """First in, first out, except that most retries jump the queue, because their chunks wait for them."""
 
     def _put(self, item: _Work[DocketT]) -> None:
         queue: Any = self._queue  # type: ignore[attr-defined]
@@ -72,12 +72,12 @@ class OnlineLane(Generic[DocketT]):
         """Args:
         client: the teacher's.
         tasks: the worker's.
-        listener: hears of each attempt's end.
-        gate: that of all its lanes.
+        listener: hears when an attempt ends.
+        gate: shared by all lanes of the worker.
         counters: the worker's.
         clock: the worker's.
-        router: decides who asks a sample, if not the teacher that it is assigned to.
-        goes_first: its requests go before those of other lanes of the account.
+        router: decides which teacher asks a sample, where that may be another than the one it is assigned to.
+        goes_first: requests of this lane overtake those of the account's other lanes.
         """
         self.account = client.account
         self._client = client
@@ -101,22 +101,22 @@ class OnlineLane(Generic[DocketT]):
 
     @property
     def waiting(self) -> int:
-        """Samples that only wait for slots."""
+        """Samples waiting for a slot."""
         return self._queue.qsize()
 
     @property
     def runs_dry(self) -> bool:
-        """True if it has fewer samples waiting than slots."""
+        """True if fewer samples are waiting than there are slots."""
         return self._queue.qsize() < max(1, self.account.slots)
 
     @property
     def slots(self) -> int:
-        """Number of samples it asks at a time, as far as the limits allow."""
+        """Most samples it asks at a time; the limits may allow fewer."""
         return len(self._slots)
 
     @property
     def wanted(self) -> int:
-        """Slots that the lease allows beyond these; too many slots only wait."""
+        """How many more slots the lease allows; a slot too many just waits."""
         return self.account.slots - len(self._slots)
 
     def take(self, held: DocketT, ordinals: Iterable[int]) -> None:
@@ -126,7 +126,7 @@ class OnlineLane(Generic[DocketT]):
         self.account.want_share()
 
     def widen(self, slots: int) -> None:
-        """Open so many slots more."""
+        """Open this many more slots."""
         self._slots += [self._tasks.spawn(self._slot) for _ in range(slots)]
 
     def cancel(self) -> None:
@@ -153,7 +153,7 @@ class OnlineLane(Generic[DocketT]):
         return self._router is not None and self._router.leaves(held, ordinal, place=self._place)
 
     async def _ask(self, held: DocketT, ordinal: int, *, again: bool) -> None:
-        """Ask the sample once, when there is money, and a share of the limits, for it."""
+        """Ask the sample once, as soon as the budget and the limits allow it."""
         if self._leaves(held, ordinal):
             return
         prompt, key, client, purse = (
@@ -178,7 +178,7 @@ class OnlineLane(Generic[DocketT]):
             raise
         self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
         sample = Sample(ordinal, again, prompt, key, chars)
-        sent = await self._send(held, sample, share)  # an error leaves the money in flight
+        sent = await self._send(held, sample, share)  # on an error the money stays in flight
         if sent is None:
             purse.give_back(worst)
             return
@@ -188,7 +188,7 @@ class OnlineLane(Generic[DocketT]):
             self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
 
     async def _send(self, held: DocketT, sample: Sample, share: _Share) -> _Sent | None:
-        """Send it, and count what comes; None: it was not sent, and waits again."""
+        """Send it and count the outcome; None if it was not sent and is back in the queue."""
         ordinal, again, prompt, key, chars = sample
         client = self._client
         tally = self._counters.of(client.teacher.name)
@@ -242,7 +242,7 @@ class OnlineLane(Generic[DocketT]):
         return _Sent(outcome, decision, endpoint, sent_at)
 
     def _picked(self, held: DocketT, ordinal: int, *, again: bool) -> Endpoint | None:
-        """The endpoint to ask now; if there is none, the sample is back in the queue."""
+        """The endpoint to ask now; None if there is none, and then the sample is back in the queue."""
         client = self._client
         if not (self._gate.stopping or held.abandoned or client.account.is_paused):
             avoid = held.attempts.refused_by(ordinal)
@@ -254,9 +254,9 @@ class OnlineLane(Generic[DocketT]):
         return None
 
     async def _reserved(self, cost: Cost) -> float:
-        """Wait for the fence and then for a share of the limits; when that was granted.
+        """Wait for the fence, then for a share of the limits; returns when the share was granted.
 
-        A reservation that outlives the fence is given up; otherwise all slots would send at once when it opens.
+        If the fence has closed meanwhile, the share is given back: or all slots would send at once when it opens.
         """
         client, fence = self._client, self._gate.fence
         while True:

@@ -1,4 +1,4 @@
-"""What an attempt's outcome means for the counters, the account's limits, and the user."""
+"""What an outcome means for the counters, for the account's limits, and for the user."""
 
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.limits.shares import Cost
@@ -25,14 +25,14 @@ from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.schemas.completion import Completion
 
 LACKING = 3
-"""Answers without requested log probabilities before this is reported."""
+"""How many answers may lack the requested log probabilities before the user is told."""
 
 STARTING_PAUSE_S = 1.0
-"""Pause of the account after a 429 that does not say how long."""
+"""How long the account pauses after a 429 that does not say how long."""
 
 
 class Outcomes:
-    """Those of one teacher."""
+    """Counts one teacher's outcomes."""
 
     def __init__(self, client: TeacherClient, *, counters: Counters) -> None:
         self._client = client
@@ -55,7 +55,7 @@ class Outcomes:
     ) -> Cost | None:
         """Count an outcome and report it to the account; returns what the request used, None if unknown.
 
-        `spared`: the request alone is to blame, and slows nobody else.
+        `spared`: only the request is to blame, so nobody else slows down.
         """
         client, counters, account = self._client, self._counters, self._client.account
         if isinstance(outcome, Completion):
@@ -85,7 +85,7 @@ class Outcomes:
             account.refused(pause_s=wait_s, ramped=isinstance(outcome, Ramp), asked=asked)
             return Cost(0, 0)
         if isinstance(outcome, NoConnection):
-            if endpoint.answered and not endpoint.is_open:  # it is there, and takes no more connections
+            if endpoint.answered and not endpoint.is_open:  # it is up, but accepts no more connections
                 account.refused()
             return Cost(0, 0)
         if not isinstance(outcome, (Overload, Ambiguous)):
@@ -97,7 +97,7 @@ class Outcomes:
         return Cost(0, 0) if isinstance(outcome, Overload) else None
 
     def _note_parameter(self, refusal: BadRequest) -> None:
-        """Report a parameter that the teacher refuses, at its first refusal: the whole run may fail on it."""
+        """Report a refused parameter the first time it is refused: the whole run may fail on it."""
         client = self._client
         name = refused_parameter(refusal, client.interpreter.ask)
         if name is not None and name not in self._refused_parameters:
@@ -109,7 +109,7 @@ class Outcomes:
             )
 
     def _note_top(self, scores: GivenScores) -> None:
-        """Report how many alternatives its scores come with, with the first of them."""
+        """Report how many alternatives per token the first scores came with, if fewer than asked for."""
         score, name = self._client.interpreter.ask.score, self._client.teacher.name
         if score is not None and scores.least_top < score.top:
             self._counters.note(
@@ -118,7 +118,7 @@ class Outcomes:
             )
 
     def _lacks_logprobs(self) -> None:
-        """Report once that requested log probabilities are missing."""
+        """Report, once, that the requested log probabilities are missing."""
         self._lacking += 1
         if self._lacking == LACKING:
             self._counters.note(
@@ -129,7 +129,7 @@ class Outcomes:
 
 
 def _words_of(trouble: Trouble) -> str:
-    """For people: its status, unless the message names one, and its message."""
+    """The trouble in words: the message, after the HTTP status unless it names one itself."""
     if trouble.status is None or "HTTP" in trouble.message:
         return trouble.message
     return f"HTTP {trouble.status}: {trouble.message}"
@@ -138,11 +138,11 @@ def _words_of(trouble: Trouble) -> str:
 def served_by(outcome: Outcome, endpoint: Endpoint) -> bool | None:
     """What an outcome says about its endpoint; see `Endpoints.done`."""
     if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
-        return None  # another model, or no API at all, may be there
+        return None  # there may be another model behind it, or no API at all
     failed = isinstance(outcome, (NoConnection, Overload, Ambiguous, ServerError))
     return not failed or cut_on_the_way(outcome)
 
 
 def cut_on_the_way(outcome: Outcome) -> bool:
-    """True if a gateway or the recipe's `timeout_s` ended the wait, which only reflects this answer's length."""
+    """True if a gateway or the recipe's `timeout_s` cut the wait short: that says only that this answer was long."""
     return isinstance(outcome, Ambiguous) and (outcome.deadline or (outcome.status or 0) >= 400)
