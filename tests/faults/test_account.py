@@ -109,7 +109,7 @@ async def test_an_account_that_is_used_up_pauses_the_run(tmp_path: Path, fault: 
 
 
 async def test_slow_down_halves_what_is_under_way(tmp_path: Path) -> None:
-    """Row 8: 429 `slow_down` -> half, and no quick way back; the regrowth is in tests/unit/test_limits.py."""
+    """Row 8: 429 `slow_down` -> half, and no quick way back; the regrowth is in tests/unit/test_ledger.py."""
     recipe = setup(tmp_path, prompts=60, limits={"in_flight": 8})
     body, log = openai_error("slow_down"), tmp_path / "log"
     fault = status(429, body=body, stop_request=8, headers={"retry-after-ms": "1500"})
