@@ -193,7 +193,7 @@ def test_no_file_is_overwritten() -> None:
     """Whatever it holds; a dataset of another recipe is not taken either."""
     rows({"q": "Why?"})
     Path("recipe.yaml").write_text("mine")
-    assert "recipe.yaml exists, and is not overwritten" in init("prompts.jsonl", code=2)
+    assert "recipe.yaml exists and is not overwritten" in init("prompts.jsonl", code=2)
     assert Path("recipe.yaml").read_text() == "mine"
 
 
