@@ -133,7 +133,7 @@ def test_objects_are_closed_where_the_api_wants_it() -> None:
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "object"}, "the whole is an object that does not list its `properties`"),
+        ({"type": "object"}, "the schema is an object that does not list its `properties`"),
         (
             closed(a={"type": "object", "additionalProperties": INTEGER}),
             "/properties/a is an object that does not list",
@@ -174,7 +174,7 @@ def test_what_closing_would_make_useless_is_refused(schema: dict[str, Any], word
     [
         (closed(a={"type": "array", "items": {"$ref": "#/$defs/x"}}) | {"$defs": {"x": INTEGER}}, None),
         (closed(a={"type": "string", "format": "date", "pattern": "^2"}), None),
-        ({"type": "array", "items": INTEGER}, "the whole is not an object"),
+        ({"type": "array", "items": INTEGER}, "the schema is not an object"),
         (SCHEMAS["open"], "the whole lacks `additionalProperties: false`"),
         (closed(a=INTEGER) | {"required": []}, "the whole does not require `a`"),
         (closed(a={"oneOf": [INTEGER]}), "/properties/a has `oneOf`"),
