@@ -119,7 +119,7 @@ SETUP = "runtime_env setup failed: Failed to set up runtime environment.\nTraceb
 def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
     """Ray's many lines become the last one, with the two ways around it."""
     job = failed(f"{SETUP}  /x/python: No module named pip\n\n")
-    with pytest.raises(StillhouseError, match=r"No module named pip; expected pip .* --ship code; .* --ship recipe"):
+    with pytest.raises(StillhouseError, match=r"No module named pip; this takes pip .* --ship code; .* --ship recipe"):
         check_ended(job)
     assert lacks_pip(job)
     assert not lacks_pip(failed(f"{SETUP}  ERROR: No matching distribution found for httpx\n"))
