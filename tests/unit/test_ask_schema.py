@@ -178,7 +178,7 @@ def test_a_teacher_has_a_schema_of_its_own_or_none(tmp_path: Path) -> None:
         assert isinstance(outcome, Completion)
         verdict = named.check.judge(answer_of(outcome), {})
         said.append((verdict.accepted, verdict.detail))
-    assert said == [(False, 'the whole: "why" is a required property'), (True, "fits"), (True, "no schema to fit")]
+    assert said == [(False, 'the answer: "why" is a required property'), (True, "fits"), (True, "no schema to fit")]
 
 
 def reply_of(text: str) -> Reply:
@@ -237,7 +237,7 @@ def test_the_effort_stands_beside_the_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "strict", "note"),
     [
-        ({"base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`, for the whole lacks `additional"),
+        ({"base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`, for the schema lacks `additional"),
         ({"api": "openai-responses", "base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`"),
         ({"profile": "vllm"}, False, None),
         ({"profile": "deepseek"}, None, "its API takes no schema, so none is sent: describe the answer's form"),
