@@ -86,8 +86,8 @@ def kept_columns(
     """The kept columns as the plan freezes them, or as an earlier plan froze them (`frozen`).
 
     Raises:
-        SourceError: a file lacks one or can't be read, or no type holds what two files have.
-        UsageError: one has the name of a column of ours, or a type that Parquet has not.
+        SourceError: a file lacks a column or can't be read, or no type can hold what two files have.
+        UsageError: a column has a reserved name, or a type that Parquet does not have.
     """
     with placed(recipe):
         fields = list(kept_fields(files, source=recipe.source, frozen=frozen))

@@ -55,7 +55,7 @@ def more_parts(
     """Write the parts of the generation's index that are not `done`, yielding each once stored.
 
     Raises:
-        DatasetError: an index is missing or damaged, or another one is there.
+        DatasetError: an index is missing or damaged, or a different one is there.
     """
     prompts = _until_accepted(store, plan, earlier) if plan.accept else _all_samples(store, plan, earlier)
     return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)

@@ -55,12 +55,12 @@ def run_lock(
     """The lock on the store's dataset.
 
     Args:
-        store: the dataset's.
+        store: the dataset's store.
         run: a name that no other run has.
-        waiting: called once with whom or what the run waits for.
-        lost: called at most once, from a thread, when the run has to stop: another run has the dataset, or the store
+        waiting: called once with what the run waits for.
+        lost: called at most once, from a thread, when the run must stop: another run has the dataset, or the store
             accepted no renewal for `GIVE_UP_S`.
-        clock: what time it is.
+        clock: the time.
     """
     match store.run_lock(RUN_KEY):
         case FileLock() as lock:
