@@ -11,7 +11,7 @@ from stillhouse.schemas.json_schema import document_of, schema_validator
 
 
 class JsonSchema:
-    """Reads the answer as JSON, without the code fence that may stand around it."""
+    """Reads the answer as JSON, without a code fence around it."""
 
     def __init__(self, settings: JsonSchemaCheck) -> None:
         self._validator = schema_validator(document_of(settings.fits))

@@ -255,7 +255,7 @@ def test_a_column_of_no_use_is_refused_before_anything_is_asked(tmp_path: Path, 
         (
             {"choice": {"answer": "known"}},
             2,
-            "expected one of A to Z, got other text; a number is not taken for a place",
+            "expected one of A to Z, got other text; a number is not used as a position",
         ),
         ({"choice": {"answer": "known"}}, "(b)", None),
     ],
