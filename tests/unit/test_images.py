@@ -220,7 +220,7 @@ def test_conversations_mark_where_their_images_are_sent() -> None:
     assert isinstance(answered, Prompt)
     assert answered.kept == ("A cat.",)
     for contents in (([text, image],), ("Hi.", "Hello.", [image, text])):
-        assert "an image part stands elsewhere" in str(spoken(*contents))
+        assert "an image part is elsewhere" in str(spoken(*contents))
     assert "per image, got 2 of 1" in str(spoken([image, image, text]))
 
 
