@@ -237,7 +237,7 @@ def test_the_effort_stands_beside_the_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "strict", "note"),
     [
-        ({"base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`, for the schema lacks `addi"),
+        ({"base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`, because the schema lacks"),
         ({"api": "openai-responses", "base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`"),
         ({"profile": "vllm"}, False, None),
         ({"profile": "deepseek"}, None, "its API takes no schema, so none is sent: describe the answer's form"),
