@@ -1,9 +1,9 @@
-"""The thin shell that runs the work on Ray: shared actors, the driver and the command line."""
+"""Runs the work on Ray: shared actors, the driver and the command line."""
 
 import os
 import sys
 
-# A checkout's root may be on the path; under two names every class would exist twice.
+# The root of a checkout may be on the path; if the package had two names, every class would exist twice.
 if __name__ != "stillhouse.cluster":
     raise ImportError("expected `import stillhouse.cluster`, got `import cluster`", name=__name__)
 
@@ -14,9 +14,9 @@ if sys.version_info < (3, 11):  # noqa: UP036 - a job's code is shipped to whate
     )
     sys.exit(2)
 
-# Ray reads these when it is imported. A driver under `uv run` would make every worker start by `uv run`.
+# Ray reads these when it is imported. Under `uv run`, the driver would start every worker through `uv run` too.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # of which older versions warn; we use none
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # older versions warn about it; we don't use it
 if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # a token is meant to be used

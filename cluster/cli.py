@@ -1,4 +1,4 @@
-"""The command line: words for people on stderr, results on stdout. Exit: 0 done, 1 failed, 2 wrong, 3 paused."""
+"""The command line: messages on stderr, results on stdout. Exit codes: 0 done, 1 failed, 2 usage, 3 paused."""
 
 import asyncio
 import json
@@ -55,15 +55,15 @@ if TYPE_CHECKING:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="`stillhouse run quickstart` tries everything on this machine; `stillhouse init PROMPTS` starts from your "
-    "own prompts. `stillhouse COMMAND --help` says more.",
+    epilog="To try everything on this machine, run `stillhouse run quickstart`; to start from your own prompts, "
+    "`stillhouse init PROMPTS`. For more help, run `stillhouse COMMAND --help`.",
 )
 @click.version_option(__version__, prog_name="stillhouse")
 def main() -> None:
-    """Ask a teacher model a dataset's worth of prompts; lose no answer, and never pay for one twice."""
+    """Ask a teacher model a dataset's worth of prompts, without losing an answer or paying for one twice."""
     without_pandas()
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    if sys.stderr is None:  # it was closed; the work is done all the same
+    if sys.stderr is None:  # the output was closed, but the work is done
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
 
 
@@ -78,7 +78,7 @@ def main() -> None:
 @click.option(
     "--no-wait",
     is_flag=True,
-    help="End once all that is left is with batches at a provider; run again to collect.",
+    help="End when nothing is left but batches at a provider; run again to collect them.",
 )
 @keep_going_option
 @quiet_option
@@ -95,7 +95,7 @@ def run(
     keep_going: bool,
     quiet: bool,
 ) -> None:
-    """Run RECIPE (a file, or `quickstart`); the same command again resumes where it stopped."""
+    """Run RECIPE (a file, or `quickstart`). Run the same command again to resume where it stopped."""
     check_modes(finish=only_finish, limit=limit, follow="--follow" if follow else None)
     overrides = with_keep_going(overrides, keep_going=keep_going)
     chosen = read(recipe, overrides)
@@ -142,10 +142,10 @@ def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> Display:
 
 
 def _print_failure(driver: "Driver", error: StillhouseError) -> None:
-    """The last line all the same, with what is known."""
+    """Print the last line with what is known, although the run failed."""
     try:
         summary = driver.summary(state=error.state)
-    except StillhouseError:  # there is no dataset yet, or it is what is wrong
+    except StillhouseError:  # there is no dataset yet, or the dataset is what is wrong
         summary = Summary(state=error.state, dataset=driver.dataset)
     click.echo(summary.as_line())
 
@@ -161,10 +161,12 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
 @dataset_argument
 @override_option
 @json_option
-@click.option("--address", metavar="URL", help="Also ask a cluster's dashboard for the job: http://head:8265.")
+@click.option(
+    "--address", metavar="URL", help=("Also ask a cluster's dashboard for the job, such as http://head:8265.")
+)
 @clean
 def status(given: Given, as_json: bool, address: str | None) -> None:
-    """Show the progress of DATASET, from storage alone; with --address also which job is working on it."""
+    """Show the progress of DATASET, read from storage alone; with --address, also show the job that works on it."""
     store = given.open()
     stored = DatasetReader(store)
     summary = summary_of(stored)
@@ -179,14 +181,18 @@ def status(given: Given, as_json: bool, address: str | None) -> None:
 @dataset_argument
 @override_option
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(RETRYABLE), help="Only Failures of this kind; may be repeated."
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(RETRYABLE),
+    help=("Ask again only for Failures of this kind; may be repeated."),
 )
 @json_option
 @address_option
 @quiet_option
 @clean
 def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: str | None, quiet: bool) -> None:
-    """Ask the Failures of DATASET again, with the recipe of its last run or a RECIPE; not refusals or bad rows."""
+    """Ask again for the Failures of DATASET (except refusals and bad rows), with its last recipe or with RECIPE."""
     recipe = given.recipe()
     if recipe is None:
         recipe = DatasetReader(given.open_path()).last_run(overrides=given.overrides)
@@ -201,12 +207,12 @@ def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: 
 @recipe_argument
 @override_option
 @json_option
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the next N source rows.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Count only the next N source rows.")
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
     metavar="N",
-    help="First ask the next N source rows, as `run --limit N` does; then project cost and time from the answers.",
+    help="First ask the next N source rows, as `run --limit N` does; then project cost and time from their answers.",
 )
 @address_option
 @quiet_option
@@ -220,16 +226,16 @@ def plan(
     address: str | None,
     quiet: bool,
 ) -> None:
-    """Show what RECIPE would ask, and what it would cost; without --sample nothing is sent or written.
+    """Show what RECIPE would ask and what it would cost. Without --sample, nothing is sent or written.
 
-    Once answers are there, cost and time of the rest are projected from them, each with a range.
+    Once the dataset has answers, the cost and time of the rest are projected from them, each with a range.
     """
     from stillhouse.gen.checks.trial import try_checks
     from stillhouse.gen.views.preview import preview, render
 
     if sample is not None and limit is not None:
         raise UsageError(
-            "expected --sample or --limit, got both: --sample asks rows, --limit only counts fewer of them"
+            "expected --sample or --limit, got both: --sample sends requests, --limit only counts fewer rows"
         )
     chosen = read(recipe, overrides)
     if sample is not None:
@@ -252,11 +258,11 @@ def plan(
     default=20,
     show_default=True,
     metavar="N",
-    help="How many answers to judge.",
+    help="Number of answers to judge.",
 )
 @clean
 def check(recipe: str, given: Given, as_json: bool, sample: int) -> None:
-    """Judge answers in DATASET by the checks of RECIPE; asks only judges, and writes nothing."""
+    """Run the checks of RECIPE on answers in DATASET. Sends requests only to judges, and writes nothing."""
     from stillhouse.gen.views.checked import check as judge
     from stillhouse.gen.views.checked import render
 
@@ -272,10 +278,10 @@ def check(recipe: str, given: Given, as_json: bool, sample: int) -> None:
 @dataset_argument
 @override_option
 @json_option
-@click.option("--repair", is_flag=True, help="Clean up what crashes left, and fix what can be fixed.")
+@click.option("--repair", is_flag=True, help="Remove what crashes left behind, and fix what can be fixed.")
 @clean
 def verify(given: Given, as_json: bool, repair: bool) -> None:
-    """Check every promise against what is stored in DATASET; exit code 1 if one is broken."""
+    """Check every promise against what is stored in DATASET; exits with 1 if one is broken."""
     from stillhouse.gen.views.verify import render, verify_and_repair
     from stillhouse.gen.views.verify import verify as check
 
@@ -289,7 +295,14 @@ def verify(given: Given, as_json: bool, repair: bool) -> None:
 @main.command()
 @dataset_argument
 @click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the RECIPE.")
-@click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE", help="The page; - is stdout.")
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    metavar="FILE",
+    help=("Where to write the page; - is stdout."),
+)
 @clean
 def report(given: Given, output: str) -> None:
     """Write one self-contained HTML page about DATASET, finished or not."""
@@ -315,11 +328,11 @@ def report(given: Given, output: str) -> None:
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a setting: -o latency_s=0.2 -o 'faults=[…]'.",
+    help="Change a setting, such as -o latency_s=0.2 or -o 'faults=[…]'.",
 )
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
-    """Serve the built-in teacher: OpenAI's, Anthropic's, Gemini's and Bedrock's APIs, with limits and faults."""
+    """Serve the built-in teacher: the APIs of OpenAI, Anthropic, Gemini and Bedrock, with limits and faults."""
     from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)
@@ -327,9 +340,9 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
 
 
 def _say_where(url: str) -> None:
-    """The base URLs that recipes name; the first line is the one that programs may look for."""
+    """Print the base URLs for recipes; programs may parse the first line."""
     click.echo(f"serving at {url}")
-    click.echo(f"as base_url: {url} with openai-chat; {url.removesuffix('/v1')} with any other api")
+    click.echo(f"for base_url: {url} with openai-chat; {url.removesuffix('/v1')} with any other api")
 
 
 @main.command()

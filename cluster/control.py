@@ -15,15 +15,15 @@ from stillhouse.gen.coordination.counters import Counters
 TELL_AFTER_S = 5.0
 """A queue that has not answered for this long is reported; the last progress line may be twice as old."""
 START_S = 20.0
-"""More is allowed at the start, while its process comes up, perhaps along with all others on one machine."""
+"""A longer timeout at the start, while the queue's process comes up, perhaps alongside all others on one machine."""
 TELL_EVERY_S = 10.0
 TOTALS_EVERY_S = 3.0
-"""How often the workers' totals are copied: no more often than workers report them."""
-_NEXT = "Ray starts it again, at once if its process ended, within about a minute if its node vanished silently"
+"""How often the workers' totals are copied. Workers report no more often than this."""
+_NEXT = "Ray restarts it, at once if its process ended, within about a minute if its node vanished silently"
 
 
 class Control:
-    """See the module. Never waits for an actor."""
+    """Reports actors that can't be reached, without ever waiting for one."""
 
     def __init__(self, queue: Any, limiters: Mapping[str, Any]) -> None:
         self._queue = queue
@@ -31,7 +31,7 @@ class Control:
             "PromptQueue": queue.where.remote(),
             **{f"RateLimiter of account {account}": actor.where.remote() for account, actor in limiters.items()},
         }
-        """Per actor name: its place, or the pending call for it."""
+        """For each actor name, its place or the pending call for it."""
         self._answered_at = time.monotonic()
         self._tell_at = self._answered_at + START_S
         self._was_told = False
@@ -41,7 +41,7 @@ class Control:
         self._totals_at = 0.0
 
     def look(self, stats: QueueStats | None, display: Display) -> None:
-        """Process the queue's stats; None: it did not answer."""
+        """Process the queue's stats; None if it did not answer."""
         now = time.monotonic()
         if stats is None:
             self._not_reached(now, display)

@@ -1,4 +1,4 @@
-"""The actors of one run: its PromptQueue and its TeacherWorkers. Owned by the driver; they end with it."""
+"""The actors of one run: its PromptQueue and its TeacherWorkers. The driver owns them, and they end with it."""
 
 import logging
 import time
@@ -28,10 +28,10 @@ _log = logging.getLogger("stillhouse")
 
 CALL_TIMEOUT_S = 5.0
 STATS_TIMEOUT_S = 3.0
-"""Shorter, because the display stands still meanwhile."""
+"""Shorter than other timeouts, because the display stands still meanwhile."""
 DRAIN_POLL_S = 2.0
 WAVE = 50
-"""Workers started at a time: all at once would hold each other up."""
+"""How many workers start at a time. Starting all at once would slow each of them down."""
 MOST_SAID = 300
 """Maximum number of characters shown of a worker's last message."""
 AWAY_S, MOST_AWAY_S = 30.0, 300.0
@@ -49,21 +49,21 @@ class _Hand:
     run_ref: Any
     name: str | None = None
     leaving: bool = False
-    """Its node is about to go: it was asked to stop, and another works in its place."""
+    """Its node is about to go away: it was asked to stop, and another worker takes its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Death:
-    """A worker whose call failed."""
+    """A worker's call that failed."""
 
     cause: str
     is_certain: bool
-    """Its process is gone; otherwise it may only be out of reach."""
+    """True if its process is gone; otherwise it may only be unreachable."""
 
 
 @dataclass(slots=True)
 class _Aways:
-    """Workers lost to their own store or disk, and when to start their replacements."""
+    """Workers that stopped because their store or disk failed, and when to start their replacements."""
 
     hire_at: list[float] = field(default_factory=list)
     in_a_row: int = 0
@@ -77,7 +77,7 @@ class _Aways:
         return wait_s
 
     def due(self, now: float) -> int:
-        """Number to be started now."""
+        """Number of replacements to start now."""
         count = sum(at <= now for at in self.hire_at)
         self.hire_at = [at for at in self.hire_at if at > now]
         return count
@@ -97,7 +97,9 @@ class Crew:
         finish: bool = False,
         follow: bool = False,
     ) -> None:
-        """`opened`, `known`, `finish`, `follow`: see `PromptQueue`; `node`: the one that all workers have to be on."""
+        """`opened`, `known`, `finish`, `follow`: see `PromptQueue`; `node`: the node that all workers must run on, if
+        any.
+        """
         self._recipe = recipe
         self._shared = pack_recipe(recipe)
         self._node = node
@@ -115,9 +117,10 @@ class Crew:
         self._stats: QueueStats | None = None
         self._is_reached = True
         self._look_for_drains_at = 0.0
-        # A node starts as many processes at once as it has CPUs, and a worker's is the slowest: the first goes ahead.
+        # A node starts only as many processes at once as it has CPUs, and a worker's is the slowest: start the first
+        # now.
         self._hands = [self._hire()]
-        # Started with the workers, not by them: that saves the time of a process's start, and they outlive any worker.
+        # Started alongside the workers rather than by them: this saves a process's start, and they outlive any worker.
         limiters = {key: start_limiter(key, limits, node=self._head) for key, limits in recipe.accounts.items()}
         self._limiters = list(limiters.values())
         self._limiters_up = [limiter.__ray_ready__.remote() for limiter in self._limiters]
@@ -126,7 +129,7 @@ class Crew:
         self._to_hire = workers - 1
         self._hire_wave()
         self.ends: list[End] = []
-        """How workers ended that did not die."""
+        """How the workers ended that did not die."""
 
     def _hire_wave(self) -> None:
         wave = 0 if self._stopping else min(WAVE, self._to_hire)
@@ -147,14 +150,14 @@ class Crew:
         return _Hand(actor, actor.identify.remote(), actor.run.remote())
 
     def hold(self, good_for_s: float) -> None:
-        """Stop all sending after this long, unless called again before then; safe from any thread."""
+        """Stop all sending after this long, unless called again before then; safe to call from any thread."""
         self._queue.hold.remote(good_for_s)
 
     def stats(self) -> QueueStats | None:
         """The run's progress, also shown on the Ray dashboard; None while the queue can't be reached.
 
         Raises:
-            StillhouseError: it can't be started.
+            StillhouseError: the queue can't be started.
         """
         try:
             stats = unpack(ray.get(self._queue.stats.remote(), timeout=STATS_TIMEOUT_S), QueueStats)
@@ -175,10 +178,10 @@ class Crew:
         self._queue.planned.remote(last=last)
 
     def tend(self, display: Display) -> None:
-        """Note who ended; replace who died.
+        """Record which workers ended, and replace those that died.
 
         Raises:
-            StillhouseError: worker after worker dies, or an actor can't be started.
+            StillhouseError: workers die one after the other, or an actor can't be started.
         """
         for ref in _ready(self._limiters_up):
             self._limiters_up.remove(ref)
@@ -198,7 +201,7 @@ class Crew:
             elif end.kind == "away":
                 self._away(hand, end, display)
             elif end.kind == "stopped" and not (self._stopping or hand.leaving):
-                display.note(f"{hand.name or 'a worker'} was taken for dead and stopped; another takes its place")
+                display.note(f"{hand.name or 'a worker'} was considered dead and stopped; another takes its place")
                 self._hands.append(self._hire())
             elif not (hand.leaving and end.kind == "stopped"):
                 self.ends.append(end)
@@ -209,9 +212,9 @@ class Crew:
         self._note_slow_start(display)
 
     def _away(self, hand: _Hand, end: End, display: Display) -> None:
-        """A worker lost its store or disk: the others continue, and a replacement starts after a while.
+        """A worker's store or disk failed: the others continue, and a replacement starts after a delay.
 
-        If no other is left, the whole run is affected, and pauses.
+        If no other is left, the fault affects the whole run, which pauses.
         """
         if self._stopping or hand.leaving:
             return
@@ -220,12 +223,12 @@ class Crew:
             return
         wait_s = self._aways.add(time.monotonic())
         display.note(
-            f"{hand.name or 'a worker'} stopped ({end.message[:MOST_SAID]}); others take its chunks, "
-            f"and a replacement starts in {wait_s:.0f} s"
+            f"{hand.name or 'a worker'} stopped ({end.message[:MOST_SAID]}); others take its chunks, and a "
+            f"replacement starts in {wait_s:.0f} s"
         )
 
     def _leave_draining_nodes(self, display: Display) -> None:
-        """Have workers on nodes that are about to go give their chunks back, and others resume them elsewhere."""
+        """Have workers on nodes that are about to go away give their chunks back; others resume them elsewhere."""
         now = time.monotonic()
         if self._stopping or now < self._look_for_drains_at:
             return
@@ -235,11 +238,11 @@ class Crew:
             if hand.name is not None and not hand.leaving and node_of(hand.name) in draining:
                 hand.leaving = True
                 hand.actor.stop.remote()
-                display.note(f"{hand.name}: its node is about to go; another worker takes over its chunks")
+                display.note(f"{hand.name}: its node is about to go away; another worker takes over its chunks")
                 self._hands.append(self._hire())
 
     def _note_slow_start(self, display: Display) -> None:
-        """A word where no worker is up: soon where none has a CPU, later where they are only slow."""
+        """Report that no worker is up: soon if no node has a free CPU, later if the workers are only slow."""
         waited_s = time.monotonic() - self._started
         if self._warned or self._any_started():
             return
@@ -252,10 +255,10 @@ class Crew:
 
     def _bury(self, hand: _Hand, death: _Death, display: Display) -> None:
         """A worker died: free what it held, and start another in its place."""
-        ray.kill(hand.actor)  # it may have failed without dying; its journals are to be free
+        ray.kill(hand.actor)  # it may have failed without dying, and its journals must be free
         if hand.name is not None:
             if death.is_certain:
-                for limiter in self._limiters:  # one that misses it waits for the end of the lease
+                for limiter in self._limiters:  # a limiter that misses this call waits until the lease expires
                     limiter.died.remote(hand.name)
             self._tell_queue("worker_died", hand.name)
         if not hand.leaving:
@@ -273,7 +276,7 @@ class Crew:
         self._hands.append(self._hire())
 
     def _tell_queue(self, method: str, *args: Any) -> None:
-        """Tell it until it hears; a queue that is restarting does, in a while."""
+        """Repeat the call until it arrives; a queue that is restarting answers after a while."""
         for _ in range(10):
             try:
                 ray.get(getattr(self._queue, method).remote(*args), timeout=CALL_TIMEOUT_S)
@@ -284,7 +287,7 @@ class Crew:
 
     @property
     def working(self) -> bool:
-        """True if any worker is at work or starting."""
+        """True if any worker is working or starting."""
         return bool(self._hands)
 
     def stop(self) -> None:
@@ -300,7 +303,7 @@ class Crew:
 
 
 def _ready(refs: list[Any]) -> set[Any]:
-    """Results of the calls that ended."""
+    """Results of the calls that have ended."""
     return set(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else set()
 
 
@@ -321,11 +324,12 @@ def _result(ref: Any) -> Any:
     """The call's value, or the `_Death` of its actor.
 
     Raises:
-        StillhouseError: its actor can't be started.
+        StillhouseError: the actor can't be started.
     """
     try:
         return ray.get(ref)
-    except RayTaskError as error:  # a traceback, with the error in its last line; the process lives, so nobody died
+    # a traceback, with the error in its last line; the process is alive, so this is not a death
+    except RayTaskError as error:
         _log.error("a worker failed: %s", error)
         return End("failed", (str(error).strip().splitlines() or ["?"])[-1][:MOST_SAID])
     except RayError as error:

@@ -1,8 +1,8 @@
-"""The driver: one run of a recipe, from the plan to the last seal. What it holds can be lost; what is stored suffices.
+"""The driver: one run of a recipe, from the plan to the last seal. It may die at any time; what is stored suffices.
 
 One crew of actors lives for the whole run and works on all open generations; new ones are planned as soon as they can
-be (`gen.dataset.planning`). The driver replaces workers that die, and ends when everything is sealed, or when something
-calls for a person.
+be (`gen.dataset.planning`). The driver replaces workers that die, and ends when everything is sealed, or when a person
+has to act.
 """
 
 import math
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from stillhouse.cluster.crew import Crew
 
 SLOTS_PER_WORKER = 512
-"""Requests in flight that one worker is given before `workers: auto` adds another."""
+"""Requests in flight per worker before `workers: auto` adds another."""
 
 
 def run(
@@ -71,10 +71,10 @@ def run(
 
     Args:
         recipe: what to do; `schemas.recipe_file.read_recipe` reads one from a file.
-        address: a running Ray cluster's; by default one is started here, or joined inside a Ray job.
-        limit: a pilot: plan at most the next so many source rows.
-        follow: also ask the files that appear in the source, until a signal comes.
-        display: who is shown the progress; by default a notebook, or nobody.
+        address: the address of a running Ray cluster; by default one is started here, or joined inside a Ray job.
+        limit: a pilot: plan at most this many of the next source rows.
+        follow: also ask the rows of files that are added to the source, until a signal comes.
+        display: where to show progress; by default in a notebook, if in one.
 
     Returns:
         The dataset's summary, whose `load` gives its records as a pyarrow Table.
@@ -152,10 +152,10 @@ class Driver:
             return summary
 
     def _check_keys(self, stack: ExitStack) -> None:
-        """Resolve the keys before anything is written, where they will be used.
+        """Resolve the keys where they will be used, before anything is written.
 
-        Workers of a Ray started here see what this process sees. On a cluster a process of its resolves them, unless
-        the dataset is there already: then the first worker does, before it leases.
+        Workers of a Ray started here see what this process sees. On a cluster, one of its processes resolves the keys,
+        unless the dataset exists already: then the first worker does, before it leases.
         """
         if self._address is None:
             resolve_all(self._recipe)
@@ -166,7 +166,7 @@ class Driver:
             check_keys(self._recipe, self._display)
 
     def _join(self, stack: ExitStack) -> None:
-        """Have Ray until the stack ends."""
+        """Start or join Ray until the stack ends."""
         from stillhouse.cluster.runtime import connected
 
         self._display.step("starting Ray" if self._address is None else f"joining Ray at {self._address}")
@@ -197,7 +197,7 @@ class Driver:
         return self._store.url
 
     def _note_passed_over(self) -> None:
-        with suppress(StillhouseError):  # reported where the source is read, if it matters
+        with suppress(StillhouseError):  # reported when the source is read, if it matters
             found = surveyed(self._recipe)
             for note in (passed_over_note(found.passed_over), *notes_on(found.files, self._recipe.source)):
                 if note is not None:
@@ -211,7 +211,7 @@ class Driver:
         if self._options.finish:
             return None
         if self._recipe.budget is None:
-            self._store.delete(BUDGET_KEY)  # a later budget counts anew what this run adds
+            self._store.delete(BUDGET_KEY)  # a later budget counts what this run adds from zero
             return None
         return why_no_money(self._recipe, self._recipe.budget, begin_budget(self._store))
 
@@ -236,7 +236,7 @@ class Driver:
     @contextmanager
     def _crew(self, planning: Planning) -> Iterator["Crew"]:
         """Ray, the simulators, and a crew that works on the open generations."""
-        # Ray takes a second to import, and a finished run needs none.
+        # Ray takes a second to import, and a finished run does not need it.
         from stillhouse.cluster.runtime import cpus, this_node
 
         with ExitStack() as stack:
@@ -270,7 +270,8 @@ class Driver:
 
 
 def _workers(recipe: Recipe, *, cpus: int) -> int:
-    """Number of workers: the recipe's, else by the requests that may be in flight, with one CPU left for the rest."""
+    """Number of workers: the recipe's, or enough for the requests in flight, leaving one CPU free for everything
+    else."""
     if recipe.run.workers != "auto":
         return recipe.run.workers
     declared = [teacher.limits.in_flight for teacher in recipe.teachers]

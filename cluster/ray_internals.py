@@ -1,6 +1,6 @@
-"""Everything of Ray that is not its public interface, and nothing of ours: seen in Ray 2.54 to 2.60.
+"""All uses of Ray's private interface, and nothing else: seen in Ray 2.54 to 2.60.
 
-tests/unit/test_ray_internals.py says of each what breaks if a later Ray lacks it.
+For each, tests/unit/test_ray_internals.py says what breaks if a later Ray lacks it.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,15 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.job_submission import JobSubmissionClient
 
 HEAD_RESOURCE = "node:__internal_head__"
-"""A resource that the head has, and no other node."""
+"""A resource that only the head has."""
 
 GCS_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """A gRPC method of the GCS that takes an empty message and changes nothing."""
 
 OWN_PROCESSES = {"prestart_worker_first_driver": False, "worker_niceness": 0}
-"""`_system_config` of a Ray that is started for one run. Each of our actors has a process of its own: idle ones started
-ahead only compete with them. They are the run itself, not a guest's on a shared node: no lower priority for them."""
+"""`_system_config` of a Ray that is started for one run. Each of our actors has its own process, so idle processes
+started ahead would only compete with them. The actors are the run itself, not guests on a shared node, so they need no
+lower priority."""
 
 UNNEEDED_PROCESSES = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of `Node` that start its autoscaler, its log monitor and its dashboard's web server."""
@@ -30,13 +31,13 @@ CLIENT_LOGGERS = (
     "ray._private.runtime_env.packaging",
     "ray._private.authentication.http_token_authentication",
 )
-"""Loggers that warn about what a job client meets; our own messages say it in other words."""
+"""Loggers that warn about a job client's troubles, which our own messages report."""
 
 
 class JobClient(JobSubmissionClient):
     """Ray's client of the Jobs API, with its one request method open to subclasses.
 
-    By itself it waits without limit for a host that does not answer, asks once, and follows redirects.
+    Ray's own client waits for ever for a host that does not answer, never retries, and follows redirects.
     """
 
     @property
@@ -49,12 +50,12 @@ class JobClient(JobSubmissionClient):
         return self.exchange(method, endpoint, headers=self._headers, **options)
 
     def exchange(self, method: str, endpoint: str, *, headers: dict[str, str], **options: Any) -> Any:
-        """Send one request with these headers alone; `options` are those of `requests.request`.
+        """Send one request with only these headers; `options` are those of `requests.request`.
 
         Raises:
-            ray.exceptions.AuthenticationError: the cluster refuses the token, or asks for one.
+            ray.exceptions.AuthenticationError: the cluster rejects the token, or requires one.
         """
-        self._headers = headers  # and no token that Ray found by itself
+        self._headers = headers  # without a token that Ray found by itself
         return super()._do_request(method, endpoint, **options)
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
@@ -63,10 +64,10 @@ class JobClient(JobSubmissionClient):
 
 @contextmanager
 def few_processes() -> Iterator[None]:
-    """Have a Ray that is started meanwhile start the processes a run needs, and not those that serve others.
+    """A Ray that is started within the block starts only the processes that a run needs.
 
-    Half of its start goes into them; the dashboard is loaded even if `include_dashboard` is false, unless its
-    dependencies seem to be missing. Each node's agent then does without its web server.
+    The other processes take half of its start; Ray loads the dashboard even if `include_dashboard` is false, unless its
+    dependencies seem to be missing. Each node's agent then runs without its web server.
     """
     utils: Any = ray._private.utils
     missing = ImportError("no dashboard is wanted")
@@ -79,7 +80,7 @@ def few_processes() -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """The owner with another attribute; a Ray without this name is left alone, and starts all its processes."""
+    """Replace an attribute of the owner; a Ray without this attribute is left alone, and starts all its processes."""
     before = getattr(owner, name, None)
     if before is None:
         yield
@@ -92,19 +93,19 @@ def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
 
 
 def gcs_address(address: str) -> str | None:
-    """The host:port of the cluster's GCS; given `auto`, of the one on this machine, if any."""
+    """The host:port of the cluster's GCS; for `auto`, that of the cluster on this machine, if any."""
     found: str | None = canonicalize_bootstrap_address(address)
     return found
 
 
 def reread_settings() -> None:
-    """Have Ray's core read the RAY_ variables again; it does so by itself when it is imported, and never after."""
+    """Make Ray's core read the RAY_ variables again; by itself it reads them only when it is imported."""
     raylet: Any = ray._raylet
     raylet.Config.initialize("")
 
 
 def nodes_told_to_go() -> set[str]:
-    """The ids of nodes that drain. No public call tells; Ray's own Train asks in the same way.
+    """The ids of draining nodes. No public call returns them; Ray Train uses this one too.
 
     Raises:
         RayError, TimeoutError: the cluster can't be asked.

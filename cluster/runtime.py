@@ -1,4 +1,4 @@
-"""The Ray a run works on: one started for it, or a running cluster. The only module that starts or joins one."""
+"""The Ray that a run works on: one started for it, or a running cluster. The only module that starts or joins one."""
 
 import logging
 import os
@@ -31,18 +31,18 @@ START_PATIENCE_S = 10.0
 SLOW_START_S = 30.0
 """The same, if CPUs are free."""
 _SETTINGS = b"\x04"
-"""The type of the frame that an HTTP/2 server, as gRPC's are, says first: RFC 9113, 3.4 and 6.5."""
+"""Type of the first frame that an HTTP/2 server sends, and so a gRPC server: RFC 9113, 3.4 and 6.5."""
 
 UNPACK_TIMEOUT_S = 120.0
-"""For a busy machine: whatever is not unpacked by then may be deleted under a worker."""
+"""Long enough for a busy machine: whatever is not unpacked by then may be deleted under a worker."""
 MIN_FREE_BYTES = 16 * 2**20
-"""For a Ray that is started here: its logs, more than ten times what a short run writes."""
+"""Free space for a Ray that is started here: its logs need a tenth of this in a short run."""
 _COMMON: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Ray, for as long as the block lasts. `address` None: one of our own, unless this is a job on a cluster already.
+    """Ray, for as long as the block lasts. `address` None: start one, or inside a job, join the job's cluster.
 
     Raises:
         UsageError: there is no cluster at the address, or it can't be joined.
@@ -61,8 +61,8 @@ def connected(address: str | None) -> Iterator[None]:
             if address is None:
                 raise _not_started(error) from None
             raise UsageError(
-                f"the Ray cluster at {address} can't be joined: {_words(error)}; if its versions of Python "
-                "or Ray differ from those here, run there: stillhouse submit --address http://head:8265"
+                f"can't join the Ray cluster at {address}: {_words(error)}; if its version of Python or Ray differs "
+                "from the one here, use: stillhouse submit --address http://head:8265"
             ) from None
         stack.callback(ray.shutdown)
         if address is not None:
@@ -71,11 +71,11 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _unpack_on_siblings() -> None:
-    """Have the other raylets that share our session's folder unpack the job's working_dir now, not while we import.
+    """Make the other raylets in our session's folder unpack the job's working_dir now, not while we import.
 
-    Two raylets of one cluster on one machine keep it at the same path, and each deletes what is there before it unpacks
-    it for the first time (Ray 2.54 to 2.60): modules would be gone for a moment under processes that load them. Each
-    unpacks it once, for its first process of the job; so each starts one before any of ours needs a module.
+    Two raylets of one cluster on one machine unpack it to the same path, and each deletes what is there before it
+    unpacks for the first time (Ray 2.54 to 2.60). For a moment, modules would be missing under processes that load
+    them. A raylet unpacks once, for its first process of the job; so each starts one before any of ours needs a module.
     """
     if not ray.get_runtime_context().runtime_env.get("working_dir"):
         return
@@ -88,7 +88,7 @@ def _unpack_on_siblings() -> None:
     unpacked = Path.cwd()
 
     def nothing() -> None:
-        """A local function, which Ray sends as it is: to import it would take a module."""
+        """A local function, which Ray sends by value, because importing it would take a module."""
 
     task = ray.remote(nothing)
     on = [NodeAffinitySchedulingStrategy(node, soft=True) for node in siblings]
@@ -97,28 +97,29 @@ def _unpack_on_siblings() -> None:
         num_returns=len(on),
         timeout=UNPACK_TIMEOUT_S,
     )
-    os.chdir(unpacked)  # ours was deleted
+    os.chdir(unpacked)  # our files were deleted
 
 
 def _not_started(error: Exception) -> UsageError:
-    """With what to do where it is about the folder that Ray keeps its files in."""
+    """Ray's error, with what to do if it is about the folder where Ray keeps its files."""
     words = f"Ray can't be started here: {_words(error)}"
     if "AF_UNIX path length" in words:
         return UsageError(f"{words}; set RAY_TMPDIR to a folder with a short path, such as /tmp")
     if isinstance(error, OSError):
         return UsageError(
-            f"{words}; Ray keeps its files in {_ray_folder()}: set RAY_TMPDIR to a folder of yours, with a short path"
+            f"{words}; Ray keeps its files in {_ray_folder()}: set RAY_TMPDIR to a folder that you own, with a "
+            "short path"
         )
     return UsageError(words)
 
 
 def _ray_folder() -> Path:
-    """Where a Ray that is started here keeps its files."""
+    """The folder where a Ray that is started here keeps its files."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")  # noqa: S108 - Ray's choice
 
 
 def _check_room() -> None:
-    """Ray itself starts on a full disk, and its processes then die silently.
+    """Refuse to start on a full disk: Ray itself would start, and its processes would then die silently.
 
     Raises:
         UsageError: the disk is full.
@@ -129,8 +130,8 @@ def _check_room() -> None:
     if disk.total and disk.free < MIN_FREE_BYTES:
         raise UsageError(
             f"Ray can't be started here: the disk of {folder}, where it keeps its files, is full "
-            f"({disk.free / 2**20:.1f} MiB free); expected {MIN_FREE_BYTES / 2**20:.0f}: free some, or set RAY_TMPDIR "
-            "to a folder on another disk, with a short path"
+            f"({disk.free / 2**20:.1f} MiB free); expected {MIN_FREE_BYTES / 2**20:.0f}: free some space, or set "
+            "RAY_TMPDIR to a folder on another disk, with a short path"
         )
 
 
@@ -147,7 +148,7 @@ def _start_alone() -> None:
 
 
 def _start(**settings: Any) -> None:
-    """Start a Ray, in a second try where the first was too slow.
+    """Start a Ray, and try a second time if the first try was too slow.
 
     Raises:
         Paused: neither came up.
@@ -156,11 +157,11 @@ def _start(**settings: Any) -> None:
         try:
             ray.init(**settings)
         except Exception as error:
-            if type(error) is not Exception:  # Ray raises a bare one where its node is not up within 30 s
+            if type(error) is not Exception:  # Ray raises a bare exception if its node is not up within 30 s
                 raise
             if not left:
                 raise Paused(
-                    f"Ray failed to start here twice ({_words(error)}); try again on a quieter machine"
+                    f"Ray failed to start here twice ({_words(error)}); try again when this machine is less busy"
                 ) from None
             ray.shutdown()
         else:
@@ -168,18 +169,18 @@ def _start(**settings: Any) -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Check that a cluster's GCS may be at host:port; Ray itself would try for two minutes, and then end the process.
+    """Check that host:port may be a cluster's GCS; Ray itself would try for two minutes, and then end the process.
 
     Raises:
-        UsageError: nobody listens there, or something else does.
+        UsageError: nothing listens there, or something else does.
     """
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise UsageError(
-            f"expected `auto` or a cluster's host:port (6379 by default), got {address}; "
-            "with the dashboard's http address: stillhouse submit"
+            f"expected `auto` or a cluster's host:port (6379 by default), got {address}; for the dashboard's http "
+            "address, use: stillhouse submit"
         )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as sock:
@@ -188,11 +189,11 @@ def check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise UsageError(f"no Ray cluster at {address}: {error}; is it up, and is this its GCS port?") from None
     if os.environ.get("RAY_USE_TLS") == "1":
-        return  # it says nothing to whom it does not trust yet
+        return  # it sends nothing to clients that it does not trust yet
     if said.startswith(b"HTTP/"):
         raise UsageError(
-            f"{address} is a web server, perhaps the dashboard; expected the GCS port (6379 by default), "
-            "or with the dashboard's http address: stillhouse submit"
+            f"{address} is a web server, perhaps the dashboard; expected the GCS port (6379 by default); for the "
+            "dashboard's http address, use: stillhouse submit"
         )
     if said[3:4] != _SETTINGS:
         raise UsageError(f"what listens at {address} is not a Ray cluster; is this its GCS port (6379 by default)?")
@@ -200,13 +201,13 @@ def check_reachable(address: str) -> None:
 
 @contextmanager
 def token_agreed(address: str) -> Iterator[None]:
-    """Have Ray send a token where the cluster asks for one, and only there.
+    """Make Ray send a token if the cluster requires one, and only then.
 
-    Ray itself goes by what it finds on this machine: without RAY_AUTH_MODE it sends the token in the user's home to a
-    cluster found by `auto` but to no other, and a cluster without tokens accepts a client that has one only half.
+    Ray itself decides by what it finds on this machine: without RAY_AUTH_MODE, it sends the token in the user's home to
+    a cluster found by `auto`, but to no other. A cluster without tokens accepts a client with a token only in part.
 
     Raises:
-        UsageError: the cluster asks for a token, and there is none, or not the right one.
+        UsageError: the cluster requires a token, and there is none, or it is wrong.
     """
     gcs = gcs_address(address)
     asks = None if gcs is None else _refuses(gcs, None)
@@ -228,10 +229,10 @@ def token_agreed(address: str) -> Iterator[None]:
 
 
 def _refuses(gcs: str, token: Token | None) -> bool | None:
-    """True if the cluster lets nobody in with this token or, given None, without one; None if it can't be asked."""
+    """True if the cluster rejects clients with this token (None: without a token); None if it can't be asked."""
     if os.environ.get("RAY_USE_TLS") == "1":
         return None
-    import grpc  # Ray's own; it takes a while to load
+    import grpc  # Ray's own client; it takes a while to load
 
     metadata = (("authorization", f"Bearer {token.value}"),) if token else ()
     with grpc.insecure_channel(gcs) as channel:
@@ -243,7 +244,7 @@ def _refuses(gcs: str, token: Token | None) -> bool | None:
 
 
 def _set_mode(mode: str | None) -> None:
-    """For this process; Ray reads it when it is imported, and again on request. None: not set, and no token."""
+    """Set a variable for this process; Ray reads it when it is imported, and again on request. None: not set."""
     os.environ[MODE] = mode or "disabled"
     reread_settings()
     if mode is None:
@@ -265,21 +266,21 @@ def free_cpus() -> float:
 
 
 def why_none_started(waited_s: float) -> str | None:
-    """The message when no worker has started for this long: soon if none has a CPU, later if nodes are only slow."""
+    """The message if no worker has started for this long: soon if no CPU is free, later if nodes are only slow."""
     if waited_s < START_PATIENCE_S:
         return None
     free, known = free_cpus(), cpus()
     if free < 1:
         why = f"each needs a CPU, and {free:g} of {known} are free: end another job, or add a node"
     elif waited_s > SLOW_START_S:
-        why = f"{free:g} of {known} CPUs are free, so its nodes are slow to start one"
+        why = f"{free:g} of {known} CPUs are free, so its nodes start processes slowly"
     else:
         return None
     return f"no worker has started after {waited_s:.0f} s ({why}); waiting"
 
 
 def draining_nodes() -> set[str]:
-    """The ids of nodes that are about to go (a spot notice, a scale-down); what runs there is to end soon."""
+    """The ids of nodes that are about to go away (a spot notice, a scale-down); actors on them have to end soon."""
     try:
         return nodes_told_to_go()
     except (RayError, TimeoutError):
@@ -287,5 +288,5 @@ def draining_nodes() -> set[str]:
 
 
 def this_node() -> str:
-    """The id of the node that the driver is on."""
+    """The id of the driver's node."""
     return str(ray.get_runtime_context().get_node_id())

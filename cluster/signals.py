@@ -1,4 +1,4 @@
-"""Signals that end a run: the first in good order, the second at once."""
+"""Signals that end a run: the first one gracefully, the second one at once."""
 
 import os
 import signal
@@ -12,7 +12,9 @@ from types import FrameType
 
 @contextmanager
 def signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP call `stop`; the second ends the process. Set after ray.init, which sets its own."""
+    """SIGINT, SIGTERM and SIGHUP call `stop`; the second one ends the process. Call it after ray.init, which sets its
+    own.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -21,7 +23,7 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal count
         count += 1
-        if number == signal.SIGHUP and sys.stderr.isatty():  # writing to a terminal that is gone fails
+        if number == signal.SIGHUP and sys.stderr.isatty():  # writing to a closed terminal fails
             sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
         if count == 1:
             stop()
@@ -29,7 +31,7 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
             raise KeyboardInterrupt
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # already ignored, as under nohup
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:

@@ -1,8 +1,7 @@
-"""A cluster's token: where to find it, and the messages for one that is missing or wrong.
+"""A cluster's token: where to find it, and the messages for a missing or wrong one.
 
-One that the environment names is meant to be used. The one that Ray keeps in the user's home appears by itself (a Ray
-that starts with a token writes it, a local run's Ray included), so it is for clusters that ask for one. No message
-repeats a token.
+A token that the environment names was put there on purpose. Ray creates the token in the user's home by itself (a local
+run's Ray does so too), so we use that one only for clusters that require a token. No message repeats a token.
 """
 
 import os
@@ -17,11 +16,11 @@ TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105
 KEPT = "~/.ray/auth_token"
 MODE = "RAY_AUTH_MODE"
 HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?")
-"""What an HTTP header can carry: RFC 9110, 5.5."""
+"""Characters that an HTTP header can carry: RFC 9110, 5.5."""
 
 
 class NoToken(UsageError):
-    """The cluster asks for a token, and none was sent."""
+    """The cluster requires a token, and none was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Token:
 
 
 def named_token() -> Token | None:
-    """The one that the environment names, if any; none where RAY_AUTH_MODE rules tokens out.
+    """The token that the environment names, if any; None if RAY_AUTH_MODE rules tokens out.
 
     Raises:
         UsageError: it can't be read, or can't be sent.
@@ -48,7 +47,7 @@ def named_token() -> Token | None:
 
 
 def kept_token() -> Token | None:
-    """The one that Ray keeps for this user, if any; none where RAY_AUTH_MODE rules tokens out.
+    """The token that Ray keeps for this user, if any; None if RAY_AUTH_MODE rules tokens out.
 
     Raises:
         UsageError: it can't be read, or can't be sent.
@@ -60,18 +59,18 @@ def kept_token() -> Token | None:
 
 
 def no_token(address: str) -> NoToken:
-    """For a cluster that asks for one."""
+    """The message for a cluster that requires a token."""
     return NoToken(
-        f"no token given: {address} asks for one; expected it in {TOKEN}, in the file that {TOKEN_PATH} names, or in "
-        f"{KEPT}; on the head, `ray get-auth-token` prints it"
+        f"no token given: {address} requires one; expected it in {TOKEN}, in the file that {TOKEN_PATH} names, or "
+        f"in {KEPT}; on the head, `ray get-auth-token` prints it"
     )
 
 
 def refused_token(address: str, origin: str) -> UsageError:
-    """For a cluster that has another."""
+    """The message for a cluster that has another token."""
     return UsageError(
-        f"token refused: {address} does not accept {origin}; on the head, `ray get-auth-token` prints the cluster's, "
-        f"which goes into {TOKEN}"
+        f"token refused: {address} does not accept {origin}; on the head, `ray get-auth-token` prints the cluster's "
+        f"token; put it into {TOKEN}"
     )
 
 

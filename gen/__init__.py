@@ -2,10 +2,10 @@
 
 import sys
 
-# A checkout's root may be on the path; under two names every class would exist twice.
+# The root of a checkout may be on the path; if the package had two names, every class would exist twice.
 if __name__ != "stillhouse.gen":
     raise ImportError("expected `import stillhouse.gen`, got `import gen`", name=__name__)
 
-# httpx's own command line, which it loads with rich and pygments where they are installed: a tenth of a worker's start.
-# A private name, seen in httpx 0.28; without it, httpx loads them.
+# httpx loads its own command line, with rich and pygments if installed: a tenth of a worker's start. The name is
+# private, seen in httpx 0.28; without it, httpx loads them.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

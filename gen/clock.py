@@ -1,6 +1,6 @@
-"""Time as the core sees it: passed in, so that a test can own it.
+"""Time is passed in, so that a test can control it.
 
-Durations and deadlines are monotonic seconds; only what is written down for people is wall-clock time.
+Durations and deadlines are monotonic seconds; wall-clock time is only for what people read.
 """
 
 import time
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings of time."""
+    """A reading of both clocks."""
 
     def monotonic(self) -> float:
         """Seconds that never jump."""
@@ -26,7 +26,7 @@ SYSTEM: Clock = time
 
 @dataclass(slots=True)
 class ManualClock:
-    """Time that stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     now: float = 0.0
     """Both readings, in seconds."""

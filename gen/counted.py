@@ -1,6 +1,6 @@
-"""Counts for people."""
+"""Formats counts for people."""
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """The count with its noun: `1 chunk`, `1,200 chunks`; `many` where the plural is not the singular and an s."""
+    """The count with its noun: `1 chunk`, `1,200 chunks`; `many` if the plural is not the singular plus s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"

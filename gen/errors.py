@@ -4,7 +4,7 @@
     ├── UsageError             exit 2   the recipe, the source or the command is wrong
     │   ├── SourceError                 a source file is missing, unreadable or changed
     │   │   ├── ColumnMissing           it lacks a column that the recipe names
-    │   │   └── NoFiles                 there is none
+    │   │   └── NoFiles                 no file is there
     │   ├── TemplateError               a template of the recipe can't be compiled
     │   ├── DatasetError                what is stored contradicts the recipe, or itself
     │   └── StoreRefused                no access, no bucket, or no conditional writes
@@ -12,11 +12,11 @@
         ├── StoreAway                   the store does not answer; the outcome of the last write may be unknown
         ├── TeacherPaused               money, authorisation or a daily quota: a person has to act
         ├── BudgetSpent                 the recipe's budget has no money for another request
-        ├── AtProvider                  all that is left is with batches, which `run --no-wait` does not wait for
+        ├── AtProvider                  only batches are left, and `run --no-wait` does not wait for them
         └── Interrupted                 a signal
 
-A message says what was expected, what came and what to do; it never holds a secret. What a teacher does wrong is
-no exception but a value: see `gen.teachers.protocols`.
+A message says what was expected, what was found and what to do; it never contains a secret. A teacher's fault is a
+value, not an exception: see `gen.teachers.protocols`.
 """
 
 import traceback
@@ -30,7 +30,7 @@ class StillhouseError(Exception):
 
     @property
     def state(self) -> str:
-        """The word for it in the last line of `run --json`."""
+        """How the last line of `run --json` names this ending."""
         return "paused" if self.exit_code == 3 else "failed"
 
 
@@ -46,8 +46,8 @@ class SourceError(UsageError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
-        """The recipe's field that the message begins with; None if it is about a file alone, or says already where the
-        field stands in the recipe."""
+        """The recipe's field that the message begins with; None if the message is only about a file, or already names
+        the place in the recipe."""
 
 
 class ColumnMissing(SourceError):
@@ -59,7 +59,7 @@ class ColumnMissing(SourceError):
 
 
 class NoFiles(SourceError):
-    """A path of the source has no file yet."""
+    """A path of the source has no files yet."""
 
 
 class TemplateError(UsageError):
@@ -79,7 +79,7 @@ class StoreRefused(UsageError):
 
 
 class Paused(StillhouseError):
-    """The run stopped with everything kept; the same command resumes."""
+    """The run stopped without losing anything; the same command resumes."""
 
     exit_code = 3
 
@@ -97,7 +97,7 @@ class BudgetSpent(Paused):
 
 
 class AtProvider(Paused):
-    """All that can be asked is with batches at a provider."""
+    """Everything that is left to ask is in batches at a provider."""
 
 
 class Interrupted(Paused):
@@ -108,7 +108,7 @@ MAX_CAUSE_CHARS = 300
 
 
 def cause_of(error: BaseException) -> str:
-    """An unexpected exception in a line: its type, its words and where it was raised."""
+    """An unexpected exception in one line: its type, its message and where it was raised."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     where = traceback.extract_tb(error.__traceback__)

@@ -1,13 +1,14 @@
-"""Foreign text for a terminal or a log line: nothing in it can move the cursor, hide, reorder or forge a line."""
+"""Makes foreign text safe for a terminal or a log line: it can't move the cursor, hide, reorder or forge a line."""
 
 import unicodedata
 
 _ACTS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Control, format (bidi, zero width), surrogate, private, unassigned, and the separators that end a line."""
+"""Categories of control, format (bidi, zero width), surrogate, private and unassigned characters, and of line
+separators."""
 
 
 def inert(text: str) -> str:
-    """The text on one line, with every character that acts or can't be seen written as its escape."""
+    """The text on one line, with every control or invisible character replaced by its escape."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_shown, text))

@@ -1,4 +1,6 @@
-"""Keeps pyarrow from importing pandas where it is installed: a second of CPU and 60 MB a process for nothing."""
+"""Keeps pyarrow from importing an installed pandas, which would cost each process a second of CPU and 60 MB for
+nothing.
+"""
 
 import sys
 
@@ -14,9 +16,9 @@ class _NoPandas:
 
 
 def without_pandas() -> None:
-    """Have pyarrow look for it in vain, as it does once, with the first list it is given; others find it all the same.
+    """Make pyarrow's only search for pandas fail, with the first list it is given; other code still finds pandas.
 
-    For processes of our own: in a user's, pyarrow would take a Series for any other sequence.
+    Only for our own processes: in a user's, pyarrow would then treat a Series like any other sequence.
     """
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)

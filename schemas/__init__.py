@@ -1,6 +1,6 @@
-"""What a recipe, a prompt, a record and a failure are. Needs no network, no cluster and no store."""
+"""Definitions of recipes, prompts, records and failures. Needs no network, no cluster and no store."""
 
-# A checkout's root may be on the path; under two names every class would exist twice.
+# The root of a checkout may be on the path; if the package had two names, every class would exist twice.
 if __name__ != "stillhouse.schemas":
     raise ImportError("expected `import stillhouse.schemas`, got `import schemas`", name=__name__)
 

@@ -1,7 +1,7 @@
-"""The Arrow schemas of what is stored: data/, rejected/, failed/, raw/ and the index.
+"""The Arrow schemas of the stored files: data/, rejected/, failed/, raw/ and the index.
 
 `SCHEMA_VERSION` grows with every change a reader could notice; a dataset written by a newer version is refused. A
-dataset keeps the columns of the version it was bound at; a column that a recipe has no use for is absent.
+dataset keeps the columns of the schema version it was created with; columns that its recipe does not use are absent.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -47,7 +47,7 @@ def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:
 
 
 def _data(wanted: Set[str]) -> pa.Schema:
-    """The columns that every record has, and those of the others that are wanted."""
+    """The columns that every record has, plus those of the optional ones that are named."""
     return pa.schema([column.field for column in RECORD_COLUMNS if column.always or column.name in wanted])
 
 
@@ -62,10 +62,11 @@ def _rejected(wanted: Set[str]) -> pa.Schema:
 
 
 RECORD = _data(frozenset())
-"""A record of a plain dataset, less the `keep` columns."""
+"""A record of a plain dataset, without the `keep` columns."""
 
 REJECTED = _rejected(frozenset())
-"""Seen and not in the dataset. `duplicate_of`: the prompt id asked instead, or the record id of the equal answer."""
+"""Answers that are not in the dataset. `duplicate_of`: the prompt id asked instead, or the record id of the equal
+answer."""
 
 FAILED = pa.schema(
     [
@@ -87,7 +88,7 @@ FAILED = pa.schema(
         _column("line", pa.int64(), null=True),
     ]
 )
-"""Samples given up on and bad rows (which have file and line, and neither id nor sample)."""
+"""Samples given up on and bad rows (which have file and line, but neither id nor sample)."""
 
 RAW = pa.schema(
     [
@@ -99,7 +100,7 @@ RAW = pa.schema(
         _column("body", pa.large_binary()),
     ]
 )
-"""The providers' bodies as they came."""
+"""The providers' response bodies, unchanged."""
 
 INDEX = pa.schema(
     [
@@ -118,30 +119,31 @@ INDEX = pa.schema(
         _column("teacher", pa.int16(), null=True),
     ]
 )
-"""A row per source row. fate: ask, duplicate (`detail`: the prompt id asked instead) or bad (`detail`: why).
+"""One row per source row. fate: ask, duplicate (`detail`: the prompt id asked instead) or bad (`detail`: the reason).
 
-In a retry generation a row per prompt: only the samples in `again` are asked, each with the kind of Failure it was, and
-`earlier` names the chunks that hold the prompt's samples so far. Both are null in a generation of source rows. `need`:
-how many accepted answers the prompt lacks, with which asking ends; null where all samples in `again` are asked.
+A retry generation has one row per prompt: only the samples in `again` are asked, each with the kind of Failure it was,
+and `earlier` names the chunks that hold the prompt's samples so far. Both are null in a generation of source rows.
+`need`: how many accepted answers the prompt lacks; asking stops once it has them. Null if all samples in `again` are
+asked.
 
-Under `route: each` such a generation has a row per prompt and teacher, whose place in the recipe `teacher` gives. The
-column is left out where it is null throughout.
+Under `route: each`, a retry generation has one row per prompt and teacher; `teacher` is the teacher's position in the
+recipe. The column is left out if it is null throughout.
 """
 
 
 IMAGES = "images"
-"""The column with the prompts' images, where the recipe names columns that hold some."""
+"""The column with the prompts' images, if the recipe names columns with images."""
 
 TOOLS = "tools"
-"""The column with the tools, where `ask.tools` or `source.tools` offers some."""
+"""The column with the tools, if `ask.tools` or `source.tools` offers some."""
 
 MESSAGES = "messages"
-"""The column with prompt and completion as one conversation, where a dataset has it."""
+"""The column with prompt and completion as one conversation, if the dataset has it."""
 
 Calls: TypeAlias = Literal["beside", "inside", "nowhere"]
-"""Where a dataset's records keep tool calls: only in the column `tool_calls` (schema versions 1 and 2), inside the
-assistant's message too, or nowhere, because the recipe asks without tools: many chat templates fail on a message that
-has the key `tool_calls` without calls, so that plain datasets must not have it."""
+"""Where a dataset's records keep tool calls: only in the column `tool_calls` (schema versions 1 and 2), also inside the
+assistant's message, or nowhere because the recipe offers no tools. Plain datasets must not have the key: many chat
+templates fail on a message with `tool_calls` but no calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class Columns:
     """The stored columns of one dataset."""
 
     version: int
-    """The schema version it was bound at."""
+    """The schema version that the dataset was created with."""
     data: pa.Schema
     rejected: pa.Schema
     failed: pa.Schema
@@ -160,15 +162,15 @@ class Columns:
     checks: tuple[str, ...] = ()
     """Names of the checks whose verdicts are in the column `checks`."""
     has_votes: bool = False
-    """True if there is the column `vote_share`."""
+    """True if there is a column `vote_share`."""
     images: Literal["reference", "embed"] | None = None
-    """What the column `images` holds; None: there is none."""
+    """What the column `images` holds; None if there is no such column."""
 
     def with_kept(self, kept: Sequence[pa.Field]) -> "Columns":
-        """The same with the recipe's `keep` columns at the end of each but raw.
+        """The same schema with the recipe's `keep` columns at the end of each file but raw.
 
         Raises:
-            ValueError: a kept column has a name of ours.
+            ValueError: a kept column has a reserved name.
         """
         for field in kept:
             if any(field.name in schema.names for schema in (self.data, self.rejected, self.failed)):
@@ -182,10 +184,10 @@ class Columns:
 
 
 def columns_of(version: int, identity: Mapping[str, Any]) -> Columns:
-    """The columns, less those of `keep`, of a dataset that was bound to this identity at this schema version.
+    """The columns, without those of `keep`, of a dataset with this identity and schema version.
 
-    Versions 1 and 2 have the same columns; from version 3 on they depend on what the recipe asks for. Up to version 3
-    all have the column `logprobs`.
+    Versions 1 and 2 have the same columns; from version 3 on they depend on what the recipe asks for. Up to version 3,
+    all datasets have the column `logprobs`.
     """
     both = frozenset[str]()
     if version < 4:
@@ -242,6 +244,6 @@ def _with_calls(schema: pa.Schema) -> pa.Schema:
 
 
 def _with_results(schema: pa.Schema) -> pa.Schema:
-    """The schema with calls and their results inside the conversations that are asked."""
+    """The schema with calls and their results inside the prompt's conversation."""
     names = ("prompt", MESSAGES)
     return pa.schema([field.with_type(MESSAGES_WITH_TOOLS) if field.name in names else field for field in schema])

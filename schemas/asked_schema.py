@@ -1,7 +1,6 @@
-"""The check that comes with `ask.schema`: each answer fits the schema that its teacher was asked for.
+"""The check that comes with `ask.schema`: each answer must fit the schema that its teacher was asked for.
 
-It has no entry among the recipe's `checks`, and is the first to judge: what is not of the form that was asked for needs
-no further check.
+It is not among the recipe's `checks`. It runs first: an answer of the wrong form needs no other check.
 """
 
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ SCHEMA_CHECK: Literal["schema"] = "schema"
 
 
 class AskedSchema(Strict):
-    """The schemas that answers have to fit."""
+    """The schemas that answers must fit."""
 
     by_key: dict[str, dict[str, Any]]
-    """The documents, by `Parameters.schema_key`."""
+    """The schemas as documents, by `Parameters.schema_key`."""
 
     @property
     def name(self) -> str:
@@ -26,14 +25,14 @@ class AskedSchema(Strict):
 
     @property
     def kind(self) -> str:
-        """Which check it is."""
+        """The kind of check."""
         return SCHEMA_CHECK
 
     @property
     def settings(self) -> Self:
-        """What it is made of."""
+        """The settings that decide its verdicts."""
         return self
 
     def references(self) -> Iterator[Any]:
-        """The columns it compares with: none."""
+        """The source columns that it compares with: none."""
         yield from ()

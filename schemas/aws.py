@@ -15,7 +15,7 @@ _BEDROCK_HOST = re.compile(r"\bbedrock(?:-runtime)?(?:-fips)?\.([a-z]{2}(?:-[a-z
 
 def _secret_reference(value: str) -> str:
     if not is_reference(value):
-        # The value may be a key: it is not repeated.
+        # The value may be a key, so the message does not repeat it.
         raise ValueError("expected a reference, `env:NAME` or `file:/absolute/path`, never the key itself")
     return value
 
@@ -39,7 +39,7 @@ class Aws(Strict):
 
     @property
     def signs(self) -> bool:
-        """True if it says with which keys."""
+        """True if keys are given here."""
         return self.access_key_id is not None or self.profile is not None
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class Aws(Strict):
 
 
 def region_of(aws: Aws, urls: Iterable[str]) -> str | None:
-    """The region to sign for: the recipe's, else that of the hosts' names; None where neither says."""
+    """The region to sign for: the recipe's, else the one in the host names; None if neither names one."""
     if aws.region is not None:
         return aws.region
     found = {match[1] for url in urls if (match := _BEDROCK_HOST.search(urlsplit(url).hostname or ""))}

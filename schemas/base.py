@@ -1,4 +1,4 @@
-"""The base of every model a user writes: unknown keys and wrong types are errors, and nothing changes once read."""
+"""The base of every model a user writes: unknown keys and wrong types are errors, and values never change once read."""
 
 from collections.abc import Mapping
 from typing import TypeAlias

@@ -8,12 +8,12 @@ from stillhouse.schemas.base import Strict
 
 
 class Budget(Strict):
-    """Spending limit of the dataset, over all its runs and workers. The limit that is reached first ends the asking."""
+    """Spending limit of the dataset, over all its runs and workers. Asking ends at the limit that is reached first."""
 
     usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """USD, at the teachers' prices. Needs a price and `max_tokens` for every teacher."""
     requests: Annotated[int, Field(gt=0)] | None = None
-    """Requests sent, refused and repeated ones included."""
+    """Requests sent, including refused and repeated ones."""
     output_tokens: Annotated[int, Field(gt=0)] | None = None
     """Output tokens. Needs `max_tokens` for every teacher."""
 

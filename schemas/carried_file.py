@@ -1,4 +1,4 @@
-"""A file named by a recipe travels inside it, so that whoever has the recipe has the file."""
+"""A file that a recipe names travels inside the recipe, so that whoever has the recipe has the file."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import ValidationError, model_validator
 from stillhouse.schemas.base import Strict
 
 MAX_BYTES = 200_000
-"""Larger files are not carried and must exist where the run starts: recipes are read often, as a whole."""
+"""Larger files are not carried and must exist where the run starts: recipes are read often, and as a whole."""
 
 
 class CarriedFile(Strict):
@@ -25,7 +25,7 @@ class CarriedFile(Strict):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if hashlib.sha256(self.text.encode()).hexdigest() != self.sha256:
-            raise ValueError(f"{self.path}: is not what was carried: its SHA-256 differs; name the file again")
+            raise ValueError(f"{self.path}: its content has changed: the SHA-256 differs; name the file again")
         return self
 
 
@@ -36,7 +36,7 @@ def carried(named: str | CarriedFile) -> str | CarriedFile:
     try:
         return read_carried(named)
     except ValueError:
-        return named  # reported by whoever needs it
+        return named  # reported by the code that needs the file
 
 
 def read_carried(path: str) -> CarriedFile:
@@ -49,7 +49,7 @@ def read_carried(path: str) -> CarriedFile:
         found = Path(path).expanduser()
         if not found.exists():
             raise ValueError("there is no such file")
-        if not found.is_file():  # a pipe or a device might never end
+        if not found.is_file():  # reading a pipe or a device might never end
             raise ValueError("it is not a file")
         if (size := found.stat().st_size) > MAX_BYTES:
             raise ValueError(f"it has {size:,} bytes, and at most {MAX_BYTES:,} are carried")
@@ -58,16 +58,16 @@ def read_carried(path: str) -> CarriedFile:
         raise ValueError("it is not UTF-8") from None
     except OSError as error:
         raise ValueError(error.strerror or "it can't be read") from None
-    except RuntimeError as error:  # no home folder
+    except RuntimeError as error:  # the user has no home folder
         raise ValueError(str(error)) from None
     return CarriedFile(path=path, sha256=hashlib.sha256(text.encode()).hexdigest(), text=text)
 
 
 def file_or_value(value: Any, kinds: tuple[type, ...], *, expected: str) -> Any:
-    """The file that a field of the recipe names, with its content; a value of these kinds stands in the recipe itself.
+    """The file that a field of the recipe names, with its content; values of other kinds are returned as they are.
 
     Raises:
-        ValueError: the file can't be read, or the value is of another kind; `expected` says in words what would do.
+        ValueError: the file can't be read, or the value has the wrong kind; `expected` describes the right kinds.
     """
     if isinstance(value, str):
         try:

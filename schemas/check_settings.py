@@ -1,4 +1,4 @@
-"""What the settings of every kind of check have in common."""
+"""Settings that all kinds of checks share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ class Reference:
     """A column of the source that a check reads."""
 
     field: str
-    """The field that names it: of the check's settings; in `references_of`, of the recipe (`checks.0.math.answer`)."""
+    """The field that names the column: of the check's settings; in `references_of`, of the recipe
+    (`checks.0.math.answer`)."""
     column: str
     form: Literal["text", "options", "json", "tests"] = "text"
-    """`text`: text that is not empty, or a number; `options`: a list of at least two texts; `json`: any value, as
-    JSON; `tests`: any but null, as JSON."""
+    """`text`: non-empty text, or a number; `options`: a list of at least two texts; `json`: any value, as JSON;
+    `tests`: any value but null, as JSON."""
 
     @property
     def key(self) -> str:
-        """Its name among the values of a row: two checks may read a column in different forms."""
+        """Its name among a row's values: two checks may read one column in different forms."""
         return f"{self.column}\0json" if self.form in ("json", "tests") else self.column
 
 
@@ -35,7 +36,7 @@ class CheckSettings(Strict):
     """The name in the column `checks` and in reject reasons; by default the kind of check."""
 
     def references(self) -> Iterator[Reference]:
-        """The columns it compares with."""
+        """The source columns that the check compares with."""
         yield from ()
 
     def named(self, kind: str) -> str:
@@ -43,6 +44,6 @@ class CheckSettings(Strict):
         return self.name or kind
 
     def identity(self) -> dict[str, JsonValue]:
-        """What decides its verdicts, without defaults; a file by its SHA-256."""
+        """The settings that decide its verdicts, without defaults; a file is given by its SHA-256."""
         found: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
         return found

@@ -1,7 +1,7 @@
-"""The checks of a recipe: what makes an answer worth keeping, one kind of check a model.
+"""The checks of a recipe: which answers are worth keeping; one model per kind of check.
 
-A check that reads is one that can be built: patterns compile, schemas are schemas, and a file that is named is inside.
-Which values of a source row a check compares with is said here; how it judges is `gen.checks`'s.
+A check that was read can be built: patterns compile, schemas are valid, and named files are inside. This module says
+which source values a check compares with; `gen.checks` says how it judges.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,9 @@ _COLUMN = Field(min_length=1)
 
 
 class MathCheck(CheckSettings):
-    """The final answer equals the known one as mathematics: 0.5, 1/2, 50 % and \\frac{1}{2} are one number."""
+    """Accepts an answer whose final result equals the known one as mathematics: 0.5, 1/2, 50 % and \\frac{1}{2} are
+    equal.
+    """
 
     answer: Annotated[str, _COLUMN]
     """The column with the known answer: a number, LaTeX, or a solution that ends in `#### 72` or \\boxed{72}."""
@@ -41,10 +43,10 @@ class MathCheck(CheckSettings):
 
 
 class ChoiceCheck(CheckSettings):
-    """The option that the answer chooses is the known one."""
+    """Accepts an answer that chooses the known option."""
 
     answer: Annotated[str, _COLUMN]
-    """The column with the known choice: its letter, or the option's own text."""
+    """The column with the known choice: its letter, or the option's text."""
     options: Annotated[str, _COLUMN] | Annotated[tuple[str, ...], Field(min_length=2, max_length=26)] | None = None
     """The column with the options' texts, in the order of their letters, or a list of the letters in use; by default A
     to Z."""
@@ -61,19 +63,19 @@ class ChoiceCheck(CheckSettings):
         return value
 
     def references(self) -> Iterator[Reference]:
-        """The known choice, and the options where they are a column's."""
+        """The known choice, and the options if they are in a column."""
         yield Reference("answer", self.answer)
         if isinstance(self.options, str):
             yield Reference("options", self.options, "options")
 
 
 class ExactCheck(CheckSettings):
-    """The answer is the known one, character by character; white space around either does not count."""
+    """Accepts an answer that equals the known one, character by character; white space around either is ignored."""
 
     answer: Annotated[str, _COLUMN]
     """The column with the known answer."""
     ignore_case: bool = False
-    """Take upper and lower case for the same."""
+    """Ignore the difference between upper and lower case."""
 
     def references(self) -> Iterator[Reference]:
         """The known answer."""
@@ -81,10 +83,10 @@ class ExactCheck(CheckSettings):
 
 
 class ContainsCheck(CheckSettings):
-    """The answer contains a text."""
+    """Accepts an answer that contains a text."""
 
     text: Annotated[str, Field(min_length=1)] | None = None
-    """The text, the same for all rows. One of `text` and `column` is needed."""
+    """The text, if it is the same for all rows. One of `text` and `column` is required."""
     column: Annotated[str, _COLUMN] | None = None
     """The column with each row's text."""
 
@@ -95,7 +97,7 @@ class ContainsCheck(CheckSettings):
         return self
 
     def references(self) -> Iterator[Reference]:
-        """The column, where there is one."""
+        """The column, if there is one."""
         if self.column is not None:
             yield Reference("column", self.column)
 
@@ -111,25 +113,25 @@ def _pattern(value: str) -> str:
         (reason,) = error.args
         reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         raise ValueError(
-            f"expected a regular expression in RE2's syntax, got one that does not compile: {reason}; lookaround "
-            "and backreferences, which can take forever, are not in it"
+            f"expected a regular expression in RE2's syntax, got one that does not compile: {reason}; RE2 has no "
+            "lookaround and no backreferences, because they can take forever"
         ) from None
     return value
 
 
 class RegexCheck(CheckSettings):
-    """A pattern is found in the answer."""
+    """Accepts an answer that contains a match of a pattern."""
 
     pattern: Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
-    """A regular expression in RE2's syntax, searched for anywhere: anchor it with ^ and $; (?i) ignores case, (?s) lets
-    a dot match line breaks."""
+    """A regular expression in RE2's syntax, which may match anywhere: anchor it with ^ and $; (?i) ignores case, (?s)
+    lets a dot match line breaks."""
 
 
 class JsonSchemaCheck(CheckSettings):
-    """The answer is JSON that fits a schema; a code fence around it does not count."""
+    """Accepts an answer that is JSON and fits a schema; a code fence around it is ignored."""
 
     fits: Annotated[JsonSchema, Field(alias="schema")]
-    """The JSON Schema itself, or the path of a file that holds it."""
+    """The JSON Schema itself, or the path of a file with it."""
 
     def identity(self) -> dict[str, JsonValue]:
         """See `CheckSettings`."""
@@ -137,14 +139,14 @@ class JsonSchemaCheck(CheckSettings):
 
 
 class LengthCheck(CheckSettings):
-    """The answer is neither too short nor too long; its reasoning does not count."""
+    """Accepts an answer that is neither too short nor too long; its reasoning does not count."""
 
     min: Annotated[int, Field(ge=0)] | None = None
-    """The least that is accepted."""
+    """The smallest length accepted."""
     max: Annotated[int, Field(ge=0)] | None = None
-    """The most that is accepted."""
+    """The largest length accepted."""
     unit: Literal["chars", "words", "tokens"] = "chars"
-    """What is counted; `tokens` are output tokens less reasoning, as the teacher reports them."""
+    """What to count; `tokens` are output tokens without reasoning, as the teacher reports them."""
 
     @model_validator(mode="after")
     def _some_range(self) -> Self:
@@ -174,29 +176,29 @@ def _language_meant(code: str) -> str:
 
 
 class LanguageCheck(CheckSettings):
-    """The answer is in a language; code and formulas in it do not count."""
+    """Accepts an answer in a language; code and formulas in it are ignored."""
 
     any_of: Annotated[tuple[str, ...], BeforeValidator(_languages), Field(alias="is")]
-    """The language's ISO 639-1 code, such as `en`, or a list of codes any of which will do."""
+    """The language's ISO 639-1 code, such as `en`, or a list of accepted codes."""
 
 
 class ReasoningCheck(CheckSettings):
-    """The answer came with its reasoning."""
+    """Accepts an answer that came with its reasoning."""
 
     min_chars: Annotated[int, Field(ge=1)] = 1
-    """The fewest characters of reasoning, white space around it aside."""
+    """The minimum number of characters of reasoning, not counting white space around it."""
 
 
 class RepetitionCheck(CheckSettings):
-    """Neither the answer nor its reasoning runs in circles."""
+    """Rejects an answer if it or its reasoning repeats itself."""
 
     max: Annotated[float, Field(ge=0, lt=1)]
-    """The largest share that is accepted of runs of ten words that stood in the text before, from 0 to 1; honest prose
-    and solutions stay below 0.2."""
+    """The largest accepted share, from 0 to 1, of runs of ten words that occurred earlier in the text; normal prose and
+    solutions stay below 0.2."""
 
 
 class Check(Strict):
-    """One check: a mapping with its kind as the one key, such as `math: {answer: answer}`."""
+    """One check: a mapping with its kind as its only key, such as `math: {answer: answer}`."""
 
     math: MathCheck | None = None
     """Compare the final answer with a known one, as mathematics."""
@@ -205,25 +207,25 @@ class Check(Strict):
     exact: ExactCheck | None = None
     """Compare the whole answer with a known one."""
     contains: ContainsCheck | None = None
-    """Look for a text in the answer."""
+    """Require a text in the answer."""
     regex: RegexCheck | None = None
-    """Look for a pattern in the answer."""
+    """Require a pattern in the answer."""
     json_schema: JsonSchemaCheck | None = None
-    """Check the answer, which has to be JSON, against a schema."""
+    """Check the answer, as JSON, against a schema."""
     length: LengthCheck | None = None
-    """Bound the answer's length."""
+    """Limit the answer's length."""
     language: LanguageCheck | None = None
-    """Tell the answer's language."""
+    """Require a language."""
     reasoning: ReasoningCheck | None = None
-    """Ask for reasoning beside the answer."""
+    """Require reasoning."""
     repetition: RepetitionCheck | None = None
-    """Refuse what repeats itself."""
+    """Reject answers that repeat themselves."""
     python: PythonCheck | None = None
     """Run the answer's program against the row's tests."""
     function: FunctionCheck | None = None
-    """Have a function of yours judge the answer."""
+    """Judge the answer with your own function."""
     judge: JudgeCheck | None = None
-    """Have another model judge the answer."""
+    """Judge the answer with another model."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -235,12 +237,12 @@ class Check(Strict):
 
     @property
     def kind(self) -> str:
-        """Which check it is."""
+        """The kind of check."""
         return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
     @property
     def settings(self) -> Any:
-        """The settings of its kind, a `CheckSettings`."""
+        """The settings of this kind, a `CheckSettings`."""
         return getattr(self, self.kind)
 
     @property
@@ -250,7 +252,7 @@ class Check(Strict):
         return name
 
     def identity(self) -> dict[str, JsonValue]:
-        """What decides its verdicts, without defaults; a file by its SHA-256."""
+        """The settings that decide its verdicts, without defaults; a file is given by its SHA-256."""
         settings = self.settings.identity()
         if settings.get("name") == self.kind:
             del settings["name"]
@@ -258,18 +260,18 @@ class Check(Strict):
 
 
 AnyCheck: TypeAlias = Check | AskedSchema
-"""A check of the recipe's, or the one that comes with `ask.schema`."""
+"""A check of the recipe, or the one that comes with `ask.schema`."""
 
 
 def unique_names(checks: tuple[Check, ...]) -> tuple[Check, ...]:
-    """The checks, each under a name of its own; raises ValueError."""
+    """Check that the checks have distinct names; raises ValueError."""
     names = [check.name for check in checks]
     for name in names:
         if names.count(name) > 1:
             field = "as" if any(check.function for check in checks if check.name == name) else "name"
             places = " and ".join(str(place) for place, other in enumerate(names, 1) if other == name)
             raise ValueError(
-                f"the name {name} is given to the checks {places} of the list; give one another: `{field}: {name}_2`"
+                f"checks {places} of the list share the name {name}; give one another: `{field}: {name}_2`"
             )
     return checks
 
@@ -281,11 +283,11 @@ def whole_chunks(checks: Sequence[AnyCheck]) -> FunctionCheck | None:
 
 
 def last_if_whole(checks: tuple[Check, ...]) -> tuple[Check, ...]:
-    """The checks, of which none but the last judges whole chunks; raises ValueError."""
+    """Check that only the last one judges whole chunks; raises ValueError."""
     if (function := whole_chunks(checks[:-1])) is not None:
         raise ValueError(
             f"{function.named('')} judges whole chunks, once all other checks have accepted their answers (`per: "
-            "chunk`): put it last, and have one such function at most"
+            "chunk`): put it last, and have at most one such function"
         )
     return checks
 

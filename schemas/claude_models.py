@@ -1,6 +1,6 @@
-"""What the families of Claude take and show, as data: the API answers a parameter that a family refuses with 400.
+"""What each family of Claude accepts and returns, as data: a parameter that a family does not accept gets a 400.
 
-From Anthropic's pages and clients as read on `SEEN_ON`. A family that is not here is asked as the recipe says.
+From Anthropic's pages and clients as read on `SEEN_ON`. Families that are not listed are asked as the recipe says.
 """
 
 import re
@@ -17,18 +17,18 @@ class Claude(NamedTuple):
     """One family."""
 
     samples: Literal["both", "one", "none"]
-    """Of temperature and top_p: `both` together, `one` of them, or `none`."""
+    """How many of temperature and top_p are accepted: `both` together, `one` of them, or `none`."""
     efforts: tuple[str, ...] = ()
-    """The values of `effort`."""
+    """The accepted values of `effort`."""
     adaptive: bool = True
-    """True if it decides by itself how much to think."""
+    """True if the model decides by itself how much to think."""
     budget: bool = False
-    """True if it takes a budget of thinking tokens."""
+    """True if it accepts a budget of thinking tokens."""
     thinks: Literal["when asked", "by default", "always"] = "when asked"
     shows: Literal["text", "summary", "nothing"] = "nothing"
-    """What of its thoughts is shown unless the request wants them summarised."""
+    """How much of its thinking is shown unless the request asks for a summary."""
     schema_on: Literal["all APIs", "its own API", "none"] = "all APIs"
-    """Which APIs take a schema of its answers: Bedrock's Converse got some models without."""
+    """Which APIs accept a schema for its answers: on Bedrock's Converse, some models lack this."""
 
 
 _THREE = Claude("both", adaptive=False, shows="text", schema_on="none")
@@ -60,15 +60,15 @@ _FAMILIES: dict[tuple[str, str], Claude] = {
 
 
 def is_claude(model: str) -> bool:
-    """True for a model of Anthropic's, on its own API or another's: `us.anthropic.claude-opus-5-v1:0`."""
+    """True for a model of Anthropic's, on its own API or another: `us.anthropic.claude-opus-5-v1:0`."""
     return _NAME.search(model) is not None
 
 
 def claude_of(model: str) -> Claude | None:
-    """The family of a model's name, as Anthropic, Bedrock or a gateway spell it; None where it is not known."""
+    """The family of a model's name, as Anthropic, Bedrock or a gateway spells it; None if unknown."""
     if (found := _NAME.search(model)) is None:
         return None
     before, major, minor, after = found.groups()
-    name = before or after  # claude-opus-4-1, and in the third generation claude-3-5-sonnet
+    name = before or after  # claude-opus-4-1, but claude-3-5-sonnet in the third generation
     version = major if minor in (None, "0") else f"{major}.{minor}"
     return _FAMILIES.get((name or "", version))

@@ -1,7 +1,7 @@
 """The columns of a record, declared once: the Arrow schemas, the rows and the card derive from this table.
 
-To add one: a line here, where it stands in data/; a value of that name in `gen.worker.rows`; and, unless every dataset
-has it, a condition in `schemas.arrow.columns_of`.
+To add a column: add a line here, in the order of data/; a value of that name in `gen.worker.rows`; and, unless every
+dataset has it, a condition in `schemas.arrow.columns_of`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,15 +17,15 @@ _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.json_())])
 _CALLS = pa.list_(pa.struct([("id", pa.string()), ("type", pa.string()), ("function", _FUNCTION)]))
 MESSAGES_WITH_CALLS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", _CALLS)]))
 """`arguments` is JSON (Arrow's extension type), because each tool has its own: `datasets` reads it as a dict, which
-chat templates want, and other readers as text."""
+chat templates need, and other readers as text."""
 MESSAGES_WITH_TOOLS = pa.list_(
     pa.struct([*MESSAGES_WITH_CALLS.value_type, ("tool_call_id", pa.string()), ("name", pa.string())])
 )
-"""Of a prompt that may hold calls and their results, which name their call."""
+"""Messages of a prompt that may contain calls and results; a result names its call."""
 TOOLS = pa.list_(pa.json_())
-"""Each has a schema of its own; `datasets` reads them as dicts."""
+"""Each tool has its own schema; `datasets` reads them as dicts."""
 IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-"""As `datasets` stores images."""
+"""The same form in which `datasets` stores images."""
 NAME = pa.dictionary(pa.int32(), pa.string())
 _TOP = [("token", pa.string()), ("token_id", pa.int32()), ("logprob", pa.float32())]
 _LOGPROBS = pa.list_(pa.struct([*_TOP, ("top", pa.list_(pa.struct(_TOP)))]))
@@ -37,20 +37,20 @@ VALUES: Mapping[ValueType, pa.DataType] = {
     "float64": pa.float64(),
     "bool": pa.bool_(),
 }
-"""How the types are stored that a recipe gives to columns."""
+"""The Arrow types of the types that a recipe gives to columns."""
 
 
 class Column(NamedTuple):
-    """A column of data/; rejected/ has the same but for `messages`, nearly all nullable."""
+    """A column of data/; rejected/ has the same ones but for `messages`, nearly all nullable."""
 
     name: str
     kind: pa.DataType
     meaning: str
-    """For the card."""
+    """Meaning of the column, for the card."""
     null: bool = False
-    """True if a record may lack it."""
+    """True if the value may be null."""
     always: bool = True
-    """False if only datasets have it whose recipe asks for it."""
+    """False if a dataset has the column only if its recipe asks for it."""
 
     @property
     def field(self) -> pa.Field:
@@ -69,7 +69,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column(
         "images",
         IMAGES,
-        "The images at the head of the first user message: the image or its URL, or where it is in the source.",
+        "The images at the start of the first user message: each image or its URL, or where it is in the source.",
         null=True,
         always=False,
     ),
@@ -83,11 +83,11 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column(
         "completion",
         PLAIN_MESSAGES,
-        "The assistant's message; where the recipe offers tools, with `tool_calls` inside it.",
+        "The assistant's message; with `tool_calls` inside it if the recipe offers tools.",
     ),
     Column("messages", PLAIN_MESSAGES, "Prompt and completion as one conversation.", always=False),
     Column("reasoning", pa.large_string(), "The reasoning text.", null=True),
-    Column("reasoning_source", NAME, "Where the reply held the reasoning.", null=True),
+    Column("reasoning_source", NAME, "Where the reasoning was in the reply.", null=True),
     Column(
         "reasoning_is_summary",
         pa.bool_(),
@@ -103,7 +103,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
         always=False,
     ),
     Column("finish_reason", NAME, "Why the answer ended, normalised."),
-    Column("finish_reason_raw", NAME, "Why it ended, in the provider's own word.", null=True),
+    Column("finish_reason_raw", NAME, "Why the answer ended, in the provider's own term.", null=True),
     Column(
         "tool_calls",
         pa.string(),
@@ -111,7 +111,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
         null=True,
     ),
     Column("refusal", pa.string(), "The refusal's text.", null=True),
-    Column("refusal_category", NAME, "What it refuses to do, in the provider's own word.", null=True, always=False),
+    Column("refusal_category", NAME, "Category of the refusal, in the provider's own term.", null=True, always=False),
     Column(
         "logprobs",
         _LOGPROBS,
@@ -130,18 +130,19 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column(
         "top_ids",
         pa.list_(_IDS),
-        "For each token, the likeliest tokens in its place, in the server's order; null if the server gives no ids.",
+        "For each token, the most likely tokens at its position, in the server's order; null if the server "
+        "gives no ids.",
         null=True,
         always=False,
     ),
     Column(
-        "top_logprobs", pa.list_(_FLOATS), "The log-probabilities of the likeliest tokens.", null=True, always=False
+        "top_logprobs", pa.list_(_FLOATS), "The log-probabilities of the most likely tokens.", null=True, always=False
     ),
     Column("tokens", _BYTES, "In place of `token_ids`: the bytes of each token.", null=True, always=False),
     Column(
         "top_tokens",
         pa.list_(_BYTES),
-        "In place of `top_ids`: the bytes of the likeliest tokens.",
+        "In place of `top_ids`: the bytes of the most likely tokens.",
         null=True,
         always=False,
     ),
@@ -149,12 +150,12 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column("model", NAME, "The model named in the response.", null=True),
     Column("endpoint", NAME, "The host that answered."),
     Column("response_id", pa.string(), "The provider's id of the response.", null=True),
-    Column("input_tokens", pa.int64(), "Input tokens as billed, cached ones included.", null=True),
+    Column("input_tokens", pa.int64(), "Input tokens as billed, including cached ones.", null=True),
     Column("cached_tokens", pa.int64(), "Input tokens read from the provider's cache.", null=True),
     Column("cache_write_tokens", pa.int64(), "Input tokens written to the provider's cache.", null=True, always=False),
-    Column("output_tokens", pa.int64(), "Output tokens as billed, reasoning included.", null=True),
+    Column("output_tokens", pa.int64(), "Output tokens as billed, including reasoning.", null=True),
     Column("reasoning_tokens", pa.int64(), "Output tokens that were reasoning.", null=True),
-    Column("cost_usd", pa.float64(), "Cost in USD, at the recipe's prices or those looked up.", null=True),
+    Column("cost_usd", pa.float64(), "Cost in USD, at the recipe's prices or at those looked up.", null=True),
     Column("asked_at", TIME, "When the answered attempt was sent, UTC."),
     Column("latency_s", pa.float32(), "Seconds from `asked_at` to the reply's last byte."),
     Column("attempts", pa.int16(), "Requests sent for this sample."),
@@ -165,11 +166,11 @@ RECORD_COLUMNS: tuple[Column, ...] = (
         always=False,
     ),
 )
-"""All that a record can have, in their order, less the recipe's `keep` columns."""
+"""All columns that a record can have, in order, without the recipe's `keep` columns."""
 PROVIDER_DETAILS = frozenset({"reasoning_is_summary", "reasoning_signatures", "refusal_category", "cache_write_tokens"})
-"""What only some providers say: of datasets whose recipe has a teacher that can, or that wants them."""
+"""Columns that only some providers fill: present if the recipe has a teacher that can fill them, or asks for them."""
 LOGPROBS = "logprobs"
-"""The column of datasets of schema versions 1 to 3, whatever their recipe."""
+"""The column of all datasets of schema versions 1 to 3, whatever their recipe."""
 SCORES: Mapping[str, pa.DataType] = {
     "token_ids": _IDS,
     "token_logprobs": _FLOATS,
@@ -184,17 +185,18 @@ SCORED = ("prompt_ids", "completion_ids", "token_logprobs", "top_ids", "top_logp
 ANSWERED = frozenset({"prompt", "completion", "reasoning", "reasoning_source", "tool_calls", "refusal"})
 """The columns that datasets of scores lack."""
 VOTE_SHARE = "vote_share"
-"""The column of datasets whose recipe has votes."""
+"""The column of datasets whose recipe has a vote."""
 CHECKS = "checks"
-"""The column with the checks' verdicts, whose type depends on the recipe; it follows all others."""
+"""The column with the checks' verdicts, which comes last; its type depends on the recipe."""
 MEANINGS = {column.name: column.meaning for column in RECORD_COLUMNS} | {
     CHECKS: "Each check's verdict on the answer: accepted or not, its score and its reason."
 }
 
 
 def checks_type(checks: Mapping[str, Mapping[str, ValueType]]) -> pa.DataType:
-    """The type of the column `checks`, by name with the columns of its own that a check has; a check that was not run,
-    because an earlier one rejected, is null."""
+    """The type of the column `checks`, given each check's name and its own columns; a check that did not run, because
+    an earlier one rejected the answer, is null.
+    """
     verdict = [("accepted", pa.bool_()), ("score", pa.float64()), ("detail", pa.string())]
     return pa.struct(
         [
@@ -205,7 +207,7 @@ def checks_type(checks: Mapping[str, Mapping[str, ValueType]]) -> pa.DataType:
 
 
 def python_type(kind: pa.DataType) -> Any:
-    """The type of a non-null value of this Arrow type, as pyarrow gives it to Python."""
+    """The Python type that pyarrow returns for a non-null value of this Arrow type."""
     if pa.types.is_list(kind):
         return list[python_type(kind.value_type)]  # type: ignore[misc] # made at run time
     if pa.types.is_struct(kind):

@@ -1,7 +1,7 @@
 """Which features of a recipe go together: all do, except the pairs in `REFUSED`.
 
-To add a feature: a line in `FEATURES`, a sentence in `REFUSED` for each feature that it can't go with, and an example
-in `tests/unit/test_combinations.py`, which tries every pair.
+To add a feature: add a line to `FEATURES`, a sentence to `REFUSED` for each feature that it can't go with, and an
+example to `tests/unit/test_combinations.py`, which tries every pair.
 """
 
 from collections.abc import Callable, Mapping
@@ -68,7 +68,7 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "images": lambda recipe: ("source", "images") if recipe.source.images else None,
     "score": lambda recipe: ("ask", "score") if recipe.ask.score is not None else None,
 }
-"""By name: finds the field by which a recipe uses the feature; None if it does not use it."""
+"""By name: returns the field with which a recipe uses the feature; None if it does not use it."""
 
 _NO_ANSWER = (
     ("accept", "and there is nothing to accept"),
@@ -84,11 +84,13 @@ _NO_ANSWER = (
 )
 
 REFUSED: Mapping[tuple[str, str], str] = {
-    ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, as it decides what is asked next: leave "
-    "out `per: chunk`, or use `samples` instead of `accept`",
+    ("per_chunk", "accept"): "with `ask.accept` each answer is judged at once, because that decides what is asked "
+    "next: leave out `per: chunk`, or use `samples` instead of `accept`",
     ("per_chunk", "judge"): "a judge's verdict is not there yet when a chunk is judged as a whole: leave out `per: "
     "chunk`, or judge the finished dataset in a recipe of its own",
-    ("weight", "each"): "`route: each` asks every teacher for all: leave out `weight`, or use `route: weighted`",
+    ("weight", "each"): (
+        "`route: each` asks every teacher for all samples: leave out `weight`, or use `route: weighted`"
+    ),
     (
         "batch",
         "stream",
@@ -96,20 +98,20 @@ REFUSED: Mapping[tuple[str, str], str] = {
     (
         "batch",
         "fallback",
-    ): "with `route: fallback` a teacher is left when it does not answer, which a batch takes hours "
-    "to do: use `mode: online`, or another route",
-    ("batch", "budget"): "what a batch will cost is not known until it has ended, so a budget can't be kept: leave out "
-    "`budget`, or use `mode: online`",
-    ("weight", "fallback"): "`route: fallback` asks the teachers in their order: leave out `weight`, or use "
-    "`route: weighted`",
-    ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` ends the asking before: use "
-    "`ask.samples`",
-    **{("score", other): f"a score is no answer, {words}: leave out one of the two" for other, words in _NO_ANSWER},
+    ): "with `route: fallback` a teacher is left when it does not answer, and a batch takes hours to show that: "
+    "use `mode: online`, or another route",
+    ("batch", "budget"): "the cost of a batch is not known until it has ended, so a budget can't be kept: leave "
+    "out `budget`, or use `mode: online`",
+    ("weight", "fallback"): "`route: fallback` asks the teachers in order: leave out `weight`, or use `route: "
+    "weighted`",
+    ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` may stop before: use `ask.samples`",
+    **{("score", other): f"a score is not an answer, {words}: leave out one of the two" for other, words in _NO_ANSWER},
 }
-"""Pairs of features that don't go together, each with the reason and the way out; reported at the first one's field."""
+"""Pairs of features that don't go together, each with the reason and the way out; reported at the first feature's
+field."""
 
 
 def refused_pairs(recipe: "Recipe") -> dict[Place, str]:
-    """By the place of a field: why what it asks for can't go with the rest of the recipe."""
+    """For each field that can't go with the rest of the recipe, the reason."""
     used = {name: place for name, find in FEATURES.items() if (place := find(recipe)) is not None}
     return {used[one]: words for (one, other), words in REFUSED.items() if one in used and other in used}

@@ -1,6 +1,6 @@
-"""Explains what is wrong with a recipe, in plain words: what was expected, what came, what to do.
+"""Explains what is wrong with a recipe: what was expected, what was found, what to do.
 
-The value of a field that may hold a credential is never repeated, whatever is wrong with it or beside it.
+A value that may be a credential is never repeated, whatever is wrong with it or near it.
 """
 
 import difflib
@@ -47,7 +47,7 @@ _OTHER_NAMES = {
     "latency": ("latency_s", " The unit is seconds"),
     "latency_ms": ("latency_s", " The unit is seconds: divide by 1000"),
 }
-"""What other tools call a field, and fields in other units."""
+"""Other tools' names for a field, and fields in other units."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -73,7 +73,7 @@ def unknown_field(path: str) -> str:
     *parents, name = path.split(".")
     bare = ".".join(part for part in (*parents, name) if not part.isdigit())
     if bare in _NOT_YET:
-        return "not built yet; leave it out"
+        return "not available yet; leave it out"
     known = _fields_at(parents)
     if name in _OTHER_NAMES:
         field, conversion = _OTHER_NAMES[name]
@@ -86,7 +86,7 @@ def unknown_field(path: str) -> str:
 
 
 def missing_field(path: str) -> str:
-    """The message for a field that is missing: what it is for."""
+    """The message for a missing field: what it is for."""
     *parents, name = path.split(".")
     for model in _models_at(parents):
         if (info := _fields_of(model).get(name)) and info.description:
@@ -95,10 +95,10 @@ def missing_field(path: str) -> str:
 
 
 def wrong_value(errors: list[ErrorDetails], node: Node, *, path: str) -> str:
-    """The message for a value that one validator refused, or every branch of a union."""
+    """The message for a value that a validator rejected, or that fits no branch of a union."""
     for error in errors:
         if error["type"] == "value_error":
-            # Our own validators say all three things and repeat no secret.
+            # Our own validators already say all this without repeating a secret.
             return str(error["ctx"]["error"])
     expected = list(dict.fromkeys(_expected(error) for error in errors))
     return f"expected {' or '.join(expected)}, got {_shown(node, path=path)}{_advice(expected, node, path=path)}"
@@ -134,7 +134,7 @@ def _expected(error: ErrorDetails) -> str:
 
 
 def _shown(node: Node, *, path: str) -> str:
-    """The value that came, in words, without what may be a credential."""
+    """The value that was found, described without anything that may be a credential."""
     match node.content:
         case None:
             return "nothing"
@@ -185,7 +185,7 @@ def _advice(expected: list[str], node: Node, *, path: str) -> str:
 
 
 def _words_in(expected: list[str]) -> list[str]:
-    """The words that a field of few may hold."""
+    """The values of a field that takes only a few."""
     return [word for each in expected for word in re.findall(r"`([^`]+)`", each)]
 
 
@@ -199,7 +199,7 @@ def _number_in(text: str) -> str:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models a field's type mentions."""
+    """The models that a field's type mentions."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return
@@ -208,7 +208,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _models_at(parents: list[str]) -> list[type[BaseModel]]:
-    """The models that may stand at a path."""
+    """The models that may be at a path."""
     models: list[type[BaseModel]] = [Recipe]
     for name in parents:
         if not name.isdigit():
@@ -222,17 +222,17 @@ def _fields_at(parents: list[str]) -> list[str]:
 
 
 def _fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """By the names that recipes use."""
+    """The fields by the names that recipes use."""
     return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def _elsewhere(name: str) -> str | None:
-    """The path of the first field of that name, wherever it stands."""
+    """The path of the first field of that name, at any level."""
     return next((path for path in _all_fields(Recipe) if path.rpartition(".")[2] == name), None)
 
 
 def _all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted paths of all fields, a list's by its first item, breadth before depth."""
+    """The dotted paths of all fields, a list's by its first item, in breadth-first order."""
     fields = _fields_of(model)
     for name in fields:
         yield prefix + name

@@ -4,7 +4,7 @@ import typing
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refused", "unknown"]
-"""Normalised; the provider's own word stands beside it."""
+"""Normalised finish reason; the provider's own term is stored beside it."""
 
 ReasoningSource: TypeAlias = Literal[
     "reasoning",
@@ -17,27 +17,27 @@ ReasoningSource: TypeAlias = Literal[
     "thinking",  # Anthropic's blocks
     "reasoningContent",  # Bedrock's
 ]
-"""Where the wire hid the reasoning."""
+"""Where in the reply the reasoning was."""
 
 
 class Usage(NamedTuple):
-    """Tokens as billed; null if the teacher did not say, or said something that is not a count."""
+    """Tokens as billed; null if the teacher did not report them, or reported something that is not a count."""
 
     input_tokens: int | None = None
-    """All input tokens, cached ones included."""
+    """All input tokens, including cached ones."""
     cached_tokens: int | None = None
     output_tokens: int | None = None
-    """All output tokens, reasoning included."""
+    """All output tokens, including reasoning."""
     reasoning_tokens: int | None = None
     cache_write_tokens: int | None = None
-    """Of the input tokens, those written to the provider's cache."""
+    """Input tokens that were written to the provider's cache."""
 
 
 class Scores(typing.Protocol):
     """The log-probabilities of an answer's tokens."""
 
     def rows(self) -> list[dict[str, Any]] | None:
-        """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read."""
+        """For each token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read."""
         ...
 
 
@@ -45,7 +45,7 @@ class Completion(NamedTuple):
     """One answer. A named tuple: a frozen dataclass takes five times as long to make."""
 
     text: str | None
-    """The assistant's text without its reasoning; null where it is none, as with a bare tool call."""
+    """The assistant's text without its reasoning; null if there is none, as with a bare tool call."""
     finish_reason: FinishReason
     finish_reason_raw: str | None
     reasoning: str | None = None
@@ -54,23 +54,23 @@ class Completion(NamedTuple):
     """The tool calls as JSON, in OpenAI's form: {id, type, function: {name, arguments}}."""
     refusal: str | None = None
     scores: Scores | None = None
-    """The log-probabilities of its tokens; None if it came without."""
+    """The log-probabilities of its tokens; None if there are none."""
     model: str | None = None
     """The model the response names."""
     response_id: str | None = None
     usage: Usage = Usage()
     markup: bool = False
-    """The text holds tags of thoughts or special tokens outside code and quotes."""
+    """True if the text contains reasoning tags or special tokens outside code and quotes."""
     reasoning_is_summary: bool | None = None
     """True if the reasoning is the provider's summary of it; null if the provider does not say."""
     reasoning_signatures: str | None = None
-    """JSON of the signatures and the encrypted parts of the reasoning, in order, as the wire gave them."""
+    """JSON of the reasoning's signatures and encrypted parts, in the order of the reply."""
     refusal_category: str | None = None
-    """The provider's word for what a refusal is about."""
+    """The provider's category for a refusal."""
     schema_key: str | None = None
-    """The name of the JSON Schema that it was asked to fit; null if none was asked for."""
+    """The name of the JSON Schema that the answer must fit; null if none was asked for."""
 
     @property
     def logprobs(self) -> list[dict[str, Any]] | None:
-        """The rows of its `scores`, made anew each time."""
+        """The rows of its `scores`, built on each call."""
         return None if self.scores is None else self.scores.rows()

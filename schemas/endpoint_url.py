@@ -1,4 +1,4 @@
-"""URLs of teachers' endpoints: none holds a password, and none that is copied from an example of a request passes."""
+"""Checks of teachers' endpoint URLs: they hold no password, and are base URLs, not the URL of an example request."""
 
 import ipaddress
 import re
@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 _METHOD = re.compile(
     r"/(chat/completions|completions|responses|messages|models(/[^/]*)?|model/.+/(converse|invoke)[\w-]*)\Z"
 )
-"""Ends of URLs that are copied from examples of a request."""
+"""URL endings that come from example requests."""
 
 
 def _endpoint_url(value: str) -> str:
@@ -20,10 +20,10 @@ def _endpoint_url(value: str) -> str:
     except ValueError:
         raise ValueError("expected a URL such as https://host/v1, got one that can't be read") from None
     if parts.username or parts.password or parts.query or parts.fragment:
-        # It may hold a password or a key: it is not repeated.
+        # It may hold a password or a key, so the message does not repeat it.
         raise ValueError("expected a URL without user, password, query or fragment; put the key into `api_key`")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        # It may be a key that was pasted into the wrong field.
+        # It may be a key pasted into the wrong field.
         raise ValueError("expected a URL such as https://host/v1, got other text")
     if not is_host(parts.hostname):
         raise ValueError("expected a URL whose host has labels of 1 to 63 characters between its dots")
@@ -48,7 +48,7 @@ def is_host(host: str) -> bool:
 
 
 def is_near(host: str) -> bool:
-    """True if a host is loopback, private or a single label, so that http:// to it stays inside."""
+    """True if a host is loopback, private or a single label, so that http:// to it stays in the local network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

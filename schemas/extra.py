@@ -1,4 +1,4 @@
-"""Fields that a recipe adds to requests' bodies; they are stored with the dataset, so no secret may be among them."""
+"""Fields that a recipe adds to request bodies; they are stored with the dataset, so they must not hold a secret."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -8,23 +8,24 @@ from pydantic import AfterValidator, JsonValue
 from stillhouse.schemas.secret_patterns import holds_likely_key, is_secret_body_field
 
 RESERVED = frozenset({"model", "messages", "input", "contents", "n", "stream", "stream_options"})
-"""Names that a recipe may not add."""
+"""Names that a recipe must not add."""
 
 
 def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if taken := RESERVED & value.keys():
         raise ValueError(f"{', '.join(sorted(taken))}: set by Stillhouse itself; leave it out of `extra`")
     if (path := next(_secrets_in(value), None)) is not None:
-        # The value may be a key: it is not repeated.
+        # The value may be a key, so the message does not repeat it.
         raise ValueError(
-            f"{path}: expected no secret, for `extra` is stored with the dataset; use the teacher's `api_key`, or a "
-            "header or query parameter that refers to an environment variable or a file (`headers: {name: env:NAME}`)"
+            f"{path}: expected no secret, because `extra` is stored with the dataset; use the teacher's `api_key`, "
+            "or a header or query parameter that refers to an environment variable or a file "
+            "(`headers: {name: env:NAME}`)"
         )
     return value
 
 
 def _secrets_in(value: JsonValue, path: str = "") -> Iterator[str]:
-    """The paths of what is a secret by its name or by its look."""
+    """The paths of values that are secrets by their name or form."""
     if isinstance(value, str):
         name = path.rpartition(".")[2]
         if value and (is_secret_body_field(name) or holds_likely_key(value)):

@@ -1,29 +1,29 @@
-"""A Failure: a sample given up on, or a source row that makes no prompt. Data, not a crash."""
+"""A Failure: a sample given up on, or a source row that doesn't make a prompt. Data, not a crash."""
 
 from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
 FailureKind: TypeAlias = Literal[
-    "bad_row",  # a source row that is no prompt
+    "bad_row",  # a source row that is not a prompt
     "too_long",  # the prompt does not fit the teacher's context
     "bad_request",  # the teacher refuses the request as malformed
-    "malformed",  # a 200 that is no answer, again and again
-    "ambiguous",  # cut connections and time-outs, again and again
-    "overload",  # the teacher failed on its side, as often as `max_attempts` allows
-    "poison",  # asking it killed worker after worker
+    "malformed",  # a 200 without an answer, repeatedly
+    "ambiguous",  # cut connections and timeouts, repeatedly
+    "overload",  # the teacher failed on its side `max_attempts` times
+    "poison",  # each worker that asked it died
     "unchecked",  # a check could not judge its answer
     "budget",  # there was no money left to ask it
-    "expired",  # the provider did not get to it within a batch's time, again and again
-    "stopped",  # `run --finish` ended the asking before its turn
+    "expired",  # the provider did not reach it within a batch's time, repeatedly
+    "stopped",  # `run --finish` ended before it was asked
 ]
-"""Why it was given up."""
+"""Why the sample was given up on."""
 
 WHAT_TO_DO: Mapping[FailureKind, str] = {
     "too_long": "Raise the context length of the teacher's server and run `stillhouse retry DATASET --kind too_long`, "
     "or ask a shorter prompt from a new source file",
     "bad_request": "Correct what the teacher refuses (a changed `ask` needs another dataset.path), then run "
     "`stillhouse retry DATASET --kind bad_request`",
-    "malformed": "Check what the server, or a proxy before it, sends (`body_head` shows it), then run "
+    "malformed": "Check what the server, or a proxy in front of it, sends (`body_head` shows it), then run "
     "`stillhouse retry DATASET --kind malformed`",
     "ambiguous": "Run `stillhouse retry DATASET --kind ambiguous`; if it happens again, allow more time (timeout_s, a "
     "gateway's own limit)",
@@ -31,16 +31,16 @@ WHAT_TO_DO: Mapping[FailureKind, str] = {
     "poison": "Check the logs of the workers that died (out of memory?), then run `stillhouse retry DATASET --kind "
     "poison`",
     "unchecked": "Its answer is in _stillhouse/raw; once the check can judge it, `stillhouse retry DATASET --kind "
-    "unchecked` has it judged, and asks nothing",
-    "budget": "Raise the recipe's `budget` and run it again: it asks these by itself",
+    "unchecked` has it judged, without asking again",
+    "budget": "Raise the recipe's `budget` and run it again: it asks these samples by itself",
     "expired": "Run `stillhouse retry DATASET --kind expired` when the provider is less busy, or ask it online "
     "(`mode: online`)",
-    "stopped": "Run `stillhouse retry DATASET --kind stopped` to ask it after all",
+    "stopped": "Run `stillhouse retry DATASET --kind stopped` to ask it now",
 }
-"""By kind, for people; a bad row's message itself says what was expected."""
+"""What to do about each kind, for people; a bad row's own message says what was expected."""
 
 RETRYABLE: tuple[FailureKind, ...] = tuple(kind for kind in get_args(FailureKind) if kind != "bad_row")
-"""Kinds of samples, which can be asked again; a bad row can't."""
+"""Kinds of samples that can be asked again; a bad row can't."""
 
 BODY_HEAD_CHARS = 2000
-"""How much of a response's body a Failure keeps."""
+"""How many bytes of a response's body a Failure keeps."""

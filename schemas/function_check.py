@@ -1,6 +1,6 @@
-"""The check `function`: code of the user's, by name; a file of it travels inside the recipe.
+"""The check `function`: a user's own code, given by name; if it is a file, it travels inside the recipe.
 
-Reading a recipe never runs the code, nor that of the packages around a module.
+Reading a recipe runs neither the code nor the packages around a module.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ _TAKEN = ("accepted", "score", "detail")
 
 
 def _columns(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # `_with_code` makes the JSON a Python object
+    return tuple(value) if isinstance(value, list) else value  # `_with_code` turns the JSON into a Python object
 
 
 class FunctionCheck(CheckSettings):
-    """A function of yours judges the answer."""
+    """Judges an answer with your own function."""
 
     name: Annotated[str, Field(pattern=r"^([^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):[A-Za-z_]\w*$")]
-    """The function: `package.module:function`, which every node can import, or `path/to/file.py:function`, whose file
-    travels with the recipe."""
+    """The function: `package.module:function`, which every node must be able to import, or `path/to/file.py:function`,
+    whose file travels with the recipe."""
     label: Annotated[CheckName | None, Field(alias="as")] = None
-    """The name in the column `checks` and in reject reasons; by default the function's."""
+    """The name in the column `checks` and in reject reasons; by default the function's name."""
     per: Literal["record", "chunk"] = "record"
     """What the function gets: a `record` as a dict {text, reasoning, tokens, row}, or all answers of a `chunk` that the
-    other checks accept, as an Arrow table with these columns. With `chunk` it has to be the last of the checks."""
+    other checks accept, as an Arrow table with these columns. With `chunk`, it must be the last check."""
     columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_columns)] = ()
-    """Columns of the source that it gets in `row`."""
+    """Columns of the source that the function gets in `row`."""
     returns: dict[CheckName, ValueType] = Field(default_factory=dict)
-    """Columns of its own, with their types: `{politeness: float64}`. They are stored beside score and detail."""
+    """Its own columns, with their types: `{politeness: float64}`. They are stored beside score and detail."""
     code: CarriedFile | None = None
     """The file; set by Stillhouse."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -45,7 +45,7 @@ class FunctionCheck(CheckSettings):
     @model_validator(mode="before")
     @classmethod
     def _with_code(cls, value: Any) -> Any:
-        """Put the file, or the module's hash, beside the name."""
+        """Add the file, or the module's hash, to the name."""
         if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value.get("code") is not None:
             return value
         place, colon, _ = value["name"].rpartition(":")
@@ -64,16 +64,16 @@ class FunctionCheck(CheckSettings):
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None)
             raise ValueError(f"name: {place}{f', line {line}' if line else ''}: not valid Python: {error}") from None
-        except (RecursionError, MemoryError):  # what the compiler says of such code
+        except (RecursionError, MemoryError):  # the compiler raises this for such code
             raise ValueError(f"name: {place}: not valid Python: nested too deeply") from None
         return value | {"code": file.model_dump()}
 
     @model_validator(mode="after")
     def _own_names(self) -> Self:
         if taken := [name for name in self.returns if name in _TAKEN]:
-            raise ValueError(f"returns: {taken[0]} is there in any case; leave it out, or give it another name")
+            raise ValueError(f"returns: {taken[0]} always exists; leave it out, or give it another name")
         if self.label is None and self.function.startswith("_"):
-            raise ValueError(f"as: missing, for {self.function!r} is not a name of a column: add `as: NAME`")
+            raise ValueError(f"as: missing, because {self.function!r} can't be a column's name: add `as: NAME`")
         return self
 
     @property
@@ -96,7 +96,7 @@ class FunctionCheck(CheckSettings):
         return self.label or self.function
 
     def identity(self) -> dict[str, JsonValue]:
-        """By what the code is, and not by where it is."""
+        """The settings that decide its verdicts: the code itself, not its location."""
         found: dict[str, JsonValue] = {"name": self.named(""), "function": self.function}
         found["sha256"] = self.code.sha256 if self.code is not None else self.sha256
         if self.code is None:
@@ -106,7 +106,7 @@ class FunctionCheck(CheckSettings):
 
 
 def module_sha256(name: str) -> str | None:
-    """SHA-256 in hex of a module's file; None if it is not found here, or is not one of Python's text."""
+    """SHA-256 in hex of a module's file; None if it is not found here, or is not Python source."""
     file = _file_of(name)
     try:
         return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
@@ -115,7 +115,7 @@ def module_sha256(name: str) -> str | None:
 
 
 def _file_of(name: str) -> Path | None:
-    """The module's file, found without importing anything, as `find_spec` would import the packages around it."""
+    """The module's file, found without importing anything; `find_spec` would import the packages around it."""
     first, *inner = name.split(".")
     try:
         spec = importlib.util.find_spec(first)

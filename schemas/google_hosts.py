@@ -1,4 +1,4 @@
-"""Where Google serves models, its own and Anthropic's: AI Studio, Vertex, or what stands in for either."""
+"""Where Google serves models, its own and Anthropic's: AI Studio, Vertex, or a replacement for either."""
 
 import re
 from urllib.parse import urlsplit
@@ -7,7 +7,7 @@ _VERSION = re.compile(r"/v\d+[a-z0-9]*(/|\Z)")
 
 
 def is_vertex(url: str) -> bool:
-    """True if the base URL is Vertex's, by its host or by the project in its path."""
+    """True if the base URL is Vertex's, judged by its host or by the project in its path."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     vertex = host.endswith("aiplatform.googleapis.com") or (host.startswith("aiplatform.") and "googleapis" in host)
@@ -15,7 +15,7 @@ def is_vertex(url: str) -> bool:
 
 
 def model_base(url: str, *, publisher: str = "google") -> str:
-    """The URL below which `/models/…` stands: with the version, and Vertex's publisher, where they are left out."""
+    """The URL below which `/models/…` is found; adds the version and Vertex's publisher if they are left out."""
     parts = urlsplit(url)
     path = parts.path
     if is_vertex(url):

@@ -26,7 +26,7 @@ def _checked(values: dict[str, str], kind: str) -> dict[str, str]:
         if not _NAME.fullmatch(name):
             raise ValueError(f"expected {kind} named with letters, digits and dashes, got a name with other characters")
         if is_secret_header(name) and not is_reference(value):
-            # The value may be a key: it is not repeated.
+            # The value may be a key, so the message does not repeat it.
             raise ValueError(
                 f"{name}: expected a reference, `env:NAME` or `file:/absolute/path`, never the secret itself; "
                 "put it into an environment variable or a file on the nodes"

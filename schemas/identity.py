@@ -1,8 +1,8 @@
 """A recipe's identity: the settings that decide what a record is, without those that equal their defaults.
 
-A dataset is bound to one identity. A setting added later leaves every stored identity unchanged, because it is absent
-from the identity of a recipe that does not use it; so a default never changes within a schema version. Schema version 1
-wrote identities in full: `reduced` converts those to the same form.
+A dataset is bound to one identity. A setting added later leaves stored identities unchanged, because it is absent from
+the identity of a recipe that does not use it. For the same reason, a default never changes within a schema version.
+Schema version 1 wrote identities in full: `reduced` converts them.
 """
 
 import json
@@ -24,7 +24,7 @@ _SOURCE = ("prompt", "messages", "id", "keep", "answer", "images", "tools", "pas
 _GROWS = ("samples", "accept", "at_most")
 """Fields of `ask` that may grow: they decide how many answers are wanted, not what an answer is."""
 TOOL_FIELDS = ("tools", "functions", "toolConfig")
-"""What offers tools in a request's body, by API."""
+"""The body fields that offer tools, by API."""
 _OF_TEACHERS: Mapping[str, Any] = {"weight": 1.0, "ask": {}, "extra": {}, "role": "answer"}
 """Their defaults."""
 _WHOLE = ("prompts_per_shard",)
@@ -32,7 +32,7 @@ _WHOLE = ("prompts_per_shard",)
 
 
 def identity_of(recipe: "Recipe") -> dict[str, Any]:
-    """The identity that a dataset is bound to, as plain JSON: recipes share a dataset only if theirs are equal."""
+    """The identity that a dataset is bound to, as plain JSON: recipes can share a dataset only if theirs are equal."""
     dump = recipe.model_dump(mode="json")
     teachers = [
         {"name": teacher.name, "model": teacher.model_name, "weight": teacher.weight}
@@ -64,7 +64,7 @@ def asks_with_tools(identity: Mapping[str, Any]) -> bool:
 
 
 def offers_tools(identity: Mapping[str, Any]) -> bool:
-    """True if `ask.tools` or `source.tools` says what tools there are."""
+    """True if `ask.tools` or `source.tools` defines tools."""
     return bool(identity.get("ask", {}).get("tools") or identity.get("source", {}).get("tools"))
 
 
@@ -90,7 +90,7 @@ def has_images(identity: Mapping[str, Any]) -> bool:
 
 
 def checks_in(identity: Mapping[str, Any]) -> dict[str, Mapping[str, ValueType]]:
-    """The names of its checks, in order, each with the columns of its own; that of `ask.schema` is the first."""
+    """The names of the recipe's checks, in order, each with its own columns; the check of `ask.schema` comes first."""
     ask = identity.get("ask", {})
     has_schema = any({**ask, **teacher.get("ask", {})}.get("schema") for teacher in answering_in(identity))
     found: dict[str, Mapping[str, ValueType]] = {SCHEMA_CHECK: {}} if has_schema else {}
@@ -99,7 +99,7 @@ def checks_in(identity: Mapping[str, Any]) -> dict[str, Mapping[str, ValueType]]
 
 
 def each_teacher(identity: Mapping[str, Any]) -> tuple[str, ...]:
-    """The teachers of whom each answers every prompt, in the recipe's order; none where they share the samples."""
+    """The teachers that each answer every prompt, in the recipe's order; empty if they share the samples."""
     return tuple(teacher["name"] for teacher in answering_in(identity)) if identity.get("route") == "each" else ()
 
 
@@ -127,7 +127,7 @@ def has_selection(identity: Mapping[str, Any]) -> bool:
 
 
 def has_votes(identity: Mapping[str, Any]) -> bool:
-    """True if a vote selects which of its answers are kept."""
+    """True if a vote selects which answers are kept."""
     return "majority" in identity.get("select", {})
 
 
@@ -140,10 +140,10 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
     from stillhouse.schemas.recipe import Recipe  # which has an identity
 
     teachers = list(document["teachers"])
-    if sum(not _is_judge(teacher) for teacher in teachers) == 1:  # a weight only matters among several
+    if sum(not _is_judge(teacher) for teacher in teachers) == 1:  # a weight only matters if there are several teachers
         teachers = [{name: value for name, value in teacher.items() if name != "weight"} for teacher in teachers]
     ask = {name: value for name, value in document.get("ask", {}).items() if name not in _GROWS}
-    source = dict(document.get("source", {}))  # empty for a template alone
+    source = dict(document.get("source", {}))  # empty if there is only a template
     if "keep" in source:
         source["keep"] = [_less(keep, _defaults(Keep)) for keep in source["keep"]]
     sections = {
@@ -163,9 +163,9 @@ def reduced(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(teacher: Mapping[str, Any], ask: Mapping[str, Any]) -> dict[str, Any]:
-    """The teacher, with of its `ask` and `extra` only what differs from the recipe's."""
+    """The teacher, with only those settings of its `ask` and `extra` that differ from the recipe's."""
     found = dict(teacher)
-    if _is_judge(teacher):  # it is asked nothing of the recipe's
+    if _is_judge(teacher):  # a judge uses nothing of the recipe's `ask`
         ask = {}
     if own := teacher.get("ask"):
         found["ask"] = {name: value for name, value in own.items() if value != ask.get(name)}

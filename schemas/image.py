@@ -1,4 +1,4 @@
-"""An image of a prompt, as far as it is known without its bytes: those are read again from the source when needed."""
+"""An image of a prompt, as far as it is known without its bytes, which are read from the source again when needed."""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class StoredImage:
 
     @property
     def key(self) -> bytes:
-        """What of it counts for the prompt's key."""
+        """What counts for the prompt's key."""
         return stored_key(self.sha256)
 
 
@@ -36,7 +36,7 @@ class LinkedImage:
 
     @property
     def key(self) -> bytes:
-        """What of it counts for the prompt's key."""
+        """What counts for the prompt's key."""
         return linked_key(self.url)
 
 
@@ -70,7 +70,8 @@ def key_of(data: bytes) -> bytes:
 
 
 def media_type_of(data: bytes) -> MediaType | None:
-    """The type that an image's first bytes state, whatever its name; None if it is none of those that teachers take."""
+    """The media type that an image's first bytes show, whatever its name; None for types that teachers do not
+    accept."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):

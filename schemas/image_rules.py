@@ -1,6 +1,7 @@
-"""Which images an API takes, as data; one that it would refuse makes a bad row before anything is asked.
+"""Which images an API accepts, as data; an image that it would refuse makes a bad row before anything is asked.
 
-From the vendors' pages, clients and service models as read on `SEEN_ON`. What is not known to be refused is sent.
+From the vendors' pages, clients and service models as read on `SEEN_ON`. Images that are not known to be refused are
+sent.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,15 +21,15 @@ _ALL: frozenset[MediaType] = frozenset(("image/png", "image/jpeg", "image/gif", 
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """What one API takes."""
+    """What one API accepts."""
 
     types: frozenset[MediaType] = _ALL
     max_bytes: int | None = None
-    """Of one image."""
+    """Maximum size of one image."""
     max_side: int | None = None
-    """Pixels of the longer side."""
+    """Maximum pixels of the longer side."""
     max_images: int | None = None
-    """In one request."""
+    """Maximum number of images in one request."""
     links: bool = True
     """True if it fetches images from URLs."""
 
@@ -39,11 +40,11 @@ _RULES: dict[str, ImageRules] = {
     "bedrock": ImageRules(max_bytes=3_750_000, max_side=8000, max_images=20, links=False),
     "gemini": ImageRules(types=_ALL - {"image/gif"}, max_bytes=7 * _MB, max_images=900),
 }
-"""By API; the others, among them the many servers that speak OpenAI's, are not known to refuse any."""
+"""Rules by API; the others, including many servers that speak OpenAI's protocol, are not known to refuse any image."""
 
 
 def refused_image(images: Sequence[Image], teachers: Iterable[Teacher]) -> str | None:
-    """Why one of the teachers would refuse a prompt with these images, and what to do; None if all take them."""
+    """Why one of the teachers would refuse a prompt with these images, and what to do; None if all accept them."""
     return next((f"teacher {each.name}: {why}" for each in teachers for why in _refusals(images, each)), None)
 
 
@@ -58,8 +59,8 @@ def _refusals(images: Sequence[Image], teacher: Teacher) -> Iterator[str]:
             case LinkedImage():
                 if not rules.links:
                     yield (
-                        f"{api} takes images as bytes, and none by URL: put their bytes into the column, or "
-                        "ask a teacher of another API"
+                        f"{api} takes images as bytes, not by URL: put their bytes into the column, or ask a "
+                        "teacher of another API"
                     )
             case StoredImage(media_type, size=size, width=width, height=height):
                 if media_type not in rules.types:

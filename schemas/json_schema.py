@@ -1,6 +1,7 @@
-"""A JSON Schema in a recipe: written there, or in a file that is named. What reads is a schema: it compiles.
+"""A JSON Schema in a recipe: written there, or in a named file. A schema that was read is valid: it compiles.
 
-A schema may use all of draft 2020-12, or of the draft that it names, but it stands alone: no reference is ever fetched.
+A schema may use all of draft 2020-12, or of the draft that it names, but it must be self-contained: references are
+never fetched.
 """
 
 import hashlib
@@ -17,16 +18,16 @@ from stillhouse.schemas.strict_json import JsonFault, read_json
 
 Document: TypeAlias = dict[str, JsonValue]
 Path: TypeAlias = tuple[str | int, ...]
-"""Keys and places on the way to a value."""
+"""Keys and positions on the path to a value."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _MAX_REASON_CHARS = 300
 MAX_DEPTH = 100
-"""The deepest nesting: schemas that people write stay below 20, and whatever walks one may recurse."""
+"""The deepest nesting accepted: schemas that people write stay below 20, and code that walks one may recurse."""
 
 
 def _schema(value: Any) -> Any:
-    """Read the file that is named; and refuse what is not a schema."""
+    """Read the named file, and reject what is not a schema."""
     value = file_or_value(value, (dict,), expected="a JSON Schema (a mapping) or the path of a file that holds one")
     if isinstance(value, CarriedFile):
         _check_file(value)
@@ -45,20 +46,20 @@ def document_of(schema: CarriedFile | Document) -> Any:
 
 
 def identity_of_schema(schema: CarriedFile | Document) -> Document:
-    """What stands for the schema in an identity: a file's SHA-256, or the schema itself."""
+    """How an identity represents the schema: a file's SHA-256, or the schema itself."""
     return {"sha256": schema.sha256} if isinstance(schema, CarriedFile) else schema
 
 
 def schema_key(schema: CarriedFile | Document) -> str:
-    """A name for the schema that is the same for equal ones: SHA-256 in hex."""
+    """A name that equal schemas share: SHA-256 in hex."""
     if isinstance(schema, CarriedFile):
         return schema.sha256
     return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()
 
 
 def schema_validator(document: Any) -> Any:
-    """The validator of a JSON Schema, by the draft that it names (by default 2020-12): never reads a file or a URL, and
-    matches every pattern in linear time.
+    """The validator of a JSON Schema, for the draft that it names (by default 2020-12): never reads a file or a URL,
+    and matches every pattern in linear time.
 
     Raises:
         jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError: the document is not a schema.
@@ -69,7 +70,7 @@ def schema_validator(document: Any) -> Any:
 
 
 def _check_file(file: CarriedFile) -> None:
-    """Raise ValueError, naming the line of the file, if it holds no schema."""
+    """Raise ValueError, naming the file's line, if it does not hold a schema."""
     try:
         document = read_json(file.text)
     except JsonFault as error:
@@ -88,7 +89,7 @@ def _check_mapping(document: Document) -> None:
 
 
 def fault_in(document: Any) -> tuple[Path, str] | None:
-    """(where in the document, what is wrong) of the first fault; None for a schema."""
+    """(place in the document, message) of the first error; None if it is a schema."""
     import jsonschema_rs
     import orjson
 
@@ -106,7 +107,7 @@ def fault_in(document: Any) -> tuple[Path, str] | None:
         if isinstance(getattr(error, "kind", None), jsonschema_rs.ValidationErrorKind.Referencing):
             path, reference = _bad_reference(document, reason)
             return path, (
-                "expected references inside the schema alone, such as `#/$defs/item`, got one that is not valid: "
+                "expected only references inside the schema, such as `#/$defs/item`, got one that is not valid: "
                 f"{reference}; nothing is fetched: copy what it refers to into `$defs`"
             )
         path = tuple(getattr(error, "instance_path", ()))
@@ -116,13 +117,13 @@ def fault_in(document: Any) -> tuple[Path, str] | None:
 
 
 def is_deeper(value: Any, depth: int) -> bool:
-    """True if a JSON value is nested deeper than that."""
+    """True if a JSON value is nested deeper than the limit."""
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return depth == 0 or any(is_deeper(each, depth - 1) for each in below)
 
 
 def _bad_reference(document: Any, said: str) -> tuple[Path, str]:
-    """(where it stands, the reference) of the one that an error speaks of; else its words."""
+    """(place, reference) of the reference that an error is about; else the error's text."""
     found = [each for each in _references(document) if (bare := each[1].strip("#")) and bare in said]
     return max(found, key=lambda each: len(each[1]), default=((), said))
 
@@ -139,9 +140,9 @@ def _references(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def _line_of(text: str, path: Path) -> int:
-    """The line of JSON text at which the value at a path begins; 1 where there is no such value."""
+    """The line of JSON text at which the value at a path begins; 1 if there is no such value."""
     at: list[str | int | None] = []
-    """The keys and places on the way to the next token; a None stands for a key that comes next."""
+    """The keys and positions on the path to the next token; None stands for a key that comes next."""
     for token in _TOKEN.finditer(text):
         word = token[0]
         if word in "]}":

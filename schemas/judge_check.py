@@ -14,9 +14,9 @@ from stillhouse.schemas.check_settings import CheckSettings, Reference
 _OPERATORS = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
 _CONDITION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*([+-]?\d+(?:\.\d+)?)\s*")
 AT_LEAST_EQUAL = ">= 0.5"
-"""Of a comparison: a win scores 1, a tie 0.5, a loss 0."""
+"""The default of a comparison: a win scores 1, a tie 0.5, a loss 0."""
 ASKED = "prompt"
-"""What a template calls the user's last message, as it was asked."""
+"""The template variable for the user's last message, as it was asked."""
 
 
 class Condition(NamedTuple):
@@ -58,17 +58,18 @@ class JudgeCheck(CheckSettings):
     """The name of the teacher that judges; its `role` is `judge`."""
     template: Annotated[CarriedFile, BeforeValidator(_template)]
     """The rubric: the path of a Jinja template over the row's columns, or the template itself. `prompt` is the user's
-    last message as it was asked. The answer is put behind it by Stillhouse, as is the form of the verdict."""
+    last message as it was asked. Stillhouse adds the answer after it, and the format of the verdict."""
     accept_if: Annotated[str, AfterValidator(_condition)] | None = None
-    """The scores that are accepted, such as ">= 4". With `against`: of 1 for a win, 0.5 for a tie and 0 for a loss, by
-    default ">= 0.5"."""
+    """The scores that are accepted, such as ">= 4". With `against`, a win scores 1, a tie 0.5 and a loss 0, and the
+    default is ">= 0.5"."""
     against: Annotated[str, Field(min_length=1)] | None = None
     """Compare instead of scoring: with the answer of the teacher of this name to the same prompt (`route: each`), or
     with the text in the column of this name."""
     rival: Literal["teacher", "column"] | None = None
     """Which of the two `against` names; set by Stillhouse."""
     judging_allowed_because: Annotated[str, Field(min_length=1)] | None = None
-    """Why it may judge although its terms forbid training on its words, or are not stated; the card repeats it."""
+    """Why this judge may be used although its terms forbid training on its output, or are not stated; the card repeats
+    it."""
 
     @model_validator(mode="after")
     def _is_template(self) -> Self:
@@ -82,7 +83,7 @@ class JudgeCheck(CheckSettings):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that its template looks up; raises ValueError where it is not a template."""
+        """The columns that its template uses; raises ValueError if it is not a template."""
         from jinja2 import Environment, TemplateSyntaxError, meta
 
         try:
@@ -94,14 +95,14 @@ class JudgeCheck(CheckSettings):
         return tuple(sorted(meta.find_undeclared_variables(tree) - known))
 
     def references(self) -> Iterator[Reference]:
-        """The columns of its template, and the one with the text to compare with."""
+        """The columns of its template, and the column with the text to compare with."""
         for column in self.columns:
             yield Reference("template", column, "json")
         if self.against is not None and self.rival == "column":
             yield Reference("against", self.against)
 
     def identity(self) -> dict[str, JsonValue]:
-        """See `CheckSettings`; what allows the judge to be used decides no verdict."""
+        """See `CheckSettings`; the reason that allows the judge does not decide a verdict."""
         left_out = {"template", "judging_allowed_because"}
         found: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
         return found | {"template": self.template.sha256}

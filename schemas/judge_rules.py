@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
 
 def judges_last(teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
-    """The teachers, those that answer first: journals name them by their place, which a judge added later keeps."""
+    """The teachers, those that answer first: journals refer to teachers by position, which must not change when a judge
+    is added.
+    """
     if not any(teacher.role == "answer" for teacher in teachers):
-        raise ValueError("expected at least one teacher that answers, got judges alone; leave out one's `role: judge`")
+        raise ValueError("expected at least one teacher that answers, got only judges; leave out one's `role: judge`")
     return tuple(sorted(teachers, key=lambda teacher: teacher.role == "judge"))
 
 
 def with_rivals(recipe: "Recipe") -> tuple[Check, ...]:
-    """The recipe's checks; judges that compare know whether with a teacher's answer or with a column."""
+    """The recipe's checks; judges that compare know whether they compare with a teacher's answer or with a column."""
     names = {teacher.name for teacher in recipe.teachers}
     found = []
     for check in recipe.checks:
@@ -31,7 +33,7 @@ def with_rivals(recipe: "Recipe") -> tuple[Check, ...]:
 
 
 def judge_faults(recipe: "Recipe") -> dict[Place, str]:
-    """By the place of a field: what is wrong with it."""
+    """For each field that is wrong, the message."""
     found: dict[Place, str] = {}
     by_name = {teacher.name: teacher for teacher in recipe.teachers}
     asked = set()
@@ -49,10 +51,10 @@ def judge_faults(recipe: "Recipe") -> dict[Place, str]:
             )
         if teacher.role == "judge" and teacher.mode != "online":
             found["teachers", number, "mode"] = (
-                "a judge is asked online, as what is asked next waits for it: leave it out"
+                "a judge is asked online, because its verdict decides what is asked next: leave it out"
             )
         if teacher.role == "judge" and teacher.ask.answer_schema is not None:
-            found["teachers", number, "ask", "schema"] = "a judge is asked for a verdict's own form: leave it out"
+            found["teachers", number, "ask", "schema"] = "a judge is asked for the format of a verdict: leave it out"
     return found
 
 
@@ -68,21 +70,22 @@ def _check_faults(recipe: "Recipe", judge: JudgeCheck, by_name: dict[str, Teache
         found.append(
             (
                 "judging_allowed_because",
-                f"missing: the terms of {teacher.name} are not stated, or forbid training on its words, which are kept "
-                "beside the answers. Give the judge's `terms`, or say here why it may judge; the card repeats it",
+                f"missing: the terms of {teacher.name} are not stated, or forbid training on its output, which is "
+                "kept beside the answers. Give the judge's `terms`, or say here why it may judge; the card repeats "
+                "it",
             )
         )
     if judge.accept_if is None and judge.against is None:
         found.append(("accept_if", 'missing: which scores are accepted, such as `">= 4"`'))
     rival = by_name.get(judge.against or "")
     if rival is not None and rival.role == "judge":
-        found.append(("against", f"{rival.name} is a judge, and answers nothing to compare with; name another"))
-    elif rival is not None and recipe.route != "each":
         found.append(
-            ("against", f"the answers of {rival.name} are there to compare with only under `route: each`; set that")
+            ("against", (f"{rival.name} is a judge, so it has no answers to compare with; name another teacher"))
         )
+    elif rival is not None and recipe.route != "each":
+        found.append(("against", f"the answers of {rival.name} can be compared only under `route: each`; set that"))
     elif rival is not None and recipe.ask.accept is not None:
         found.append(
-            ("against", f"with `ask.accept`, {rival.name} may not answer what others do: use `ask.samples` instead")
+            ("against", f"with `ask.accept`, {rival.name} may not answer the same samples: use `ask.samples` instead")
         )
     return found

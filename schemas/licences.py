@@ -1,7 +1,7 @@
-"""What is known for certain of teachers' terms, by the model's name on the Hub, its id on Bedrock, or the API's host.
+"""Teachers' terms that are known for certain, by the model's name on the Hub, its id on Bedrock, or the API's host.
 
-Only what the texts themselves say, as read on `SEEN_ON`: no guess from a family's name, and whatever is not
-here is undeclared. It is not legal advice.
+It contains only what the texts themselves say, as read on `SEEN_ON`; nothing is guessed from a family's name, and
+whatever is not listed is undeclared. This is not legal advice.
 """
 
 import re
@@ -18,22 +18,22 @@ TrainingUse: TypeAlias = Literal["permitted", "permitted-with-obligations", "by-
 """What the terms say about training a model on the answers."""
 
 _LLAMA_OBLIGATIONS = (
-    'A model trained on the answers that is distributed has a name that begins with "Llama".',
-    'Whoever distributes it displays "Built with Llama" and passes on the Llama licence with it.',
-    "With more than 700 million monthly active users, a licence has to be asked of Meta.",
+    'If a model trained on the answers is distributed, its name must begin with "Llama".',
+    'Whoever distributes it must display "Built with Llama" and pass on the Llama licence with it.',
+    "With more than 700 million monthly active users, you must request a licence from Meta.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Terms that are known."""
+    """Known terms."""
 
     license: str
     training_use: TrainingUse
     url: str | None = None
     obligations: tuple[str, ...] = ()
     says: str = ""
-    """Where they prohibit training: what they say."""
+    """If they prohibit training, what they say."""
 
     @property
     def prohibits(self) -> bool:
@@ -52,7 +52,7 @@ def _closed(license: str, says: str) -> Known:
 _APACHE = Known("Apache-2.0", "permitted")
 _R1 = Known("MIT", "permitted", url="https://github.com/deepseek-ai/DeepSeek-R1/blob/main/LICENSE")
 _ON_BEDROCK = r"(arn:aws[\w-]*:bedrock:[^/]*/)?([a-z]{2,6}(-[a-z]{2,6})?\.)?"
-"""Before a model's id: the ARN of a model or an inference profile, and the region's group (`us.`, `us-gov.`)."""
+"""Prefixes of a model's id: the ARN of a model or an inference profile, and the region's group (`us.`, `us-gov.`)."""
 _CLAUDE = _closed(
     "Anthropic Commercial Terms D.4",
     'no access "to train competing AI models ... except as expressly approved by Anthropic"',
@@ -71,9 +71,9 @@ _BY_MODEL: tuple[tuple[str, Known], ...] = (
     (r"meta-llama/Llama-4-.+", _llama("4")),
     (r"meta-llama/Llama-2-.+", _closed("Llama 2 Community License", _OLD_LLAMA)),
     (r"meta-llama/Meta-Llama-3-.+", _closed("Llama 3 Community License", _OLD_LLAMA)),
-    # Anthropic alone serves them, on its own API or through others' (Bedrock, Vertex, gateways).
+    # Only Anthropic's terms apply, on its own API or through others (Bedrock, Vertex, gateways).
     (r"(anthropic/)?claude-(\d|opus|sonnet|haiku|fable|mythos|instant)[\w.@:-]*", _CLAUDE),
-    # Bedrock's ids. It has terms of its own, but what may be done with answers is up to each model's.
+    # Bedrock's ids. It has its own terms, but the model's terms decide what may be done with answers.
     (rf"{_ON_BEDROCK}anthropic\.claude-.+", _CLAUDE),
     (rf"{_ON_BEDROCK}deepseek\.r1-.+", _R1),
     (rf"{_ON_BEDROCK}openai\.gpt-oss-(20b|120b)-.+", _APACHE),
@@ -103,7 +103,7 @@ _ON_PLATFORM: tuple[tuple[str, str, Known], ...] = (
     (r"openrouter\.ai", r"x-ai/.+", _XAI),
     (r"(.+\.|.+-)?aiplatform(\..+)?\.googleapis\.com", r"(.*/)?gemini-.+", _GEMINI),
 )
-"""(host, model on it, terms) of platforms, where what may be done with answers is up to each model's owner."""
+"""(host, model on it, terms) of platforms on which each model's owner decides what may be done with answers."""
 
 _BY_HOST: Mapping[str, Known] = {
     "api.openai.com": _OPENAI,
@@ -112,11 +112,11 @@ _BY_HOST: Mapping[str, Known] = {
     "api.x.ai": _XAI,
     "api.deepseek.com": Known("DeepSeek Open Platform Terms 4.2(3)", "permitted"),
 }
-"""A platform that serves others' models under those models' terms is none of these."""
+"""Terms by host. A platform that serves others' models under those models' terms is not listed."""
 
 
 def known_terms(model: str, *, hosts: tuple[str, ...]) -> Known | None:
-    """What is known of a teacher; the stricter of its model's and its hosts' terms, None where nothing is."""
+    """The known terms of a teacher: the stricter of its model's and its hosts'; None if neither is known."""
     found = [known for pattern, known in _BY_MODEL if re.fullmatch(pattern, model, re.IGNORECASE)]
     found += [_BY_HOST[host] for host in hosts if host in _BY_HOST]
     found += [
@@ -129,7 +129,7 @@ def known_terms(model: str, *, hosts: tuple[str, ...]) -> Known | None:
 
 
 def hosts_of(urls: Iterable[str]) -> tuple[str, ...]:
-    """The hosts in these URLs, those that can be read."""
+    """The hosts in these URLs that can be parsed."""
     hosts = []
     for url in urls:
         with suppress(ValueError):

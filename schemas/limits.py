@@ -8,7 +8,7 @@ from stillhouse.schemas.base import Strict
 
 
 class Limits(Strict):
-    """Limits of the account. A limit that is left out is discovered during the run."""
+    """Limits of the account. A limit that you leave out is discovered during the run."""
 
     requests_per_minute: Annotated[int, Field(gt=0)] | None = None
     """Requests per minute, across all workers and jobs that use the account."""

@@ -1,4 +1,4 @@
-"""Where something is: a path, or a bucket and a key. Text becomes one of these once, and is checked there."""
+"""Where something is: a path, or a bucket and a key. Text is turned into one of these once, and checked there."""
 
 import re
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ class LocalPath:
     """On a disk."""
 
     path: str
-    """Absolute or relative; `~` is not expanded, nor a link followed."""
+    """Absolute or relative; neither `~` nor links are resolved."""
 
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """On an object store."""
+    """An object, or a prefix of objects, in an object store."""
 
     bucket: str
     key: str
-    """Without a slash at its start; also a prefix or a glob."""
+    """Without a leading slash; also a prefix or a glob."""
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Split 's3://bucket/key', which is not checked."""
+        """Split 's3://bucket/key', without checking it."""
         bucket, _, key = url.removeprefix(_S3).partition("/")
         return cls(bucket, key)
 
@@ -44,7 +44,7 @@ def canonical_location(text: str) -> str:
     """The location in canonical form: s3a:// and s3n:// become s3://, and file:// becomes a path.
 
     Raises:
-        ValueError: a file:// URL of another host, or without an absolute path.
+        ValueError: a file:// URL with another host, or without an absolute path.
     """
     if match := _S3_OTHERWISE.match(text):
         return f"{_S3}{text[match.end() :]}"
@@ -60,7 +60,7 @@ def parse_location(text: str) -> StoreLocation:
     """The location that a path or URL names.
 
     Raises:
-        ValueError: it is empty, has control characters, credentials or another scheme, or names no bucket.
+        ValueError: it is empty, has control characters, credentials or an unknown scheme, or names no bucket.
     """
     text = canonical_location(text)
     if not text.strip():
@@ -73,14 +73,16 @@ def parse_location(text: str) -> StoreLocation:
     if not separator:
         return LocalPath(text)
     if scheme != "s3":
-        # The rest may hold credentials, so it is not repeated.
+        # The rest may hold credentials, so the message does not repeat it.
         raise ValueError(
             f"{scheme[:20]}:// is not a supported store: give a local path or s3://bucket/prefix "
             "(with an endpoint_url for stores that speak S3's protocol)"
         )
     found = S3Location.of(text)
     if "@" in found.bucket or ":" in found.bucket:
-        raise ValueError("an s3:// url holds no credentials: expected s3://bucket/prefix and the standard AWS settings")
+        raise ValueError(
+            "an s3:// URL must not hold credentials: expected s3://bucket/prefix and the standard AWS settings"
+        )
     if not _BUCKET.fullmatch(found.bucket):
         raise ValueError(f"expected s3://bucket/prefix, got {text!r}: {found.bucket!r} is not a valid bucket name")
     return found

@@ -1,7 +1,7 @@
 """Parameters that an API or a model refuses: reported at the start, because the whole run would fail on them.
 
-What is not known to be refused is sent. A recipe's `extra` is always sent as it is: the way out where a rule is out of
-date, and the API's own 400 then says what is wrong.
+Parameters that are not known to be refused are sent. A recipe's `extra` is always sent unchanged: it is the way out if
+a rule is out of date, and the API's own 400 then says what is wrong.
 """
 
 import re
@@ -29,10 +29,10 @@ _ABSENT: Mapping[str, Mapping[str, str]] = {
         "stop": "OpenAI's Responses API has no stop sequences",
     },
 }
-"""By API: parameters that it does not have, and why."""
+"""For each API, the parameters that it does not have, and why."""
 
 _HOTTEST = 1.0
-"""The highest temperature of Anthropic's and Bedrock's APIs."""
+"""The highest temperature that Anthropic's and Bedrock's APIs accept."""
 _NO_SCORES = re.compile(r"gemini-([3-9]|\d\d)")
 _SAMPLING = ("temperature", "top_p", "top_logprobs")
 _OPENAI_HOSTS = ("openai.com", "openai.azure.com")
@@ -51,15 +51,15 @@ def refusals(
     hosts: Iterable[str] = (),
     schema: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """(parameter, why it is refused and what to do) for each of the parameters that a teacher is asked with.
+    """(parameter, why it is refused and what to do) for each refused parameter of a teacher.
 
     Args:
-        api: the teacher's.
-        model: its name there.
+        api: the teacher's API.
+        model: the model's name there.
         asked: the parameters that are set.
         extra: further fields of the request.
-        hosts: the teacher's; a name such as `gpt-5.1` only says what a model takes at its owner's.
-        schema: the JSON Schema that answers have to fit.
+        hosts: the teacher's hosts; a name such as `gpt-5.1` only says what a model accepts on its owner's hosts.
+        schema: the JSON Schema that answers must fit.
     """
     if schema is not None and (why := _schema_refusal(api, model, schema, hosts)) is not None:
         yield "schema", f"{why}: {_OTHER_SCHEMA}"
@@ -76,10 +76,10 @@ def refusals(
             for name, why in _by_openai_family(family, asked, has_tools=api == "openai-chat" and "tools" in extra):
                 yield (
                     name,
-                    f"{model} {why}. So it was in {OPENAI_SEEN_ON:%B %Y}; what stands in `extra` is sent as it is",
+                    f"{model} {why}. This was true in {OPENAI_SEEN_ON:%B %Y}; parameters in `extra` are sent unchanged",
                 )
     elif "top_logprobs" in asked and _is_new_gemini(model, hosts):
-        yield "top_logprobs", f"Gemini gives no log probabilities from 3 on: {_without('top_logprobs')}"
+        yield "top_logprobs", f"Gemini gives no log probabilities from version 3 on: {_without('top_logprobs')}"
 
 
 def _claude_refusals(
@@ -91,11 +91,11 @@ def _claude_refusals(
     if api == "anthropic" and not ("max_tokens" in asked or "max_tokens" in extra):
         yield (
             "max_tokens",
-            "`max_tokens` is missing: Anthropic's API wants it, such as `max_tokens: 4096`",
+            "`max_tokens` is missing: Anthropic's API requires it, such as `max_tokens: 4096`",
         )
     if (claude := claude_of(model)) is not None:
         for name, why in _by_family(claude, asked):
-            yield name, f"{model} {why}. So it was in {SEEN_ON:%B %Y}; what stands in `extra` is sent as it is"
+            yield name, f"{model} {why}. This was true in {SEEN_ON:%B %Y}; parameters in `extra` are sent unchanged"
 
 
 def _by_family(claude: Claude, asked: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
@@ -113,7 +113,7 @@ def _by_family(claude: Claude, asked: Mapping[str, JsonValue]) -> Iterator[tuple
             yield "reasoning_effort", f"takes {', '.join(claude.efforts)}, got {effort}"
         elif claude.budget:
             budget = "`extra: {thinking: {type: enabled, budget_tokens: 4096}}`"
-            yield "reasoning_effort", f"takes no effort but a budget of thinking tokens: {budget}"
+            yield "reasoning_effort", f"takes no effort, only a budget of thinking tokens: {budget}"
         else:
             yield "reasoning_effort", f"takes none: {_without('reasoning_effort')}"
 
@@ -121,11 +121,11 @@ def _by_family(claude: Claude, asked: Mapping[str, JsonValue]) -> Iterator[tuple
 def _schema_refusal(api: str, model: str, schema: Mapping[str, Any], hosts: Iterable[str]) -> str | None:
     claude = claude_of(model) if api in ("anthropic", "bedrock") else None
     if claude is not None and claude.schema_on == "none":
-        return f"{model} takes no schema. So it was in {SEEN_ON:%B %Y}"
+        return f"{model} takes no schema. This was true in {SEEN_ON:%B %Y}"
     if claude is not None and api == "bedrock" and claude.schema_on == "its own API":
-        return f"Bedrock's Converse API takes no schema for {model}. So it was in {SEEN_ON:%B %Y}"
+        return f"Bedrock's Converse API takes no schema for {model}. This was true in {SEEN_ON:%B %Y}"
     if api.startswith("openai") and any(host.endswith(_OPENAI_HOSTS) for host in hosts) and not is_object(schema):
-        return "OpenAI's API takes a schema of an object alone"
+        return "OpenAI's API only takes a schema of an object"
     try:
         if (dialect := SCHEMA_DIALECTS.get(api)) is not None:
             sendable(schema, dialect)
@@ -155,7 +155,7 @@ def _by_openai_family(
         if name in asked:
             yield name, f"refuses it while it reasons: {_without(name)}{way_out}"
     if has_tools and not family.tools_on_chat:
-        yield "extra", f"calls tools while it reasons over `api: openai-responses` alone: use that{way_out}"
+        yield "extra", f"calls tools while it reasons only over `api: openai-responses`: use that{way_out}"
 
 
 def _without(name: str) -> str:

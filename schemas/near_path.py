@@ -1,4 +1,4 @@
-"""Advice about a path that does not exist: the neighbour that was probably meant."""
+"""Suggests an existing path for one that does not exist."""
 
 import difflib
 import os
@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 
 _MAX_ENTRIES = 10_000
-"""Of a folder, so that advice about a typing error never takes longer than a moment."""
+"""Maximum number of names compared in a folder, so that advice about a typing error never takes long."""
 
 
 def near_path(path: str) -> str:
-    """`; did you mean out/prompts.jsonl?` if the same folder holds something of a similar name; otherwise empty."""
+    """`; did you mean out/prompts.jsonl?` if the same folder holds a similar name; otherwise empty."""
     asked = Path(path)
     try:
         with os.scandir(asked.parent) as entries:

@@ -1,6 +1,6 @@
-"""What the families of OpenAI's own models take, as data: the API answers a parameter that a family refuses with 400.
+"""What each family of OpenAI's own models accepts, as data: a parameter that a family does not accept gets a 400.
 
-From OpenAI's pages and clients as read on `SEEN_ON`. A family that is not here is asked as the recipe says.
+From OpenAI's pages and clients as read on `SEEN_ON`. Families that are not listed are asked as the recipe says.
 """
 
 import re
@@ -14,14 +14,14 @@ class OpenAIModel(NamedTuple):
     """One family."""
 
     reasons: Literal["always", "by default", "when asked", "never"]
-    """While it reasons it takes neither temperature nor top_p and gives no log probabilities."""
+    """True if, while it reasons, it accepts neither temperature nor top_p and gives no log probabilities."""
     tools_on_chat: bool = True
     """True if it calls tools over chat completions while it reasons."""
     stops: bool = True
-    """True if it takes `stop`."""
+    """True if it accepts `stop`."""
 
 
-_FAMILIES: tuple[tuple[str, OpenAIModel], ...] = (  # the first that fits
+_FAMILIES: tuple[tuple[str, OpenAIModel], ...] = (  # the first match counts
     (r"gpt-6(\.\d)?-(astra|terra)|gpt-6\.\d", OpenAIModel("always", tools_on_chat=False)),
     (r"gpt-6-(sol|luna)", OpenAIModel("by default", tools_on_chat=False)),
     (r"gpt-5\.\d-pro", OpenAIModel("always", tools_on_chat=False)),
@@ -38,5 +38,5 @@ _FAMILIES: tuple[tuple[str, OpenAIModel], ...] = (  # the first that fits
 
 
 def openai_model_of(model: str) -> OpenAIModel | None:
-    """The family of a model's name; None where it is not known."""
+    """The family of a model's name; None if unknown."""
     return next((family for pattern, family in _FAMILIES if re.match(rf"({pattern})(?![a-z0-9])", model)), None)

@@ -1,6 +1,6 @@
 """`KEY=VALUE` from the command line, put into a recipe's tree before it is validated.
 
-KEY is a dotted path, list items by number or by their `name`; VALUE is YAML. Missing mappings are made on the way.
+KEY is a dotted path, with list items given by number or by their `name`; VALUE is YAML. Missing mappings are created.
 """
 
 import difflib
@@ -10,7 +10,7 @@ from stillhouse.schemas.yaml_tree import Node, YamlFault, read_tree
 
 
 def apply_override(tree: Node, override: str) -> None:
-    """Set what `override` says in the tree. Raises YamlFault, naming the override by its key alone."""
+    """Set the value of `override` in the tree. Raises YamlFault, which names the override only by its key."""
     key, equals, value = override.partition("=")
     key = key.strip()
     if not equals or not key.isprintable() or not all(key.split(".")):
@@ -27,7 +27,7 @@ def apply_override(tree: Node, override: str) -> None:
 
 
 def _step(node: Node, name: str, *, where: str) -> Node:
-    """The child by that name, made as an empty mapping where it is missing."""
+    """The child of that name, created as an empty mapping if it is missing."""
     content = node.content
     if isinstance(content, list):
         return content[_index(content, name, where=where)]
@@ -52,7 +52,7 @@ def _entries(node: Node, name: str, *, where: str) -> dict[str, Node]:
 
 
 def _index(items: list[Node], name: str, *, where: str) -> int:
-    """The place in a list that a number or an item's `name` means."""
+    """The position in a list that a number or an item's `name` refers to."""
     names = [
         item.content["name"].content if isinstance(item.content, dict) and "name" in item.content else None
         for item in items

@@ -1,4 +1,4 @@
-"""Where in its file each field of a recipe was written: for messages only, never part of what the recipe means."""
+"""Where in its file each field of a recipe was written: for messages only, never part of the recipe's meaning."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from stillhouse.schemas.yaml_tree import Node
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """Dotted path to place, such as `source.prompt` to `recipe.yaml:4` or, overridden, `-o source.prompt`."""
+    """Dotted path to place, such as `source.prompt` to `recipe.yaml:4` or, if overridden, `-o source.prompt`."""
 
     known: Mapping[str, str] = field(default_factory=dict)
 
@@ -19,9 +19,9 @@ class Places:
         return 0
 
     def before(self, path: str) -> str:
-        """What a message about the field begins with: `recipe.yaml:4: `, or nothing if that is not known.
+        """Prefix of a message about the field: `recipe.yaml:4: `, or nothing if the place is not known.
 
-        A field that the file leaves out is placed at the section that would hold it.
+        A field that the file leaves out is placed at the section that would contain it.
         """
         while path and path not in self.known:
             path = path.rpartition(".")[0]

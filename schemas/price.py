@@ -12,7 +12,7 @@ class _Prices(Strict):
     input: Annotated[float, Field(ge=0)]
     """USD per million input tokens."""
     output: Annotated[float, Field(ge=0)]
-    """USD per million output tokens, reasoning included."""
+    """USD per million output tokens, including reasoning."""
     cached_input: Annotated[float, Field(ge=0)] | None = None
     """USD per million input tokens read from the provider's cache; by default the input price."""
     cache_write: Annotated[float, Field(ge=0)] | None = None

@@ -1,7 +1,7 @@
-"""A Prompt: one input, and the key that says when two are the same.
+"""A Prompt: one input, and the key that says when two are equal.
 
-`prompt_key` hashes all that is sent for a row, system message and images included, and nothing else: not the id, nor
-the kept columns.
+`prompt_key` hashes everything that is sent for a row, including system message and images, and nothing else: neither
+the id nor the kept columns.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: frozenset[str] = frozenset(get_args(Role))
 
 KEY_BYTES = 16
-"""Length of a prompt key; its text form is 32 hex digits."""
+"""Length of a prompt key in bytes; its text form is 32 hex digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Prompt:
     """16 bytes."""
     messages: tuple[Message, ...]
     kept: tuple[Any, ...]
-    """The values of the recipe's `keep` columns, in their order."""
+    """The values of the recipe's `keep` columns, in order."""
     references: tuple[str | tuple[str, ...] | None, ...] = ()
-    """What the recipe's checks compare answers with, in the order of `schemas.checks.references_of`; None where a
-    planned row has no such value, as in a dataset that was made without the check."""
+    """The values that the recipe's checks compare answers with, in the order of `schemas.checks.references_of`; None if
+    a planned row has no such value, as in a dataset that was created without the check."""
     images: tuple[Image, ...] = ()
-    """Those sent at the head of the first user message, in their order."""
+    """Images sent at the start of the first user message, in order."""
     tools: tuple[Tool, ...] | None = None
-    """What answers may call; None if neither `ask.tools` nor `source.tools` says it."""
+    """Tools that answers may call; None if neither `ask.tools` nor `source.tools` defines any."""
     scored: Scored | None = None
     """Under `ask.score`, the tokens to be scored; there are no messages then."""
     chars: int = field(init=False, repr=False, compare=False)
@@ -55,9 +55,9 @@ class Prompt:
 
 
 def prompt_key(messages: tuple[Message, ...], images: Iterable[bytes] = (), tools: Iterable[Tool] = ()) -> bytes:
-    """The 16-byte BLAKE2b hash of the messages; lengths are hashed too, so that no two lists run together.
+    """The 16-byte BLAKE2b hash of the messages. Lengths are hashed too, so that two lists of parts never look the same.
 
-    `images`: the keys of the images, in their order. `tools`: those of this row alone.
+    `images`: the keys of the images, in order. `tools`: only those of this row.
 
     Raises:
         UnicodeEncodeError: a text holds a lone surrogate.
@@ -77,7 +77,7 @@ def prompt_key(messages: tuple[Message, ...], images: Iterable[bytes] = (), tool
 
 
 def scored_key(scored: Scored) -> bytes:
-    """The 16-byte hash of both lists of ids, which is no conversation's."""
+    """The 16-byte hash of both lists of ids, which never equals that of a conversation."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES, person=b"stillhouse-1")
     _add(digest, b"prompt_ids", scored.prompt)
     _add(digest, b"completion_ids", scored.completion)
@@ -85,6 +85,6 @@ def scored_key(scored: Scored) -> bytes:
 
 
 def _add(digest: "hashlib.blake2b", kind: bytes, data: bytes) -> None:
-    """Hash what is no message; no role has the name of such a kind."""
+    """Hash a part that is not a message; no role has the name of such a kind."""
     digest.update(b"%s\0%d\0" % (kind, len(data)))
     digest.update(data)

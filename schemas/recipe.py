@@ -29,7 +29,7 @@ Route: TypeAlias = Literal["weighted", "each", "fallback"]
 """Which teachers answer a prompt."""
 
 _PLAIN_APIS = ("openai-chat", "vllm", "sglang", "simulator")
-"""APIs of servers most of which say nothing about whose words a reasoning is, or why they refuse."""
+"""APIs of servers that mostly don't say whether reasoning is a summary, or why they refuse."""
 
 
 class Recipe(Strict):
@@ -40,14 +40,14 @@ class Recipe(Strict):
     source: Source
     ask: Ask = Ask()
     route: Route = "weighted"
-    """Which teachers answer a prompt: its samples are shared out by `weight`; or `each` teacher answers all of them; or
-    `fallback`: the first teacher, and the next in order where that one can't."""
+    """Which teachers answer a prompt: `weighted` divides its samples by `weight`; `each` teacher answers all of them;
+    `fallback` asks the first teacher, and the next in order if that one can't answer."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1), AfterValidator(judges_last)]
-    """The models that answer the prompts, and those that judge their answers."""
+    """The models that answer the prompts, and those that judge the answers."""
     checks: Annotated[tuple[Check, ...], AfterValidator(unique_names), AfterValidator(last_if_whole)] = ()
-    """What makes an answer worth keeping, in order: the first check that rejects it decides."""
+    """Which answers to keep: the checks run in order, and the first that rejects an answer decides."""
     select: Select | None = None
-    """What is kept of the accepted answers to a prompt; by default all of them."""
+    """Which accepted answers to a prompt are kept; by default all of them."""
     dedup: Dedup = Dedup()
     budget: Budget | None = None
     dataset: Dataset
@@ -65,7 +65,7 @@ class Recipe(Strict):
 
     @property
     def answering(self) -> tuple[Teacher, ...]:
-        """The teachers that answer prompts: the first of `teachers`, as judges come last."""
+        """The teachers that answer prompts: the first ones in `teachers`, because judges come last."""
         return tuple(teacher for teacher in self.teachers if teacher.role == "answer")
 
     @property
@@ -78,22 +78,22 @@ class Recipe(Strict):
 
     @property
     def all_checks(self) -> tuple[AnyCheck, ...]:
-        """What judges answers, in order: the check that comes with `ask.schema`, then the recipe's own."""
+        """The checks in order: the one of `ask.schema`, then the recipe's own."""
         return (*filter(None, [self.asked_schema]), *self.checks)
 
     @property
     def samples_per_prompt(self) -> int:
-        """The most answers asked for a prompt, all teachers' together."""
+        """The maximum number of answers asked for a prompt, of all teachers together."""
         return self.ask.most_samples * (len(self.answering) if self.route == "each" else 1)
 
     @property
     def equality(self) -> Equality | None:
-        """When answers are equal, for the vote on them; None where there is none."""
+        """How a vote compares answers; None if there is no vote."""
         return self.select.majority.answer if self.select is not None and self.select.majority is not None else None
 
     @property
     def accounts(self) -> dict[str, Limits]:
-        """The limits of each account; where teachers share one, the lower of two stated limits holds."""
+        """The limits of each account; if teachers share one, the lower of two declared limits applies."""
         accounts: dict[str, dict[str, int]] = {}
         for teacher in self.teachers:
             known = accounts.setdefault(teacher.limits_key, {})
@@ -103,7 +103,9 @@ class Recipe(Strict):
 
     @property
     def prompts_per_shard(self) -> int:
-        """Prompts in a chunk; a recipe that leaves it out is resolved when it is bound (`gen.dataset.binding`)."""
+        """Prompts in a chunk; if a recipe leaves it out, it is resolved when the dataset is bound
+        (`gen.dataset.binding`).
+        """
         if self.dataset.prompts_per_shard is not None:
             return self.dataset.prompts_per_shard
         if all(teacher.mode == "batch" for teacher in self.answering):
@@ -123,7 +125,7 @@ class Recipe(Strict):
         return any(teacher.api not in _PLAIN_APIS for teacher in self.answering)
 
     def where(self, path: str) -> str:
-        """What a message about the field at the dotted path begins with; see `Places.before`."""
+        """Prefix of a message about the field at the dotted path; see `Places.before`."""
         return self._places.before(path)
 
     def placed(self, places: Places) -> Self:
@@ -133,7 +135,7 @@ class Recipe(Strict):
         return copy
 
     def with_files(self) -> Self:
-        """The recipe with the files that it names inside it, so that it can be used where they are not."""
+        """The recipe with the files that it names inside it, so that it can be used where they do not exist."""
         teachers = []
         for teacher in self.teachers:
             if teacher.simulator is not None and teacher.simulator.answers is not None:
@@ -143,5 +145,5 @@ class Recipe(Strict):
         return self.model_copy(update={"teachers": tuple(teachers)})
 
     def identity(self) -> dict[str, Any]:
-        """What a dataset is bound to; see `schemas.identity`."""
+        """The identity that a dataset is bound to; see `schemas.identity`."""
         return identity_of(self)

@@ -1,6 +1,7 @@
 """The recipe as a file: YAML in, a Recipe or every problem with its line out.
 
-Whatever the text, reading it ends in a Recipe or a RecipeError, and no message repeats what may be a credential.
+Whatever the text, reading it ends in a Recipe or a RecipeError, and no message repeats anything that may be a
+credential.
 """
 
 import json
@@ -34,7 +35,7 @@ _OF_PROMPTS = frozenset((".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arro
 
 
 class RecipeError(ValueError):
-    """The recipe is wrong. The message has a line for each problem: `recipe.yaml:12: teachers.0.timeout: unknown…`."""
+    """The recipe is wrong. The message has one line per problem: `recipe.yaml:12: teachers.0.timeout: unknown…`."""
 
 
 def read_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -69,7 +70,7 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe written in `text`; `origin` is the name its problems are reported under.
+    """The recipe written in `text`; messages call it `origin`.
 
     Raises:
         RecipeError: the text is not a recipe, or an override is wrong; names all problems with their lines.
@@ -88,7 +89,7 @@ def load_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Rec
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every field written out: `load_recipe` reads an equal one from it."""
-    # In ASCII: PyYAML writes some line breaks of Unicode so that they are read as others.
+    # ASCII only: PyYAML writes some Unicode line breaks in a way that it reads differently.
     return _DUMPED + yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
@@ -108,7 +109,7 @@ def _validated(model: type[_M], tree: Node, overrides: Sequence[str]) -> _M:
     except YamlFault as fault:
         raise RecipeError(_lines(fault.problems)) from None
     try:
-        # Strict, so that `samples: true` is not 1; as JSON, in which a list may become a tuple and a text a date.
+        # Strict, so that `samples: true` is not 1; as JSON, so that a list may become a tuple and a text a date.
         return model.model_validate_json(json.dumps(tree.plain()), strict=True)
     except ValidationError as error:
         # Not chained: pydantic's own text repeats values.
@@ -146,12 +147,12 @@ def recipe_json_schema() -> dict[str, Any]:
 
 
 def _lines(problems: Sequence[tuple[int, str]]) -> str:
-    """One problem a line, in the order of the file; what has no line of its own comes first."""
+    """One problem per line, in the order of the file; problems without a line come first."""
     return "\n".join(dict.fromkeys(message for _, message in sorted(problems, key=lambda problem: problem[0])))
 
 
 def _spread(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """The same, with the faults that a check of several fields found each at its own place."""
+    """The errors, with those of a check across several fields placed at each field."""
     for error in errors:
         fault = error.get("ctx", {}).get("error")
         if not isinstance(fault, FieldsFault):
@@ -162,7 +163,7 @@ def _spread(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 
 
 def _problems(tree: Node, errors: list[ErrorDetails]) -> list[tuple[int, str]]:
-    """(line, message) of pydantic's errors: the branches of a union are reported as one."""
+    """(line, message) of pydantic's errors; the branches of a union are reported as one."""
     groups: dict[str, tuple[Node, list[ErrorDetails]]] = {}
     for error in errors:
         node, names = _locate(tree, error["loc"], inside=error["type"] == "missing")
@@ -180,9 +181,9 @@ def _problems(tree: Node, errors: list[ErrorDetails]) -> list[tuple[int, str]]:
 
 
 def _is_shadowed(path: str, group: list[ErrorDetails], groups: dict[str, Any]) -> bool:
-    """True if another branch of the union at this path got further in, and so is the one that was meant."""
+    """True if another branch of the union at this path matched further, and so is the one that was meant."""
     deeper = any(other.startswith(path + ".") for other in groups)
-    # pydantic counts a list's valid items alone: with one of them wrong, the list is called too short as well.
+    # pydantic counts only a list's valid items: if one of them is wrong, it also calls the list too short.
     return deeper and all(error["type"] == "too_short" or len(error["loc"]) > len(path.split(".")) for error in group)
 
 
@@ -199,8 +200,8 @@ def _message(group: list[ErrorDetails], node: Node, *, path: str) -> str:
 def _locate(tree: Node, loc: Sequence[str | int], *, inside: bool) -> tuple[Node, list[str]]:
     """The node that a pydantic location means, and its path.
 
-    A location also holds the names of union branches, which no path has: of all ways to leave parts out, the one that
-    keeps the last part and then the most parts is right. `inside`: the last part is absent from the node it leads to.
+    A location also contains the names of union branches, which are in no path. Of all ways to leave parts out, the
+    right one keeps the last part and then the most parts. `inside`: the last part is absent from the node it leads to.
     """
     parts = loc[:-1] if inside else loc
     holder = dict if loc and isinstance(loc[-1], str) else list

@@ -1,7 +1,7 @@
 """A Record: one row of the dataset, and its id.
 
-The id hashes what decides an answer's place (prompt, teacher, parameters, sample number) and nothing the answer says,
-so that the same question is never stored twice.
+The id hashes what decides an answer's place (prompt, teacher, parameters, sample number), and nothing that the answer
+says, so the same question is never stored twice.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ RejectReason: TypeAlias = Literal[
     "content_filter",
     "refused",
     "empty",
-    "only_reasoning",  # all text stands in the reasoning
-    "markup",  # tags of thoughts or special tokens are left in the text
+    "only_reasoning",  # all text is in the reasoning
+    "markup",  # the text contains reasoning tags or special tokens
     "prompt_truncated",
     "unknown_finish",
     "unasked_tool_call",  # the recipe offers no tools, so records have no place for a call
     "invalid_tool_call",  # it names no function, or its arguments are not a JSON object
     "unknown_tool",  # it calls a tool that was not offered
     "invalid_arguments",  # a call's arguments do not fit the tool's schema
-    "not_selected",  # accepted, and other answers to its prompt were selected, or are enough
+    "not_selected",  # accepted, but other answers to its prompt were selected, or are enough
 ]
-"""Why something seen is not in the dataset."""
+"""Why an answer is not in the dataset."""
 
 NOT_SELECTED: RejectReason = "not_selected"
 
@@ -44,18 +44,18 @@ _FIELDS: dict[str, Any] = {
     if column.always
 }
 Record: type[BaseModel] = create_model("Record", __doc__="A row of data/ of a plain dataset.", **_FIELDS)
-"""A row of data/ of a plain dataset, less the recipe's `keep` columns, as pyarrow gives it to Python."""
+"""A row of data/ of a plain dataset, without the recipe's `keep` columns, as pyarrow returns it to Python."""
 
 
 class RecordIds:
-    """Makes the record ids of one teacher under one set of parameters."""
+    """Makes the record ids of one teacher and one set of parameters."""
 
     def __init__(self, *, teacher: str, model: str, parameters: Mapping[str, JsonValue]) -> None:
         text = json.dumps([teacher, model, parameters], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         self._hash = hashlib.blake2b(text.encode(), digest_size=16, person=b"stillhouse-rec")
 
     def of(self, key: bytes, sample: int) -> str:
-        """The record id of the sample of the prompt with this 16-byte key: 32 hex digits."""
+        """The record id of a sample of the prompt with this 16-byte key: 32 hex digits."""
         digest = self._hash.copy()
         digest.update(key + sample.to_bytes(4, "big"))
         return digest.hexdigest()

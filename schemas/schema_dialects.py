@@ -1,10 +1,10 @@
-"""The part of JSON Schema that each API of structured output takes, as data, and schemas put into it.
+"""The part of JSON Schema that each API of structured output accepts, as data, and the conversion to it.
 
-What an API does not take of a schema is told to the model in a description; answers are checked against the whole
-schema in any case. So what is sent may be wider than what was asked for, and narrower only where an API wants objects
-closed. A schema whose answers could then not fit it is refused.
+The model reads the rest of a schema in a description, and answers are always checked against the whole schema. So the
+sent schema may be wider than the original, and is narrower only if an API requires closed objects. A schema whose
+answers could then not fit it is refused.
 
-From the providers' pages and clients as read on `SEEN_ON`. What is not known to be refused is sent.
+From the providers' pages and clients as read on `SEEN_ON`. Keywords that are not known to be refused are sent.
 """
 
 import json
@@ -23,23 +23,23 @@ _ONES = ("items", "additionalProperties", "not", "contains", "propertyNames", "i
 _NO_MATTER = ("$schema", "$comment")
 """Keywords that say nothing about answers."""
 _RESTS_ON = {"items": "prefixItems", "additionalProperties": "patternProperties"}
-"""Keywords that mean something else without the other."""
+"""Keywords whose meaning depends on another keyword."""
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 
 
 class CantSend(ValueError):
-    """An API takes no schema like this; says what is wrong and where."""
+    """The API accepts no schema like this; says what is wrong and where."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaDialect:
-    """What one API takes."""
+    """What one API accepts."""
 
     keywords: frozenset[str]
     formats: frozenset[str] | None = None
     """None: any."""
     is_closed: bool = False
-    """True if each object has to list its properties, and no others."""
+    """True if each object must list its properties and allow no others."""
     recurses: bool = True
     """True if a schema may refer to itself."""
 
@@ -56,14 +56,14 @@ GEMINI = SchemaDialect(
     _SHARED | {"$id", "$anchor", "format", "prefixItems", "maxItems", "minimum", "maximum", "oneOf", "propertyOrdering"}
 )
 SCHEMA_DIALECTS: Mapping[str, SchemaDialect] = {"anthropic": ANTHROPIC, "bedrock": BEDROCK, "gemini": GEMINI}
-"""By a teacher's `api`; the others are sent a schema as it is."""
+"""Dialects by a teacher's `api`; other APIs get the schema unchanged."""
 
 
 def sendable(schema: Schema, dialect: SchemaDialect) -> dict[str, Any]:
     """The schema in an API's dialect.
 
     Raises:
-        CantSend: there is no such schema.
+        CantSend: the dialect can't express it.
     """
     if not dialect.recurses and (at := _cycle(schema)) is not None:
         raise CantSend(f"{at} leads back to itself, and the API takes no recursive schema")
@@ -74,7 +74,7 @@ def sendable(schema: Schema, dialect: SchemaDialect) -> dict[str, Any]:
 
 
 def _lost_reference(sent: Schema, dialect: SchemaDialect) -> str | None:
-    """A reference to what was left out."""
+    """A reference to a part that was left out."""
     targets = {f"#{at}" for at, _ in nodes(sent)}
     named = "$anchor" in dialect.keywords
     for _, node in nodes(sent):
@@ -92,17 +92,17 @@ _NOT_STRICT = frozenset((
 
 
 def strict_fault(schema: Schema) -> str | None:
-    """Why OpenAI does not take the schema with `strict`; None if it does."""
+    """Why OpenAI does not accept the schema with `strict`; None if it does."""
     if not is_object(schema):
-        return "the whole is not an object"
-    return next((fault for at, node in nodes(schema) if (fault := _strict_fault(node, at or "the whole"))), None)
+        return "the schema is not an object"
+    return next((fault for at, node in nodes(schema) if (fault := _strict_fault(node, at or "the schema"))), None)
 
 
 def _strict_fault(node: Schema, at: str) -> str | None:
     if refused := sorted(_NOT_STRICT & node.keys()):
         return f"{at} has `{refused[0]}`"
     if "$ref" in node and len(node) > 1:
-        return f"{at} has `$ref` beside others"
+        return f"{at} has `$ref` beside other keywords"
     if is_object(node):
         if node.get("additionalProperties") is not False:
             return f"{at} lacks `additionalProperties: false`"
@@ -121,7 +121,7 @@ def _node(schema: Any, at: str, dialect: SchemaDialect) -> Any:
     if not isinstance(schema, Mapping):  # true and false are schemas too
         return schema
     if dialect.is_closed:
-        _check_closing(schema, at or "the whole")
+        _check_closing(schema, at or "the schema")
     kept: dict[str, Any] = {}
     words: dict[str, Any] = {}
     for key, value in schema.items():
@@ -133,7 +133,7 @@ def _node(schema: Any, at: str, dialect: SchemaDialect) -> Any:
             kept[name] = {**kept["$defs"], **below} if name == "$defs" in kept else below
         else:
             words[key] = value
-    if "$ref" in kept:  # which stands alone
+    if "$ref" in kept:  # `$ref` must stand alone
         return {name: kept[name] for name in ("$ref", "$defs") if name in kept}
     if dialect.is_closed and is_object(schema):
         if further := kept.get("additionalProperties"):
@@ -146,8 +146,8 @@ def _node(schema: Any, at: str, dialect: SchemaDialect) -> Any:
 
 
 def _renamed(key: str, value: Any, dialect: SchemaDialect) -> tuple[str, Any]:
-    """A keyword that an API lacks, by one that it has and that means as much or more."""
-    if key == "definitions":  # of older drafts
+    """A keyword that an API lacks, expressed by one that it has and that accepts the same answers or more."""
+    if key == "definitions":  # from older drafts
         return "$defs", value
     if key == "$ref" and isinstance(value, str) and value.startswith("#/definitions/"):
         return key, value.replace("definitions", "$defs", 1)
@@ -159,7 +159,7 @@ def _renamed(key: str, value: Any, dialect: SchemaDialect) -> tuple[str, Any]:
 
 
 def _is_taken(key: str, value: Any, schema: Schema, dialect: SchemaDialect) -> bool:
-    """True if an API takes a keyword of a schema, and it means there what it means in the whole."""
+    """True if an API accepts a keyword of a schema, with the meaning that it has in the whole."""
     if key not in dialect.keywords:
         return False
     if (beside := _RESTS_ON.get(key)) in schema and beside not in dialect.keywords:
@@ -178,7 +178,7 @@ def _below(key: str, value: Any, at: str, dialect: SchemaDialect) -> Any:
 
 
 def _check_closing(schema: Schema, at: str) -> None:
-    """Raise CantSend if an object's answers would not fit it once it has no properties but those that it lists."""
+    """Raise CantSend if an object's answers would not fit once it allows only the properties that it lists."""
     parts = [part for name in ("allOf", "anyOf", "oneOf") for part in schema.get(name, ())]
     listing = [part for part in parts if isinstance(part, Mapping) and (is_object(part) or "$ref" in part)]
     properties = schema.get("properties", {})
@@ -189,13 +189,13 @@ def _check_closing(schema: Schema, at: str) -> None:
     if not is_object(schema):
         return
     if not properties and (schema.get("additionalProperties") is not False or "patternProperties" in schema):
-        raise CantSend(f"{at} is an object that does not list its `properties`, and the API takes closed objects alone")
+        raise CantSend(f"{at} is an object that does not list its `properties`, and the API takes only closed objects")
     if unlisted := sorted(set(schema.get("required", ())) - set(properties)):
         raise CantSend(f"{at} requires `{unlisted[0]}`, which its `properties` don't list")
 
 
 def is_object(node: Schema) -> bool:
-    """True if a schema is one of objects."""
+    """True if a schema describes objects."""
     kind = node.get("type")
     return kind == "object" or (isinstance(kind, list) and "object" in kind) or (kind is None and "properties" in node)
 
@@ -217,7 +217,7 @@ def nodes(schema: Any, at: str = "") -> Iterator[tuple[str, Schema]]:
 
 
 def _cycle(schema: Schema) -> str | None:
-    """A reference of a schema that leads back to where it stands; None if there is none."""
+    """A reference in a schema that leads back to itself; None if there is none."""
     targets = {f"#{at}": node for at, node in nodes(schema)}
     starts: set[str] = {node["$ref"] for node in targets.values() if isinstance(node.get("$ref"), str)}
     for start in sorted(starts):

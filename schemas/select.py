@@ -1,4 +1,4 @@
-"""What a recipe keeps of a prompt's accepted answers: those that most of them agree with, or those that score best."""
+"""Which of a prompt's accepted answers a recipe keeps: those that most of them agree with, or those that score best."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self, TypeAlias
@@ -21,15 +21,15 @@ class Majority(Strict):
     """Keep every answer of the largest class of equal answers: self-consistency, which needs no known answer."""
 
     answer: Equality
-    """When two answers are equal: `math`: their final answers are, as in the check `math`; `choice`: they choose the
-    same letter, A to Z; `exact`: their texts are, white space around them aside."""
+    """When two answers are equal. `math`: their final answers are equal, as in the check `math`; `choice`: they choose
+    the same letter, A to Z; `exact`: their texts are equal, ignoring white space around them."""
 
 
 class BestOf(Strict):
-    """Keep the answers to which a check gives the highest scores."""
+    """Keep the answers with the highest scores of a check."""
 
     by: Annotated[str, AfterValidator(_score)]
-    """The score that decides, `<check>.score`, by the check's name; of equal scores the lower sample's wins."""
+    """The score that decides, `<check>.score`, by the check's name; of equal scores, the lower sample number wins."""
     keep: Annotated[int, Field(ge=1, le=10_000)] = 1
     """How many answers to a prompt are kept."""
 
@@ -40,7 +40,7 @@ class BestOf(Strict):
 
 
 class Select(Strict):
-    """What is kept of the accepted answers to a prompt. Exactly one of the fields is given."""
+    """Which accepted answers to a prompt are kept. Give exactly one of the fields."""
 
     majority: Majority | None = None
     """Keep the answers that most of the accepted ones agree with."""
@@ -58,17 +58,17 @@ class Select(Strict):
 
     @property
     def rule(self) -> Majority | BestOf:
-        """The one that is given."""
+        """The field that is given."""
         rule = self.majority or self.best_of
         assert rule is not None
         return rule
 
     def identity(self) -> dict[str, JsonValue]:
-        """What decides which answers are kept, without defaults."""
+        """The settings that decide which answers are kept, without defaults."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def misfit(self, *, checks: Sequence[str], samples: int, accept: int | None) -> tuple[str, str] | None:
-        """What does not go together with the rest of the recipe: (field, why and what to do), or None.
+        """What can't go together with the rest of the recipe: (field, reason and what to do), or None.
 
         Args:
             checks: the names of the recipe's checks.

@@ -1,7 +1,7 @@
 """Settings of the built-in teacher: one frozen value, the same in a recipe, on the command line and in tests.
 
-All randomness of the simulator comes from `seed` and the serial number of the request, so equal settings and equal
-order of requests give equal answers and equal faults.
+All randomness of the simulator comes from `seed` and the serial number of the request, so the same settings and the
+same order of requests give the same answers and faults.
 """
 
 from typing import Annotated, Literal, Self
@@ -28,13 +28,14 @@ class SimulatorLimits(_Settings):
     input_tokens_per_minute: PositiveInt | None = None
     """Prompt tokens admitted per minute."""
     output_tokens_per_minute: PositiveInt | None = None
-    """Completion tokens per minute, by the answers' actual length; a long answer leaves a debt to be waited off."""
+    """Completion tokens per minute, by the answers' actual length; a long answer leaves a debt that must be waited
+    off."""
     total_tokens_per_minute: PositiveInt | None = None
     """Prompt and completion tokens together, per minute; with a debt, like `output_tokens_per_minute`."""
     in_flight: PositiveInt | None = None
     """Maximum number of requests served at once."""
     burst_s: PositiveFloat = 1.0
-    """Seconds of `requests_per_minute` that may be used at once; 1 means that a limit of 60 is 1 request per second."""
+    """Seconds of `requests_per_minute` that may be used at once; with 1, a limit of 60 is 1 request per second."""
     token_burst_s: PositiveFloat = 5.0
     """Seconds of each token limit that may be used at once."""
     headers: bool = True
@@ -51,7 +52,7 @@ class _Fault(_Settings):
     start_request: int = Field(default=0, ge=0)
     """Number of the first chat request that may get the fault, counted from 0."""
     stop_request: PositiveInt | None = None
-    """Number of the first later chat request that may not get it any more; null: never ends."""
+    """Number of the first later chat request that no longer gets it; null: never ends."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -72,7 +73,7 @@ class StatusFault(_Fault):
     status: int = Field(default=500, ge=200, le=599)
     """The HTTP status."""
     body: str | None = None
-    """The body, sent as is; null: what a provider of the OpenAI protocol sends with this status."""
+    """The body, sent unchanged; null: what a provider of the OpenAI protocol sends with this status."""
     headers: dict[_HeaderName, _HeaderValue] = Field(default_factory=dict)
     """Additional headers, such as `retry-after`."""
 
@@ -97,7 +98,7 @@ class HangFault(_Fault):
     """Never answers; the connection stays open until the client closes it."""
 
     kind: Literal["hang"] = "hang"
-    """No answer at all."""
+    """Never sends an answer."""
 
 
 class TrickleFault(_Fault):
@@ -110,10 +111,10 @@ class TrickleFault(_Fault):
 
 
 class SilenceFault(_Fault):
-    """Cuts an answer for which a gateway before the provider waits too long without a byte; streams get past it."""
+    """Cuts an answer when a gateway has waited too long for a byte from the provider; streams are not affected."""
 
     kind: Literal["silence"] = "silence"
-    """A gateway's time-out."""
+    """A timeout of a gateway."""
     after_s: PositiveFloat = 100.0
     """Seconds that the gateway waits."""
     status: int = Field(default=524, ge=400, le=599)
@@ -126,39 +127,40 @@ Fault = Annotated[
 
 
 class SimulatorBatches(_Settings):
-    """How the simulator's batches go; times are seconds, in place of a provider's hours."""
+    """How the simulator's batches behave; times are in seconds, in place of a provider's hours."""
 
     latency_s: float = Field(default=1.0, ge=0, le=86_400)
-    """Seconds from a batch's creation to its end; its requests are finished evenly over them."""
+    """Seconds from a batch's creation to its end; its requests finish evenly over this time."""
     shuffle: bool = True
-    """Give results in another order than the requests'."""
+    """Return results in another order than the requests."""
     listed_after_s: float = Field(default=0.0, ge=0)
     """Seconds for which a batch is missing from listings."""
     lost_replies: int = Field(default=0, ge=0)
-    """Number of batches whose creation is answered by a reset connection; they exist all the same."""
+    """Number of batches whose creation is answered by a reset connection; they exist nevertheless."""
     broken_downloads: int = Field(default=0, ge=0)
-    """Number of downloads of results that end in the middle."""
+    """Number of downloads of results that break off in the middle."""
     deleted: int = Field(default=0, ge=0)
-    """Number of batches whose results are gone when they are asked for."""
+    """Number of batches whose results are gone when they are requested."""
     expired: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests that the provider does not get to in time; a batch with one expires."""
+    """Share of requests that the provider does not reach in time; a batch with one expires."""
     missing: float = Field(default=0.0, ge=0, le=1)
     """Share of requests without a line in the results."""
     failed: int = Field(default=0, ge=0)
-    """Number of batches that are refused as a whole once they are looked into."""
+    """Number of batches that are rejected as a whole after inspection."""
     lost: int = Field(default=0, ge=0)
     """Number of batches that are forgotten as soon as they are created."""
     max_open_requests: PositiveInt | None = None
-    """Requests in batches that have not ended; a batch that would exceed it gets 429. null: any number."""
+    """Maximum number of requests in batches that have not ended; a batch that would exceed it gets 429. null: no
+    limit."""
 
 
 class SimulatorSettings(_Settings):
     """The built-in teacher: its answers, speed, limits and faults."""
 
     model: str = Field(default="simulator", min_length=1)
-    """The model that `GET /v1/models` lists. A request may name any model and gets its name back."""
+    """The model that `GET /v1/models` lists. A request may name any model, and the answer repeats the name."""
     api_key: str | None = Field(default=None, min_length=1)
-    """A key for tests: requests without it get 401. null: any key or none."""
+    """A key for tests: requests without it get 401. null: no key is needed."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Seed of answers, latencies and faults, together with each request's serial number."""
     first_serial: int = Field(default=0, ge=0, lt=2**63)
@@ -171,9 +173,9 @@ class SimulatorSettings(_Settings):
     output_tokens: Annotated[
         tuple[Annotated[int, Field(ge=1, le=131_072)], Annotated[int, Field(ge=1, le=131_072)]], Field(strict=False)
     ] = (16, 96)
-    """[least, most] tokens of an answer, drawn uniformly; a token is four characters."""
+    """[minimum, maximum] tokens of an answer, drawn uniformly; a token is four characters."""
     distinct: PositiveInt | None = None
-    """Number of different answers to one prompt; null: no two are alike."""
+    """Number of different answers to one prompt; null: all are different."""
     reasoning: Literal["reasoning", "reasoning_content", "think"] | None = None
     """Where reasoning goes: a message field of that name, or <think>…</think> at the start of the content."""
 
@@ -181,7 +183,7 @@ class SimulatorSettings(_Settings):
     """Share of answers that call a tool, if the request offers tools and leaves the choice to the model."""
 
     gullible: float = Field(default=0.0, ge=0, le=1)
-    """As a judge: share of the answers whose own words about their score it believes."""
+    """As a judge: share of the answers whose own claims about their score it believes."""
 
     latency_s: float = Field(default=0.0, ge=0, le=86_400)
     """Median time to an answer, in seconds."""
@@ -192,13 +194,13 @@ class SimulatorSettings(_Settings):
     faults: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     """What goes wrong, how often and when."""
     batches: SimulatorBatches = SimulatorBatches()
-    """How batches go."""
+    """How batches behave."""
     log: str | None = None
-    """JSONL file that gets a line for every request, in a batch or not."""
+    """JSONL file that gets a line for every request, also for those in batches."""
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
         least, most = self.output_tokens
         if least > most:
-            raise ValueError(f"output_tokens is [least, most], got [{least}, {most}]")
+            raise ValueError(f"output_tokens is [minimum, maximum], got [{least}, {most}]")
         return self

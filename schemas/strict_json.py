@@ -1,4 +1,4 @@
-"""JSON that every reader reads alike: a name that stands twice, NaN and the like are refused, not read somehow."""
+"""JSON that every reader reads the same way: duplicate names, NaN and the like are refused rather than interpreted."""
 
 import json
 import math
@@ -11,14 +11,14 @@ class JsonFault(ValueError):
     def __init__(self, words: str, *, line: int | None = None) -> None:
         super().__init__(words)
         self.line = line
-        """Of the text, from 1; None if it is not known."""
+        """Line of the text, from 1; None if unknown."""
 
 
 def read_json(text: str) -> Any:
     """The value.
 
     Raises:
-        JsonFault: the text is not JSON, or readers would differ about it.
+        JsonFault: the text is not JSON, or readers would read it differently.
     """
     try:
         return json.loads(text, parse_constant=_no_number, parse_float=_float, object_pairs_hook=_object)
@@ -29,12 +29,12 @@ def read_json(text: str) -> Any:
         raise JsonFault("JSON that is nested too deeply") from None
     except JsonFault:
         raise
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError as error:  # an integer with thousands of digits
         raise JsonFault(f"JSON that can't be read: {error}") from None
 
 
 def _no_number(word: str) -> None:
-    raise JsonFault(f"text that is not JSON: {word} is not a number of JSON's")
+    raise JsonFault(f"text that is not JSON: {word} is not a JSON number")
 
 
 def _float(digits: str) -> float:

@@ -1,7 +1,7 @@
 """A Teacher: a model behind one or more endpoints, with its account, limits, prices and terms.
 
-A key is only ever held as a reference, which `gen.teachers.keys` resolves in the worker that sends. No URL with a
-password or a query gets past validation, and no key can travel in clear to a public host.
+A key is only ever held as a reference, which `gen.teachers.keys` resolves in the worker that sends the request.
+Validation refuses URLs with a password or a query, and http:// to a public host.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.terms import Terms
 
 TEACHER_APIS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock", "vllm", "sglang", "simulator")
-"""The protocols spoken; `vllm` and `sglang` are `openai-chat` with that profile, and can score given tokens besides."""
+"""The supported protocols; `vllm` and `sglang` are `openai-chat` with that profile, and can also score given tokens."""
 
 
 _LIKE_CHAT = ("openai-chat", "vllm", "sglang")
@@ -40,7 +40,7 @@ def _api(value: str) -> str:
 
 def _secret_reference(value: str) -> str:
     if not is_reference(value):
-        # The value may be a key: it is not repeated.
+        # The value may be a key, so the message does not repeat it.
         raise ValueError(
             "expected a reference, `env:NAME` or `file:/absolute/path`, never the key itself; "
             "put the key into an environment variable or a file on the nodes"
@@ -81,7 +81,7 @@ ProfileName: TypeAlias = Literal[
     "xai",
     "litellm",
 ]
-"""Dialects of `openai-chat`; what each is, is in `gen.teachers.protocols.profiles`."""
+"""Dialects of `openai-chat`; `gen.teachers.protocols.profiles` defines them."""
 
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 
@@ -93,14 +93,14 @@ class Teacher(Strict):
     """The teacher's name, as in the dataset's `teacher` column."""
     api: Annotated[str, AfterValidator(_api)] = "openai-chat"
     """The protocol: `openai-chat`, `openai-responses`, `anthropic`, `gemini` or `bedrock`; `vllm` and `sglang` speak
-    `openai-chat` and take `ask.score`; `simulator` for the built-in teacher."""
+    `openai-chat` and support `ask.score`; `simulator` for the built-in teacher."""
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` decides by the host."""
     role: Literal["answer", "judge"] = "answer"
     """Its task: to `answer` the prompts, or to `judge` answers for the checks that name it."""
     ask: TeacherParameters = TeacherParameters()
-    """Parameters of the recipe's `ask` that differ for this teacher; null removes one: `{temperature: null}`. Those of
-    a judge are all here: it is asked nothing of the recipe's `ask`."""
+    """Parameters that differ from the recipe's `ask` for this teacher; null removes one: `{temperature: null}`. A judge
+    uses only these, and nothing of the recipe's `ask`."""
     extra: Extra = Field(default_factory=dict)
     """Merged into the bodies of this teacher's requests, over `ask.extra`."""
     headers: Headers = Field(default_factory=dict)
@@ -108,13 +108,13 @@ class Teacher(Strict):
     query: Query = Field(default_factory=dict)
     """Query parameters of every request, such as `{api-version: 2026-10-01}`; a secret is a reference."""
     cache_prompt: bool | None = None
-    """With `anthropic` and `bedrock`: mark the system prompt for the provider's cache. By default, only if `ask.system`
-    is the same for every row: marking a prompt that is used once costs a quarter more."""
+    """With `anthropic` and `bedrock`: mark the system prompt for the provider's cache. By default only if `ask.system`
+    is the same for every row, because marking a prompt that is used once costs 25 % more."""
     base_url: BaseUrl | None = None
     """Base URL of the API, such as https://host/v1; only `openai-chat` needs the version in it. By default Anthropic's
     own with `anthropic`, and that of `aws.region` with `bedrock`."""
     endpoints: tuple[BaseUrl, ...] = ()
-    """Several base URLs that serve the same model and share the load."""
+    """Base URLs of several servers of the same model, which share the load."""
     model: str = ""
     """The model's name as the API expects it."""
     api_key: SecretReference | None = None
@@ -127,11 +127,11 @@ class Teacher(Strict):
     limits: Limits = Limits()
     """Limits of the account."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
-    """Seconds for a whole attempt, from the first byte sent to the last received."""
+    """Seconds for a whole attempt, from the first byte sent to the last byte received."""
     mode: Literal["online", "batch"] = "online"
     """`batch`: ask through the provider's batch API, at half price, for answers within a day."""
     batch: BatchSettings = BatchSettings()
-    """With `mode: batch`: how large its batches are, and how many there are at once."""
+    """With `mode: batch`: how large its batches are, and how many may be open at once."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
     """Request streamed answers. `auto`: only from hosts known to cut silent connections, or once a long answer timed
     out."""
@@ -142,25 +142,25 @@ class Teacher(Strict):
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] | None = None
     """With `openai-chat`: the request field that carries `ask.max_tokens`; by default the `profile`'s."""
     finish_reasons: dict[str, FinishReason] = Field(default_factory=dict)
-    """Maps this server's own finish reasons: `{done: stop}`; the empty string stands for a missing one."""
+    """Translates this server's own finish reasons: `{done: stop}`; the empty string stands for a missing one."""
     thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
     """How reasoning is marked in the text: `auto`, `none`, or the tags around it, such as `[<think>, </think>]`."""
     price: Price | None = None
     """Token prices; by default looked up for a provider's own host."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """With `route: weighted`: this teacher's part of the samples, relative to the others': 3 beside 1 is three
+    """With `route: weighted`: this teacher's part of the samples, relative to the others; 3 beside 1 means three
     quarters."""
     allow_http: bool = False
     """Allow http:// to a public host. The key and the prompts then travel unencrypted."""
     terms: Terms | None = None
-    """The teacher's terms on training. Required, except for the simulator and where the model's name or the API's host
+    """The teacher's terms on training. Required, except for the simulator and if the model's name or the API's host
     settles them."""
     simulator: SimulatorSettings | None = None
     """With `api: simulator`: how the built-in teacher behaves."""
 
     @model_validator(mode="after")
     def _fill_terms(self) -> Self:
-        """Add what is known of the teacher's terms to what the recipe says of them."""
+        """Add the known terms of the teacher to those in the recipe."""
         known = known_terms(self.model, hosts=hosts_of(self.urls)) if self.api != "simulator" else None
         if known is None or known.prohibits:
             return self
@@ -205,33 +205,33 @@ class Teacher(Strict):
         return self
 
     def _problems(self) -> Iterator[str]:
-        """What a teacher behind a URL still lacks, all of it at once."""
+        """All settings that a teacher behind a URL still lacks."""
         yield from self._odd_urls()
         if self.aws is not None and self.api != "bedrock":
             yield "`aws` goes with `api: bedrock`"
         elif self.aws is not None and self.api_key and self.aws.signs:
             yield "expected `api_key` or the keys of `aws`, got both"
         elif self.api == "bedrock" and self.urls and self.api_key is None and self.region is None:
-            yield "the hosts' names don't tell the region to sign for: add it, such as `aws: {region: us-east-1}`"
+            yield "the host names don't contain the region to sign for: add it, such as `aws: {region: us-east-1}`"
         has_own = "authorization" in map(str.lower, self.headers)
         if self.api_key and has_own and self.api in (*_LIKE_CHAT, "openai-responses"):
             yield "`api_key` and the header `authorization` are the same thing: give only one"
         if not self.model:
             yield "`model` is missing: the model's name as the API expects it"
         known = known_terms(self.model, hosts=hosts_of(self.urls))
-        if self.role == "judge":  # `judge_rules` says what its terms have to be
+        if self.role == "judge":  # `judge_rules` checks its terms
             pass
         elif known is not None and known.prohibits:
             if self.terms is None or self.terms.training_use != "by-authorisation":
                 yield (
                     f"the {known.license} prohibits training on its answers ({known.says}): ask another teacher, or "
                     "give `terms: {training_use: by-authorisation, authorisation: …}`, the written permission's "
-                    "reference, which every shard then names"
+                    "reference, which is recorded in every shard"
                 )
         elif self.terms is None:
             yield (
-                "`terms` is missing: whether its answers may be trained on, as you read it, such as "
-                "`terms: {license: MIT, training_use: permitted, url: https://…, seen_on: 2026-11-22}`"
+                "`terms` is missing: say whether its answers may be used for training, as you read its terms, such "
+                "as `terms: {license: MIT, training_use: permitted, url: https://…, seen_on: 2026-11-22}`"
             )
 
     def _odd_urls(self) -> Iterator[str]:
@@ -241,7 +241,7 @@ class Teacher(Strict):
             region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
             yield f"expected `base_url` or `endpoints`{region}, got none of them"
         if self.api == "anthropic" and len(set(map(is_vertex, self.urls))) > 1:
-            yield "some endpoints are on Vertex and some are not: make them teachers of their own, with a key each"
+            yield "some endpoints are on Vertex and some are not: make them separate teachers, each with its own key"
         for url in self.urls:
             host = urlsplit(url).hostname or ""
             if not (self.allow_http or url.startswith("https://") or is_near(host)):
@@ -252,7 +252,7 @@ class Teacher(Strict):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The endpoints' base URLs; none for a simulator that is not started yet."""
+        """The endpoints' base URLs; empty for a simulator that has not been started."""
         if self.endpoints or self.base_url:
             return self.endpoints or (self.base_url or "",)
         if self.api == "anthropic":
@@ -263,7 +263,7 @@ class Teacher(Strict):
 
     @property
     def region(self) -> str | None:
-        """With `bedrock`: the region to sign for, where it is known."""
+        """With `bedrock`: the region to sign for, if known."""
         return region_of(self.aws or Aws(), self.endpoints or filter(None, [self.base_url]))
 
     @property
@@ -273,7 +273,7 @@ class Teacher(Strict):
 
     @property
     def limits_key(self) -> str:
-        """The name of who shares the limits."""
+        """The name of the account whose limits apply."""
         if self.account:
             return self.account
         if self.api == "simulator":

@@ -1,4 +1,4 @@
-"""A teacher's terms on training: answers that may not be trained on are not asked for."""
+"""A teacher's terms on training: Stillhouse does not ask for answers that may not be used for training."""
 
 from datetime import date
 from typing import Annotated, Literal, Self
@@ -25,9 +25,9 @@ class Terms(Strict):
     authorisation: str | None = None
     """With `by-authorisation`: the reference of the written permission."""
     text_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """SHA-256 in hex of the text as you read it, if a copy is kept."""
+    """SHA-256 in hex of the text as you read it, if you keep a copy."""
     declared_by: Literal["user", "known-licence"] = "user"
-    """Source of these terms: the user, or the table of known licences, which fills in for a recipe without `terms`."""
+    """Source of these terms: the user, or the table of known licences, which is used for a recipe without `terms`."""
 
     @model_validator(mode="after")
     def _may_train(self) -> Self:

@@ -1,6 +1,6 @@
-"""Tools that a teacher is offered: functions with a JSON Schema of their arguments, as OpenAI has them or bare.
+"""Tools that a teacher is offered: functions with a JSON Schema of their arguments, in OpenAI's form or bare.
 
-What reads is a tool that every provider takes by its name and whose schema compiles.
+A tool that was read has a name that every provider accepts, and a schema that compiles.
 """
 
 import functools
@@ -18,7 +18,7 @@ from stillhouse.schemas.json_schema import fault_in, schema_validator
 from stillhouse.schemas.strict_json import JsonFault, read_json
 
 MAX_TOOLS = 128
-"""The most that OpenAI takes."""
+"""The maximum that OpenAI accepts."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEYS = {"name", "description", "parameters"}
 
@@ -30,17 +30,17 @@ class Tool:
     name: str
     description: str | None
     parameters: dict[str, Any]
-    """The JSON Schema of its arguments, an object's."""
+    """The JSON Schema of its arguments, which describes an object."""
     text: str
-    """The tool as JSON, in OpenAI's form: what trainers and chat templates take."""
+    """The tool as JSON, in OpenAI's form, which trainers and chat templates take."""
     validator: Any
-    """Of its arguments; see `schema_validator`."""
+    """The validator of its arguments; see `schema_validator`."""
 
     def fault_in(self, arguments: str) -> str | None:
         """What is wrong with the arguments, a JSON object; None if they fit."""
         for fault in self.validator.iter_errors(orjson.loads(arguments)):
             at = "".join(f"/{part}" for part in fault.instance_path)
-            return f"{at or 'the whole'}: {fault.message}"
+            return f"{at or 'the object'}: {fault.message}"
         return None
 
 
@@ -49,7 +49,7 @@ def tools_of(text: str) -> tuple[Tool, ...]:
     """The tools in the JSON text of a list; the same objects for the same text.
 
     Raises:
-        ValueError: it is not such a list; says which tool, and what was expected.
+        ValueError: it is not such a list; names the tool, and what was expected.
     """
     try:
         items = read_json(text)
@@ -99,8 +99,8 @@ def _validator(parameters: Any, what: str) -> Any:
 
 
 def _read(value: Any) -> Any:
-    """Read the file that is named; and refuse what are no tools."""
-    expected = "a list of tools, or the path of a JSON file that holds one"
+    """Read the named file, and reject what is not a list of tools."""
+    expected = "a list of tools, or the path of a JSON file with one"
     value = file_or_value(value, (list, tuple), expected=expected)
     where = f"{value.path}: " if isinstance(value, CarriedFile) else ""
     try:
@@ -113,14 +113,14 @@ def _read(value: Any) -> Any:
 
 
 Tools: TypeAlias = Annotated[CarriedFile | tuple[dict[str, JsonValue], ...], BeforeValidator(_read)]
-"""A list of tools, or the path of a JSON file that holds one."""
+"""A list of tools, or the path of a JSON file with one."""
 
 
 def offered(tools: CarriedFile | Sequence[dict[str, JsonValue]]) -> tuple[Tool, ...]:
-    """The tools in a recipe's field; the same objects for equal ones."""
+    """The tools in a recipe's field; the same objects for equal values."""
     return tools_of(tools.text if isinstance(tools, CarriedFile) else json.dumps(list(tools), ensure_ascii=False))
 
 
 def identity_of_tools(tools: CarriedFile | Sequence[dict[str, JsonValue]]) -> JsonValue:
-    """What stands for the tools in an identity: a file's SHA-256, or the list itself."""
+    """How an identity represents the tools: a file's SHA-256, or the list itself."""
     return {"sha256": tools.sha256} if isinstance(tools, CarriedFile) else list(tools)

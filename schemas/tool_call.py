@@ -1,4 +1,4 @@
-"""Calls of tools, and the messages of a conversation that make and answer them."""
+"""Tool calls, and the messages of a conversation that make them and answer them."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What all providers take as the id of a call."""
+"""The form of a call's id that all providers accept."""
 
 
 class ToolCall(NamedTuple):
@@ -28,19 +28,19 @@ class ToolMessage(NamedTuple):
     """assistant or tool."""
     content: str
     calls: tuple[ToolCall, ...] | None = None
-    """Of the assistant."""
+    """The calls of an assistant's message."""
     call_id: str | None = None
-    """Of a result: the id of its call, where the source gives it."""
+    """For a result: the id of its call, if the source gives it."""
     name: str | None = None
-    """Of a result: the function that was called, where the source gives it."""
+    """For a result: the function that was called, if the source gives it."""
 
 
 Message: TypeAlias = tuple[str, str] | ToolMessage
-"""(role, content), or what has to do with tools."""
+"""(role, content), or a message with tool calls or results."""
 
 
 def tool_call(call: Any) -> ToolCall | None:
-    """A call in OpenAI's form, or in the older `function_call`, which is the function alone.
+    """A call in OpenAI's form, or in the older form `function_call`, which is the bare function.
 
     None if it can't be stored: it names no function, or its arguments are not a JSON object.
     """
@@ -57,11 +57,12 @@ def tool_call(call: Any) -> ToolCall | None:
 
 
 def _arguments(given: Any) -> str | None:
-    """Servers send JSON as text, an object (Ollama), or nothing where there are no arguments."""
+    """The arguments, which servers send as JSON text, as an object (Ollama), or not at all if there are none."""
     if given is None or given == "":
         return "{}"
     if isinstance(given, dict):
-        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))  # orjson would make floats of large numbers
+        # orjson would turn large integers into floats
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     try:
         return given if isinstance(given, str) and isinstance(orjson.loads(given), dict) else None
     except orjson.JSONDecodeError:
@@ -69,16 +70,16 @@ def _arguments(given: Any) -> str | None:
 
 
 def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages, in which each result names its call by an id that any provider takes, and its function.
+    """The messages, in which each result names its function and, by an id that any provider accepts, its call.
 
-    A result without an id answers the first open call of its function, or of any where it names none.
+    A result without an id answers the first open call of its function, or the first open call if it names no function.
 
     Raises:
-        ValueError: a result has no call before it, or a call no result before the next turn; says which.
+        ValueError: a result has no call before it, or a call has no result before the next turn; names the message.
     """
     open_calls: list[ToolCall] = []
     sent: dict[int, str] = {}
-    """By `id` of the call: the id that is sent."""
+    """The id that is sent, by the call's own `id`."""
     used: set[str] = set()
     found: list[Message] = []
     for number, message in enumerate(messages, 1):
@@ -119,5 +120,5 @@ def _id_of(call: ToolCall, used: set[str]) -> str:
 def _check_answered(open_calls: Sequence[ToolCall], number: int) -> None:
     if open_calls:
         raise ValueError(
-            f"message {number - 1}: expected the result of every call next, got none of {open_calls[0].name!r}"
+            f"message {number - 1}: expected the result of every call next, got none for {open_calls[0].name!r}"
         )

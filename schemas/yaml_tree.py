@@ -1,7 +1,7 @@
 """YAML as a tree in which every value knows the line it was written on.
 
-Whatever the text, reading it ends in a `Node` that JSON can hold or in a `YamlFault` that names all places; nothing is
-imported or built from a tag, and aliases can't grow a small file into a large tree.
+Whatever the text, reading it ends in a `Node` that JSON can represent or in a `YamlFault` that names all places; tags
+import and build nothing, and aliases can't turn a small file into a large tree.
 """
 
 import math
@@ -13,9 +13,10 @@ import yaml
 from pydantic import JsonValue
 
 MAX_CHARS = 1_000_000
-"""The longest text read: a recipe is some dozen lines, and a prompts file passed by mistake is reported at once."""
+"""The longest text that is read: a recipe has some dozen lines, so a prompts file passed by mistake is reported at
+once."""
 MAX_NODES = 20_000
-"""The most values a text may hold, its aliases expanded."""
+"""The most values a text may contain, with its aliases expanded."""
 MAX_DEPTH = 40
 """The deepest nesting."""
 MAX_NAME_CHARS = 200
@@ -32,7 +33,7 @@ Content: TypeAlias = "str | int | float | bool | list[Node] | dict[str, Node] | 
 
 @dataclass(slots=True)
 class Node:
-    """A value with the place it was written at, such as `recipe.yaml:12`, and the scalar as written."""
+    """A value, the place where it was written, such as `recipe.yaml:12`, and the scalar as written."""
 
     content: Content
     where: str
@@ -51,7 +52,7 @@ class Node:
 
 
 class YamlFault(ValueError):
-    """The text is not YAML, or is YAML that a recipe can't hold; `problems` are (line, message) pairs."""
+    """The text is not YAML, or is YAML that a recipe can't contain; `problems` are (line, message) pairs."""
 
     def __init__(self, problems: list[tuple[int, str]]) -> None:
         super().__init__("\n".join(message for _, message in problems))
@@ -59,9 +60,9 @@ class YamlFault(ValueError):
 
 
 def read_tree(text: str, *, origin: str, numbered: bool = True) -> Node | None:
-    """The tree of the one YAML document in `text`, or None where there is none.
+    """The tree of the one YAML document in `text`; None if there is none.
 
-    Places read `origin:line`, or `origin` alone where the text is not a file's (`numbered=False`). Raises YamlFault.
+    Places read `origin:line`, or just `origin` if the text is not a file (`numbered=False`). Raises YamlFault.
     """
     if len(text) > MAX_CHARS:
         raise YamlFault([(0, f"{origin}: expected a recipe, got {len(text):,} characters; is it the prompts file?")])
@@ -73,7 +74,7 @@ def read_tree(text: str, *, origin: str, numbered: bool = True) -> Node | None:
     except yaml.YAMLError as error:
         raise YamlFault([reader.syntax(error, text)]) from None
     except RecursionError:
-        # PyYAML's composer recurses: nesting deeper than Python's stack never reaches our own limit.
+        # PyYAML's composer recurses: deep nesting overflows Python's stack before it reaches our own limit.
         raise YamlFault([(0, f"{origin}: nested too deeply; a recipe is a few levels deep")]) from None
     if reader.problems:
         raise YamlFault(reader.problems)
@@ -81,13 +82,13 @@ def read_tree(text: str, *, origin: str, numbered: bool = True) -> Node | None:
 
 
 def _is_name(text: str) -> bool:
-    """True if a key can be told in a message of one line."""
+    """True if a message of one line can show a key."""
     return 0 < len(text) <= MAX_NAME_CHARS and text.isprintable()
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Turns PyYAML's nodes into ours and gathers what is wrong with them."""
+    """Turns PyYAML's nodes into ours, and collects the errors in them."""
 
     origin: str
     numbered: bool
@@ -104,7 +105,9 @@ class _Reader:
         self.count += 1
         line, where = node.start_mark.line + 1, self.where(node.start_mark)
         if depth > MAX_DEPTH:
-            raise YamlFault([(line, f"{where}: nested more than {MAX_DEPTH} levels deep; does an alias hold itself?")])
+            raise YamlFault(
+                [(line, (f"{where}: nested more than {MAX_DEPTH} levels deep; does an alias contain itself?"))]
+            )
         if self.count > MAX_NODES:
             raise YamlFault([(line, f"{where}: more than {MAX_NODES:,} values with the aliases expanded; write less")])
         if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
@@ -139,7 +142,7 @@ class _Reader:
         return merged | own
 
     def merge(self, value: Node, mark: yaml.Mark) -> dict[str, Node]:
-        """What `<<` brings in; of several mappings the first wins, as YAML has it."""
+        """The fields that `<<` merges in; of several mappings the first wins, as in YAML."""
         sources = value.content if isinstance(value.content, list) else [value]
         entries: dict[str, Node] = {}
         for source in sources:
@@ -171,7 +174,7 @@ class _Reader:
         return value if isinstance(value, (int, float, bool)) else None
 
     def syntax(self, error: yaml.YAMLError, text: str) -> tuple[int, str]:
-        """PyYAML's complaint in one line. Its snippet of the text is left out: it may show a key."""
+        """PyYAML's error in one line, without its snippet of the text, which may show a key."""
         if isinstance(error, yaml.reader.ReaderError):
             line = text.count("\n", 0, error.position) + 1
             message = f"a character that YAML forbids (code {ord(text[error.position]):#x}); remove it"
@@ -182,10 +185,10 @@ class _Reader:
         if "'\\t'" in problem:
             problem = "a tab; indent with spaces"
         elif "undefined alias" in problem or "an alias" in (error.context or ""):
-            problem = "an alias (`*name`) of nothing; put text that begins with `*` in quotes"
+            problem = "an alias (`*name`) without its anchor; put text that begins with `*` in quotes"
         elif "duplicate anchor" in (error.context or ""):
             problem = "the same anchor (`&name`) twice; give each its own name"
         elif "single document" in (error.context or ""):
-            problem = "a second document (`---`); write one recipe a file"
+            problem = "a second document (`---`); write one recipe per file"
         place = f"{self.where(mark)}, column {mark.column + 1}" if self.numbered else self.origin
         return mark.line + 1, f"{place}: not valid YAML: {problem}"

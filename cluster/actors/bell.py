@@ -1,4 +1,4 @@
-"""A bell: a thread rings it, and whoever waits for it in an event loop wakes up."""
+"""A bell that one thread rings to wake the tasks that wait for it in an event loop."""
 
 import asyncio
 import contextlib
@@ -6,14 +6,14 @@ import threading
 
 
 class Bell:
-    """See the module."""
+    """Wakes tasks of an event loop from another thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def within(self, seconds: float) -> None:
-        """Return once it rings, or after so long."""
+        """Wait until the bell rings, or until the timeout."""
         rung = asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.add(rung)
@@ -26,11 +26,11 @@ class Bell:
                 self._waiting.discard(rung)
 
     def ring(self) -> None:
-        """Wake all who wait; safe from any thread."""
+        """Wake all waiting tasks; safe to call from any thread."""
         with self._lock:
             waiting, self._waiting = self._waiting, set()
         for rung in waiting:
-            with contextlib.suppress(RuntimeError):  # its loop is closed
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 rung.get_loop().call_soon_threadsafe(_settle, rung)
 
 

@@ -1,6 +1,6 @@
-"""What actors log: one event a line, as JSON, on standard error, where Ray's dashboard and log files show it.
+"""The actors' log: one JSON object per line on standard error, which Ray shows in its dashboard and log files.
 
-Everything but plain ASCII is escaped, so that no teacher's words can break a line or drive a terminal.
+Everything but plain ASCII is escaped, so that text from a teacher cannot break a line or control a terminal.
 """
 
 import json
@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from functools import cache
 
 MAX_TEXT = 500
-"""Characters of a text field that are logged."""
+"""Maximum number of characters of a text field in the log."""
 
 
 class _Line(logging.Formatter):
-    """A record as one line of JSON; its `fields` beside its event."""
+    """Formats a record as one line of JSON, with its `fields` next to its event."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -29,15 +29,15 @@ def _logger() -> logging.Logger:
     handler.setFormatter(_Line())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # Ray gives its workers' root logger handlers of its own
+    logger.propagate = False  # Ray attaches its own handlers to the root logger of its workers
     return logger
 
 
 def event(name: str, **fields: str | float | list[str]) -> None:
-    """Something went as it should."""
+    """Log a normal event."""
     _logger().info(name, extra={"fields": fields})
 
 
 def trouble(name: str, **fields: str | float | list[str]) -> None:
-    """Something did not, and is dealt with."""
+    """Log a problem that was handled."""
     _logger().warning(name, extra={"fields": fields})

@@ -1,6 +1,6 @@
 """Starts the actors that workers share, and wraps their handles in the protocols that `gen` expects.
 
-A call that fails because an actor is gone, restarting or slow is `Unreachable`; whoever called tries again.
+A call that fails because an actor is gone, restarting or slow raises `Unreachable`; the caller retries.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 
 def unique(name: str) -> str:
-    """A unique name for the dashboard: two runs may share a cluster."""
+    """A unique name for the dashboard, because two runs may share a cluster."""
     return f"{name} {secrets.token_hex(3)}"
 
 
@@ -51,7 +51,7 @@ def start_queue(
     follow: bool = False,
     node: str | None = None,
 ) -> Any:
-    """A PromptQueue that Ray restarts when it dies; see there. `node`: where it should be."""
+    """Start a PromptQueue, which Ray restarts if it dies. `node`: where it should run."""
     actor = ray.remote(PromptQueueActor).options(
         name=unique(f"prompt-queue {recipe.name}"),
         max_restarts=-1,
@@ -62,7 +62,7 @@ def start_queue(
 
 
 def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> Any:
-    """The account's RateLimiter: the existing one, or a new one, preferably on that node."""
+    """Get the account's RateLimiter or start one, preferably on that node."""
     name = f"rate-limiter-{hashlib.sha256(account.encode()).hexdigest()[:16]}"
     actor = ray.remote(RateLimiterActor).options(
         name=name,
@@ -76,14 +76,14 @@ def start_limiter(account: str, limits: Limits, *, node: str | None = None) -> A
 
 
 class Gone(Unreachable):
-    """The actor is dead, perhaps for good; one that is only silent keeps its handle."""
+    """The actor is dead, perhaps permanently. An actor that only fails to answer keeps its handle."""
 
 
 async def reached(call: Awaitable[_T]) -> _T:
-    """The call's result.
+    """Await the call's result.
 
     Raises:
-        Unreachable: the actor is gone, restarting or slow; where it is known to be dead, `Gone`.
+        Unreachable: the actor is gone, restarting or slow; `Gone` if it is known to be dead.
     """
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):  # wait_for could swallow a cancellation
@@ -134,7 +134,7 @@ class QueueHandle:
 
 
 class LedgerHandle:
-    """`gen.coordination.messages.LimitLedger` over an actor handle; an actor whose job ended is started again."""
+    """`gen.coordination.messages.LimitLedger` over an actor handle; restarts the actor if its job has ended."""
 
     def __init__(self, account: str, limits: Limits, *, node: str | None) -> None:
         self._account = account
@@ -151,9 +151,9 @@ class LedgerHandle:
             await self._find_again()
             raise
         except (RayTaskError, Paused):
-            # The job that started it runs another version; neither can read the other's data.
+            # The job that started it runs another version, and neither version can read the other's data.
             raise Paused(
-                f"the RateLimiter of account {self._account} on this cluster runs another version of Stillhouse, and "
+                f"the RateLimiter of account {self._account} on this cluster runs another version of Stillhouse, so "
                 "limits can't be shared with it: wait until the jobs that use it have ended, or run their version"
             ) from None
 
@@ -164,7 +164,8 @@ class LedgerHandle:
     async def _find_again(self) -> None:
         """Look the name up on the head, in a thread: if the head is cut off, Ray may block for minutes.
 
-        One such call at a time; renewals continue meanwhile, because the old handle works once its actor restarts.
+        Only one lookup runs at a time. Renewals continue meanwhile, because the old handle works again once its actor
+        restarts.
         """
         if self._finding is None:
             find = asyncio.to_thread(start_limiter, self._account, self._limits, node=self._node)

@@ -1,6 +1,6 @@
-"""Has a process of the cluster resolve the teachers' keys, in a worker's place, before a run writes anything.
+"""Resolves the teachers' keys in a process of the cluster, as a worker would, before a run writes anything.
 
-That costs a second or two, once for each new dataset.
+This takes a second or two, once per new dataset.
 """
 
 import time
@@ -20,7 +20,7 @@ POLL_S = 1.0
 
 
 def missing_key(recipe: Plain) -> str | None:
-    """The reason why a key can't be used on this node; None: all can."""
+    """Why a key can't be used on this node; None if all keys can."""
     try:
         resolve_all(unpack_recipe(recipe))
     except UsageError as error:
@@ -29,10 +29,10 @@ def missing_key(recipe: Plain) -> str | None:
 
 
 def check_keys(recipe: Recipe, display: Display) -> None:
-    """Have the keys resolved where a worker would be; waits for a free CPU, as workers do.
+    """Resolve the keys where a worker would run; waits for a free CPU, as workers do.
 
     Raises:
-        UsageError: one is not there.
+        UsageError: a key is missing.
     """
     task: Any = ray.remote(missing_key).options(num_cpus=1, scheduling_strategy="SPREAD")
     found = task.remote(pack_recipe(recipe))
@@ -44,6 +44,6 @@ def check_keys(recipe: Recipe, display: Display) -> None:
     try:
         reason = ray.get(found)
     except RayError:
-        return  # what keeps it from running keeps workers from starting, and is reported by them
+        return  # whatever stops this task also stops the workers, and they report it
     if reason is not None:
         raise UsageError(reason)

@@ -1,4 +1,4 @@
-"""A worker's events, logged where they pass: between the worker and the queue. A few lines a chunk, none a prompt."""
+"""Logs a worker's events between the worker and the queue: a few lines per chunk, none per prompt."""
 
 import time
 from collections.abc import Sequence
@@ -13,19 +13,20 @@ from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 PROGRESS_EVERY_S = 10.0
-"""How often a worker says how it does."""
+"""How often a worker logs its figures."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A renewal: when, and the requests until then."""
+    """A renewal: its time, and the number of requests until then."""
 
     at: float
     requests: int
 
 
 class LoggedQueue:
-    """`gen.coordination.messages.Queue` over another, with a log line for what a person may want to find again."""
+    """A `gen.coordination.messages.Queue` that passes calls on to another and logs what a person may want to look
+    up."""
 
     def __init__(self, queue: Queue, *, teachers: list[str]) -> None:
         self._queue = queue
@@ -35,7 +36,7 @@ class LoggedQueue:
         self._reached = True
         self._progress_at = time.monotonic() + PROGRESS_EVERY_S
         self.requests_per_s = 0.0
-        """Between the last two renewals."""
+        """Request rate between the last two renewals."""
 
     async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
@@ -101,7 +102,7 @@ class LoggedQueue:
             event("journals of dead workers shipped", worker=worker, chunks=[str(chunk) for chunk in chunks])
 
     def _note_counters(self, worker: str, counters: Counters) -> None:
-        """A line a kind of trouble that there is more of, and how it goes every while."""
+        """Log one line for each kind of trouble that has increased, and the worker's figures from time to time."""
         now = time.monotonic()
         span = max(1.0, now - self._before.at)
         self.requests_per_s = (counters.requests - self._before.requests) / span

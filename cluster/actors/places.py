@@ -1,7 +1,7 @@
-"""Placement of the shared actors: the queue with the driver, without which it is useless, and limiters on the head.
+"""Placement of the shared actors: the queue goes with the driver, which it depends on, and limiters go on the head.
 
-Both are preferences: a node that can't take them, or is lost, does not prevent the start. By default Ray puts an actor
-that asks for no CPU on any node; if that node vanished silently, the run would stand still for a minute.
+Both are preferences: a run starts even if the node can't take them, or is lost. By default, Ray puts an actor that asks
+for no CPU on any node; if that node vanished silently, the run would stand still for a minute.
 """
 
 import socket
@@ -15,9 +15,10 @@ from stillhouse.cluster.ray_internals import HEAD_RESOURCE
 
 
 def on(node: str | None) -> dict[str, Any]:
-    """The options of an actor without a CPU that belongs on this node; None: anywhere.
+    """Options for an actor without a CPU that belongs on this node; None for any node.
 
-    An actor that asks for nothing at all is put on a random node whatever it prefers (Ray 2.60), so it asks for a byte.
+    Ray 2.60 puts an actor that asks for no resources on a random node, whatever it prefers. So it asks for a byte of
+    memory.
     """
     if node is None:
         return {"num_cpus": 0}

@@ -1,6 +1,6 @@
 """Data exchanged with shared actors: versioned and plain, never our classes.
 
-Jobs running different versions of this program may share a limiter; one could not unpickle the other's classes.
+Jobs that run different versions of this program may share a limiter, and neither could unpickle the other's classes.
 """
 
 from typing import Any, TypeAlias, TypeVar
@@ -24,7 +24,7 @@ def pack(value: object) -> Plain:
 
 
 def unpack(sent: Plain, kind: type[_T]) -> _T:
-    """The value, of this type.
+    """Check that the value has this type, and return it.
 
     Raises:
         Paused: another version of this program sent it.
@@ -34,14 +34,14 @@ def unpack(sent: Plain, kind: type[_T]) -> _T:
 
 
 def unpack_any(sent: Plain, *kinds: type[Any]) -> Any:
-    """The value, of one of these types.
+    """Check that the value has one of these types, and return it.
 
     Raises:
         Paused: another version of this program sent it.
     """
     known = {kind.__name__: kind for kind in kinds}
     if not isinstance(sent, dict) or sent.get("version") != VERSION or sent.get("kind") not in known:
-        raise Paused(f"expected data of version {VERSION} between the actors of a cluster, got another version's")
+        raise Paused(f"expected data of version {VERSION} between the actors of a cluster, got another version")
     try:
         return _adapter(known[sent["kind"]]).validate_python(sent["value"])
     except ValidationError as error:
@@ -51,7 +51,7 @@ def unpack_any(sent: Plain, *kinds: type[Any]) -> Any:
 
 
 def pack_recipe(recipe: Recipe) -> Plain:
-    """A recipe, with the addresses that the driver assigned to simulators."""
+    """Pack a recipe, with the addresses that the driver assigned to simulators."""
     endpoints = {teacher.name: teacher.endpoints for teacher in recipe.teachers if teacher.api == "simulator"}
     bare = [
         teacher.model_copy(update={"endpoints": ()}) if teacher.name in endpoints else teacher
@@ -62,7 +62,7 @@ def pack_recipe(recipe: Recipe) -> Plain:
 
 
 def unpack_recipe(sent: Plain) -> Recipe:
-    """The recipe packed by `pack_recipe`."""
+    """Unpack a recipe packed by `pack_recipe`."""
     recipe = Recipe.model_validate_json(sent["recipe"])
     given = sent["endpoints"]
     teachers = [
@@ -76,7 +76,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Cached per type: building one takes a thousand times as long as using it."""
+    """Cached per type: building an adapter takes a thousand times as long as using it."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]

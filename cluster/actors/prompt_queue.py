@@ -1,7 +1,8 @@
 """The PromptQueue: one actor that indexes the sources and leases chunks. Called once per chunk and once per renewal.
 
 It serves the chunks of all open generations, oldest first. Its state is the index, a listing of the shards, and what
-workers report; so it can die at any time, and a restarted one first waits one lease term for workers to report theirs.
+workers report. It can therefore die at any time: a restarted queue first waits one lease term for workers to report
+what they hold.
 """
 
 import math
@@ -57,11 +58,11 @@ class PromptQueue:
         follow: bool = False,
         background: Callable[[Callable[[], None]], None] = _in_thread,
     ) -> None:
-        """`opened`: the generations that were open when the run began; `known`: how many there were then.
+        """`opened`: the generations that were open when the run began; `known`: how many generations there were then.
 
-        By default those that are open now. A restarted queue is given the same values as the first one, and so still
-        counts the generations sealed meanwhile. `finish`: chunks are leased to be closed, and nothing is asked.
-        `follow`: generations keep coming, each of which has to be indexed at once.
+        The default is those that are open now. A restarted queue gets the same values as the first one, so it still
+        counts the generations sealed meanwhile. `finish`: lease chunks only to close them, and ask nothing. `follow`:
+        more generations will come, and each must be indexed at once.
         """
         self._store = store or open_dataset(recipe)
         self._clock = clock
@@ -74,7 +75,7 @@ class PromptQueue:
             else None
         )
         self._more_chunks = Bell()
-        """Workers wait for it where the source is followed: there they would else learn late of new chunks."""
+        """Lets workers wait for new chunks of a followed source; without it they would learn of them late."""
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._leases = Leases()
@@ -86,7 +87,7 @@ class PromptQueue:
         self._lease_waits = 0
         self._stopping = False
         self._ours_until = math.inf
-        """Until then no other run can take the dataset, by the driver's last `hold`."""
+        """No other run can take the dataset before this time, according to the driver's last `hold`."""
         self._error: StillhouseError | None = None
         self._started = self._clock.monotonic()
         self._grant_after = self._started + listen_s
@@ -99,7 +100,7 @@ class PromptQueue:
         self._found = self._begin_first(opened, known)
         """Generations that somebody may have worked on before this queue."""
         self._resumed = bool(self._found) and not listen_s
-        """True if earlier runs may have left journals on the nodes; for a restarted queue they are already shipped."""
+        """True if earlier runs may have left journals on the nodes; when a queue restarts, they are already shipped."""
         background(self._index)
 
     # --- the generations and their indexes
@@ -137,7 +138,7 @@ class PromptQueue:
                 self._leases.add(chunk)
 
     async def planned(self, *, last: bool) -> None:
-        """The driver planned a generation, or knows that none will follow the `last` one; may be repeated."""
+        """The driver planned a generation, or knows that none will follow the `last` one; safe to repeat."""
         if self._looks:
             return  # the driver repeats it until it takes effect
         self._looks = True
@@ -169,7 +170,7 @@ class PromptQueue:
                         self._more_chunks.ring()
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Run it in a background thread; any error ends the run."""
+        """Index in a background thread; any error ends the run."""
         try:
             work()
         except StillhouseError as error:
@@ -205,12 +206,14 @@ class PromptQueue:
         return replace(grant, had_owners=had_owners, close=self._closes)
 
     def _may_lease(self, chunk: ChunkId) -> bool:
-        """False for chunks that were not begun, while there is no money: whatever was begun is recovered and closed."""
+        """False for chunks that nobody has begun, while there is no money. Chunks that were begun are recovered and
+        closed.
+        """
         return self._treasury is None or not self._treasury.recovers_only or self._treasury.is_touched(chunk)
 
     @property
     def _closes(self) -> Literal["budget", "stopped"] | None:
-        """The kind of the Failures that samples of chunks leased now become without being asked."""
+        """The kind of Failure that the samples of newly leased chunks become without being asked."""
         if self._finish:
             return "stopped"
         return "budget" if self._treasury is not None and self._treasury.is_over else None
@@ -290,10 +293,10 @@ class PromptQueue:
         with self._lock:
             self._leases.shipped(self._roster.swept(worker))
 
-    # --- what the driver asks
+    # --- calls from the driver
 
     async def worker_died(self, worker: str) -> None:
-        """Ray reported the worker's process gone: its chunks are free once its journals are shipped."""
+        """Ray reported that the worker's process is gone: its chunks are free once its journals are shipped."""
         with self._lock:
             now = self._clock.monotonic()
             self._roster.died(worker)
@@ -304,7 +307,9 @@ class PromptQueue:
             self._treasury.died(worker)
 
     async def hold(self, good_for_s: float) -> None:
-        """The dataset is certainly ours for this long; called repeatedly, because nobody sends beyond it."""
+        """The dataset is certainly ours for this long. The driver calls it repeatedly, because nobody sends after that
+        time.
+        """
         self._ours_until = self._clock.monotonic() + good_for_s
 
     async def totals(self) -> dict[str, Counters]:
@@ -313,7 +318,7 @@ class PromptQueue:
             return dict(self._roster.totals)
 
     async def remember(self, totals: Mapping[str, Counters]) -> None:
-        """Restore an earlier queue's totals for workers that have not reported yet; live ones report again."""
+        """Restore an earlier queue's totals for workers that have not reported yet; live workers report again."""
         with self._lock:
             self._roster.restore(totals)
 

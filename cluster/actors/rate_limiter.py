@@ -25,7 +25,8 @@ class RateLimiter:
         self._grant_after = clock.monotonic() + listen_s
 
     async def renew(self, worker: str, report: Report) -> Lease:
-        """Record a worker's report and lease its share; nothing while an earlier limiter's leases may be valid."""
+        """Record a worker's report and lease its share; leases nothing while an earlier limiter's leases may be
+        valid."""
         now = self._clock.monotonic()
         lease = self._ledger.renew(worker, report, now=now)
         if now < self._grant_after:
@@ -42,7 +43,7 @@ class RateLimiter:
 
 
 class RateLimiterActor:
-    """A RateLimiter as an actor: it takes plain data, and after a restart waits until its earlier leases expire."""
+    """A RateLimiter as an actor: it receives plain data, and after a restart waits until its earlier leases expire."""
 
     def __init__(self, account: str, limits: Plain) -> None:
         again = ray.get_runtime_context().was_current_actor_reconstructed
@@ -54,8 +55,8 @@ class RateLimiterActor:
         return pack(await self._limiter.renew(worker, unpack(report, Report)))
 
     async def where(self) -> str:
-        """The node that it is on, for people."""
-        return await asyncio.to_thread(place)  # which may ask the network
+        """The node that it runs on, in readable form."""
+        return await asyncio.to_thread(place)  # this may ask the network
 
     async def leave(self, worker: str) -> None:
         """See `RateLimiter`."""

@@ -1,8 +1,8 @@
-"""Reports why an actor could not start: its reason, once, instead of one dead actor after another.
+"""Reports once why an actor could not start, instead of one dead actor after another.
 
 If a process can't import an actor's class, Ray substitutes a class whose methods all raise; if it can't unpickle the
-arguments, it calls no method at all. Either way it then calls the actor's `__repr__`, and if that raises, the process
-ends and the reason is lost: the driver would see one unexpected death after another.
+arguments, it calls no method at all. Either way it then calls the actor's `__repr__`. If that raises, the process ends
+and the reason is lost, and the driver would see one unexpected death after another.
 """
 
 import functools
@@ -20,14 +20,15 @@ from stillhouse.schemas import __version__
 MAX_REASON = 300
 """Maximum number of characters shown of a reason."""
 _NOT_LOADED = ("failed to import on the worker", "input arguments for this task could not be computed")
-"""Ray's wording (2.54 to 2.60) for a class, and for arguments, that could not be loaded."""
+"""Ray's messages (2.54 to 2.60) for a class, and for arguments, that could not be loaded."""
 _RAISED = re.compile(r"^[A-Za-z_][\w.]*: .*$", re.MULTILINE)
-"""The line of a traceback that names the exception; its message may continue on further lines."""
+"""The line of a traceback that names the exception; its message may continue on the next lines."""
 _ACTOR = re.compile(r"(\w+)\.__init__\(\)")
 
 
 class _Described:
-    """A `__repr__` that never raises. Ray replaces a class's functions with failing ones; this is not a function."""
+    """A `__repr__` that never raises. It is not a function, because Ray replaces a class's functions with failing
+    ones."""
 
     def __init__(self, describe: Callable[[Any], str]) -> None:
         self._describe = describe
@@ -49,7 +50,7 @@ def described(describe: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def check_started(error: RayError) -> None:
-    """Raise the reason if the actor can't be called because it never started; another would fail the same way.
+    """Raise the reason if the actor never started, because another would fail the same way.
 
     Raises:
         StillhouseError: its process could not load it; or the error its `__init__` raised, with that error's exit code.
@@ -63,7 +64,8 @@ def check_started(error: RayError) -> None:
     if any(phrase in text for phrase in _NOT_LOADED):
         raise StillhouseError(
             f"{actor} can't be loaded on the cluster ({reason}); expected Stillhouse {__version__} and its "
-            "dependencies on every node: ship it (`stillhouse submit --ship code` or `all`), or update the nodes' image"
+            "dependencies on every node: ship it (`stillhouse submit --ship code` or `all`), or update the nodes' "
+            "image"
         )
     kind, _, words = reason.partition(": ")
     known = getattr(errors, kind.rpartition(".")[2], None)

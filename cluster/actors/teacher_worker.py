@@ -41,7 +41,7 @@ class TeacherWorker:
 
     @described
     def __repr__(self) -> str:
-        """How it does, on one line; the Ray dashboard shows it as of the actor's start."""
+        """The worker's figures on one line; the Ray dashboard shows those of the actor's start."""
         asked = f"{self.name} asks {', '.join(teacher.name for teacher in self._recipe.teachers)}"
         if self._worker is None:
             return f"TeacherWorker({asked})"
@@ -52,11 +52,11 @@ class TeacherWorker:
         )
 
     async def identify(self) -> str:
-        """The worker's name, once it is up."""
+        """The worker's name, once it has started."""
         return self.name
 
     async def run(self) -> End:
-        """Work until there is no more; never raises for what a user can cause."""
+        """Work until nothing is left; never raises for anything a user can cause."""
         end = await self._work()
         event("worker ended", worker=self.name, how=end.kind, message=end.message)
         return end

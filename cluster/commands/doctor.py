@@ -1,6 +1,6 @@
-"""Checks that a run would work from here by trying everything for real: one finding per line, with how to fix it.
+"""Checks that a run would work from here by trying each part for real: one finding per line, with how to fix it.
 
-What is tried leaves nothing behind but one short request to each endpoint of each teacher, which may be billed.
+It leaves nothing behind, but it sends one short request to each endpoint of each teacher, which may be billed.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import offered
 
 MOST_TOKENS = 16
-"""The longest answer that is asked for."""
+"""Maximum number of tokens to ask for."""
 TIMEOUT_S = 60.0
 MOST_SKEW_S = 60.0
 LITTLE_DISK_BYTES = 5 * 2**30
@@ -55,7 +55,7 @@ NO_DISK_BYTES = 256 * 2**20
 
 
 class Finding(BaseModel):
-    """What one thing that was tried came to."""
+    """The result of one attempt."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,16 +65,16 @@ class Finding(BaseModel):
     mend: str = ""
 
     def as_text(self) -> str:
-        """For people; a second line says how to fix it."""
+        """The finding for people; a second line says how to fix it."""
         line = f"{self.state:<5}{self.name:<10} {self.said}"
         return f"{line}\n{'':<16}-> {self.mend}" if self.mend else line
 
 
 def examine(recipe: Recipe | None, *, address: str | None = None) -> Iterator[Finding]:
-    """Try what a run needs, in the order a run would; without a recipe only what is here and the cluster.
+    """Try everything a run needs, in the order of a run; without a recipe, only this machine and the cluster.
 
     Args:
-        recipe: what would be run.
+        recipe: the recipe to try.
         address: a cluster's host:port, or its dashboard's http address; by default a Ray is started here.
     """
     yield from _ray(address)
@@ -114,9 +114,9 @@ def _jobs(address: str) -> Finding:
     from stillhouse.cluster.jobs.submit import Jobs
 
     jobs = Jobs(address)
-    said = f"{jobs.address} takes jobs, with Ray {jobs.ray_version}"
+    said = f"{jobs.address} accepts jobs, with Ray {jobs.ray_version}"
     if jobs.ray_version != ray.__version__:
-        said += f" (here {ray.__version__}; `submit` works all the same, `run --address` needs the same version)"
+        said += f" (here {ray.__version__}; `submit` works anyway, `run --address` needs the same version)"
     return Finding(name="jobs", state="ok", said=said)
 
 
@@ -143,10 +143,10 @@ def _source(recipe: Recipe) -> Finding:
 def _dataset(recipe: Recipe) -> Finding:
     store = open_dataset(recipe)
     store.probe()
-    said = f"{store.url} can be written, and refuses to overwrite a shard"
+    said = f"{store.url} is writable, and refuses to overwrite a shard"
     dataset = DatasetReader(store)
     if binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder)) is None:
-        return Finding(name="dataset", state="ok", said=f"{said}; holds no dataset yet")
+        return Finding(name="dataset", state="ok", said=f"{said}; there is no dataset yet")
     if dataset.is_running:
         return Finding(
             name="dataset",
@@ -154,14 +154,14 @@ def _dataset(recipe: Recipe) -> Finding:
             said=f"{said}; a run is working on it now",
             mend="a second run waits until it ends",
         )
-    return Finding(name="dataset", state="ok", said=f"{said}; holds this recipe's dataset")
+    return Finding(name="dataset", state="ok", said=f"{said}; it holds this recipe's dataset")
 
 
 def _journal(recipe: Recipe) -> Finding:
-    """Of this node alone: the others have their own disks."""
+    """Check this node's disk only: other nodes have their own."""
     folder = journal_root(open_dataset(recipe), recipe.run)
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    mend = "free some, or set run.journal_dir to a folder on another disk (on S3 datasets)"
+    mend = "free some space, or set run.journal_dir to a folder on another disk (for datasets on S3)"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"stillhouse")
@@ -194,12 +194,12 @@ async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterat
     for teacher in recipe.teachers:
         name = f"teacher {teacher.name}"
         if teacher.api == "simulator":
-            yield Finding(name=name, state="ok", said="the built-in teacher: starts with the run")
+            yield Finding(name=name, state="ok", said="the built-in teacher; it starts with the run")
             continue
         try:
             key = await _with_token(credentials_of(teacher), teacher)
         except (StillhouseError, TokenAway) as error:
-            mend = "fine if only the nodes hold the key; then run `doctor` there"
+            mend = "this is fine if only the nodes hold the key; then run `doctor` there"
             yield Finding(name=name, state="fail", said=inert(str(error)), mend=mend)
             continue
         for url in teacher.urls:
@@ -208,7 +208,7 @@ async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterat
 
 
 async def _with_token(key: Credentials, teacher: Teacher) -> Credentials:
-    """With a token of Google Cloud, where the teacher wants one."""
+    """Sign with a token of Google Cloud, if the teacher needs one."""
     if key.google is None:
         return key
     token = await asyncio.to_thread(GoogleTokens(key.google, field=f"teachers.{teacher.name}").fetch)
@@ -218,7 +218,7 @@ async def _with_token(key: Credentials, teacher: Teacher) -> Credentials:
 async def _asked(
     recipe: Recipe, teacher: Teacher, transport: HttpTransport, *, url: str, key: Credentials
 ) -> list[Finding]:
-    """One request, as the run would send it but for a short answer."""
+    """Send one request as the run would, but for a short answer."""
     ask = recipe.ask.of(teacher)
     plain = teacher.model_copy(update={"ask": TeacherParameters(), "role": "answer"})
     interpreter = Interpreter(plain, _short(ask))
@@ -227,7 +227,7 @@ async def _asked(
     try:
         reply = await transport.send(_hello(interpreter, url, key, ahead_s), timeout_s=timeout_s)
         if key.aws is not None and ServerClock().refused(reply.status, reply.headers, now=time.time()):
-            sent = "two requests sent, the second signed for the teacher's time, as a run does"
+            sent = "sent two requests, the second signed for the teacher's clock, as a run does"
             ahead_s = server_ahead_s(reply.headers, now=time.time()) or 0.0
             reply = await transport.send(_hello(interpreter, url, key, ahead_s), timeout_s=timeout_s)
     except StillhouseError as error:
@@ -236,7 +236,7 @@ async def _asked(
         mend = "its TLS certificate is not valid for this machine" if error.certificate else "is the address right?"
         return [Finding(name=name, state="fail", said=f"{url}: {error}", mend=mend)]
     except Lost as error:
-        return [Finding(name=name, state="fail", said=f"{url}: {error} (one request sent)", mend=_MEND[None])]
+        return [Finding(name=name, state="fail", said=f"{url}: {error} (sent one request)", mend=_MEND[None])]
     took_s = time.monotonic() - at
     outcome = interpreter.read(reply._replace(latency_s=took_s))
     if ask.score is not None:
@@ -252,7 +252,7 @@ async def _asked(
         waits = isinstance(outcome, (Rate, Overload))
         mend = _NOTHING_THERE if outcome.status == 404 else _MEND.get(type(outcome), _MEND[None])
         if isinstance(outcome, Overload) and outcome.loading:
-            mend = "it is still loading: a run would wait until it is ready"
+            mend = "the model is still loading: a run would wait until it is ready"
         found = Finding(name=name, state="warn" if waits else "fail", said=said, mend=mend)
     return [found, *_skew(reply, name=name)]
 
@@ -267,7 +267,7 @@ def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float)
 
 
 def _short(ask: Ask) -> Ask:
-    """The same for a short answer; where thinking has a budget of tokens, beside it."""
+    """The same request for a short answer; a thinking budget is added on top."""
     if ask.score is not None:
         return ask
     tokens = MOST_TOKENS + _thinking_budget(ask.extra)
@@ -282,7 +282,9 @@ def _thinking_budget(extra: Any) -> int:
 
 
 def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str] | None:
-    """(why a run would reject the answer or miss something in it, what to do); that it is cut is our own doing."""
+    """(why a run would reject the answer or lack something, what to do). Truncation is ignored: we asked for a short
+    answer.
+    """
     prompt = Prompt("doctor", b"", _HELLO, (), scored=_SCORED if ask.score is not None else None)
     if ask.top_logprobs is not None and answer.scores is None:
         return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
@@ -300,20 +302,20 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
         case "unasked_tool_call":
             return "it calls tools", "offer them in `ask.tools`, so that records keep the calls"
         case "refused" | "content_filter" as reason:
-            return f"it is {reason}", "is the model behind a filter?"
+            return f"it is {reason}", "is there a content filter in front of the model?"
         case _:
             return None
 
 
 _HELLO = (("user", "Say hello."),)
 _SCORED = Scored.of([1, 2], [3, 4])
-"""Ids that every vocabulary has."""
+"""Token ids that every vocabulary has."""
 
-_BASE_URL = "base_url (with `api: openai-chat` it mostly ends in /v1)"
+_BASE_URL = "base_url (with `api: openai-chat` it usually ends in /v1)"
 _NOTHING_THERE = f"check {_BASE_URL}, and the model's name"
 _MEND: dict[type | None, str] = {
     Auth: f"check api_key (or `aws`), {_BASE_URL}, and that the account may use the model",
-    Money: "top the account up, or wait for its quota",
+    Money: "add funds to the account, or wait until its quota resets",
     BadRequest: "check model and `ask`: this teacher does not accept them",
     Rate: "a run would wait; declare `limits` to avoid this",
     Overload: "a run would wait; is the server up?",
@@ -322,10 +324,10 @@ _MEND: dict[type | None, str] = {
 
 
 def _skew(reply: Reply, *, name: str) -> list[Finding]:
-    """A clock that is off makes AWS refuse its signatures and records carry wrong times."""
+    """Compare clocks: if this machine's is wrong, AWS rejects its signatures and records carry wrong times."""
     ahead_s = server_ahead_s(reply.headers, now=time.time())
     if ahead_s is None or abs(ahead_s) <= MOST_SKEW_S:
         return []
     said = f"this machine's clock is {abs(ahead_s):,.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the teacher's"
-    mend = "set the clock (NTP): S3 refuses requests that are 15 minutes off, and Bedrock those that are 5"
+    mend = "set the clock (NTP): S3 rejects requests that are 15 minutes off, and Bedrock those that are 5 minutes off"
     return [Finding(name=name, state="warn", said=said, mend=mend)]

@@ -1,4 +1,4 @@
-"""The last words of a run to its user: one answer, and the commands that make sense next."""
+"""The end of a command's output: one message, and the commands that make sense next."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -22,37 +22,37 @@ from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
 
 Step = tuple[str, str]
-"""(a command, what it is for)."""
+"""(command, purpose)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """See the module."""
+    """Suggests the commands that make sense next."""
 
     recipe: Recipe
     typed: Sequence[str] | None = None
-    """The recipe and its overrides, as words of a command; None where only a dataset was given."""
+    """The recipe and its overrides as command-line arguments; None if only a dataset was given."""
     again: Sequence[str] = ("run",)
-    """The command that was typed, without these."""
+    """The command that was typed, without the recipe."""
     patience_s: float = 60.0
-    """Patience with a store that does not answer, in seconds."""
+    """How many seconds to wait for a store that does not answer."""
 
     def done(self, summary: Summary) -> str:
-        """After a run that came to its end."""
+        """Commands to suggest after a run that completed."""
         return _text(self._answer(), self._after(summary))
 
     def stopped(self, error: StillhouseError) -> str:
-        """After one that did not; empty where its message says all there is to do."""
+        """Commands to suggest after a run that did not; empty if its message already says what to do."""
         if isinstance(error, UsageError):
             return ""
-        # What paused it may be the store: it is not waited for once more.
+        # The store may be what paused the run, so don't wait for it again.
         may_look = open_dataset(self.recipe).is_local or type(error) is not Paused
         answer = self._answer() if may_look else None
         exists = self._exists() if may_look else True
         return _text(answer, self._because_of(error, exists=exists, has_shards=answer is not None))
 
     def _answer(self) -> str | None:
-        with suppress(StillhouseError):  # what is wrong with a shard is for `verify` to say
+        with suppress(StillhouseError):  # `verify` reports what is wrong with a shard
             return glimpse(DatasetReader(open_dataset(self.recipe, patience_s=self.patience_s)))
         return None
 
@@ -60,9 +60,9 @@ class Ending:
         yield f"stillhouse report {self._dataset}", "a page to look at: outcomes, lengths, sample rows"
         yield f"stillhouse verify {self._dataset}", "checks every promise against what is stored"
         if summary.failed:
-            yield f"stillhouse retry {self._dataset}", "asks the failures again"
+            yield f"stillhouse retry {self._dataset}", "asks for the failures again"
         if summary.pilot and self.typed is not None:
-            yield self._with_recipe("plan"), "what the rest would take"
+            yield self._with_recipe("plan"), "what the rest would need"
             yield self._with_recipe(*self.again), "asks the rest"
         if summary.records:
             yield self._reading, "in Python: the records"
@@ -75,9 +75,9 @@ class Ending:
         if self.typed is not None and not isinstance(error, (AtProvider, Interrupted, BudgetSpent)):
             what = "tries each teacher once" if isinstance(error, TeacherPaused) else "tries all that a run needs"
             yield self._with_recipe("doctor"), what
-        yield f"stillhouse status {self._dataset}", "how far it is"
+        yield f"stillhouse status {self._dataset}", "shows its progress"
         if has_shards:
-            yield f"stillhouse report {self._dataset}", "a page to look at, unfinished as it is"
+            yield f"stillhouse report {self._dataset}", "a page about the unfinished dataset"
         if error.exit_code == 3:
             yield "the same command", "resumes, with a larger budget" if isinstance(error, BudgetSpent) else "resumes"
 
@@ -88,7 +88,7 @@ class Ending:
 
     @property
     def _dataset(self) -> str:
-        """The dataset as the words of a command."""
+        """The dataset as command-line arguments."""
         where = self.recipe.dataset
         words = [where.path]
         words += ["--endpoint-url", where.endpoint_url] if where.endpoint_url else []

@@ -1,4 +1,4 @@
-"""`export`: a dataset's answers as the file that a trainer takes."""
+"""`export`: writes a dataset's answers as a file for a trainer."""
 
 import json
 import sys
@@ -18,24 +18,31 @@ from stillhouse.gen.views.export import FORMATS, Export, Reasoning
 @click.command()
 @dataset_argument
 @click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the RECIPE.")
-@click.option("--format", "format", type=click.Choice(list(FORMATS)), required=True, help="Who is to read it.")
+@click.option("--format", "format", type=click.Choice(list(FORMATS)), required=True, help="The trainer's format.")
 @click.option(
-    "-o", "--out", metavar="FILE", help="The file; - is stdout. By default named after the dataset and the format."
+    "-o",
+    "--out",
+    metavar="FILE",
+    help=("The file to write; - is stdout. By default it is named after the dataset and the format."),
 )
 @click.option(
     "--reasoning",
     type=click.Choice(["drop", "inline", "field"]),
     default="drop",
     show_default=True,
-    help="Where reasoning goes: nowhere, into the text between <think> tags, or into `reasoning_content`.",
+    help=(
+        "What to do with reasoning: drop it, put it into the text between <think> tags, or into `reasoning_content`."
+    ),
 )
-@click.option("--by", metavar="CHECK", help="The check whose scores rank the answers of a pair; by default the last.")
+@click.option(
+    "--by", metavar="CHECK", help=("The check whose scores rank the answers of a pair; by default the last check.")
+)
 @clean
 def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by: str | None) -> None:
-    """Write the answers of DATASET as JSON Lines for a trainer, and their terms beside them.
+    """Write the answers of DATASET as JSON Lines for a trainer, and their terms of use to a file beside it.
 
-    trl-sft, messages-jsonl and sharegpt have a line for each record. trl-dpo has a line for each pair: a record, and an
-    answer to the same prompt that a check rejected; best and worst first.
+    trl-sft, messages-jsonl and sharegpt have one line per record. trl-dpo has one line per pair: a record, and an
+    answer to the same prompt that a check rejected, starting with the best record and the worst rejected answer.
     """
     store = given.open()
     made = Export(DatasetReader(store), format, reasoning=reasoning, by=by)
@@ -48,7 +55,7 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
             _write(made, file)
             if not is_stream(path):
                 kept(file)
-                # There before what they are about.
+                # written before the file they describe
                 with written(path.with_name(f"{path.name}.terms.yaml"), option="--out") as terms:
                     terms.write(yaml.safe_dump(made.terms(), sort_keys=False, width=120).encode())
     for note in made.notes():

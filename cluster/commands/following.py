@@ -1,4 +1,4 @@
-"""A job as its submitter sees it: `run`'s panel on a terminal, its lines elsewhere, its result and exit code."""
+"""A job as its submitter sees it: the panel of `run` on a terminal, log lines elsewhere, its result and exit code."""
 
 import sys
 from collections.abc import Callable
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from stillhouse.cluster.jobs.submit import Jobs
 
 _RESULT = '{"state":'
-"""How the last line of `run --json` begins."""
+"""The start of the last line of `run --json`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that ended, and the result that it printed, if any."""
+    """A job that has ended, and the result that it printed, if any."""
 
     job: "JobDetails"
     result: str | None
 
 
 class _Panel:
-    """`run`'s live table, from the figures in the job's log."""
+    """The live table of `run`, drawn from the figures in the job's log."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._live = False
 
     def show(self, line: str) -> None:
-        """The figures in a line of the job's log."""
+        """Draw the figures in a line of the job's log."""
         if (shown := figures_in(line)) is not None:
             self._live = True
             self._screen.show(shown)
 
     def say(self, line: str) -> None:
-        """Shown above the table unless it repeats it. A job of another version has only its log lines."""
+        """Show the line above the table unless the table says the same. A job of another version has only log lines."""
         if not (self._live and is_progress(line)):
             self._screen.note(line)
 
@@ -59,7 +59,7 @@ def note(text: str) -> None:
 
 
 def follow(jobs: "Jobs", job_id: str, *, recipe: Recipe | None = None, say: Callable[[str], None] = note) -> Ended:
-    """Show the job until it ends: on a terminal as `run` of the recipe does, otherwise by its log, which `say` gets."""
+    """Show the job until it ends: on a terminal as `run` would, otherwise as log lines passed to `say`."""
     results: list[str] = []
     with ExitStack() as stack:
         panel = None
@@ -86,10 +86,10 @@ def follow(jobs: "Jobs", job_id: str, *, recipe: Recipe | None = None, say: Call
 
 
 def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None:
-    """Print the job's result and the ending, and exit as the job did.
+    """Print the job's result and the next commands, and exit as the job did.
 
     Raises:
-        StillhouseError: it never ran, or was killed.
+        StillhouseError: the job never ran, or was killed.
     """
     from stillhouse.cluster.jobs.ended import check_ended, exit_code_of
 
@@ -109,7 +109,7 @@ def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None
 
 
 def _reason(job: "JobDetails", code: int) -> StillhouseError | None:
-    """The error that stopped a run, as its job reports it; None if the message in the log already says what to do."""
+    """The error that stopped the run, as its job reports it; None if the message in the log already says what to do."""
     if job.status == "STOPPED":
         return Interrupted("by a signal")
     words = "see the job's log"
@@ -124,11 +124,11 @@ def _summary_of(result: str | None) -> Summary | None:
 
 
 def how_on(jobs: "Jobs", job_id: str) -> str:
-    """The commands for a job that continues."""
+    """The commands for a job that is still running."""
     where = f"{job_id} --address {jobs.address}"
-    return f"Its log: stillhouse logs {where}; to stop it: stillhouse stop {where}"
+    return f"Log: stillhouse logs {where}; to stop the job: stillhouse stop {where}"
 
 
 def plain(line: str) -> str:
-    """A line of a log as it can be shown."""
+    """A line of a log, made safe to print."""
     return inert(click.unstyle(line).expandtabs().rstrip())

@@ -1,13 +1,13 @@
-"""How `--help` lists the commands: each with its whole summary."""
+"""The list of commands in `--help`, each with its whole summary."""
 
 import click
 
 _LONGEST_SUMMARY = 1000
-"""Characters; click itself cuts at 45, in the middle of what matters."""
+"""Width of the list, in characters; click cuts summaries at 45."""
 
 
 class Commands(click.Group):
-    """A group whose help wraps summaries instead of cutting them."""
+    """A group whose help wraps summaries instead of cutting them off."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by name, each with the first sentence of its help."""

@@ -1,4 +1,4 @@
-"""`doctor`, and `submit`, `stop` and `logs`: a run as a Ray job, from a machine that may go away meanwhile."""
+"""`doctor`, and `submit`, `stop` and `logs`: a run as a Ray job, which outlives the machine that submitted it."""
 
 import asyncio
 import json
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 _R = TypeVar("_R")
 
 _LOCAL = "http://127.0.0.1:8265"
-"""Where `ray start --head` opens its dashboard."""
+"""The address where `ray start --head` opens its dashboard."""
 LOOK_PATIENCE_S = 3.0
-"""For a look into the dataset when its job has ended: the nodes reach its store, but this machine perhaps does not."""
+"""Timeout for reading the dataset when its job has ended: the nodes can reach its store, but this machine may not."""
 
 job_address_option = click.option(
     "--address",
@@ -55,7 +55,10 @@ job_address_option = click.option(
     envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
     callback=lambda _context, _parameter, address: _LOCAL if address == "auto" else address,
     metavar="URL",
-    help=f"The cluster's dashboard. Default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS, or {_LOCAL}: a head here.",
+    help=(
+        f"The cluster's dashboard. Default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS, or {_LOCAL} (a head on this "
+        "machine)."
+    ),
 )
 
 
@@ -68,9 +71,12 @@ job_address_option = click.option(
     type=click.Choice(["all", "code", "recipe"]),
     default="all",
     show_default=True,
-    help="all: ship the code, nodes install its dependencies; code: nodes have those; recipe: nodes have Stillhouse.",
+    help=(
+        "all: ship the code, and nodes install its dependencies; code: nodes have the dependencies; recipe: "
+        "nodes have Stillhouse."
+    ),
 )
-@click.option("--follow/--no-follow", default=True, help="Show the job's log until it ends.  [default: follow]")
+@click.option("--follow/--no-follow", default=True, help="Show the job's log until the job ends.  [default: follow]")
 @click.option("--follow-source", is_flag=True, help=FOLLOW_HELP)
 @limit_option
 @finish_option
@@ -89,7 +95,7 @@ def submit(
     keep_going: bool,
     as_json: bool,
 ) -> None:
-    """Run RECIPE as a job on a Ray cluster; the same command again resumes where the last job ended."""
+    """Run RECIPE as a job on a Ray cluster. Run the same command again to resume where the last job ended."""
     check_modes(finish=only_finish, limit=limit, follow="--follow-source" if follow_source else None)
     from stillhouse.cluster.jobs.ended import lacks_pip
     from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
@@ -99,15 +105,15 @@ def submit(
     chosen = with_absolute_paths(given)
     jobs = Jobs(address)
     if paths := local_paths(chosen):
-        note(f"local paths, which every node must be able to see: {', '.join(paths)}")
+        note(f"local paths, which must exist on every node: {', '.join(paths)}")
     submitted = partial(_submitted, jobs, chosen, limit=limit, only_finish=only_finish, follow_source=follow_source)
     job_id = submitted(ship=ship)
     if follow:
         ended = following.follow(jobs, job_id, recipe=chosen)
         if ship == "all" and lacks_pip(ended.job):
             note(
-                "its node's Python has no pip (an environment made by uv has none), so nothing can be installed there; "
-                "submitting again, to run with the packages that are there, as --ship code does"
+                "its node's Python has no pip (an environment made by uv has none), so nothing can be installed "
+                "there; submitting again to run with the installed packages, as --ship code does"
             )
             job_id = submitted(ship="code")
             ended = following.follow(jobs, job_id, recipe=chosen)
@@ -131,11 +137,15 @@ def _submitted(
 @click.command()
 @click.argument("recipe", required=False)
 @override_option
-@click.option("--address", metavar="A", help="The cluster to try: auto, host:port, or its dashboard http://head:8265.")
+@click.option(
+    "--address", metavar="A", help=("The cluster to try: auto, host:port, or its dashboard, such as http://head:8265.")
+)
 @json_option
 @clean
 def doctor(recipe: str | None, overrides: tuple[str, ...], address: str | None, as_json: bool) -> None:
-    """Try Ray, the stores and the disk for a run of RECIPE, and each teacher with one request; exit 1 if one fails."""
+    """Try what a run of RECIPE needs: Ray, the stores, the disk, and each teacher with one request. Exits with 1 if one
+    fails.
+    """
     from stillhouse.cluster.commands.doctor import examine
 
     chosen = None if recipe is None else read(recipe, overrides)
@@ -151,17 +161,17 @@ def doctor(recipe: str | None, overrides: tuple[str, ...], address: str | None, 
 
 
 def _job(command: Callable[..., _R]) -> Callable[..., _R]:
-    """The job that `logs` and `stop` are about."""
+    """The job that `logs` and `stop` act on."""
     return dataset_argument(override_option(job_address_option(command)))
 
 
 @click.command()
 @_job
-@click.option("--follow/--no-follow", default=True, help="Follow until the job ends.  [default: follow]")
+@click.option("--follow/--no-follow", default=True, help="Follow the log until the job ends.  [default: follow]")
 @json_option
 @clean
 def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
-    """Show the log of a job, given by its id, or by its dataset or recipe: then of its running or newest job."""
+    """Show the log of a job, given by its id, or by its dataset or recipe, which selects the running or newest job."""
     jobs, job = _find(given, address)
     if follow:
         finish(following.follow(jobs, job, say=note if as_json else click.echo), as_json=as_json)
@@ -179,11 +189,11 @@ def logs(given: Given, address: str, follow: bool, as_json: bool) -> None:
 @click.option(
     "--cancel-batches",
     is_flag=True,
-    help="Also cancel the dataset's batches at their providers, from this machine; without a job, only that.",
+    help="Also cancel the dataset's batches at their providers, from this machine; if there is no job, only that.",
 )
 @clean
 def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
-    """Stop a job, given by its id, dataset or recipe; it finishes its requests in flight, and `submit` resumes it."""
+    """Stop a job, given by its id, dataset or recipe. It finishes its requests in flight; `submit` resumes it."""
     if not cancel_batches:
         _stop_job(given, address, wait=wait)
         return
@@ -191,7 +201,7 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
     if is_running(store):
         _stop_job(given, address, wait=True)
     if is_running(store):
-        raise UsageError(f"a run is working on {store.url}: stop it first, or it asks again what is cancelled")
+        raise UsageError(f"a run is working on {store.url}: stop it first, or it will ask again for what is cancelled")
     cancelled = asyncio.run(_cancel(given, store))
     note(
         f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it: keep "
@@ -233,7 +243,7 @@ def _find(given: Given, address: str) -> tuple["Jobs", str]:
 
 def _id_of(job: "JobDetails") -> str:
     if job.submission_id is None:
-        raise UsageError(f"job {job.job_id} was not submitted: it is a driver, which ends where it was started")
+        raise UsageError(f"job {job.job_id} was not submitted: it is a driver, which you stop where it was started")
     return str(job.submission_id)
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: their exit codes, and the arguments and options that several of them take."""
+"""Shared by the commands: exit codes, and the arguments and options that several of them take."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ _R = TypeVar("_R")
 
 
 def clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """End with one clear message and the right exit code where the user can do something about it."""
+    """Turn an error that the user can act on into one clear message and the right exit code."""
 
     @wraps(command)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -37,35 +37,40 @@ def clean(command: Callable[_P, _R]) -> Callable[_P, _R]:
         except KeyboardInterrupt:
             die("stopped at once; the same command resumes", 3)
         except BrokenPipeError:
-            os._exit(0)  # whoever read our output has enough
+            os._exit(0)  # whoever reads our output has closed it
 
     return wrapped
 
 
 def with_keep_going(overrides: tuple[str, ...], *, keep_going: bool) -> tuple[str, ...]:
-    """The overrides, with what --keep-going means."""
+    """The overrides, including those that --keep-going implies."""
     return (*overrides, "run.keep_going=true") if keep_going else overrides
 
 
 def check_modes(*, finish: bool, limit: int | None, follow: str | None) -> None:
-    """Refuse options that contradict each other; `follow`: the option that follows the source, if it is given."""
+    """Reject options that contradict each other; `follow`: the option that follows the source, if given."""
     if finish and limit is not None:
         raise UsageError("expected --finish or --limit, got both: --finish asks nothing, --limit asks the next rows")
     if follow is not None and (finish or limit is not None):
         other = "--finish" if finish else "--limit"
-        why = "--finish asks nothing" if finish else "--limit ends after so many rows"
+        why = "--finish asks nothing" if finish else "--limit ends after that many rows"
         raise UsageError(f"expected {follow} or {other}, got both: {why}, {follow} asks whatever appears")
 
 
 def die(message: str, code: int) -> NoReturn:
-    """Say why on stderr, and exit."""
+    """Print the reason on stderr, and exit."""
     click.echo(f"stillhouse: {message}", err=True)
     sys.exit(code)
 
 
 recipe_argument = click.argument("recipe")
 override_option = click.option(
-    "-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: -o dataset.path=out/x."
+    "-o",
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help=("Override a field, such as -o dataset.path=out/x."),
 )
 keep_going_option = click.option(
     "--keep-going",
@@ -76,10 +81,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def _not_empty(_context: click.Context, _parameter: click.Parameter, address: str | None) -> str | None:
-    """A shell variable that is unset is not a request for a local Ray."""
+    """An unset shell variable is not a request for a local Ray."""
     if address == "":
         raise click.BadParameter(
-            "expected a cluster's address, got nothing; leave the option out for a Ray started here"
+            "expected a cluster's address, got an empty one; leave the option out to start a Ray here"
         )
     return address
 
@@ -94,17 +99,19 @@ finish_option = click.option(
     "--finish",
     "only_finish",
     is_flag=True,
-    help="Ask nothing more: seal what is there, with what was not asked as Failures of the kind `stopped`.",
+    help=(
+        "Send no more requests: seal what is there, and record what was not asked as Failures of the kind `stopped`."
+    ),
 )
-FOLLOW_HELP = "Also ask the files that appear in the source, until the run is stopped."
+FOLLOW_HELP = "Also ask the rows of files that are added to the source, until the run is stopped."
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="A pilot: only the next N source rows."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Report only problems on stderr, not progress.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print only problems on stderr, not progress.")
 
 
 def read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
-    """The recipe in a file, or `quickstart`."""
+    """Read the recipe in a file, or `quickstart`."""
     if recipe == "quickstart" and not Path(recipe).exists():
         prompts = QUICKSTART / "prompts.jsonl"
         here = [f"source.path={prompts}", f"teachers.0.simulator.answers={prompts}"]
@@ -113,7 +120,11 @@ def read(recipe: str, overrides: tuple[str, ...]) -> Recipe:
 
 
 _store_options = [
-    click.option("--endpoint-url", metavar="URL", help="An S3-compatible store; by default the standard AWS settings."),
+    click.option(
+        "--endpoint-url",
+        metavar="URL",
+        help=("Endpoint of an S3-compatible store; by default the standard AWS settings."),
+    ),
     click.option("--region", metavar="NAME", help="The store's region."),
     click.option("--path-style/--virtual-style", default=None, help="How buckets are addressed."),
 ]
@@ -125,9 +136,9 @@ class Given:
 
     text: str
     overrides: tuple[str, ...]
-    """Of the recipe's fields."""
+    """Overrides of the recipe's fields."""
     store: Mapping[str, str | bool]
-    """Options of its store; they take precedence over the recipe's."""
+    """Options of the dataset's store; they take precedence over the recipe's."""
 
     def recipe(self) -> Recipe | None:
         """The recipe, if one is given.
@@ -146,15 +157,15 @@ class Given:
         """The dataset's store.
 
         Raises:
-            UsageError: there are overrides, and no recipe to apply them to.
+            UsageError: there are overrides but no recipe to apply them to.
         """
         recipe = self.recipe()
         if recipe is not None:
             return open_dataset(recipe)
         if self.overrides:
             raise UsageError(
-                f"-o {self.overrides[0]}: expected a recipe that it overrides, got the dataset {self.text}; give the "
-                "recipe's file in its place"
+                f"-o {self.overrides[0]}: expected a recipe to override, got the dataset {self.text}; give the "
+                "recipe's file instead"
             )
         return self.open_path()
 
@@ -164,7 +175,7 @@ class Given:
 
 
 def dataset_argument(command: Callable[..., _R]) -> Callable[..., _R]:
-    """DATASET, the options of its store and the recipe's overrides, which the command takes as `given`."""
+    """Add DATASET, the options of its store and the recipe's overrides; the command receives them as `given`."""
 
     @wraps(command)
     def wrapped(

@@ -1,4 +1,4 @@
-"""The file that a command writes for its user: it is there as a whole, or not at all."""
+"""A file that a command writes for its user: either complete or absent."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ def output_path(given: str, *, option: str, store: Store) -> Path:
     """Where to write.
 
     Raises:
-        UsageError: that can't be, or it is inside the dataset.
+        UsageError: the path can't be used, or is inside the dataset.
     """
     try:
         path = Path(given).expanduser()
@@ -24,27 +24,29 @@ def output_path(given: str, *, option: str, store: Store) -> Path:
             raise UsageError(f"{option}: expected the path of a file, got the folder {given!r}")
         if not given or (store.is_local and path.resolve().is_relative_to(Path(store.url))):
             raise UsageError(
-                f"{option}: expected a file outside the dataset, got {given!r}: what is in there belongs to it"
+                f"{option}: expected a file outside the dataset, got {given!r}: everything in there belongs to the "
+                "dataset"
             )
-    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links, an unknown user's folder
+    # a name that is too long, a loop of links, an unknown user's folder
+    except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"{option}: expected the path of a file, got {given[:100]!r} ({why})") from None
     return path
 
 
 def is_stream(path: Path) -> bool:
-    """True if a pipe or a device has the name: it is written to, and must not be replaced."""
+    """True if the name is that of a pipe or a device, which is written to and must not be replaced."""
     return path.exists() and not path.is_file()
 
 
 @contextmanager
 def written(path: Path, *, option: str) -> Iterator[BinaryIO]:
-    """A file that takes its name once the block has ended well; a reader sees the old one or the whole new one.
+    """A file that takes its name once the block has succeeded, so a reader sees the old file or the complete new one.
 
-    If the name is a link's, the file that it leads to is replaced. A stream is written to at once.
+    If the name is a link, the file that it points to is replaced. A stream is written to at once.
 
     Raises:
-        UsageError: it can't be written.
+        UsageError: the file can't be written.
     """
     place = path.resolve()
     aside = None if is_stream(path) else place.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -62,10 +64,10 @@ def written(path: Path, *, option: str) -> Iterator[BinaryIO]:
 
 
 def kept(file: BinaryIO) -> None:
-    """Have the disk hold what was written so far, as far as there is one.
+    """Flush what was written so far to disk, if it is on one.
 
     Raises:
-        OSError: it does not.
+        OSError: this failed.
     """
     file.flush()
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

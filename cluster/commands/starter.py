@@ -1,4 +1,4 @@
-"""Makes a first recipe: looks at the prompts, tries the recipe on the first of them, and only then writes it."""
+"""Creates a first recipe: looks at the prompts, tries the recipe on the first rows, and only then writes it."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The teacher's terms as the user states them."""
+    """The teacher's terms as the user stated them."""
 
     training_use: str | None
     license: str | None
@@ -47,10 +47,10 @@ class Terms:
 
 
 def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | None, terms: Terms) -> Asked:
-    """Whom to ask, by the flags.
+    """The teacher that the flags describe.
 
     Raises:
-        UsageError: one is missing, or they contradict each other.
+        UsageError: a flag is missing, or flags contradict each other.
     """
     if url is None:
         flags = {
@@ -67,19 +67,19 @@ def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | 
         raise UsageError("--api simulator starts its own server: leave out --url")
     if not model:
         raise UsageError(
-            f"--model is missing: the model as the server calls it; `curl {url.rstrip('/')}/models` lists them"
+            f"--model is missing: give the model's name on the server; `curl {url.rstrip('/')}/models` lists them"
         )
     known = known_terms(model, hosts=hosts_of([url]))
     if known is not None and known.prohibits and terms.training_use != "by-authorisation":
         raise UsageError(
-            f"--url: the {known.license} prohibits training on its answers ({known.says}): ask another teacher, or, "
-            "with a written permission, give `--training-use by-authorisation --authorisation REFERENCE`, which every "
-            "shard then names"
+            f"--url: the {known.license} prohibits training on its answers ({known.says}): use another teacher or, "
+            "with a written permission, give `--training-use by-authorisation --authorisation REFERENCE`, which is "
+            "recorded in every shard"
         )
     if terms.training_use is None and known is None:
         raise UsageError(
-            f"--training-use is missing: nothing is known of the terms of {model}. Read whether a model may be trained "
-            "on its answers, and give `--training-use permitted --license NAME` or whatever applies"
+            f"--training-use is missing: the terms of {model} are unknown. Read whether a model may be trained on "
+            "its answers, and give `--training-use permitted --license NAME` or whatever applies"
         )
     return Asked(url, model, api_key or key_for(url), terms.given())
 
@@ -94,13 +94,13 @@ def write_recipe(
     messages: str | None,
     task: Task | None = None,
 ) -> str:
-    """Write the recipe, once it is tried on the first rows as `plan` would; what it does, for people.
+    """Try the recipe on the first rows as `plan` would, then write it; returns a summary for people.
 
     Raises:
-        UsageError: the file exists, a flag is wrong, or no column is plainly the one to ask; see also `preview`.
+        UsageError: the file exists, a flag is wrong, or no column is clearly the prompt; see also `preview`.
     """
     if out != "-" and Path(out).exists():
-        raise UsageError(f"{out} exists, and is not overwritten; give another --out FILE, or remove it")
+        raise UsageError(f"{out} exists and is not overwritten; give another --out FILE, or remove it")
     if prompt is not None and messages is not None:
         raise UsageError("expected --prompt or --messages, got both")
     try:
@@ -133,7 +133,7 @@ def _name_of(prompts: str) -> str:
 
 
 def _read(text: str, *, origin: str) -> Recipe:
-    """The recipe; what is wrong with it came from the flags, so they are named in place of lines."""
+    """The recipe; errors in it come from the flags, so messages name the flags in place of lines."""
     try:
         return load_recipe(text, origin=origin)
     except RecipeError as error:
@@ -161,7 +161,7 @@ def _write(text: str, out: str) -> None:
 def _summary(shown: Preview, recipe: Recipe, found: Guess, out: str) -> str:
     column = found.prompt or found.messages or ""
     teacher = recipe.teachers[0]
-    simulator = "the built-in simulator; --url and --model name a real one"
+    simulator = "the built-in simulator; --url and --model set a real one"
     tried = f"rows tried: {shown.prompts:,} ({shown.bad:,} bad)"
     lines = [
         f"column   {inert(column)} of {inert(recipe.source.paths[0])}; {tried}",

@@ -1,4 +1,4 @@
-"""The text of a first recipe: it runs as it is, and its comments say what people change next."""
+"""The text of a first recipe: it runs as it is, and its comments show what people change next."""
 
 import json
 import re
@@ -30,7 +30,7 @@ _INSTEAD = """\
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whom to ask; without a URL the built-in simulator."""
+    """The teacher to ask; the built-in simulator if there is no URL."""
 
     url: str | None
     model: str
@@ -50,7 +50,7 @@ def slug(text: str, *, otherwise: str = "teacher") -> str:
 
 
 def key_for(url: str) -> str | None:
-    """A reference to the key that a server is likely to want: one named after its host; none for a near one."""
+    """A reference to the key that a server is likely to need, named after its host; None for a local server."""
     host = next(iter(hosts_of([url])), "")
     if is_near(host):
         return None
@@ -59,7 +59,7 @@ def key_for(url: str) -> str | None:
 
 
 def recipe_text(*, file: str, name: str, path: str, dataset: str, found: Guess, asked: Asked) -> str:
-    """The recipe's YAML; `file` is what a shell calls it."""
+    """The recipe's YAML; `file` is its name, quoted for a shell."""
     parts = [
         HEAD.format(file=file),
         _line(f"name: {scalar(name)}", "the dataset's name"),
@@ -97,7 +97,7 @@ def _source(path: str, found: Guess) -> Iterator[str]:
         keep.name if keep.type is None else {keep.name: keep.type} for keep in found.keep
     ]
     keep = f"  keep: {_flow(kept)}" if kept else "  # keep: [column]"
-    yield _line(keep, f"columns carried into every record{more}")
+    yield _line(keep, f"columns copied into every record{more}")
 
 
 def _ask(found: Guess) -> Iterator[str]:
@@ -108,9 +108,9 @@ def _ask(found: Guess) -> Iterator[str]:
     elif found.prompt is not None and found.prompt.isidentifier():
         example = f'  # template: "{{{{ {found.prompt} }}}}\\nThink step by step."'
         yield _line(example, "Jinja over the row's columns")
-    yield _line("  samples: 1", "answers wanted for each prompt")
-    yield _line("  # temperature: 0.7", "left out: the teacher's own default")
-    yield _line("  max_tokens: 4096", "the longest answer in tokens, reasoning included")
+    yield _line("  samples: 1", "answers per prompt")
+    yield _line("  # temperature: 0.7", "omitted: the teacher's own default")
+    yield _line("  max_tokens: 4096", "maximum length of an answer in tokens, including reasoning")
 
 
 def teacher_lines(asked: Asked) -> Iterator[str]:
@@ -121,8 +121,8 @@ def teacher_lines(asked: Asked) -> Iterator[str]:
 def _simulator() -> Iterator[str]:
     yield "teachers:"
     yield _line("  - name: simulator", "the name in the dataset's `teacher` column")
-    yield _line("    api: simulator", "the built-in teacher: free, on this machine, and its answers are made up")
-    yield _line("    simulator: {latency_s: 0.2}", "how it behaves: `stillhouse schema` lists its settings")
+    yield _line("    api: simulator", "the built-in teacher: free, on this machine, with made-up answers")
+    yield _line("    simulator: {latency_s: 0.2}", "its behaviour: `stillhouse schema` lists the settings")
     yield _line("    limits: {in_flight: 32}", "requests in flight at once")
     yield _INSTEAD.rstrip()
 
@@ -133,11 +133,11 @@ def _real(asked: Asked) -> Iterator[str]:
     yield _line(f"    base_url: {scalar(asked.url or '')}", "or `endpoints: [...]`, which share the load")
     yield _line(f"    model: {scalar(asked.model)}", "as the server calls it")
     key = f"    api_key: {asked.api_key}" if asked.api_key else "    # api_key: env:TEACHER_API_KEY"
-    yield _line(key, "where the key is, never the key itself; or file:/path")
+    yield _line(key, "where the key is stored, never the key itself; or file:/path")
     yield _line("    limits: {in_flight: 32}", "requests in flight; also requests_per_minute, output_tokens_per_minute")
     yield _line("    # price: {input: 0.5, output: 2}", "USD per million tokens, so that `plan` can show the cost")
     if asked.terms:
-        yield _line(f"    terms: {_flow(asked.terms)}", "what its terms say of training on its answers")
+        yield _line(f"    terms: {_flow(asked.terms)}", "what its terms say about training on its answers")
     elif known := known_terms(asked.model, hosts=hosts_of([asked.url or ""])):
         yield f"    # terms: known ({known.license})"
 
@@ -147,7 +147,7 @@ def _line(text: str, comment: str) -> str:
 
 
 def scalar(value: str) -> str:
-    """The text on one line of YAML, quoted where it has to be."""
+    """The text on one line of YAML, quoted if necessary."""
     dumped = yaml.safe_dump(value, allow_unicode=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
     return dumped if "\n" not in dumped else json.dumps(value, ensure_ascii=False)
 

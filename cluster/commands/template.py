@@ -1,7 +1,7 @@
-"""Recipes for common tasks, with what depends on the source filled in, such as the columns of questions and answers.
+"""Recipes for common tasks, with what depends on the source filled in, such as the question and answer columns.
 
-A template is a whole recipe in `templates/`, in which `$name` stands for a value. To add one: a file there, and its
-name in `TASKS`.
+A template is a whole recipe in `templates/`, in which `$name` stands for a value. To add one, add a file there and its
+name to `TASKS`.
 """
 
 import re
@@ -25,7 +25,7 @@ _OF_RECORDS = {
     "answer": "completion[0].content",
     "text": "completion[0].content",
 }
-"""Where a dataset of ours has them."""
+"""Columns of a Stillhouse dataset."""
 _RECORD_COLUMNS = (
     "  id: record_id                         # its own id comes back as `prompt_id`\n"
     "  keep: [{name: prompt, as: source_prompt}, {name: completion, as: source_completion}]\n"
@@ -33,10 +33,10 @@ _RECORD_COLUMNS = (
 
 
 def template_text(task: Task, found: Guess, *, file: str, name: str, path: str, dataset: str, asked: Asked) -> str:
-    """The task's recipe for a source in which this was found; `file` is what a shell calls it.
+    """The task's recipe for a source with these columns; `file` is the recipe's name, quoted for a shell.
 
     Raises:
-        UsageError: the source lacks what the task is about.
+        UsageError: the source lacks what the task needs.
     """
     is_dataset = {"record_id", "prompt", "completion"} <= {*found.others, found.id, found.messages}
     expressions = _OF_RECORDS if is_dataset else _of_columns(task, found)
@@ -52,19 +52,19 @@ def template_text(task: Task, found: Guess, *, file: str, name: str, path: str, 
 
 
 def _of_columns(task: Task, found: Guess) -> dict[str, str]:
-    """The same of other files: the column to ask holds the question, the first column of known answers the answer."""
+    """Columns of other files: the prompt column holds the question, the first column of known answers the answer."""
     text = f"{_value(found.messages)}[-1].content" if found.messages is not None else _value(found.prompt or "")
     answer = _value(found.keep[0].name) if found.keep else ""
     if task == "judge" and not answer:
         raise UsageError(
-            "--template judge: expected a dataset's folder, or files with a column of answers, found none; if there is "
-            "one, name it `answer`"
+            "--template judge: expected a dataset's folder, or files with a column of answers, found none; if "
+            "there is one, name it `answer`"
         )
     return {"question": text, "task": text, "answer": answer, "text": text}
 
 
 def _columns(found: Guess) -> str:
-    """The lines of `source` that carry the columns into the records."""
+    """The lines of `source` that copy the columns into the records."""
     asked = Keep(name=found.messages or found.prompt or "")
     kept = [_kept(keep) for keep in (asked, *found.keep)]
     own = f"  id: {scalar(found.id)}\n" if found.id is not None else ""
@@ -72,7 +72,7 @@ def _columns(found: Guess) -> str:
 
 
 def _kept(keep: Keep) -> str:
-    """A column under a name that no column of a record has."""
+    """A name for the copied column that no column of a record has."""
     is_free = re.fullmatch(r"[A-Za-z]\w*", keep.name) and keep.name not in MEANINGS
     label = keep.name if is_free else f"source_{re.sub(r'[^A-Za-z0-9]', '_', keep.name)}"
     kind = f"type: {keep.type}, " if keep.type is not None else ""
@@ -83,10 +83,10 @@ def _value(column: str) -> str:
     """The column as a template names it.
 
     Raises:
-        UsageError: it can't.
+        UsageError: a template can't name it.
     """
     if not all(part.isidentifier() for part in column.split(".")):
         raise UsageError(
-            f"--template: no template can name the column {column!r}: rename it, or choose one by --prompt"
+            f"--template: no template can name the column {column!r}: rename it, or choose another one with --prompt"
         )
     return column

@@ -1,4 +1,4 @@
-"""Access to a cluster's dashboard: its token, and the headers that a gateway in front of it asks for.
+"""Access to a cluster's dashboard: its token, and the headers that a gateway in front of it requires.
 
 No message repeats the value of a token or a header.
 """
@@ -23,7 +23,7 @@ _TITLE = re.compile(r"<title[^>]*>(.{1,80}?)</title", re.ASCII | re.IGNORECASE |
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What every request to a dashboard carries."""
+    """The credentials that every request to a dashboard carries."""
 
     gateway: Mapping[str, str] = field(repr=False)
     """The headers of RAY_JOB_HEADERS."""
@@ -31,7 +31,9 @@ class Access:
 
     @property
     def headers(self) -> dict[str, str]:
-        """As they are sent. Where the gateway takes Authorization for itself, Ray has a second header for its token."""
+        """The headers as they are sent. If the gateway uses Authorization itself, Ray has a second header for its
+        token.
+        """
         if self.token is None:
             return dict(self.gateway)
         name = "X-Ray-Authorization" if self._authorised else "Authorization"
@@ -42,7 +44,7 @@ class Access:
         return any(name.lower() == "authorization" for name in self.gateway)
 
     def refused(self, address: str, reply: str) -> UsageError:
-        """For a 401 or 403 with this body."""
+        """The error for a 401 or 403 with this body."""
         if _TOKEN_MISSING in reply:
             return no_token(address)
         if _TOKEN_INVALID in reply:
@@ -52,18 +54,18 @@ class Access:
         return self.stopped(address, f"refuses access ({_said(reply)}), and not in Ray's words")
 
     def stopped(self, address: str, what: str) -> UsageError:
-        """For a reply that comes from something in front of the dashboard."""
-        sent = f"what {HEADERS} holds was not enough" if self.gateway else f"{HEADERS} is not set"
+        """The error for a reply that comes from something in front of the dashboard."""
+        sent = f"the contents of {HEADERS} were not sufficient" if self.gateway else f"{HEADERS} is not set"
         return UsageError(
             f"{address} {what}, as a login in front of the dashboard does; set {HEADERS} to the headers that let "
             f"requests through, such as {_EXAMPLE} ({sent}), or give the dashboard's own address"
         )
 
     def check(self, address: str, *, status: int, headers: Mapping[str, str], body: str) -> None:
-        """Recognise a login page in what should be the dashboard's reply.
+        """Recognise a login page that comes in place of the dashboard's reply.
 
         Raises:
-            UsageError: it is one.
+            UsageError: it is a login page.
         """
         if 300 <= status < 400:
             target = inert(headers.get("Location", "").partition("?")[0])[:200]
@@ -85,16 +87,16 @@ def _said(body: str) -> str:
 
 
 def access() -> Access:
-    """What the environment names.
+    """The credentials in the environment.
 
     Raises:
-        UsageError: it can't be read, or can't be sent.
+        UsageError: they can't be read, or can't be sent.
     """
     return Access(_gateway_headers(), named_token())
 
 
 def _gateway_headers() -> dict[str, str]:
-    """Of RAY_JOB_HEADERS, as `ray job submit` reads it."""
+    """The headers in RAY_JOB_HEADERS, as `ray job submit` reads it."""
     text = os.environ.get(HEADERS, "")
     if not text.strip():
         return {}
@@ -107,7 +109,7 @@ def _gateway_headers() -> dict[str, str]:
     for name, value in given.items():
         if not _NAME.fullmatch(name) or not isinstance(value, str) or not HEADER_VALUE.fullmatch(value):
             raise UsageError(
-                f"{HEADERS}: expected a name and one line of text for each header, such as {_EXAMPLE}; the one named "
-                f"{inert(name[:80])!r} is not"
+                f"{HEADERS}: expected a name and one line of text for each header, such as {_EXAMPLE}; the header "
+                f"{inert(name[:80])!r} is not valid"
             )
     return given

@@ -1,4 +1,4 @@
-"""The HTTP client of a cluster's dashboard: Ray's own, with time-outs, and errors in one line each."""
+"""The HTTP client of a cluster's dashboard: Ray's own, with timeouts and one-line errors."""
 
 import os
 import re
@@ -19,19 +19,20 @@ from stillhouse.gen.inert import inert
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = {"GET": 15, "POST": 60, "PUT": 120}
-"""By method, to wait for a reply: a GET asks for what is known, a PUT brings a package."""
+"""Reply timeout per method: a GET reads what is known, a PUT uploads a package."""
 POLL_S = 0.5
 
 
 def _broke_off(error: BaseException) -> bool:
-    """True if it took the request and closed the connection before its reply, as a busy dashboard does."""
+    """True if the server took the request and closed the connection before its reply, as a busy dashboard does."""
     return isinstance(error, OSError) and "Connection aborted" in str(error)
 
 
 class DashboardClient(JobClient):
-    """Ray's client, which by itself waits for ever for a host that does not answer, asks once, and follows redirects.
+    """Ray's client waits for ever for a host that does not answer, never retries, and follows redirects; this one does
+    not.
 
-    Following one would take a gateway's login page for the dashboard, and our headers to another host.
+    Following a redirect would take a gateway's login page for the dashboard, and send our headers to another host.
     """
 
     def __init__(self, address: str, opens: Access) -> None:
@@ -39,25 +40,25 @@ class DashboardClient(JobClient):
         with _without_settings():
             try:
                 super().__init__(address, headers=opens.headers)
-            except AuthenticationError:  # RAY_AUTH_MODE=token, and no token anywhere: it sends nothing
+            except AuthenticationError:  # RAY_AUTH_MODE=token without a token anywhere: nothing was sent
                 raise no_token(address) from None
 
     @retry(retry=retry_if_exception(_broke_off), stop=stop_after_attempt(3), wait=wait_fixed(POLL_S), reraise=True)
     def send(self, method: str, endpoint: str, **options: Any) -> Any:
-        """One request, again where the dashboard closed the connection before its reply."""
+        """Send one request, and again if the dashboard closed the connection before its reply."""
         limits = {"timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S.get(method, 60)), "allow_redirects": False}
         address = self.get_address()
         try:
             reply = self.exchange(method, endpoint, headers=self._opens.headers, **limits, **options)
         except AuthenticationError as error:
-            body = str(error).partition(": ")[2].rpartition("\n\n")[0]  # Ray's own words stand before and after it
+            body = str(error).partition(": ")[2].rpartition("\n\n")[0]  # the server's text is surrounded by Ray's own
             raise self._opens.refused(address, body) from None
         self._opens.check(address, status=reply.status_code, headers=reply.headers, body=reply.text)
         return reply
 
 
 def connected(address: str) -> DashboardClient:
-    """One that the dashboard at the address lets in."""
+    """A client for the dashboard at the address, with checked access."""
     opens = access()
     try:
         return DashboardClient(address, opens)
@@ -72,7 +73,7 @@ _SYSTEM = re.compile(r"\[Errno -?\d+\] [\w' -]+|Read timed out|timed out", re.AS
 
 @contextmanager
 def _without_settings() -> Iterator[None]:
-    """Ray's own would win over the address that it is given."""
+    """Ray's own setting would take precedence over the address that it is given."""
     before = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
     try:
         yield
@@ -81,7 +82,7 @@ def _without_settings() -> Iterator[None]:
 
 
 def checked(address: str) -> str:
-    """The address without a slash at its end; raises UsageError unless it is an http address without credentials."""
+    """The address without a trailing slash; raises UsageError unless it is an http address without credentials."""
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -92,13 +93,13 @@ def checked(address: str) -> str:
         )
     if parts.username or parts.password:
         raise UsageError(
-            f"expected an address without credentials; Ray's token goes into {TOKEN}, a gateway's into {HEADERS}"
+            f"expected an address without credentials; put Ray's token into {TOKEN}, and a gateway's into {HEADERS}"
         )
     return address.rstrip("/")
 
 
 def first_line(error: BaseException) -> str:
-    """What a user can use of an error: the system's words in those of `requests`, the last line of a traceback."""
+    """The useful part of an error: the system's message in those of `requests`, the last line of a traceback."""
     text = str(error).strip()
     if found := _SYSTEM.search(text):
         return found[0]

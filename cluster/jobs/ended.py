@@ -21,7 +21,7 @@ _NOT_THERE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'", re.A
 
 
 def lacks_pip(job: JobDetails) -> bool:
-    """True for a job whose node could not install anything, for want of pip."""
+    """True for a job whose node could not install anything because it lacks pip."""
     return _failed_to_install(job) and "No module named pip" in (job.message or "")
 
 
@@ -33,26 +33,26 @@ def check_ended(job: JobDetails) -> None:
     """Explain why a job that never ran, or was killed, has no result.
 
     Raises:
-        StillhouseError: it is such a job.
+        StillhouseError: the job is one of these.
     """
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
     if job.driver_exit_code == 1 and lines and (missing := _NOT_THERE.fullmatch(lines[-1])):
         raise StillhouseError(
-            f"job {job.submission_id}: the head's Python has no {missing[1]}; expected what Stillhouse needs on every "
-            "node: install Stillhouse there, or have pip there and submit with --ship all"
+            f"job {job.submission_id}: the head's Python has no {missing[1]}; every node needs what Stillhouse "
+            "needs: install Stillhouse there, or install pip there and submit with --ship all"
         )
     if job.status != JobStatus.FAILED or job.driver_exit_code in (1, 2, 3):
         return
     if _failed_to_install(job) and "No space left on device" in (job.message or ""):
         raise StillhouseError(
-            f"job {job.submission_id}: the disk of its node's session folder is full ({inert(lines[-1])}); free some, "
-            "or start Ray there with --temp-dir (or RAY_TMPDIR) on another disk"
+            f"job {job.submission_id}: the disk of its node's session folder is full ({inert(lines[-1])}); free "
+            "some space, or start Ray there with --temp-dir (or RAY_TMPDIR) on another disk"
         )
     if _failed_to_install(job):
         raise StillhouseError(
-            f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; expected "
-            "pip there and an index of packages. Where the nodes' Python has the packages, submit with --ship code; "
-            "where it has Stillhouse, with --ship recipe"
+            f"job {job.submission_id}: its node could not install what the run needs: {inert(lines[-1])}; this "
+            "takes pip and a package index on the node. If the nodes' Python has the packages, submit with --ship "
+            "code; if it has Stillhouse, with --ship recipe"
         )
     raise StillhouseError(
         f"job {job.submission_id} did not end by itself: {inert(lines[0] if lines else 'no reason given')}"

@@ -1,10 +1,12 @@
-"""A job's log as whole lines, each shown once although a log is read again from its start after a broken connection."""
+"""A job's log as whole lines, each shown once although the log is read from its start again after a broken
+connection."""
 
 from collections.abc import Callable
 
 
 class LogLines:
-    """Whole lines of a log that arrives in parts; each is shown once, even if the log is read again from its start."""
+    """Turns a log that arrives in parts into whole lines, each shown once even if the log is read from its start
+    again."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -13,7 +15,7 @@ class LogLines:
         self._skip = 0
 
     def add(self, part: str) -> None:
-        """Take the next part, and say the lines that it completes."""
+        """Take the next part, and emit the lines that it completes."""
         *lines, self._rest = (self._rest + part).split("\n")
         for line in lines:
             if self._skip:
@@ -23,10 +25,10 @@ class LogLines:
                 self._say(line)
 
     def rewind(self) -> None:
-        """The log comes from its start again: lines that were said are skipped."""
+        """The log is read from its start again: skip the lines that were shown."""
         self._rest, self._skip = "", self._said
 
     def end(self) -> None:
-        """Say what follows the last line break."""
+        """Emit what follows the last line break."""
         if self._rest:
             self._say(self._rest)

@@ -1,8 +1,8 @@
-"""The contents of a submitted run: the recipe with references for keys, our code, and nothing else of this machine.
+"""What a submitted run carries: the recipe with references to keys, our code, and nothing else of this machine.
 
-Ray packs a whole folder, whatever lies in it; so a new one is made that holds what is meant to travel. Keys are found
-on the nodes: in a file, the node's environment, or by its role. Nothing secret is in a job's runtime_env or metadata,
-which the cluster shows to whoever may see its jobs.
+Ray packs a whole folder, whatever is in it, so we create a new one with only what should travel. The nodes find the
+keys: in a file, in their environment, or by their role. A job's runtime_env and metadata hold no secrets, because the
+cluster shows them to anyone who may see its jobs.
 """
 
 import hashlib
@@ -26,12 +26,13 @@ from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import dump_recipe
 
 Ship = Literal["all", "code", "recipe"]
-"""`all`: the code, and the nodes install what it needs; `code`: they have that; `recipe`: they have Stillhouse."""
+"""`all`: our code travels, and nodes install its dependencies; `code`: nodes have them; `recipe`: nodes have
+Stillhouse."""
 
 DATASET_KEY = "stillhouse_dataset"
-"""The metadata by which a dataset's jobs are found."""
+"""Metadata keys by which a dataset's jobs are found."""
 STOP_WAIT_S = 60
-"""How long Ray waits for a stopped run before it kills it: our grace period, and time to store the last answers. Its
+"""How long Ray waits for a stopped run before it kills it: our grace period, plus time to store the last answers. Ray's
 default of 3 s is too short for either."""
 RECIPE_FILE = "recipe.yaml"
 _SHIPPED = (".py", ".j2", ".css")
@@ -50,10 +51,10 @@ class Shipment:
 def packed(
     recipe: Recipe, *, ship: Ship, limit: int | None = None, finish: bool = False, follow: bool = False
 ) -> Iterator[Shipment]:
-    """The run as a shipment; the folder in it is there as long as the block lasts.
+    """Prepare the run as a shipment; its folder exists as long as the block lasts.
 
     Raises:
-        UsageError: this program was not installed, so that what it needs is not known.
+        UsageError: this program was not installed, so its dependencies are unknown.
     """
     recipe = with_absolute_paths(recipe.with_files())
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
@@ -76,7 +77,7 @@ def packed(
 def metadata_of(recipe: Recipe) -> dict[str, str]:
     """The run's metadata in the cluster's job list."""
     return {
-        "job_name": recipe.name,  # which Ray's dashboard shows
+        "job_name": recipe.name,  # Ray's dashboard shows it
         DATASET_KEY: open_dataset(recipe).url,
         "stillhouse_recipe": fingerprint(recipe),
         "stillhouse_version": __version__,
@@ -84,12 +85,12 @@ def metadata_of(recipe: Recipe) -> dict[str, str]:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """16 hex digits of what decides the records: equal where two recipes make the same dataset."""
+    """16 hex digits that depend on what decides the records: equal for two recipes that make the same dataset."""
     return hashlib.sha256(json.dumps(recipe.identity() | recipe.ask.wanted(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with local paths as they are meant here: the job runs in another folder."""
+    """The recipe with absolute local paths, because the job runs in another folder."""
     paths = tuple(map(_absolute, recipe.source.paths))
     source = recipe.source.model_copy(update={"path": paths[0] if isinstance(recipe.source.path, str) else paths})
     dataset = recipe.dataset.model_copy(update={"path": _absolute(recipe.dataset.path)})
@@ -103,7 +104,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def local_paths(recipe: Recipe) -> list[str]:
-    """The local paths that every node has to see."""
+    """The local paths that must exist on every node."""
     return [path for path in (*recipe.source.paths, recipe.dataset.path) if "://" not in path]
 
 
@@ -112,10 +113,11 @@ def _absolute(path: str) -> str:
 
 
 def _copy_code(folder: Path) -> None:
-    """Our package's modules and templates; no data, no caches, nothing that happens to lie beside them."""
+    """Our package's modules and templates; no data, no caches, and no other files that lie beside them."""
     package = Path(__file__).parents[2]
     modules = [*package.glob("*.py")]
-    for part in ("schemas", "gen", "cluster"):  # each by its own path: rglob follows no links, which a checkout has
+    # each package by its own path: rglob does not follow links, and a checkout has links
+    for part in ("schemas", "gen", "cluster"):
         modules += (package / part).rglob("*")
     for module in modules:
         if module.suffix in _SHIPPED and module.is_file():
@@ -130,7 +132,7 @@ def _extras(recipe: Recipe) -> list[str]:
 
 
 def requirements(*, extras: Sequence[str] = ()) -> list[str]:
-    """What our code needs beside Ray, which the cluster brings, and what its `extras` of these names need.
+    """What our code and its `extras` need besides Ray, which the cluster has.
 
     Raises:
         UsageError: this program was not installed.

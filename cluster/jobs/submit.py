@@ -1,7 +1,7 @@
-"""Runs as Ray jobs, over the cluster's HTTP address alone: submitted, found again by dataset, followed, stopped.
+"""Runs as Ray jobs, using only the cluster's HTTP address: submitted, found again by dataset, followed, stopped.
 
-This machine's Ray and Python need not be the cluster's. Whoever follows a job may go away and come back: the job's
-log is read from its start, and its own exit code is kept by the cluster.
+This machine's Ray and Python may differ from the cluster's. You may stop following a job and return later: its log is
+read from its start, and the cluster keeps its exit code.
 """
 
 import asyncio
@@ -23,21 +23,21 @@ from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.schemas.recipe import Recipe
 
 WORD_AFTER_S = 10.0
-"""A job that has not started by then is reported."""
+"""A job that has not started after this long is reported."""
 AGENT_WAIT_S = 30.0
-"""How long a submission is tried again while the head has no agent; Ray itself waits 10 s for one each time."""
+"""How long a submission is retried while the head has no agent; Ray itself waits 10 s for one each time."""
 _NO_AGENT = "No available agent"
 OLDEST_RAY = (2, 54)
 LINE_LOST_MOST = 5
 """Consecutive reconnections to a job's log before giving up."""
 _SUBMISSION_KEY = "stillhouse_hand_in"
-"""The metadata that tells our job from one that somebody else submitted under the same id."""
+"""Metadata key that tells our job from one that somebody else submitted under the same id."""
 
 
 class Jobs:
     """The jobs of one cluster.
 
-    Every method raises UsageError when the cluster is not there, refuses the token, or does not know the job.
+    Every method raises UsageError if the cluster is not there, rejects the token, or does not know the job.
     """
 
     def __init__(self, address: str) -> None:
@@ -66,14 +66,14 @@ class Jobs:
         """Submit the run; returns the job's id. `note` receives what it waits for.
 
         Raises:
-            UsageError: besides, a job works on this dataset already, or the head starts no jobs.
+            UsageError: also if a job already works on this dataset, or the head starts no jobs.
         """
         with packed(recipe, ship=ship, limit=limit, finish=finish, follow=follow) as shipment, self._plainly():
             dataset = shipment.metadata[DATASET_KEY]
             known = self._of(dataset)
             if known and not known[0].status.is_terminal():
                 raise self._busy(known[0], dataset)
-            # Concurrent submissions all choose the same id, and the cluster accepts only one of them.
+            # Concurrent submissions choose the same id, and the cluster accepts only one of them.
             job_id, ours = _next_id(dataset, known), secrets.token_hex(8)
             try:
                 self._submit(shipment, job_id, ours, note=note)
@@ -83,11 +83,11 @@ class Jobs:
                     raise
                 if (taken.metadata or {}).get(_SUBMISSION_KEY) != ours:
                     raise self._busy(taken, dataset) from None
-                # It was taken, only the reply got lost.
+                # It was accepted; only the reply was lost.
             return job_id
 
     def _submit(self, shipment: Shipment, job_id: str, ours: str, *, note: Callable[[str], None]) -> None:
-        """Submit once the head can start jobs: right after `ray start` its dashboard answers before its agent does."""
+        """Submit once the head can start jobs: right after `ray start`, its dashboard answers before its agent does."""
         give_up_at = time.monotonic() + AGENT_WAIT_S
         metadata, noted = shipment.metadata | {_SUBMISSION_KEY: ours}, False
         variables = shipment.runtime_env["env_vars"] | {job_lines.VARIABLE: "1"}
@@ -114,8 +114,8 @@ class Jobs:
     def _no_agent(self) -> UsageError:
         return UsageError(
             f"{self.address} has had no available agent for {AGENT_WAIT_S:.0f} s: its head's dashboard agent, which "
-            "starts jobs, is down. Its dashboard_agent.log says why (in /tmp/ray/session_latest/logs, or below the "
-            "RAY_TMPDIR or --temp-dir it was started with). Often another Ray on that machine holds its port: start "
+            "starts jobs, is down. See its dashboard_agent.log (in /tmp/ray/session_latest/logs, or below the "
+            "RAY_TMPDIR or --temp-dir it was started with). Often another Ray on that machine uses its port: start "
             "the head with --dashboard-agent-listen-port=0; or the limit on processes (ulimit -u) is low"
         )
 
@@ -130,15 +130,15 @@ class Jobs:
         return next((job for job in self._of(dataset) if not job.status.is_terminal()), None)
 
     def find(self, dataset_or_id: str, *, dataset: str) -> JobDetails:
-        """The job by its id, or the newest of a dataset, the running one first; `dataset`: its canonical url."""
+        """The job by its id, or the newest of a dataset, preferring a running one; `dataset`: its canonical URL."""
         with self._plainly():
             jobs = [job for job in self._client.list_jobs() if dataset_or_id in (job.submission_id, job.job_id)]
             jobs += self._of(dataset)
         if jobs:
             return jobs[0]
         raise UsageError(
-            f"{self.address} has no job {dataset_or_id}, nor one of the dataset {dataset}; "
-            "expected an id that `stillhouse submit` printed, or a dataset's path"
+            f"{self.address} has no job {dataset_or_id}, and none for the dataset {dataset}; expected an id that "
+            "`stillhouse submit` printed, or a dataset's path"
         )
 
     def _of(self, dataset: str) -> list[JobDetails]:
@@ -147,7 +147,7 @@ class Jobs:
         return sorted(jobs, key=lambda job: (job.status.is_terminal(), -(job.start_time or 0)))
 
     def details(self, job_id: str) -> JobDetails:
-        """The job as it is now."""
+        """The job's current state."""
         with self._plainly():
             return self._client.get_job_info(job_id)
 
@@ -165,7 +165,7 @@ class Jobs:
     ) -> JobDetails:
         """Pass every line of the job's log to `say` as it comes; returns the job once it has ended.
 
-        `note` receives what else the user should know: what a job that does not start waits for.
+        `note` receives other messages for the user, such as what a job waits for that does not start.
 
         Raises:
             Paused: the cluster was lost meanwhile.
@@ -212,19 +212,19 @@ class Jobs:
             time.sleep(POLL_S)
 
     def wait(self, job_id: str) -> JobDetails:
-        """The job, once it has ended."""
+        """Wait for the job to end; returns it."""
         while not (job := self.details(job_id)).status.is_terminal():
             time.sleep(POLL_S)
         return job
 
     def stop(self, job_id: str) -> None:
-        """Ask the job to stop: it finishes the requests in flight, for which `shipment.STOP_WAIT_S` gives it time."""
+        """Ask the job to stop: it finishes the requests in flight, within `shipment.STOP_WAIT_S`."""
         with self._plainly():
             self._client.stop_job(job_id)
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
-        """Ray's errors as ours, in one line each."""
+        """Translate Ray's errors into ours, in one line each."""
         try:
             yield
         except (TypeError, KeyError, AttributeError) as error:
@@ -233,7 +233,7 @@ class Jobs:
                 "address, such as http://head:8265"
             ) from None
         except (OSError, ValueError, RuntimeError) as error:
-            if isinstance(error, OSError):  # among them all that `requests` raises
+            if isinstance(error, OSError):  # includes everything that `requests` raises
                 raise UsageError(
                     f"no Ray cluster answers at {self.address}: {first_line(error)}; expected the address of its "
                     "dashboard, such as http://head:8265"
@@ -242,7 +242,7 @@ class Jobs:
 
 
 def _next_id(dataset: str, known: Sequence[JobDetails]) -> str:
-    """The id of the dataset's next job: the same for all who know the same jobs of it."""
+    """The id of the dataset's next job: the same for everyone who knows the same jobs of it."""
     prefix = f"stillhouse-{hashlib.sha256(dataset.encode()).hexdigest()[:12]}-"
     numbers = [(job.submission_id or "").removeprefix(prefix) for job in known]
     return f"{prefix}{1 + max((int(number) for number in numbers if number.isdecimal()), default=0)}"

@@ -1,4 +1,4 @@
-"""What the user sees of a run: a live table on a terminal, a line every few seconds elsewhere. All of it on stderr."""
+"""What the user sees of a run, all on stderr: a live table on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
@@ -23,18 +23,18 @@ LINE_EVERY_S = 5.0
 
 
 class Display(Protocol):
-    """Shown the stats about once a second."""
+    """Shows a run's stats, about once a second."""
 
     def note(self, text: str) -> None:
-        """One line that stays: what goes against what was expected."""
+        """Print a line for something unexpected."""
         ...
 
     def step(self, text: str) -> None:
-        """One line that stays: what is being done."""
+        """Print a line about what is being done."""
         ...
 
     def update(self, stats: QueueStats) -> None:
-        """How far the run is."""
+        """Show the run's progress."""
         ...
 
 
@@ -54,15 +54,15 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One moment, as words: name to value."""
+    """The progress at one moment, as text: name to value."""
 
     dataset: dict[str, str]
     """Counts of the whole dataset, over all runs."""
     call: dict[str, str]
-    """Of this run alone."""
+    """Counts of this run alone."""
 
     def as_line(self) -> str:
-        """On one line."""
+        """All counts on one line."""
         return f"dataset: {_joined(self.dataset)}; this call: {_joined(self.call)}"
 
 
@@ -71,13 +71,13 @@ def _joined(figures: dict[str, str]) -> str:
 
 
 class Shown(BaseModel):
-    """What a person is shown of one moment; a job's log holds it for its followers' panels."""
+    """What a panel shows of one moment; a job's log contains it for the panels of its followers."""
 
     model_config = ConfigDict(frozen=True)
 
     figures: Figures
     answered: int
-    """Samples that need not be asked any more."""
+    """Samples that no longer need to be asked."""
     total: int
     """Samples known so far."""
 
@@ -93,12 +93,12 @@ class Progress:
         self._priced = any(t.price is not None for t in recipe.teachers)
 
     def shown(self, stats: QueueStats) -> Shown:
-        """All that a display shows."""
+        """Everything that a display shows."""
         answered, total = self.answered(stats)
         return Shown(figures=self.figures(stats), answered=answered, total=total)
 
     def figures(self, stats: QueueStats) -> Figures:
-        """How far the dataset is, and what this run did."""
+        """The dataset's progress, and what this run did."""
         self._pace.add(stats, now=time.monotonic())
         more, closed = "" if stats.planned else "+", stats.closed
         rows, duplicates, bad = closed.rows + stats.rows, closed.duplicates + stats.duplicates, closed.bad + stats.bad
@@ -155,9 +155,9 @@ class Progress:
             yield f"{check} {total:.0%} of {sum(judged.values()):,}{by_teacher}"
 
     def answered(self, stats: QueueStats) -> tuple[int, int]:
-        """Samples that need not be asked any more, of those known so far: the dataset's, or all that are asked again.
+        """Samples that no longer need to be asked, of those known so far: the dataset's, or all that are asked again.
 
-        Samples of generations that ask again count in the dataset already.
+        The dataset already counts the samples of generations that ask again.
         """
         before = 0 if stats.again else stats.closed.samples
         return before + stats.samples - stats.samples_left + unsealed(stats), before + stats.samples
@@ -167,7 +167,7 @@ _LIMITS = {"requests": "requests", "input": "input", "output": "output", "total"
 
 
 class Lines:
-    """A line every few seconds."""
+    """Prints a line every few seconds."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._progress = Progress(recipe)
@@ -180,7 +180,7 @@ class Lines:
     step = note
 
     def update(self, stats: QueueStats) -> None:
-        """A line, when it is time for one."""
+        """Print a line, if it is time for one."""
         shown = self._progress.shown(stats)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
@@ -192,7 +192,7 @@ class Lines:
 
 
 def is_progress(line: str) -> bool:
-    """True for a line that `Lines` makes of figures."""
+    """True for a line of figures that `Lines` printed."""
     return line.startswith("dataset: ") and "; this call: " in line
 
 
@@ -213,7 +213,7 @@ class Screen:
         self._live.stop()
 
     def note(self, text: str) -> None:
-        """One line above the table."""
+        """Print one line above the table."""
         self._live.console.print(text, markup=False, highlight=False)
 
     step = note
@@ -238,7 +238,7 @@ def _table(title: str, figures: dict[str, str]) -> Table:
     table.add_column(style="bold", no_wrap=True, min_width=len("this call"))
     table.add_column(style="dim", no_wrap=True, min_width=len("limits used"))
     for number, (name, value) in enumerate(figures.items()):
-        # A str would be read for markup.
+        # A str would be parsed for markup.
         table.add_row("" if number else title, name, Text(value, style="yellow" if name == "troubles" else ""))
     return table
 

@@ -1,7 +1,7 @@
-"""Progress in a job's log, in two forms: lines for people, and before each the same figures for a follower's panel.
+"""Progress in a job's log, in two forms: lines for people and, before each, the same figures for a follower's panel.
 
-A job has no other public channel to whoever follows it. `stillhouse submit` sets the variable `VARIABLE` for its jobs,
-so other logs stay free of the second form, and its followers do not print it.
+A job has no other public channel to its followers. `stillhouse submit` sets the variable `VARIABLE` for its jobs, so
+other logs stay free of the second form, and followers do not print it.
 """
 
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ _MARK = '{"stillhouse_figures":'
 
 
 class JobLines(Lines):
-    """A line every few seconds, with the figures of the panel in the one before it."""
+    """Prints a line every few seconds, each preceded by the panel's figures."""
 
     def say(self, shown: Shown) -> None:
         """Two lines."""

@@ -1,7 +1,7 @@
-"""The run's metrics for Prometheus, by `ray.util.metrics`: made by the driver alone, from the stats it polls.
+"""The run's metrics for Prometheus, by `ray.util.metrics`. Only the driver exports them, from the stats that it polls.
 
-No worker exports any: a thousand of them cost what one costs, in CPU and in series, and none takes its last counts
-along when it dies. `ray.shutdown()` exports what is not exported yet, so counters are right once the driver has ended.
+Workers export none, so a thousand workers cost no more CPU and series than one, and no last counts are lost when one
+dies. `ray.shutdown()` exports what is not exported yet, so counters are right once the driver has ended.
 
 Histograms are counters with an `le` label, as Prometheus itself stores them: Ray's own take values one by one, and
 rebuild them from the middles of their buckets.
@@ -20,16 +20,16 @@ from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.schemas.recipe import Recipe
 
 _DEFERRED = {"rate", "ramp", "overload", "loading", "no_connection"}
-"""Troubles that mean `later`: the request was not served, and the sample's attempts are not used up."""
+"""Troubles that mean `later`: the request was not served, and it does not count as one of the sample's attempts."""
 
 
 def _label(text: str) -> str:
-    """A label's value as Ray takes it: in ASCII."""
+    """A label's value in ASCII, which Ray requires."""
     return text.encode("ascii", "backslashreplace").decode()
 
 
 class _Rising:
-    """A Ray counter that is given totals; a total that falls comes from an actor that has just restarted."""
+    """A Ray counter that receives totals; a total that falls comes from an actor that has just restarted."""
 
     def __init__(self, name: str, description: str, *, labels: tuple[str, ...] = (), dataset: str) -> None:
         self._counter = metrics.Counter(f"stillhouse_{name}", description, tag_keys=("dataset", *labels))
@@ -38,19 +38,19 @@ class _Rising:
         self._told: dict[tuple[str, ...], float] = {}
 
     def to(self, total: float, *values: str) -> None:
-        """The total for these values of the labels."""
+        """Set the total for these values of the labels."""
         if (more := total - self._told.get(values, 0)) > 0:
             self._counter.inc(more, tags=dict(zip(self._labels, map(_label, values), strict=True)))
             self._told[values] = total
 
     def to_buckets(self, counts: Sequence[int], bounds: Sequence[float], *values: str) -> None:
-        """A histogram's counts, each of its own bucket; the last one has no bound."""
+        """A histogram's counts, one per bucket; the last bucket has no bound."""
         for bound, total in zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True):
             self.to(total, *values, bound)
 
 
 class RunMetrics:
-    """The metrics of one generation; Prometheus sees the names with `ray_` before, and `_total` after counters."""
+    """The metrics of one generation; Prometheus adds `ray_` before the names, and `_total` after counters."""
 
     def __init__(self, recipe: Recipe) -> None:
         dataset = _label(recipe.dataset.path)
@@ -58,7 +58,7 @@ class RunMetrics:
         self._pace = Pace(recipe)
         self._last: QueueStats | None = None
         self._counts, self._shards = ShardCounts(), 0
-        """Sealed, as reported by the queues before the current one."""
+        """Sealed samples that the queues before the current one reported."""
 
         def rising(name: str, description: str, *labels: str) -> _Rising:
             return _Rising(name, description, labels=labels, dataset=dataset)
@@ -73,25 +73,25 @@ class RunMetrics:
         self._outcomes = rising("outcomes", "Finished requests, by outcome.", "teacher", "outcome", "kind")
         self._tokens = rising("tokens", "Tokens of answers, as billed.", "teacher", "direction")
         self._dollars = rising("dollars", "USD, at the recipe's prices.", "teacher")
-        self._waited = rising("limit_wait_seconds", "Seconds that requests waited for the limits.", "teacher")
+        self._waited = rising("limit_wait_seconds", "Seconds that requests waited for limits.", "teacher")
         self._latency = rising("latency_seconds_bucket", "Answers, by seconds.", "teacher", "le")
         self._speed = rising("tokens_per_second_bucket", "Answers, by output tokens per second.", "teacher", "le")
         self._records = rising("records", "Records sealed.")
         self._rejected = rising("rejected", "Samples sealed as rejected.", "reason")
         self._failures = rising("failures", "Samples sealed as failed.", "kind")
         self._sealed = rising("shards", "Shards sealed.")
-        self._lease_waits = rising("lease_waits", "Times that a worker was told to wait for a chunk.")
+        self._lease_waits = rising("lease_waits", "Times that a worker had to wait for a chunk.")
         self._in_flight = gauge("in_flight", "Requests in flight.", "teacher")
         self._used = gauge("limit_used", "Share of an account's limit in use.", "account", "limit")
         self._workers = gauge("workers", "Workers running or starting.")
-        self._open = gauge("open_chunks", "Chunks in workers' hands.")
-        self._lag = gauge("journal_lag_bytes", "Journalled answers that the store does not hold yet.")
+        self._open = gauge("open_chunks", "Chunks held by workers.")
+        self._lag = gauge("journal_lag_bytes", "Journalled answers that are not in the store yet.")
         self._left = gauge("chunks_left", "Known chunks that are not sealed.")
         self._time_left = gauge("time_left_seconds", "Seconds left at the current pace.")
 
     def update(self, stats: QueueStats, *, workers: int) -> None:
-        """Take in how far it is."""
-        if self._last is not None and stats.shards < self._last.shards:  # a restarted queue counts from nothing
+        """Update the metrics with the run's stats."""
+        if self._last is not None and stats.shards < self._last.shards:  # a restarted queue counts from zero
             self._counts, self._shards = self._counts + self._last.counts, self._shards + self._last.shards
         self._last = stats
         for teacher, tally in stats.teachers.items():

@@ -13,13 +13,13 @@ from stillhouse.gen.inert import inert
 from stillhouse.schemas.recipe import Recipe
 
 DRAW_EVERY_S = 1.0
-"""Each drawing stays in the kernel's queue until the browser has taken it."""
+"""Time between drawings: the kernel queues each one until the browser has received it."""
 MOST_NOTES = 20
 
 
 def in_notebook() -> bool:
-    """True in a kernel whose outputs a person sees: Jupyter, VS Code, Colab. IPython in a terminal is none."""
-    ipython: Any = sys.modules.get("IPython")  # where there is a kernel, it is loaded
+    """True in a kernel whose output a person sees: Jupyter, VS Code, Colab. IPython in a terminal does not count."""
+    ipython: Any = sys.modules.get("IPython")  # a kernel has loaded it
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
 
@@ -37,14 +37,14 @@ class Notebook:
         self._handle: Any = None
 
     def note(self, text: str) -> None:
-        """One line below the table."""
+        """Print one line below the table."""
         self._notes.append(text)
         self._draw()
 
     step = note
 
     def update(self, stats: QueueStats) -> None:
-        """Redraw, when it is time, and at the end."""
+        """Redraw, if it is time, and at the end."""
         figures = self._progress.figures(stats)
         self._figures = figures.dataset | {f"this call: {name}": value for name, value in figures.call.items()}
         self._answered = self._progress.answered(stats)

@@ -1,4 +1,4 @@
-"""How fast a run goes: against the limits, and towards the end."""
+"""How fast a run is: its rates, its use of the limits, and the time left."""
 
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -10,35 +10,35 @@ from stillhouse.schemas.recipe import Recipe
 WINDOW_S = 15.0
 """Rates are averages over this window; workers report every three seconds."""
 STALE_S = 7.0
-"""Without news for this long, the run stands still: each worker reports within half of it."""
+"""Without new figures for this long, the run has stalled: each worker reports within half this time."""
 LEAST_S = 3.0
-"""Nothing is divided by less: what a worker reports first may have begun so long before."""
+"""Rates are divided by at least this: the requests in a worker's first report may have begun this long before."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """How far it was."""
+    """The progress at one moment."""
 
     at_s: float
     """Monotonic."""
     used: Counter[tuple[str, str]]
-    """(account, limit) to what was used of it."""
+    """Usage by (account, limit)."""
     settled: int
     """Samples."""
 
 
 class Pace:
-    """Takes the progress so far and gives the speed; `add` comes first."""
+    """Computes rates from the progress so far; call `add` first."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._account_of = {teacher.name: teacher.limits_key for teacher in recipe.teachers}
         self._limits = recipe.accounts
         self._seen: deque[_Moment] = deque()
-        """Those at which there was news, since the last at which nothing was asked yet."""
+        """The moments at which figures changed, since the last one at which nothing was asked yet."""
         self._now_s = 0.0
 
     def add(self, stats: QueueStats, *, now: float) -> None:
-        """Take in how far it is at the monotonic time `now`."""
+        """Add the progress at the monotonic time `now`."""
         used: Counter[tuple[str, str]] = Counter()
         for teacher, tally in stats.teachers.items():
             account, tokens = self._account_of[teacher], tally.input_tokens + tally.output_tokens
@@ -58,26 +58,26 @@ class Pace:
 
     def _used_per_s(self, account: str, limit: str) -> float:
         more = self._seen[-1].used[account, limit] - self._seen[0].used[account, limit]
-        return max(0, more) / max(self._span_s, LEAST_S)  # a restarted queue counts from nothing
+        return max(0, more) / max(self._span_s, LEAST_S)  # a restarted queue counts from zero
 
     @property
     def _span_s(self) -> float:
-        """From the first moment to the last news; where that is old, to now."""
+        """Seconds from the first moment to the last change; if that is old, until now."""
         last_s = self._seen[-1].at_s
         return (last_s if self._now_s - last_s < STALE_S else self._now_s) - self._seen[0].at_s
 
     @property
     def requests_per_s(self) -> float:
-        """Of all teachers."""
+        """Requests per second, to all teachers."""
         return sum(self._used_per_s(account, "requests") for account in self._limits)
 
     @property
     def tokens_per_s(self) -> float:
-        """Of all teachers, input and output."""
+        """Tokens per second, of all teachers, input and output."""
         return sum(self._used_per_s(account, "total") for account in self._limits)
 
     def limits_used(self, stats: QueueStats) -> dict[tuple[str, str], float]:
-        """(account, limit) to the share of the declared limit in use, 1.0 being all of it."""
+        """(account, limit) to the share of the declared limit in use; 1.0 is all of it."""
         shares: dict[tuple[str, str], float] = {}
         for account, limits in self._limits.items():
             for name, rate in rates_of(limits).items():
@@ -88,7 +88,7 @@ class Pace:
         return shares
 
     def time_left_s(self, stats: QueueStats) -> float | None:
-        """Seconds to the end at the present pace; None where that is not known."""
+        """Seconds left at the present pace; None if unknown."""
         if stats.finished:
             return 0.0
         more = self._seen[-1].settled - self._seen[0].settled

@@ -1,4 +1,4 @@
-"""Progress of a run, as its queue reports it to the driver and the driver to everyone else."""
+"""Progress of a run, as its queue reports it to the driver, and the driver to its displays and metrics."""
 
 from functools import cached_property
 
@@ -16,7 +16,7 @@ class Closed(BaseModel):
     duplicates: int = 0
     bad: int = 0
     samples: int = 0
-    """Less those asked again."""
+    """Failures, without those asked again."""
     chunks: int = 0
 
 
@@ -29,62 +29,62 @@ class BudgetUse(BaseModel):
 
 
 class QueueStats(BaseModel):
-    """How far a run is with the generations that it found open or planned itself."""
+    """Progress of the generations that the run found open or planned itself."""
 
     closed: Closed = Closed()
-    """The rest of the dataset, of which no other figure tells."""
+    """The rest of the dataset, which no other figure includes."""
     planned: bool
-    """True if all that these generations ask is known."""
+    """True if everything that these generations ask is known."""
     all_sealed: bool
-    """True if it is known and sealed."""
+    """True if everything is known and sealed."""
     known: int
     """Generations of the dataset, as far as the queue knows."""
     last: bool
-    """True if the queue knows that none will follow."""
+    """True if the queue knows that no generation will follow."""
     again: bool
-    """True if all of them ask prompts of earlier ones again; they have no source rows then."""
+    """True if all of these generations ask prompts of earlier ones again, so they have no source rows."""
     rows: int
     duplicates: int
     bad: int
     asks: int
-    """Prompts to be asked, known so far."""
+    """Prompts to be asked, as far as known."""
     samples: int
-    """Samples of these that are to be asked."""
+    """Samples to be asked of these prompts."""
     chunks: int
-    """Known so far."""
+    """Chunks, as far as known."""
     sealed: int
     parked: int = 0
-    """All that is open of these is with batches at a provider, and no worker holds them."""
+    """Chunks whose open samples are all with batches at a provider, and that no worker holds."""
     rests: bool = False
     """True if nothing can be done until a batch ends."""
     prompts_left: int
-    """To be asked in chunks that are not sealed, known so far."""
+    """Prompts in chunks that are not sealed, as far as known."""
     samples_left: int
-    """Samples of these that are to be asked, answered ones among them."""
+    """Samples in chunks that are not sealed, including answered ones."""
     counts: ShardCounts
-    """Sealed by this run."""
+    """Chunks sealed by this run."""
     shards: int
-    """Those, in shards."""
+    """Rows of the shards that this run sealed."""
     teachers: dict[str, Tally]
-    """Results of asking each, by name."""
+    """Results of asking each teacher, by name."""
     open_chunks: int
-    """In workers' hands."""
+    """Chunks held by workers."""
     open_settled: int
-    """Samples of these that need not be asked any more: answered in this run or before it."""
+    """Samples in open chunks that no longer need to be asked: answered in this run or before it."""
     journal_lag_bytes: int
-    """Answers that are in journals alone, not in the store yet."""
+    """Answers that are only in journals, not in the store yet."""
     lease_waits: int
-    """How often a worker was told to wait for a chunk."""
+    """How often a worker had to wait for a chunk."""
     held_up: dict[str, int]
-    """Workers that send nothing, by why."""
+    """Number of workers that send nothing, by reason."""
     notes: list[str] = []
-    """Messages of workers to the user."""
+    """Messages from workers to the user."""
     last_trouble: str
     budget: BudgetUse | None = None
-    """None without a budget."""
+    """Usage of the budget; None without one."""
     finished: bool
     error: str | None
-    """Why the source can't be read on; the exit code stands beside it."""
+    """Why the rest of the source can't be read; the exit code is next to it."""
     exit_code: int
 
     @cached_property

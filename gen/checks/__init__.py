@@ -1,1 +1,1 @@
-"""Checks: what makes an answer worth keeping, one kind a module; `pool` runs them in processes of their own."""
+"""Checks decide which answers are worth keeping, one kind per module; `pool` runs them in separate processes."""

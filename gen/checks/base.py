@@ -1,6 +1,6 @@
 """The contract of a check, and its verdicts as values.
 
-A check is pure: the same answer and the same row give the same verdict, whenever and wherever it is asked.
+A check is pure: the same answer and the same row always give the same verdict.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from typing import Protocol, TypeAlias
 from stillhouse.schemas.completion import Completion
 
 MAX_DETAIL_CHARS = 300
-"""The longest detail: it is stored with every answer."""
+"""The longest detail: details are stored with every answer."""
 MAX_SHOWN_CHARS = 80
-"""The longest piece of an answer in a detail."""
+"""The longest excerpt of an answer in a detail."""
 
 ReferenceValue: TypeAlias = str | tuple[str, ...]
 """What a check compares with: a text, or the texts of options."""
@@ -22,19 +22,19 @@ Row: TypeAlias = Mapping[str, ReferenceValue]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is judged of a completion."""
+    """The parts of a completion that checks judge."""
 
     text: str
-    """The assistant's text without its reasoning; empty where there is none."""
+    """The assistant's text without its reasoning; empty if there is none."""
     reasoning: str | None = None
     tokens: int | None = None
-    """Output tokens less reasoning, as the teacher reported them; None if it did not."""
+    """Output tokens without reasoning, as the teacher reported them; None if it did not."""
     schema_key: str | None = None
-    """The name of the JSON Schema that it has to fit; None if no schema was asked for, or it only calls a tool."""
+    """The name of the JSON Schema that it must fit; None if no schema was asked for, or it only calls a tool."""
 
 
 def answer_of(completion: Completion) -> Answer:
-    """What is judged of a completion."""
+    """The parts of a completion that checks judge."""
     usage = completion.usage
     tokens = None if usage.output_tokens is None else max(0, usage.output_tokens - (usage.reasoning_tokens or 0))
     schema_key = None if completion.tool_calls and not completion.text else completion.schema_key
@@ -46,11 +46,11 @@ OwnValue: TypeAlias = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check says of an answer."""
+    """A check's verdict on an answer."""
 
     accepted: bool
     score: float | None
-    """How good it is, or how much of what the check measures; each check says which."""
+    """How good it is, or how much of what the check measures; each check defines this."""
     detail: str
     """Why, for people; at most `MAX_DETAIL_CHARS`."""
     own: Mapping[str, OwnValue] | None = None
@@ -59,7 +59,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """The check can't say: it raised, ran out of time or memory, died, or lacks what it needs."""
+    """The check can't judge the answer: it raised, ran out of time or memory, died, or lacks something it needs."""
 
     reason: str
 
@@ -72,7 +72,7 @@ class CannotSay(Exception):
 
 
 class OutOfTime(BaseException):
-    """Raised inside a check whose time is up; no `except Exception` of a library stops it."""
+    """Raised inside a check whose time is up; a library's `except Exception` does not stop it."""
 
 
 class Check(Protocol):
@@ -110,7 +110,7 @@ def equal(is_equal: bool, *, expected: str, got: str) -> CheckResult:  # noqa: F
 
 
 def shown(text: str) -> str:
-    """A piece of an answer for a detail, on one line: its end, where it is long."""
+    """An excerpt of an answer for a detail, on one line; of a long answer, its end."""
     line = " ".join(text[-4 * MAX_SHOWN_CHARS :].split())
     if len(line) > MAX_SHOWN_CHARS:
         return f"…{line[-MAX_SHOWN_CHARS:]}"

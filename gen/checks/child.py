@@ -1,8 +1,7 @@
 """The process that judges: `python -m stillhouse.gen.checks.child`, with a socket to its pool as standard input.
 
-Everything happens in the main thread, where a signal can end what takes too long: too much CPU time, so that no verdict
-depends on how busy the machine is. It never imports ray, httpx or the
-rest of the program.
+Everything happens in the main thread, where a signal can end a check that uses too much CPU time; verdicts therefore do
+not depend on how busy the machine is. It never imports ray, httpx or the rest of the program.
 """
 
 import os
@@ -27,14 +26,14 @@ from stillhouse.gen.errors import UsageError, cause_of
 from stillhouse.schemas.checks import AnyCheck
 
 REPORT_AFTER_S = 0.002
-"""Verdicts are reported together until so much time has gone by, and always before an answer that may take long."""
+"""Verdicts are reported together until this much time has passed, and always before an answer that may take long."""
 _CHECK: TypeAdapter[AnyCheck] = TypeAdapter(AnyCheck)
 _INSIST_S = 0.5
-"""Where a library swallowed the first interruption, the next follows."""
+"""If a library swallowed the first interruption, the next one follows after this time."""
 
 
 def main() -> None:
-    """Judge until the pool closes its end."""
+    """Judge until the pool closes its end of the socket."""
     link = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a check that reads its standard input must not read ours
     settings = receive_frame(link)
@@ -48,7 +47,7 @@ def main() -> None:
         link.sendall(packed(f"checks: can't be prepared: {cause_of(error)}"))
         return
     limit_resources(memory_bytes=settings["memory_bytes"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to act on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the pool
     link.sendall(packed(None))
     judge = Judge(duties, link, timeout_s=settings["timeout_s"])
     with suppress(EOFError, ConnectionError):
@@ -61,7 +60,7 @@ def main() -> None:
 
 
 def _duties(settings: dict[str, Any]) -> dict[str, Sequence[NamedCheck]]:
-    """By name (see `link.Duty`), what is run on an answer."""
+    """By name (see `link.Duty`), what to run on an answer."""
     checks = built([_CHECK.validate_json(text) for text in settings["checks"]])
     if settings["equality"] is None:
         return {"check": checks}
@@ -74,7 +73,7 @@ class Judge:
 
     def __init__(self, duties: Mapping[str, Sequence[NamedCheck]], link: socket.socket, *, timeout_s: float) -> None:
         self.pieces: deque[str] = deque()
-        """Of texts in the next batch that are too long for one frame."""
+        """Pieces of texts in the next batch that are too long for one frame."""
         self._duties = duties
         self._link = link
         self._timeout_s = timeout_s
@@ -82,11 +81,12 @@ class Judge:
         self._reported_at = time.monotonic()
         self._may_interrupt = False
         self._is_spent = False
-        """What was interrupted may have left a library's caches half written: this process is not to judge again."""
+        """True after an interruption, which may have left a library's caches half written: this process must not judge
+        again."""
         signal.signal(signal.SIGPROF, self._out_of_time)
 
     def serve(self, batch: list[tuple[Any, ...]]) -> None:
-        """Judge a batch. One answer alone is reported check by check, so that it is known which of them it ended."""
+        """Judge a batch. A single answer is reported check by check, so that we know which check killed the process."""
         is_alone = len(batch) == 1
         for text, reasoning, tokens, schema_key, row, duty in batch:
             if time.monotonic() - self._reported_at > REPORT_AFTER_S:
@@ -99,7 +99,7 @@ class Judge:
         self._link.sendall(packed(REPLACE_ME if self._is_spent else DONE))
 
     def _whole(self, text: str | int | None) -> str | None:
-        """The text, or as many pieces of it as are named."""
+        """The text, or the given number of pieces joined."""
         return "".join(self.pieces.popleft() for _ in range(text)) if isinstance(text, int) else text
 
     def _judged(
@@ -119,7 +119,7 @@ class Judge:
         return found
 
     def _next(self, judging: Iterator[Verdict]) -> Verdict | None:
-        """The next check's verdict, in which alone the timer may interrupt: never a frame that is half sent."""
+        """The next check's verdict. Only here may the timer interrupt, so a frame is never half sent."""
         try:
             self._may_interrupt = True
             verdict = next(judging, None)

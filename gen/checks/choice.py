@@ -1,7 +1,7 @@
-"""`choice`: the option that the answer chooses is the known one. Score: 1 if it is, else 0.
+"""`choice`: the answer chooses the known option. Score: 1 if it does, else 0.
 
-An option is chosen by its letter, or by its own text where the source has the texts. An answer that names several, or
-none, has chosen nothing and is rejected.
+An option is chosen by its letter, or by its text if the source has the texts. An answer that names several options, or
+none, has made no choice and is rejected.
 """
 
 import re
@@ -25,7 +25,7 @@ _SEVERAL = re.compile(r"\s*(?:,|/|&|\band\b|\bor\b)\s*(?:option\s+)?[(\[*]*(?P<o
 
 
 class Choice:
-    """Finds the letter of the option that is chosen."""
+    """Finds the letter of the chosen option."""
 
     def __init__(self, settings: ChoiceCheck) -> None:
         self._settings = settings
@@ -39,8 +39,8 @@ class Choice:
         expected = _chosen(known, letters, texts)
         if expected is None:
             raise CannotSay(
-                f"column {self._settings.answer!r}: {_expected(letters, texts)}, got {shown(known)}; a number is not "
-                "taken for a place in the list"
+                f"column {self._settings.answer!r}: {_expected(letters, texts)}, got {shown(known)}; a number is "
+                "not used as a position in the list"
             )
         got = chosen(answer.text, letters, texts)
         if got is None:
@@ -49,15 +49,15 @@ class Choice:
 
 
 def wrong_reference(settings: ChoiceCheck, row: Row) -> str | None:
-    """What is wrong with a row's known choice, if it is none."""
+    """What is wrong with a row's known choice; None if it is valid."""
     letters, texts = _options(settings, row)
     if _chosen(text_in(row, settings.answer), letters, texts) is not None:
         return None
-    return f"{_expected(letters, texts)}, got other text; a number is not taken for a place in the list"
+    return f"{_expected(letters, texts)}, got other text; a number is not used as a position in the list"
 
 
 def _options(settings: ChoiceCheck, row: Row) -> tuple[Sequence[str], Sequence[str]]:
-    """The options' letters, and their texts where the source has them."""
+    """The options' letters, and their texts if the source has them."""
     if isinstance(settings.options, tuple):
         return settings.options, ()
     if settings.options is None:
@@ -90,7 +90,7 @@ def _chosen(text: str, letters: Sequence[str], texts: Sequence[str]) -> str | No
     by_text = [letter for letter, option in zip(letters, texts, strict=False) if _plain(option) == bare]
     if len(by_text) == 1:
         return by_text[0]
-    # A small letter counts only in brackets or alone, for `a` is a word.
+    # A lower-case letter counts only in brackets or alone, because `a` is a word.
     found = re.match(r"[(\[](?P<in>\w)[)\]]|(?P<alone>\w)(?:[.):](?=\s|$)|(?=\s|$|[,;/&]))", named)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""The process of a `function` with `per: chunk`: reads what to do as JSON from its standard input, and ends."""
+"""The process of a `function` with `per: chunk`: reads its task as JSON from standard input, does it, and ends."""
 
 import resource
 import sys
@@ -16,8 +16,8 @@ from stillhouse.gen.errors import UsageError, cause_of
 from stillhouse.schemas.function_check import FunctionCheck
 
 MEMORY_BYTES = 4 * 2**30
-"""Several times what a chunk of long answers takes. Not of address space, of which each thread that Arrow starts
-reserves much more than it uses."""
+"""Several times what a chunk of long answers needs. This does not limit address space, because each thread that Arrow
+starts reserves much more of it than it uses."""
 _EXPECTED = "expected an Arrow table, an Arrow array or a list with as many rows as it was given"
 
 

@@ -1,7 +1,7 @@
 """`function` with `per: chunk`: a user's function sees all answers of a chunk at once, as an Arrow table.
 
-It runs in a process of its own for each chunk, which ends with it: other than the children of the pool it may start
-threads, as Arrow does, and hold a chunk in memory.
+It runs in a separate process for each chunk. Unlike the children of the pool, this process may start threads, as Arrow
+does, and may hold a chunk in memory.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from stillhouse.gen.checks.function import record_of
 from stillhouse.schemas.function_check import FunctionCheck
 
 TIMEOUT_S = 300.0
-"""For a chunk; a function that needs a second for each answer belongs to `per: record`, where all CPUs help."""
+"""Time limit for a chunk; a function that needs a second per answer belongs in `per: record`, which uses all CPUs."""
 _SAID_CHARS = 200
 
 
 class ChunkFunction:
-    """The last check of a recipe, where it is such a function."""
+    """The last check of a recipe, if it is such a function."""
 
     def __init__(self, settings: FunctionCheck, *, timeout_s: float = TIMEOUT_S) -> None:
         self._settings = settings
@@ -37,7 +37,7 @@ class ChunkFunction:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def judge(self, answers: Sequence[tuple[Answer, Row]]) -> list[Verdict]:
-        """The verdict on each answer; where the function fails as a whole, all are unchecked. One call at a time."""
+        """The verdict on each answer; if the function fails as a whole, all are unchecked. One call at a time."""
         if not answers:
             return []
         try:
@@ -64,8 +64,8 @@ class ChunkFunction:
         return [Unchecked(*each) if len(each) == 1 else CheckResult(*each) for each in said]
 
     def _run(self, given: bytes) -> str:
-        """Have the process do it; says how it ended, which counts where it left nothing."""
-        # From this thread, which waits for it: the child dies with the thread that started it.
+        """Run the process; returns how it ended, which counts if it left no result."""
+        # Started from the thread that waits for it: the child dies with the thread that started it.
         process = self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "stillhouse.gen.checks.chunk_child"],
             stdin=subprocess.PIPE,
@@ -90,7 +90,7 @@ class ChunkFunction:
 
 
 def is_reached(said: Sequence[Verdict], *, checks: int) -> bool:
-    """True if all of so many checks but the last accept the answer, whose verdicts these are."""
+    """True if all checks but the last accept the answer; `verdicts` are theirs."""
     return len(said) == checks and all(isinstance(each, CheckResult) and each.accepted for each in said[:-1])
 
 
@@ -102,7 +102,7 @@ def _table(records: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """With whatever it started."""
+    """Kill it, with everything it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,6 +1,6 @@
-"""What keeps a check's process in bounds: it dies with its parent, and starts no other process.
+"""Confines a check's process: it dies with its parent, and can't start other processes.
 
-Linux alone: elsewhere, and where a kernel refuses, the process runs without; time and memory are limited in any case.
+Only on Linux: elsewhere, and if a kernel refuses, the process runs without this; time and memory are always limited.
 Imports little, because it is part of what starts with each program of the check `python`.
 """
 
@@ -20,9 +20,9 @@ _CLONE_THREAD = 0x10000
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
-"""On x86_64 the same calls exist once more under these numbers."""
+"""On x86_64, the same calls exist a second time under numbers with this bit."""
 _NUMBERS = {
-    # call: number on x86_64, number on aarch64; None: it does not exist there
+    # call: number on x86_64, number on aarch64; None if it does not exist there
     "fork": (57, None),
     "vfork": (58, None),
     "clone": (56, 220),
@@ -71,7 +71,7 @@ _OF_PROGRAMS = (
 _ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_GREATER_OR_EQUAL, _JUMP_IF_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
-"""Offsets in what the kernel shows to a filter."""
+"""Offsets in the data that the kernel passes to a filter."""
 _MAX_OUTPUT_BYTES = 2**20
 
 _Instruction = tuple[int, int, int, int]
@@ -80,22 +80,22 @@ _Instruction = tuple[int, int, int, int]
 def die_with(parent: int) -> None:
     """End this process as soon as the thread that started it ends; `parent` is that thread's process."""
     _try(_PR_SET_PDEATHSIG, _SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it ended before this call
         os._exit(1)
 
 
 def hide_memory(*, is_hidden: bool = True) -> None:
-    """Have the kernel show this process's memory and files to no other process of the same user."""
+    """Hide this process's memory and files from other processes of the same user."""
     _try(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def limit_resources(*, memory_bytes: int) -> None:
-    """Bound what this process can take; no thread and no process can be started any more."""
+    """Limit what this process can use; afterwards it can't start threads or processes."""
     set_limits(
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, _MAX_OUTPUT_BYTES),
-        (resource.RLIMIT_NPROC, 0),  # which root is exempt from
+        (resource.RLIMIT_NPROC, 0),  # root is exempt from it
     )
     rules = [rule for call in _STARTS for rule in _refused(call)]
     try:
@@ -105,7 +105,7 @@ def limit_resources(*, memory_bytes: int) -> None:
 
 
 def set_limits(*limits: tuple[int, int]) -> None:
-    """Lower resource limits for good, each a RLIMIT_* and the most of it."""
+    """Lower resource limits for good: pairs of a RLIMIT_* and its maximum."""
     for what, most in limits:
         _, hard = resource.getrlimit(what)
         wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -118,10 +118,10 @@ def can_confine_programs() -> bool:
 
 
 def confine_program() -> None:
-    """Give up all privileges for good, and have the kernel refuse what a program has no use for.
+    """Give up all privileges for good, and make the kernel refuse calls that a program does not need.
 
-    It can start threads, and no processes; it can open no sockets, send signals to itself alone, look into no other
-    process, and take no memory that its limits don't count.
+    The process can start threads but no processes. It can't open sockets, send signals to others, inspect other
+    processes, or take memory that its limits don't count.
 
     Raises:
         OSError: the kernel refuses.
@@ -146,7 +146,7 @@ def _refused(call: str) -> list[_Instruction]:
 
 
 def _by_first_argument(call: str, allowed: list[_Instruction]) -> list[_Instruction]:
-    """Refuse a call, unless its first argument is `allowed`."""
+    """Refuse a call unless its first argument is `allowed`."""
     inner = [(_LOAD, 0, 0, _FIRST_ARGUMENT), *allowed, (_RETURN, 0, 0, _EPERM)]
     number = _number(call)
     return [] if number is None else [(_JUMP_IF_EQUAL, 0, len(inner), number), *inner]
@@ -158,7 +158,7 @@ def _number(call: str) -> int | None:
 
 
 def _filter(rules: list[_Instruction]) -> None:
-    """Have the kernel act on each of this process's system calls by these rules, also for root."""
+    """Make the kernel apply these rules to each of this process's system calls, also for root."""
     machine = os.uname().machine
     if machine not in _AUDIT_ARCH:
         return

@@ -1,4 +1,4 @@
-"""`contains`: a text stands somewhere in the answer. Score: how often."""
+"""`contains`: the answer contains a text. Score: how often."""
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, shown, text_in
 from stillhouse.schemas.checks import ContainsCheck

@@ -1,13 +1,13 @@
-"""Numbers that a sentence names only to deny them, to compare with them or to bound something: none is its answer.
+"""Numbers that a sentence only denies, compares with or gives as a bound; none of them is its answer.
 
 `It is not 70 but 72`, `72, which is more than 50`, `between 70 and 80`, `72 is wrong`: such numbers are blanked, so
-that whoever looks for the answer does not find them.
+that a search for the answer does not find them.
 """
 
 import re
 
 BLANK = "…"
-"""Stands for each character of what was blanked."""
+"""Replaces each blanked character."""
 
 _THING = (
     r"(?:\$[^$\n]{1,100}\$(?!\d)|\\\(.{1,100}?\\\)|\\boxed\{[^{}\n]{1,100}\}"
@@ -21,7 +21,7 @@ _COMPARED = (
     r"|as\s+opposed\s+to|(?:greater|less)\s+than\s+or\s+equal\s+to|compared\s+(?:to|with))"
 )
 _SIGN = r"(?:[<>](?!=)|≠|!=|\\(?:neq?|lt|gt)(?![A-Za-z]))"
-"""Of bounds that may be met themselves nothing is said."""
+"""Inclusive bounds are left alone: they may be the answer."""
 _WRONG = (
     r"(?:(?:is|was|would\s+be|can|could|are)(?:n['’]t|not|\s+not)|(?:is|was|would\s+be)\s+"
     r"(?:wrong|incorrect|false|impossible|too\s+\w+|a\s+mistake))\b"
@@ -48,17 +48,17 @@ _SUSPECT = re.compile(
     rf"{_NOT}|{_COMPARED}|{_SIGN}|\b(?:between|wrong|incorrect|false|impossible|too|mistake|to|above|below|under|over)\b|–",
     re.IGNORECASE,
 )
-"""One search that spares most texts all others."""
+"""One search that makes all others unnecessary for most texts."""
 _NEGATED = re.compile(rf"\W{{0,4}}(?:\w+ly\s+)?(?:{_NOT})|\W{{0,4}}(?:\\neq?(?![A-Za-z])|≠|!=)", re.IGNORECASE)
 
 
 def is_denied(answer: str) -> bool:
-    """True of a stated answer that says only what is not the answer."""
+    """True if a stated answer only says what the answer is not."""
     return _NEGATED.match(answer) is not None
 
 
 def without_denied(text: str, *, compared: bool = True) -> str:
-    """The text with such numbers blanked, everything else in its place; `compared` ones only if wanted."""
+    """The text with such numbers blanked, everything else unchanged; `compared` ones only if requested."""
     if _SUSPECT.search(text) is None:
         return text
     for pattern in (*_COMPARISONS, *_DENIALS) if compared else _DENIALS:

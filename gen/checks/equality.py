@@ -1,7 +1,7 @@
 """When two answers to a prompt are equal, for the vote on them: what each states, and whether two statements agree.
 
-Without a known answer, only answers can be compared with each other. Both steps run in the pool's children, as checks
-do: an answer may be as odd as it likes. A statement is short, whatever the answer's length.
+Without a known answer, answers can only be compared with each other. Both steps run in the pool's children, as checks
+do, because an answer may contain anything. A statement is short, whatever the answer's length.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class Stating:
-    """States an answer: the detail of the result is what it says, and equal details are equal answers.
+    """States an answer: the result's detail is the statement, and answers with equal details are equal.
 
     A result that does not accept the answer means that it states nothing that could be compared.
     """
@@ -41,7 +41,7 @@ class Stating:
 
 @dataclass(frozen=True, slots=True)
 class Comparing:
-    """Compares the statement that is its answer's text with the one in the row."""
+    """Compares the statement in its answer's text with the one in the row."""
 
     same: Callable[[str, str], bool]
 
@@ -52,7 +52,7 @@ class Comparing:
 
 
 def equality_checks(kind: Equality) -> tuple[NamedCheck, NamedCheck | None]:
-    """What states an answer, and what compares two statements that differ: None where those always disagree.
+    """What states an answer, and what compares two different statements; None if different statements are never equal.
 
     Raises:
         UsageError: a library is not installed.
@@ -79,6 +79,6 @@ def compares(kind: Equality) -> bool:
 
 
 def _digest(text: str) -> str:
-    """Of the text as `exact` takes it: after Unicode's NFC, without the white space around it."""
+    """The text as `exact` compares it: in Unicode's NFC, without surrounding white space."""
     said = unicodedata.normalize("NFC", text.strip())
     return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

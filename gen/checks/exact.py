@@ -1,4 +1,4 @@
-"""`exact`: the whole answer is the known one. Score: 1 if it is, else 0."""
+"""`exact`: the whole answer equals the known one. Score: 1 if it does, else 0."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ from stillhouse.schemas.checks import ExactCheck
 
 
 class Exact:
-    """Compares after Unicode's NFC, because a letter with its accent can be written in two ways."""
+    """Compares in Unicode's NFC, because a letter with an accent can be written in two ways."""
 
     def __init__(self, settings: ExactCheck) -> None:
         self._column = settings.answer

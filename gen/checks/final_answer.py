@@ -1,4 +1,4 @@
-"""Where a solution states its final answer: in the last box, after `####`, or after "the answer is"."""
+"""Finds where a solution states its final answer: in the last box, after `####`, or after "the answer is"."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 from stillhouse.gen.checks.plain_number import plain_number
 
 TAIL_CHARS = 1_000
-"""Where nothing marks the final answer, it is looked for in so much of the end."""
+"""If nothing marks the final answer, it is searched in this many characters of the end."""
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox) *")
 _BOXED_WORD = re.compile(r"[^\s{}$]+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -29,13 +29,13 @@ class FinalAnswer:
 
     text: str
     marked: Literal["box", "hashes", "words", "whole"]
-    """`whole`: by nothing; the text is the end of the solution."""
+    """`whole`: not marked; the text is the end of the solution."""
     rest: str = ""
-    """With `words`: all that follows them, the text included."""
+    """With `words`: everything after them, including the text."""
 
 
 def final_answer(text: str) -> FinalAnswer:
-    """The final answer of a solution; the last one that is marked counts."""
+    """The final answer of a solution; the last marked one counts."""
     boxed_at, boxed = _last_box(text)
     hashed_at, hashed = _last_hashes(text)
     if boxed is not None and boxed_at > hashed_at:
@@ -54,7 +54,7 @@ def final_answer(text: str) -> FinalAnswer:
 
 
 def unwrapped(text: str) -> str:
-    """The text without the dollar signs, brackets, stars or full stop around it."""
+    """The text without surrounding dollar signs, brackets, stars or a full stop."""
     text = text.strip()
     while True:
         bare = text.rstrip(".").strip() if not text.endswith("..") else text
@@ -68,7 +68,7 @@ def unwrapped(text: str) -> str:
 
 
 def _last_box(text: str) -> tuple[int, str | None]:
-    """Where the last box begins that ends, and what is in it."""
+    """Where the last complete box begins, and its content."""
     boxes = list(_BOX.finditer(text))
     closings = _closings(text, boxes[0].end()) if boxes else {}
     for box in reversed(boxes):
@@ -93,7 +93,9 @@ def _closings(text: str, start: int) -> dict[int, int]:
 
 
 def _last_hashes(text: str) -> tuple[int, str | None]:
-    """Where the last `####` stands that marks an answer, not a heading: nothing follows it, or it marks a number."""
+    """The position of the last `####` that marks an answer rather than a heading: nothing follows it, or it marks a
+    number.
+    """
     at = text.rfind(_HASHES)
     if at < 0:
         return -1, None

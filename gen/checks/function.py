@@ -1,7 +1,7 @@
-"""`function`: code of the user's judges the answer. Score and detail are what it says of its own accord.
+"""`function`: a user's code judges the answer. Score and detail are what it returns.
 
-It is imported in the children alone. What it returns is taken as it is or not at all: nothing is rounded, cut or left
-out on the way to the dataset.
+Only the children import it. Its result is taken unchanged or not at all: nothing is rounded, cut or left out on the way
+to the dataset.
 """
 
 import importlib
@@ -32,7 +32,7 @@ class Function:
         self._call = loaded(settings)
 
     def judge(self, answer: Answer, row: Row) -> CheckResult:
-        """See `Check`; lets pass what is judged with its chunk (`gen.checks.chunk_function`)."""
+        """See `Check`; accepts everything if answers are judged with their chunk (`gen.checks.chunk_function`)."""
         if self._settings.per == "chunk":
             return CheckResult(True, None, "")
         try:
@@ -48,7 +48,7 @@ def loaded(settings: FunctionCheck) -> Callable[[Any], Any]:
     """The function, with its module imported.
 
     Raises:
-        UsageError: that is not possible; says why.
+        UsageError: that failed; says why.
     """
     where = f"checks: function {settings.name}"
     try:
@@ -92,10 +92,10 @@ def record_of(settings: FunctionCheck, answer: Answer, row: Row) -> dict[str, An
 
 
 def result_of(settings: FunctionCheck, said: Any) -> CheckResult:
-    """What the function returned, as a verdict.
+    """The function's result as a verdict.
 
     Raises:
-        CannotSay: it is none.
+        CannotSay: it is not a valid one.
     """
     given = _fields(settings, said)
     accepted = _plain(given.pop("accepted", None))
@@ -122,7 +122,7 @@ def _fields(settings: FunctionCheck, said: Any) -> dict[str, Any]:
 
 
 def _value(settings: FunctionCheck, name: str, kind: str, value: Any) -> OwnValue:
-    """The value if it is exactly of the type."""
+    """The value if it has exactly this type."""
     value = _plain(value)
     if value is None:
         return None
@@ -140,7 +140,7 @@ def _value(settings: FunctionCheck, name: str, kind: str, value: Any) -> OwnValu
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of numpy or Arrow as Python's own."""
+    """A scalar of numpy or Arrow as a Python value."""
     for method in ("as_py", "item"):
         if not isinstance(value, (bool, int, float, str)) and callable(convert := getattr(value, method, None)):
             return convert()

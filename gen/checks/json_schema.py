@@ -11,7 +11,7 @@ from stillhouse.schemas.json_schema import document_of, schema_validator
 
 
 class JsonSchema:
-    """Reads the answer as JSON, without the code fence that may stand around it."""
+    """Reads the answer as JSON, without a code fence around it."""
 
     def __init__(self, settings: JsonSchemaCheck) -> None:
         self._validator = schema_validator(document_of(settings.fits))
@@ -29,5 +29,5 @@ def fits(validator: Any, text: str) -> CheckResult:
         return CheckResult(False, 0.0, f"not JSON: {error}"[:MAX_DETAIL_CHARS])
     for fault in validator.iter_errors(value):
         at = "".join(f"/{part}" for part in fault.instance_path)
-        return CheckResult(False, 0.0, f"{at or 'the whole'}: {fault.message}"[:MAX_DETAIL_CHARS])
+        return CheckResult(False, 0.0, f"{at or 'the answer'}: {fault.message}"[:MAX_DETAIL_CHARS])
     return CheckResult(True, 1.0, "fits")

@@ -1,8 +1,7 @@
-"""`judge`: another model's verdict. Score: the one that it gives; of a comparison 1 for a win, 0.5 for a tie and 0 for
-a loss.
+"""`judge`: another model's verdict. Score: the model's; in a comparison 1 for a win, 0.5 for a tie and 0 for a loss.
 
-The answer is untrusted text that may try to talk the judge into a verdict. It comes last, behind a line with a marker
-that whoever wrote it could not know, and the verdict is read from the judge's JSON alone.
+The answer is untrusted text that may try to influence the judge. It comes last, after a line with a marker that its
+author could not know, and the verdict is read only from the judge's JSON.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.teacher import Teacher
 
 MAX_NONSENSE = 3
-"""Replies that are no verdict, after which an answer is not judged: each is paid for."""
+"""Replies without a verdict after which an answer is left unchecked: each of them costs money."""
 SCORED: dict[str, Any] = {
     "type": "object",
     "properties": {"reason": {"type": "string"}, "score": {"type": "number"}},
@@ -48,7 +47,7 @@ _COMPARED_WORDS = (
 
 
 class Judge:
-    """Lets every answer pass: a judge is asked by the worker, beside the processes that run checks."""
+    """Accepts every answer: the worker asks the judge, outside the processes that run checks."""
 
     def __init__(self, settings: JudgeCheck) -> None:
         pass
@@ -60,20 +59,20 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a judge is shown."""
+    """What a judge reads."""
 
     record_id: str
     asked: str
     """The user's last message, as the teacher was asked."""
     row: Row
-    """What `JudgeCheck.references` names."""
+    """The values of `JudgeCheck.references`."""
     answer: str
     rival: str | None = None
     """The text to compare it with."""
 
 
 class Rubric:
-    """A check's questions to its judge, and what the replies say."""
+    """A check's questions to its judge, and the verdicts in the replies."""
 
     def __init__(self, settings: JudgeCheck) -> None:
         """Compile the template.
@@ -87,7 +86,8 @@ class Rubric:
         self._template = Template(settings.template.text, what="checks.judge.template")
 
     def question(self, judged: Judged) -> Prompt:
-        """What the judge is asked. The prompt's key tells the texts and the rubric, but not the record.
+        """The question to the judge. The prompt's key marks the texts off from the rubric, but does not identify the
+        record.
 
         Raises:
             NoPrompt: the template fails on this row.
@@ -102,7 +102,7 @@ class Rubric:
         return Prompt(judged.record_id, key, (("user", content),), ())
 
     def read(self, completion: Completion, *, record_id: str) -> CheckResult | Unchecked | None:
-        """The verdict; None where the reply is not one."""
+        """The verdict; None if the reply is not one."""
         if completion.finish_reason in _REFUSALS or completion.refusal:
             return Unchecked("the judge refuses to judge the answer")
         try:
@@ -118,18 +118,18 @@ class Rubric:
 
 
 def judging(teacher: Teacher, settings: JudgeCheck) -> Teacher:
-    """The teacher as it is asked for verdicts: with the schema of one."""
+    """The teacher with the settings for verdicts, including their schema."""
     schema = SCORED if settings.against is None else COMPARED
     return teacher.model_copy(update={"ask": teacher.ask.model_copy(update={"answer_schema": schema})})
 
 
 def _is_swapped(record_id: str) -> bool:
-    """True if the answer is shown as B: judges favour a place, so each has it half of the time."""
+    """True if the answer is shown as B: judges favour a position, so each answer has either half of the time."""
     return hashlib.blake2b(record_id.encode(), digest_size=1, person=b"stillhouse-order").digest()[0] % 2 == 1
 
 
 def _shown(texts: list[str], record_id: str, *, beside: str) -> list[str]:
-    """The instructions, and behind them the texts."""
+    """The instructions, and after them the texts."""
     marker = record_id
     while True:
         marker = hashlib.blake2b(marker.encode(), digest_size=8, person=b"stillhouse-mark").hexdigest()

@@ -1,7 +1,7 @@
-"""`language`: the answer is in a language. Score: the probability of the likeliest one that is accepted.
+"""`language`: the answer is in a language. Score: the probability of the most likely accepted one.
 
-Code, formulas and links are left out first: they have no language. What then has too few letters to tell is accepted,
-for an answer of `42` is in no other language either.
+Code, formulas and links are removed first, because they have no language. If too few letters are left to tell, the
+answer is accepted: `42` is not in another language either.
 """
 
 import re
@@ -12,9 +12,9 @@ from stillhouse.gen.checks.base import Answer, CheckResult, Row
 from stillhouse.schemas.checks import LanguageCheck
 
 MAX_CHARS = 20_000
-"""How much of a text is looked at: more changes no verdict, and the model takes 80 ns a character."""
+"""How many characters of a text are examined: more change no verdict, and the model takes 80 ns per character."""
 MIN_LETTERS = 12
-"""With fewer letters the model guesses; a letter of a script without spaces counts as three."""
+"""With fewer letters the model only guesses; a letter of a script without spaces counts as three."""
 _NO_LANGUAGE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.*?\\\)|\\\[.*?\\\]|https?://\S+", re.DOTALL
 )
@@ -36,11 +36,11 @@ _VARIANTS = {
     "uz": ("uzs",),
     "zh": ("wuu", "yue"),
 }
-"""What the model calls a language or its nearest relatives, from which short texts can't be distinguished."""
+"""The model's names for a language and its closest relatives, which it can't tell apart in short texts."""
 
 
 class Language:
-    """Asks a model of 4 MB, which loads in half a second and is loaded once."""
+    """Uses a model of 4 MB, which takes half a second to load and is loaded once."""
 
     def __init__(self, settings: LanguageCheck) -> None:
         self._model = _model()
@@ -69,7 +69,7 @@ def _model() -> Any:
 
 
 def prose(text: str) -> str:
-    """The beginning of a text without what has no language."""
+    """The beginning of a text without the parts that have no language."""
     return _COMMAND.sub(" ", _NO_LANGUAGE.sub(" ", text[:MAX_CHARS]))
 
 

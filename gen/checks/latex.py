@@ -1,4 +1,4 @@
-"""Expressions as people type them, in one notation: LaTeX that math-verify reads."""
+"""Converts expressions as people type them into LaTeX that math-verify can read."""
 
 import re
 
@@ -15,7 +15,7 @@ _AS_LATEX = (
 _NO_MATTER = re.compile(r"\\!|\\(?:left|right|displaystyle)(?![A-Za-z])")
 _THIN_SPACE = re.compile(r"\\[,;: ]|~")
 _SPACE = re.compile(r"(?<!\w)\s+|\s+(?!\w)")
-"""White space but for that between two words or numbers: `3 1/2` is not `31/2`."""
+"""White space except between two words or numbers: `3 1/2` is not `31/2`."""
 _SIGNS = str.maketrans(
     {
         "−": "-",
@@ -39,7 +39,7 @@ _SIGNS = str.maketrans(
 
 
 def as_latex(text: str) -> str:
-    """The text with what people type in place of LaTeX written as LaTeX."""
+    """The text with its informal notation rewritten as LaTeX."""
     text = text.translate(_SIGNS)
     for pattern, latex in _AS_LATEX:
         text = pattern.sub(latex, text)
@@ -47,6 +47,6 @@ def as_latex(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-    """The text without what makes no difference in LaTeX: equal ones are the same expression."""
+    """The text without what makes no difference in LaTeX: texts that are then equal are the same expression."""
     text = _NO_MATTER.sub("", text.translate(_SIGNS)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return _SPACE.sub("", _THIN_SPACE.sub(" ", text))

@@ -5,7 +5,7 @@ from stillhouse.schemas.checks import LengthCheck
 
 
 class Length:
-    """Counts characters, words (what white space separates) or tokens, white space around the answer aside."""
+    """Counts characters, words (separated by white space) or tokens, without white space around the answer."""
 
     def __init__(self, settings: LengthCheck) -> None:
         self._min = settings.min

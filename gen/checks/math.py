@@ -1,8 +1,8 @@
 """`math`: the final answer equals the known one, as mathematics. Score: 1 if it does, else 0.
 
-Plain numbers are compared exactly, which decides most word problems in microseconds and adds notations that math-verify
-does not read (mixed numbers, millions, units). All else is math-verify's. It never sees more than a short expression:
-its patterns are slow on long texts. Time is limited by whoever runs the check.
+Plain numbers are compared exactly. This decides most word problems in microseconds, and supports notations that
+math-verify does not read (mixed numbers, millions, units). Everything else is left to math-verify, which only sees
+short expressions, because its patterns are slow on long texts. The caller limits the time.
 """
 
 import logging
@@ -20,17 +20,17 @@ from stillhouse.gen.checks.units import units_in
 from stillhouse.schemas.checks import MathCheck
 
 MAX_CHARS = 200_000
-"""The longest answer that is read: the longest solutions of today's teachers are half of that."""
+"""The longest answer that is read: the longest solutions of today's teachers are half as long."""
 MAX_EXPRESSION_CHARS = 2_000
 """The longest final answer."""
 MAX_PROSE_WORDS = 15
-"""A known answer with more words is none, and an answer that ends in more states none."""
+"""A known answer with more words is not valid, and an answer that ends in more words states nothing."""
 _PROSE_WORD = re.compile(r"[^\W\d_]{2,}")
 _LATEX_COMMAND = re.compile(r"\\[A-Za-z]+")
 _MAX_SENTENCE_CHARS = 200
-"""What is longer is prose, in which an expression is looked for."""
+"""Longer text is prose, in which an expression is searched for."""
 _NEAR = 1e-4
-"""Numbers that differ by less, relatively, are math-verify's to compare: it rounds."""
+"""Numbers whose relative difference is smaller are left to math-verify, which rounds."""
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mbox)\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"\(?\s*([A-Z])\s*[.)]?")
@@ -40,21 +40,21 @@ _LAST_NUMBER = re.compile(
 )
 _MAX_UNIT_CHARS = 60
 _UNIT_BEHIND = re.compile(r"\s*-?[^\W\d_]+\.?(?:\s*(?:/|per\b)\s*[^\W\d_]+|\s+[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?")
-"""What may be a unit behind a number in prose."""
+"""A possible unit after a number in prose."""
 _BRACKETED = re.compile(r"([(\[])([^()\[\]]+)([)\]])")
 _HEAD = re.compile(
     r"\**\s*(?:(?:about|approximately|only|exactly)\s+)?([-\u2212]?\s*\\?\$?\d[\d,]*(?:\.\d+)?(?:\s*\\?%)?)\**"
     r"(?=\s+(?!(?:or|and|to|plus|minus|times|over|pi)\b)[a-z]{2}|,\s)"
 )
 _DOLLARS = re.compile(r"\$[^\s$](?:[^$\n]*[^\s$])?\$(?!\d)")
-"""A formula, not two sums of money: no white space inside either dollar sign, and no digit after the second."""
+"""A formula rather than two sums of money: no white space inside either dollar sign, and no digit after the second."""
 
 
 _FORMULA = re.compile(rf"{_DOLLARS.pattern}|\\\([^\n]+?\\\)")
 
 
 class Math:
-    """Compares one answer after another; the parsed references of late are kept, for samples share theirs."""
+    """Compares one answer after another; recently parsed references are kept, because samples share theirs."""
 
     def __init__(self, settings: MathCheck) -> None:
         self._column = settings.answer
@@ -90,7 +90,7 @@ class Math:
 
 
 class MathVerify:
-    """The one place where math-verify is called; its own time limits are off: they need signals of their own."""
+    """The only call of math-verify. Its own time limits are off, because they need their own signals."""
 
     def __init__(self) -> None:
         import math_verify
@@ -101,7 +101,7 @@ class MathVerify:
         self._reference = lru_cache(maxsize=1024)(self._parsed)
 
     def equal(self, expected: str, text: str, *, as_prose: bool = False) -> bool:
-        """True if both are the same; `as_prose`: the expression is somewhere in the text."""
+        """True if both are equal; `as_prose`: the expression may be anywhere in the text."""
         known = self._reference(as_latex(expected))
         found = self._parse(text, parsing_timeout=None) if as_prose else self._parsed(text)
         return bool(self._compare(known, found, timeout_seconds=None, allow_set_relation_comp=True))
@@ -112,7 +112,7 @@ class MathVerify:
 
 
 def stated(text: str) -> str | None:
-    """What a solution gives as its final answer, in a form that others can be compared with; None: nothing.
+    """A solution's final answer, in a form that can be compared with others; None if there is none.
 
     Raises:
         CannotSay: it is too long.
@@ -135,7 +135,7 @@ def same(one: str, other: str, verify: MathVerify) -> bool:
 
 
 def wrong_reference(settings: MathCheck, row: Row) -> str | None:
-    """What is wrong with a row's known answer, if it is none: prose, a question, a whole essay."""
+    """What is wrong with a row's known answer, if it is not one: prose, a question, a whole essay."""
     known = _reference(text_in(row, settings.answer))
     if len(known) > MAX_EXPRESSION_CHARS or _is_prose(known):
         return "expected a number, an expression, or a solution that ends in `#### 72` or \\boxed{72}, got prose"
@@ -147,7 +147,7 @@ def _is_prose(text: str) -> bool:
 
 
 def _plainly_same(known: str, text: str) -> bool | None:
-    """True or False where it takes no more than reading both; None if only math-verify can tell."""
+    """True or False if reading both is enough; None if only math-verify can tell."""
     if squeezed(known) == squeezed(text):
         return True
     a, b = _numbers(known, text)
@@ -159,7 +159,7 @@ def _plainly_same(known: str, text: str) -> bool | None:
 
 @lru_cache(maxsize=1024)
 def _reference(text: str) -> str:
-    """The known answer in a reference: marked in a solution, or the whole of it."""
+    """The known answer in a reference: marked in a solution, or the whole text."""
     found = final_answer(text)
     if found.marked in ("box", "hashes"):
         return found.text
@@ -180,7 +180,7 @@ def _is_near(known: PlainNumber, number: PlainNumber) -> bool:
 
 
 def _close(a: Fraction, b: Fraction) -> bool:
-    is_rounded = a.denominator != 1 or b.denominator != 1  # of two whole numbers neither is
+    is_rounded = a.denominator != 1 or b.denominator != 1  # of two integers, neither is
     return is_rounded and abs(a - b) <= _NEAR * max(Fraction(1), abs(a))
 
 
@@ -201,7 +201,7 @@ def _same_numbers(expected: str, text: str) -> bool | None:
 
 
 def _same_number(known: PlainNumber, number: PlainNumber) -> bool | None:
-    """None if they are so near each other that it takes math-verify to tell."""
+    """None if they are so close that only math-verify can tell."""
     converted = number.in_unit_of(known)
     if converted is None:
         return False
@@ -213,7 +213,7 @@ def _same_number(known: PlainNumber, number: PlainNumber) -> bool | None:
 
 
 def _numbers(expected: str, text: str) -> tuple[PlainNumber | None, PlainNumber | None]:
-    """Both as numbers; where one has a unit of measure, the other may have one of a single letter, such as `5 m`."""
+    """Both as numbers; if one has a unit of measure, the other may have a unit of a single letter, such as `5 m`."""
     known, number = _number(expected), _number(text)
     if known is None and number is not None and number.units:
         known = plain_number(expected, letters=True)
@@ -223,7 +223,7 @@ def _numbers(expected: str, text: str) -> tuple[PlainNumber | None, PlainNumber 
 
 
 def _words(text: str) -> str | None:
-    """A text of words alone, such as a choice's letter or yes and no, in one form."""
+    """A text made only of words, such as a choice's letter or yes and no, in normal form."""
     bare = _TEXT.sub(r"\1", text).strip().rstrip(".").strip()
     if letter := _LETTER.fullmatch(bare):
         return letter[1].casefold()
@@ -231,7 +231,7 @@ def _words(text: str) -> str | None:
 
 
 def _leading(text: str) -> PlainNumber | None:
-    """The number that a statement begins with: `72 clips in April and May`."""
+    """The number at the start of a statement: `72 clips in April and May`."""
     head = _HEAD.match(text)
     return None if head is None else plain_number(head[1].rstrip(","))
 
@@ -247,7 +247,8 @@ def _last_stated(tail: str) -> str:
 
 
 def _asserted(got: FinalAnswer, expected: str) -> str:
-    """The text that states the answer, without numbers that it only denies or compares with; empty if none is left."""
+    """The text that states the answer, without numbers that it only denies or compares with; empty if nothing is
+    left."""
     known = _number(expected) or plain_number(expected, letters=True)
     text = got.text
     if known is None:
@@ -262,7 +263,7 @@ def _asserted(got: FinalAnswer, expected: str) -> str:
 
 
 def _last_number(text: str, known: PlainNumber) -> str | None:
-    """The last number of prose that is not denied there, with its unit if a unit is wanted."""
+    """The last number of prose that is not denied there, with its unit if requested."""
     asserted = without_denied(text)
     found = list(_LAST_NUMBER.finditer(asserted))
     if not found:
@@ -271,7 +272,7 @@ def _last_number(text: str, known: PlainNumber) -> str | None:
     if last in _LAST_NUMBER.findall(text[end:]) and last not in _LAST_NUMBER.findall(
         without_denied(text, compared=False)[end:]
     ):
-        return None  # which takes it back
+        return None  # the sentence denies it afterwards
     behind = asserted[end:][:_MAX_UNIT_CHARS].partition("\n")[0]
     if not known.units or not (units := _UNIT_BEHIND.match(behind)) or not units_in(units[0]):
         return last

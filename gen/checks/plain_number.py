@@ -1,7 +1,7 @@
 """A number as people and teachers write one, read exactly: `$1,234.50`, `50 %`, `3 1/2`, `2.5 million`, `72 clips`.
 
-What is not plainly one number is None, never a guess: `3,5`, `5x` and `5 or 6` are for whoever knows mathematics. Units
-of measure count where both numbers that are compared have one.
+Anything that is not clearly one number is None, never a guess: `3,5`, `5x` and `5 or 6` are left to math-verify. Units
+of measure count if both of the compared numbers have one.
 """
 
 import re
@@ -12,9 +12,9 @@ from fractions import Fraction
 from stillhouse.gen.checks.units import Unit, ratio, units_in
 
 MAX_CHARS = 200
-"""Longer texts are not a plain number."""
+"""Longer texts are not plain numbers."""
 MAX_EXPONENT = 400
-"""Of powers of ten: no float has a larger one, and a billion digits are never what was meant."""
+"""Largest power of ten: no float has a larger one, and nobody means a billion digits."""
 
 _SIGN = r"[-+\u2212\u2013]|(?i:negative|minus)(?=\s)"
 _CURRENCY = r"\\?\$|€|£|¥|₹|₽|₩|₪|₺|US\$|USD|EUR|GBP|CHF|Rs\.?"
@@ -34,11 +34,11 @@ _REPEATING = (
     r"|(?P<dotted>(?:\\dot\s*\{?\s*\d\s*\}?)(?:\d*\\dot\s*\{?\s*\d\s*\}?)?))"
     r"|(?P<begun>\d*\.\d*?(?P<period>\d{1,12}?)(?P=period){1,30})(?:\.{3}|…|\\[lc]?dots)"
 )
-"""0.\\overline{3}, 0.(3) and 0.\\dot{3}; and 0.333…, where at least three digits show what repeats."""
+"""0.\\overline{3}, 0.(3) and 0.\\dot{3}; and 0.333…, with at least three digits to show what repeats."""
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _PERCENT = r"\\?%|(?i:per\s?cent(?:age)?|pct)(?:\s+points?)?\b"
 _SHORT_SCALES = {"k": 10**3, "m": 10**6, "b": 10**9, "bn": 10**9}
-"""Of money alone: `$5K`."""
+"""Only for money: `$5K`."""
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 _NUMBER = re.compile(
@@ -62,10 +62,10 @@ _POWERED = r"(?:\^\{?[23]\}?|[²³])?"
 _UNIT_SYMBOL = re.compile(
     rf"\s*(?:(?:{_SYMBOLS}){_POWERED}|(?:{_SYMBOLS}|m){_POWERED}\s*(?:/|per)\s*(?:{_SYMBOLS}|[shLl]){_POWERED})"
 )
-"""A letter alone is not a symbol here, for `5 m` may be a product."""
+"""A single letter is not a symbol here, because `5 m` may be a product."""
 _LETTER_UNIT = re.compile(rf"(?:\s|~|\\[ ,;!])*[mgshlL]{_POWERED}")
 _SHOWN_DIGITS = 3
-"""With fewer, `0.3…` may be anything."""
+"""With fewer digits, `0.3…` may be anything."""
 _UNIT_WORDS = re.compile(r"(?:\s+|\s*-\s*)[^\W\d_]{2,}(?:[-/'’ ]+[^\W\d_]+){0,5}")
 _IN_TEXT = r"\\(?:text|mathrm|textrm|textbf|mbox|operatorname|rm)\s*\{([^{}\d]*)\}"
 _UNIT_TEXT = re.compile(
@@ -80,21 +80,23 @@ _NO_UNIT = set(
         "equals not than through dozen dozens half quarter third squared cubed inf infinity factorial",
     )
 )
-"""Words that make more than a number of what they follow."""
+"""Words that turn what they follow into more than a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlainNumber:
-    """A number with what its notation says."""
+    """A number, with the meaning of its notation."""
 
     value: Fraction
-    """Without the percent sign: 50 of `50 %`."""
+    """Without the percent sign: 50 for `50 %`."""
     is_percent: bool = False
     units: tuple[Unit, ...] = ()
-    """The readings of its unit of measure; none if it has no such unit."""
+    """The readings of its unit of measure; empty if it has none."""
 
     def in_unit_of(self, known: "PlainNumber") -> "PlainNumber | None":
-        """The number in the unit of another; None if that measures something else. One without a unit has any."""
+        """The number in the unit of another; None if that measures something else. A number without a unit fits any
+        unit.
+        """
         if not (known.units and self.units):
             return self
         factor = ratio(known.units, self.units)
@@ -103,8 +105,8 @@ class PlainNumber:
     def equals(self, other: "PlainNumber") -> bool:
         """True if `other`, an answer in the same unit, is this number.
 
-        A percent sign on one side alone can mean either: 50 % is 0.5, and it is 50 where a percentage was asked for.
-        But where this is a bare fraction, 0.5 % is not 0.5.
+        A percent sign on only one side can mean either: 50 % is 0.5, and it is 50 if a percentage was asked for. But if
+        this number is a bare fraction, 0.5 % is not 0.5.
         """
         if self.is_percent == other.is_percent:
             return self.value == other.value
@@ -114,7 +116,8 @@ class PlainNumber:
 
 
 def plain_number(text: str, *, letters: bool = False) -> PlainNumber | None:
-    """The number that the text is, or None if it is not plainly one. `letters`: `5 m` is no product, but in metres."""
+    """The number that the text is, or None if it is not clearly one. `letters`: read `5 m` as metres, not as a
+    product."""
     if len(text) > MAX_CHARS:
         return None
     text = _WORD_IN_TEXT.sub(r" \1", _DEGREES.sub("°", text)).strip().strip("*_").strip()
@@ -169,7 +172,7 @@ def _repeating(found: re.Match[str]) -> Fraction | None:
 
 
 def _is_unit(text: str) -> bool:
-    """True if what follows a number leaves it the number that it is."""
+    """True if the text after a number does not change its value."""
     text = text.rstrip()
     if not text or _UNIT_SYMBOL.fullmatch(text):
         return True

@@ -1,6 +1,6 @@
-"""Runs checks in child processes: no answer, however odd, can stop, slow or crash the process that has it.
+"""Runs checks in child processes, so that no answer can stop, slow or crash the calling process.
 
-A child that takes too long or dies is killed and replaced. Of the answers that it had, each is judged again alone, so
+A child that takes too long or dies is killed and replaced. Each answer that it had is then judged again on its own, so
 that only the one at fault is left unchecked.
 """
 
@@ -23,9 +23,9 @@ from stillhouse.schemas.checks import AnyCheck, Check
 from stillhouse.schemas.select import Equality
 
 TIMEOUT_S = 5.0
-"""Of CPU time, for all checks of one answer: math-verify needs milliseconds, and no final answer needs seconds."""
+"""CPU time for all checks of one answer: math-verify needs milliseconds, and no final answer needs seconds."""
 MEMORY_BYTES = 2**30
-"""Of address space, for a child: sympy and numpy take a third of it."""
+"""Address space of a child: sympy and numpy take a third of it."""
 MAX_BATCH = 32
 """Answers sent to a child at once: enough that a message costs less than the judging,"""
 MAX_BATCH_CHARS = 200_000
@@ -34,28 +34,27 @@ _HANGS_AFTER, _GRACE_S = 4.0, 2.0
 """A child that says nothing for so many times the time-out, and a little more, is killed: it hangs, or the machine is
 far too busy."""
 _MAX_STARTS = 3
-"""Failed starts one after another that break a pool."""
+"""Consecutive failed starts that break a pool."""
 _MAX_DEATHS = 2
-"""An answer that was alone in a child when it died is judged again once: the child may have been killed from
-outside."""
+"""An answer that was alone in a child when it died is judged once more: the child may have been killed from outside."""
 _LOOK_S = 0.2
-"""Who waits for a slot looks as often."""
+"""How often a pool that waits for a slot looks for one."""
 _IDLE_S = 1.0
-"""Who has nothing to do looks as often whether another pool has no slot at all."""
+"""How often an idle pool checks whether another pool has no slot at all."""
 _TURN_S = 10.0
 """Where there are more pools than slots they take turns: a child takes a second or two to start."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """An answer to be judged."""
+    """An answer to judge."""
 
     answer: Answer
     row: Row
     duty: Duty
     verdicts: asyncio.Future[tuple[Verdict, ...]]
     is_alone: bool = False
-    """It was in a batch that failed."""
+    """True if it was in a batch that failed."""
     deaths: int = 0
 
     @property
@@ -80,13 +79,10 @@ class CheckPool:
         timeout_s: float = TIMEOUT_S,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """Args:
-        checks: in the recipe's order; an answer is judged up to the first that does not accept it.
-        equality: how answers are compared with each other; None: they are not.
-        size: the most children; by default the CPUs that this process may use.
-        slots: what all pools of the node share; by default this one shares nothing.
-        timeout_s: of CPU time, for all checks of one answer.
-        memory_bytes: of address space, for each child.
+        """Args: checks: in the recipe's order; an answer is judged up to the first check that does not accept it.
+        equality: how answers are compared with each other; None if they are not. size: the maximum number of children;
+        by default the CPUs that this process may use. slots: what all pools of the node share; by default this pool
+        shares nothing. timeout_s: CPU time for all checks of one answer. memory_bytes: address space of each child.
         """
         self._checks = tuple(checks)
         self._equality = equality
@@ -95,11 +91,11 @@ class CheckPool:
         waits_s = [check.python.wall_s for check in checks if isinstance(check, Check) and check.python]
         self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S + sum(waits_s)
         self._max_batch = 1 if waits_s else MAX_BATCH
-        """A program may take seconds: no answer is to wait behind it while another child is free."""
+        """A program may take seconds: no answer should wait behind it while another child is free."""
         self._memory_bytes = memory_bytes
         self._slots = slots or Slots(None, count=self._size)
         self._held = 0
-        """Slots that it has."""
+        """Number of slots that it has."""
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._serving: list[asyncio.Task[None]] = []
@@ -135,7 +131,7 @@ class CheckPool:
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
-        for child in list(self._children):  # its task was cancelled before it took a first step, and ends nothing
+        for child in list(self._children):  # its task was cancelled before its first step, so it ends nothing itself
             await self._end(child)
         for job in self._jobs:
             job.verdicts.cancel()
@@ -144,13 +140,13 @@ class CheckPool:
     def judge(self, answer: Answer, row: Row, *, duty: Duty = "check") -> "asyncio.Future[tuple[Verdict, ...]]":
         """The verdicts of the checks that ran, in order: all but the last accept, and checks after it have none.
 
-        A future, so that many answers can be waited for without a task for each. Awaiting it raises ChecksBroken where
-        children can't be started any more.
+        A future, so that many answers can be awaited without a task for each. Awaiting it raises ChecksBroken if
+        children can no longer be started.
 
         Args:
             answer: the answer.
             row: the reference values of its source row, by column (`schemas.checks.references_of`).
-            duty: what is done with it.
+            duty: what to do with it.
         """
         job = _Job(answer, row, duty, asyncio.get_running_loop().create_future())
         if self._broken is not None:
@@ -203,15 +199,15 @@ class CheckPool:
         return asyncio.get_running_loop().time()
 
     async def _slot(self) -> Slot:
-        """A slot of the node's, as soon as there is one."""
+        """One of the node's slots, as soon as one is free."""
         while (slot := self._slots.take()) is None:
-            # Only who has none asks others to give theirs up.
+            # Only a pool without any slot asks others to give theirs up.
             with self._slots.waiting() if not self._held else contextlib.nullcontext():
                 await asyncio.sleep(_LOOK_S)
         return slot
 
     def _can_spare(self, since_s: float) -> bool:
-        """True if a slot that is held since then is for others now."""
+        """True if a slot held since then must be given to others now."""
         is_spare = not self._jobs or self._held > 1 or self._now_s - since_s > _TURN_S
         return is_spare and self._slots.are_wanted()
 
@@ -220,7 +216,7 @@ class CheckPool:
         self._held -= 1
 
     async def _has_work(self) -> bool:
-        """True if answers wait for a child; else False, after a while."""
+        """True if answers wait for a child; otherwise False, after a while."""
         while self._jobs and self._jobs[0].verdicts.done():  # nobody waits any more
             self._jobs.popleft()
         if not self._jobs:
@@ -231,7 +227,7 @@ class CheckPool:
         return bool(self._jobs)
 
     def _take(self) -> list[_Job]:
-        """The next answers for one child: a share of those that wait, but no answer beside one to be judged alone."""
+        """The next answers for one child: a share of those that wait; an answer to be judged on its own comes alone."""
         batch = [self._jobs.popleft()]
         chars, share = batch[0].chars, -(-len(self._jobs) // self._size)
         while not batch[0].is_alone and self._jobs and len(batch) < min(self._max_batch, share + 1):

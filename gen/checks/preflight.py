@@ -1,7 +1,7 @@
 """Refuses checks that could judge no answer, before anything is asked.
 
-One row without what a check compares with is that row's matter; here it is the recipe's, for not one of the first rows
-has it.
+If one row lacks what a check compares with, only that row is bad. If none of the first rows has it, the recipe is
+wrong.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _WRONG: dict[str, Callable[[Any, Row], str | None]] = {
 }
 """What a check expects of a row and does not find; None if it can judge by it."""
 _SOUGHT = {"answer": "a known answer", "tests": "tests that can be run"}
-"""What a field's column holds, by the field."""
+"""What a field's column should contain, by the field."""
 
 
 def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
@@ -49,7 +49,7 @@ def check_references(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
 
 
 def check_functions(recipe: Recipe) -> None:
-    """Import the recipe's functions in a process of their own, as every worker does when it starts.
+    """Import the recipe's functions in a separate process, as every worker does when it starts.
 
     Raises:
         UsageError: one can't be imported here, or is not a function.

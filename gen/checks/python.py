@@ -1,7 +1,7 @@
 """`python`: the answer's program passes the row's tests. Score: the share of tests that it passes.
 
-A program that fails, hangs or does harm is rejected with the first test that shows it; what it printed, raised or
-returned is never taken for a verdict, which another process writes (`gen.checks.programs`).
+A program that fails, hangs or does harm is rejected, with the first test that shows it. What it prints, raises or
+returns is never taken for a verdict, which another process writes (`gen.checks.programs`).
 """
 
 import math
@@ -26,17 +26,17 @@ _KILLED = ("exit code 137", "exit code -9")
 
 
 class Python:
-    """Runs programs through a launcher of its own.
+    """Runs programs through its own launcher.
 
     Raises:
-        UsageError: a program can't be run apart here; says why, and what to do.
+        UsageError: programs can't be isolated here; says why, and what to do.
     """
 
     def __init__(self, settings: PythonCheck) -> None:
         self._settings = settings
         ours, theirs = socket.socketpair()
         with theirs:
-            # It ends with this process, and before that with its end of the socket.
+            # It ends with this process, or earlier, when its end of the socket closes.
             self._launcher = subprocess.Popen(
                 [sys.executable, "-P", "-m", "stillhouse.gen.checks.programs.launcher"],
                 stdin=theirs.fileno(),
@@ -67,7 +67,7 @@ class Python:
         return self._launcher.pid
 
     def close(self) -> None:
-        """End the launcher; where the process that judges ends, it ends by itself."""
+        """End the launcher; if the process that judges ends, the launcher ends by itself."""
         self._link.close()
         self._launcher.wait()
 
@@ -95,13 +95,13 @@ class Python:
         try:
             self._link.sendall(packed(job))
             verdict, how = receive_frame(self._link)
-        except (EOFError, ConnectionError):  # this process is of no more use: the pool replaces it, and asks again
+        except (EOFError, ConnectionError):  # this process is no longer usable: the pool replaces it, and asks again
             raise SystemExit("the process that starts programs ended") from None
         return _result(verdict, how)
 
 
 def suite_in(row: Row, key: str) -> Suite:
-    """The tests of a row; raises CannotSay where it has none that can be run."""
+    """The tests of a row; raises CannotSay if it has none that can be run."""
     column, value = key.partition("\0")[0], row.get(key)
     if not isinstance(value, str):
         raise CannotSay(f"column {column!r}: expected tests, got nothing")
@@ -122,14 +122,14 @@ def wrong_reference(settings: PythonCheck, row: Row) -> str | None:
 
 
 def _result(verdict: bytes, how: str) -> CheckResult:
-    """What the tests' process wrote, as a verdict; where it wrote nothing, why."""
+    """What the tests' process wrote, as a verdict; if it wrote nothing, why."""
     head, _, failure = verdict.decode("utf-8", "replace").partition("\n")
     if head == "busy":
         raise CannotSay(f"the machine is too busy: {failure}"[:MAX_DETAIL_CHARS])
     counts = head.split()
     if len(counts) != 3 or not all(count.isdecimal() for count in counts):
         if how.startswith(_KILLED):
-            return CheckResult(False, 0.0, "the tests took more time or memory than they may")
+            return CheckResult(False, 0.0, "the tests exceeded their limits of time or memory")
         raise CannotSay(f"the tests ended without a verdict: {how}"[:MAX_DETAIL_CHARS])
     passed, failed, total = map(int, counts)
     is_accepted = failed == 0 and passed == total > 0

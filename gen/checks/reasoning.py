@@ -1,11 +1,11 @@
-"""`reasoning`: the answer came with its reasoning. Score: its characters."""
+"""`reasoning`: the answer came with its reasoning. Score: its number of characters."""
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row
 from stillhouse.schemas.checks import ReasoningCheck
 
 
 class Reasoning:
-    """Counts characters, white space around the reasoning aside."""
+    """Counts characters, without white space around the reasoning."""
 
     def __init__(self, settings: ReasoningCheck) -> None:
         self._min = settings.min_chars

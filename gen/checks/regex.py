@@ -1,6 +1,6 @@
-"""`regex`: a pattern is found in the answer. Score: 1 if it is, else 0.
+"""`regex`: the answer contains a match of a pattern. Score: 1 if it does, else 0.
 
-By RE2, whose time is linear in the text whatever the pattern; Python's own module can backtrack for ever.
+Uses RE2, whose time is linear in the text for every pattern; Python's own module can backtrack for ever.
 """
 
 import re2
@@ -17,7 +17,7 @@ class Regex:
 
     def judge(self, answer: Answer, row: Row) -> CheckResult:
         """See `Check`."""
-        # As bytes: RE2 works on UTF-8, and would map every position back; half a surrogate pair matches nothing.
+        # As bytes: RE2 works on UTF-8, and would have to map positions back; half a surrogate pair matches nothing.
         found = self._pattern.search(answer.text.encode("utf-8", "replace"))
         if found is None:
             return CheckResult(False, 0.0, "not found")

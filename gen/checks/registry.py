@@ -1,4 +1,4 @@
-"""The kinds of checks, a line each. Their modules are imported where they run: some load libraries for a second."""
+"""The kinds of checks, one line each. Their modules are imported where they run: some load libraries for a second."""
 
 import importlib
 import importlib.util

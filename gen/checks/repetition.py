@@ -1,7 +1,7 @@
-"""`repetition`: neither the answer nor its reasoning runs in circles. Score: the share that is repeated, 0 to 1.
+"""`repetition`: neither the answer nor its reasoning repeats itself. Score: the repeated share, 0 to 1.
 
-The share is that of runs of ten words that stood in the text before. A word is a run of letters and digits; in scripts
-without spaces each character counts as one, and so does each other sign.
+The share is that of runs of ten words that occurred earlier in the text. A word is a sequence of letters and digits; in
+scripts without spaces each character counts as one word, and so does each other sign.
 """
 
 import re
@@ -33,12 +33,12 @@ class Repetition:
 
 
 def repeated_share(text: str) -> float:
-    """The share of runs of `RUN_WORDS` words that stood in the text before; 0 if it has no two of them."""
+    """The share of runs of `RUN_WORDS` words that occurred earlier in the text; 0 if it has fewer than two runs."""
     words = _WORD.findall(text)
     runs = len(words) - RUN_WORDS + 1
     if runs < 2:
         return 0.0
-    # Of each run only the hash is kept: megabytes of text would make gigabytes of tuples.
+    # Only the hash of each run is kept: megabytes of text would make gigabytes of tuples.
     hashes = list(map(hash, words))
     seen = {hash(tuple(hashes[at : at + RUN_WORDS])) for at in range(runs)}
     return 1.0 - len(seen) / runs

@@ -1,4 +1,4 @@
-"""Runs a recipe's checks on one answer: in order, to the first that does not accept it."""
+"""Runs a recipe's checks on one answer: in order, up to the first that does not accept it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ OUT_OF_MEMORY = "ran out of memory"
 
 
 def verdicts(checks: Sequence[NamedCheck], answer: Answer, row: Row) -> Iterator[Verdict]:
-    """The verdicts of the checks that run, one after another; those after the first that does not accept don't."""
+    """The verdicts of the checks that run, one after another, up to the first that does not accept."""
     for named in checks:
         verdict = _verdict(named, answer, row)
         yield verdict

@@ -1,5 +1,6 @@
-"""The check of `ask.schema`: the answer is JSON that fits the schema its teacher was asked for. Score: 1 if it does,
-else 0."""
+"""The check of `ask.schema`: the answer is JSON and fits the schema that its teacher was asked for. Score: 1 if it
+does, else 0.
+"""
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row
 from stillhouse.gen.checks.json_schema import fits

@@ -1,7 +1,7 @@
-"""Which of the accepted answers to one prompt are kept: pure, and the same for whoever decides it again.
+"""Which accepted answers to one prompt are kept. Pure, so that anyone who decides it again gets the same result.
 
-An earlier generation's choice stands. What comes later joins the answers that won, or fills the places left, and
-displaces nothing: shards never change.
+An earlier generation's choice stands. Later answers join those that won, or fill free places, and displace nothing:
+shards never change.
 """
 
 import math
@@ -16,28 +16,28 @@ class Selected:
 
     kept: frozenset[int]
     shares: Mapping[int, float] = field(default_factory=dict)
-    """Of the votes: those for an answer's class over all samples that were answered; without those that cast none."""
+    """The votes for an answer's class, divided by all answered samples; answers without a vote are missing."""
 
 
 def rank(score: float | None, sample: int) -> tuple[bool, float, int]:
-    """Where an answer stands by its score, the lowest first; one without a score comes last."""
+    """An answer's rank by its score, best first; answers without a score come last."""
     if score is None or math.isnan(score):
         return True, 0.0, sample
     return False, -score, sample
 
 
 def by_score(scores: Mapping[int, float | None], *, places: int) -> Selected:
-    """The answers with the highest scores, as many as there are places; of equal scores the lower sample wins."""
+    """The answers with the highest scores, as many as there are places; of equal scores, the lower sample wins."""
     best = sorted(scores, key=lambda ordinal: rank(scores[ordinal], ordinal))
     return Selected(frozenset(best[: max(0, places)]))
 
 
 def by_vote(classes: Mapping[int, str], *, answered: int) -> Selected:
-    """All answers of the largest class; of equally large ones, of that which has the lowest sample.
+    """All answers of the largest class; of several largest ones, the one with the lowest sample.
 
     Args:
-        classes: by ordinal, the class of each answer that casts a vote.
-        answered: samples that were answered, whatever became of their answers.
+        classes: by ordinal, the class of each answer that votes.
+        answered: number of samples that were answered, accepted or not.
     """
     members: defaultdict[str, list[int]] = defaultdict(list)
     for ordinal, name in classes.items():

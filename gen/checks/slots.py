@@ -1,7 +1,7 @@
-"""Slots for the processes that judge: on one node there are no more of them than CPUs, whichever workers they serve.
+"""Slots for the processes that judge: a node runs at most one of them per CPU, whichever workers they serve.
 
-A slot is a locked file in the node's temporary folder. The lock is the worker's, so that it goes with the worker, and
-the child goes with it too. A worker that has no slot says so by another lock; others then give up what they can spare.
+A slot is a locked file in the node's temporary folder. The worker holds the lock, so it ends with the worker, and so
+does the child. A worker without any slot shows this by another lock; others then give up slots they can spare.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 WAITING = "waiting"
-"""The file that those without any slot hold a shared lock on."""
+"""The file that workers without any slot hold a shared lock on."""
 
 
 class Slot:
@@ -28,7 +28,7 @@ class Slot:
 
 
 class Slots:
-    """The slots in one folder; without a folder, as many as anybody takes."""
+    """The slots in one folder; without a folder, there is no limit."""
 
     def __init__(self, folder: Path | None, *, count: int) -> None:
         self._folder = folder
@@ -36,12 +36,12 @@ class Slots:
 
     @classmethod
     def of_node(cls) -> Self:
-        """The slots that all of this user's processes on the node share: one per CPU that this one may use."""
+        """The slots that all of this user's processes on the node share: one per CPU that this process may use."""
         folder = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}" / "check-slots"
         return cls(folder if _is_ours(folder) else None, count=len(os.sched_getaffinity(0)))
 
     def take(self) -> Slot | None:
-        """A slot that is free; None if there is none."""
+        """A free slot; None if there is none."""
         if self._folder is not None:
             for number in range(self._count):
                 if (fd := self._locked(str(number), fcntl.LOCK_EX)) is not None:
@@ -49,7 +49,7 @@ class Slots:
         return Slot(os.open(os.devnull, os.O_RDONLY)) if self._folder is None else None
 
     def are_wanted(self) -> bool:
-        """True if somebody who has no slot waits for one."""
+        """True if somebody without a slot waits for one."""
         if self._folder is None:
             return False
         if (fd := self._locked(WAITING, fcntl.LOCK_EX)) is not None:
@@ -58,7 +58,7 @@ class Slots:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Have it known for as long as the block lasts that somebody waits."""
+        """Show, for the length of the block, that somebody waits."""
         fd = self._locked(WAITING, fcntl.LOCK_SH)
         try:
             yield
@@ -67,7 +67,7 @@ class Slots:
                 os.close(fd)
 
     def _locked(self, name: str, how: int) -> int | None:
-        """The file, locked; None if others have it locked, or the folder is of no use any more: it was swept."""
+        """The file, locked; None if others hold the lock, or the folder was deleted."""
         if self._folder is None:
             return None
         try:
@@ -84,7 +84,7 @@ class Slots:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Make the folder; False where it can't be made, or others can write to it."""
+    """Create the folder; False if it can't be created, or others can write to it."""
     with suppress(OSError):
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, exist_ok=True)

@@ -6,7 +6,7 @@ from stillhouse.schemas.recipe import Recipe
 
 
 async def try_checks(recipe: Recipe) -> None:
-    """Start a process that is ready to judge by them, and end it; nothing if the recipe has none.
+    """Start a process that is ready to judge, and end it; does nothing if the recipe has no checks.
 
     Raises:
         UsageError: they can't run here; says why.

@@ -1,6 +1,6 @@
-"""Units of measure behind a number, so that 5 km is 5,000 m and neither 5 m nor 5 kg.
+"""Units of measure after a number, so that 5 km is 5,000 m and neither 5 m nor 5 kg.
 
-Words that are no unit of measure, such as `clips` or `in total`, do not count: nobody can tell whether two nouns mean
+Words that are not a unit of measure, such as `clips` or `in total`, are ignored: nobody can tell whether two nouns mean
 the same things.
 """
 
@@ -14,9 +14,9 @@ from itertools import product
 from typing import TypeAlias
 
 Quantity: TypeAlias = tuple[tuple[tuple[str, int], ...], Fraction]
-"""(base quantities and their powers by name, how many of their base units it is): square feet are (("length", 2),)."""
+"""(powers of base quantities by name, size in base units): square feet are (("length", 2),)."""
 Reading: TypeAlias = tuple[str, Fraction]
-"""(base quantity, how many of its base units): `pound` has two, of mass and of money."""
+"""(base quantity, size in base units): `pound` has two, of mass and of money."""
 
 MOST_FACTORS = 4
 """No unit of measure that people write is a product of more."""
@@ -28,7 +28,7 @@ class Unit:
 
     of: Quantity
     per: Quantity | None
-    """What stands below the line, such as the hour of km/h."""
+    """What is below the line, such as the hour in km/h."""
 
 
 def _table(*rows: tuple[str, str, str]) -> Iterator[tuple[str, Reading]]:
@@ -119,7 +119,7 @@ _POWER = re.compile(r"\s*\^?\s*\{?\s*([23])\s*\}?")
 
 @lru_cache(maxsize=1024)
 def units_in(text: str) -> tuple[Unit, ...]:
-    """The readings of the unit that a text begins with; none if it begins with another word."""
+    """The readings of the unit that a text begins with; empty if it begins with another word."""
     plain = _plain(text)
     factors: list[tuple[list[Reading], int]] = []
     at, sign, power = 0, 1, 1
@@ -174,9 +174,9 @@ def _plain(text: str) -> str:
 
 
 def ratio(known: tuple[Unit, ...], got: tuple[Unit, ...]) -> Fraction | None:
-    """By how much a number of the second unit is multiplied to be one of the first; None if they measure other things.
+    """Factor that converts a number in the second unit to the first; None if they measure different things.
 
-    With several readings, the ones that agree count; `per hour` on one side alone does not, like a missing unit.
+    If there are several readings, those that agree count. `per hour` on only one side is ignored, like a missing unit.
     """
     ratios = [
         theirs.of[1] / ours.of[1] * (ours.per[1] / theirs.per[1] if ours.per and theirs.per else 1)

@@ -1,4 +1,4 @@
-"""A worker's totals since it started, as it reports them: cumulative, so that a lost report costs nothing."""
+"""A worker's totals since it started. They are cumulative, so a lost report costs nothing."""
 
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
@@ -9,9 +9,9 @@ from stillhouse.gen.dataset.sums import added
 from stillhouse.schemas.completion import Usage
 
 LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Bucket n of `Tally.latencies` counts answers that took at most so many seconds and more than those of n - 1."""
+"""Bucket n of `Tally.latencies` counts answers that took at most this many seconds, and more than bucket n - 1."""
 SPEED_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
-"""The same of `Tally.speeds`, in output tokens a second of one answer."""
+"""The same for `Tally.speeds`, in output tokens per second of one answer."""
 
 
 @dataclass(slots=True)
@@ -28,19 +28,20 @@ class Tally:
     in_flight: int = 0
     """Now."""
     awaited: int = 0
-    """Those of them that are at endpoints whose last request did not fail, as of the last report."""
+    """Requests in flight at endpoints whose last request did not fail, as of the last report."""
     lease_wait_s: float = 0.0
-    """How long requests waited for their share of the limits, added up."""
+    """Sum of the times that requests waited for their share of the limits."""
     troubles: dict[str, int] = field(default_factory=dict)
     """Replies that were not answers, by class."""
     said: str = ""
-    """What came last instead of an answer, in words that hold no key."""
+    """The last reply that was not an answer, in words without a key."""
     latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
     """Answers by seconds; the last bucket has no bound."""
     speeds: list[int] = field(default_factory=lambda: [0] * (len(SPEED_BOUNDS) + 1))
-    """Answers by output tokens a second; the last bucket has no bound."""
+    """Answers by output tokens per second; the last bucket has no bound."""
     accepted: dict[str, int] = field(default_factory=dict)
-    """Answers that each check accepted, by its name; those it could not judge are in neither count."""
+    """Answers that each check accepted, by the check's name; answers that a check could not judge are in neither
+    count."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Answers that each check rejected, by its name."""
 
@@ -65,28 +66,28 @@ class Tally:
 
 @dataclass(slots=True)
 class Counters:
-    """A worker's totals since it started, and how it stands."""
+    """A worker's totals since it started, and its current state."""
 
     teachers: dict[str, Tally] = field(default_factory=dict)
-    """By the teacher's name."""
+    """Totals by the teacher's name."""
     open_chunks: int = 0
-    """In its hands at the last renewal or seal."""
+    """Chunks that it held at the last renewal or seal."""
     waiting_chunks: int = 0
-    """Those of them that only wait until their teachers may have another batch."""
+    """Chunks that only wait until their teachers may open another batch."""
     open_settled: int = 0
-    """Samples of these chunks that need not be asked any more, whoever asked them."""
+    """Samples of these chunks that no longer need to be asked, whoever asked them."""
     journal_lag_bytes: int = 0
-    """Journalled and not in the store yet, at the last renewal."""
+    """Answers journalled but not in the store yet, at the last renewal."""
     sealed: ShardCounts = field(default_factory=ShardCounts)
-    """What it sealed."""
+    """Chunks that it sealed."""
     shards: int = 0
-    """Those, in shards."""
+    """Rows of the shards that it sealed."""
     held_up: str = ""
     """Why it has sent nothing for a while; empty if it sends."""
     notes: list[str] = field(default_factory=list)
-    """Notes for the user, each once; they never contain a key."""
+    """Notes for the user, each shown once; they never contain a key."""
     last_trouble: str = ""
-    """What came last instead of an answer, in words that hold no key."""
+    """The last reply that was not an answer, in words without a key."""
     spending: SpendReport | None = None
     """Its part of the budget; None without one."""
     streamed: list[tuple[str, str]] = field(default_factory=list)
@@ -99,19 +100,19 @@ class Counters:
         return tally
 
     def troubled(self, teacher: str, kind: str, message: str) -> None:
-        """Count what came instead of an answer."""
+        """Count a reply that was not an answer."""
         tally = self.of(teacher)
         tally.troubles[kind] = tally.troubles.get(kind, 0) + 1
         tally.said = message
         self.last_trouble = f"{teacher}: {message}"
 
     def note(self, text: str) -> None:
-        """Say this once."""
+        """Show this note once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def ended(self) -> None:
-        """The worker is gone, with what it had in flight."""
+        """The worker is gone, with its requests in flight."""
         self.open_chunks = self.waiting_chunks = self.open_settled = self.journal_lag_bytes = 0
         self.held_up = ""
         for tally in self.teachers.values():
@@ -119,20 +120,20 @@ class Counters:
 
     @property
     def requests(self) -> int:
-        """Of all teachers."""
+        """Sum over all teachers."""
         return sum(tally.requests for tally in self.teachers.values())
 
     @property
     def retries(self) -> int:
-        """Of all teachers."""
+        """Sum over all teachers."""
         return sum(tally.retries for tally in self.teachers.values())
 
     @property
     def answers(self) -> int:
-        """Of all teachers."""
+        """Sum over all teachers."""
         return sum(tally.answers for tally in self.teachers.values())
 
     @property
     def in_flight(self) -> int:
-        """Of all teachers."""
+        """Sum over all teachers."""
         return sum(tally.in_flight for tally in self.teachers.values())

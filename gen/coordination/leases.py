@@ -1,8 +1,8 @@
 """Who may work on which chunk: a chunk is pending, leased to one worker, parked, or sealed.
 
-A lease not renewed for `TERM_S` is given on; a worker stops sending after a third of that, so that two never ask the
-same. None of this carries correctness (the conditional write of the shard does): it keeps anything from being asked
-twice.
+A lease that is not renewed for `TERM_S` goes to another worker. A worker stops sending after a third of that, so two
+workers never ask the same. Correctness does not depend on this (it rests on the conditional write of the shard); leases
+keep anything from being asked twice.
 """
 
 import heapq
@@ -28,11 +28,11 @@ class Grant:
 
     chunk: ChunkId
     died: bool = False
-    """The last owner's process died alone while it held the chunk."""
+    """The last owner's process died while it held the chunk, and no other process did."""
     had_owners: bool = field(default=False, compare=False)
-    """Somebody may have held it before, and left side files of a seal that did not come to its end."""
+    """Somebody may have held it before, and left side files of an unfinished seal."""
     close: Literal["budget", "stopped"] | None = None
-    """Ask nothing more of the chunk: what it lacks becomes Failures of this kind."""
+    """Ask nothing more of the chunk: its unanswered samples become Failures of this kind."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Leases:
     def __init__(self) -> None:
         self._pending: set[ChunkId] = set()
         self._order: list[tuple[bool, ChunkId]] = []
-        """A heap of what is pending, and perhaps of what no longer is; chunks that were begun come first."""
+        """A heap of pending chunks, and of some that no longer are; chunks that were begun come first."""
         self._not_before: dict[ChunkId, float] = {}
         self._leases: dict[ChunkId, _Lease] = {}
         self._died: set[ChunkId] = set()
@@ -56,7 +56,7 @@ class Leases:
         self.parked = ParkedChunks()
 
     def add(self, chunk: ChunkId) -> None:
-        """A chunk to be worked on."""
+        """Add a chunk that needs work."""
         self._pending.add(chunk)
         heapq.heappush(self._order, (chunk not in self._granted, chunk))
 
@@ -65,7 +65,7 @@ class Leases:
         self._granted.update(chunks)
 
     def adopt(self, worker: str, chunk: ChunkId, *, now: float) -> None:
-        """Keep a lease that a queue before us granted, as its holder says."""
+        """Restore a lease that an earlier queue granted, as its holder reports it."""
         if chunk in self.parked and not self.parked.is_known(chunk):  # it was leased again after it was parked
             self.parked.remove(chunk)
             self._pending.add(chunk)
@@ -84,7 +84,7 @@ class Leases:
     ) -> Grant | None:
         """Lease the first pending chunk that may be worked on now, of those that `may_lease` allows.
 
-        `begun`: only one that somebody worked on before; such chunks come first in any case.
+        `begun`: only a chunk that somebody worked on before; such chunks come first anyway.
         """
         self._expire(now)
         held_back = []
@@ -111,7 +111,7 @@ class Leases:
         return grant
 
     def renew(self, worker: str, held: list[ChunkId], *, now: float) -> list[ChunkId]:
-        """Renew the worker's leases; returns those of `held` that are no longer its own."""
+        """Renew the worker's leases; returns the chunks in `held` that it no longer has a lease on."""
         lost = []
         for chunk in held:
             lease = self._leases.get(chunk)
@@ -129,7 +129,7 @@ class Leases:
             self.add(chunk)
 
     def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch], *, now: float, utc: float) -> None:
-        """The worker lets the chunk go: all that is open of it is with these batches."""
+        """The worker gives the chunk back: everything open in it is in these batches."""
         self._expire(now)
         lease = self._leases.get(chunk)
         if lease is not None and lease.worker == worker:
@@ -137,21 +137,23 @@ class Leases:
             self.parked.add(chunk, batches, due=now + pause_s(batches, utc=utc), is_known=True)
 
     def found_parked(self, chunk: ChunkId, batches: Sequence[OpenBatch], *, due: float) -> None:
-        """A chunk to be worked on is parked, as the store says."""
+        """The store shows that a chunk is parked."""
         self._granted.add(chunk)
         self.parked.add(chunk, batches, due=due, is_known=False)
 
     def looks(self, *, now: float) -> list[Look]:
-        """The looks at parked chunks that are due."""
+        """The parked chunks whose batches are due for a look."""
         return self.parked.take(now=now)
 
     def batch_ended(self, chunk: ChunkId) -> None:
-        """One of a parked chunk's batches has ended: somebody has to work on it."""
+        """One of a parked chunk's batches has ended: somebody must work on it."""
         if self.parked.remove(chunk):
             self.add(chunk)
 
     def died(self, worker: str, *, not_before: float) -> list[ChunkId]:
-        """The worker's process is gone: its chunks wait until `not_before` (its journals may have to be shipped)."""
+        """The worker's process is gone: its chunks wait until `not_before`, because its journals may have to be
+        shipped.
+        """
         chunks = [chunk for chunk, lease in self._leases.items() if lease.worker == worker]
         for chunk in chunks:
             del self._leases[chunk]
@@ -161,7 +163,7 @@ class Leases:
         return chunks
 
     def shipped(self, chunks: list[ChunkId]) -> None:
-        """A dead worker's journals of these chunks are in the store: the chunks need not wait."""
+        """A dead worker's journals of these chunks are in the store, so the chunks need not wait."""
         for chunk in chunks:
             self._not_before.pop(chunk, None)
 
@@ -179,7 +181,7 @@ class Leases:
 
     @property
     def leased(self) -> int:
-        """Chunks in workers' hands."""
+        """Chunks held by workers."""
         return len(self._leases)
 
     @property

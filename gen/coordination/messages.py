@@ -17,20 +17,20 @@ from stillhouse.gen.teachers.expense import Expense
 
 
 def node_of(worker: str) -> str:
-    """The node in a worker's name, `<node>.<the rest>`: who dies there leaves its journals there."""
+    """The node in a worker's name, `<node>.<the rest>`; a worker that dies there leaves its journals there."""
     return worker.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No chunk now; ask again after this time."""
+    """No chunk is available now; ask again after this time."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class NoMore:
-    """Every chunk is sealed or will be by its holder."""
+    """Every chunk is sealed, or will be by its holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Allowance:
     """A worker's part of the budget."""
 
     granted: Expense
-    """All that it was granted since it started."""
+    """Everything that it was granted since it started."""
     is_over: bool = False
-    """There is no money for any request: close the chunks in hand."""
+    """There is no money for any request: close the open chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ class Renewal:
     """The queue's answer to a renewal."""
 
     lost: list[ChunkId]
-    """Chunks of the worker's that another may have now."""
+    """Chunks of the worker that another worker may have now."""
     stop: bool = False
-    """Finish the requests in flight, give the rest back."""
+    """Finish the requests in flight, and give the rest back."""
     sweep: bool = False
-    """A worker of this node died: ship what it left, then say so."""
+    """A worker of this node died: ship what it left, then report that."""
     good_for_s: float = math.inf
-    """For this long after the request, the run is sure to have the dataset to itself."""
+    """The run certainly has the dataset to itself for this long after the request."""
     allowance: Allowance | None = None
-    """None without a budget."""
+    """The worker's grant; None without a budget."""
     looks: list[Look] = field(default_factory=list)
     """Parked chunks whose batches to look at once each; `looked` reports what came of it."""
     streamed: list[tuple[str, str]] = field(default_factory=list)
@@ -68,13 +68,13 @@ class End:
     """Why a worker's run ended."""
 
     kind: Literal["done", "stopped", "away", "paused", "failed", "unusable"]
-    """`away`: this worker's store or disk fails it, which says nothing of the others'; `paused`: exit 3; `failed`:
-    exit 1; `unusable`: exit 2, the recipe or the source is wrong."""
+    """`away`: this worker's store or disk fails, which says nothing about the others; `paused`: exit 3; `failed`: exit
+    1; `unusable`: exit 2, the recipe or the source is wrong."""
     message: str = ""
 
     @classmethod
     def because(cls, error: StillhouseError) -> "End":
-        """The end that an error makes of a worker."""
+        """The end of a worker that this error causes."""
         if isinstance(error, StoreAway):
             return cls("away", str(error))
         kinds: dict[int, Literal["failed", "unusable", "paused"]] = {1: "failed", 2: "unusable", 3: "paused"}
@@ -82,18 +82,20 @@ class End:
 
 
 class Queue(Protocol):
-    """The PromptQueue as a worker sees it. Any call may raise `Unreachable`; all may be repeated."""
+    """The PromptQueue as a worker sees it. Any call may raise `Unreachable`; all calls may be repeated."""
 
     async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """Ask for a chunk; `begun`: only for one that was worked on before."""
         ...
 
     async def renew(self, worker: str, held: list[ChunkId], counters: Counters) -> Renewal:
-        """Keep the leases."""
+        """Renew the leases."""
         ...
 
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
-        """The chunk's shard exists; `counts` are None where another sealed it, `counters` the worker's until now."""
+        """The chunk's shard exists; `counts` is None if another worker sealed it, `counters` are the worker's totals so
+        far.
+        """
         ...
 
     async def give_back(self, worker: str, chunk: ChunkId) -> None:
@@ -101,11 +103,11 @@ class Queue(Protocol):
         ...
 
     async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
-        """The worker lets the chunk go, whose journal is shipped: all that is open of it is with these batches."""
+        """The worker gives the chunk back, with its journal shipped: everything open in it is in these batches."""
         ...
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
-        """Looks at parked chunks: all their batches are still running, or one or more have `ended`."""
+        """Report looks at parked chunks: all their batches are still running, or at least one has `ended`."""
         ...
 
     async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
@@ -117,11 +119,11 @@ class LimitLedger(Protocol):
     """A RateLimiter as a worker sees it. May raise `Unreachable`."""
 
     async def renew(self, worker: str, report: Report) -> Lease:
-        """Report and get a share."""
+        """Report, and get a share."""
         ...
 
     async def leave(self, worker: str) -> None:
-        """Give the share back; nothing of it is in flight."""
+        """Give the share back; none of its requests are in flight."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""When to look at the batches of parked chunks. Pure; a look that is handed out and never reported is due again."""
+"""When to look at the batches of parked chunks. Pure. A look that was handed out but never reported is due again."""
 
 import heapq
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 
 LOOK_S = (30.0, 300.0)
-"""Between two looks at a parked chunk: half its batches' age, within these bounds."""
+"""Time between two looks at a parked chunk: half its batches' age, within these bounds."""
 LOOK_TERM_S = 60.0
-"""A look not reported for so long is handed out again."""
+"""A look that is not reported for this long is handed out again."""
 MAX_LOOKS = 30
 """Looks handed out with one renewal: a worker renews every three seconds, and each look is a request."""
 
@@ -32,7 +32,7 @@ class _Parked:
 
 
 class ParkedChunks:
-    """The chunks that are parked, with the time of their next look."""
+    """The parked chunks, with the time of their next look."""
 
     def __init__(self) -> None:
         self._parked: dict[ChunkId, _Parked] = {}
@@ -48,7 +48,7 @@ class ParkedChunks:
 
     @property
     def unknown(self) -> int:
-        """How many have not been looked at since they were found in the store."""
+        """Number of chunks that have not been looked at since they were found in the store."""
         return self._unknown
 
     def is_known(self, chunk: ChunkId) -> bool:
@@ -63,7 +63,7 @@ class ParkedChunks:
         heapq.heappush(self._order, (due, chunk))
 
     def remove(self, chunk: ChunkId) -> bool:
-        """True if it was parked."""
+        """Remove it; True if it was parked."""
         found = self._parked.pop(chunk, None)
         self._unknown -= found is not None and not found.is_known
         return found is not None
@@ -80,7 +80,7 @@ class ParkedChunks:
         return looks
 
     def running(self, chunk: ChunkId, *, now: float, utc: float) -> None:
-        """All its batches are still being worked on; `utc`: `now` in seconds since 1970."""
+        """All its batches are still in progress; `utc`: `now` in seconds since 1970."""
         parked = self._parked.get(chunk)
         if parked is not None:
             self._unknown -= not parked.is_known

@@ -1,7 +1,7 @@
 """Decides how long to wait for a teacher that has never answered, from the reports of all workers of a run.
 
-Pure; one per run. The wait begins with a failure. Whatever shows that somebody is at work there (a refusal, a 429, a
-word about loading) ends it until the next failure, and an answer ends it for good. A request to an endpoint that has
+Pure; one per run. The wait begins with a failure. Anything that shows a working server (a refusal, a 429, a reply that
+it is loading) ends the wait until the next failure, and an answer ends it for good. A request to an endpoint that has
 not failed is waited for, however long its answer takes.
 """
 
@@ -17,14 +17,14 @@ NOTE_AFTER_S = 15.0
 
 ERRORS_ALONE_S = 90.0
 ERRORS_ALONE_SHARE = 0.15
-"""A teacher that is reached and fails at every request is waited for this long, or this share of `give_up_after_s`,
-whichever is more: longer than an outage is waited out (`gen.teachers.evidence`)."""
+"""A teacher that is reachable but fails every request is waited for this long, or for this share of `give_up_after_s`,
+whichever is more; this is longer than an outage is waited out (`gen.teachers.evidence`)."""
 
 MAX_WORDS = 300
-"""Characters shown of a teacher's last words."""
+"""Maximum number of characters shown of a teacher's last message."""
 
 _FAILURES = ("no_connection", "overload", "server_error", "ambiguous")
-"""Troubles that do not show that somebody is at work there."""
+"""Troubles that do not show a working server."""
 
 
 @dataclass(slots=True)
@@ -36,17 +36,16 @@ class _Silent:
     signs: int = 0
     """Other troubles so far."""
     since: float | None = None
-    """When the first failure after the last sign was seen."""
+    """When the first failure after the last sign of a working server was seen."""
     is_noted: bool = False
     is_noted_loading: bool = False
 
 
 class Silence:
-    """See the module."""
+    """Decides when to give up on teachers that never answered."""
 
     def __init__(self, *, give_up_after_s: float, is_chain: bool = False, judges: Collection[str] = ()) -> None:
-        """`is_chain`: teachers stand in for one another, and workers say when none of them is left; nobody stands in
-        for `judges`."""
+        """`is_chain`: teachers replace one another, and workers report when none is left; nothing replaces `judges`."""
         self._give_up_after_s = give_up_after_s
         self._is_chain = is_chain
         self._judges = judges
@@ -54,7 +53,7 @@ class Silence:
         self._answered: set[str] = set()
 
     def look(self, tallies: Mapping[str, Tally], *, now: float) -> tuple[list[str], TeacherPaused | None]:
-        """Take in the totals at a monotonic time; returns notes to show, and the reason to stop, if any."""
+        """Process the totals at a monotonic time; returns notes to show, and the reason to stop, if any."""
         notes: list[str] = []
         reason = None
         for name, tally in tallies.items():
@@ -84,7 +83,7 @@ class Silence:
 
 
 def _take_in(silent: _Silent, tally: Tally, *, now: float) -> bool:
-    """Count what came since the last look; True if that was failures alone."""
+    """Count the troubles since the last look; True if they were all failures."""
     failures = sum(tally.troubles.get(kind, 0) for kind in _FAILURES)
     signs = sum(tally.troubles.values()) - failures
     failed, shown = failures > silent.failures, signs > silent.signs
@@ -104,9 +103,8 @@ def _reason(name: str, tally: Tally, *, silent_s: float) -> str:
         )
     kinds = ", ".join(f"{kind} {tally.troubles[kind]:,}" for kind in _FAILURES if tally.troubles.get(kind))
     return (
-        f"teacher {name} sent nothing but failures for {silent_s:.0f} s ({kinds}); the last was: "
-        f"{_said(tally)}. Find out what is wrong with it, then run the same command again (run.give_up_after_s: how "
-        "long to wait)"
+        f"teacher {name} sent only failures for {silent_s:.0f} s ({kinds}); the last was: {_said(tally)}. Find out "
+        "what is wrong with it, then run the same command again (run.give_up_after_s: how long to wait)"
     )
 
 

@@ -1,8 +1,8 @@
 """The budget's ledger as a queue keeps it: every change is stored before anybody acts on it.
 
-All that changed while a write was under way goes into the next one, so that there is one write at a time, whatever the
-number of workers. Of two queues that take each other for dead, each write by one is refused to the other, which then
-reads the ledger anew; workers report totals, so nothing is lost by that.
+All changes made during a write go into the next one, so there is one write at a time, however many workers there are.
+If two queues each take the other for dead, a write by one makes the other's write fail; that queue then reads the
+ledger again. Workers report totals, so nothing is lost.
 """
 
 import asyncio
@@ -17,29 +17,29 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 
 MOST_WAIT_S = 1.0
-"""How long a renewal waits for a grant to be stored: leases must not hang on the store."""
+"""How long a renewal waits for a grant to be stored: leases must not depend on the store."""
 
 
 class Treasury:
-    """See the module. Its coroutines belong to one event loop."""
+    """Keeps the ledger in the store. Its coroutines belong to one event loop."""
 
     def __init__(self, store: Store, limits: Expense, *, is_new_run: bool) -> None:
-        """Read the ledger, or begin one by what the dataset holds.
+        """Read the ledger, or create one from what the dataset holds.
 
         Args:
-            store: the dataset's.
-            limits: the budget's.
-            is_new_run: False for a queue that was restarted within its run, whose workers live on.
+            store: the dataset's store.
+            limits: the budget's limits.
+            is_new_run: False for a queue that was restarted within its run, whose workers are still alive.
 
         Raises:
-            DatasetError: the ledger, or a shard that has to be read, is damaged.
+            DatasetError: the ledger, or a shard that must be read, is damaged.
             StoreAway, StoreRefused: the store does not answer, or refuses.
         """
         self._store = store
         self._limits = limits
         self._file = BudgetFile(store)
         if not store.is_local:
-            store.probe()  # it finds out whether the store compares by itself
+            store.probe()  # `probe` finds out whether the store itself compares
         document = self._file.load()
         self._ledger = self._ledger_of(begun_by(store) if document is None else document)
         if is_new_run:
@@ -47,16 +47,16 @@ class Treasury:
         for chunk, cost in self._sealed_since().items():
             self._ledger.sealed(chunk, cost)
         self._granted = self._all_granted()
-        """By worker, as stored."""
+        """Grants by worker, as stored."""
         self._changed = self._stored = 0
-        """Numbers of changes."""
+        """Serial numbers of changes."""
         self._reloads = 0
-        """How often another queue's ledger took the place of this one's."""
+        """How often another queue's ledger replaced this one's."""
         self._is_behind = False
         """True if that ledger may still count sealed chunks as open; nobody reports them again."""
         self._writing: asyncio.Task[None] | None = None
         self.unpayable: Expense | None = None
-        """The request for which there was no money when asking ended; None while it goes on."""
+        """The request that there was no money for when asking ended; None until then."""
         self.error: StillhouseError | None = None
         """Why the ledger can't be stored."""
 
@@ -64,7 +64,7 @@ class Treasury:
         return BudgetLedger(self._limits, document, keeps_journals=self._store.is_local)
 
     def _sealed_since(self) -> dict[ChunkId, Expense]:
-        """Chunks that the ledger counts as open although they have a shard, and what they cost."""
+        """Chunks that the ledger counts as open although they have a shard, with their cost."""
         costs = {chunk: self._cost_of_shard(chunk) for chunk in map(ChunkId.parse, sorted(self._ledger.touched))}
         return {chunk: cost for chunk, cost in costs.items() if cost is not None}
 
@@ -88,7 +88,7 @@ class Treasury:
 
     @property
     def living(self) -> set[str]:
-        """Workers that may hold money and, as far as the ledger knows, still work."""
+        """Workers that may hold money and, as far as the ledger knows, are still working."""
         return {name for name, holding in self._ledger.document.workers.items() if not holding.gone}
 
     @property
@@ -115,15 +115,15 @@ class Treasury:
         """Why the ledger can't be stored, if a person has to act."""
         return None if isinstance(self.error, StoreAway) else self.error
 
-    # --- what workers report
+    # --- reports from workers
 
     async def leased(self, worker: str, chunk: ChunkId) -> bool:
-        """A worker is about to get this chunk; False: not now, as it can't be stored."""
+        """A worker is about to get this chunk; False if that can't be stored now."""
         self._ledger.leased(worker, chunk)
         return await self._kept()
 
     async def renewed(self, worker: str, report: SpendReport) -> Allowance:
-        """Take in a report, and grant what the worker wants."""
+        """Process a report, and grant what the worker wants."""
         self._ledger.reported(worker, report)
         if not self.is_over:
             self._ledger.grant(worker)
@@ -134,12 +134,12 @@ class Treasury:
         return Allowance(self._granted.get(worker, NOTHING), is_over=self.is_over)
 
     def reported(self, worker: str, report: SpendReport) -> None:
-        """Take in a report; it is stored with the next grant."""
+        """Process a report; it is stored with the next grant."""
         self._ledger.reported(worker, report)
         self._changed += 1
 
     async def sealed(self, chunk: ChunkId, *, by: str, is_own: bool) -> None:
-        """The chunk's shard exists; `is_own`: the worker that reports it wrote it, and reported what it cost."""
+        """The chunk's shard exists; `is_own`: the reporting worker wrote it, and has reported its cost."""
         cost = None if is_own else await asyncio.to_thread(self._cost_of_shard, chunk)
         self._ledger.sealed(chunk, cost, by=by)
         self._changed += 1
@@ -170,11 +170,11 @@ class Treasury:
         return True
 
     async def _write(self) -> None:
-        """Store the ledger; where another queue has, read that one in its place."""
+        """Store the ledger; if another queue has stored one, read that instead."""
         try:
             if self._is_behind:
                 for chunk, cost in (await asyncio.to_thread(self._sealed_since)).items():
-                    if self.is_touched(chunk):  # else its worker has reported it meanwhile
+                    if self.is_touched(chunk):  # otherwise its worker has reported it meanwhile
                         self._ledger.sealed(chunk, cost)
                 self._is_behind = False
             number, granted = self._changed, self._all_granted()

@@ -1,4 +1,4 @@
-"""Intents of batches in the store: what may be at a provider is here before it is created there.
+"""Intents of batches in the store: an intent is stored before its batch is created at the provider.
 
 Each intent is up to five objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
 `….submitted.json` once the provider has named it, `….missing.json` when a listing first did not show it,
@@ -36,7 +36,7 @@ class _Stored(BaseModel):
 
 
 class StoredIntent(_Stored):
-    """An intent as it was decided on."""
+    """An intent as it was decided."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")]
     at: float
@@ -46,7 +46,7 @@ class StoredIntent(_Stored):
     account: str = ""
     """Changes with the key, see `account_mark`; empty: not known."""
     samples: tuple[tuple[int, int], ...]
-    """Its ordinals, as (first, count)."""
+    """Its samples' ordinals, as (first, count)."""
     collect_by: float | None = None
     """When the provider may have deleted its results, in UTC seconds since 1970; None if it keeps them."""
 
@@ -72,14 +72,14 @@ class _Expired(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class KnownIntent:
-    """An intent as the store has it."""
+    """An intent with its current state in the store."""
 
     n: int
     stored: StoredIntent
     batch: str | None
     """The provider's id of its batch."""
     expired: tuple[int, ...]
-    """Its samples that the provider did not get to, as far as that is known."""
+    """Its samples that the provider did not reach, as far as known."""
     has_ended: bool
     missing_since: float | None = None
     """When a listing first did not show its batch, in UTC seconds since 1970; None if none had to be read."""
@@ -91,7 +91,7 @@ class KnownIntent:
 
 
 def dataset_id(store: Store) -> str:
-    """The dataset's random id, made when first needed."""
+    """The dataset's random id, created when it is first needed."""
     store.put_new(ID_KEY, secrets.token_hex(16).encode())
     found = store.get(ID_KEY)
     if found is None or not re.fullmatch(rb"[0-9a-f]{32}", found):
@@ -108,13 +108,13 @@ class Intents:
     """The intents of one teacher. Its methods block."""
 
     def __init__(self, store: Store, *, place: int) -> None:
-        """`place`: the teacher's in the recipe."""
+        """`place`: the teacher's position in the recipe."""
         self._store = store
         self._place = place
         self._id: str | None = None
 
     def of(self, chunk: ChunkId) -> list[KnownIntent]:
-        """The chunk's, in order. Raises DatasetError, StoreAway."""
+        """The chunk's intents, in order. Raises DatasetError, StoreAway."""
         there = {stat.key for stat in self._store.list(f"{PREFIX}{chunk}-{self._place}-")}
         numbers = sorted(int(match[3]) for key in there if (match := _NAME.fullmatch(key)) and not match[4])
         return [self._known(chunk, n, there) for n in numbers]
@@ -172,12 +172,12 @@ class Intents:
         return _read(self._store, key, _Missing).since
 
     def expired(self, chunk: ChunkId, n: int, ordinals: Sequence[int]) -> None:
-        """The provider did not get to these samples; before that is acted on."""
+        """The provider did not reach these samples; stored before anybody acts on it."""
         body = _Expired(samples=_ranged(ordinals)).model_dump_json().encode()
         self._store.put_new(self._key(chunk, n, ".expired"), body)
 
     def ended(self, chunk: ChunkId, n: int) -> None:
-        """All that the batch says is in the chunk's journal, and safe in the store."""
+        """All results of the batch are in the chunk's journal, and safe in the store."""
         self._store.put_new(self._key(chunk, n, ".ended"), b"{}")
 
     def count_open(self) -> int:
@@ -185,7 +185,7 @@ class Intents:
         return count_batches(self._store, place=self._place).open
 
     def batches(self) -> set[str]:
-        """The batches of all its intents that are known by name."""
+        """The batches of all its intents whose ids are known."""
         keys = [stat.key for stat in self._store.list(PREFIX)]
         mine = [key for key in keys if (match := _NAME.fullmatch(key)) and int(match[2]) == self._place and match[4]]
         return {_read(self._store, key, _Submitted).batch for key in mine if key.endswith(".submitted.json")}
@@ -202,17 +202,17 @@ def created_elsewhere(stored: StoredIntent, *, urls: Collection[str], mark: str)
 
 
 class BatchCounts(NamedTuple):
-    """How many batches there are."""
+    """Numbers of batches."""
 
     open: int
-    """At the provider, or not collected; or it is not known whether they were created."""
+    """At the provider, or not collected; or it is unknown whether they were created."""
     ended: int
     expired: int
-    """Of the ended ones, those with requests that the provider did not get to."""
+    """Ended batches with requests that the provider did not reach."""
 
 
 def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCounts:
-    """Batches of one teacher or of all, by a listing. Those of a sealed chunk have ended."""
+    """Batches of one teacher or of all, from a listing. Those of sealed chunks have ended."""
     keys = [stat.key for stat in store.list(PREFIX)]
     found = [match for key in keys if (match := _NAME.fullmatch(key)) and place in (None, int(match[2]))]
     still_open = sum(place in (None, of) for _, of, _ in _unsealed(store, keys))
@@ -221,7 +221,7 @@ def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCou
 
 
 def collect_by(store: ReadableStore) -> float | None:
-    """When the first results of an open batch may be gone, in UTC seconds since 1970; None if all are kept.
+    """When the first results of an open batch may be deleted, in UTC seconds since 1970; None if all are kept.
 
     Raises:
         DatasetError, StoreAway.
@@ -234,17 +234,18 @@ def collect_by(store: ReadableStore) -> float | None:
 
 
 def open_by_place(store: ReadableStore) -> Counter[int]:
-    """Open batches by their teacher's place in the recipe. Raises StoreAway."""
+    """Open batches by their teacher's position in the recipe. Raises StoreAway."""
     return Counter(place for _, place, _ in _unsealed(store, (stat.key for stat in store.list(PREFIX))))
 
 
 def day_of(moment: float | None) -> str | None:
-    """The UTC day on which a moment is."""
+    """The UTC day of a moment."""
     return None if moment is None else datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
 def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
-    """(chunk, teacher's place, n) of those among these keys that have not ended; of sealed chunks all have."""
+    """(chunk, teacher's position, n) of the intents among these keys that have not ended; those of sealed chunks
+    have."""
     found = {match.groups() for key in keys if (match := _NAME.fullmatch(key))}
     ended = {each[:3] for each in found if each[3] == ".ended"}
     left = {each[:3] for each in found if each[3] is None} - ended
@@ -252,7 +253,7 @@ def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
 
 
 def _unsealed(store: ReadableStore, keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
-    """The open intents among these keys, less those of sealed chunks."""
+    """The open intents among these keys, without those of sealed chunks."""
     left = open_intents(keys)
     sealed = set(sealed_chunks(store)) if left else set()
     return {each for each in left if each[0] not in sealed}

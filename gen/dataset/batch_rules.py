@@ -8,10 +8,10 @@ from stillhouse.schemas.recipe import Recipe
 
 
 def check_batches(recipe: Recipe) -> None:
-    """Refuse `mode: batch` of a teacher that has no batch API, or whose settings are not enough for it.
+    """Refuse `mode: batch` for a teacher without a batch API, or without the settings that its API needs.
 
     Raises:
-        UsageError: names the teacher and the way out.
+        UsageError: names the teacher and what to do.
     """
     for teacher in recipe.teachers:
         if teacher.mode == "batch":
@@ -19,10 +19,10 @@ def check_batches(recipe: Recipe) -> None:
 
 
 def check_still_batched(recipe: Recipe, store: ReadableStore) -> None:
-    """Refuse to ask online what is in open batches: its answers would be paid for twice.
+    """Refuse to ask online for what is in open batches: the answers would be paid for twice.
 
     Raises:
-        UsageError: names the teacher and the way out.
+        UsageError: names the teacher and what to do.
         StoreAway: the store fails.
     """
     found = open_by_place(store)
@@ -37,7 +37,7 @@ def check_still_batched(recipe: Recipe, store: ReadableStore) -> None:
 
 
 def at_provider_line(store: ReadableStore) -> str:
-    """How many batches are open, and until when their results are kept.
+    """How many batches are open, and how long their results are kept.
 
     Raises:
         DatasetError, StoreAway.
@@ -48,10 +48,10 @@ def at_provider_line(store: ReadableStore) -> str:
 
 
 def check_none_open(store: ReadableStore) -> None:
-    """Refuse to seal what is open while batches are at a provider: their answers are paid for.
+    """Refuse to seal open chunks while batches are at a provider: their answers are paid for.
 
     Raises:
-        UsageError: some are.
+        UsageError: there are such batches.
     """
     if (count := count_batches(store).open) > 0:
         are = "batch is" if count == 1 else "batches are"

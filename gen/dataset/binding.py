@@ -1,7 +1,8 @@
 """A dataset is bound to one identity: what decides what its records are.
 
-`_stillhouse/recipe.yaml` holds it, with the schema version whose columns the dataset keeps to its end, and how many
-samples are wanted for each prompt (or accepted, of at most how many), which alone may grow.
+`_stillhouse/recipe.yaml` holds the identity, the schema version whose columns the dataset keeps for good, and the
+number of samples wanted per prompt (or accepted answers, and their maximum number), which is the only part that may
+grow.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,19 +31,19 @@ class Binding:
     """The schema version whose columns it has."""
     name: str
     identity: dict[str, Any]
-    """Without values that equal their defaults; see `schemas.identity`."""
+    """The identity without values that equal their defaults; see `schemas.identity`."""
     samples: int
-    """The most answers asked for each prompt, as of the last run."""
+    """The maximum number of answers asked for each prompt, as of the last run."""
     first_samples: int
-    """The same as of the first run: what plans of schema version 1 mean, which do not say it."""
+    """The same as of the first run: plans of schema version 1 mean this number, but do not contain it."""
     accept: int = 0
-    """Accepted answers wanted for each prompt, as of the last run; 0 where all samples are asked."""
+    """Accepted answers wanted for each prompt, as of the last run; 0 if all samples are asked."""
     changes: int = 0
     """How often it was bound again, by a run that found nothing asked yet."""
 
     @property
     def columns(self) -> Columns:
-        """Its columns, less the kept ones."""
+        """Its columns, without the kept ones."""
         return columns_of(self.version, self.identity)
 
     @property
@@ -62,26 +63,27 @@ class Binding:
         }
         if self.changes:
             document["changes"] = self.changes
-        # In ASCII: some Unicode line breaks that PyYAML writes do not read back as the same characters.
+        # ASCII only: PyYAML writes some Unicode line breaks in a way that it reads differently.
         return yaml.safe_dump(document, sort_keys=False).encode()
 
 
 Begun: TypeAlias = Callable[[], str | None]
-"""What keeps a planned dataset from taking another recipe, in words; None: nothing does. See `gen.journal.begun`."""
+"""Why a planned dataset can't take another recipe; None if it can. See `gen.journal.begun`."""
 
 
 def is_planned() -> str | None:
-    """Plans are enough: what `begun` is where nobody looks for more."""
+    """Treat a dataset with plans as begun; for callers that look no further."""
     return "its prompts are planned"
 
 
 def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
     """Bind a new dataset to the recipe's identity, or check that it is bound to it.
 
-    One that has not `begun` is bound again, and its plans are removed. Its old recipe holds until they are gone.
+    A dataset that has not `begun` is bound again, and its plans are removed. Its old recipe applies until they are
+    gone.
 
     Returns:
-        The recipe with what it leaves to the dataset filled in.
+        The recipe, completed with the settings that it leaves to the dataset.
 
     Raises:
         DatasetError: see `binding_for`.
@@ -111,22 +113,23 @@ def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
 
 
 def unplan(store: Store, bound: Binding) -> int:
-    """Remove all that runs left of a dataset that has not begun, but for its recipe; returns its new `changes`.
+    """Remove everything that runs left in a dataset that has not begun, except its recipe; returns its new `changes`.
 
-    May be cut off at any point: what is left is the dataset of the old recipe.
+    May be interrupted at any point: what is left is the dataset of the old recipe.
     """
     bound = replace(bound, changes=bound.changes + 1)
-    store.put(RECIPE_KEY, bound.encoded())  # first: journals on the nodes' disks stay, and belong to what goes
+    store.put(RECIPE_KEY, bound.encoded())  # first: journals on the nodes' disks stay, and belong to the plans that go
     for prefix in (JOURNAL_PREFIX, "failed/", "rejected/", "_stillhouse/raw/", "_stillhouse/index-"):
         for stat in list(store.list(prefix)):
             store.delete(stat.key)
-    for stat in reversed(list(store.list("_stillhouse/plan-"))):  # a plan without those before it is damage
+    # a plan without the ones before it would count as damage
+    for stat in reversed(list(store.list("_stillhouse/plan-"))):
         store.delete(stat.key)
     return bound.changes
 
 
 def times_changed(store: ReadableStore) -> int:
-    """How often the dataset was bound again; 0 also on a local disk, where nothing depends on it.
+    """How often the dataset was bound again; always 0 on a local disk, where nothing depends on it.
 
     Raises:
         DatasetError: its recipe is damaged or from a newer version.
@@ -136,7 +139,7 @@ def times_changed(store: ReadableStore) -> int:
 
 
 def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
-    """The recipe, with settings it leaves open taken from its dataset; unchanged for a new dataset."""
+    """The recipe, with settings that it leaves open taken from its dataset; unchanged for a new dataset."""
     own = bound.identity if bound else recipe.identity()
     settled = {
         "prompts_per_shard": own["prompts_per_shard"],
@@ -151,8 +154,8 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
     """The dataset's binding, checked against the recipe; None if the recipe may bind it (again). Writes nothing.
 
     Raises:
-        DatasetError: it has `begun` and is bound to another identity, or wants more samples or other ones; or its
-            recipe.yaml is damaged, or gone while shards are there.
+        DatasetError: it has `begun` and is bound to another identity, or wants fewer or a different kind of samples;
+            or its recipe.yaml is damaged, or missing although there are shards.
     """
     bound = read_binding(store)
     if bound is None:
@@ -171,8 +174,8 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
     if different:
         added = " (teachers may be added at the end of the chain)" if bound.identity.get("route") == "fallback" else ""
         raise DatasetError(
-            f"{store.url}: was made with a different recipe, and {why}; they differ in {', '.join(different)}. "
-            f"Use another dataset.path, or the recipe it was made with{added}"
+            f"{store.url}: was created with a different recipe, and {why}; they differ in {', '.join(different)}. "
+            f"Use another dataset.path, or the recipe it was created with{added}"
         )
     raise DatasetError(f"{store.url}: {less}")
 
@@ -217,11 +220,14 @@ def _check_counts(*values: Any) -> None:
 
 
 def _less_wanted(store: ReadableStore, bound: Binding, ask: Ask) -> str:
-    """Why a dataset can't take on these numbers of samples; empty if it can."""
+    """Why a dataset can't change to these numbers of samples; empty if it can."""
     if (ask.accept is None) != (bound.accept == 0):
         ways = ("ask.samples", "ask.accept with ask.at_most")
         was, now = ways if ask.accept is not None else reversed(ways)
-        return f"was made with {was}, got {now}, and a dataset keeps to one of them. Use another dataset.path, or {was}"
+        return (
+            f"was created with {was}, got {now}, and a dataset can't change from one to the other. Use another "
+            f"dataset.path, or {was}"
+        )
     most = "ask.samples" if ask.accept is None else "ask.at_most"
     for field, got, had in ((most, ask.most_samples, bound.samples), ("ask.accept", ask.accept or 0, bound.accept)):
         if got < had:
@@ -235,15 +241,15 @@ def _less_wanted(store: ReadableStore, bound: Binding, ask: Ask) -> str:
 
 
 def _most_planned(store: ReadableStore, bound: Binding, *, accept: bool) -> int:
-    """The most that any plan wants: a run that was to want more may have failed before it planned that."""
-    from stillhouse.gen.dataset.plans import read_plans  # which itself reads the binding
+    """The most that any plan wants: a run that wanted more may have failed before it planned that."""
+    from stillhouse.gen.dataset.plans import read_plans  # `plans` reads the binding, too
 
     wanted = [plan.accept if accept else plan.samples for plan in read_plans(store)]
     return max(wanted, default=bound.accept if accept else bound.samples)
 
 
 def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
-    """Dotted paths of the leaves where two identities differ."""
+    """Dotted paths of the leaves in which two identities differ."""
     if ours != theirs and (isinstance(ours, dict) or isinstance(theirs, dict)):
         # One of them may leave a whole section at its defaults.
         ours, theirs = (each if isinstance(each, dict) else {} for each in (ours, theirs))
@@ -257,7 +263,7 @@ def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
 
 
 def _names(values: Any) -> list[Any] | None:
-    """Those of the objects in a list, such as teachers; None if it is none of these."""
+    """Names of the objects in a list, such as teachers; None if it is not such a list."""
     if not isinstance(values, list) or not all(isinstance(value, dict) and value.get("name") for value in values):
         return None
     return [value["name"] for value in values]

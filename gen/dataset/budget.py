@@ -1,9 +1,9 @@
-"""What is left of a dataset's budget, and which workers hold parts: a ledger, pure but for the document it makes.
+"""What is left of a dataset's budget, and which workers hold parts of it: a ledger, pure except for its document.
 
 Invariant: what was spent and what workers hold together never exceed the limits. A worker spends only what it was
-granted, and a grant is stored before it is told. What a worker holds counts as spent until it reports what its requests
-cost, or returns it; what a dead one held, until all of its chunks have been recovered and say what they cost. Workers
-report totals, so a lost or repeated message changes nothing.
+granted, and a grant is stored before the worker learns of it. What a worker holds counts as spent until it reports what
+its requests cost, or returns it. What a dead worker held counts as spent until all of its chunks have been recovered
+and report their cost. Workers report totals, so a lost or repeated message changes nothing.
 """
 
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 
 MAX_SHARE = 0.1
-"""Largest part of what is left that is granted at once, unless a single request costs more."""
+"""Largest part of the remaining budget that is granted at once, unless a single request costs more."""
 
 ChunkName: TypeAlias = Annotated[str, Field(pattern=r"^\d{3,}-\d{6,}$")]
 
 NO_ONE = "earlier runs"
-"""The holder in whose name is kept what runs without a budget may have spent."""
+"""The holder to which the possible spending of runs without a budget is booked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A chunk in a worker's hands, and what its journals say it cost."""
+    """A chunk that a worker holds, and what its journals say it cost."""
 
     chunk: ChunkId
     recovered: Expense
@@ -39,17 +39,17 @@ class SpendReport:
     """A worker's totals since it started, and what it wants."""
 
     granted: Expense = NOTHING
-    """As far as it was told."""
+    """Everything that it was granted, as far as it knows."""
     returned: Expense = NOTHING
     spent: Expense = NOTHING
-    """In all measures; the other fields are 0 in those that are not limited."""
+    """What it spent, in all measures; fields that are not limited are 0."""
     wants: Expense = NOTHING
-    """For about the next ten seconds, beyond what it holds."""
+    """What it needs for about the next ten seconds, beyond what it holds."""
     next: Expense | None = None
     """The worst case of the request that waits for money."""
     opened: tuple[Opened, ...] = ()
     ended: bool = False
-    """This is its last report; it sends nothing more."""
+    """True if this is its last report: it sends nothing more."""
     shipped: bool = False
     """With `ended`: its journals are complete where the next owners of its chunks look."""
 
@@ -63,14 +63,14 @@ class Holding(BaseModel):
     returned: Expense = NOTHING
     spent: Expense = NOTHING
     chunks: set[ChunkName] = set()
-    """Chunks that it may have asked samples of since its last report."""
+    """Chunks of which it may have asked samples since its last report."""
     gone: bool = False
     lost: bool = False
-    """What its requests cost may never be known: all that it held counts as spent in the end."""
+    """True if the cost of its requests may never be known: everything it held then counts as spent in the end."""
     found: Expense = NOTHING
-    """Spent after its last report, as far as its chunks said."""
+    """Spent after its last report, as far as its chunks reported."""
     shipped: bool = False
-    """Its journals are complete where the next owners of its chunks look."""
+    """True if its journals are complete where the next owners of its chunks look."""
 
 
 class BudgetDocument(BaseModel):
@@ -95,7 +95,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class BudgetLedger:
-    """See the module."""
+    """The ledger of one dataset's budget."""
 
     limits: Expense
     document: BudgetDocument
@@ -103,7 +103,7 @@ class BudgetLedger:
     """True if no journal is ever lost with a node: the dataset is on a disk that all workers share."""
     _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _seen: dict[tuple[str, str], Expense] = field(default_factory=dict)
-    """(worker, chunk) to what the worker recovered, as it was taken in."""
+    """(worker, chunk) to the cost that the worker recovered, as it was booked."""
 
     @property
     def spent(self) -> Expense:
@@ -112,7 +112,7 @@ class BudgetLedger:
 
     @property
     def held(self) -> Expense:
-        """Money that workers hold, dead ones included."""
+        """Money that workers hold, including dead ones."""
         return sum((self._held_by(holding) for holding in self.document.workers.values()), NOTHING)
 
     @property
@@ -122,7 +122,7 @@ class BudgetLedger:
 
     @property
     def touched(self) -> set[str]:
-        """Chunks that samples may have been asked of, and that are not sealed."""
+        """Chunks that are not sealed and of which samples may have been asked."""
         return set(self.document.chunks)
 
     @property
@@ -173,11 +173,11 @@ class BudgetLedger:
             self._seen[worker, chunk] = opened.recovered
             self._recovered(chunk, opened.recovered, by=worker)
             self.document.workers[worker].chunks.add(chunk)
-        if chunk in self.document.workers[worker].chunks:  # else another has it now
+        if chunk in self.document.workers[worker].chunks:  # otherwise another worker has it now
             self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(opened.total)
 
     def _recovered(self, chunk: str, total: Expense, *, by: str) -> None:
-        """A new owner has read the chunk's journals: they say what those before it spent, reported or not."""
+        """A new owner has read the chunk's journals: they say what earlier owners spent, reported or not."""
         unreported = (total - self.document.chunks.get(chunk, NOTHING)).at_least(NOTHING)
         before = [h for name, h in self.document.workers.items() if name != by and chunk in h.chunks]
         if all(holding.gone for holding in before):
@@ -185,7 +185,7 @@ class BudgetLedger:
             for holding in before:
                 holding.found += unreported
                 holding.lost |= not (self.keeps_journals or holding.shipped)
-        else:  # a living one will report the same itself; if it never does, its whole grant counts
+        else:  # a living worker will report the same itself; if it never does, its whole grant counts
             for holding in before:
                 holding.lost = True
         for holding in before:
@@ -194,7 +194,7 @@ class BudgetLedger:
         self._settle_gone()
 
     def sealed(self, chunk: ChunkId, total: Expense | None = None, *, by: str = "") -> None:
-        """The chunk's shard exists; `total`: what it cost, where another than its reported owner may have sealed it."""
+        """The chunk's shard exists; `total`: its cost, if a worker other than its reported owner may have sealed it."""
         name = str(chunk)
         if total is not None and (by, name) not in self._seen:
             self._recovered(name, total, by=by)
@@ -219,7 +219,7 @@ class BudgetLedger:
         self._settle_gone()
 
     def _settle_gone(self) -> None:
-        """Release what gone workers held whose chunks have all said what they cost."""
+        """Release what gone workers held, if all of their chunks have reported their cost."""
         for name, holding in list(self.document.workers.items()):
             held = self._held_by(holding)
             if holding.gone and (not holding.chunks or held == NOTHING):
@@ -233,7 +233,7 @@ class BudgetLedger:
     # --- what follows
 
     def grant(self, worker: str) -> None:
-        """Grant the worker what it wants, as far as there is money: a tenth of what is left, or one request."""
+        """Grant the worker what it wants, as far as there is money: up to a tenth of what is left, or one request."""
         waiting, holding = self._waiting.get(worker), self.document.workers.get(worker)
         if waiting is None or holding is None or holding.gone or waiting.wants == NOTHING:
             return
@@ -246,5 +246,5 @@ class BudgetLedger:
         self._waiting[worker] = _Waiting(NOTHING, None)
 
     def end(self, unpayable: Expense) -> None:
-        """Asking has ended for want of money for this request."""
+        """Asking has ended because there is no money for this request."""
         self.document.next = unpayable

@@ -1,4 +1,4 @@
-"""The budget's ledger as stored: one object, replaced by compare-and-set alone."""
+"""The budget's ledger as stored: one object, replaced only by compare-and-set."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from stillhouse.gen.teachers.expense import NOTHING, UNLIMITED, Expense
 
 
 class BudgetFile:
-    """See the module."""
+    """Loads and stores the ledger."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -41,10 +41,10 @@ class BudgetFile:
 
 
 def begin_budget(store: Store) -> BudgetDocument:
-    """The ledger of a dataset, begun if it has none; only by the run that has the dataset to itself.
+    """The ledger of a dataset, created if it has none; only for the run that has the dataset to itself.
 
     Raises:
-        DatasetError: the ledger, or a shard that has to be read, is damaged.
+        DatasetError: the ledger, or a shard that must be read, is damaged.
     """
     file = BudgetFile(store)
     if (document := file.load()) is not None:
@@ -55,7 +55,7 @@ def begin_budget(store: Store) -> BudgetDocument:
 
 
 def begun_by(store: Store) -> BudgetDocument:
-    """The ledger of a dataset that had no budget so far: what its shards cost, and what its journals have yet to say.
+    """The ledger of a dataset that had no budget so far: what its shards cost, and which journals are not counted yet.
 
     Raises:
         DatasetError: a shard is damaged.
@@ -69,7 +69,7 @@ def begun_by(store: Store) -> BudgetDocument:
 
 
 def _with_journals(store: Store) -> Iterator[str]:
-    """Chunks of which journals are in the store, or on a local dataset's disk, and that are not sealed."""
+    """Chunks that are not sealed and have journals in the store, or on a local dataset's disk."""
     for stat in store.list(JOURNAL_PREFIX):
         chunk = ChunkId.parse(stat.key.removeprefix(JOURNAL_PREFIX).partition("/")[0])
         if store.stat(chunk.data_key) is None:
@@ -95,6 +95,6 @@ def _parsed(stored: bytes, *, origin: str) -> BudgetDocument:
         return BudgetDocument.model_validate(document)
     except (ValueError, KeyError, TypeError):
         raise DatasetError(
-            f"{origin}: is damaged; restore it, or delete it: what was spent is then counted by the shards and the "
-            "journals, in which requests can be missing whose answers were lost"
+            f"{origin}: is damaged; restore it, or delete it: spending is then counted from the shards and the "
+            "journals, which may lack requests whose answers were lost"
         ) from None

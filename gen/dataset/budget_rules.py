@@ -1,6 +1,6 @@
 """Requirements of a budget, checked before anything is asked: prices, and money for one request.
 
-`run` and `plan` share it.
+`run` and `plan` share these checks.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from stillhouse.schemas.recipe import Recipe
 
 
 def check_budget(recipe: Recipe, prompts: Sequence[Prompt] = ()) -> None:
-    """Refuse a budget that can't be kept, or that is below what one request can cost.
+    """Refuse a budget that can't be kept, or that can't cover the cost of one request.
 
     Args:
-        recipe: with the prices that are known.
+        recipe: the recipe with all known prices.
         prompts: the first ones; without any, the bound is that of an empty prompt.
 
     Raises:
-        UsageError: a teacher has no price under a budget in USD; or no teacher can be asked any of the prompts.
+        UsageError: a teacher has no price under a budget in USD; or the budget covers none of the prompts.
     """
     budget = recipe.budget
     if budget is None:
@@ -32,7 +32,7 @@ def check_budget(recipe: Recipe, prompts: Sequence[Prompt] = ()) -> None:
         if budget.usd is not None and teacher.price is None:
             raise UsageError(
                 f"{recipe.where(f'teachers.{number}')}teachers.{teacher.name}: budget.usd needs a price for every "
-                "teacher, and none is known for this one; state its `price`, such as `{input: 0.55, output: 2.19}` in "
+                "teacher, and this one's is unknown; state its `price`, such as `{input: 0.55, output: 2.19}` in "
                 "USD per million tokens, or `{input: 0, output: 0}` for your own server"
             )
     limits, least = limits_of(budget), least_request(recipe, prompts)

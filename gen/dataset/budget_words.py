@@ -9,7 +9,7 @@ from stillhouse.schemas.budget import Budget
 
 _UNITS = {"usd": "USD", "requests": "requests", "output_tokens": "output tokens"}
 _SMALL_USD = 0.1
-"""Smaller amounts are shown to four digits that count."""
+"""Smaller amounts are shown with four significant digits."""
 
 
 class Use(BaseModel):
@@ -28,7 +28,7 @@ def uses_of(budget: Budget, spent: Expense) -> dict[str, Use]:
 
 
 def share_used(uses: Mapping[str, Use]) -> float:
-    """The largest part that is used of any limit."""
+    """The largest used part of any limit."""
     return max(use.used / use.limit for use in uses.values())
 
 
@@ -55,5 +55,5 @@ def _amount(name: str, value: float) -> str:
 
 
 def usd_words(usd: float) -> str:
-    """Dollars, without their sign."""
+    """Dollars, without the sign."""
     return f"{usd:,.2f}" if abs(usd) >= _SMALL_USD or usd == 0 else f"{usd:.4g}"

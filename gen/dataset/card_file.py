@@ -12,13 +12,13 @@ from stillhouse.gen.store.base import Store
 
 CARD_KEY = "README.md"
 EVERY_S = 60.0
-"""A run writes the card so often,"""
+"""How often a run writes the card,"""
 SHARE = 0.02
-"""or less often where more than this share of its time would go into it: every footer is read for it."""
+"""or less often if that takes more than this share of its time, because it reads every footer."""
 
 
 def write_card(store: Store, render: Callable[[str], str]) -> None:
-    """Write the card that `render` makes of the stored one ("" where there is none).
+    """Write the card that `render` makes from the stored one ("" if there is none).
 
     Raises:
         DatasetError: there is no dataset, or it is damaged, or the stored card is not UTF-8.
@@ -27,7 +27,7 @@ def write_card(store: Store, render: Callable[[str], str]) -> None:
     try:
         stored = (store.get(CARD_KEY) or b"").decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
-        raise DatasetError(f"{store.url}/{CARD_KEY}: expected UTF-8; it is left as it is") from None
+        raise DatasetError(f"{store.url}/{CARD_KEY}: expected UTF-8; the file is left as it is") from None
     card = render(stored)
     if card != stored:
         store.put(CARD_KEY, card.encode())
@@ -35,7 +35,7 @@ def write_card(store: Store, render: Callable[[str], str]) -> None:
 
 @contextmanager
 def kept_card(store: Store, render: Callable[[str], str]) -> Iterator[None]:
-    """Keep the dataset's card up to date while the block runs, and write it once more when it ends, however it ends.
+    """Keep the dataset's card up to date during the block, and write it once more at the end, however the block ends.
 
     A card that can't be written does not stop the run: the next run writes it.
     """

@@ -1,4 +1,4 @@
-"""A chunk's prompts, read back from the sources as the index froze them.
+"""A chunk's prompts, read again from the sources as the index recorded them.
 
 Every prompt must have the key that the index recorded; a source that has changed is refused, never asked.
 """
@@ -39,12 +39,12 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A source row that makes no prompt."""
+    """A source row that doesn't make a prompt."""
 
     file: str
     line: int
     prompt_id: str | None
-    """None if it has no readable id."""
+    """Its id; None if it has no readable one."""
     message: str
 
 
@@ -53,11 +53,11 @@ class Retried:
     """The samples that a generation asks of a series of an earlier generation's prompt."""
 
     kinds: Mapping[int, str | None]
-    """The samples to be asked, each with the kind of Failure it was, or None where it is new; no other is asked."""
+    """The samples to ask, each with the kind of Failure it was, or None if it is new; no others are asked."""
     earlier: tuple[ChunkId, ...]
     """The chunks that hold the series' samples so far, in order."""
     need: int | None = None
-    """Accepted answers that the series lacks; None where all samples are asked."""
+    """Accepted answers that the series lacks; None if all samples are asked."""
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
@@ -78,7 +78,7 @@ class ChunkImages:
     """By prompt key."""
 
     def at_hand(self, prompt: Prompt) -> tuple[SentImage, ...] | None:
-        """The prompt's images, if that takes no reading."""
+        """The prompt's images, if they can be had without reading."""
         return self.reader.at_hand(self.origins[prompt.key], prompt.images)
 
     def read(self, prompt: Prompt) -> tuple[SentImage, ...]:
@@ -92,29 +92,30 @@ class Chunk:
 
     id: ChunkId
     prompts: list[Prompt]
-    """Prompts to be asked."""
+    """Prompts to ask."""
     duplicates: list[Duplicate]
     bad: list[BadRow]
     kept: list[pa.Field]
     """The kept columns' types."""
     samples: int
-    """The most answers per series, as its generation was planned."""
+    """The maximum number of answers per series, as its generation was planned."""
     columns: Columns
-    """Those of its dataset, less the kept ones."""
+    """The columns of its dataset, without the kept ones."""
     retried: dict[int, Retried] = field(default_factory=dict)
     """By number of the series; empty in a generation of source rows."""
     accept: int = 0
-    """Accepted answers wanted per series, as its generation was planned; 0: all samples are asked."""
+    """Accepted answers wanted per series, as its generation was planned; 0 if all samples are asked."""
     series: Series = ONE_SERIES
-    """Numbered by prompt x series per prompt + teacher; a sample's ordinal is series x samples + sample."""
+    """How its series are numbered: prompt x series per prompt + teacher; a sample's ordinal is series x samples +
+    sample."""
     upstream: tuple[StoredTeacher, ...] = ()
-    """Teachers of the datasets that its source is made of."""
+    """Teachers of the datasets that its source comes from."""
     images: ChunkImages | None = None
     """None if the recipe's prompts have no images."""
 
     @property
     def series_count(self) -> int:
-        """Series of its prompts, with those that a later generation does not ask."""
+        """Number of series of its prompts, including those that a later generation does not ask."""
         return len(self.prompts) * self.series.per_prompt
 
     @property
@@ -136,21 +137,21 @@ class Chunk:
         return SeriesKey(self.prompt_of(number).key, number % self.series.per_prompt)
 
     def need(self, number: int) -> int:
-        """Under `ask.accept`: accepted answers that the series with this number lacked before the chunk."""
+        """Under `ask.accept`: the accepted answers that this series lacked before the chunk."""
         if not self.retried:
             return self.accept
         retried = self.retried.get(number)
         return 0 if retried is None else self.accept if retried.need is None else retried.need
 
     def samples_of(self, number: int) -> Sequence[int]:
-        """The samples of the series with this number that may be asked, in order."""
+        """The samples of this series that may be asked, in order."""
         if not self.retried:
             return range(self.samples)
         return sorted(self.retried[number].kinds) if number in self.retried else ()
 
 
 class ChunkReader:
-    """Reads chunks of one dataset; best in order, so that a compressed source is decompressed only once."""
+    """Reads chunks of one dataset, best in order, so that a compressed source is decompressed only once."""
 
     def __init__(self, store: ReadableStore, recipe: Recipe) -> None:
         self._store = store
@@ -161,10 +162,10 @@ class ChunkReader:
         self._images = ImageReader(recipe.source) if recipe.source.images else None
         self._part: tuple[tuple[int, int], pa.Table] | None = None
         self._rows: tuple[str, Iterator[Row], int] | None = None
-        """(url, its rows, the next one's number)."""
+        """(url, its rows, number of the next row)."""
 
     def read(self, chunk: ChunkId) -> Chunk:
-        """The chunk.
+        """Read the chunk.
 
         Raises:
             SourceError: a source file is gone, or its rows are not the planned ones.
@@ -238,8 +239,8 @@ class ChunkReader:
             self._rows = None
             reason = f" ({prompt})" if isinstance(prompt, str) else ""
             raise SourceError(
-                f"{file.url}:{entry['line']}: is not the prompt that was planned{reason}: the file has changed; "
-                "restore it, or use another dataset.path"
+                f"{file.url}:{entry['line']}: is not the planned prompt{reason}: the file has changed; restore it, "
+                "or use another dataset.path"
             )
         return prompt
 
@@ -249,7 +250,7 @@ class ChunkReader:
             rows = read_rows(file, columns=columns, start=at, source=self._recipe.source)
         else:
             rows = self._rows[1]
-        self._rows = None  # also where reading fails
+        self._rows = None  # also if reading fails
         for row in rows:
             if row.at.row >= at.row:
                 self._rows = (file.url, rows, row.at.row + 1)

@@ -1,4 +1,5 @@
-"""Errors for a dataset whose files are damaged, missing or from a later version: each message, and its advice, once."""
+"""Errors for datasets with damaged or missing files, or files from a later version: each message and its advice,
+once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
     """Report damage to a stored file's content as a DatasetError.
 
     Raises:
-        DatasetError: it is missing, damaged, or holds what no run writes.
+        DatasetError: the file is missing, damaged, or holds something that no run writes.
     """
     try:
         yield
@@ -26,15 +27,16 @@ def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
 
 
 def damaged(origin: str, why: str = "") -> DatasetError:
-    """A file without which nothing else can be read; `origin`: its URL, `why`: what is wrong with it, if known."""
+    """A damaged file without which nothing else can be read; `origin`: its URL, `why`: what is wrong with it, if
+    known."""
     return DatasetError(f"{origin}: is damaged; restore it, or use another dataset.path{why and f' ({why})'}")
 
 
 def missing(url: str, key: str, *, beside: str) -> DatasetError:
-    """Such a file is gone, but others that need it are there."""
+    """Such a file is gone, but files that need it are there."""
     return DatasetError(f"{url}: holds {beside} but no {key}; restore that file, or use another dataset.path")
 
 
 def newer(origin: str) -> DatasetError:
-    """A file in a format of the future."""
+    """A file in a format of a newer version."""
     return DatasetError(f"{origin}: written by a newer version of Stillhouse; use that version")

@@ -19,7 +19,7 @@ from stillhouse.schemas.recipe import Recipe
 
 _FIRST_ROWS = 300
 SOURCE_ANSWER = "source_answer"
-"""Holds the turns that `source.answer: drop` leaves out of the prompt."""
+"""The column for the turns that `source.answer: drop` removes from the prompt."""
 
 
 def check_first_rows(
@@ -32,16 +32,15 @@ def check_first_rows(
 ) -> list[Prompt]:
     """Refuse a source with nothing to ask before it is planned, because plans can't change.
 
-    An empty file among others is fine (parallel writers leave some); so is a source of bad rows only, if an earlier
-    generation has `proven` the recipe. `kept`: what finds the kept columns, once rows are found; by default
-    `kept_columns`.
+    An empty file among others is fine (parallel writers leave some). So is a source with only bad rows, if an earlier
+    generation has `proven` the recipe. `kept`: finds the kept columns, once there are rows; by default `kept_columns`.
 
     Returns:
-        The prompts that the first rows make; none if `proven`.
+        The prompts of the first rows; empty if `proven`.
 
     Raises:
-        SourceError: there is no row in any file, in none of the first rows a column that the recipe names, or none of
-            them makes a prompt.
+        SourceError: no file has a row, none of the first rows has a column that the recipe names, or none of them
+            makes a prompt.
         UsageError: the template can't be compiled, or see `kept_columns`.
     """
     with placed(recipe):
@@ -87,8 +86,8 @@ def kept_columns(
     """The kept columns as the plan freezes them, or as an earlier plan froze them (`frozen`).
 
     Raises:
-        SourceError: a file lacks one or can't be read, or no type holds what two files have.
-        UsageError: one has the name of a column of ours, or a type that Parquet has not.
+        SourceError: a file lacks a column or can't be read, or no type can hold what two files have.
+        UsageError: a column has a reserved name, or a type that Parquet does not have.
     """
     with placed(recipe):
         fields = list(kept_fields(files, source=recipe.source, frozen=frozen))

@@ -60,7 +60,7 @@ class GenerationReader:
         self._parts: dict[tuple[int, int], PartInfo] = {}
 
     def read(self, *, sealed: Iterable[ChunkId] | None = None) -> list[Generation]:
-        """See `read_generations`."""
+        """The generations now; see `read_generations`."""
         self._plans = read_plans(self._store, known=self._plans)
         shards = Counter(chunk.generation for chunk in (sealed_chunks(self._store) if sealed is None else sealed))
         matches = (_INDEX.fullmatch(stat.key) for stat in self._store.list("_stillhouse/index-"))

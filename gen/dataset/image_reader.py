@@ -1,7 +1,7 @@
-"""Reads the images of planned rows again when they are sent: chunks hold where they are, never what they are.
+"""Reads the images of planned rows again when they are sent: chunks contain their locations, never the images.
 
-Rows are asked about in the source's order, so one open file read ahead serves nearly all of them; what is read is kept
-for a while, up to `CACHE_BYTES`, for rows that are asked at the same time or again.
+Rows are requested in the source's order, so one open file that is read ahead serves nearly all of them. Images that
+were read are kept for a while, up to `CACHE_BYTES`, for rows that are requested together or again.
 """
 
 import threading
@@ -20,9 +20,9 @@ from stillhouse.schemas.source import Source
 
 CACHE_BYTES = 64 * 2**20
 FAR_ROWS = 100
-"""A row that is further ahead is looked up, not read up to."""
+"""A row that is further ahead than this is looked up rather than read up to."""
 OPEN_FILES = 3
-"""Places where rows are read: the newest chunk's, one for chunks taken over, one for rows that are asked again."""
+"""Open positions in files: for the newest chunk, for chunks taken over, and for rows that are asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class ImageReader:
         self._source = source
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], list[bytes | None]] = OrderedDict()
-        """By file and row, the latest used last."""
+        """By file and row, most recently used last."""
         self._kept_bytes = 0
         self._open: list[tuple[str, int, Iterator[Row]]] = []
-        """(url, number of the next row, its rows), the latest used last."""
+        """(url, number of the next row, its rows), most recently used last."""
 
     def at_hand(self, origin: Origin, images: Sequence[Image]) -> tuple[SentImage, ...] | None:
-        """The images, if that takes no reading."""
+        """The images, if they can be had without reading."""
         if all(isinstance(image, LinkedImage) for image in images):
             return tuple(image for image in images if isinstance(image, LinkedImage))
         if not self._lock.acquire(blocking=False):
@@ -81,7 +81,7 @@ class ImageReader:
         near = [each for each in self._open if each[0] == file.url and 0 <= at.row - each[1] <= FAR_ROWS]
         if near:
             place = max(near, key=lambda each: each[1])
-            self._open.remove(place)  # also where reading fails
+            self._open.remove(place)  # also if reading fails
             rows = place[2]
         else:
             rows = read_rows(file, columns=self._source.images, start=at, source=self._source)
@@ -94,7 +94,7 @@ class ImageReader:
         raise _changed(origin)
 
     def _keep(self, url: str, row: Row, wanted: Origin | None) -> None:
-        """Keep a row's images; `wanted` is the row that is looked for, which has to have some."""
+        """Keep a row's images; `wanted` is the requested row, which must have some."""
         try:
             found = bytes_in(row.values or {}, self._source.images)
         except NoPrompt:
@@ -129,6 +129,6 @@ def _one(data: bytes | None, image: Image, origin: Origin) -> SentImage:
 
 def _changed(origin: Origin) -> SourceError:
     return SourceError(
-        f"{origin.file.url}:{origin.at.line}: has other images than were planned: the file has changed; restore it, or "
-        "use another dataset.path"
+        f"{origin.file.url}:{origin.at.line}: its images are not the planned ones: the file has changed; restore "
+        "it, or use another dataset.path"
     )

@@ -1,8 +1,8 @@
-"""The index: what a chunk is, frozen before it is leased.
+"""The index: what each chunk consists of, frozen before it is leased.
 
-The sources are read once, in order, by one reader: that makes the result of exact dedup the same for any number of
-workers. A row per source row says which chunk it belongs to and what becomes of it. A chunk never changes its meaning
-once its part of the index exists, whatever happens to the source, the settings or the software.
+The sources are read once, in order, by one reader, so the result of exact dedup is the same for any number of workers.
+For each source row, a row of the index says which chunk it belongs to and what its fate is. Once its part of the index
+exists, a chunk never changes its meaning, whatever happens to the source, the settings or the software.
 """
 
 import io
@@ -19,7 +19,7 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import INDEX
 
 End: TypeAlias = tuple[int, int, int] | None
-"""How far a file was read: (row, offset, line) of its next row, or None when it was read to its end."""
+"""How far a file was read: (row, offset, line) of its next row, or None if it was read to its end."""
 
 META = b"stillhouse"
 
@@ -31,28 +31,28 @@ class PartInfo(BaseModel):
 
     first_chunk: int
     asks: tuple[int, ...]
-    """Prompts to ask, by chunk."""
+    """Samples to ask, by chunk; empty in parts of schema version 1."""
     samples: tuple[int, ...] = ()
     """Samples to ask, by chunk; empty in parts of schema version 1."""
     rows: int
-    """Source rows, like `duplicates` and `bad`: generations that are not of source rows have none."""
+    """Source rows. Like `duplicates` and `bad`, it is 0 in generations that don't come from source rows."""
     duplicates: int
     bad: int
     passed_over: int = 0
-    """In a generation `more`: samples that it would add to prompts that have enough accepted answers; not needed."""
+    """In a generation `more`: samples that it would add to prompts that already have enough accepted answers."""
     last: bool
     """True if the generation ends here."""
     ends: tuple[End, ...]
     """How far each of the plan's files was read."""
 
     def samples_in(self, chunk: int, *, each: int) -> int:
-        """Samples that a chunk asks; `each`: of every prompt, where the part does not say."""
+        """Samples that a chunk asks; `each`: samples of every prompt, if the part does not say."""
         place = chunk - self.first_chunk
         return self.samples[place] if self.samples else self.asks[place] * each
 
 
 def read_part_info(store: ReadableStore, generation: int, number: int) -> PartInfo | None:
-    """One part's counts, or None where it is not written yet."""
+    """One part's counts, or None if it is not written yet."""
     try:
         with store.open(index_key(generation, number)) as file:
             metadata = pq.read_metadata(file).metadata or {}
@@ -68,14 +68,14 @@ def read_part(store: ReadableStore, generation: int, number: int) -> pa.Table:
     data = store.get(index_key(generation, number))
     try:
         table = pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True).read()
-        # Parts written before there were retry generations lack their columns.
+        # Parts written before retry generations existed lack their columns.
         return pa.concat_tables([INDEX.empty_table(), table], promote_options="default")
     except (pa.ArrowException, OSError):
         raise _damaged(store, generation, number) from None
 
 
 def read_asked(store: ReadableStore, generation: int, number: int) -> pa.Table:
-    """One part's columns `fate`, `key` and `prompt_id`: all that finding duplicates needs."""
+    """One part's columns `fate`, `key` and `prompt_id`, which are enough to find duplicates."""
     data = store.get(index_key(generation, number))
     try:
         file = pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True)

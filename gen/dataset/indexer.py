@@ -58,7 +58,7 @@ class Draft:
         self.asks[-1] += fate.fate == "ask"
 
     def is_full(self, *, prompts_per_shard: int) -> bool:
-        """True if the next row begins a new part. If it only begins a new chunk, starts that chunk."""
+        """True if the next row begins a new part. If it only begins a new chunk, start that chunk."""
         if not is_full(asks=self.asks[-1], rows=self.rows_in_chunk, prompts_per_shard=prompts_per_shard):
             return False
         if len(self.asks) == CHUNKS_PER_PART:
@@ -68,14 +68,14 @@ class Draft:
         return False
 
     def next(self) -> "Draft":
-        """The part after this one."""
+        """The next part."""
         return Draft(first_chunk=self.first_chunk + CHUNKS_PER_PART, series=self.series)
 
     def write(self, store: Store, plan: Plan, *, last: bool, ends: Sequence[End]) -> PartInfo:
         """Store it as a part of the plan's index.
 
         Raises:
-            DatasetError: another part is there.
+            DatasetError: a different part is there.
         """
         fates = self.columns[INDEX.get_field_index("fate")]
         info = PartInfo(
@@ -98,14 +98,14 @@ class Draft:
         number = self.first_chunk // CHUNKS_PER_PART
         key = index_key(plan.generation, number)
         if not store.put_new(key, sink.getvalue()):
-            # An earlier run wrote it just before it died; with the same sources, it must be identical.
+            # An earlier run wrote it just before it died; from the same sources, it must be identical.
             stored = read_part_info(store, plan.generation, number)
             if stored is None or stored.asks != info.asks or stored.rows != info.rows:
                 raise DatasetError(f"{store.url}/{key}: another run wrote a different index; only one run at a time")
         return info
 
     def _samples(self, plan: Plan) -> tuple[int, ...]:
-        """Number of samples each chunk asks."""
+        """Number of samples that each chunk asks."""
         if isinstance(plan, SourcePlan):
             return tuple(asks * self.series * plan.samples for asks in self.asks)
         counts = [0] * len(self.asks)
@@ -128,11 +128,11 @@ class AskedAgain:
     earlier: Sequence[ChunkId]
     """Chunks that hold its samples so far, in order."""
     need: int | None = None
-    """Accepted answers that it lacks; None where all samples are asked."""
+    """Accepted answers that it lacks; None if all samples are asked."""
     passed_over: int = 0
-    """Samples that it does not need, where none is asked."""
+    """Samples that it does not need, if none is asked."""
     teacher: int | None = None
-    """Under `route: each`, its teacher's place in the recipe."""
+    """Under `route: each`, its teacher's position in the recipe."""
 
 
 def write_again(
@@ -146,7 +146,7 @@ def write_again(
     """Write the missing index parts of a retry or `more` plan, yielding each once stored.
 
     Raises:
-        DatasetError: another part is there.
+        DatasetError: a different part is there.
     """
     ends = [None] * len(plan.files)
     draft = Draft(first_chunk=0)
@@ -172,10 +172,10 @@ def write_again(
 
 
 class Indexer:
-    """Reads a generation's sources, drops exact duplicates and writes the index part by part."""
+    """Reads a generation's sources, drops exact duplicates, and writes the index part by part."""
 
     def __init__(self, store: Store, recipe: Recipe, plan: SourcePlan, *, asked: Asked | None = None) -> None:
-        """`asked`: the prompts that are known to be asked, to which the generation's are added."""
+        """`asked`: the prompts asked so far; the generation's are added."""
         self._store = store
         self._recipe = recipe
         self._plan = plan
@@ -185,7 +185,7 @@ class Indexer:
         self._ends: list[End] = [(file.row, file.offset, file.line) for file in plan.files]
 
     def remember(self, parts: Sequence[pa.Table]) -> None:
-        """Add the keys of index parts written earlier, by this or earlier generations; see `index.read_asked`."""
+        """Add the keys of index parts written before, by this generation or earlier ones; see `index.read_asked`."""
         table = pa.concat_tables(parts)
         asked = table.filter(pc.equal(table["fate"].cast(pa.string()), "ask"))
         ids = asked["prompt_id"].to_pylist() if self._recipe.source.id else [None] * len(asked)
@@ -211,7 +211,7 @@ class Indexer:
         yield part.write(self._store, self._plan, last=True, ends=self._ends)
 
     def _source_rows(self, *, before: int) -> Iterator[tuple[int, Row]]:
-        """(file, row) from where the last part ended to the plan's limit; leaves `_ends` true."""
+        """(file, row) from where the last part ended, up to the plan's limit; sets `_ends` to true."""
         left = self._plan.limit - before if self._plan.limit is not None else None
         for number, planned in enumerate(self._plan.files):
             end = self._ends[number]

@@ -1,6 +1,6 @@
-"""The recipe a dataset was last run with: anyone who has the dataset can resume it.
+"""The recipe that a dataset was last run with: anyone who has the dataset can resume it.
 
-It holds references to keys, never keys, as any recipe does.
+Like any recipe, it holds references to keys, never keys.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stillhouse.schemas.recipe_file import dump_recipe, load_recipe
 
 
 def store_last_run(store: Store, recipe: Recipe) -> None:
-    """Keep the recipe with the files that it names; nothing is written where it is the one that is there."""
+    """Store the recipe with the files that it names, unless the stored one is the same."""
     text = dump_recipe(recipe.with_files()).encode()
     if store.get(LAST_RUN_KEY) != text:
         store.put(LAST_RUN_KEY, text)
@@ -30,7 +30,7 @@ def read_last_run(store: ReadableStore, *, overrides: Sequence[str] = ()) -> Rec
     stored = store.get(LAST_RUN_KEY)
     if stored is None:
         raise DatasetError(
-            f"{store.url}: holds no {LAST_RUN_KEY}, so whom to ask is unknown; check the path, or give the recipe "
+            f"{store.url}: holds no {LAST_RUN_KEY}, so the teachers are unknown; check the path, or give the recipe "
             "instead of the dataset"
         )
     return load_recipe(stored.decode("utf-8", "replace"), origin=f"{store.url}/{LAST_RUN_KEY}", overrides=overrides)

@@ -1,7 +1,7 @@
-"""The layout of a dataset and its state, which is what a listing and the index say.
+"""The layout of a dataset and its state, which is derived from a listing and the index.
 
-Names are built only from numbers and our own hex digits. Everything a run needs to resume is read from here; nothing is
-remembered elsewhere.
+Names are built only from numbers and our own hex digits. Everything that a run needs to resume is read from the store;
+nothing is remembered elsewhere.
 """
 
 import re
@@ -36,7 +36,7 @@ class ChunkId:
 
     @classmethod
     def parse(cls, name: str) -> "ChunkId":
-        """The chunk with this name, as `str` makes it."""
+        """The chunk with this name, in the form that `str` produces."""
         generation, _, number = name.partition("-")
         return cls(int(generation), int(number))
 
@@ -51,18 +51,18 @@ class ChunkId:
         return f"{JOURNAL_PREFIX}{self}/"
 
     def side_key(self, kind: str, seal: str) -> str:
-        """A file beside its shard: kind is rejected, failed or raw."""
+        """A file beside its shard; kind is rejected, failed or raw."""
         folder = "_stillhouse/raw" if kind == "raw" else kind
         return f"{folder}/part-{self}-{seal}.parquet"
 
 
 def plan_key(generation: int) -> str:
-    """Where a generation's plan is."""
+    """The key of a generation's plan."""
     return f"_stillhouse/plan-{generation:03d}.json"
 
 
 def index_key(generation: int, part: int) -> str:
-    """Where a part of a generation's index is."""
+    """The key of a part of a generation's index."""
     return f"_stillhouse/index-{generation:03d}-{part:06d}.parquet"
 
 
@@ -80,7 +80,7 @@ def open_dataset(recipe: Recipe, *, path: str | None = None, patience_s: float =
 
 
 def sealed_chunks(store: ReadableStore) -> Iterator[ChunkId]:
-    """The chunks whose shard exists, in order."""
+    """The chunks that have a shard, in order."""
     for stat in store.list("data/"):
         if match := _SHARD.fullmatch(stat.key):
             yield ChunkId(int(match[1]), int(match[2]))

@@ -1,8 +1,8 @@
 """Plans additional samples for prompts planned earlier, as a generation `more`.
 
-Like a retry generation it follows from its plan and the generations before it, which never change: whoever finds the
-plan with a part of its index writes the rest as the first would have. Memory holds one part of each index at a time,
-and what retry generations asked.
+Like a retry generation, it follows from its plan and the generations before it, which never change: whoever finds the
+plan with only part of its index writes the same rest as the first run would have. Memory holds one part of each index
+at a time, and what retry generations asked.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 
 _CHUNKS_IN_MEMORY = 16
-"""Generations come in one order, so that each chunk of each is read once."""
+"""Generations are in order, so that each chunk of each is read once."""
 
 
 def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> MorePlan | None:
@@ -33,7 +33,7 @@ def more_plan(plans: Sequence[Plan], *, samples: int, accept: int = 0) -> MorePl
 
     All of `plans` must be sealed: equal answers are kept once across generations, so earlier ones must be known.
     """
-    files: dict[PlannedFile, None] = {}  # not by url: a file may have moved, and another be where it was
+    files: dict[PlannedFile, None] = {}  # not by url: a file may have moved, and another file may have its old url
     for plan in _lacking(plans, samples=samples, accept=accept):
         files |= dict.fromkeys(file.content for file in plan.files)
     if not files:
@@ -55,7 +55,7 @@ def more_parts(
     """Write the parts of the generation's index that are not `done`, yielding each once stored.
 
     Raises:
-        DatasetError: an index is missing or damaged, or another one is there.
+        DatasetError: an index is missing or damaged, or a different one is there.
     """
     prompts = _until_accepted(store, plan, earlier) if plan.accept else _all_samples(store, plan, earlier)
     return write_again(store, plan, prompts, done=done, prompts_per_shard=prompts_per_shard)
@@ -73,7 +73,7 @@ class _Lacking:
     teacher: int | None
     """See `AskedAgain`."""
     planned: int
-    """The most samples planned of it so far."""
+    """The most samples planned for it so far."""
     places: Sequence[tuple[ChunkId, Sequence[int]]]
     """Each chunk that has samples of it, in order, with those samples."""
 
@@ -88,7 +88,7 @@ def _all_samples(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) 
 
 
 def _until_accepted(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> Iterator[AskedAgain]:
-    """Every series of which fewer answers are accepted than wanted, in source order; the others are passed over."""
+    """Every series with fewer accepted answers than wanted, in source order."""
     series = read_series(store)
 
     @lru_cache(maxsize=_CHUNKS_IN_MEMORY)
@@ -129,7 +129,7 @@ def _series(store: ReadableStore, plan: MorePlan, earlier: Sequence[Plan]) -> It
                 places: list[tuple[ChunkId, Sequence[int]]] = [(chunk, range(source.samples))]
                 places += retried.get(key, ())
                 for generation in known.added:
-                    # Same order in all generations, so only one row of each index is in memory.
+                    # All generations have the same order, so only one row of each index is in memory.
                     there = ahead[generation]
                     if there is not None and series.indexed(there[1]["key"], there[1]["teacher"]) == key:
                         places.append((there[0], _again(there[1])))
@@ -152,7 +152,7 @@ def _again(row: Mapping[str, Any]) -> list[int]:
 
 @dataclass(slots=True)
 class _Planned:
-    """What is planned of a generation of source rows, later generations included."""
+    """What is planned for a generation of source rows, including later generations."""
 
     samples: int
     accept: int

@@ -1,4 +1,4 @@
-"""Parked chunks: all that is still open of one is with batches, so that no worker has to hold it.
+"""Parked chunks: everything still open in one is in batches, so no worker has to hold it.
 
 A parked chunk's object `_stillhouse/batches/<chunk>-parked.json` names its open batches. It holds for as long as these
 are the chunk's open intents: whoever creates another batch, or collects one, outdates it by that alone. It also names
@@ -28,10 +28,10 @@ class OpenBatch(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     place: int
-    """The teacher's in the recipe."""
+    """The teacher's position in the recipe."""
     n: int
     at: float
-    """When it was decided on, in UTC seconds since 1970."""
+    """When it was decided, in UTC seconds since 1970."""
     url: str
     """The endpoint at which it was created."""
     ids: tuple[str, ...]
@@ -53,7 +53,7 @@ _BATCHES = TypeAdapter(tuple[OpenBatch, ...])
 
 
 def store_parked(store: Store, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
-    """Note that all that is open of the chunk, whose journal is in the store, is with these batches."""
+    """Record that everything open in the chunk is in these batches; its journal is in the store."""
     store.put(_key(chunk), _BATCHES.dump_json(tuple(batches)))
 
 
@@ -76,7 +76,7 @@ def _awaited(batches: Sequence[OpenBatch]) -> set[tuple[int, int]]:
 
 
 def _read(store: ReadableStore, chunk: ChunkId) -> tuple[OpenBatch, ...]:
-    """Its batches; none if it is damaged, because it only saves work."""
+    """Its batches; empty if the object is damaged, because it only saves work."""
     try:
         return _BATCHES.validate_json(store.get(_key(chunk)) or b"[]")
     except ValidationError:

@@ -1,7 +1,7 @@
-"""Finds a plan's source files by their content, wherever they were moved, copied or renamed to.
+"""Finds a plan's source files by their content, even after they were moved, copied or renamed.
 
-A file is the planned one if its size and etag are, or its size and digest. Plans of schema version 1 have no digest:
-there the size and the name must do, and each prompt is compared with its key when it is read.
+A file is the planned one if its size and etag match, or its size and digest. Plans of schema version 1 have no digest:
+for them, size and name must do, and each prompt is compared with its key when it is read.
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ _READERS = 16
 
 
 class PlannedFiles:
-    """The source's files in their current places."""
+    """The source's files at their current locations."""
 
     def __init__(self, recipe: Recipe, *, found: list[SourceFile] | None = None) -> None:
         """`found`: the files that count; by default those that `surveyed` finds, once they are needed."""
@@ -39,19 +39,19 @@ class PlannedFiles:
         """The file as it is now.
 
         Raises:
-            SourceError: it is gone, or is not what it was.
+            SourceError: it is gone, or has changed.
         """
         if planned not in self._located:
             self._located[planned] = self._searched(planned)
         return self._located[planned]
 
     def check(self, planned: Iterable[PlannedFile]) -> None:
-        """Refuse files that can't be read again, before something is planned that needs them.
+        """Refuse files that can't be read again, before planning anything that needs them.
 
         Raises:
-            SourceError: one is gone, or is not what it was.
+            SourceError: one is gone, or has changed.
         """
-        in_place = set(map(_place_of, self.found()))  # one listing, not a call for each
+        in_place = set(map(_place_of, self.found()))  # one listing instead of a call per file
         for file in planned:
             if _place_of(file) not in in_place:
                 self.locate(file)
@@ -60,7 +60,7 @@ class PlannedFiles:
         there = stat_file(planned.url, self._source)
         if there is not None and (_place_of(planned) == _place_of(there) or self._is_same(planned, there)):
             return there
-        # The file was moved, and another one may be in its place.
+        # The file was moved, and another one may have taken its place.
         try:
             candidates = self.found()
         except SourceError:
@@ -78,10 +78,11 @@ class PlannedFiles:
     def matched(self, known: Sequence[PlannedFile]) -> dict[SourceFile, PlannedFile]:
         """Found files that are among `known` (latest first), each at most once.
 
-        Where a file was counts before what it holds.
+        A file's location counts before its content.
 
         Raises:
-            SourceError: a file is where a planned one was, which is nowhere else, and is neither that nor any other.
+            SourceError: a planned file is nowhere to be found, and the file at its location is neither that one nor any
+                other planned one.
         """
         matched: dict[SourceFile, PlannedFile] = {}
         at = {planned.url: planned for planned in reversed(known)}
@@ -89,7 +90,8 @@ class PlannedFiles:
         for file in self.found():
             planned = at.get(file.url)
             if planned is not None and _place_of(planned) == _place_of(file):
-                # Files written in one tick of the clock have one etag on a local disk: they may have swapped names.
+                # Files written within one tick of a local disk's clock have the same etag, so they may have swapped
+                # names.
                 is_certain = alike[file.size, file.etag] == 1 or planned.digest is None
                 if is_certain or planned.digest == self.digest(file):
                     matched[file] = planned
@@ -100,7 +102,8 @@ class PlannedFiles:
                 left[planned.size].append(planned)
         rest = [file for file in self.found() if file not in matched]
         self._digest([file for file in rest if left[file.size]])
-        for file in sorted(rest, key=lambda file: file.url not in at):  # files in place with only a new etag come first
+        # files whose only change is a new etag come first
+        for file in sorted(rest, key=lambda file: file.url not in at):
             same = [planned for planned in left[file.size] if self._is_same(planned, file)]
             planned = at.get(file.url)
             if same:
@@ -142,7 +145,7 @@ class PlannedFiles:
             list(pool.map(self.digest, files))
 
     def _is_same(self, planned: PlannedFile, file: SourceFile) -> bool:
-        """True if they hold the same; without a digest, if nothing speaks against it."""
+        """True if their contents are equal; without a digest, if nothing speaks against it."""
         if planned.size != file.size:
             return False
         if planned.digest is not None:
@@ -153,12 +156,12 @@ class PlannedFiles:
 
 
 def _place_of(file: PlannedFile | SourceFile) -> tuple[str, int, str]:
-    """Its place and, as far as a listing shows it, its content."""
+    """Its location and, as far as a listing shows it, its content."""
     return file.url, file.size, file.etag
 
 
 def changed(planned: PlannedFile, now: SourceFile) -> SourceError:
-    """The error for a file that took a planned file's place but is not that file."""
+    """The error for a file at a planned file's location that is not that file."""
     return SourceError(
         f"{now.url}: changed after it was planned (it was {planned.size} bytes, it is {now.size}); "
         "restore it, put new prompts into a new file beside it, or use another dataset.path"

@@ -21,9 +21,9 @@ from stillhouse.schemas.recipe import Recipe
 class SourcePlanner:
     """For `run`: finishes open generations, then plans new source rows, what there was no money for, and more samples.
 
-    New rows need the generations before them indexed, because prompts asked there are duplicates here. A resumed pilot
-    is finished and does not grow; a resumed retry generation does not block a pilot. One that follows its source plans
-    the files that arrive, as long as it lives.
+    New rows can only be planned once earlier generations are indexed, because prompts that they ask are duplicates. A
+    resumed pilot is finished and does not grow; a resumed retry generation does not block a pilot. A planner that
+    follows its source plans files as they arrive, until the run ends.
     """
 
     def __init__(
@@ -36,13 +36,10 @@ class SourcePlanner:
         has_money: bool = True,
         arrivals: Arrivals | None = None,
     ) -> None:
-        """Args:
-        store: the dataset's.
-        recipe: what is run.
-        limit: a pilot: plan at most so many source rows.
-        preflight: raises where what the first prompts of a source bring is not what the recipe needs.
-        has_money: False if the budget is used up, so that nothing is asked again that it had no money for.
-        arrivals: the source's files, if the run follows it.
+        """Args: store: the dataset's store. recipe: the recipe to run. limit: a pilot: plan at most this many source
+        rows. preflight: raises if the first prompts of a source don't fit the recipe. has_money: False if the budget is
+        used up, so that what it had no money for is not asked again. arrivals: the source's files, if the run follows
+        it.
         """
         self.generations: list[Generation] = []
         self._reader = GenerationReader(store)
@@ -111,7 +108,7 @@ class SourcePlanner:
 
 
 class FinishPlanner:
-    """For `run --finish`: plans nothing, so that the open generations are the last ones."""
+    """For `run --finish`: plans nothing, so the open generations are the last ones."""
 
     def __init__(self, store: Store) -> None:
         self.generations: list[Generation] = []
@@ -151,14 +148,15 @@ class RetryPlanner:
         """See `Planner`.
 
         Raises:
-            UsageError: a generation of source rows is not sealed: the run comes first.
+            UsageError: a generation of source rows is not sealed: finish the run first.
             SourceError, DatasetError: see `retry_plan`, `store_plan` and `read_generations`.
         """
         self.generations = generations = self._reader.read()
         unsealed = [each.plan for each in generations if not each.is_sealed]
         if not generations or not all(isinstance(plan, RetryPlan) for plan in unsealed):
             raise UsageError(
-                f"{self._store.url}: some of its prompts are not asked yet; finish the run first: stillhouse run RECIPE"
+                f"{self._store.url}: some of its prompts have not been asked yet; finish the run first: stillhouse run "
+                "RECIPE"
             )
         self._is_done = self._is_done or any(
             isinstance(plan, RetryPlan) and plan.kinds == self._kinds for plan in unsealed

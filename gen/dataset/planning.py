@@ -33,13 +33,13 @@ class Planner(Protocol):
         """Plan whatever can be planned now.
 
         Raises:
-            StillhouseError: the source or the dataset is not what it has to be; see the classes.
+            StillhouseError: the source or the dataset is wrong; see the classes.
         """
         ...
 
 
 class Planning:
-    """A run's planner between its steps: what it waits for, and what the run's queue has yet to be told."""
+    """A run's planner between its steps: what it waits for, and what the run's queue does not know yet."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
@@ -67,7 +67,7 @@ class Planning:
     def advance(self) -> None:
         """Plan what can be planned now; raises what `Planner.step` does."""
         step = self._planner.step()
-        # Nothing else is looked for until the plan is indexed: workers are to have it as soon as can be.
+        # First let the plan be indexed, so that workers get it as soon as possible.
         self._fresh, self._waits_for = (step, Wait("indexed")) if isinstance(step, Plan) else (None, step)
 
     def due(
@@ -75,7 +75,7 @@ class Planning:
     ) -> Literal["tell", "advance"] | None:
         """What to do now, by what the queue knows and how far its generations are; None: wait.
 
-        `arrived`: there are files that a run that follows its source has yet to plan.
+        `arrived`: there are unplanned files, in a run that follows its source.
         """
         if known < self.known or self._waits_for is None:
             return "tell" if (known, last) != (self.known, self.is_over) else None
@@ -93,9 +93,9 @@ class Planning:
 
 
 def first_planning(store: Store, make: Callable[[], Planner], *, begun: Begun = is_planned) -> Planning:
-    """Plan what can be planned now, with a planner of `make`.
+    """Plan what can be planned now, with a planner that `make` returns.
 
-    If the source is no longer what an earlier run planned, the plans of a dataset that has not `begun` give way.
+    If the source is no longer what an earlier run planned, and the dataset has not `begun`, its plans are removed.
 
     Raises:
         StillhouseError: see `Planner.step`.

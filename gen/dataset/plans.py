@@ -1,4 +1,4 @@
-"""Plans: what each generation is made of, as a type of its own for each kind of generation. Immutable once written."""
+"""Plans: what each generation consists of, as one type per kind of generation. Immutable once written."""
 
 import base64
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from stillhouse.schemas.arrow import SCHEMA_VERSION
 _READERS = 16
 
 NOT_NEEDED = "not_needed"
-"""What a sample was, where later generations ask one that was not needed: it stands where Failures have their kind."""
+"""The kind of a sample that was not needed, if a later generation asks it; other samples have the kind of their
+Failure."""
 
 
 class _Stored(BaseModel):
@@ -42,7 +43,8 @@ class PlannedFile(_Stored):
 
     @property
     def content(self) -> "PlannedFile":
-        """The file from its start: equal for whoever plans a part of it, and not for another that has its url now."""
+        """The file from its start: equal for all plans of parts of it, but not for another file that now has its
+        url."""
         return self.model_copy(update={"row": 0, "offset": 0, "line": 1})
 
 
@@ -53,16 +55,16 @@ class _Plan(_Stored):
     generation: int
     files: tuple[PlannedFile, ...]
     samples: Annotated[int, Field(ge=0)] = 0
-    """The most answers asked per prompt when planned. Stored as 0 in schema version 1, whose plans mean those first
+    """The maximum number of answers per prompt when planned. 0 in schema version 1, whose plans mean the number first
     bound."""
     accept: Annotated[int, Field(ge=0)] = 0
-    """Accepted answers wanted per prompt when planned, with which asking ends; 0: all samples are asked."""
+    """Accepted answers per prompt after which asking ends, when planned; 0 if all samples are asked."""
     templates_system: bool = False
     """True if ask.system is a template; false in datasets that began before it could be one."""
     kept: str
     """Types of the kept columns: a serialised Arrow schema in base64."""
     upstream: tuple[StoredTeacher, ...] = ()
-    """Teachers of the datasets that its source is made of; see `gen.dataset.upstream`."""
+    """Teachers of the datasets that its source comes from; see `gen.dataset.upstream`."""
 
     @field_validator("kept")
     @classmethod
@@ -79,7 +81,7 @@ class _Plan(_Stored):
         return list(_thawed(self.kept))
 
     def with_samples(self, samples: int) -> Self:
-        """The plan, with the samples its dataset was first bound with if it does not state them itself."""
+        """The plan; if it does not state a number of samples, with the one that its dataset was first bound with."""
         return self if self.samples else self.model_copy(update={"samples": samples})
 
 
@@ -108,7 +110,7 @@ class MorePlan(_Plan):
 Plan: TypeAlias = SourcePlan | RetryPlan | MorePlan
 
 _ABSENT: dict[str, Any] = {"limit": None, "retry": None, "more": False}
-"""What stored plans hold for the fields of other kinds of generations."""
+"""What stored plans contain for the fields of other kinds of generations."""
 
 
 def frozen_columns(kept: list[pa.Field]) -> str:
@@ -129,7 +131,7 @@ def read_plans(store: ReadableStore, *, known: Sequence[Plan] = ()) -> list[Plan
     """The plans stored so far; plans in `known` are not read again.
 
     Raises:
-        DatasetError: a plan is damaged, or missing beside shards of its generation.
+        DatasetError: a plan is damaged, or missing although its generation has shards.
     """
     names = {stat.key for stat in store.list("_stillhouse/plan-")}
     count = next(number for number in range(len(names) + 1) if plan_key(number) not in names)
@@ -168,7 +170,7 @@ def read_plan(store: ReadableStore, generation: int) -> Plan | None:
 
 
 def _parsed(document: dict[str, Any]) -> Plan:
-    """Raises ValueError where fields of two kinds of generations are set."""
+    """Raises ValueError if fields of two kinds of generations are set."""
     said = {name: value for name, value in document.items() if name not in _ABSENT or value != _ABSENT[name]}
     if "retry" in said:
         return RetryPlan.model_validate(said)
@@ -176,7 +178,7 @@ def _parsed(document: dict[str, Any]) -> Plan:
 
 
 def _stored(plan: Plan) -> dict[str, Any]:
-    """Without `upstream` where it is empty: earlier versions read plans that make no use of it."""
+    """Without `upstream` if it is empty: earlier versions can read plans that don't use it."""
     return plan.model_dump(mode="json", by_alias=True, exclude=None if plan.upstream else {"upstream"})
 
 
@@ -184,7 +186,7 @@ def store_plan(store: Store, plan: Plan) -> None:
     """Freeze the plan.
 
     Raises:
-        DatasetError: another run froze another plan for this generation.
+        DatasetError: another run froze a different plan for this generation.
     """
     key = plan_key(plan.generation)
     if not store.put_new(key, orjson.dumps(_ABSENT | _stored(plan))):

@@ -1,4 +1,4 @@
-"""Outcomes of a chunk's samples, read from its sealed files; later generations under `ask.accept` rest on them."""
+"""Outcomes of a chunk's samples, read from its sealed files; later generations under `ask.accept` depend on them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,21 +17,21 @@ from stillhouse.schemas.record import NOT_SELECTED
 
 @dataclass(slots=True)
 class Outcomes:
-    """The samples of one series in one chunk; those it asked for that stand in none of these were not needed."""
+    """The samples of one series in one chunk; samples that it planned but that are in none of these were not needed."""
 
     accepted: set[int] = field(default_factory=set)
-    """Records, and under a selection also the answers that others were preferred to."""
+    """Records, and under a selection also the accepted answers that were not selected."""
     rejected: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
 
     @property
     def seen(self) -> Collection[int]:
-        """All that were asked."""
+        """All samples that were asked."""
         return self.accepted | self.rejected | self.failed
 
 
 def read_outcomes(store: ReadableStore, chunk: ChunkId, series: Series) -> Mapping[SeriesKey, Outcomes]:
-    """By series; one none of whose samples were asked is not in it.
+    """Outcomes by series; a series with no asked sample is missing.
 
     Raises:
         DatasetError: the shard or a file beside it is missing or damaged.
@@ -50,7 +50,7 @@ def read_outcomes(store: ReadableStore, chunk: ChunkId, series: Series) -> Mappi
 
 
 def _samples_in(store: ReadableStore, key: str, *, reasons: bool) -> Iterator[tuple[bytes, int, str, str | None]]:
-    """(prompt key, sample, teacher, reject reason) of each row of a sample: duplicate prompts and bad rows have none.
+    """(prompt key, sample, teacher, reject reason) of each row of a sample; duplicate prompts and bad rows have none.
 
     `reasons`: False if the file has none, or they don't matter.
     """

@@ -1,6 +1,6 @@
 """A read-only view of a dataset: its identity, generations, shards and last recipe.
 
-A reader shows one moment: each part is read when it is first asked for, and not again.
+A reader shows one moment: each part is read when it is first needed, and only once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ from stillhouse.schemas.recipe import Recipe
 
 
 class DatasetReader:
-    """Reads the dataset at a store's root, which need not be finished, or sound.
+    """Reads the dataset at a store's root, even if it is unfinished or damaged.
 
-    All of it raises StoreAway and StoreRefused as the store does, and DatasetError where what is asked for is damaged.
+    All methods raise StoreAway and StoreRefused as the store does, and DatasetError if the requested part is damaged.
     """
 
     def __init__(self, store: ReadableStore) -> None:
@@ -36,7 +36,7 @@ class DatasetReader:
 
     @cached_property
     def bound(self) -> Binding:
-        """What it is bound to.
+        """The identity that it is bound to.
 
         Raises:
             DatasetError: there is no dataset, or the file is damaged.
@@ -47,14 +47,14 @@ class DatasetReader:
         return bound
 
     def absent(self) -> DatasetError:
-        """The error for a place that holds no dataset."""
+        """The error for a location without a dataset."""
         return DatasetError(
             f"{self.url}: not a Stillhouse dataset (it holds no {RECIPE_KEY}); check the path, or run its recipe first"
         )
 
     @cached_property
     def shards(self) -> tuple[ChunkId, ...]:
-        """The chunks whose shard exists, in order."""
+        """The chunks that have a shard, in order."""
         return tuple(sorted(set(sealed_chunks(self.store))))
 
     @cached_property
@@ -64,11 +64,11 @@ class DatasetReader:
 
     @property
     def kept(self) -> list[pa.Field]:
-        """Its `keep` columns; none before anything is planned."""
+        """Its `keep` columns; empty before anything is planned."""
         return self.generations[0].plan.kept_fields if self.generations else []
 
     def metas(self) -> Iterator[tuple[ChunkId, ShardMeta]]:
-        """What each shard says of itself, in order; read from the shards' footers each time."""
+        """The metadata of each shard, in order; read from the shards' footers on each call."""
         return read_metas(self.store, self.shards)
 
     @cached_property
@@ -78,7 +78,7 @@ class DatasetReader:
 
     @cached_property
     def last_holder(self) -> Holder | None:
-        """The run that worked on it last, or does now; None if it is not known."""
+        """The run that worked on it last, or does now; None if unknown."""
         return read_holder(self.store)
 
     def last_run(self, *, overrides: Sequence[str] = ()) -> Recipe:

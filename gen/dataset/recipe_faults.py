@@ -1,4 +1,4 @@
-"""Says where in the recipe a path, a column or a template is wrong, and what may be meant."""
+"""Reports where in the recipe a path, a column or a template is wrong, and suggests what may be meant."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,8 @@ _TEMPLATES = ("ask.template", "ask.system")
 
 @contextmanager
 def placed(recipe: Recipe) -> Iterator[None]:
-    """Errors about a path, a column or a template begin with the recipe's file and line, where these are known."""
+    """Within this block, errors about a path, a column or a template begin with the recipe's file and line, if
+    known."""
     try:
         yield
     except TemplateError as error:
@@ -37,7 +38,7 @@ def surveyed(recipe: Recipe) -> Found:
 
 
 def missing_columns(rows: Sequence[Row], maker: PromptMaker) -> dict[str, str]:
-    """Columns that the recipe names and no row has, each with what the rows have instead."""
+    """Columns that the recipe names and no row has, each with the columns that the rows do have."""
     read = [row.values for row in rows if row.values is not None]
     there = sorted({name for values in read for name in values})
     missing = [name for name in maker.fields if there and not any(is_in(values, name) for values in read)]
@@ -46,9 +47,10 @@ def missing_columns(rows: Sequence[Row], maker: PromptMaker) -> dict[str, str]:
 
 
 def no_such_column(recipe: Recipe, rows: Sequence[Row], maker: PromptMaker, *, first: str) -> str | None:
-    """The message for a column of `source` or `checks` that none of the first rows has; None if there is none such.
+    """The message for a column of `source` or `checks` that none of the first rows has; None if there is no such
+    column.
 
-    A template may make do without a column, so its columns are not required. `first` is the url of the first file.
+    A template may work without a column, so its columns are not required. `first` is the url of the first file.
     """
     for name, others in missing_columns(rows, maker).items():
         field = maker.fields[name]

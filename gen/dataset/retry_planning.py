@@ -1,7 +1,8 @@
-"""The Failures of a dataset, planned to be asked again as a generation of their own.
+"""Plans a dataset's Failures to be asked again, as a separate generation.
 
 What such a generation asks follows from its plan and the shards before it, which never change: whoever finds the plan
-with no index, or with a part of it, writes the rest as the first would have. Memory grows with the Failures alone.
+without its index, or with part of it, writes the same rest as the first run would have. Memory grows only with the
+Failures.
 """
 
 import itertools
@@ -36,25 +37,25 @@ _Failure: TypeAlias = tuple[SeriesKey, int, str]
 
 @dataclass(slots=True)
 class _Failed:
-    """A series of which samples are Failures."""
+    """A series with samples that are Failures."""
 
     chunks: tuple[ChunkId, ...]
-    """Those that hold its samples, in order; the first is of a generation of source rows."""
+    """The chunks that hold its samples, in order; the first is of a generation of source rows."""
     kinds: dict[int, str] = field(default_factory=dict)
     """By sample."""
     need: int | None = None
-    """Accepted answers that it lacks; None where all samples are wanted."""
+    """Accepted answers that it lacks; None if all samples are wanted."""
 
 
 def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Sequence[str]) -> RetryPlan | None:
-    """A generation of what failed, and was not resolved since, in `plans`, all of which are sealed; None: nothing did.
+    """A generation of the unresolved Failures in `plans`, all of which are sealed; None if there are none.
 
     Raises:
-        SourceError: a source file that holds such a prompt is gone or changed.
+        SourceError: a source file with such a prompt is gone or changed.
         DatasetError: a shard, a side file or the index is missing or damaged.
     """
     failures = _failures(store, plans, kinds)
-    # Not by url: a file may have moved, and another be where it was.
+    # Not by url: a file may have moved, and another file may have its old url.
     files = dict.fromkeys(planned.content for planned, _ in _index_rows(store, plans, failures))
     there = PlannedFiles(recipe)
     for file in files:
@@ -75,7 +76,7 @@ def retry_plan(store: Store, recipe: Recipe, plans: Sequence[Plan], *, kinds: Se
 
 def unpaid_plan(store: Store, recipe: Recipe, plans: Sequence[Plan]) -> RetryPlan | None:
     """A generation of what there was no money for; raises as `retry_plan` does."""
-    if next(iter(store.list("failed/")), None) is None:  # nearly always, and cheaper than reading every shard
+    if next(iter(store.list("failed/")), None) is None:  # nearly always true, and cheaper than reading every shard
         return None
     return retry_plan(store, recipe, plans, kinds=("budget",))
 
@@ -83,10 +84,10 @@ def unpaid_plan(store: Store, recipe: Recipe, plans: Sequence[Plan]) -> RetryPla
 def retry_parts(
     store: Store, plan: RetryPlan, earlier: Sequence[Plan], *, done: Sequence[PartInfo], prompts_per_shard: int
 ) -> Iterator[PartInfo]:
-    """Write those parts of a retry generation's index that are not `done`, yielding each once it is stored.
+    """Write the parts of a retry generation's index that are not `done`, yielding each once it is stored.
 
     Raises:
-        DatasetError: see `retry_plan`; or another index is there.
+        DatasetError: see `retry_plan`; or a different index is there.
     """
     series = read_series(store)
     failures = _failures(store, earlier, plan.kinds)
@@ -101,7 +102,7 @@ def retry_parts(
 
 
 def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> dict[SeriesKey, _Failed]:
-    """By series: what failed in these generations and was not asked again since."""
+    """By series: what failed in these generations and has not been asked again since."""
     series = read_series(store)
     found: dict[SeriesKey, _Failed] = {}
     for generation, chunks in itertools.groupby(sorted(sealed_chunks(store)), key=lambda chunk: chunk.generation):
@@ -122,7 +123,7 @@ def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> di
 def _short(
     store: Store, found: Mapping[SeriesKey, _Failed], series: Series, *, accept: int
 ) -> dict[SeriesKey, _Failed]:
-    """Those of which fewer answers are accepted than wanted, with how many they lack."""
+    """The series with fewer accepted answers than wanted, and how many they lack."""
     by_chunk: defaultdict[ChunkId, list[SeriesKey]] = defaultdict(list)
     for key, failed in found.items():
         failed.need = accept
@@ -142,7 +143,7 @@ def _short(
 
 
 def _drop(found: dict[SeriesKey, _Failed], key: SeriesKey, retried: Retried, chunks: tuple[ChunkId, ...]) -> None:
-    """Take out what was asked again."""
+    """Remove what was asked again."""
     if (failed := found.get(key)) is not None:
         failed.chunks = chunks
         for sample in retried.kinds:
@@ -152,7 +153,7 @@ def _drop(found: dict[SeriesKey, _Failed], key: SeriesKey, retried: Retried, chu
 
 
 def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str], series: Series) -> list[_Failure]:
-    """The Failures of these kinds that a shard names."""
+    """The Failures of these kinds that a shard lists."""
     meta = read_meta(store, chunk)
     if not meta.counts.failed.keys() & set(kinds):
         return []

@@ -12,7 +12,7 @@ ROWS_PER_PROMPT = 20
 
 
 def is_full(*, asks: int, rows: int, prompts_per_shard: int) -> bool:
-    """True if the next row belongs to the next chunk; `asks`, `rows`: the prompts and all rows of this one."""
+    """True if the next row belongs to the next chunk; `asks`, `rows`: the prompts and all rows of the present one."""
     return asks >= prompts_per_shard or rows >= prompts_per_shard * ROWS_PER_PROMPT
 
 
@@ -23,7 +23,7 @@ class Fate(NamedTuple):
     key: bytes | None = None
     prompt_id: str | None = None
     detail: str | None = None
-    """Of a duplicate: the id of the prompt that is asked; of a bad row: why it is one."""
+    """For a duplicate, the id of the prompt that is asked; for a bad row, the reason."""
     prompt: Prompt | None = None
     """The prompt to ask."""
 
@@ -33,21 +33,23 @@ Asked: TypeAlias = dict[bytes, str | None]
 
 
 class Judge:
-    """Decides what becomes of source rows, in their order; remembers each prompt's key."""
+    """Decides the fate of source rows, in order; remembers each prompt's key."""
 
     def __init__(self, maker: PromptMaker, *, has_ids: bool, asked: Asked | None = None) -> None:
-        """`has_ids`: prompts have ids of their own, instead of their keys as text; `asked`: those so far, added to."""
+        """`has_ids`: prompts have their own ids, instead of their keys as text; `asked`: the prompts so far, which are
+        added to.
+        """
         self._maker = maker
         self._has_ids = has_ids
         self._seen: Asked = {} if asked is None else asked
 
     @property
     def asked(self) -> int:
-        """How many different prompts there were."""
+        """Number of distinct prompts so far."""
         return len(self._seen)
 
     def remember(self, keys: Iterable[bytes], ids: Iterable[str | None]) -> None:
-        """Add prompts that are asked already; an id is None if it is the key as text."""
+        """Add prompts that are already asked; an id is None if it is the key as text."""
         self._seen.update(zip(keys, ids, strict=True))
 
     def fate(self, row: Row) -> Fate:

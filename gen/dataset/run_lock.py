@@ -1,6 +1,6 @@
-"""One run at a time on a dataset: `run.json` names it, and the store's lock on that key is held as long as it lives.
+"""One run at a time on a dataset: `run.json` names it, and it holds the store's lock on that key as long as it lives.
 
-A lock of the operating system can't be lost. A claim on an object store has to be renewed, so it can be.
+A lock of the operating system can't be lost. A claim on an object store must be renewed, so it can be lost.
 """
 
 import math
@@ -22,16 +22,16 @@ from stillhouse.gen.store.lock import ClaimLock, FileLock, Holder
 from stillhouse.gen.store.readable import ReadableStore
 
 POLL_S = 0.5
-"""How often a waiting run checks if the lock is free."""
+"""How often a waiting run checks whether the lock is free."""
 GIVE_UP_S = 60.0
-"""A run that could not renew its lock for this long stops: the same patience as for any other call to the store."""
+"""A run that could not renew its lock for this long stops; the same patience as for any other call to the store."""
 
 
 class RunLock(Protocol):
     """Held for the length of a run; a context manager, which waits until the lock is free."""
 
     last: Holder | None
-    """Who held it before."""
+    """Who held the lock before."""
 
     def __enter__(self) -> Self: ...
 
@@ -40,7 +40,7 @@ class RunLock(Protocol):
     ) -> None: ...
 
     def report_to(self, hold: Callable[[float], None] | None) -> None:
-        """Have `hold` called with the seconds for which sending is allowed, where that is limited; from a thread."""
+        """Call `hold` from a thread with the seconds for which sending is allowed, if that is limited."""
         ...
 
 
@@ -55,12 +55,12 @@ def run_lock(
     """The lock on the store's dataset.
 
     Args:
-        store: the dataset's.
+        store: the dataset's store.
         run: a name that no other run has.
-        waiting: called once with whom or what the run waits for.
-        lost: called at most once, from a thread, when the run has to stop: another run has the dataset, or the store
+        waiting: called once with what the run waits for.
+        lost: called at most once, from a thread, when the run must stop: another run has the dataset, or the store
             accepted no renewal for `GIVE_UP_S`.
-        clock: what time it is.
+        clock: the time.
     """
     match store.run_lock(RUN_KEY):
         case FileLock() as lock:
@@ -72,7 +72,7 @@ def run_lock(
 
 
 class FileRunLock:
-    """By a lock of the operating system, which ends with its process and can't be lost."""
+    """A lock of the operating system, which ends with its process and can't be lost."""
 
     def __init__(self, store: Store, lock: FileLock, *, run: str, waiting: Callable[[str], None], clock: Clock) -> None:
         """See `run_lock`."""
@@ -107,9 +107,9 @@ class FileRunLock:
 
 
 class ClaimRunLock:
-    """By a claim that is renewed.
+    """A claim that is renewed.
 
-    Before the run has to stop because its claim is lost, it may have to pause sending: see `good_for_s`.
+    Before the run must stop because its claim is lost, it may have to pause sending: see `good_for_s`.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ClaimRunLock:
     ) -> None:
         """See `run_lock`."""
         self.last: Holder | None = None
-        """Who held it before, as of the last `take`."""
+        """Who held the lock before, as of the last `take`."""
         self._store = store
         self._lock = lock
         self._run = run
@@ -134,7 +134,7 @@ class ClaimRunLock:
         self._lost = lost
         self._clock = clock
         self._renewed_at = -math.inf
-        """When the last renewal began; infinitely long ago if the claim is not ours."""
+        """When the last renewal began; minus infinity if the claim is not ours."""
         self._answered_at = clock.monotonic()
         self._hold: Callable[[float], None] | None = None
         self._holding = threading.Lock()
@@ -158,7 +158,7 @@ class ClaimRunLock:
 
     @property
     def beat_s(self) -> float:
-        """How often `renew` has to be called."""
+        """How often to call `renew`."""
         return self._lock.beat_s
 
     @property
@@ -193,7 +193,7 @@ class ClaimRunLock:
         return False
 
     def renew(self) -> Paused | None:
-        """Renew once; returns why the run has to stop, if it has to."""
+        """Renew once; returns why the run must stop, if it must."""
         asked_at = self._clock.monotonic()
         try:
             held = self._lock.renew(_holder(self._run, self._clock))
@@ -214,12 +214,12 @@ class ClaimRunLock:
         if self.good_for_s == 0.0 and not self._waits_for_store:
             self._waits_for_store = True
             self._waiting(
-                f"the lock of this run could not be renewed for {self._lock.fence_s:.0f} s ({error}); nothing is asked "
-                f"until it is, and after {GIVE_UP_S:.0f} s the run pauses"
+                f"the lock of this run could not be renewed for {self._lock.fence_s:.0f} s ({error}); nothing is "
+                f"sent until it is renewed, and after {GIVE_UP_S:.0f} s the run pauses"
             )
 
     def report_to(self, hold: Callable[[float], None] | None) -> None:
-        """Call `hold` with how long sending is allowed, now and after every renewal; from a thread."""
+        """From a thread, call `hold` with how long sending is allowed, now and after every renewal."""
         with self._holding:
             self._hold = hold
         self._report()
@@ -249,7 +249,7 @@ def _holder(run: str, clock: Clock, *, ended: bool = False) -> Holder:
 
 
 def read_holder(store: ReadableStore) -> Holder | None:
-    """The run that worked on the dataset last, or does now; None if it is not known."""
+    """The run that worked on the dataset last, or does now; None if unknown."""
     try:
         return Holder.model_validate_json(store.get(RUN_KEY) or b"")
     except ValidationError:

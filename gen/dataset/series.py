@@ -1,6 +1,6 @@
-"""Series: the samples of a prompt that are counted together, towards `ask.accept` and as equal answers.
+"""Series: the samples of a prompt that are counted together, for `ask.accept` and as equal answers.
 
-A prompt has one series; under `route: each` it has one for each teacher.
+A prompt has one series; under `route: each`, it has one per teacher.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from stillhouse.schemas.identity import each_teacher
 
 
 class SeriesKey(NamedTuple):
-    """Tells a series from all others of its dataset."""
+    """Identifies a series in its dataset."""
 
     prompt: bytes
     """The prompt's key."""
     teacher: int = 0
-    """Under `route: each`, the teacher's place in the recipe; otherwise 0."""
+    """Under `route: each`, the teacher's position in the recipe; otherwise 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Series:
 
     @property
     def per_prompt(self) -> int:
-        """How many a prompt has."""
+        """Number of series per prompt."""
         return len(self.teachers) or 1
 
     def key(self, prompt: bytes, teacher: str | None) -> SeriesKey:
@@ -59,16 +59,16 @@ class Series:
         return SeriesKey(key, teacher or 0)
 
     def in_index(self, key: SeriesKey) -> int | None:
-        """The value of the index's column `teacher`; null where a prompt has only one series."""
+        """The value of the index's column `teacher`; null if each prompt has only one series."""
         return key.teacher if self.teachers else None
 
 
 ONE_SERIES = Series()
-"""Of a dataset whose prompts have one each."""
+"""For a dataset whose prompts have one series each."""
 
 
 def read_series(store: ReadableStore) -> Series:
-    """How the prompts of the dataset at the store's root are divided.
+    """The division of the dataset at the store's root.
 
     Raises:
         DatasetError: its recipe is damaged or from a newer version.

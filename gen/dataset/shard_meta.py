@@ -20,7 +20,7 @@ SIDES = ("rejected", "failed", "raw")
 
 
 MOST_MODELS = 20
-"""Most models of a teacher's answers that are listed one by one; an answer can name its model as it likes."""
+"""Maximum number of models listed for a teacher's answers: a server may name any model."""
 
 
 class SideFile(BaseModel):
@@ -47,11 +47,11 @@ class CheckCounts(BaseModel):
 
 
 CountsByCheck: TypeAlias = dict[str, dict[str, CheckCounts]]
-"""By the check's name and the teacher's."""
+"""By the check's name and the teacher's name."""
 
 
 class ShardCounts(BaseModel):
-    """Contents of a shard and its side files, in samples; duplicate prompts and bad rows are the index's to count."""
+    """Contents of a shard and its side files, in samples; duplicate prompts and bad rows are counted by the index."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,12 +59,13 @@ class ShardCounts(BaseModel):
     rejected: dict[str, int] = {}
     failed: dict[str, int] = {}
     retried: dict[str, int] = {}
-    """Of a later generation: what its samples were, a kind of Failure or `not_needed`; earlier shards count them so."""
+    """In a later generation: what its samples were, a kind of Failure or `not_needed`; earlier shards count them as
+    such."""
     not_needed: int = 0
-    """Under `ask.accept`: samples not asked, as enough answers to their prompts are accepted."""
+    """Under `ask.accept`: samples not asked, because enough answers to their prompts are accepted."""
     prompts_by_accepted: dict[int, int] = {}
-    """Under `ask.accept`: by the number of accepted answers, how many prompts have it. In a later generation the
-    change: less those that had so many before, hence the sum over all shards is right."""
+    """Under `ask.accept`: number of prompts by their number of accepted answers. In a later generation, the change:
+    prompts are subtracted under their earlier number, so that the sum over all shards is right."""
     checks: CountsByCheck = {}
     """Verdicts by check and teacher."""
     maybe_billed: int = 0
@@ -72,32 +73,32 @@ class ShardCounts(BaseModel):
     output_tokens: int = 0
     usd: float | None = None
     unchecked_input_tokens: int = 0
-    """Of answers that a check could not judge, like the next two; negative where a later generation judges them."""
+    """Tokens of answers that a check could not judge, like the next two; negative if a later generation judges them."""
     unchecked_output_tokens: int = 0
     unchecked_usd: float = 0.0
     wasted_input_tokens: int = 0
-    """Of replies that were of no use and reported usage, like the next."""
+    """Tokens of unusable replies that reported usage, like the next."""
     wasted_output_tokens: int = 0
     finish_words: dict[str, int] = {}
-    """Words for why an answer ends that are not known, by how many answers were rejected for them."""
+    """Unknown finish reasons, by the number of answers rejected for them."""
     tool_calls: int = 0
-    """Records that hold tool calls."""
+    """Records with tool calls."""
     no_logprobs: int = 0
-    """Records without the log probabilities that were asked for."""
+    """Records without the log probabilities that were requested."""
     distillation_refusals: int = 0
-    """Answers that refuse because the provider takes the request for distillation of its model."""
+    """Answers that refuse because the provider considers the request distillation of its model."""
     checks_usd: float | None = None
     """Cost of judges' verdicts; null if no judge has a price."""
     wasted_usd: float | None = None
     """Cost of unusable replies, by the usage that they reported; null if no price is known."""
     maybe_usd: float | None = None
-    """The most that attempts can have cost whose cost is not reported; null where there is no bound."""
+    """The most that attempts without a reported cost can have cost; null if there is no bound."""
     spent: Expense = NOTHING
-    """All that was asked for the chunk, as a budget counts it; nothing in shards of earlier versions."""
+    """Everything asked for the chunk, as a budget counts it; empty in shards of earlier versions."""
 
     @property
     def cost(self) -> Expense:
-        """`spent`; of shards of earlier versions what they tell of it."""
+        """`spent`; for shards of earlier versions, what they say about it."""
         answers = self.records + sum(self.rejected.values()) + sum(self.failed.values())
         if self.spent != NOTHING or not answers:
             return self.spent
@@ -106,7 +107,7 @@ class ShardCounts(BaseModel):
 
     @property
     def paid_usd(self) -> float | None:
-        """Of all answers, judged or not; None where no price is known."""
+        """Cost of all answers, judged or not; None if no price is known."""
         if self.usd is None and not self.unchecked_usd:
             return None
         return (self.usd or 0.0) + self.unchecked_usd
@@ -122,17 +123,17 @@ class ShardMeta(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     stillhouse: str
-    """The product's version."""
+    """Stillhouse's version."""
     seal: str
     generation: int
     chunk: int
     identity: dict[str, Any]
     teachers: list[dict[str, Any]]
-    """Name, model and terms of each."""
+    """Name, model and terms of each teacher."""
     answered_as: dict[str, list[str]] = {}
-    """By teacher, the models that its answers named, of which there may be more than `MOST_MODELS`."""
+    """By teacher, the models that its answers named; there may be more than `MOST_MODELS`."""
     side: dict[str, SideFile]
-    """rejected, failed and raw, those that there are."""
+    """The files rejected, failed and raw, if they exist."""
     counts: ShardCounts
 
 

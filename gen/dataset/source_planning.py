@@ -1,4 +1,4 @@
-"""The next generation of source rows: the files that are new, from where earlier generations ended."""
+"""The next generation of source rows: new files, and the rest of files from where earlier generations ended."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -24,9 +24,9 @@ def next_plan(
     preflight: Callable[[Sequence[Prompt]], None] = lambda prompts: None,
     arrived: list[SourceFile] | None = None,
 ) -> SourcePlan | None:
-    """The next generation of source rows, or None if every row is planned; requires all generations indexed.
+    """The next generation of source rows, or None if every row is planned; requires all generations to be indexed.
 
-    `arrived`: the files that count, of a source that is followed; without rows they are not planned.
+    `arrived`: the files that count, if the source is followed; without rows they are not planned.
 
     Raises:
         SourceError: there is no source file, or a planned one changed; see also `check_first_rows`, `inherited` and
@@ -68,7 +68,7 @@ def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
         if isinstance(generation.plan, SourcePlan):
             for planned, end in zip(generation.plan.files, generation.parts[-1].ends, strict=True):
                 name = (planned.url, planned.size, planned.digest)
-                # Without a digest, any later file with the same url and size is taken for it.
+                # Without a digest, any later file with the same url and size counts as the planned one.
                 known = name in named if planned.digest else any(name[:2] == other[:2] for other in named)
                 if not known:
                     ends[planned] = end

@@ -10,7 +10,7 @@ from stillhouse.schemas.terms import Terms
 
 
 class StoredTeacher(BaseModel):
-    """A teacher and its terms; only a simulator, or a judge, has none."""
+    """A teacher and its terms; only a simulator or a judge has none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,7 +21,7 @@ class StoredTeacher(BaseModel):
     """The dataset in the source whose records hold its answers; None for a teacher that this dataset asked."""
     role: Literal["answer", "judge"] = "answer"
     allowed_because: tuple[str, ...] = ()
-    """Of a judge: why it may judge, where its terms alone do not say so."""
+    """For a judge: why it may judge, if its terms alone do not say so."""
 
     @classmethod
     def of(cls, teacher: Teacher, recipe: Recipe) -> Self:
@@ -37,6 +37,6 @@ class StoredTeacher(BaseModel):
         )
 
     def as_stored(self) -> dict[str, JsonValue]:
-        """What a shard says of it."""
+        """What a shard says about it."""
         stored = self.model_dump(mode="json", include={"name", "model", "terms"})
         return stored | self.model_dump(mode="json", include={"role", "allowed_because"}, exclude_defaults=True)

@@ -1,12 +1,12 @@
-"""Adds counts, whatever they count: every field of two totals of one type, by the kind of its value."""
+"""Adds counts, field by field: totals of any one type, each value by its kind."""
 
 from typing import Any
 
 
 def added(one: Any, other: Any) -> Any:
-    """The sum: of dictionaries key by key, less what sums to zero, and of lists place by place.
+    """The sum: dictionaries are added key by key, without zero sums, and lists element by element.
 
-    None is no figure at all, and of two texts the later one stands.
+    None is no figure at all, and of two texts the later one is taken.
     """
     if one is None or other is None:
         return other if one is None else one

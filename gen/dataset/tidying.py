@@ -1,6 +1,6 @@
 """Removes leftovers of crashes at a run's end, if their chunks are sealed: journals, and side files of seals that lost.
 
-Only what a shard proves to be left over is removed, so it may be done at any time, and be cut off.
+It removes only what a shard proves to be left over, so it may run at any time, and be interrupted.
 """
 
 import re
@@ -14,7 +14,7 @@ _SIDE = re.compile(r".+/part-(\d{3,})-(\d{6,})-([0-9a-f]+)\.parquet")
 
 
 def tidy(store: Store) -> None:
-    """Remove the journals of sealed chunks, and the side files of chunks that were sealed under another seal.
+    """Remove the journals of sealed chunks, and side files that belong to another seal than the chunk's shard.
 
     Raises:
         DatasetError: a shard is damaged.
@@ -43,7 +43,7 @@ def _of_several_seals(store: Store) -> set[ChunkId]:
 
 
 def remove_orphans(store: Store, chunk: ChunkId, *, seal: str) -> None:
-    """Remove the chunk's side files but for those of the seal that its shard has: theirs can't be written any more."""
+    """Remove the chunk's side files, except those of its shard's seal, which nobody could write again."""
     for kind in SIDES:
         ours = chunk.side_key(kind, seal)
         for stat in list(store.list(chunk.side_key(kind, "").removesuffix(".parquet"))):

@@ -1,7 +1,7 @@
-"""Datasets that a source is made of: whose answers its prompts hold, and on which terms.
+"""Datasets that a source comes from: their teachers, and the terms of those.
 
-What a teacher's terms forbid or demand holds for whatever its answers are made into. So a dataset inherits the teachers
-of the datasets in its source: they are frozen in the plan, repeated in each shard, and listed on the card.
+A teacher's terms apply to everything that is made from its answers. So a dataset inherits the teachers of the datasets
+in its source: they are frozen in the plan, repeated in each shard, and listed on the card.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +59,7 @@ def notes_on(files: Sequence[SourceFile], source: Source) -> Iterator[str]:
             generations = read_generations(store)
             if not generations or not all(each.is_sealed for each in generations):
                 now = "a run is working on it" if is_running(store) else "no run is working on it"
-                yield f"{root} is not finished, and {now}: run this again later to ask what it then adds"
+                yield f"{root} is not finished, and {now}: run this again later to ask what is added until then"
 
 
 def _roots(urls: Iterable[str]) -> list[str]:
@@ -85,13 +85,13 @@ def _refuse_cycle(files: Sequence[SourceFile], recipe: Recipe) -> None:
             )
         if way[-1] not in seen:
             seen.add(way[-1])
-            with suppress(StillhouseError):  # copied shards; or its own source is not ours to read
+            with suppress(StillhouseError):  # copied shards; or we can't read their source
                 plans = read_plans(_open(way[-1], recipe.source))
                 ways += [(*way, root) for root in _roots(file.url for plan in plans for file in plan.files)]
 
 
 def _meta_of(file: SourceFile, source: Source) -> dict[str, Any] | None:
-    """What the shard says of itself that a file is, or belongs to; None of a file that is not ours."""
+    """The metadata of the shard that a file is, or belongs to; None for a file that is not from Stillhouse."""
     if (meta := _parsed(metadata_of(file, source=source), file)) is None or "teachers" in meta:
         return meta
     url = shard_beside(file.url)
@@ -99,8 +99,8 @@ def _meta_of(file: SourceFile, source: Source) -> dict[str, Any] | None:
     meta = None if shard is None else _parsed(metadata_of(shard, source=source), shard)
     if meta is None or "teachers" not in meta:
         raise SourceError(
-            f"{file.url}: holds answers of a Stillhouse dataset without the shard that says whose they are: put it "
-            "back into the dataset's folder, and give that as source.path with `rejected: true`"
+            f"{file.url}: holds answers of a Stillhouse dataset, but the shard with their teachers is missing: put "
+            "the file back into the dataset's folder, and give that as source.path with `rejected: true`"
         )
     return meta
 
@@ -118,11 +118,11 @@ def _parsed(metadata: dict[bytes, bytes], file: SourceFile) -> dict[str, Any] | 
 
 
 def _damaged(file: SourceFile) -> SourceError:
-    return SourceError(f"{file.url}: what it says of its teachers is damaged; restore that file")
+    return SourceError(f"{file.url}: its metadata about its teachers is damaged; restore that file")
 
 
 def _teachers_in(meta: dict[str, Any], file: SourceFile) -> Iterator[StoredTeacher]:
-    """The teachers that a shard names, those that it inherits itself among them."""
+    """The teachers that a shard names, including those that it inherits."""
     dataset = dataset_of(file.url) or file.url
     try:
         for each in meta["teachers"]:
@@ -131,8 +131,8 @@ def _teachers_in(meta: dict[str, Any], file: SourceFile) -> Iterator[StoredTeach
             use = None if terms is None else terms["training_use"]
             if use == "prohibited" or (known is not None and known.prohibits and use != "by-authorisation"):
                 raise SourceError(
-                    f"source.path: {dataset} holds answers of {each['name']} ({model}), whose terms prohibit training "
-                    "on them and on what is made of them: take another source",
+                    f"source.path: {dataset} holds answers of {each['name']} ({model}), whose terms prohibit "
+                    "training on them and on anything made from them: use another source",
                     field="source.path",
                 )
             source = each.get("source") or dataset

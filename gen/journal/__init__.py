@@ -1,1 +1,1 @@
-"""What was sent and what came back, on disk before anyone looks at it."""
+"""Writes what was sent and what came back to disk before anything parses it."""

@@ -1,7 +1,7 @@
 """Decides whether a dataset has begun: until something was paid for, or may have been, its recipe can change.
 
-What counts is a shard, a journal with more than refusals and failed connections in it, and a run on another host, whose
-disk may hold such a journal.
+It has begun if there is a shard, a journal with more than refusals and failed connections in it, or a run on another
+host, whose disk may hold such a journal.
 """
 
 import socket
@@ -23,7 +23,7 @@ _MAYBE_SERVED = {408, 499, 504, 524, 598, 599}
 
 
 def why_begun(store: ReadableStore, settings: RunSettings, *, last: Holder | None) -> str | None:
-    """Why the dataset's recipe can't change any more, in words; None if it can. `last`: who ran on it last.
+    """Why the dataset's recipe can't change any more; None if it can. `last`: the run that worked on it last.
 
     Raises:
         DatasetError: a newer version wrote a journal.
@@ -41,7 +41,7 @@ def why_begun(store: ReadableStore, settings: RunSettings, *, last: Holder | Non
 
 
 def _journals(store: ReadableStore, settings: RunSettings) -> Iterator[Iterable[Frame] | None]:
-    """Each journal's frames; None: its writer lives."""
+    """Each journal's frames; None if its writer is alive."""
     root = journal_root(store, settings, changes=times_changed(store))
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         for path in leftovers(folder) if folder.is_dir() else []:

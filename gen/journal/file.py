@@ -1,9 +1,9 @@
-"""The Journal: what was sent and what came back, on disk before anyone looks at it.
+"""The Journal: what was sent and what came back, written to disk before anything parses it.
 
-A chunk's journal is one file, written by one live process, which holds a lock on it: whoever can lock it knows that
-the writer is dead. Frames are appended in one write each and are checked by length and CRC, so that a torn tail or a
-flipped bit costs the frames it hit and no others. What a later owner finds, it copies into its own journal first; so
-all that is known of a chunk is always in the newest file, and sealing reads only that.
+A chunk's journal is one file, written by one live process, which holds a lock on it: whoever can lock it knows that the
+writer is dead. Frames are appended in one write each and checked by length and CRC, so that a torn tail or a flipped
+bit costs only the frames that it hit. A later owner first copies what it finds into its own journal; so the newest file
+always has everything known about a chunk, and sealing reads only that.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from stillhouse.gen.journal.frames import MAGIC, Frame, decode, encode
 
 
 class JournalFile:
-    """A chunk's journal in the hands of its one writer."""
+    """A chunk's journal, held by its one writer."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class JournalFile:
         self._using = threading.Lock()
         """Held while the descriptor is used or closed: threads append, ship and seal, and its number may be reused."""
         self.size = len(MAGIC)
-        """Bytes written; a frame's place is its offset in the file."""
+        """Bytes written; a frame's position is its offset in the file."""
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -68,10 +68,10 @@ class JournalFile:
         return offset, length
 
     def read(self, offset: int, length: int) -> Frame:
-        """The frame that `append` put there.
+        """The frame that `append` wrote there.
 
         Raises:
-            StoreAway: the disk does not give it back as it was.
+            StoreAway: the disk does not return it unchanged.
         """
         with self._using:
             data = self._read(offset, length)
@@ -80,10 +80,10 @@ class JournalFile:
         return frame
 
     def tail(self, start: int) -> bytes:
-        """All bytes from an offset on: what a segment ships. None once it is closed.
+        """All bytes from an offset on, which is what a segment ships. None once the journal is closed.
 
         Raises:
-            StoreAway: the disk does not give them back.
+            StoreAway: the disk does not return them.
         """
         with self._using:
             return b"" if self.closed else self._read(start, self.size - start)
@@ -95,16 +95,17 @@ class JournalFile:
             raise _away(self.path, error, "read") from error
 
     def sync(self) -> None:
-        """Have the disk hold what was written (against the loss of power, not of the process), unless it is closed.
+        """Sync to disk what was written, unless the journal is closed. This protects against loss of power, not of the
+        process.
 
         Raises:
-            StoreAway: the disk does not.
+            StoreAway: the disk fails.
         """
         try:
             with self._using:
                 if self.closed:
                     return
-                fd = os.dup(self._fd)  # a slow disk must hold up nobody who writes or closes
+                fd = os.dup(self._fd)  # a slow disk must not block writing or closing
             try:
                 os.fdatasync(fd)
             finally:
@@ -113,7 +114,7 @@ class JournalFile:
             raise _away(self.path, error) from error
 
     def close(self) -> None:
-        """Give up the lock and leave the file; once is enough."""
+        """Release the lock and leave the file; may be called again."""
         with self._using:
             fd, self._fd = self._fd, -1
             if fd >= 0:
@@ -121,7 +122,7 @@ class JournalFile:
 
     @property
     def closed(self) -> bool:
-        """True if the lock is given up."""
+        """True if the lock is released."""
         return self._fd < 0
 
     def remove(self) -> None:
@@ -131,10 +132,10 @@ class JournalFile:
 
 
 def check_room(root: Path, *, wanted_bytes: int) -> None:
-    """Check that what may still come fits on the journals' disk: asking stops while what is in flight still fits.
+    """Check that answers in flight will fit on the journals' disk; asking stops while they still do.
 
     Raises:
-        StoreAway: it may not fit.
+        StoreAway: they may not fit.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -144,13 +145,13 @@ def check_room(root: Path, *, wanted_bytes: int) -> None:
     if free_bytes < wanted_bytes:
         raise StoreAway(
             f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of requests in flight may need "
-            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free the disk, or set run.journal_dir, then run "
-            "the same command again"
+            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free disk space, or set run.journal_dir, then "
+            "run the same command again"
         )
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The journal files in a chunk's folder, in the order they were begun."""
+    """The journal files in a chunk's folder, in the order in which they were created."""
     try:
         return sorted(path for path in folder.iterdir() if path.suffix == ".journal")
     except FileNotFoundError:
@@ -164,7 +165,7 @@ def is_dead(path: Path) -> bool:
         StoreAway: the file can't be opened.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS locks only what is open for writing
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # NFS can lock a file only if it is open for writing
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -184,14 +185,14 @@ def _new_file(path: Path) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            continue  # someone took the folder away as empty
+            continue  # someone removed the folder because it was empty
         except OSError as error:
             raise _away(path, error) from error
 
 
 def _write(fd: int, buffers: list[bytes], length: int) -> None:
     written = os.writev(fd, buffers)
-    while written < length:  # a large frame, or a disk about to be full
+    while written < length:  # a large frame, or a disk that is almost full
         written += os.write(fd, b"".join(buffers)[written:])
 
 

@@ -1,4 +1,4 @@
-"""A node's folder of journals: a folder for each chunk, in which each of its owners wrote one file."""
+"""A node's folder of journals: one folder per chunk, in which each of its owners wrote one file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from stillhouse.gen.journal.file import is_dead, leftovers
 
 
 def dead_journals(root: Path) -> Iterator[tuple[ChunkId, Path]]:
-    """The files of writers that are gone, each with its chunk; a folder that is empty after its files is removed."""
+    """The files of writers that are gone, each with its chunk; a folder that is empty afterwards is removed."""
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if (chunk := _chunk_of(folder.name)) is not None:
             yield from ((chunk, path) for path in filter(is_dead, leftovers(folder)))
@@ -19,12 +19,12 @@ def dead_journals(root: Path) -> Iterator[tuple[ChunkId, Path]]:
 
 
 def opened_leftovers(folder: Path, *, mine: Path | None) -> dict[str, BinaryIO]:
-    """A chunk's journals but `mine`, open for reading, by their names' stems."""
+    """A chunk's journals except `mine`, open for reading, by their names' stems."""
     return {path.stem: file for path in leftovers(folder) if path != mine and (file := opened(path)) is not None}
 
 
 def opened(path: Path) -> BinaryIO | None:
-    """The journal file, or None where it is gone.
+    """The journal file, or None if it is gone.
 
     Raises:
         StoreAway: it can't be read.

@@ -50,7 +50,7 @@ COMPRESSED = 1
 EVENT_STREAM = 2
 """Flag: the body is a raw event stream."""
 ERROR_BODY_BYTES = 2**16
-"""How much of the body of a reply that is not a 2xx is kept, and read."""
+"""How many bytes of the body of a non-2xx reply are read and kept."""
 
 _FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<BBBHIdfHBI")
@@ -75,11 +75,11 @@ class Kind(IntEnum):
     SENT = 1
     ANSWERED = 2
     NOT_SENT = 3  # no connection: nothing can have been billed
-    LOST = 4  # no whole reply: it may have been billed
-    DIED = 5  # its worker died alone, the run lived on: it may have been billed, and may have been the cause
-    CUT = 6  # its worker is gone with the run: it may have been billed
-    VERDICT = 7  # what a check said of an answer
-    DECIDED = 8  # a decision that rests on more than the sample's own frames
+    LOST = 4  # no complete reply: it may have been billed
+    DIED = 5  # its worker died while the run lived on: it may have been billed, and may have been the cause
+    CUT = 6  # its worker and the run are gone: it may have been billed
+    VERDICT = 7  # a check's verdict on an answer
+    DECIDED = 8  # a decision based on more than the sample's own frames
     INTENT = 9  # a batch is about to be created
     SUBMITTED = 10  # the provider has the batch
 
@@ -97,21 +97,21 @@ class Frame(NamedTuple):
     kind: Kind
     ordinal: int
     at: float
-    """UTC seconds since 1970. Of an attempt: when it was sent, which tells it from the sample's others."""
+    """UTC seconds since 1970. For an attempt, when it was sent, which distinguishes it from the sample's others."""
     latency_s: float = 0.0
     status: int = 0
     endpoint: str = ""
     body: bytes = b""
     headers: Headers = ()
     teacher: int | None = None
-    """Its place in the recipe's `teachers`; None where unknown."""
+    """The teacher's position in the recipe's `teachers`; None if unknown."""
     stage: int = 0
     """0: the teacher; n: the recipe's n-th check."""
     flags: int = 0
 
     @property
     def has_reply(self) -> bool:
-        """True if it holds a reply, or what had come of one."""
+        """True if it contains a reply, or part of one."""
         return self.kind is Kind.ANSWERED or (self.kind is Kind.LOST and self.status > 0)
 
 
@@ -142,7 +142,7 @@ def encode(frame: Frame) -> list[bytes]:
 
 
 def decode(data: bytes) -> Frame | None:
-    """The frame that `encode` made these bytes of, or None if they have changed."""
+    """The frame that `encode` turned into these bytes, or None if they have changed."""
     if len(data) < _FRAME.size:
         return None
     length, crc = _FRAME.unpack_from(data)
@@ -151,7 +151,7 @@ def decode(data: bytes) -> Frame | None:
 
 
 def _payload(payload: memoryview) -> Frame | None:
-    """The frame in a payload whose CRC was right; None: this version can't read it."""
+    """The frame in a payload with a valid CRC; None if this version can't read it."""
     kind, flags, stage, teacher, ordinal, at, latency_s, status, name, pairs = _HEAD.unpack_from(payload)
     if kind not in _KINDS or flags & ~_FLAGS:
         return None
@@ -189,7 +189,7 @@ def _decompressed(body: bytes) -> bytes:
 
 
 def _payload_1(payload: memoryview) -> Frame | None:
-    """The same of STILLJ01."""
+    """The same for STILLJ01."""
     kind, ordinal, at = _EVENT_1.unpack_from(payload)
     if kind != Kind.ANSWERED:
         return Frame(_KINDS[kind], ordinal, at) if kind in _KINDS else None
@@ -200,14 +200,14 @@ def _payload_1(payload: memoryview) -> Frame | None:
 
 
 def _reader(payload: memoryview, crc: int) -> Callable[[memoryview], Frame | None] | None:
-    """What reads the payload by the version whose CRC this is, whatever the file's head says; None: damaged."""
+    """The parser for the version whose CRC matches, whatever the file's head says; None if the frame is damaged."""
     if len(payload) >= _HEAD.size and zlib.crc32(payload, _SEED) == crc:
         return _payload
     return _payload_1 if zlib.crc32(payload) == crc else None
 
 
 class Readable(Protocol):
-    """What frames are read from; a read may give less than was asked for, and nothing only at the end."""
+    """A source of frames; a read may return less than requested, and nothing only at the end."""
 
     def read(self, size: int, /) -> bytes:
         """The next bytes."""
@@ -215,7 +215,7 @@ class Readable(Protocol):
 
 
 def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
-    """The valid frames of a file or segment, one at a time in memory; what is torn or damaged is stepped over.
+    """The valid frames of a file or segment, one at a time in memory; torn or damaged ones are skipped.
 
     Raises:
         DatasetError: a newer version wrote it.
@@ -243,11 +243,11 @@ def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
                     )
                 at += _FRAME.size + length
                 continue
-        at += 1  # look for the next frame that checks
+        at += 1  # look for the next valid frame
 
 
 class _Window:
-    """The part of a file that is looked at; it only moves on."""
+    """A window on the file, which only moves forward."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file
@@ -256,7 +256,7 @@ class _Window:
         self._ended = False
 
     def at(self, offset: int, length: int) -> memoryview:
-        """The bytes at an offset, fewer at the file's end; what is before them may be gone afterwards."""
+        """The bytes at an offset, fewer at the file's end; bytes before it may be gone afterwards."""
         end = offset - self._start + length
         if end > len(self._data) and not self._ended:
             self._fill(offset, length)

@@ -1,4 +1,4 @@
-"""A dataset's journals as one node keeps them: on its disk, and where that is not enough, in the store."""
+"""A dataset's journals on one node: on its disk and, if that is not enough, in the store."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from stillhouse.schemas.run_settings import RunSettings
 
 
 class LiveJournal(Protocol):
-    """How one journal is made safe while its writer lives."""
+    """How one journal is made safe while its writer is alive."""
 
     @property
     def behind_bytes(self) -> int:
@@ -26,15 +26,16 @@ class LiveJournal(Protocol):
         ...
 
     def ship(self) -> None:
-        """Make safe what is new.
+        """Make new frames safe.
 
         Raises:
-            StoreAway: it is not safe; the next call tries again.
+            StoreAway: this failed; the next call tries again.
         """
         ...
 
     def end(self) -> None:
-        """Ship nothing more, once what is being shipped has arrived: the chunk is sealed and its journals go."""
+        """Ship nothing more, once the present shipment has ended: the chunk is sealed and its journals will be
+        deleted."""
         ...
 
 
@@ -42,7 +43,7 @@ class Journals(Protocol):
     """All journals of a dataset on this node."""
 
     root: Path
-    """The node's folder, with a folder for each chunk."""
+    """The node's folder, with one folder per chunk."""
 
     def live(self, chunk: ChunkId, journal: JournalFile) -> LiveJournal:
         """Make this journal of the chunk safe."""
@@ -51,16 +52,18 @@ class Journals(Protocol):
     def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
         """The frames that earlier owners left, on this node and in the store, oldest journal first; some come twice.
 
-        `mine`: a journal that is left out.
+        `mine`: a journal to leave out.
 
         Raises:
             DatasetError: a newer version wrote them.
-            StoreAway: the disk or the store does not give them.
+            StoreAway: the disk or the store does not return them.
         """
         ...
 
     def sweep(self) -> list[ChunkId]:
-        """Ship what dead workers left on this node, and drop what belongs to sealed chunks; the chunks shipped."""
+        """Ship what dead workers left on this node, and delete what belongs to sealed chunks; returns the shipped
+        chunks.
+        """
         ...
 
     def forget(self, chunk: ChunkId) -> None:
@@ -77,7 +80,7 @@ def journal_root(store: ReadableStore, settings: RunSettings, *, changes: int = 
     """This node's folder for the dataset's journals: the same for every run, outside Ray's session folder.
 
     `changes`: how often the dataset's recipe was changed (`gen.dataset.binding.times_changed`). What an earlier recipe
-    left on a node is in another folder, so that it is never taken for an answer to the present one.
+    left on a node is in another folder, so it is never taken for an answer under the present one.
     """
     if store.is_local:
         return Path(store.url) / "_stillhouse" / "journal"

@@ -11,7 +11,7 @@ from stillhouse.gen.store.readable import ReadableStore
 
 
 class SyncedJournal:
-    """A live journal that the disk is asked to hold, against the loss of power."""
+    """A live journal that is synced to disk, against loss of power."""
 
     behind_bytes = 0
     """See `LiveJournal`."""
@@ -28,7 +28,7 @@ class SyncedJournal:
 
 
 class LocalJournals:
-    """See the module and `Journals`."""
+    """The journals of a dataset on a local disk; see `Journals`."""
 
     def __init__(self, store: ReadableStore, root: Path) -> None:
         self.root = root

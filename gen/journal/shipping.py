@@ -1,6 +1,6 @@
 """The journals of a dataset on an object store: they are shipped there, segment by segment.
 
-So a lost node costs at most what it had not shipped.
+A lost node therefore costs at most what it had not shipped.
 """
 
 import threading
@@ -17,9 +17,9 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 
 SHIP_BYTES = 2**20
-"""A journal that is so far behind is shipped before its time."""
+"""A journal with this much unshipped is shipped early."""
 SEGMENT_BYTES = 8 * 2**20
-"""A dead worker's journal is shipped in segments of about so many bytes."""
+"""A dead worker's journal is shipped in segments of about this many bytes."""
 
 _SUFFIX = ".zst"
 
@@ -58,7 +58,7 @@ class ShippedJournal:
 
 
 class ShippedJournals:
-    """See the module and `Journals`."""
+    """The journals of a dataset on an object store; see `Journals`."""
 
     def __init__(self, store: Store, root: Path) -> None:
         self.root = root
@@ -70,7 +70,7 @@ class ShippedJournals:
 
     def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
         """See `Journals`."""
-        # What lies here is opened before the store is listed: whoever ships it meanwhile removes it only afterwards.
+        # Local files are opened before the store is listed: whoever ships one meanwhile removes it only afterwards.
         here = opened_leftovers(self.root / str(chunk), mine=mine)
         shipped: dict[str, list[str]] = {}
         for stat in self._store.list(chunk.journal_prefix):
@@ -104,12 +104,12 @@ class ShippedJournals:
 
 
 def is_segment(key: str) -> bool:
-    """True if the store's object of this key was shipped; False for a journal where its writer left it."""
+    """True if the object of this key in the store was shipped; False for a journal that its writer left here."""
     return key.endswith(_SUFFIX)
 
 
 def read_segment(store: ReadableStore, key: str) -> Iterator[Frame]:
-    """The frames of a shipped segment, up to where it is damaged; none of one that is gone."""
+    """The frames of a shipped segment, up to where it is damaged; empty if it is gone."""
     return frames(_Unpacked(store.get(key) or b""), origin=f"{store.url}/{key}")
 
 
@@ -131,7 +131,7 @@ def _pack(data: bytes) -> bytes:
 
 
 class _Unpacked:
-    """A segment's bytes, up to where it is damaged: what was behind that is asked again."""
+    """A segment's bytes, up to where it is damaged: what comes after that is asked again."""
 
     def __init__(self, data: bytes) -> None:
         self._stream = pa.CompressedInputStream(pa.BufferReader(data), "zstd")

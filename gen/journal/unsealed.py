@@ -1,4 +1,4 @@
-"""Counts answers that are in journals and not in shards yet: paid for, kept, and used by the next run."""
+"""Counts answers that are in journals but not in shards yet: paid for, kept, and used by the next run."""
 
 import io
 from collections.abc import Collection, Iterator
@@ -15,7 +15,7 @@ MOST_BYTES = 64 * 2**20
 def unsealed_answers(store: ReadableStore, *, sealed: Collection[str]) -> int | None:
     """The number of samples with an answer in a journal; None if the journals are too large to read.
 
-    `sealed`: chunks to leave out, as text. On S3 only what workers shipped is seen, not what is on their disks alone.
+    `sealed`: names of chunks to leave out. On S3 this only sees what workers shipped, not what is only on their disks.
 
     Raises:
         DatasetError: a newer version wrote a journal.

@@ -10,11 +10,11 @@ A search is in one of four states, and `step` is the only way from one to the ne
     Recovering   nearly everything was refused: an outage, which says nothing about limits. Few requests are sent,
                  and once some are served, concurrency doubles back to what was sustained.
 
-Where a rate is declared, the first answers tell how many requests in flight it takes, and the first step goes there.
+If a rate is declared, the first answers show how many requests in flight it needs, and the first step goes there.
 
-Hosted teachers refuse, at once. One that queues instead gives itself away by the time per output token: at twice the
-concurrency it takes twice as long, and nothing is gained. (The latency of a whole answer follows its length, and says
-nothing.) Pure: times are arguments.
+Hosted teachers refuse requests at once. A teacher that queues them instead shows it by the time per output token: at
+twice the concurrency, each token takes twice as long, and nothing is gained. (The latency of a whole answer depends on
+its length, and shows nothing.) Pure: times are arguments.
 """
 
 import math
@@ -37,21 +37,21 @@ OUTAGE = 0.9
 """Share of refusals that means an outage: a limit lets some through, so it never refuses nearly everything."""
 
 OUTAGE_REPLIES = 8
-"""Refusals needed to call it an outage: fewer may all be refused by chance. After a cut no such number is needed."""
+"""Refusals needed to call it an outage: a few may all be refused by chance. After a cut, no minimum is needed."""
 
 OUTAGE_DIVISOR = 16
-"""During an outage this part of the sustained concurrency is kept up, to notice when it ends."""
+"""During an outage, this part of the sustained concurrency is kept up, to notice when it ends."""
 
 GROWTH = 1.5
-"""Factor of a step up while nothing was refused yet: doubling would overshoot by as much as it finds."""
+"""Factor of a step up while nothing has been refused yet: doubling would overshoot by as much as it finds."""
 
 RATE_MARGIN = 2.0
-"""A declared rate is given this many times the concurrency that it takes by the first answers, which are the fast ones;
-for the same reason they overstate a slot's throughput, by as much."""
+"""A declared rate gets this many times the concurrency that it needs according to the first answers, which are the fast
+ones; for the same reason they overstate a slot's throughput by this factor."""
 
 LEAP = 4.0
-"""Only a declared rate causes a step of more than this factor. It is judged by fewer answers: a teacher may be far
-below its rate, and a step that was too large says little about the right size."""
+"""Only a declared rate causes a step of more than this factor. Such a step is judged by fewer answers: a teacher may be
+far below its rate, and a step that was too large says little about the right size."""
 
 CUT = 0.85
 """Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
@@ -66,10 +66,10 @@ MIN_GAIN = 0.25
 """A step must raise throughput by at least this part of its growth: past the knee it raises only the waiting."""
 
 NARROW = 1.1
-"""Sustained and not sustained concurrency closer than this are not searched any further: it would gain too little."""
+"""If sustained and not sustained concurrency are closer than this, the search ends: it would gain too little."""
 
 HOLD_S, MAX_HOLD_S = 30.0, 120.0
-"""First and longest time to hold; it doubles each time, for a limit that stood once usually stands again."""
+"""First and longest time to hold; it doubles each time, because a limit that was confirmed once usually is again."""
 
 SETTLE_S = 1.0
 """Replies in this time after a change still reflect the old concurrency: workers renew their leases once a second."""
@@ -77,15 +77,15 @@ SETTLE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """What came back since the last report."""
+    """Replies since the last report."""
 
     served: int = 0
     refused: int = 0
-    """Refused as too much, or without a whole answer."""
+    """Refused for overload, or without a whole answer."""
     busy_s: float = 0.0
-    """Sum of the latencies of those served."""
+    """Sum of the latencies of the served requests."""
     tokens: int = 0
-    """Their output tokens."""
+    """Output tokens of the served requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class _Recent:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Replies to what was sent at one concurrency, counted from `since`."""
+    """Replies to requests that were sent at one concurrency, counted from `since`."""
 
     since: float
     served: int = 0
@@ -126,7 +126,7 @@ class _Sample:
 
     @property
     def slot_throughput(self) -> float:
-        """Tokens per second of one slot; answers per second, where no tokens are stated."""
+        """Tokens per second of one slot; answers per second if the replies state no tokens."""
         return (self.tokens or self.served) / max(self.busy_s, 1e-9)
 
     @property
@@ -138,7 +138,7 @@ class _Sample:
         return self.refused / self.replies
 
     def throughput(self, now: float) -> float:
-        """Tokens per second; answers per second, where no tokens are stated."""
+        """Tokens per second; answers per second if the replies state no tokens."""
         return (self.tokens or self.served) / max(1.0, now - self.since)
 
     def served_per_s(self, now: float) -> float:
@@ -159,21 +159,21 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Recovering:
-    """Below the sustained concurrency after an outage, and on the way back to it."""
+    """Below the sustained concurrency after an outage, and on the way back up to it."""
 
     then: Climbing | Holding
 
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """After a cut; the fields say how things were before it."""
+    """After a cut; the fields describe the state before it."""
 
     slots: int
     refused_share: float
     served_per_s: float
 
     def was_unfounded(self, sample: _Sample, *, now: float) -> bool:
-        """True if the cut only lost throughput: neither did refusals become fewer, nor was as much served as before."""
+        """True if the cut only lost throughput: refusals did not drop, and less was served than before."""
         lost = sample.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
         return lost and self.refused_share <= MAX_BASELINE and sample.refused_share > self.refused_share / 3
 
@@ -191,12 +191,12 @@ class _Knee:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Where a search stands."""
+    """The state of a search."""
 
     requests_per_s: float = 0.0
-    """What is declared; 0 where nothing is."""
+    """Declared requests per second; 0 if none is declared."""
     output_per_s: float = 0.0
-    """Output tokens per second that are declared; 0 where nothing is."""
+    """Declared output tokens per second; 0 if none are declared."""
     slots: int = 32
     """Concurrent requests to allow now."""
     state: State = Climbing()
@@ -204,7 +204,7 @@ class Search:
     sustained: int = 32
     """The last concurrency that was sustained."""
     not_sustained: float = math.inf
-    """The lowest concurrency known not to be."""
+    """The lowest concurrency known not to be sustained."""
     baseline: float = 0.0
     """Share of refusals that no cut removes."""
     knee: _Knee = _Knee()
@@ -215,7 +215,7 @@ class Search:
     """How long to hold the next time."""
     at: float = 0.0
     settled_at: float = -math.inf
-    """Replies before this reflect another concurrency."""
+    """Replies before this time reflect another concurrency."""
 
     @property
     def is_narrow(self) -> bool:
@@ -224,7 +224,7 @@ class Search:
 
 
 def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
-    """The search after these replies; `saturated`: as many requests as allowed were in flight."""
+    """The search after these replies; `saturated`: as many requests were in flight as allowed."""
     is_first = search.latency_s == 0.0
     search = _clocked(search, new, now=now)
     if is_first and new.served and not new.refused and (needed := _needed(search, new)) > search.slots:
@@ -244,7 +244,7 @@ def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search
 
 
 def _needed(search: Search, new: Replies) -> int:
-    """Concurrency for the declared rate, by these first answers; 0 where none is declared."""
+    """Concurrency for the declared rate, estimated from these first answers; 0 if no rate is declared."""
     rates = [search.requests_per_s] if search.requests_per_s else []
     if search.output_per_s and new.tokens:
         rates.append(search.output_per_s * new.served / new.tokens)
@@ -252,7 +252,7 @@ def _needed(search: Search, new: Replies) -> int:
 
 
 def _is_carried(search: Search, now: float) -> bool:
-    """True if a step was taken for a declared rate, and all that the rate lets through is answered."""
+    """True if a step was taken for a declared rate, and everything that the rate lets through is answered."""
     is_declared = search.requests_per_s > 0 or search.output_per_s > 0
     lasted = now >= search.sample.since + max(1.0, search.latency_s)
     is_above = isinstance(search.state, Climbing) and search.slots > search.sustained
@@ -260,18 +260,18 @@ def _is_carried(search: Search, now: float) -> bool:
 
 
 def _clocked(search: Search, new: Replies, *, now: float) -> Search:
-    """Decays the baseline and takes in the latency, which says when a sample may begin."""
+    """Decay the baseline, and update the latency, which says when a sample may begin."""
     baseline = search.baseline * math.exp(-min(DECAY_S, now - search.at) / BASELINE_DECAY_S)
     if not new.served:
         return replace(search, baseline=baseline, at=now)
     latency_s = new.busy_s / new.served
-    # The first to answer are the fast ones: of the first concurrency, a latency more is left out.
+    # The first answers are the fast ones, so at the first concurrency another latency is left out.
     sample = search.sample if search.latency_s else _Sample(now + latency_s)
     return replace(search, baseline=baseline, at=now, latency_s=latency_s, sample=sample)
 
 
 def _is_overloaded(search: Search) -> bool:
-    """True if more is refused than the baseline, and more than chance explains (three standard deviations)."""
+    """True if refusals exceed the baseline by more than chance explains (three standard deviations)."""
     recent = search.recent
     baseline = MAX_BASELINE if isinstance(search.state, Verifying) else search.baseline
     usual = max(baseline, TOLERANCE)
@@ -295,7 +295,7 @@ def _in_outage(search: Search, now: float) -> Search:
     sustained = search.sustained
     then: Climbing | Holding
     match search.state:
-        case Verifying() as cut:  # the outage began with a few refusals, which were no limit
+        case Verifying() as cut:  # the outage began with a few refusals, which were not a limit
             then, sustained = Climbing(), cut.slots
         case Recovering() as recovering:
             then = recovering.then
@@ -311,7 +311,7 @@ def _recovered(search: Search, state: Recovering, now: float) -> Search:
 
 
 def _is_conclusive(search: Search, now: float) -> bool:
-    """True if enough came back of what was sent at this concurrency."""
+    """True if enough requests sent at this concurrency have been answered."""
     lasted = now >= search.sample.since + max(1.0, search.latency_s)
     return lasted and search.sample.served >= min(search.slots, LEAP * search.sustained) / 2
 
@@ -334,7 +334,7 @@ def _judged(search: Search, now: float) -> Search:
 
 
 def _refuses_more(search: Search) -> bool:
-    """True if more was refused than the baseline, give or take two standard deviations."""
+    """True if refusals exceed the baseline, give or take two standard deviations."""
     baseline, sample = search.baseline, search.sample
     chance = 2 * math.sqrt(baseline * (1 - baseline) / sample.replies)
     return sample.refused_share > baseline + TOLERANCE + chance
@@ -346,7 +346,8 @@ def _knee_after(search: Search, now: float) -> _Knee | None:
     if growth <= CLEAR_GROWTH:
         return knee
     tokens_per_s = search.slots * search.sample.slot_throughput
-    if search.slots > LEAP * search.sustained:  # after a leap, latencies are short until the teacher's queue is full
+    # after a large step, latencies are short until the teacher's queue is full
+    if search.slots > LEAP * search.sustained:
         tokens_per_s = min(tokens_per_s, search.sample.throughput(now))
     return _Knee(search.slots, tokens_per_s) if tokens_per_s >= (1 + MIN_GAIN * growth) * knee.tokens_per_s else None
 
@@ -372,7 +373,7 @@ def _stood(search: Search, now: float) -> Search:
 
 
 def _undone(search: Search, now: float) -> Search:
-    """The step was too much: what it left in flight is waited out before anything is judged again."""
+    """The step was too large: wait until its requests in flight have ended before judging anything again."""
     not_sustained = search.slots if search.slots <= LEAP * search.sustained else search.not_sustained
     return _moved(replace(search, state=Climbing(), not_sustained=not_sustained), search.sustained, now + DECAY_S)
 

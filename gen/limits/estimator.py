@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from stillhouse.gen.limits.shares import Cost
 
 FIRST_OUTPUT = 1000.0
-"""Guess before the first answer, if `max_tokens` is not lower."""
+"""Output tokens assumed before the first answer, unless `max_tokens` is lower."""
 
 FORGET = 0.02
-"""Weight of the newest answer, once there were enough."""
+"""Weight of the newest answer, once there are enough answers."""
 
 CAUTION = 3.0
 """Standard deviations by which the sum of the requests in flight may exceed their estimates."""
@@ -34,7 +34,7 @@ class _Mean:
         self.value += weight * (value - self.value)
 
     def margin(self, beside: int) -> float:
-        """How much more than the mean to allow for a request beside so many others.
+        """How much more than the mean to allow for a request, given the number of other requests in flight.
 
         Their deviations partly cancel out; the error of the mean itself is common to all of them.
         """
@@ -45,7 +45,7 @@ class _Mean:
 
 
 class Estimator:
-    """See the module. `max_output`: the recipe's `max_tokens`."""
+    """Estimates the tokens of requests to one teacher. `max_output`: the recipe's `max_tokens`."""
 
     def __init__(self, *, max_output: int | None) -> None:
         self._most = float(max_output) if max_output is not None else math.inf
@@ -54,7 +54,7 @@ class Estimator:
         self._per_char = _Mean(0.25, 1.0)
 
     def estimate(self, chars: int, *, beside: int = 0) -> Cost:
-        """The expected cost of a prompt of so many characters, and how much more it may be.
+        """The expected cost of a prompt with this many characters, and how much more it may be.
 
         `beside`: number of other requests in flight.
         """
@@ -67,7 +67,7 @@ class Estimator:
         )
 
     def learn(self, chars: int, used: Cost) -> None:
-        """Take in a real usage."""
+        """Learn from the usage of an answer."""
         if chars:
             self._per_char.learn(used.input / chars)
         self._output.learn(used.output)

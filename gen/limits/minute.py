@@ -1,22 +1,22 @@
-"""What a worker's share gave of a resource in the last minute, and what was spent of it: the second never exceeds the
-first.
+"""A worker's share of a resource in the last minute, and what it spent of it: the second never exceeds the first.
 
-A bucket paces by estimates and cannot promise that for tokens: what a request used is known only when its answer is in.
-Here it counts with the most that it may use until then, and afterwards with what it used, at the moment it was sent.
-Pure: times are arguments.
+A bucket that paces by estimates can't guarantee this for tokens, because a request's usage is only known when its
+answer is complete. Until then, this class counts the most that the request may use; afterwards, its real usage, at the
+moment it was sent. Pure: times are arguments.
 """
 
 from dataclasses import dataclass, field
 
 SLOT_S = 0.1
-"""Resolution. The window is longer than a minute by up to one slot, which the granted rates leave room for."""
+"""Resolution. The window is longer than a minute by up to one slot; the granted rates leave room for this."""
 
 _SLOTS = round(60 / SLOT_S) + 1
 
 
 @dataclass(slots=True)
 class Minute:
-    """See the module. `rate`: units a second that nobody used in the minute before `now`."""
+    """Counts one resource over the last minute. `rate`: units per second that nobody used in the minute before
+    `now`."""
 
     rate: float
     now: float
@@ -43,21 +43,21 @@ class Minute:
         self._slot = max(self._slot, slot)
 
     def give(self, amount: float, *, now: float) -> None:
-        """The share gave so much lately."""
+        """The share granted this amount recently."""
         self._advance(now)
         self._given[self._slot % _SLOTS] += amount
         self._given_sum += amount
 
     def allows(self, amount: float, *, now: float) -> bool:
-        """True if so much may be spent now; of what exceeds any minute's share, one at a time.
+        """True if this amount may be spent now; amounts above any minute's share are let through one at a time.
 
-        Below half a token is what rounding leaves of nothing.
+        Amounts below half a token are rounding errors.
         """
         self._advance(now)
         return self._spent_sum < 0.5 or self._spent_sum + amount <= self._given_sum
 
     def spend(self, amount: float, *, at: float) -> None:
-        """So much, or less if negative, was spent at that moment."""
+        """This amount was spent at that moment; negative if less was used than reserved."""
         if (slot := int(at / SLOT_S)) > self._slot - _SLOTS:
             self._spent[slot % _SLOTS] += amount
             self._spent_sum += amount

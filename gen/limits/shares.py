@@ -14,20 +14,21 @@ from stillhouse.gen.limits.stated_wait import Whose
 from stillhouse.schemas.limits import Limits
 
 LEASE_S = 3.2
-"""How long a share is good for, which is also how long the share of a worker that vanished is nobody's."""
+"""How long a share is valid. If a worker vanishes, nobody can use its share for this long."""
 
 SHARE_RENEW_S = 1.6
-"""How often a worker renews its share: with its chunks' renewals that is less than a call a second. Its lease lasts
-until the next one arrives if that takes no longer than the difference: on a busy machine an answer takes a second."""
+"""How often a worker renews its share; together with its chunks' renewals, less than one call per second. A lease stays
+valid until the next one arrives if that takes no longer than the difference: on a busy machine, a reply takes a
+second."""
 
 BURST_S = 0.2
-"""A worker's bucket holds so many seconds of its rate, at least one reservation."""
+"""A worker's bucket holds this many seconds of its rate, and at least one reservation."""
 
 Resource: TypeAlias = Literal["requests", "input", "output", "total"]
 
 
 def rates_of(limits: Limits) -> dict[Resource, float]:
-    """The declared limits, a second."""
+    """The declared limits, per second."""
     stated: dict[Resource, int | None] = {
         "requests": limits.requests_per_minute,
         "input": limits.input_tokens_per_minute,
@@ -73,32 +74,33 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """The most of a resource that a teacher's headers leave to the account for a while, whoever else uses it."""
+    """The most of a resource that a teacher's headers leave to the account for a while, whoever else uses the
+    account."""
 
     rate: float
     """Units a second."""
     for_s: float
-    """How long it holds."""
+    """How long the ceiling applies."""
     age_s: float
-    """How long ago it was said."""
+    """How long ago the teacher stated it."""
 
 
 @dataclass(slots=True)
 class Ceilings:
-    """What was said last of each resource."""
+    """The latest ceiling of each resource."""
 
     _last: dict[Resource, tuple[float, Ceiling]] = field(default_factory=dict)
-    """(when it was said, what)."""
+    """(time of the statement, ceiling)."""
 
     def take(self, said: Mapping[Resource, Ceiling], *, now: float) -> None:
-        """Take in what was said; what is older than what is known changes nothing."""
+        """Update the ceilings; statements older than the known ones are ignored."""
         for name, ceiling in said.items():
             at = now - ceiling.age_s
             if name not in self._last or at >= self._last[name][0]:
                 self._last[name] = at, ceiling
 
     def standing(self, *, now: float) -> dict[Resource, Ceiling]:
-        """The limits that apply now."""
+        """The ceilings that apply now."""
         return {
             name: replace(ceiling, age_s=now - at)
             for name, (at, ceiling) in self._last.items()
@@ -108,24 +110,24 @@ class Ceilings:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker tells the ledger when it renews; counts since its last report."""
+    """A worker's report to the ledger when it renews; counts since its last report."""
 
     in_flight: int
-    """The most requests in flight at once."""
+    """The most requests that were in flight at once."""
     waiting: int
-    """Requests it could send at once if it had the share."""
+    """Requests it could send at once if its share allowed."""
     replies: Replies
     pause_s: float = 0.0
     """How long the teacher asked the account to wait, from now."""
     whose: Whose = "account"
-    """Whose wait that is."""
+    """Whether the wait is the account's or one prompt's."""
     ramped: bool = False
-    """The teacher said that we grow too fast."""
+    """True if the teacher said that we grow too fast."""
     ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
-    """What the teacher's headers left at last."""
+    """The ceilings from the teacher's latest headers."""
     draining: int | None = None
-    """Requests in flight now, if there is nothing left to send: it has given up its lease, and sends nothing before it
-    has the next one."""
+    """Requests in flight now, if there is nothing left to send: the worker has given up its lease, and sends nothing
+    until it has the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Lease:
     """What a worker may use until `ttl_s` from now."""
 
     rates: Mapping[Resource, float]
-    """Units a second; a resource that is not here is not limited."""
+    """Units per second; a resource that is not listed is not limited."""
     slots: int
     ttl_s: float
     pause_s: float

@@ -4,7 +4,7 @@
     own        a request sent after the refused one was served, or at least admitted: the account resumes
     account    another prompt was refused too: nothing is sent before the end, whatever is served meanwhile
 
-An account at its limit serves nobody who asks later. Pure: times are arguments.
+An account at its limit does not serve later requests either. Pure: times are arguments.
 """
 
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 MIN_OWN_S = 2.0
-"""Shorter waits are the account's: an answer takes about as long, so others would hardly be asked sooner."""
+"""Shorter waits apply to the account: an answer takes about as long, so other prompts could hardly be asked sooner."""
 
 TRIAL_AFTER_S = 8.0
 """A wait that is unclear for this long is tried. The waits of most limits are over by then, and one refused request
@@ -31,7 +31,7 @@ Whose: TypeAlias = Literal["unclear", "own", "account"]
 
 
 class Asked(NamedTuple):
-    """A request, as far as it tells whose wait it is."""
+    """What a request says about whose wait it is."""
 
     prompt: Hashable
     server: Hashable
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
     """When it was sent."""
 
     def shows_own(self, refused: "Asked") -> bool:
-        """True if this request was served, and that shows that the refused one's wait is its prompt's own."""
+        """True if serving this request shows that the refused prompt's wait is its own."""
         return self.prompt != refused.prompt and self.server == refused.server and self.at > refused.at
 
 
@@ -65,7 +65,7 @@ class StatedWait:
 
     until: float = -math.inf
     by: Hashable = None
-    """Who was told to wait: the prompt, or for the ledger the worker."""
+    """Who was refused: the prompt, or for the ledger the worker."""
     whose: Whose = "account"
     trial: Trial | None = None
 
@@ -85,7 +85,7 @@ class StatedWait:
         return replace(self, whose="own") if self.whose == "unclear" else self
 
     def left_s(self, now: float) -> float:
-        """How long it lasts still."""
+        """Seconds until it ends."""
         return max(0.0, self.until - now)
 
     def silent_s(self, now: float) -> float:

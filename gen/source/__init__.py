@@ -1,1 +1,1 @@
-"""The source: files, their rows, and the prompts made of them."""
+"""The source: files, their rows, and the prompts made from them."""

@@ -1,6 +1,6 @@
-"""Arrivals: the files of a source that is followed. A file counts once its size and time have stood still for a while.
+"""New files of a followed source. A file counts once its size and time have not changed for a while.
 
-Nothing but listings is trusted: clocks of other machines may be wrong, and a copied file may bring an old time along.
+Only listings are trusted: clocks of other machines may be wrong, and a copied file may keep an old time.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from stillhouse.gen.source.survey import Found, survey
 from stillhouse.schemas.source import Source
 
 STILL_S = 2.0
-"""A file that did not change for this long is taken to be complete."""
+"""A file that has not changed for this long is considered complete."""
 TOGETHER_S = 0.3
-"""Files seen within this time of the first are planned with it: a listing may have come between two of them."""
+"""Files seen within this time of the first one are planned with it: a listing may have come between two of them."""
 LOOK_S = 0.2
 """How often the source is listed."""
 MAX_SHARE = 0.2
-"""Share of the time that listing may take: a large source is listed less often."""
+"""Maximum share of the time that listing may take: a large source is listed less often."""
 
 
 def _listed(source: Source) -> Found:
@@ -28,15 +28,16 @@ class Arrivals:
     """Which files of a source are complete, and which of them are new."""
 
     def __init__(self, source: Source, *, clock: Clock, listed: Callable[[Source], Found] = _listed) -> None:
-        """`listed`: what lists the source's files."""
+        """`listed`: lists the source's files."""
         self._source = source
         self._clock = clock
         self._listed = listed
         self._next_at = clock.monotonic()
         self._since: dict[SourceFile, float] = {}
-        """Files of the last listing, each with when it was first seen as it is; one that changes is another."""
+        """Files of the last listing, each with when it was first seen unchanged; a file that changes counts as
+        another."""
         self._still: list[SourceFile] = []
-        """Those that count, in the source's order."""
+        """Complete files, in the source's order."""
         self._taken: set[SourceFile] = set()
         self._has_new = False
 
@@ -58,13 +59,13 @@ class Arrivals:
             self._next_at = begun + max(LOOK_S, (ended - begun) / MAX_SHARE)
             self._since = {file: self._since.get(file, ended) for file in found}
             self._taken &= self._since.keys()
-            # A file without a byte is one that somebody has only opened.
+            # Somebody has only opened an empty file.
             self._still = [file for file, since in self._since.items() if file.size and begun - since >= STILL_S]
             self._has_new = self._are_together(begun)
         return self._has_new
 
     def _are_together(self, now: float) -> bool:
-        """True if there are new files, and none is about to follow that appeared with the first of them."""
+        """True if there are new files, and no other that appeared with the first of them is still incomplete."""
         new = [self._since[file] for file in self._still if file not in self._taken]
         if not new:
             return False
@@ -72,7 +73,7 @@ class Arrivals:
         return not any(now - since < STILL_S and since <= until for file, since in self._since.items() if file.size)
 
     def take(self) -> list[SourceFile]:
-        """The complete files, in the source's order, if any of them is new; from now on they are not."""
+        """The complete files, in the source's order, if any of them is new; afterwards they no longer are."""
         if not self._has_new:
             return []
         self._has_new = False

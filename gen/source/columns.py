@@ -47,7 +47,7 @@ def names_in(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def names_of(schema: Iterable[pa.Field]) -> Iterator[str]:
-    """The same of a schema or a struct's type."""
+    """The same for a schema, or a struct's type."""
     for field in schema:
         yield field.name
         if pa.types.is_struct(field.type):
@@ -55,21 +55,21 @@ def names_of(schema: Iterable[pa.Field]) -> Iterator[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The columns' names for a message, the first hundred of many."""
+    """The columns' names for a message, at most the first hundred."""
     return ", ".join(map(repr, names[:100])) + (", …" if len(names) > 100 else "")
 
 
 def instead(name: str, names: Sequence[str], *, has: str = "; they have", likely: Iterable[str] | None = None) -> str:
-    """Advice for a column that is missing: the one that may be meant, of `likely`, and all `names` there are.
+    """Advice for a missing column: the one of `likely` that may be meant, and all existing `names`.
 
-    `has` leads to the names where nothing is like the missing one.
+    `has` introduces the names if none resembles the missing one.
     """
     close = _did_you_mean(name, names if likely is None else likely)
     return f"{close or has} {'Columns: ' if close else ''}{listed(names)}"
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Advice that names the column most like a misspelt one; empty if none is."""
+    """Suggests the column most similar to a misspelt one; empty if none is similar."""
     folded = {each.casefold(): each for each in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f"; did you mean `{folded[close[0]]}`?" if close else ""

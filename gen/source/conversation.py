@@ -1,4 +1,4 @@
-"""A conversation is asked as it is or not at all: one that can't be sent verbatim is not a prompt."""
+"""A conversation is sent unchanged or not at all: one that can't be sent verbatim is not a prompt."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from stillhouse.schemas.tool_call import ToolCall, ToolMessage, paired, tool_cal
 
 
 class NoPrompt(Exception):
-    """Why a row makes no prompt, in words that do not repeat its content."""
+    """Why a row doesn't make a prompt, without repeating its content."""
 
 
 def text(value: Any, what: str) -> str:
@@ -50,7 +50,7 @@ class Conversation:
     answer: str | None
     """Text of the assistant's turns after them; None if there are none, or none with text."""
     images: int = 0
-    """Image parts at the head of the first user message: content parts of {type: image}, which hold no image."""
+    """Image parts at the start of the first user message: content parts of {type: image}, which contain no image."""
 
 
 def conversation(
@@ -64,10 +64,10 @@ def conversation(
     """The conversation in a list of messages, in a struct of lists, or in the JSON text of either.
 
     A message is {role, content}, or {from, value} as in ShareGPT. Keys with a null value count as absent: a Parquet
-    column gives every message the keys of all. A content of text parts is their texts, one after the other.
-    `drop_answer`: the assistant's turns at the end are left out, instead of making the row bad. `has_images`: image
-    parts may mark where the row's images are sent. `tools`: those that the row offers; with any, or none, messages may
-    call tools and give their results, and without (None) they may not.
+    column gives every message the keys of all. Text parts of a content are joined. `drop_answer`: leave out the
+    assistant's turns at the end, instead of making the row bad. `has_images`: image parts may mark where the row's
+    images are sent. `tools`: the tools that the row offers. With a list, even an empty one, messages may call tools and
+    contain results; with None they may not.
 
     Raises:
         NoPrompt: it is none, holds more than roles and texts, or ends with what needs no answer.
@@ -103,7 +103,7 @@ def conversation(
 
 
 def _rows_of(lists: dict[str, list[Any]], what: str) -> list[dict[str, Any]]:
-    """Convert a struct of lists, as columnar tools make it, back to a list of structs."""
+    """Convert a struct of lists, which columnar tools produce, back to a list of structs."""
     lengths = {name: len(each) for name, each in lists.items()}
     if len(set(lengths.values())) > 1:
         sizes = ", ".join(f"{length} of {name!r}" for name, length in list(lengths.items())[:5])
@@ -175,7 +175,7 @@ def _message_or_tool_message(item: Any, what: str) -> Message:
 
 
 def _call(given: Any) -> ToolCall | None:
-    """A call. Arguments that are null in an object are left out: a Parquet column gives every call those of all."""
+    """A call. Null arguments in an object are left out: a Parquet column gives every call the arguments of all."""
     given = without_nulls(given)
     if isinstance(given, dict) and isinstance(function := given.get("function"), dict):
         given["function"] = function = without_nulls(function)
@@ -222,7 +222,7 @@ def _given(item: dict[str, Any], name: str, name_elsewhere: str) -> Any:
 
 
 def _says_more(key: str, value: Any, item: dict[str, Any]) -> bool:
-    """True if a message holds content besides role and content that would be lost.
+    """True if a message has content besides role and content that would be lost.
 
     A number or boolean only marks the message for a trainer (`weight`, `train`); empty text is not content.
     """
@@ -259,10 +259,10 @@ def _part(part: Any, what: str) -> str:
 
 
 def _without_image_parts(items: list[Any], what: str) -> tuple[list[Any], int]:
-    """The messages without their image parts, and how many there are.
+    """The messages without their image parts, and the number of those.
 
     Raises:
-        NoPrompt: one stands elsewhere than at the head of the first user message, where images are sent.
+        NoPrompt: one is not at the start of the first user message, where images are sent.
     """
     contents = [_parts_of(item) for item in items]
     first = next((n for n, item in enumerate(items) if isinstance(item, dict) and _role(item) == "user"), -1)
@@ -271,8 +271,8 @@ def _without_image_parts(items: list[Any], what: str) -> tuple[list[Any], int]:
         places = [n for n, part in enumerate(content) if _is_image_part(part)]
         if places and (number != first or places != list(range(len(places)))):
             raise NoPrompt(
-                f"{what}, message {number + 1}: images are sent at the head of the first user message, and an image "
-                "part stands elsewhere: move it there"
+                f"{what}, message {number + 1}: images are sent at the start of the first user message, and an "
+                "image part is elsewhere: move it there"
             )
         count += len(places)
     if not count:

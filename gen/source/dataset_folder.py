@@ -1,7 +1,7 @@
-"""A Stillhouse dataset as a source: its records are rows, and so are the answers it rejected, if asked for.
+"""A Stillhouse dataset as a source: its records are rows, and so are the answers that it rejected, if requested.
 
-Its shards are known by their names alone; a file of rejected answers counts if a shard names it, as a crash may have
-left others.
+Shards are recognised by their names alone. A file of rejected answers counts only if a shard names it, because a crash
+may have left others.
 """
 
 import re
@@ -18,7 +18,7 @@ from stillhouse.gen.store.readable import Stat
 from stillhouse.schemas.arrow import META_KEY
 
 OURS = "_stillhouse"
-"""The folder that every dataset of ours has."""
+"""The folder that every Stillhouse dataset has."""
 
 ONLY_REJECTED = ("reject_reason", "duplicate_of")
 """Columns of rejected/ that data/ lacks; read as null there."""
@@ -28,19 +28,19 @@ _SHARD = re.compile(r"(.*)/(?:data|rejected|failed)/part-(\d{3,}-\d{6,})(?:-[0-9
 
 
 def dataset_of(url: str) -> str | None:
-    """The URL of the dataset that a file belongs to, by the file's place; None if it is not one of a dataset's."""
+    """The URL of the dataset that a file belongs to, judged by the file's location; None if it is not in a dataset."""
     found = _SHARD.fullmatch(url)
     return found[1] if found else None
 
 
 def shard_beside(url: str) -> str | None:
-    """The URL of the shard that a file of rejected answers or Failures belongs to, by the file's place."""
+    """The URL of the shard that a file of rejected answers or Failures belongs to, judged by the file's location."""
     found = _SHARD.fullmatch(url)
     return f"{found[1]}/data/part-{found[2]}.parquet" if found else None
 
 
 def is_dataset(store: Store, prefix: str) -> bool:
-    """True if one of our datasets is at the prefix, which is empty or ends with a slash."""
+    """True if a Stillhouse dataset is at the prefix, which is empty or ends with a slash."""
     return store.stat(f"{prefix}{OURS}/recipe.yaml") is not None
 
 

@@ -1,4 +1,4 @@
-"""Refuses locations that prompts can't be read from, saying in one line how to fetch them."""
+"""Refuses locations that prompts can't be read from, and says in one line how to download the data."""
 
 import re
 from urllib.parse import urlsplit
@@ -21,10 +21,10 @@ def refuse_elsewhere(path: str) -> None:
         name = "/".join(parts.path.removeprefix("/datasets/").split("/")[:2]) if parts.hostname in _HUB_HOSTS else ""
     if _HUB_NAME.fullmatch(name):
         raise SourceError(f"source.path: {scheme}:// can't be read: {_download(name)}", field="source.path")
-    # The rest may hold credentials, so it is not repeated.
+    # The rest may hold credentials, so the message does not repeat it.
     raise SourceError(
         f"source.path: {scheme}:// can't be read: download the file first (`curl -LO '<the URL>'`), and give it as "
-        "source.path; from a store that speaks S3's protocol, give s3://bucket/key and source.endpoint_url",
+        "source.path; for a store that speaks S3's protocol, give s3://bucket/key and source.endpoint_url",
         field="source.path",
     )
 

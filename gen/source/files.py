@@ -1,6 +1,6 @@
 """A source's files and their rows.
 
-The rows come in one order; so every reader of a source sees the same sequence. A file that can't be read is a
+The rows have a fixed order, so every reader of a source sees the same sequence. A file that can't be read is a
 SourceError that names it; a row that can't be read is a bad Row. `gen.source.survey` finds the files.
 """
 
@@ -31,16 +31,16 @@ from stillhouse.schemas.location import S3Location
 from stillhouse.schemas.source import Source
 
 _READERS = 16
-"""Files whose footers are read at a time: on S3 each is a few round trips."""
+"""Number of files whose footers are read at a time: on S3 each takes a few round trips."""
 _CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 Format: TypeAlias = tuple[str, Codec | None]
 """The kind, such as '.jsonl', and its compression."""
 DIGESTED_BYTES = 2**20
-"""Of a file's head and of its tail: what people append, cut or rewrite shows in one of them, or in the size."""
+"""Bytes of a file's head and tail: if people append, cut or rewrite, one of them changes, or the size."""
 START = Position()
 """The start of a file."""
 START_OF_FILE = (START.row, START.offset, START.line)
-"""The same as the index keeps it."""
+"""The start of a file, as the index stores it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def read_rows(
 ) -> Iterator[Row]:
     """The file's rows from `start` on, with the wanted columns (None: all); memory does not grow with the file.
 
-    A JSON row may lack columns. Folders named `column=value` add a column that the file lacks. Rows before a defect
-    in the file are yielded, except those in its last megabyte.
+    A JSON row may lack columns. Folders named `column=value` add a column that the file lacks. Rows before a defect in
+    the file are yielded, except those in its last megabyte.
 
     Raises:
         SourceError: the file is gone, does not match `file`, is corrupt or cut off, or lacks a wanted column.
@@ -80,14 +80,14 @@ def _rows(
 ) -> Iterator[Row]:
     kind, codec = known_format(file.url)
     if file.size == 0 and codec is not None:
-        raise SourceError(f"{file.url} is empty, which no compressed file is: write it again")
+        raise SourceError(f"{file.url} is empty, which a compressed file never is: write it again")
     with _opened(file, source) as stream:
         reading = Reading(columns, elsewhere, start, codec, source.delimiter, source.passage_chars)
         yield from FORMATS[kind].read(stream, reading)
 
 
 def _given_columns(url: str, source: Source) -> dict[str, str | None]:
-    """Columns that a file's rows have even where the file lacks them."""
+    """Columns that a file's rows have even if the file lacks them."""
     return {**(dict.fromkeys(ONLY_REJECTED) if source.rejected else {}), **folder_columns(url)}
 
 
@@ -103,13 +103,13 @@ def folder_columns(url: str) -> dict[str, str | None]:
 def kept_fields(
     files: Sequence[SourceFile], *, source: Source, frozen: Sequence[pa.Field] | None = None
 ) -> tuple[pa.Field, ...]:
-    """The kept columns as the plan freezes them: of declared type, else of a type that holds all files' values.
+    """The kept columns as the plan freezes them: of the declared type, else of a type that holds all files' values.
 
     `frozen`: the types of the dataset's first plan, which stay fixed, and which the files must fit.
 
     Raises:
-        SourceError: a file is gone, changed or unreadable, lacks a kept column, or has one of a type that does not go
-            with another file's, or with the frozen one.
+        SourceError: a file is gone, changed or unreadable, lacks a kept column, or has one whose type does not fit
+            another file's, or the frozen one.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     with ThreadPoolExecutor(_READERS) as pool:
@@ -128,7 +128,7 @@ def kept_fields(
 
 
 def _own_types(file: SourceFile, source: Source) -> dict[str, pa.DataType | None]:
-    """The kept columns' types as a Parquet or Arrow file's schema has them; None for what is text."""
+    """The kept columns' types according to a Parquet or Arrow file's schema; None for text."""
     kind, _ = known_format(file.url)
     names = [keep.name for keep in source.keep]
     if (schema_of := FORMATS[kind].schema) is None:
@@ -140,7 +140,7 @@ def _own_types(file: SourceFile, source: Source) -> dict[str, pa.DataType | None
 
 
 def format_of(name: str) -> Format | None:
-    """The format that a file's name says; None if it is not one of ours."""
+    """The format that a file's name indicates; None if it is not supported."""
     *_, inner, outer = ["", "", *(suffix.lower() for suffix in PurePosixPath(name).suffixes)]
     if outer in _CODECS and inner in FORMATS and FORMATS[inner].may_be_compressed:
         return inner, _CODECS[outer]
@@ -148,7 +148,7 @@ def format_of(name: str) -> Format | None:
 
 
 def known_format(url: str) -> Format:
-    """The format of the file; raises SourceError if it is not one of ours."""
+    """The format of the file; raises SourceError if it is not supported."""
     found = format_of(url)
     if found is None:
         raise SourceError(
@@ -183,7 +183,7 @@ def digest_of(file: SourceFile, *, source: Source) -> str:
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     digest = hashlib.blake2b(b"%d\0" % file.size, digest_size=16, person=b"stillhouse-file")
-    if given := folder_columns(file.url):  # the same content in another folder makes different rows
+    if given := folder_columns(file.url):  # the same content in another folder gives different rows
         digest.update(repr(sorted(given.items())).encode(errors="replace"))
     with _opened(file, source) as stream:
         digest.update(stream.read(DIGESTED_BYTES))
@@ -194,7 +194,7 @@ def digest_of(file: SourceFile, *, source: Source) -> str:
 
 
 def metadata_of(file: SourceFile, *, source: Source) -> dict[bytes, bytes]:
-    """The metadata that the file's writer stored, by key; empty for formats without any.
+    """The metadata that the file's writer stored, by key; empty for formats that have none.
 
     Raises:
         SourceError: the file is gone, changed or damaged.
@@ -217,7 +217,7 @@ def _placed(url: str, source: Source) -> tuple[Store, str]:
 
 
 def _located(file: SourceFile, source: Source) -> tuple[Store, str]:
-    """The store and the key of the file, if it is the one that was found."""
+    """The store and the key of the file, if it is still the one that was found."""
     store, key = _placed(file.url, source)
     now = store.stat(key)
     if now is None:
@@ -232,7 +232,7 @@ def _located(file: SourceFile, source: Source) -> tuple[Store, str]:
 
 @contextmanager
 def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
-    """The file's bytes, if it is the one that was found; what goes wrong with it is a SourceError."""
+    """The file's bytes, if it is still the one that was found; errors with it become SourceErrors."""
     store, key = _located(file, source)
     try:
         with store.open(key) as stream:
@@ -244,6 +244,6 @@ def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SourceError(
-            f"{file.url} can't be read as its name says: {reason}; it is cut off, corrupt, encrypted or "
-            "of another kind: write it again"
+            f"{file.url} does not contain what its name says: {reason}; it is cut off, corrupt, encrypted or of "
+            "another kind: write it again"
         ) from error

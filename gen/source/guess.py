@@ -1,7 +1,7 @@
 """Finds what to ask in files that nobody has described: the column of prompts or of conversations, ids and answers.
 
-It goes by the first rows and by the names that public datasets use, and decides nothing that it can't show: what it
-finds makes a prompt of a row, or it is refused with the columns that there are.
+It uses the first rows, and the names that public datasets use, and only decides what it can prove: what it finds makes
+a prompt from a row, or is refused with a list of the columns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from stillhouse.schemas.source import Keep, Source
 FIRST_ROWS = 100
 
 _PROMPTS = ("prompt", "question", "query", "instruction", "problem", "user_prompt", "task", "q")
-"""Columns of text to ask, the likeliest first; before conversations,"""
+"""Text columns to ask, most likely first; these come before conversations,"""
 _CHATS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "prompt", "turns")
 _TEXTS = ("input", "inputs", "text", "content", "message", "body")
-"""and after them."""
+"""and these after them."""
 _CONTEXTS = ("input", "context")
-"""With an `instruction`, what it is about, as in Alpaca and Dolly; often empty."""
+"""With an `instruction`, the column with its context, as in Alpaca and Dolly; often empty."""
 _TEMPLATE = "{{{{ instruction }}}}{{% if {context} %}}\n\n{{{{ {context} }}}}{{% endif %}}"
 _IDS = ("id", "_id", "prompt_id", "question_id", "task_id", "uid", "uuid", "idx", "index")
 _ANSWERS = (
@@ -45,21 +45,21 @@ class Guess:
     drops_answer: bool
     """True if conversations end with the assistant's turn."""
     template: str | None
-    """For a prompt that two columns make up."""
+    """For a prompt that consists of two columns."""
     id: str | None
     keep: tuple[Keep, ...]
-    """Columns with what the source knows of the answers; of type string where the files' own do not go together."""
+    """Columns with known answers; declared as string if the types of the files do not fit together."""
     others: tuple[str, ...]
-    """Columns that are left."""
+    """Other columns."""
 
 
 def guess(source: Source, *, prompt: str | None = None, messages: str | None = None) -> Guess:
     """Look at the first rows of a source that nobody has described.
 
-    `prompt`, `messages`: the column, if the user says which.
+    `prompt`, `messages`: the column, if the user names it.
 
     Raises:
-        SourceError: there is no file or no row, or no column that is plainly the one to ask.
+        SourceError: there is no file or no row, or no column that is clearly the prompt.
         StoreAway, StoreRefused: the store does not answer, or refuses.
     """
     files = survey(source).files
@@ -109,14 +109,14 @@ def _kept(name: str, files: Sequence[SourceFile], source: Source) -> Keep:
 def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str | None, str | None]:
     """(the column of prompts, the column of conversations), one of them None."""
     found = _plain(rows, dict.fromkeys(columns, rows))
-    if isinstance(found, list):  # a column that is often empty is taken where there is no better one
+    if isinstance(found, list):  # a column that is often empty is used only if there is no better one
         found = _plain(rows, {name: [row for row in rows if value_of(row, name) is not None] for name in columns})
     if isinstance(found, tuple):
         return found
     likely = found
     which = f"it may be {listed(likely)}" if likely else f"the columns are {listed(list(columns))}"
     raise SourceError(
-        f"no column is plainly the one to ask: {which}; give --prompt COLUMN for text, or --messages COLUMN for a "
+        f"no column is clearly the prompt: {which}; give --prompt COLUMN for text, or --messages COLUMN for a "
         "conversation (a list of {role, content} or of {from, value})"
     )
 
@@ -124,7 +124,7 @@ def _to_ask(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str
 def _plain(
     rows: Sequence[dict[str, Any]], judged: Mapping[str, Sequence[dict[str, Any]]]
 ) -> tuple[str | None, str | None] | list[str]:
-    """What `_to_ask` returns, or else what may be it; each column goes by its own rows."""
+    """The result of `_to_ask`, or else the candidates; each column is judged by its own rows."""
     chats = [name for name, own in judged.items() if _most(_chat(row, name) is not None for row in own)]
     texts = [name for name, own in judged.items() if name not in chats and _most(_is_text(row, name) for row in own)]
     for name in _named(_PROMPTS, texts):
@@ -141,7 +141,7 @@ def _plain(
 
 
 def _named(names: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
-    """The columns of these names, also inside of a struct, in the names' order."""
+    """The columns with these names, also inside structs, in the names' order."""
     for name in names:
         yield from (column for column in columns if column.casefold() == name)
         yield from (column for column in columns if column.casefold().endswith(f".{name}"))

@@ -1,4 +1,4 @@
-"""The images of a source row: what each is, checked before anything is asked. No URL in a row is ever opened."""
+"""The images of a source row, checked before anything is asked. No URL in a row is ever opened."""
 
 import base64
 import binascii
@@ -17,9 +17,9 @@ from stillhouse.gen.source.conversation import NoPrompt, kind_of, text
 from stillhouse.schemas.image import Image, LinkedImage, MediaType, StoredImage, media_type_of
 
 MAX_PIXELS = 50_000_000
-"""Larger images are refused before they are decoded: this many take 200 MB."""
+"""Larger images are refused before they are decoded: this many pixels take 200 MB."""
 MAX_SIDE = 16_383
-"""The longest side that every one of the formats can have."""
+"""The longest side that all of the formats support."""
 MAX_IMAGES = 1000
 """Per prompt."""
 _MAX_URL_CHARS = 8192
@@ -29,8 +29,8 @@ _DECODERS: dict[MediaType, tuple[str, str]] = {
     "image/gif": ("GifImagePlugin", "GifImageFile"),
     "image/webp": ("WebPImagePlugin", "WebPImageFile"),
 }
-"""Pillow's, by module and class: only that of the type that the bytes state is tried. `Image.open` would print warnings
-about images that are refused here anyway."""
+"""Pillow's classes, by module and name: only that of the type that the bytes show is tried. `Image.open` would print
+warnings about images that are refused here anyway."""
 _TYPES = "PNG, JPEG, GIF or WebP"
 _EMBED = (
     "embed it: `from datasets.table import embed_table_storage; "
@@ -39,7 +39,7 @@ _EMBED = (
 
 
 def require_pillow() -> None:
-    """Refuse a recipe with images where the library that reads them is not installed.
+    """Refuse a recipe with images if the library that reads them is not installed.
 
     Raises:
         UsageError: it is not; says how to install it.
@@ -51,12 +51,12 @@ def require_pillow() -> None:
 
 
 def images_in(values: Mapping[str, Any], columns: Sequence[str], *, decode: bool) -> tuple[Image, ...]:
-    """The row's images, column by column; none where its columns hold empty lists.
+    """The row's images, column by column; empty if its columns are empty lists.
 
-    `decode`: also look whether each can be decoded to its end, which takes milliseconds.
+    `decode`: also check that each can be decoded to its end, which takes milliseconds.
 
     Raises:
-        NoPrompt: a column holds something else, or all of them are null.
+        NoPrompt: a column contains something else, or all of them are null.
     """
     contents = list(_contents(values, columns))
     if len(contents) > MAX_IMAGES:
@@ -68,7 +68,7 @@ def images_in(values: Mapping[str, Any], columns: Sequence[str], *, decode: bool
 
 
 def bytes_in(values: Mapping[str, Any], columns: Sequence[str]) -> list[bytes | None]:
-    """The bytes of each of `images_in`; None for one that is a URL.
+    """The bytes of each image of `images_in`; None for a URL.
 
     Raises:
         NoPrompt: as there.
@@ -77,7 +77,7 @@ def bytes_in(values: Mapping[str, Any], columns: Sequence[str]) -> list[bytes | 
 
 
 def _contents(values: Mapping[str, Any], columns: Sequence[str]) -> Iterator[tuple[str, bytes | str, str | None]]:
-    """(what it is in words, its bytes or URL, its name) of each image."""
+    """(description, bytes or URL, name) of each image."""
     found = [(name, value_of(values, name)) for name in columns]
     if all(value is None for _, value in found):
         states = [f"{name!r} is {'null' if is_in(values, name) else 'missing'}" for name in columns]
@@ -138,7 +138,7 @@ def _addressed(url: str, what: str) -> bytes | str:
 
 
 def _is_public(host: str) -> bool:
-    """False for addresses and names that only mean something where the request is made from."""
+    """False for addresses and names that only mean something on the sender's machine or network."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_global
     except ValueError:

@@ -14,22 +14,22 @@ from stillhouse.schemas.columns import VALUES
 from stillhouse.schemas.source import Keep
 
 Converter: TypeAlias = Callable[[Any, str], Any]
-"""Converts a non-null value, described by some words, to the value kept; raises NoPrompt."""
+"""Converts a non-null value to the value kept; `what` describes it; raises NoPrompt."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def kept_field(keep: Keep, own: pa.DataType | None = None) -> pa.Field:
-    """The column as kept: the declared type, else the files' own, else string."""
+    """The column as kept: of the declared type, else the files' own, else string."""
     return pa.field(keep.column, VALUES[keep.type] if keep.type else own or pa.string())
 
 
 def converter(kind: pa.DataType) -> Converter:
     """A converter of source values to the type.
 
-    Text becomes int64, float64 or bool if it spells one; empty text, such as an empty CSV cell, is then null.
-    A string column takes other values as their JSON. Any other value is kept equal to what it was, or refused.
+    Text becomes int64, float64 or bool if it spells one; empty text, such as an empty CSV cell, is then null. A string
+    column takes other values as their JSON. Any other value is kept equal to the original, or refused.
     """
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _to_text
@@ -217,7 +217,7 @@ def _to_time(kind: pa.DataType) -> Converter:
 
 
 def _nanoseconds(value: Any, kind: pa.DataType, *, has_zone: bool) -> tuple[int, bool]:
-    """The value as nanoseconds, and True if it is of the type: a time with or without a zone, and so on."""
+    """The value in nanoseconds, and True if it has the type: a time with or without a zone, and so on."""
     types = pa.types
     if isinstance(value, Nanoseconds):
         return value.count, value.is_like(kind)
@@ -250,7 +250,7 @@ def _of(wanted: type, kind: pa.DataType) -> Converter:
 
 
 def _equal(kind: pa.DataType) -> Converter:
-    """For types where comparing reveals any change Arrow makes: text, bytes, decimals."""
+    """For types in which a comparison reveals any change that Arrow makes: text, bytes, decimals."""
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
     def check(value: Any, what: str) -> Any:

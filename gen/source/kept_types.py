@@ -1,6 +1,6 @@
-"""One type per kept column across all files of a source: one that holds every value of each file unchanged.
+"""One type per kept column across all files of a source, which holds every value of each file unchanged.
 
-If no type does, the source is refused, naming two files, before anything is planned.
+If there is no such type, the source is refused, naming two files, before anything is planned.
 """
 
 from collections.abc import Sequence
@@ -52,14 +52,14 @@ def settled(name: str, own: Sequence[OwnType]) -> pa.DataType:
 
 
 def _top_level_plain(kind: pa.DataType) -> pa.DataType:
-    """The type all files share, nested dictionaries and names included; `normal` at the top level."""
+    """The type that all files share, including nested dictionaries and names; `normal` at the top level."""
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
         kind = pa.bool_() if isinstance(kind, pa.Bool8Type) else _storage(kind)
     return kind if pa.types.is_nested(kind) and not _has_extension(kind) else normal(kind)
 
 
 def _has_extension(kind: pa.DataType) -> bool:
-    """True if the type is one of Arrow's extensions, such as JSON, or holds one, which a kept column can't."""
+    """True if the type is one of Arrow's extensions, such as JSON, or contains one; kept columns can't have these."""
     inside = (kind.field(number).type for number in range(kind.num_fields))
     return isinstance(kind, pa.BaseExtensionType) or any(map(_has_extension, inside))
 

@@ -1,4 +1,4 @@
-"""Turns a source row into a Prompt, or a reason why it makes none: nothing in a row stops the run."""
+"""Turns a source row into a Prompt, or a reason why it doesn't make one: nothing in a row stops the run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,12 +27,12 @@ _OWN_SYSTEM = frozenset(("system", "developer"))
 
 
 class PromptMaker:
-    """Makes prompts from rows, by the recipe.
+    """Makes prompts from rows, according to the recipe.
 
-    `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text
-    source: as declared, else string. `templates_system`: as in the plan; datasets made before ask.system could be a
-    template still send it verbatim. `references`: the columns that the recipe's checks compare answers with.
-    `teachers`: those whose APIs have to take the rows' images.
+    `kept` are the kept columns' types as the plan froze them (see `kept_fields`); by default those of a text source: as
+    declared, else string. `templates_system`: as in the plan; datasets created before ask.system could be a template
+    still send it verbatim. `references`: the columns that the recipe's checks compare answers with. `teachers`: those
+    whose APIs must accept the rows' images.
 
     Raises:
         TemplateError: ask.template or ask.system can't be compiled.
@@ -55,7 +55,7 @@ class PromptMaker:
         self._images = source.images
         self._tools_column = source.tools
         self._tools = None if ask.tools is None else offered(ask.tools)
-        """What all rows offer."""
+        """The tools that all rows offer."""
         self._teachers = tuple(teachers)
         self._prompt = source.prompt
         self._messages = source.messages
@@ -66,7 +66,7 @@ class PromptMaker:
         self._system_template = Template(ask.system or "", what="ask.system") if is_template else None
         self._template = None if ask.template is None else Template(ask.template)
         fields = [kept_field(keep) for keep in source.keep] if kept is None else kept
-        self._kept = [  # source_answer, where it is, comes after them
+        self._kept = [  # source_answer, if there is one, comes after them
             (keep.name, f"column {keep.name!r}", converter(field.type))
             for keep, field in zip(source.keep, fields, strict=False)
         ]
@@ -84,7 +84,7 @@ class PromptMaker:
             **({ask.score.prompt_ids: "ask.score.prompt_ids"} if ask.score is not None else {}),
             **({ask.score.completion_ids: "ask.score.completion_ids"} if ask.score is not None else {}),
         }
-        """The columns it needs, each with a field of the recipe that names it."""
+        """The columns that it needs, each with a field of the recipe that names it."""
         self.columns = frozenset(self.fields)
         """The columns it needs."""
 
@@ -92,7 +92,7 @@ class PromptMaker:
     def of(
         cls, recipe: Recipe, *, kept: Sequence[pa.Field] | None = None, templates_system: bool = True
     ) -> "PromptMaker":
-        """A recipe's; see the class."""
+        """The prompt maker of a recipe; see the class."""
         return cls(
             recipe.source,
             recipe.ask,
@@ -103,9 +103,9 @@ class PromptMaker:
         )
 
     def make(self, values: Mapping[str, Any]) -> Prompt | str:
-        """The row's prompt, or why it makes none, in words that do not repeat its content.
+        """The row's prompt, or why it doesn't make one, without repeating its content.
 
-        A row that lacks what a check compares with makes none: nothing is asked that could not be checked.
+        A row that lacks what a check compares with doesn't make a prompt: nothing is asked that could not be checked.
         """
         try:
             references = tuple(reference(values, each) for each in self._references)
@@ -114,7 +114,7 @@ class PromptMaker:
         return self._made(values, references, is_new=True)
 
     def remake(self, values: Mapping[str, Any]) -> Prompt | str:
-        """The prompt of a row that is planned already, whether or not it has what today's checks compare with."""
+        """The prompt of a row that is already planned, whether or not it has what today's checks compare with."""
         references = tuple(_reference_or_none(values, each) for each in self._references)
         return self._made(values, references, is_new=False)
 
@@ -143,7 +143,7 @@ class PromptMaker:
             return str(error)
 
     def id_of(self, values: Mapping[str, Any]) -> str | None:
-        """The row's own id, if it has one, even if it makes no prompt."""
+        """The row's own id, if it has one, even if it doesn't make a prompt."""
         try:
             return self._own_id(values) if self._id else None
         except NoPrompt:
@@ -214,7 +214,7 @@ def is_system_template(system: str) -> bool:
 
 
 def _tools_of(values: Mapping[str, Any], name: str) -> tuple[Tool, ...]:
-    """The tools that a row offers; none where it has null."""
+    """The tools that a row offers; none if the column is null."""
     value = value_of(values, name)
     if value is None:
         return ()
@@ -230,7 +230,7 @@ def _tools_of(values: Mapping[str, Any], name: str) -> tuple[Tool, ...]:
 
 
 def _given(value: Any) -> Any:
-    """The value without the keys that are null: a Parquet column gives every tool the keys of all."""
+    """The value without its null keys: a Parquet column gives every tool the keys of all."""
     if isinstance(value, dict):
         return {key: _given(each) for key, each in without_nulls(value).items()}
     return [_given(each) for each in value] if isinstance(value, list) else value

@@ -17,7 +17,7 @@ def reference(values: Mapping[str, Any], wanted: Reference) -> str | tuple[str, 
     """The row's value, as checks take it.
 
     Raises:
-        NoPrompt: there is none, or none that an answer can be compared with.
+        NoPrompt: there is none, or answers can't be compared with it.
     """
     what = f"column {wanted.column!r}"
     value = value_of(values, wanted.column)

@@ -1,8 +1,8 @@
 """Limits on rendering a template, counted in steps, so that a row has the same outcome on any machine.
 
-A step is an element visited, a call or a turn of a loop, and one more for every hundred characters read or made. What
-would make a text out of all proportion is refused before it is made. What stays with the template's author is the time
-of comparisons and slices of long texts inside loops.
+A step is an element visited, a call or a loop iteration, plus one for every hundred characters read or produced. Text
+that would become far too large is refused before it is created. The time of comparisons and slices of long texts inside
+loops is not limited; it is up to the template's author.
 """
 
 import re
@@ -14,21 +14,21 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
 MAX_TEXT_CHARS = 16 * 2**20
-"""The longest text a template may make, at its end and on the way."""
+"""The longest text that a template may create, at its end and on the way."""
 
 MAX_STEPS = 1_000_000
-"""What one row may take."""
+"""Maximum number of steps for one row."""
 
 _CHARS_PER_STEP = 100
 _CHARS_PER_NUMBER = 6
 _ROUNDING_CHARS = 1000
-"""A digit after the point, where a number is rounded: the work of one is that of so many characters."""
+"""A decimal place in rounding a number costs as much as this many characters."""
 
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
 class Steps:
-    """Those left to one rendering; all of its methods raise SecurityError when there are none left."""
+    """The steps left for one rendering; all methods raise SecurityError when none are left."""
 
     def __init__(self) -> None:
         self._left = MAX_STEPS
@@ -40,13 +40,14 @@ class Steps:
             raise SecurityError(f"it takes more than {MAX_STEPS:,} steps on this row: shorten its loops")
 
     def each(self, items: Iterable[Any], chars: int = 0) -> Iterator[Any]:
-        """The items, each of which costs a step and so many characters."""
+        """The items, each of which costs a step and this many characters."""
         for item in items:
             self.take(chars)
             yield item
 
     def weigh(self, value: Any, *, indent: int = 0) -> int:
-        """The characters of the value as it would be written out (on each level so many more), for their steps.
+        """Charge the steps for the value as it would be written out, with extra characters per level; returns its
+        length.
 
         Raises:
             SecurityError: it is longer than a text may be.
@@ -75,13 +76,13 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def refuse_beyond(chars: int, what: str) -> None:
-    """Raise SecurityError where `what` would be longer than a text may be."""
+    """Raise SecurityError if `what` would be longer than a text may be."""
     if chars > MAX_TEXT_CHARS:
         raise SecurityError(f"{what} is too large: at most {MAX_TEXT_CHARS:,} characters")
 
 
 def outcome_chars(name: str, value: Any, given: list[Any]) -> int:
-    """About the most characters that a filter or a method makes of the value, where that can be more than goes in."""
+    """Roughly the maximum length of a filter's or method's result, if that can exceed its input."""
     widths = [abs(number) for number in given if type(number) is int]
     texts = [item for item in given if isinstance(item, (str, bytes))]
     longest = max(map(len, texts), default=0)
@@ -115,10 +116,10 @@ def outcome_chars(name: str, value: Any, given: list[Any]) -> int:
 
 
 def percent_chars(form: str, values: Any, *, values_chars: int) -> int:
-    """About the most characters of `form % values`.
+    """Roughly the maximum length of `form % values`.
 
     Raises:
-        SecurityError: a width comes out of the values.
+        SecurityError: a width is taken from the values.
     """
     widths = [width for pair in _PERCENT.findall(form) for width in pair if width]
     if "*" in widths:
@@ -128,10 +129,10 @@ def percent_chars(form: str, values: Any, *, values_chars: int) -> int:
 
 
 def format_chars(form: str, *, values_chars: int) -> int:
-    """About the most characters of `form.format(…)`.
+    """Roughly the maximum length of `form.format(…)`.
 
     Raises:
-        SecurityError: a width comes out of the values.
+        SecurityError: a width is taken from the values.
     """
     specs = [spec or "" for _, field, spec, _ in Formatter().parse(form) if field is not None]
     if any("{" in spec for spec in specs):

@@ -1,9 +1,8 @@
 """Jinja templates over a row's columns, in Jinja's immutable sandbox: no file, no Python, no randomness, no giant text.
 
-A row's values are data, never templates. Nothing is worked out while compiling, and what a rendering may take is
-counted by `gen.source.render_limits`: every loop, call, filter, operator and output is charged to it. Jinja's own
-sandbox with a cap on the output would not do: a width, a `join` or a `~` inside an expression fills the memory before
-there is any output.
+A row's values are data, never templates. Nothing is evaluated at compile time. `gen.source.render_limits` counts what a
+rendering uses: every loop, call, filter, operator and output is charged to it. Jinja's own sandbox with a limit on the
+output is not enough: a width, a `join` or a `~` inside an expression fills the memory before there is any output.
 """
 
 import json
@@ -32,16 +31,16 @@ from stillhouse.schemas.code_fence import without_fence
 
 _MAX_NUMBER_BITS = 100_000
 _UNUSED = ("random", "urlize", "xmlattr")
-"""Filters without a use in a prompt: chance, and HTML by expressions whose time grows with the square of the text."""
+"""Filters without a use in a prompt: randomness, and HTML by expressions whose time is quadratic in the text."""
 
 _STEPS: ContextVar[Steps] = ContextVar("steps")
 
 
 class Template:
-    """A compiled template; `what` is the field of the recipe that holds it.
+    """A compiled template; `what` is the field of the recipe with the template.
 
     Raises:
-        TemplateError: the template's syntax is wrong, or it wants other templates.
+        TemplateError: the template's syntax is wrong, or it uses other templates.
     """
 
     def __init__(
@@ -72,13 +71,13 @@ class Template:
         """The text for a row.
 
         Raises:
-            NoPrompt: a column is missing, or an expression fails on these values, or takes too much.
+            NoPrompt: a column is missing, or an expression fails on these values, or uses too much.
         """
         given = {name: values[name] for name in self.columns if name in values}
         outer = _STEPS.set(Steps())
         try:
             return "".join(_bounded(self._template.generate(given)))
-        except Exception as error:  # an expression over any data can raise anything
+        except Exception as error:  # an expression over arbitrary data can raise anything
             reason = " ".join(str(error).encode(errors="replace").decode().split())[:300]
             raise NoPrompt(f"{self._what}: {reason or type(error).__name__}") from error
         finally:
@@ -95,7 +94,7 @@ def _bounded(pieces: Iterator[str]) -> Iterator[str]:
 
 
 class _Counted(NodeTransformer):
-    """Has loops and `~`, which ask the environment for nothing, go through filters that do."""
+    """Routes loops and `~`, which otherwise bypass the environment, through filters that don't."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
         self.generic_visit(node)
@@ -133,7 +132,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.filters[_CONCAT] = _concat
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """`left operator right`, unless the result is out of proportion."""
+        """`left operator right`, unless the result is too large."""
         steps = _STEPS.get()
         match left, right:
             case int(), int():
@@ -151,12 +150,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return result
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it, unless the result is out of proportion."""
+        """Call it, unless the result is too large."""
         steps = _STEPS.get()
         if isinstance(called, LoopContext):
             args = (steps.each(args[0]), *args[1:])
         else:
-            # Jinja wraps `format`, and leaves on its wrapper what it wraps.
+            # Jinja wraps `format`, and keeps the original on the wrapper.
             owner = getattr(getattr(called, "__wrapped__", called), "__self__", None)
             _check(steps, getattr(called, "__name__", ""), owner, [*args, *kwargs.values()])
         result = super().call(context, called, *args, **kwargs)
@@ -171,7 +170,7 @@ def _check_number(operator: str, left: int, right: int) -> None:
 
 
 def _check(steps: Steps, name: str, value: Any, given: list[Any]) -> None:
-    """Charge what goes into a filter or a method, and refuse what would come out of it too large."""
+    """Charge the input of a filter or a method, and refuse an output that would be too large."""
     indents = [width for width in given if type(width) is int] if name == "tojson" else []
     value_chars, given_chars = steps.weigh(value, indent=max(indents, default=0)), steps.weigh(given)
     if name in ("format", "format_map") and isinstance(value, str):
@@ -182,7 +181,7 @@ def _check(steps: Steps, name: str, value: Any, given: list[Any]) -> None:
 
 
 def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, charged for what it takes and what it makes."""
+    """The filter, charged for its input and its output."""
     context_args = int(hasattr(function, "jinja_pass_arg"))
 
     @wraps(function)
@@ -205,7 +204,7 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _from_json(text: Any) -> Any:
-    """The value that a JSON text holds, such as a teacher's answer in a dataset; a code fence around it is left out."""
+    """The value of a JSON text, such as a teacher's answer in a dataset; a code fence around it is ignored."""
     if not isinstance(text, str):
         raise SecurityError(f"fromjson: expected text, got {type(text).__name__}")
     return json.loads(without_fence(text))
@@ -228,6 +227,6 @@ def _finalize(_: Context, value: Any) -> Any:
 
 @pass_context
 def _finalize_blank(_: Context, value: Any) -> Any:
-    """Null is nothing, and not the word None."""
+    """Renders null as nothing, not as the word None."""
     _STEPS.get().weigh(value)
     return "" if value is None else value

@@ -1,4 +1,4 @@
-"""The token ids in a row that a teacher is to score."""
+"""The token ids in a row that a teacher must score."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def scored_of(values: Mapping[str, Any], score: Score) -> Scored:
     """The row's ids.
 
     Raises:
-        NoPrompt: they are no lists of ids; or one is empty, as the first token of all has no score.
+        NoPrompt: they are not lists of ids; or one is empty, because the very first token has no score.
     """
     return Scored.of(_ids(values, score.prompt_ids), _ids(values, score.completion_ids))
 

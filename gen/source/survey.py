@@ -1,4 +1,4 @@
-"""Finds a source's files below the recipe's paths, in one order: that of the paths, and of the names below each."""
+"""Finds a source's files below the recipe's paths, in a fixed order: that of the paths, then by name."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from stillhouse.schemas.near_path import near_path
 from stillhouse.schemas.source import Source
 
 _NAMED = 5
-"""Files that are named of those passed over."""
+"""Maximum number of skipped files that a message names."""
 _PATH = "source.path"
 
 
@@ -28,7 +28,7 @@ class Found:
     """The files below the recipe's paths."""
 
     files: list[SourceFile]
-    """In their order, each once."""
+    """In order, each once."""
     passed_over: tuple[str, ...]
     """The URLs of files of other kinds."""
 
@@ -39,15 +39,15 @@ def passed_over_note(urls: Sequence[str]) -> str | None:
     if not names:
         return None
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"passed over {counted(len(names), 'file')} of other kinds: {', '.join(names[:_NAMED])}{more}"
+    return f"skipped {counted(len(names), 'file')} of other kinds: {', '.join(names[:_NAMED])}{more}"
 
 
 def survey(source: Source, *, may_be_empty: bool = False) -> Found:
-    """The files below the recipe's paths, in their order, each once; those below a folder or a glob by name.
+    """The files below the recipe's paths, in order, each once; those below a folder or a glob by name.
 
-    Folders are searched to any depth; names that begin with '.' or '_' or end in '.tmp', datasets of ours and files of
-    other kinds are skipped, and of the others all but those of the lowest rank (`formats.registry.Format`).
-    `may_be_empty`: paths without files are fine.
+    Folders are searched to any depth. Names that begin with '.' or '_' or end in '.tmp', Stillhouse datasets and files
+    of other kinds are skipped, and of the rest all but those of the lowest rank (`formats.registry.Format`).
+    `may_be_empty`: paths without files are allowed.
 
     Raises:
         NoFiles: there is no file at a path.
@@ -117,12 +117,12 @@ def _below(path: str, source: Source) -> Found:
 
 
 def _in_order(stats: Iterable[Stat]) -> list[Stat]:
-    """By name, which the source's order is, and which not every store lists by."""
+    """Sort by name, which is the source's order; not every store lists this way."""
     return sorted(stats, key=lambda stat: stat.key.encode(errors="surrogateescape"))
 
 
 def _our_datasets(stats: Sequence[Stat], prefix: str) -> tuple[str, ...]:
-    """Folders below `prefix` that hold one of our datasets, whose records are not prompts."""
+    """Folders below `prefix` that contain a Stillhouse dataset, whose records are not prompts."""
     marked = (stat.key[len(prefix) :].partition(f"/{OURS}/") for stat in stats)
     return tuple({f"{prefix}{folder}/" for folder, mark, _ in marked if mark})
 

@@ -1,4 +1,4 @@
-"""Opens the store that a path or URL names; the contract of all of them is in `base.py`."""
+"""Opens the store that a path or URL names; `base.py` has the contract of all stores."""
 
 import os
 import re
@@ -21,19 +21,19 @@ def open_store(
     encryption: str | None = None,
     patience_s: float = 60.0,
 ) -> Store:
-    """The store at `url`, a local path or 's3://bucket/prefix'; nothing is asked or created yet.
+    """The store at `url`, a local path or 's3://bucket/prefix'; nothing is requested or created yet.
 
     `endpoint_url` and `region` default to the standard AWS settings. `path_style` (the bucket in the path instead of
-    the host name) defaults to true where an `endpoint_url` is given. `encryption` is what the store is asked for with
-    each object: 'AES256', 'aws:kms' or 'aws:kms:<key id>'. `patience_s` is how long one operation goes on
-    retrying before it raises `StoreAway`; a local disk is not retried. Raises `StoreRefused` for a malformed url.
+    the host name) defaults to true if an `endpoint_url` is given. `encryption` is requested for each object: 'AES256',
+    'aws:kms' or 'aws:kms:<key id>'. `patience_s` is how long one operation is retried before it raises `StoreAway`; a
+    local disk is not retried. Raises `StoreRefused` for a malformed url.
     """
     location = _parsed(url)
     if isinstance(location, LocalPath):
         from stillhouse.gen.store.local import LocalStore
 
         return LocalStore(_local(location.path))
-    # boto3 takes a third of a second to import, which local datasets need not pay.
+    # boto3 takes a third of a second to import, which local datasets don't need.
     from stillhouse.gen.store.s3 import S3Store
 
     _check_prefix(location)
@@ -51,11 +51,12 @@ def open_store(
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """A source's url as (url of a store's root, key or glob below it); '' as the key is everything below the root.
+    """Split a source's url into (url of a store's root, key or glob below it); '' as the key means everything below the
+    root.
 
     's3://b/a/*.parquet' -> ('s3://b', 'a/*.parquet'); 'data/x/*.jsonl' -> ('/home/u/data/x', '*.jsonl'). A local folder
-    becomes a root with the key ''; on S3 only a LIST can tell a folder from an object, and the key is returned as
-    it was written. Raises `StoreRefused` for a malformed url.
+    becomes a root with the key ''. On S3, only a LIST can tell a folder from an object, so the key is returned as it
+    was written. Raises `StoreRefused` for a malformed url.
     """
     location = _parsed(url)
     if isinstance(location, S3Location):
@@ -85,7 +86,9 @@ def _check_prefix(location: S3Location) -> None:
 def _check_endpoint(endpoint_url: str) -> None:
     parts = urlsplit(endpoint_url)
     if "@" in parts.netloc:
-        raise StoreRefused("an endpoint_url holds no credentials: give https://host:port and the standard AWS settings")
+        raise StoreRefused(
+            "an endpoint_url must not hold credentials: give https://host:port and the standard AWS settings"
+        )
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise StoreRefused(f"expected an endpoint_url like https://host:port, got {endpoint_url!r}")
 

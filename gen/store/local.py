@@ -1,8 +1,8 @@
-"""A local folder as a store: a key appears whole and synced to disk, or not at all.
+"""A local folder as a store: a key appears complete and synced to disk, or not at all.
 
-Files are written aside in `<root>/_stillhouse/tmp`, synced, and then linked (new) or renamed (replaced) to their name.
-`os.link` fails where the name exists: that is the conditional write. Compare-and-set holds a flock on
-`<root>/_stillhouse/lock`; it does not mix with `put` on the same key.
+Files are written to `<root>/_stillhouse/tmp`, synced, and then linked (new) or renamed (replaced) to their name.
+`os.link` fails if the name exists: that is the conditional write. Compare-and-set holds a flock on
+`<root>/_stillhouse/lock`; it can't be combined with `put` on the same key.
 """
 
 import errno
@@ -27,18 +27,18 @@ _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EM
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free space",
     errno.EDQUOT: "the quota is used up: free space or raise it",
-    errno.EFBIG: "the limit on a file's size is reached: raise it (ulimit -f) or free space",
+    errno.EFBIG: "the limit on file sizes is reached: raise it (ulimit -f) or free space",
     errno.EROFS: "the file system is read-only: mount it writable",
     errno.EIO: "the disk reports an input/output error: check it",
     errno.ESTALE: "the network file system lost the folder: mount it again",
     errno.EMFILE: "this process has too many files open: raise the limit (ulimit -n)",
     errno.ENFILE: "the system has too many files open: raise its limit",
 }
-"""What passes when someone acts; the run pauses. Everything else is refused."""
+"""Errors that pass once someone acts; for these the run pauses. All others are refused."""
 
 
 class LocalStore:
-    """Objects as files below `root`, which is made when something is first written."""
+    """Objects as files below `root`, which is created when something is first written."""
 
     is_local = True
 
@@ -117,7 +117,7 @@ class LocalStore:
         return self._walk(prefix.rpartition("/")[0], prefix)
 
     def delete(self, key: str) -> None:
-        """See `Store`. Folders that this leaves empty go too."""
+        """See `Store`. Also removes folders that this leaves empty."""
         path = self._path(key)
         with self._errors("delete", key):
             with suppress(*_ABSENT):
@@ -149,14 +149,14 @@ class LocalStore:
                     _must_be_writable(folder)
 
     def scratch(self) -> Path:
-        """See `Store`: on the file system of the dataset, so that a link is enough to put a file."""
+        """See `Store`: on the dataset's file system, so that a link is enough to store a file."""
         folder = self._root / _SCRATCH
         with self._errors("make", _SCRATCH):
             _make_folders(folder)
         return folder
 
     def probe(self) -> None:
-        """See `Store`. Tried in the nearest folder that exists, so that no folder is made."""
+        """See `Store`. Tested in the nearest existing folder, so that no folder is created."""
         scratch = self._root / _SCRATCH
         with self._errors("write", _SCRATCH):
             nearest = next(folder for folder in (scratch, *scratch.parents) if folder.exists())
@@ -180,7 +180,7 @@ class LocalStore:
         with self._errors("list", folder):
             try:
                 with os.scandir(self._root / folder) as entries:
-                    # A folder sorts as its keys do, by its name with the slash.
+                    # A folder sorts as its keys do, by its name with a trailing slash.
                     found = sorted((os.fsencode(e.name) + b"/" * e.is_dir(follow_symlinks=False), e) for e in entries)
             except _ABSENT:
                 return
@@ -194,7 +194,7 @@ class LocalStore:
 
     @contextmanager
     def _staged(self, body: bytes | Path) -> Iterator[Path]:
-        """The body as a synced file in the scratch folder, gone afterwards."""
+        """The body as a synced file in the scratch folder, removed afterwards."""
         staged = self.scratch() / f"{os.getpid()}-{uuid4().hex}"
         try:
             if isinstance(body, bytes):
@@ -257,7 +257,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _make_younger(path: Path, *, than: os.stat_result) -> None:
-    """Two writes within one tick of the file system's clock would else have one etag."""
+    """Two writes within one tick of the file system's clock would otherwise have the same etag."""
     mtime_ns = max(path.stat().st_mtime_ns, than.st_mtime_ns + 1)
     os.utime(path, ns=(mtime_ns, mtime_ns))
 
@@ -268,12 +268,12 @@ def _install(staged: Path, path: Path, move: Callable[[Path, Path], None]) -> No
         try:
             _make_folders(path.parent)
             move(staged, path)
-        except FileNotFoundError:  # a `delete` beside us took the folder away as empty
+        except FileNotFoundError:  # a concurrent `delete` removed the folder because it was empty
             if tries_left == 0:
                 raise
         else:
             break
-    with suppress(FileNotFoundError):  # deleted again already, folder and all
+    with suppress(FileNotFoundError):  # already deleted again, with its folder
         _sync(path.parent)
 
 
@@ -295,7 +295,7 @@ def _sync(path: Path) -> None:
 
 
 def _make_folders(folder: Path) -> None:
-    """Make the folder and what is missing above it, durably."""
+    """Create the folder and its missing parents, durably."""
     missing = [folder]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
@@ -325,8 +325,8 @@ def _must_link(source: Path, target: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         raise StoreRefused(
-            f"the file system of {source.parent} has no hard links ({error.strerror}), which keep a shard from being "
-            "written twice: use a file system that has them (ext4, xfs, btrfs, NFS), or an s3:// path"
+            f"the file system of {source.parent} has no hard links ({error.strerror}), which keep a shard from "
+            "being written twice: use a file system that has them (ext4, xfs, btrfs, NFS), or an s3:// path"
         ) from error
 
 

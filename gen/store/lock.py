@@ -1,9 +1,9 @@
 """A lock on a key of a store: one process holds it at a time, and it ends with its holder.
 
-The object of that key says who holds it. On a local disk the system's file lock counts, which ends with its process. On
-S3 the holder renews its claim by compare-and-set. A claim that has not changed for `STALE_S` by the waiting process's
+The key's object says who holds it. On a local disk, the system's file lock decides; it ends with its process. On S3,
+the holder renews its claim by compare-and-set, and a claim that has not changed for `STALE_S` by the waiting process's
 own clock is free. So a holder that could not renew for `FENCE_S` by its own clock acts as if it had lost the lock,
-until a renewal succeeds; one that finds another's claim in place of its own has lost it for good.
+until a renewal succeeds. A holder that finds another's claim in place of its own has lost the lock for good.
 """
 
 import fcntl
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 BEAT_S = 3.0
 """How often a claim is renewed."""
 FENCE_S = 10.0
-"""A holder that has not renewed for this long stops doing what only a holder may. Three beats, so that a single lost
-write costs nothing."""
+"""A holder that has not renewed for this long stops everything that only a holder may do. Three beats, so that a single
+lost write costs nothing."""
 STALE_S = 15.0
 """A claim not renewed for this long is free: `FENCE_S`, plus time for all of the holder's processes to learn of it."""
 
@@ -44,12 +44,12 @@ class Holder(BaseModel):
 
 
 class FileLock:
-    """On a local disk: the operating system's lock on the file. Nothing has to renew it."""
+    """On a local disk: the operating system's lock on the file, which needs no renewal."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
-        """Open as long as we hold it."""
+        """Open as long as we hold the lock."""
 
     def take(self, holder: Holder) -> bool:
         """Try once; False if another process holds it.
@@ -77,7 +77,7 @@ class FileLock:
             self._fd = None
 
     def _say(self, holder: Holder) -> None:
-        """For readers only: the lock itself is what counts, so a full disk changes nothing."""
+        """For readers only: the lock itself decides, so a full disk changes nothing."""
         assert self._fd is not None
         with suppress(OSError):
             os.ftruncate(self._fd, os.pwrite(self._fd, _document(holder), 0))
@@ -111,7 +111,7 @@ class ClaimLock:
         self._since = self._clock.monotonic()
 
     def take(self, holder: Holder) -> Holder | None:
-        """Try once. None: it is ours; otherwise its holder, with an empty `run` if not known yet."""
+        """Try once. None if the lock is ours; otherwise its holder, with an empty `run` if unknown."""
         found = self._store.get_with_etag(self._key)
         body, etag = found if found is not None else (b"{}", None)
         if etag != self._seen:
@@ -141,7 +141,7 @@ class ClaimLock:
             self.renew(holder)
 
     def is_held(self) -> bool:
-        """True if there is a claim that was renewed recently, by its own clock."""
+        """True if there is a claim that was renewed recently, according to its own timestamp."""
         body = self._store.get(self._key)
         if body is None:
             return False

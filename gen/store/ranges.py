@@ -1,4 +1,4 @@
-"""A file made of ranged reads: what an object store offers, in the shape that pyarrow and gzip expect."""
+"""A file over ranged reads, which are what an object store offers; pyarrow and gzip need a file."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ _READ_AHEAD_BYTES = 2 << 20
 
 
 def buffered(read_range: Callable[[int, int], bytes], *, size: int) -> BufferedReader:
-    """A seekable file of `size` bytes; `read_range(start, stop)` fetches at least 2 MiB a call, or to the end."""
+    """A seekable file of `size` bytes; `read_range(start, stop)` fetches at least 2 MiB per call, or up to the end."""
     return BufferedReader(_Ranges(read_range, size), buffer_size=_READ_AHEAD_BYTES)
 
 
@@ -50,6 +50,6 @@ class _Ranges(RawIOBase):
         return len(found)
 
     def readall(self) -> bytes:
-        # Python's own would ask for 8 KiB at a time.
+        # Python's default would ask for 8 KiB at a time.
         start, self._position = self._position, max(self._position, self._size)
         return self._read_range(start, self._size) if start < self._size else b""

@@ -17,7 +17,7 @@ class Stat:
 class ReadableStore(Protocol):
     """Objects by key; keys are relative to the root and separated by '/'. Safe to share between threads.
 
-    Every method raises `StoreAway` when the store does not answer (or its disk is failing), and `StoreRefused` when it
+    Every method raises `StoreAway` if the store does not answer (or its disk fails), and `StoreRefused` if the store
     will not serve us until a person changes something.
     """
 
@@ -29,31 +29,31 @@ class ReadableStore(Protocol):
         """The whole object, or None if there is none."""
 
     def get_with_etag(self, key: str) -> tuple[bytes, str] | None:
-        """The whole object and the etag of exactly these bytes, for `Store.swap`."""
+        """The whole object, and the etag of exactly these bytes, for `Store.swap`."""
 
     def stat(self, key: str) -> Stat | None:
         """Size and etag, or None if there is no such object."""
 
     def seal_of(self, key: str) -> str | None:
-        """The seal that the object was created with. Always None on a local disk: shards hold theirs in the file."""
+        """The seal that the object was created with. Always None on a local disk: shards contain theirs."""
 
     def open(self, key: str) -> BinaryIO:
         """A seekable reader that fetches ranges as they are read.
 
-        Raises `FileNotFoundError` when absent, and from its reads `SourceError` when an S3 object changes meanwhile.
+        Raises `FileNotFoundError` if absent; its reads raise `SourceError` if an S3 object changes meanwhile.
         """
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         """Every object whose key starts with `prefix`, ordered by the keys' UTF-8 bytes. A missing folder is empty.
 
-        SeaweedFS lists folder by folder: there the order holds within a folder alone.
+        SeaweedFS lists folder by folder: there, only the keys within a folder are in order.
         """
 
     def leftovers(self) -> Sequence[str]:
-        """Keys of files left half-written by processes that died; `list` skips them."""
+        """Keys of partial files left by processes that died; `list` skips them."""
 
     def is_locked(self, key: str) -> bool:
         """True if `Store.lock(key)` seems to be held now; checks without taking it."""
 
     def check_writable(self) -> None:
-        """Raise what a first write would raise, as far as can be known without writing."""
+        """Raise what a first write would raise, as far as that can be known without writing."""

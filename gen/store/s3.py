@@ -1,8 +1,8 @@
-"""An S3 bucket, or what speaks its protocol, as a store.
+"""An S3 bucket, or another service with S3's protocol, as a store.
 
 One conditional PUT decides who created a key, and its outcome is never guessed. A PUT whose answer was lost is sent
-again; where the second finds the key taken, the seal in the object's metadata says whose object it is. botocore's own
-retries of a PUT that had landed are covered by the same look.
+again; if the second PUT finds the key taken, the seal in the object's metadata says whose object it is. This also
+covers botocore's own retries of a PUT that had succeeded.
 """
 
 import copy
@@ -62,7 +62,7 @@ class S3Store:
         self._writer = S3Writer(self._calls, bucket, prefix=self._prefix, encryption=encryption)
 
     def _hurried(self, patience_s: float, *, answer_within_s: float) -> "S3Store":
-        """The same bucket, as `probe` found it, for calls that are worth less waiting."""
+        """The same bucket, with what `probe` found, for calls that should not wait as long."""
         other = copy.copy(self)
         other._calls = self._calls.hurried(patience_s, answer_within_s=answer_within_s)
         other._writer = self._writer.by(other._calls)
@@ -73,7 +73,7 @@ class S3Store:
         return self._calls.client
 
     def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
-        """See `Store`. Without a seal given, one is made up for the time of the call."""
+        """See `Store`. Without a seal, one is made up for this call."""
         seal = seal or uuid4().hex
 
         def attempt() -> bool:
@@ -93,8 +93,8 @@ class S3Store:
     def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
         """See `Store`.
 
-        Where `probe` found If-Match ignored, the key is read, compared and then written: two writers within one round
-        trip can then both believe that they won, and learn better at their next swap.
+        If `probe` found that If-Match is ignored, the key is read, compared and then written: two writers within one
+        round trip may then both believe that they won, and learn otherwise at their next swap.
         """
         seal = uuid4().hex
 
@@ -152,7 +152,7 @@ class S3Store:
         return buffered(lambda start, stop: self._read_range(stat, start, stop), size=stat.size)
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
-        """See `Store`. A page of 1,000 keys is held at a time; the markers of empty folders are left out."""
+        """See `Store`. A page of 1,000 keys is held at a time; markers of empty folders are left out."""
         request: ListObjectsV2RequestTypeDef = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         while True:
             page = self._calls.call("list", prefix, lambda: self._client.list_objects_v2(**request))
@@ -168,11 +168,13 @@ class S3Store:
         self._calls.call("delete", key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))
 
     def leftovers(self) -> Sequence[str]:
-        """See `ReadableStore`: nobody ever sees half an object there."""
+        """See `ReadableStore`: nobody ever sees a partial object there."""
         return []
 
     def run_lock(self, key: str) -> Lock:
-        """See `Store`: `probe` first. No call is begun again once a beat is over, for the next beat begins one."""
+        """See `Store`: call `probe` first. No call is retried after its beat has passed, because the next beat begins
+        one.
+        """
         return ClaimLock(self._hurried(BEAT_S, answer_within_s=FENCE_S), key)
 
     def is_locked(self, key: str) -> bool:
@@ -184,7 +186,7 @@ class S3Store:
         next(iter(self.list("_stillhouse/")), None)
 
     def scratch(self) -> Path:
-        """See `Store`: one folder a user, below TMPDIR."""
+        """See `Store`: one folder per user, below TMPDIR."""
         folder = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
@@ -192,7 +194,7 @@ class S3Store:
         return folder
 
     def probe(self) -> None:
-        """See `Store`. Finds out too whether `swap` may leave the comparing to the store."""
+        """See `Store`. Also finds out whether `swap` may leave the comparison to the store."""
         key = f"_stillhouse/probe-{uuid4().hex}"
         self.put_new(key, b"1", seal="probe")
         try:
@@ -213,7 +215,7 @@ class S3Store:
             self.delete(key)
 
     def _read_range(self, stat: Stat, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` of just the object that `stat` describes, else `SourceError`."""
+        """Bytes `start` to `stop` of exactly the object that `stat` describes, else `SourceError`."""
 
         def attempt() -> bytes:
             try:
@@ -247,7 +249,7 @@ class S3Store:
             raise
 
     def _raise_with_its_code(self, key: str) -> None:
-        """Have the refusal of a HEAD, which has no body, said by a GET."""
+        """Repeat a refused HEAD, which has no body, as a GET, whose body has the reason."""
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range="bytes=0-0")
         except ClientError as error:
@@ -268,5 +270,5 @@ def _etag(found: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef | PutObjectOu
 
 
 def _seal(found: "HeadObjectOutputTypeDef") -> str | None:
-    # Some stores give the names of metadata back in another case.
+    # Some stores change the case of metadata names.
     return {name.lower(): value for name, value in found["Metadata"].items()}.get(SEAL)

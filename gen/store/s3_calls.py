@@ -1,4 +1,5 @@
-"""Calls to a bucket: each is repeated until it is answered, with the credentials of the day, and fails in our words."""
+"""Calls to a bucket: each is repeated until it is answered, with current credentials; errors are translated into
+ours."""
 
 import functools
 import threading
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 class Vanished(Exception):
-    """The object that was in our way is gone: try again."""
+    """The object that was in the way is gone: try again."""
 
 
 class S3Calls:
@@ -39,13 +40,10 @@ class S3Calls:
         patience_s: float,
         answer_within_s: float | None = None,
     ) -> None:
-        """Args:
-        url: the store's, for messages.
-        endpoint_url: where the bucket is; by default as the AWS settings say, like `region` and `path_style`.
-        region: the bucket's.
-        path_style: True if the bucket is named in the path.
-        patience_s: how long a call is repeated.
-        answer_within_s: how long to wait for an answer; by default it depends on `patience_s`.
+        """Args: url: the store's URL, for messages. endpoint_url: where the bucket is; by default from the AWS
+        settings, like `region` and `path_style`. region: the bucket's region. path_style: True if the bucket is named
+        in the path. patience_s: how long a call is repeated. answer_within_s: how long to wait for an answer; by
+        default it depends on `patience_s`.
 
         Raises:
             StoreRefused: the AWS settings can't be used.
@@ -69,18 +67,18 @@ class S3Calls:
 
     @property
     def client(self) -> "S3Client":
-        """The client with the credentials of the day."""
+        """The client, with current credentials."""
         return self._connection.client
 
     def hurried(self, patience_s: float, *, answer_within_s: float) -> "S3Calls":
-        """Calls to the same bucket that are worth less waiting; a slow answer is still one."""
+        """Calls to the same bucket that should not be retried as long; a slow answer is still accepted."""
         return self._of_url(patience_s=patience_s, answer_within_s=answer_within_s)
 
     def call(self, action: str, key: str, attempt: Callable[[], T]) -> T:
-        """Try until the store has answered or patience is over; `attempt` has to be safe to repeat.
+        """Try until the store has answered or patience runs out; `attempt` must be safe to repeat.
 
         Raises:
-            StoreAway, StoreRefused: it did not, or it refuses; the message says what could not be done to which key.
+            StoreAway, StoreRefused: no answer, or a refusal; the message says what could not be done to which key.
         """
         retrying = Retrying(
             retry=retry_if_exception(is_passing),
@@ -100,9 +98,9 @@ class S3Calls:
             raise self._translated(error, f"could not {action} {self._url}/{key}") from error
 
     def _has_renewed(self, failed: "_Connection", error: ClientError) -> bool:
-        """True if other credentials than those that failed are in use now, taken over from where they are kept.
+        """True if the credentials have changed since the failure, because new ones were found where they are stored.
 
-        Long runs outlive the keys that a person or a tool renews on disk.
+        Long runs outlive keys that a person or a tool renews on disk.
         """
         if not s3_errors.may_be_credentials(status=status_of(error)):
             return False
@@ -149,11 +147,11 @@ class _Connection:
         config = Config(
             connect_timeout=min(10.0, max(1.0, patience_s)),
             read_timeout=answer_within_s or min(60.0, max(5.0, patience_s)),
-            # botocore's own tries come on top: where one may take all of the time there is, it is the only one.
+            # botocore's own retries come on top: if one may take all of the time, it is the only one.
             retries={"mode": "standard", "total_max_attempts": 3 if answer_within_s is None else 1},
             max_pool_connections=32,
             tcp_keepalive=True,
-            # Some stores refuse the checksums that boto3 sends since 1.36; bodies are signed by SHA-256 anyway.
+            # Some stores refuse the checksums that boto3 sends since 1.36; bodies are signed with SHA-256 anyway.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             # None leaves the style to the AWS settings.
@@ -183,7 +181,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def code_of(error: ClientError) -> str:
-    """The error's code, such as NoSuchKey; empty where the answer has none."""
+    """The error's code, such as NoSuchKey; empty if the answer has none."""
     return error.response.get("Error", {}).get("Code", "")
 
 

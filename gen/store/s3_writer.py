@@ -1,6 +1,6 @@
-"""Writes objects into a bucket, with what the bucket is found to demand: a checksum, or encryption.
+"""Writes objects into a bucket, with what the bucket turns out to demand: a checksum, or encryption.
 
-Neither is sent unasked: some stores that speak S3's protocol refuse the one or the other.
+Neither is sent unless demanded: some stores that speak S3's protocol refuse one or the other.
 """
 
 import base64
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import PutObjectOutputTypeDef, PutObjectRequestTypeDef
 
 SEAL = "stillhouse-seal"
-"""The metadata that names an object's writer."""
+"""The metadata key that names an object's writer."""
 
 
 class S3Writer:
-    """See the module."""
+    """Writes objects with the checksum and encryption that the bucket demands."""
 
     def __init__(self, calls: S3Calls, bucket: str, *, prefix: str, encryption: str | None) -> None:
-        """`prefix`: what every key begins with."""
+        """`prefix`: the prefix of every key."""
         self._calls = calls
         self._bucket = bucket
         self._prefix = prefix
@@ -36,7 +36,7 @@ class S3Writer:
         self._sends_checksums = False
 
     def by(self, calls: S3Calls) -> "S3Writer":
-        """One that knows what this one has found out, and makes these calls."""
+        """A writer that shares what this one has found out, but makes these calls."""
         other = copy.copy(self)
         other._calls = calls  # noqa: SLF001 - a copy of itself
         return other
@@ -50,7 +50,7 @@ class S3Writer:
         if_none_match: str | None = None,
         if_match: str | None = None,
     ) -> str | None:
-        """One PUT: the new etag, or None when its condition did not hold."""
+        """One PUT: the new etag, or None if its condition was not met."""
         with nullcontext(body) if isinstance(body, bytes) else body.open("rb") as content:
             request: PutObjectRequestTypeDef = {"Bucket": self._bucket, "Key": self._prefix + key, "Body": content}
             if seal is not None:
@@ -113,7 +113,7 @@ class S3Writer:
 
 
 def _digests(content: bytes | BinaryIO) -> tuple[str, str]:
-    """MD5 and SHA-256 in base64: of these every store that demands a checksum takes one."""
+    """MD5 and SHA-256 in base64: every store that demands a checksum accepts one of them."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     blocks = [content] if isinstance(content, bytes) else iter(lambda: content.read(_BLOCK_BYTES), b"")
     for block in blocks:
@@ -127,11 +127,11 @@ def _digests(content: bytes | BinaryIO) -> tuple[str, str]:
 _BLOCK_BYTES = 2**20
 
 _ENCRYPTIONS = ("AES256", "aws:kms")
-"""Encryptions that are tried if a policy denies a write: a key of one's own has to be named in the recipe."""
+"""Encryptions to try if a policy denies a write; your own key must be named in the recipe."""
 
 
 def _encryption(setting: str) -> "tuple[ServerSideEncryptionType, str]":
-    """'aws:kms:<key id>' as the algorithm and the key's id."""
+    """Split 'aws:kms:<key id>' into the algorithm and the key's id."""
     known: tuple[ServerSideEncryptionType, ...] = ("aws:kms:dsse", "aws:kms", "AES256")
     for algorithm in known:
         if setting == algorithm or setting.startswith(f"{algorithm}:"):

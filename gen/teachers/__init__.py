@@ -1,1 +1,1 @@
-"""Teachers: what is sent to them, what their replies mean, and what to do about it."""
+"""Teachers: what to send them, what their replies mean, and what to do next."""

@@ -1,4 +1,4 @@
-"""A worker's side of an account: requests wait here, in turn, for their share of the limits."""
+"""A worker's side of an account: requests wait here, in order, for their share of the limits."""
 
 import asyncio
 import math
@@ -15,12 +15,13 @@ from stillhouse.gen.limits.stated_wait import MIN_OWN_S, SERVED_LATELY_S, Asked,
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
-"""Even a 429 that orders next to no wait causes a pause; another one with no answer in between, a longer one."""
+"""A 429 causes a pause even if it asks for almost no wait; another one with no answer in between causes a longer
+pause."""
 SHRUNK = 0.9
-"""A rate that became smaller than this part is reported at once, and so are requests in flight where no others follow:
+"""If a rate shrinks below this part, that is reported at once, and so are requests in flight that no others follow:
 until then nobody else gets what was lost."""
 MOST_HELD_S = 2.0
-"""A refused request keeps its slot as long as an answer would take, up to this."""
+"""A refused request keeps its slot as long as an answer would take, up to this limit."""
 UNUSED = Cost(0, 0)
 """Usage of a request that was never sent, or was refused."""
 
@@ -29,13 +30,13 @@ _Turn: TypeAlias = tuple[Cost, "asyncio.Future[float]"]
 
 
 class Account:
-    """A worker's side of an account: requests wait here, in turn, for their share of the limits."""
+    """A worker's side of an account: requests wait here, in order, for their share of the limits."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._allowance = Allowance()
         self._first: deque[_Turn] = deque()
-        """Those that go before `_waiting`."""
+        """Requests that go before `_waiting`."""
         self._waiting: deque[_Turn] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._reported_at = clock.monotonic()
@@ -51,7 +52,7 @@ class Account:
         self._wait = StatedWait()
         self._reported = self._wait
         self._refused_last: Asked | None = None
-        """The request whose refusal stated this wait last."""
+        """The request whose refusal was the last to state this wait."""
         self._ceilings = Ceilings()
         self._wants_share = False
         """True if the last report said that there is something to send."""
@@ -61,12 +62,12 @@ class Account:
         """Set when a report to the ledger is urgent."""
 
     async def reserve(self, cost: Cost, *, first: bool = False) -> float:
-        """Wait for the right to send a request of this cost, and return when it was granted; `settle` ends it.
+        """Wait for the right to send a request of this cost; returns when it was granted; `settle` ends it.
 
-        `first`: it goes before those that wait without.
+        `first`: it goes before requests that wait without it.
 
-        It is for now: if the process stalls before the request is sent, the rate it was granted from has filled up
-        again, and both together would exceed the limit. Such a grant lapses.
+        A grant applies immediately: if the process stalls before the request is sent, the rate it was granted from has
+        filled up again, and both together would exceed the limit. Such a grant expires.
         """
         while True:
             granted_at = await self._granted(cost, first=first)
@@ -75,7 +76,7 @@ class Account:
             self.settle(cost, UNUSED, granted_at)
 
     async def _granted(self, cost: Cost, *, first: bool) -> float:
-        """Wait in turn for a grant; when it was made."""
+        """Wait in order for a grant; returns when it was made."""
         now = self._clock.monotonic()
         if not self._first and (first or not self._waiting) and self._allowance.reserve(cost, now=now) == 0.0:
             return now
@@ -87,7 +88,7 @@ class Account:
             granted_at = await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._pump()  # those behind may go now
+                self._pump()  # requests behind it may be granted now
             else:
                 self._allowance.take(now=self._clock.monotonic())
                 self.settle(cost, UNUSED)
@@ -103,7 +104,7 @@ class Account:
 
     @property
     def is_paused(self) -> bool:
-        """True if the teacher ordered the account to wait, which also applies to reserved requests but for a trial."""
+        """True if the teacher made the account wait, which also applies to reserved requests except a trial."""
         return self._allowance.is_paused(now=self._clock.monotonic()) and not self._wait.is_tried
 
     @property
@@ -112,7 +113,7 @@ class Account:
         return self._allowance.in_flight
 
     def settle(self, reserved: Cost, used: Cost | None, granted_at: float | None = None) -> None:
-        """The request that was granted then (by default now) ended; see `Allowance.settle`."""
+        """The request that was granted then (by default now) has ended; see `Allowance.settle`."""
         now = self._clock.monotonic()
         self._allowance.settle(reserved, used, now=now, at=granted_at)
         self._wait = self._wait.trial_ended(granted_at, now)
@@ -141,7 +142,7 @@ class Account:
             self.urgent.set()
 
     def refused(self, *, pause_s: float | None = None, ramped: bool = False, asked: Asked | None = None) -> None:
-        """This request was refused for a limit, or got no complete answer; may order a wait for the whole account.
+        """This request was refused for a limit, or got no complete answer; it may make the whole account wait.
 
         `ramped`: refused for growing too fast.
         """

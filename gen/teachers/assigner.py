@@ -7,13 +7,13 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 
 
 class Assigner:
-    """Assigns each sample to a teacher: by weight, always to the same one, or to the first one of a chain."""
+    """Assigns each sample to a teacher: by weight, always the same one, or the first one of a chain."""
 
     def __init__(self, teachers: Sequence[Interpreter], *, is_chain: bool = False) -> None:
         self.teachers = tuple(teachers)
-        """In the recipe's order."""
+        """The teachers in the recipe's order."""
         self.is_chain = is_chain
-        """True if each stands in for the one before it (`route: fallback`)."""
+        """True if each teacher replaces the one before it (`route: fallback`)."""
         self._total = sum(each.teacher.weight for each in teachers)
 
     def __call__(self, key: bytes, sample: int) -> Interpreter:

@@ -1,7 +1,7 @@
-"""AWS's own chain of keys, and its signature version 4: the one module here with botocore.
+"""AWS's own credential chain, and its signature version 4; the only module here that uses botocore.
 
-Imported where it is needed, for botocore takes a tenth of a second to load. Seen with botocore 1.44: `SigV4Auth`
-signs by its own clock alone, hence the subclass, which is given the time.
+Imported only if needed, because botocore takes a tenth of a second to load. Seen with botocore 1.44: `SigV4Auth` signs
+by its own clock, so a subclass passes in the time.
 """
 
 import hmac
@@ -21,10 +21,10 @@ from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys, KeysAway
 
 
 def chain(profile: str | None, *, field: str) -> AwsChain:
-    """The keys that AWS's own chain finds on this node; `field`: the recipe's, for messages.
+    """The keys that AWS's own chain finds on this node; `field`: the recipe's field, for messages.
 
     Raises:
-        UsageError: there are none, or they can't be had.
+        UsageError: there are none, or they can't be obtained.
     """
     try:
         source = botocore.session.Session(profile=profile).get_credentials()
@@ -34,7 +34,7 @@ def chain(profile: str | None, *, field: str) -> AwsChain:
         raise UsageError(f"{field}: AWS's keys can't be obtained: {error}") from None
     raise UsageError(
         f"{field}: no AWS keys were found on this node: give it a role, a profile, or AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY; or put references into `aws`, or one to a Bedrock key into `api_key`"
+        "AWS_SECRET_ACCESS_KEY; or put references into `aws`, or a reference to a Bedrock key into `api_key`"
     )
 
 
@@ -52,11 +52,11 @@ class _Found:
         return AwsKeys(found.access_key, found.secret_key, found.token)
 
 
-_SigV4: Any = SigV4Auth  # whose types leave out what a subclass needs
+_SigV4: Any = SigV4Auth  # its types leave out what a subclass needs
 
 
 class _Signer(_SigV4):  # type: ignore[misc]
-    """Signs with one set of keys, as botocore does: what all requests of a second have in common is made once."""
+    """Signs with one set of keys, as botocore does; what all requests within a second share is computed once."""
 
     def __init__(self, keys: AwsKeys, service: str, region: str) -> None:
         super().__init__(keys, service, region)
@@ -64,14 +64,14 @@ class _Signer(_SigV4):  # type: ignore[misc]
         """By method and URL."""
 
     def signed(self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, now: float) -> dict[str, str]:
-        """The headers with those that sign the request."""
+        """The given headers, plus those that sign the request."""
         made = self._made.get((method, url))
         if made is None or made.at != int(now) or made.given is not headers:
             made = self._made[method, url] = self._second(method, url, headers, now=int(now))
         return made.signed(body)
 
     def _second(self, method: str, url: str, headers: Mapping[str, str], *, now: int) -> "_Second":
-        """Have botocore sign a request without a body, and take apart what it signed."""
+        """Have botocore sign a request without a body, and take the signed parts apart."""
         request = AWSRequest(method, url, data=b"", headers=headers)
         request.context["timestamp"] = datetime.fromtimestamp(now, UTC).strftime(SIGV4_TIMESTAMP)
         self._modify_request_before_signing(request)
@@ -96,22 +96,22 @@ class _Signer(_SigV4):  # type: ignore[misc]
 
 
 _NO_BODY = sha256(b"").hexdigest().encode()
-"""What the canonical form of a request ends with: the hash of its body."""
+"""The end of a request's canonical form: the hash of its body."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Second:
-    """What signs requests that differ in their bodies alone, within one second."""
+    """Signs requests within one second that differ only in their bodies."""
 
     at: int
     """Seconds since 1970."""
     given: Mapping[str, str]
     headers: dict[str, str]
-    """All of them; `authorization` ends where the signature begins."""
+    """All headers; `authorization` ends where the signature begins."""
     canonical: bytes
-    """The canonical request up to the hash of the body."""
+    """The canonical request, up to the hash of the body."""
     text: bytes
-    """The text to sign up to the hash of the canonical request."""
+    """The text to sign, up to the hash of the canonical request."""
     key: bytes
 
     def signed(self, body: bytes) -> dict[str, str]:
@@ -131,7 +131,7 @@ class Signing:
     def headers(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, keys: AwsKeys, now: float
     ) -> dict[str, str]:
-        """These headers, names in lower case, with those that sign the request; `now`: seconds since 1970."""
+        """The given headers (names in lower case), plus those that sign the request; `now`: seconds since 1970."""
         if self._signer is None or self._signer.credentials is not keys:
             self._signer = _Signer(keys, self._service, self._region)
         return self._signer.signed(method, url, headers, body, now=now)

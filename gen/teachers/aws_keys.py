@@ -1,15 +1,15 @@
-"""AWS's keys as they are renewed."""
+"""AWS keys, with their renewal."""
 
 import contextlib
 import threading
 from typing import NamedTuple, Protocol
 
 LOOK_EVERY_S = 60.0
-"""How often to see if keys are due for renewal; botocore renews them 15 minutes before they expire."""
+"""How often to check whether keys are due for renewal; botocore renews them 15 minutes before they expire."""
 
 
 class AwsKeys(NamedTuple):
-    """Keys of one moment, by botocore's names; fixed ones renew themselves by staying as they are."""
+    """Keys at one moment, by botocore's names; as a source, fixed keys never change."""
 
     access_key: str
     secret_key: str
@@ -24,19 +24,19 @@ class AwsKeys(NamedTuple):
 
 
 class KeysAway(Exception):
-    """Keys can't be had now."""
+    """Keys can't be obtained now."""
 
 
 class KeySource(Protocol):
-    """Where keys come from."""
+    """A source of keys."""
 
     def get_frozen_credentials(self) -> AwsKeys:
-        """Those of this moment, renewed where that is due; may take seconds. Raises KeysAway."""
+        """The present keys, renewed if due; may take seconds. Raises KeysAway."""
         ...
 
 
 class AwsChain:
-    """Keys from environment, profile, role or instance, renewed in time without holding anyone up."""
+    """Keys from environment, profile, role or instance, renewed in time without blocking anyone."""
 
     def __init__(self, source: KeySource) -> None:
         """Raises KeysAway."""

@@ -1,4 +1,4 @@
-"""What an attempt costs by its outcome. Never less than the teacher may bill for it."""
+"""What an attempt costs, by its outcome. Never less than the teacher may bill for it."""
 
 from typing import Literal, NamedTuple, assert_never
 
@@ -60,7 +60,7 @@ def bill(teacher: Interpreter, prompt: Prompt, outcome: Outcome | None) -> Bill:
 
 
 def _used(teacher: Interpreter, usage: Usage) -> Expense | None:
-    """What the teacher reports; None where it does not say all of it."""
+    """The cost that the teacher reports; None if it does not report all of it."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     price = teacher.teacher.price

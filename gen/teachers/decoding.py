@@ -1,6 +1,6 @@
 """A reply's body without its content encoding, in bounded memory, and in UTF-8.
 
-A header may be wrong: the bytes decide.
+A header may be wrong, so the bytes decide.
 """
 
 import codecs
@@ -51,7 +51,7 @@ def decoded(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
 
 
 def looks_plain(body: bytes) -> bool:
-    """True if the body begins as JSON does."""
+    """True if the body begins like JSON."""
     return body[:64].lstrip(b"\xef\xbb\xbf \t\r\n\0")[:1] in (b"{", b"[")
 
 
@@ -74,7 +74,7 @@ def in_utf8(body: bytes, content_type: str) -> bytes:
 
 @functools.lru_cache(maxsize=100)
 def _charset_of(content_type: str) -> str | None:
-    """The charset that it names, where that is not UTF-8."""
+    """The charset that the header names, if it is not UTF-8."""
     named = _CHARSET.search(content_type)
     return None if named is None or named[1].lower() in ("utf-8", "utf8", "us-ascii") else named[1]
 

@@ -1,19 +1,19 @@
-"""Refusals by which a provider says that it takes the requests for distillation of its model.
+"""Refusals in which a provider says that it considers the requests distillation of its model.
 
 They are answers like any refusal: kept, never asked again, and no reason to reword a prompt. Many of them mean that the
-run itself is what the provider refuses, which is for a person to settle.
+provider refuses the run itself, which a person has to settle.
 """
 
 from stillhouse.schemas.completion import Completion
 
 CATEGORIES = frozenset({"frontier_llm", "reasoning_extraction"})
-"""Anthropic's words: building competing models, and pulling out hidden reasoning."""
+"""Anthropic's categories: building competing models, and extracting hidden reasoning."""
 
 MIN_REFUSALS = 3
-"""Fewer are a few odd prompts."""
+"""Fewer refusals are just a few odd prompts."""
 
 MAX_SHARE = 0.01
-"""Of the answers; above it, it is the run that is refused."""
+"""Share of the answers above which the run itself is refused."""
 
 ADVICE = "check that its terms or your authorisation cover this use; do not reword prompts to get past it"
 
@@ -24,7 +24,7 @@ def is_distillation(completion: Completion) -> bool:
 
 
 def is_alarming(refusals: int, *, answers: int) -> bool:
-    """True if so many of these answers are refused as distillation that a person should know."""
+    """True if so many answers are refused as distillation that a person should know."""
     return refusals >= MIN_REFUSALS and refusals > MAX_SHARE * answers
 
 
@@ -35,7 +35,7 @@ class Watch:
         self._answers = self._refusals = 0
 
     def alarms(self, completion: Completion) -> bool:
-        """Count an answer; true if it is a refusal of this kind, and they are too many."""
+        """Count an answer; True if it is a refusal of this kind, and there are too many."""
         self._answers += 1
         if not is_distillation(completion):
             return False

@@ -1,6 +1,6 @@
 """Durations as servers write them: seconds, Go's `6m0s`, and moments by the server's own clock.
 
-A moment is compared with the reply's `Date`, because our clock may be wrong. What is not a finite, non-negative number
+A moment is compared with the reply's `Date`, because our clock may be wrong. Anything but a finite, non-negative number
 is ignored.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 MAX_WAIT_S = 3600.0
-"""The longest wait a teacher can order; after that we try again."""
+"""The longest wait that a teacher can ask for; after that we try again."""
 
 _EPOCH_S, _EPOCH_MS = 1e9, 1e11
 """Numbers above these are timestamps, not durations, in seconds or milliseconds."""
@@ -20,9 +20,9 @@ _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `retry-after-ms`, `retry-after` in seconds or as a date, within [0, MAX_WAIT_S].
+    """Seconds to wait according to `retry-after-ms`, or `retry-after` in seconds or as a date, within [0, MAX_WAIT_S].
 
-    The SDKs' order.
+    The SDKs use the same order.
     """
     if (wait := number_in(_named(headers, "retry-after-ms"))) is not None:
         return min(wait / 1000, MAX_WAIT_S)
@@ -34,14 +34,14 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _named(headers: Mapping[str, str], name: str) -> str | None:
-    """The header, or one that a gateway passes on under a longer name: `llm_provider-retry-after`."""
+    """The header, also under the longer name that a gateway passes it on with: `llm_provider-retry-after`."""
     if (value := headers.get(name)) is not None:
         return value
     return next((value for each, value in headers.items() if each.endswith(f"-{name}")), None)
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """A refusal's headers that say when to retry, under names that can't be listed in advance."""
+    """A refusal's headers that say when to retry, including names that can't be listed in advance."""
     ends = ("-retry-after", "-retry-after-ms", "ratelimit-reset")
     return {name: value for name, value in headers.items() if name.endswith(ends)}
 
@@ -73,7 +73,7 @@ def moment_in(value: str) -> float | None:
 
 
 def number_in(value: str | None) -> float | None:
-    """The finite, non-negative number that the text is, if it is one."""
+    """The finite, non-negative number that the text spells, if it does."""
     try:
         number = float(value) if value is not None else math.nan
     except ValueError:

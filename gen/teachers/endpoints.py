@@ -1,8 +1,8 @@
-"""The endpoints of one teacher share its load by least outstanding work; one that fails is left alone but for probes.
+"""The endpoints of one teacher share its load by least outstanding work; a failing one gets only probes.
 
-An endpoint's circuit opens after a run of requests it did not serve and is tried again after a growing, jittered wait
-of at most 5 s, one probe at a time. Answers of no use are held against an endpoint only while another one serves: where
-all answer so it may be the prompts, and each sample has its own bound.
+An endpoint's circuit opens after a run of requests that it did not serve. It is tried again after a growing, jittered
+wait of at most 5 s, one probe at a time. Useless answers count against an endpoint only while another one serves: if
+all endpoints give such answers, the prompts may be the cause, and each sample has its own limit.
 """
 
 import random
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 OPENS_AFTER = 5
-"""Requests in a row not served that open a circuit."""
+"""Consecutive unserved requests that open a circuit."""
 
 MOST_WAIT_S = 5.0
 
 SUSPECTED_S = 0.05
-"""How soon to look again whether the one request that goes to a suspected endpoint has ended."""
+"""How soon to check again whether the one request to a suspected endpoint has ended."""
 
 
 @dataclass(slots=True)
@@ -25,22 +25,22 @@ class Endpoint:
 
     url: str
     host: str
-    """Its name: the host, with the path where several are on it."""
+    """Its name: the host, with the path if several endpoints are on it."""
     in_flight: int = 0
     asked: int = 0
-    """Requests in all."""
+    """Requests in total."""
     not_served: int = 0
     """In a row."""
     probe_at: float = 0.0
-    """While its circuit is open: when the next probe may go."""
+    """While its circuit is open: when the next probe may be sent."""
     probing: bool = False
-    """While its circuit is open: whether a probe is out."""
+    """While its circuit is open: whether a probe is in flight."""
     suspected: bool = False
-    """Nobody can say yet whether it refuses all requests: one at a time goes to it."""
+    """It is unclear whether it refuses all requests: it gets one at a time."""
     answered: bool = False
-    """An answer came from it."""
+    """True if an answer came from it."""
     streams: bool = False
-    """Its answers are asked for as streams."""
+    """True if its answers are requested as streams."""
 
     @property
     def is_open(self) -> bool:
@@ -49,10 +49,10 @@ class Endpoint:
 
 
 class Endpoints:
-    """Chooses where a request goes."""
+    """Chooses the endpoint for a request."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
-        # In random order, for workers with one request each must not all begin with the first.
+        # In random order, because workers with one request each must not all begin with the first.
         hosts = [urlsplit(url).netloc for url in urls]
         names = [
             host if hosts.count(host) == 1 else host + urlsplit(url).path for host, url in zip(hosts, urls, strict=True)
@@ -73,10 +73,11 @@ class Endpoints:
         return now + SUSPECTED_S if endpoint.suspected and endpoint.in_flight else now
 
     def pick(self, *, now: float, again: bool = False, avoid: Sequence[str] = ()) -> Endpoint | None:
-        """The endpoint to send to, already counted as busy; None where none may be tried yet.
+        """The endpoint to send to, already counted as busy; None if none may be tried yet.
 
-        `again`: for a sample asked before. It probes none while another serves, for a run's last sample, with nobody
-        else under way, would be every probe there is. `avoid`: names of those that refused it, where there are others.
+        `again`: for a sample that was asked before. It is no probe while another endpoint serves: a run's last sample,
+        with no others in flight, would become every probe there is. `avoid`: names of endpoints that refused it, used
+        if there are others.
         """
         usable = [] if not again else [endpoint for endpoint in self.all if not endpoint.is_open]
         usable = usable or [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
@@ -93,14 +94,16 @@ class Endpoints:
         return best
 
     def done(self, endpoint: Endpoint, *, served: bool | None, now: float) -> None:
-        """A request to it ended; `served`: it answered, be it with a refusal of this one request; None: of no use."""
+        """A request to it ended; `served`: it answered, even by refusing this one request; None: the answer was
+        useless.
+        """
         endpoint.in_flight -= 1
         if served is None:
             served = all(other.is_open for other in self.all if other is not endpoint)
         if served:
             endpoint.not_served = 0
             endpoint.probing = False
-        elif endpoint.probing or not endpoint.is_open:  # else it was in flight when the circuit opened
+        elif endpoint.probing or not endpoint.is_open:  # otherwise it was in flight when the circuit opened
             endpoint.probing = False
             endpoint.not_served += 1
             if endpoint.is_open:

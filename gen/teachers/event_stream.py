@@ -1,4 +1,4 @@
-"""Server-sent events: the documents of a stream, and what each packet brings, judged by its bytes."""
+"""Server-sent events: the documents of a stream, and what each packet contains, judged by its bytes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ import orjson
 from stillhouse.gen.teachers.lenient_json import holds_large_integers, piece_in
 
 UNREADABLE: Final = object()
-"""Stands for an event of which it is not known what it brought."""
+"""Stands for an event whose content is unknown."""
 
 _BOM = b"\xef\xbb\xbf"
 _PADDING = b" \t\0"
 _FIELD = re.compile(rb"([\w-]*)(?::|\Z)")
-"""A field's name, of a comment none."""
+"""A field's name; a comment's is empty."""
 _WORDS = re.compile(rb'[^{}"\[\]]*|\[[ \w.:-]*[A-Za-z][ \w.:-]*\]')
-"""What is no piece of a JSON document that holds anything: `ping`, `[DONE]`."""
+"""Data that is not part of a JSON document with content: `ping`, `[DONE]`."""
 _BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\0]*(?:data|event|id|retry)?:")
 
 _PING_EVENTS = re.compile(rb"event:[ \t]*(?:ping|keep-?alive|heartbeat)[ \t]*(?:\r\n|\r|\n)(?:data:[^\r\n]*)?")
@@ -25,26 +25,26 @@ _DATA = re.compile(
     rb'(?![ \t]*(?:[\r\n]|\{[ \t]*"type"[ \t]*:[ \t]*"(?:ping|keep-?alive|heartbeat)"))'
     rb"(?:[^\r\n]{40}|[^\r\n]+[\r\n])"
 )
-"""A line of data that is not a ping: so much of it that a ping would have shown, or the whole line."""
+"""Enough of a line of data to tell that it is not a ping, or the whole line."""
 _BLANKS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _DONE = re.compile(rb"(?:\A|[\r\n])data:[ \t]*\[DONE\]")
 _KEPT_BYTES = 256
 
 
 def is_stream(headers: Mapping[str, str], body: bytes) -> bool:
-    """True if the body of a reply with these headers is a raw stream of events, asked for or not."""
+    """True if the body of a reply with these headers is a raw stream of events, requested or not."""
     return is_binary(headers.get("content-type", "")) or _BEGINS.match(body) is not None
 
 
 def is_binary(content_type: str) -> bool:
-    """True of Amazon's event streams, whose frames are no text."""
+    """True for Amazon's event streams, whose frames are not text."""
     return "eventstream" in content_type
 
 
 def events_in(body: bytes) -> list[Any]:
-    """The documents of a stream's events, in their order; `UNREADABLE` in the place of each that can't be read.
+    """The documents of a stream's events, in order; `UNREADABLE` in place of each that can't be read.
 
-    Other lines, and data that is no JSON, such as `[PING]`, say nothing. An error that a server wrote without its
+    Other lines, and data that is not JSON, such as `[PING]`, say nothing. An error that a server wrote without its
     `data:` is an event too. A lone surrogate in a text stays: its other half may be in the next event.
     """
     events: list[Any] = []
@@ -77,7 +77,7 @@ def events_in(body: bytes) -> list[Any]:
 
 
 def repeats(documents: Sequence[Any]) -> Sequence[Any] | None:
-    """The half of which they are two; None if they are not. A gateway may send a whole stream twice."""
+    """The half that the stream repeats; None if it does not. A gateway may send a whole stream twice."""
     half = len(documents) // 2
     if not half or len(documents) % 2 or documents[0] != documents[half] or documents[:half] != documents[half:]:
         return None
@@ -85,7 +85,7 @@ def repeats(documents: Sequence[Any]) -> Sequence[Any] | None:
 
 
 def _odd(data: bytes, events: list[Any], split: list[bytes]) -> None:
-    """A line of data that is not plainly a document."""
+    """A line of data that is not clearly a document."""
     if split:
         split.append(data)
     elif not _WORDS.fullmatch(data):
@@ -111,23 +111,23 @@ def _document(data: bytes) -> Any:
 
 
 def _errors_in(text: bytes) -> list[Any]:
-    """The errors that a text without `data:` consists of; none if it is anything else."""
+    """The errors that a text without `data:` consists of; empty if it is anything else."""
     found = _document(text)
     errors = [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
     return errors if all(each.get("error") for each in errors) else []
 
 
 class Progress:
-    """Tells events from comments and pings as the packets of a stream arrive; parses nothing."""
+    """Distinguishes events from comments and pings as the packets of a stream arrive; parses nothing."""
 
     def __init__(self) -> None:
         self._event = b""
-        """The head of the event that is not complete yet."""
+        """The head of the incomplete event."""
         self.is_done = False
         """True once the end marker of a stream, `[DONE]`, has come."""
 
     def brings(self, packet: bytes) -> bool:
-        """True if some of the packet belongs to a data event that is not a ping."""
+        """True if part of the packet belongs to a data event that is not a ping."""
         text = self._event + packet
         if b"[DONE]" in text and _DONE.search(text):
             self.is_done = True

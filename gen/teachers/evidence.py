@@ -1,15 +1,15 @@
-"""Decides whether the account or a single request is to blame for a refusal, by what others got meanwhile.
+"""Decides whether the account or a single request is to blame for a refusal, from what other requests got meanwhile.
 
 Pure: times are arguments. One per teacher of a worker; a `prompt` is any value that identifies one.
 
     429          the account honours a wait the first time (`limits/stated_wait.py`); it is the prompt's own if the
-                 prompt draws it again although others, sent after the refusal before, were served and hardly any were
-                 refused
-    429, 503     the request's own where, by what the others met since, an ordinary request would not have been refused
-                 so often in a row by chance
+                 prompt gets the 429 again although others, sent after the earlier refusal, were served and hardly any
+                 were refused
+    429, 503     the request's own if, judging by the other requests since then, an ordinary request would not have
+                 been refused so often in a row by chance
     402, 403     the request's own after `MIN_REFUSALS`, while others that were sent after it are served; the account's
-                 where several prompts are refused and nobody who asked after them is served; till then nobody can say
-    500          the teacher's own where several prompts fail and nobody is served, for `OUTAGE_S`
+                 if several prompts are refused and none sent after them is served; until then it is unclear
+    500          the teacher's own if several prompts fail and none is served, for `OUTAGE_S`
 """
 
 import itertools
@@ -29,16 +29,16 @@ BY_CHANCE = 1e-6
 """Refusals in a row less likely than this are not chance; a wrong verdict costs one Failure, which can be retried."""
 
 OUTAGE_S = 60.0
-"""After this long, shared failures are given up like any other: a server may be unable to take many prompts."""
+"""After this long, shared failures are given up on like any other: a server may be unable to handle many prompts."""
 
 WINDOW_S = 65.0
-"""Limits count per minute: a lone refusal after this long was not caused by what others used."""
+"""Limits are per minute: a single refusal this long afterwards was not caused by other requests."""
 
 MAX_OTHERS_REFUSED = 0.1
-"""If more of the others were refused than this share, a wait is the account's, whoever draws it."""
+"""If more than this share of the others is refused, a wait is the account's, whichever prompt got it."""
 
 LONG_WAIT_S = 1.0
-"""A prompt told to wait this long goes behind the others: whether they are served then tells whose wait it was."""
+"""A prompt told to wait this long goes behind the others: whether they are served then shows whose wait it was."""
 
 BEHIND_S = 1.5
 """How long after its wait such a prompt is asked again, besides two answers' time: by then another has been served."""
@@ -49,7 +49,7 @@ MIN_FAILING = 3
 """This many failing prompts in a row, with nobody served in between, are an outage."""
 
 _SUSPECTS: dict[type, int] = {Money: 2, Auth: 5}
-"""This many prompts refused while nobody is served point to the account: no proxy rule refuses five in a row."""
+"""This many prompts refused while none is served point to the account: no proxy rule refuses five in a row."""
 _MAX_KNOWN = 10_000
 _ENOUGH = 200
 """More prompts than this are not better evidence."""
@@ -66,11 +66,11 @@ class _Refused:
     last_at: float = 0.0
     times: int = 0
     between: int = 0
-    """Refusals after which others, sent later than the refusal before, had been served."""
+    """Refusals after which other prompts, sent later than the refusal before, had been served."""
     served_lately: bool = False
     """True if others were served in the minute before its first refusal."""
     wait_until: float = float("-inf")
-    """Until then it is not asked, because a wait was stated to it."""
+    """It is not asked before this time, because a wait was stated for it."""
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class _Place:
     suspected_at: float = float("-inf")
     """When the latest of these refused requests was sent."""
     failing: set[Hashable] = field(default_factory=set)
-    """Prompts that failed since anyone was last served."""
+    """Prompts that failed since any prompt was last served."""
 
 
 class Evidence:
@@ -114,11 +114,11 @@ class Evidence:
             self._resolved += refused.times
 
     def is_suspect(self, endpoint: str) -> bool:
-        """True while it is unclear if the endpoint refuses everyone; it then gets one request at a time."""
+        """True while it is unclear whether the endpoint refuses everyone; it then gets one request at a time."""
         return bool(self._place(endpoint).suspects)
 
     def wait_s(self, prompt: Hashable, *, now: float) -> float:
-        """Seconds until the teacher may be asked this prompt again, by the waits stated to it."""
+        """Seconds until the teacher may be asked this prompt again, by the waits stated for it."""
         refused = self._refused.get(prompt)
         return 0.0 if refused is None else max(0.0, refused.wait_until - now)
 
@@ -127,7 +127,7 @@ class Evidence:
     ) -> Blame | None:
         """Count the outcome of a request sent at that time (by default now) and decide who is to blame.
 
-        None if its own words decide.
+        None if the reply itself decides.
         """
         if isinstance(outcome, Completion):
             return None
@@ -169,7 +169,7 @@ class Evidence:
         stated_s, wait_s = outcome.retry_after_s or 0.0, _wait_s(refused.times)
         refused.wait_until = max(refused.wait_until, now + stated_s)
         served = self._served_total - refused.served_before
-        # Prompts served in the end count every refusal, others count once: a few hopeless prompts stay a few.
+        # For prompts served in the end every refusal counts, for others one: a few hopeless prompts stay a few.
         others_refused = self._resolved - refused.resolved_before + self._others_waiting(refused)
         usual = (others_refused + 1) / (served + others_refused + 2)
         times = refused.times if refused.between else 1
@@ -185,7 +185,7 @@ class Evidence:
         if stated_s:
             wait_s = stated_s + 2 * place.answer_s + max(BEHIND_S, wait_s)
             refused.wait_until = max(refused.wait_until, now + wait_s)
-        # Others refused since anyone was served, or more than a few in all: then the account is at its limit.
+        # Others refused since any was served, or more than a few in total: then the account is at its limit.
         is_own = refused.between > 0 and len(place.failing) == 1 and others_refused <= MAX_OTHERS_REFUSED * served
         return Blame("unclear", wait_s=wait_s, spares_account=is_own)
 
@@ -197,7 +197,7 @@ class Evidence:
     def _weigh_account(
         self, prompt: Hashable, refused: _Refused, outcome: Money | Auth, place: _Place, *, sent_at: float
     ) -> Blame:
-        if place.served_sent_at <= sent_at:  # an account without money serves nobody who asks later
+        if place.served_sent_at <= sent_at:  # an account without money serves no later request
             place.suspected_at = max(place.suspected_at, sent_at)
             place.suspects.add(prompt)
         if refused.times >= MIN_REFUSALS and refused.between:

@@ -1,4 +1,4 @@
-"""What requests cost, in the three measures that a budget can limit. Whole numbers, so that sums are exact."""
+"""What requests cost, in the three measures that a budget can limit. Integers, so that sums are exact."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from stillhouse.schemas.budget import Budget
 
 NANO = 1_000_000_000
-"""Nanodollars in a dollar: a token that costs a hundredth of a dollar per million is ten of them."""
+"""Nanodollars per dollar: a token at a hundredth of a dollar per million costs ten of them."""
 
 UNLIMITED = 2**62
 """Stands for the limit of a measure that a budget does not limit."""
@@ -43,7 +43,7 @@ class Expense:
         )
 
     def at_most(self, other: "Expense") -> "Expense":
-        """The lesser of both, measure by measure."""
+        """The smaller of both, measure by measure."""
         return Expense(
             min(self.requests, other.requests),
             min(self.output_tokens, other.output_tokens),
@@ -51,7 +51,7 @@ class Expense:
         )
 
     def at_least(self, other: "Expense") -> "Expense":
-        """The greater of both, measure by measure."""
+        """The larger of both, measure by measure."""
         return Expense(
             max(self.requests, other.requests),
             max(self.output_tokens, other.output_tokens),
@@ -59,11 +59,11 @@ class Expense:
         )
 
     def times(self, factor: float) -> "Expense":
-        """So many times the amount, rounded down."""
+        """The amount times this number, rounded down."""
         return Expense(int(self.requests * factor), int(self.output_tokens * factor), int(self.nano_usd * factor))
 
     def within(self, limits: "Expense") -> "Expense":
-        """The same in the measures that are limited, 0 in all others."""
+        """The amount in the limited measures, 0 in all others."""
         return Expense(
             self.requests if limits.requests < UNLIMITED else 0,
             self.output_tokens if limits.output_tokens < UNLIMITED else 0,
@@ -80,12 +80,12 @@ NOTHING = Expense()
 
 
 def nano_usd(usd: float) -> int:
-    """Dollars as nanodollars, rounded up but for what the arithmetic of floats adds."""
+    """Dollars as nanodollars, rounded up, except for errors of float arithmetic."""
     return math.ceil(round(usd * NANO, 3))
 
 
 def limits_of(budget: Budget) -> Expense:
-    """The budget's limits; `UNLIMITED` where it has none."""
+    """The budget's limits; `UNLIMITED` for measures without one."""
     return Expense(
         UNLIMITED if budget.requests is None else budget.requests,
         UNLIMITED if budget.output_tokens is None else budget.output_tokens,

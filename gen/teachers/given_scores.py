@@ -12,7 +12,7 @@ from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.score import Ids, Scored
 
 FLOOR = -9999.0
-"""What stands for minus infinity, which JSON can't hold."""
+"""Stands for minus infinity, which JSON can't represent."""
 
 
 class Misaligned(ValueError):
@@ -26,61 +26,61 @@ class GivenScores:
     logprobs: npt.NDArray[np.float32]
     """[T]"""
     top_ids: Ids
-    """The likeliest tokens of all places, one place after the other, in the server's order."""
+    """The most likely tokens at all positions, one position after the other, in the server's order."""
     top_logprobs: npt.NDArray[np.float32]
     ends: Ids
-    """[T + 1]: where those of each place begin, and the end of the last."""
+    """[T + 1]: where those of each position begin, and the end of the last one."""
 
     @classmethod
     def of(
         cls, logprobs: Sequence[Any], top_ids: Sequence[Any], top_logprobs: Sequence[Any], lengths: Sequence[int]
     ) -> "GivenScores":
-        """Of values as the wire gives them.
+        """Checks and packs values from the wire.
 
         Raises:
-            Misaligned: something is no number, or no id.
+            Misaligned: a value is not a number, or not an id.
         """
         try:
             ids = np.array(top_ids, np.int64)
             wide = [np.array(values, np.float64) for values in (logprobs, top_logprobs)]
         except (TypeError, ValueError, OverflowError) as error:
-            raise Misaligned(f"a score is no number ({error})") from None
+            raise Misaligned(f"a score is not a number ({error})") from None
         if any(not np.isfinite(values).all() or (values > 1e-3).any() for values in wide):
-            raise Misaligned("a score is no log-probability: it is not finite, or above 0")
+            raise Misaligned("a score is not a log-probability: it is not finite, or above 0")
         if len(ids) and (ids.min() < 0 or ids.max() >= 2**31):
-            raise Misaligned("an id is not one of int32")
+            raise Misaligned("an id is not an int32")
         ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
         return cls(wide[0].astype(np.float32), ids.astype(np.int32), wide[1].astype(np.float32), ends)
 
     @property
     def least_top(self) -> int:
-        """The fewest alternatives that a place has."""
+        """The smallest number of alternatives at any position."""
         return int(np.diff(self.ends).min()) if len(self.logprobs) else 0
 
     def rows(self) -> None:
-        """It has no texts."""
+        """There are no texts."""
 
 
 class ScoresReply:
-    """What a reply holds, before it is known which tokens were sent."""
+    """The scores in a reply, before it is known which tokens were sent."""
 
     def aligned(self, scored: Scored) -> GivenScores:
         """The scores of these tokens.
 
         Raises:
-            Misaligned: the reply is about others, or of another shape.
+            Misaligned: the reply is about others, or has another shape.
         """
         raise NotImplementedError
 
     def rows(self) -> None:
-        """It has no texts."""
+        """There are no texts."""
 
 
 def aligned(outcome: Outcome, scored: Scored) -> Outcome:
     """The completion with the scores of what was sent; Malformed if it has others."""
     if not isinstance(outcome, Completion):
         return outcome
-    assert isinstance(outcome.scores, ScoresReply), "an answer came where scores were asked for"
+    assert isinstance(outcome.scores, ScoresReply), "an answer came although scores were requested"
     try:
         return outcome._replace(scores=outcome.scores.aligned(scored))
     except Misaligned as error:

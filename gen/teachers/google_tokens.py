@@ -1,6 +1,6 @@
-"""Tokens of Google Cloud for Vertex, by google-auth: from a file of credentials, or from the identity of the machine.
+"""Tokens of Google Cloud for Vertex, by google-auth: from a file of credentials, or from the machine's identity.
 
-google-auth blocks, and asks its token server over a network: `fetch` belongs in a thread.
+google-auth blocks, and calls its token server over the network: run `fetch` in a thread.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from stillhouse.gen.errors import UsageError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LIFE_S = 3600.0
-"""Of a token that does not say when it ends."""
+"""Lifetime assumed for a token that does not state its own."""
 _SECRETS = ("private_key", "client_secret", "refresh_token")
 
 
@@ -22,7 +22,7 @@ class TokenAway(Exception):
 
 
 class Token(NamedTuple):
-    """A token and when it ends, in UTC seconds since 1970."""
+    """A token and its expiry, in UTC seconds since 1970."""
 
     text: str
     ends_at: float
@@ -32,7 +32,7 @@ class Token(NamedTuple):
 
 
 def secrets_in(source: str) -> tuple[str, ...]:
-    """What a file of credentials holds that must never be seen."""
+    """Fields of a file of credentials that must never be shown."""
     try:
         document = json.loads(source)
     except ValueError:
@@ -42,7 +42,7 @@ def secrets_in(source: str) -> tuple[str, ...]:
 
 
 def require_google_auth(field: str) -> None:
-    """Check that google-auth is installed, without the second that its import takes.
+    """Check that google-auth is installed, without the second that importing it takes.
 
     Raises:
         UsageError: it is not.
@@ -55,7 +55,7 @@ class GoogleTokens:
     """Fetches the tokens of one teacher."""
 
     def __init__(self, source: str, *, field: str) -> None:
-        """`source`: the text of a file of credentials; empty: the machine's own. `field`: of the recipe."""
+        """`source`: the text of a file of credentials; empty: the machine's own. `field`: the recipe's field."""
         self._source = source
         self._field = field
         self._credentials: Any = None

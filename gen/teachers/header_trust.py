@@ -1,7 +1,7 @@
-"""Decides how far to believe limit headers: a header that says nothing is left is contradicted by further answers.
+"""Decides how far to trust limit headers: a header that says nothing is left is contradicted by further answers.
 
-Pure: times are arguments. Only a header that would stop everyone for more than `SHORT_S` is doubted; a refusal
-confirms it. A limit that one reply alone stated, be it a refusal, lapses after `SILENT` answers that don't repeat it.
+Pure: times are arguments. Only a header that would stop everyone for more than `SHORT_S` is doubted; a refusal confirms
+it. A limit that only one reply stated, even a refusal, lapses after `SILENT` answers that don't repeat it.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ SHORT_S = 60.0
 """An empty limit that resets sooner than this is waited out; it ends before it could be doubted."""
 
 PROBE_S = 5.0
-"""While a limit is empty for longer, one request per this interval is sent all the same."""
+"""While a limit is empty for longer, one request per this interval is sent anyway."""
 
 LIES = 2
-"""Answers to requests sent while nothing was left, after which the header is not believed."""
+"""Answers to requests sent while nothing was left, after which the header is no longer trusted."""
 
 SILENT = 20
-"""Answers without a limit that one reply stated, after which it no longer applies: a limit of ours would be stated
-again, at the latest by the refusals that follow."""
+"""Answers without a limit that one reply stated, after which it no longer applies: a real limit would be stated again,
+at the latest by the refusals that follow."""
 
 DISTRUST_S = 600.0
-"""How long a disproved header is not believed."""
+"""How long a disproved header is not trusted."""
 
 _MINUTE_S = 60.0
 
@@ -46,9 +46,9 @@ class _Stated:
     at: float
     for_s: float
     is_alone: bool = True
-    """One reply alone has stated it."""
+    """True if only one reply has stated it."""
     silent: int = 0
-    """Answers since, to requests sent after it, that did not."""
+    """Answers since then, to requests sent after it, that did not state it."""
 
 
 class HeaderTrust:
@@ -59,10 +59,10 @@ class HeaderTrust:
         self._stated: dict[Resource, _Stated] = {}
         self._minute_began = float("-inf")
         self._answers = self._answers_before = 0
-        """In this minute, and in the one before."""
+        """Answers in this minute, and in the one before."""
 
     def answered(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
-        """The ceilings of an answer that are believed, plus those that revoke earlier ones."""
+        """The ceilings of an answer that are trusted, plus those that revoke earlier ones."""
         self._answers += 1
         if not ceilings and not self._states and not self._stated:
             return {}
@@ -83,14 +83,14 @@ class HeaderTrust:
             self._stated[name] = _Stated(now - ceiling.age_s, ceiling.for_s, is_alone)
 
     def _lapsed(self, ceilings: Mapping[Resource, Ceiling], *, sent_at: float, now: float) -> dict[Resource, Ceiling]:
-        """What revokes limits that this answer should have repeated."""
+        """Ceilings that revoke limits which this answer should have repeated."""
         for name, stated in self._stated.items():
             stated.silent += stated.is_alone and name not in ceilings and sent_at > stated.at
         over = [name for name, stated in self._stated.items() if stated.silent >= SILENT]
         return {name: Ceiling(_FREE, self._stated.pop(name).for_s, 0.0) for name in over}
 
     def answers(self, *, now: float) -> int:
-        """How many answers came within a minute lately."""
+        """Recent answers per minute."""
         if (passed_s := now - self._minute_began) >= _MINUTE_S:
             self._answers_before = self._answers if passed_s < 2 * _MINUTE_S else 0
             self._answers, self._minute_began = 0, now
@@ -106,7 +106,7 @@ class HeaderTrust:
             return Ceiling(_FREE, ceiling.for_s, ceiling.age_s)
         if ceiling.for_s <= SHORT_S or ceiling.rate * ceiling.for_s > 1.0:
             state.none_since, state.lies = None, 0
-            if ceiling.for_s > SHORT_S and self._stated[name].is_alone:  # others are to confirm it within its time
+            if ceiling.for_s > SHORT_S and self._stated[name].is_alone:  # other answers must confirm it within its time
                 return Ceiling(max(ceiling.rate, 1 / PROBE_S), ceiling.for_s, ceiling.age_s)
             return ceiling
         if state.none_since is None:

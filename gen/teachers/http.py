@@ -1,4 +1,4 @@
-"""The one module that speaks HTTP: a `Transport` over aiohttp's connections, with httpx's TLS settings.
+"""The only module that speaks HTTP: a `Transport` over aiohttp's connections, with httpx's TLS settings.
 
 Redirects are not followed: a 3xx is a reply. TLS is always verified. Proxies and TLS are settled by `prepare`, before
 the first request; after that every exception is NotSent or Lost.
@@ -33,26 +33,26 @@ LARGE_BYTES = 2**20
 """The size from which a request's body is written in pieces."""
 
 LARGE_ENCODED_BYTES = 2**17
-"""The size from which an encoded body is decoded in a thread: it may become a thousand times as large."""
+"""From this size on, an encoded body is decoded in a thread: it may become a thousand times as large."""
 
 CONNECT_TIMEOUT_S = 10.0
 """For name lookup, connection and TLS together."""
 
 KEEP_ALIVE_S = 4.0
 """Idle connections are closed before the server closes them, usually after 5 s (uvicorn, Node): a POST written while
-the server closes is lost, and nobody can say if it was served."""
+the server closes is lost, and nobody can tell whether it was served."""
 
 UNACKNOWLEDGED_S = 20
 """A connection with unacknowledged data for this long is closed. The kernel would retry for a quarter of an hour and
-deliver a request long after its sample was asked elsewhere; this is less than a lease's 30 s, so it can't. An answer
-may take as long as it likes: while we wait for it, only probes can go unacknowledged."""
+deliver a request long after its sample was asked elsewhere; this is less than a lease's 30 s, so that can't happen. An
+answer may take as long as it likes: while we wait for it, only probes can be unacknowledged."""
 
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
 """TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""
 
 CLOSES_WITHIN_S = 0.02
-"""How long the first stream from a URL is watched for that the server closes the connection behind it: the next request
-on it could be lost."""
+"""How long the first stream from a URL is watched to see whether the server closes the connection after it: the next
+request on it could be lost."""
 
 MOST_ROUTES = 1_000
 """URLs whose routes are remembered: a teacher has one per endpoint, but each batch is looked at under its own."""
@@ -65,10 +65,10 @@ _TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 class HttpTransport:
     """Keeps connections to any number of hosts; one per event loop.
 
-    The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so no deadlock
-    of slots and sockets. httpx's own pool costs O(connections) a request, and its layers, even over aiohttp's pool, a
-    tenth of a request's CPU. The environment's proxies are honoured and looked up once for each host: aiohttp's
-    `trust_env` does so in a thread for every request, and takes passwords from ~/.netrc.
+    The number of connections follows the caller's concurrency: there is no pool limit to queue behind, so slots and
+    sockets can't deadlock. httpx's own pool costs O(connections) per request, and its layers, even over aiohttp's pool,
+    a tenth of a request's CPU. The environment's proxies are honoured and looked up once per host: aiohttp's
+    `trust_env` would do so in a thread for every request, and take passwords from ~/.netrc.
     """
 
     def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -89,14 +89,15 @@ class HttpTransport:
         self._tls = self._tls or _tls()
 
     async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
-        """Send one request and read its whole reply within `timeout_s` seconds in all.
+        """Send one request and read its whole reply within `timeout_s` seconds.
 
-        A stream is read as it comes and returned raw; between its events at most the request's `stall_timeout_s` pass.
+        A stream is read as it arrives and returned raw; a silence between its events may last at most the request's
+        `stall_timeout_s`.
 
         Raises:
             NotSent: no connection could be made.
-            Lost: timed out, stalled, cut or too large after it was sent; of a stream it holds what had come.
-            UsageError: see `prepare`, where that was not called for the host.
+            Lost: timed out, stalled, cut or too large after it was sent; contains what had arrived of a stream.
+            UsageError: see `prepare`, if it was not called for the host.
         """
         stream = _Stream()
         try:
@@ -104,21 +105,21 @@ class HttpTransport:
             async with asyncio.timeout(timeout_s):
                 return await _exchange(session, route, request, stream)
         except Exception as error:  # noqa: BLE001 - any belongs to this request; none may end a worker
-            late = f"no whole reply within timeout_s ({timeout_s:g} s); raise it"
+            late = f"no complete reply within timeout_s ({timeout_s:g} s); raise it"
             failure = _failure(error, request.url, late=late)
             if isinstance(failure, Lost):
                 failure.cut = stream.so_far()
             raise failure from None
 
     async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
-        """Send one request and pass the body of a 2xx reply to `take` as it comes, of any length.
+        """Send one request and pass the body of a 2xx reply to `take` as it arrives, of any length.
 
-        The reply is returned without that body, any other reply whole. `take` must not raise.
+        That reply is returned without its body, any other reply complete. `take` must not raise.
 
         Raises:
             NotSent: no connection could be made.
-            Lost: it was cut, or nothing came for `stall_timeout_s` seconds; `take` may have got a part.
-            UsageError: see `prepare`, where that was not called for the host.
+            Lost: it was cut, or nothing came for `stall_timeout_s` seconds; `take` may have received a part.
+            UsageError: see `prepare`, if it was not called for the host.
         """
         try:
             session, route = self._route(request.url, stall_timeout_s)
@@ -129,7 +130,7 @@ class HttpTransport:
                     if not 200 <= response.status < 300:
                         return Reply(response.status, headers, await _body(response.content))
                     if not is_plain(headers.get("content-encoding", "")):
-                        raise Lost("the reply is compressed, though it was asked for as it is")
+                        raise Lost("the reply is compressed, although an uncompressed one was requested")
                     while part := await response.content.readany():
                         take(part)
                         stall.reschedule(asyncio.get_running_loop().time() + stall_timeout_s)
@@ -151,12 +152,13 @@ class HttpTransport:
         return self._session, route
 
     def _new_route(self, url: str, timeout_s: float) -> "_Route":
-        # `connect` covers all of name lookup, connection and TLS; the deadline of the whole is the caller's.
+        # `connect` covers all of name lookup, connection and TLS; the caller sets the overall deadline.
         connecting = aiohttp.ClientTimeout(connect=min(self._connect_timeout_s, timeout_s / 2))
         proxy = self._proxies[_origin(url)]
         if len(self._routes) >= MOST_ROUTES:
             self._routes.clear()
-        # A path with encoded characters goes as it is: yarl decodes those that need no code, and a signature breaks.
+        # A path with encoded characters is sent unchanged: yarl decodes those that need no code, and a signature
+        # breaks.
         target = URL(url, encoded="%" in url)
         route = _Route(target, timeout_s, connecting, None if proxy is None else URL(proxy))
         self._routes[url] = route
@@ -170,7 +172,7 @@ class HttpTransport:
 
 @dataclass(slots=True)
 class _Route:
-    """The common part of requests to a URL: how to reach it, and the headers of the last one."""
+    """What requests to a URL share: how to reach it, and the headers of the last one."""
 
     url: URL
     timeout_s: float
@@ -178,12 +180,12 @@ class _Route:
     proxy: URL | None
     given: Mapping[str, str] | None = None
     wired: CIMultiDict[str] = field(default_factory=CIMultiDict)
-    """`given` as aiohttp takes it."""
+    """`given` in the form that aiohttp takes."""
     closes_after_stream: bool | None = None
-    """Whether its server closes connections behind a stream, whatever it says (llama.cpp's does); None: not known."""
+    """True if its server closes connections after a stream, whatever it says (llama.cpp's does); None: unknown."""
 
     def headers(self, given: Mapping[str, str]) -> CIMultiDict[str]:
-        """These headers for aiohttp, converted once for as long as the same object comes."""
+        """These headers for aiohttp, converted once for as long as the same object is passed."""
         if self.given is not given:
             self.given, self.wired = given, CIMultiDict(given)
         return self.wired
@@ -191,29 +193,30 @@ class _Route:
 
 @dataclass(slots=True)
 class _Stream:
-    """A streamed reply while it comes."""
+    """A streamed reply while it arrives."""
 
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     parts: list[bytes] = field(default_factory=list)
 
     def so_far(self) -> Reply | None:
-        """What has come of it; None if nothing has, or nothing that can be read: its rest would be needed."""
+        """What has arrived of it; None if nothing has, or nothing readable: its rest would be needed."""
         if not self.parts or not is_plain(self.headers.get("content-encoding", "")):
             return None
         return Reply(self.status, self.headers, b"".join(self.parts))
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port, which alone decide about proxies."""
+    """Scheme, host and port, which are all that decides about proxies."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def _payload(body: bytes) -> aiohttp.BytesPayload | io.BytesIO | None:
     if len(body) < LARGE_BYTES:
-        return aiohttp.BytesPayload(body) if body else None  # made here, it need not be found in aiohttp's registry
-    return io.BytesIO(body)  # aiohttp writes a file's content in pieces, and bytes at once, which holds up the loop
+        # created here, so it need not be found in aiohttp's registry
+        return aiohttp.BytesPayload(body) if body else None
+    return io.BytesIO(body)  # aiohttp writes a file's content in pieces, but bytes at once, which blocks the loop
 
 
 async def _begin(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> aiohttp.ClientResponse:
@@ -349,10 +352,10 @@ _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, 
 
 
 def _failure(error: Exception, url: str, *, late: str) -> Exception:
-    """What an exception of a request means; `late`: the words for one that took too long."""
+    """What an exception of a request means; `late`: the message for one that took too long."""
     if isinstance(error, (NotSent, Lost, UsageError)):
         return error
-    if isinstance(error, aiohttp.ClientError):  # its own time-outs are TimeoutErrors too
+    if isinstance(error, aiohttp.ClientError):  # its own timeouts are TimeoutErrors too
         return _translated(error)
     if isinstance(error, TimeoutError):
         return Lost(late, deadline=True)
@@ -380,5 +383,5 @@ def _translated(error: Exception) -> NotSent | Lost:
 
 
 def _system_words(error: OSError) -> str:
-    """Those for its number; asyncio puts the address in their place."""
+    """The system's message for its number; asyncio puts the address there instead."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)

@@ -1,8 +1,8 @@
 """Reads a streamed reply: raw and whole, at a cost that hardly depends on how many packets it comes in.
 
-Servers send each token in a packet of its own. So after a packet the socket is left alone for a moment, 3 % of the time
-that the stream has taken so far, and what has arrived by then is read at once. The kernel's buffer, once full, holds
-back the server.
+Servers send each token in its own packet. So after a packet, the socket is left alone for 3 % of the time that the
+stream has taken so far, and what has arrived by then is read at once. When the kernel's buffer is full, it slows the
+server down.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ MOST_PAUSE_S = 0.25
 PAUSE_SHARE = 0.03
 """The same as a share of the time since the stream began."""
 LEAST_PAUSE_S = 0.04
-"""Shorter pauses gather too little: a server sends some 50 to 200 tokens a second."""
+"""Shorter pauses gather too little: a server sends some 50 to 200 tokens per second."""
 FULL_BYTES = 2**15
-"""After so much at once nothing needs to be gathered."""
+"""After this much data at once, nothing needs to be gathered."""
 LINGER_S = 1.0
-"""How long the end of the body is waited for behind the end marker: servers that never end it are known."""
+"""How long to wait for the end of the body after the end marker: some servers never end it."""
 
 
 def is_stream(headers: Mapping[str, str]) -> bool:
@@ -39,19 +39,19 @@ async def streamed_body(
     max_bytes: int,
     parts: list[bytes],
 ) -> bytes:
-    """The body as it came. `packet`: waits for more of it, empty at its end; `socket`: while more may come.
+    """Read the body as it arrives. `packet`: waits for more of it, empty at its end; `socket`: while more may come.
 
-    `parts` is filled with it meanwhile, so that whoever cuts it short has what came until then.
+    `parts` is filled meanwhile, so that a caller that cuts it short has what arrived until then.
 
-    A model may think, and a server may queue, for as long as the caller's deadline allows: only from the first event on
-    is a silence a stall.
+    A model may think, and a server may queue, for as long as the caller's deadline allows: a silence is a stall only
+    after the first event.
 
     Raises:
         Lost: no event came for `stall_timeout_s` seconds, or it was cut.
         TooLarge: it is larger than `max_bytes`.
     """
     loop = asyncio.get_running_loop()
-    # Of bytes that can't be read on the way each counts as an event: those that are compressed, or binary.
+    # Compressed or binary bytes can't be read on the way, so each packet counts as an event.
     readable = headers["content-type"].lower().startswith("text/") and is_plain(headers.get("content-encoding", ""))
     progress = Progress()
     began_at = loop.time()

@@ -1,8 +1,8 @@
-"""How many input tokens an image takes at most: estimates, for no API says before it has answered.
+"""The maximum number of input tokens of an image: estimates, because no API states it before it has answered.
 
-The formulas are those that vendors were known to publish on `AS_OF`; none was checked against an answer. What scales an
-image down before it is counted only makes it cheaper, so that where models of one API differ, the dearest decides.
-Servers of open models count patches of 28 or 32 pixels. The true count comes with each answer: what it takes beyond its
+The formulas are those that vendors were known to publish on `AS_OF`; none was checked against an answer. Scaling an
+image down before it is counted only makes it cheaper, so if models of one API differ, the most expensive one decides.
+Servers of open models count patches of 28 or 32 pixels. The true count comes with each answer: what exceeds the
 estimate is a debt to the account's limit, and later requests are estimated by it.
 """
 
@@ -21,28 +21,29 @@ CHARS_PER_TOKEN = 4
 """The rule for input tokens: English prose in the tokenizers in use has 4 to 4.5; code and other scripts have fewer."""
 
 _CLAUDE_SIDE, _CLAUDE_PIXELS = 2576, 750
-"""Claude scales the longer side to this many pixels (older models to 1568) and counts a token for so many of them."""
+"""Claude scales the longer side to this many pixels (older models to 1568) and counts one token per this many
+pixels."""
 _GEMINI_SMALL, _GEMINI_TILE, _GEMINI_TOKENS, _GEMINI_NEW = 384, 768, 258, 1120
-"""Up to Gemini 2.5, 258 tokens for a small image and for each tile of others; from 3 on at most 1,120 for an image."""
+"""Up to Gemini 2.5, 258 tokens for a small image and for each tile of others; from 3 on, at most 1,120 per image."""
 _TILE, _TILE_SIDE, _TILE_SHORT = 512, 2048, 768
 """GPT-4o scales an image into a square of 2,048 pixels, then its shorter side to 768, and counts tiles of 512."""
 _TILE_TOKENS = {"gpt-4o-mini": (2833, 5667)}
-"""(base, each tile) of models that count tiles, by how their names begin; of all others `_USUAL_TILE`."""
+"""(base, each tile) for models that count tiles, by prefix of their names; for all others `_USUAL_TILE`."""
 _USUAL_TILE = (85, 170)
 _PATCH, _PATCH_FACTOR, _MOST_PATCHES = 28, 2.46, 10_000
-"""Other models count patches: the smallest patch, the dearest factor and the highest count of any that is known."""
+"""Other models count patches: the smallest patch, the highest factor and the highest count of any known model."""
 _MOST_SIDE = 8000
-"""Taken for an image of unknown size."""
+"""Assumed for an image of unknown size."""
 
 
 def chars_of(prompt: Prompt, teacher: Teacher) -> int:
-    """Characters of the prompt, and for each image as many as take as many tokens as it does at most."""
+    """Characters of the prompt, plus for each image the characters that correspond to its maximum number of tokens."""
     tokens = [image_tokens(image, api=teacher.api, model=teacher.model_name) for image in prompt.images]
     return prompt.chars + sum(tokens) * CHARS_PER_TOKEN
 
 
 def image_tokens(image: Image, *, api: str, model: str) -> int:
-    """Input tokens that the image takes at most; one that the teacher fetches itself counts as very large."""
+    """Maximum input tokens of the image; one that the teacher fetches itself counts as very large."""
     match image:
         case StoredImage(width=width, height=height):
             pass

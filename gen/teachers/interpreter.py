@@ -24,14 +24,15 @@ _SERIALS = re.compile(rb"[0-9A-Fa-f-]*[0-9][0-9A-Fa-f-]*")
 _SHAPED_BYTES = 2**16
 
 SPARE_TOKENS = 1024
-"""Input tokens of a request, at most, that are not in its texts: roles, separators, a chat template's own words."""
+"""Maximum input tokens of a request that are not in its texts: roles, separators, a chat template's own text."""
 
 
 class Interpreter:
     """Reads one teacher's replies, live or from a journal, in the same way."""
 
     def __init__(self, teacher: Teacher, ask: Ask, *, place: int | None = None) -> None:
-        """`ask`: the recipe's. `place`: index in the recipe's `teachers`; None if the teacher is not from a recipe."""
+        """`ask`: the recipe's. `place`: position in the recipe's `teachers`; None if the teacher is not from a
+        recipe."""
         self.teacher = teacher
         self.place = place
         self.ask = ask = ask.of(teacher)
@@ -48,7 +49,7 @@ class Interpreter:
         """Every key and other secret used so far; all are redacted from any text returned here."""
 
     def fold(self, reply: Reply) -> Reply:
-        """The reply that a raw stream adds up to, without keys that its pieces make; any other reply unchanged."""
+        """The reply that a raw stream adds up to, without keys that its pieces form; any other reply unchanged."""
         folded = self.protocol.fold(reply)
         return folded if folded is reply else folded._replace(body=without_keys(folded.body, keys=self.keys))
 
@@ -72,9 +73,9 @@ class Interpreter:
         return chars_of(prompt, self.teacher) if prompt.images else prompt.chars
 
     def worst_case(self, prompt: Prompt) -> Expense:
-        """The most that asking this prompt once can cost; 0 in a measure that has no bound, see `bounds_usd`.
+        """The maximum cost of asking this prompt once; 0 in a measure without a bound, see `bounds_usd`.
 
-        A token is at least a byte of UTF-8 in every tokenizer in use; `SPARE_TOKENS` are for what a template adds.
+        In every tokenizer in use, a token is at least one byte of UTF-8; `SPARE_TOKENS` are for what a template adds.
         """
         texts = [text for message in prompt.messages for text in (message[1], *map(str, message[2:]))]
         texts += [tool.text for tool in prompt.tools or ()]
@@ -98,7 +99,7 @@ class Interpreter:
         return self._most_output is not None or worst_usd(price, input_tokens=0, output_tokens=1) == 0.0
 
     def cost_usd(self, completion: Completion) -> float | None:
-        """What the answer costs; None if its price or its usage is not known."""
+        """What the answer costs; None if its price or its usage is unknown."""
         price = self.teacher.price
         return None if price is None else cost_usd(price, completion.usage)
 

@@ -1,4 +1,4 @@
-"""Writes values that came over a wire as JSON; none makes it raise, however deep or odd."""
+"""Writes values from a wire as JSON; no value makes it raise, however deep or odd."""
 
 import json
 import re
@@ -7,15 +7,16 @@ from typing import Any
 import orjson
 
 MAX_DEPTH = 200
-"""No answer is nested that deep. Deeper values become null: JSON libraries give up at depths of their own."""
+"""No answer is nested this deep. Deeper values become null: JSON libraries fail at depths of their own."""
 MAX_KEPT_DEPTH = 128
-"""A value that is kept whole or not at all is no deeper: so much less than `MAX_DEPTH` that it holds no such null."""
+"""A value that is kept whole or not at all is at most this deep: less than `MAX_DEPTH`, so that it contains no such
+null."""
 TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 """Strings and brackets of a JSON text."""
 
 
 def dumped(document: Any) -> bytes:
-    """The document as JSON. Halves of surrogate pairs that meet in a text are one character; others are U+FFFD."""
+    """The document as JSON. Surrogate halves that meet in a text become one character; others become U+FFFD."""
     try:
         return orjson.dumps(document)
     except TypeError:  # deeper than 254, a surrogate, or an integer of more than 64 bits
@@ -33,7 +34,7 @@ def text_of(value: Any) -> str | None:
 
 
 def is_deep(text: str) -> bool:
-    """True of JSON text that is nested deeper than `MAX_KEPT_DEPTH`."""
+    """True if JSON text is nested deeper than `MAX_KEPT_DEPTH`."""
     if text.count("{") + text.count("[") <= MAX_KEPT_DEPTH:
         return False
     depth = 0
@@ -45,12 +46,12 @@ def is_deep(text: str) -> bool:
 
 
 def without_surrogates(text: str) -> str:
-    """The text as valid Unicode: pairs of surrogates joined, U+FFFD for each that is alone."""
+    """The text as valid Unicode: pairs of surrogates joined, U+FFFD for each lone one."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def shallow(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """The value with null for what is nested deeper."""
+    """The value with null for everything nested deeper."""
     if not isinstance(value, (dict, list)):
         return value
     if not depth:

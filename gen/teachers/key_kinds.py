@@ -1,6 +1,6 @@
-"""Whose a key is, by how it begins, and whose key a provider's own host takes: a mix-up is explained before a request.
+"""Whose a key is, by its prefix, and which keys a provider's own host accepts: a mix-up is explained before a request.
 
-A gateway takes keys of any kind, so that only providers' own hosts are known here.
+A gateway accepts keys of any kind, so only providers' own hosts are listed.
 """
 
 import re
@@ -29,7 +29,7 @@ _BEDROCK = re.compile(r"bedrock[\w.-]*\.amazonaws\.com")
 
 
 def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
-    """Why none of these hosts can take this key, without showing it; None where nothing speaks against it."""
+    """Why none of these hosts can accept this key, without showing it; None if nothing speaks against it."""
     if key.lower().startswith("bearer "):
         return "begins with `Bearer `: give the key alone"
     if key.startswith(("{", "-----BEGIN")):
@@ -46,7 +46,7 @@ def wrong_kind(key: str, *, urls: Iterable[str]) -> str | None:
 
 
 def _owners(url: str, host: str) -> tuple[str, ...]:
-    """Those whose keys the host takes; none where that is not known."""
+    """Providers whose keys the host accepts; empty if unknown."""
     if _BEDROCK.fullmatch(host):
         return ("Bedrock",)
     if host.endswith(_AZURE):

@@ -21,37 +21,37 @@ from stillhouse.schemas.secret_patterns import without_likely_keys
 from stillhouse.schemas.teacher import Teacher
 
 _LEAST_SECRET = 16
-"""The length from which a key, or a part of one, is not a word."""
+"""From this length on, a key, or a part of one, is not an ordinary word."""
 
 _CONTROLS = "bfnrtu"
-"""Behind a backslash these stand for something else in JSON."""
+"""After a backslash, these characters mean something else in JSON."""
 
 _REST = r"[A-Za-z0-9_\-*.…]{0,200}"
-"""Of a key cut short, or with its middle blotted out."""
+"""For a key that is cut short, or whose middle is masked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request is authorised with, as resolved in the process that sends it."""
+    """What authorises a request, as resolved in the process that sends it."""
 
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The recipe's own headers, names in lower case, secrets in place."""
+    """The recipe's own headers, names in lower case, secrets filled in."""
     query: str = field(default="", repr=False)
     """The recipe's own query parameters, encoded."""
     google: str | None = field(default=None, repr=False)
-    """For Vertex: what `key` is made of, see `GoogleTokens`; empty: the machine's own identity."""
+    """For Vertex: what `key` is made from, see `GoogleTokens`; empty: the machine's own identity."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """All that must never be seen: the key, and the secrets in headers and query."""
+    """Everything that must never be shown: the key, and the secrets in headers and query."""
     aws: AwsChain | None = field(default=None, repr=False)
-    """What signs requests, where no key does."""
+    """What signs requests, if there is no key."""
 
 
 def credentials_of(teacher: Teacher) -> Credentials:
-    """The teacher's key, headers and query, their references resolved on this node.
+    """The teacher's key, headers and query, with their references resolved on this node.
 
     Raises:
-        UsageError: a reference leads to nothing here, or to a key that the teacher's hosts can't take.
+        UsageError: a reference leads to nothing here, or to a key that the teacher's hosts can't accept.
     """
     field = f"teachers.{teacher.name}"
     secrets: list[str] = []
@@ -86,7 +86,7 @@ def credentials_of(teacher: Teacher) -> Credentials:
 
 
 def _aws_of(teacher: Teacher, field: str) -> AwsChain | str:
-    """AWS's keys, the recipe's or those that AWS's chain finds; or Bedrock's own key, which boto3 takes first too."""
+    """AWS's keys, from the recipe or AWS's chain; or Bedrock's own key, which also has priority in boto3."""
     aws = teacher.aws or Aws()
     if aws.access_key_id and aws.secret_access_key:
         return AwsChain(
@@ -105,7 +105,7 @@ def _aws_of(teacher: Teacher, field: str) -> AwsChain | str:
 
 
 def resolve(reference: str, *, field: str) -> str:
-    """The secret behind `env:NAME` or `file:/path`; `field`: the recipe's, for messages.
+    """The secret behind `env:NAME` or `file:/path`; `field`: the recipe's field, for messages.
 
     Raises:
         UsageError: nothing is there on this node.
@@ -113,13 +113,13 @@ def resolve(reference: str, *, field: str) -> str:
     kind, _, name = reference.partition(":")
     if kind == "env":
         value = os.environ.get(name, "")
-        hint = f"set the environment variable {name} on every node that asks"
+        hint = f"set the environment variable {name} on every node that sends requests"
     else:
         try:
             value = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{field}: {name} can't be read: {type(error).__name__}") from None
-        hint = f"put the key into {name} on every node that asks"
+        hint = f"put the key into {name} on every node that sends requests"
     value = value.strip()
     if not value or not value.isascii() or not (value.isprintable() or value.startswith("{")):
         raise UsageError(f"{field}: {reference} holds no usable key; {hint}")
@@ -127,26 +127,26 @@ def resolve(reference: str, *, field: str) -> str:
 
 
 def has_secrets(teacher: Teacher) -> bool:
-    """True if its requests carry something that is only found on a node."""
+    """True if its requests carry something that can only be found on a node."""
     given = [*teacher.headers.values(), *teacher.query.values()]
     return teacher.api_key is not None or teacher.api == "bedrock" or any(map(is_reference, given))
 
 
 def resolve_all(recipe: Recipe) -> None:
-    """Check that every teacher's key and other secrets are there.
+    """Check that every teacher's key and other secrets exist.
 
     Raises:
-        UsageError: one is not; see `credentials_of`.
+        UsageError: one does not; see `credentials_of`.
     """
     for teacher in recipe.teachers:
         credentials_of(teacher)
 
 
 def without_keys(body: bytes, *, keys: tuple[str, ...]) -> bytes:
-    """An answer's body without the keys, all else as it came.
+    """An answer's body without the keys, otherwise unchanged.
 
-    Only whole keys of some length: an answer is data, in which a short word such as `EMPTY`, the key of many a server
-    that wants none, means itself.
+    Only whole keys of some length are removed: an answer is data, in which a short word such as `EMPTY`, the key of
+    many servers that need none, means itself.
     """
     for key in keys:
         if len(key) >= _LEAST_SECRET:
@@ -159,7 +159,7 @@ def without_keys(body: bytes, *, keys: tuple[str, ...]) -> bytes:
 
 @functools.cache
 def _escapes(key: str) -> re.Pattern[bytes]:
-    """An escape of one of the key's characters: few bodies have any, and these alone are found far sooner."""
+    """An escape of one of the key's characters: few bodies have any, and searching for them first is far faster."""
     codes = "|".join(f"{ord(char):04x}" for char in sorted(set(key)))
     as_it_is = "".join(re.escape(char) for char in sorted(set(key) - set(_CONTROLS)))
     return re.compile((rf"\\(?:[{as_it_is}]|u(?i:{codes}))" if as_it_is else rf"\\u(?i:{codes})").encode())
@@ -167,13 +167,13 @@ def _escapes(key: str) -> re.Pattern[bytes]:
 
 @functools.cache
 def _escaped(key: str) -> re.Pattern[bytes]:
-    """The key in JSON, each of its characters as it is or escaped."""
+    """The key in JSON, each of its characters plain or escaped."""
     forms = (rf"(?:\\?{re.escape(char)}|\\u(?i:{ord(char):04x}))" for char in key)
     return re.compile("".join(forms).encode())
 
 
 def redacted(text: str, *, keys: tuple[str, ...] = ()) -> str:
-    """The text without the keys, the parts of them that providers echo, and whatever looks like a key."""
+    """The text without the keys, the parts of them that providers echo, and anything that looks like a key."""
     for key in keys:
         text = _forms(key).sub("[key]", text)
     return without_likely_keys(text)
@@ -181,7 +181,7 @@ def redacted(text: str, *, keys: tuple[str, ...] = ()) -> str:
 
 @functools.cache
 def _forms(key: str) -> re.Pattern[str]:
-    """The key as it is, in a URL, in base64; and its head or end, with whatever stands in for the rest of it."""
+    """The key as it is, in a URL, in base64; and its head or end, with whatever replaces the rest of it."""
     whole = {key, urllib.parse.quote(key, safe=""), base64.b64encode(key.encode()).decode()}
     forms = [re.escape(form) for form in sorted(whole, key=len, reverse=True)]
     if len(key) >= _LEAST_SECRET:

@@ -10,17 +10,17 @@ import orjson
 from stillhouse.gen.teachers.json_text import MAX_DEPTH, TOKENS, shallow, without_surrogates
 
 _CONSTANTS = {"-Infinity": -9999.0}
-"""OpenAI's way of writing a log probability that JSON can't hold; NaN and Infinity become null."""
+"""OpenAI's notation for a log probability that JSON can't represent; NaN and Infinity become null."""
 _PADDING = " \t\r\n\0\ufeff"
 _TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
 """The end of a stream: its last marker, comments, padding."""
 _NOT_PLAIN: Final = object()
 _MOST_DIGITS = 300
 _ARGUMENTS = (b'"input"', b'"args"', b'"arguments"')
-"""Fields that hold arguments as an object."""
+"""Fields that contain arguments as an object."""
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG = b"0" * 20
-"""So many digits has the first integer that does not fit."""
+"""The first integer that does not fit has this many digits."""
 
 
 class NoDocument(ValueError):
@@ -28,7 +28,7 @@ class NoDocument(ValueError):
 
 
 def document_in(body: bytes) -> Any:
-    """The document, without the lone surrogates, NaN and infinities that occur on the wire but must not be stored.
+    """The document, without lone surrogates, NaN and infinities, which occur on the wire but must not be stored.
 
     Raises:
         UnicodeDecodeError: the body is not UTF-8.
@@ -39,7 +39,7 @@ def document_in(body: bytes) -> Any:
 
 
 def piece_in(body: bytes) -> Any:
-    """A piece of a stream, read as `document_in` does, but with lone surrogates, whose other halves may follow."""
+    """A piece of a stream, read like `document_in`, but with lone surrogates, whose other halves may follow."""
     found = _plain(body)
     return _odd(body) if found is _NOT_PLAIN else found
 
@@ -62,7 +62,7 @@ def _odd(body: bytes) -> Any:
 
 
 def holds_large_integers(body: bytes) -> bool:
-    """True if arguments of a call may hold integers of more than 64 bits, of which orjson makes floats."""
+    """True if arguments of a call may contain integers of more than 64 bits, which orjson would turn into floats."""
     for name in _ARGUMENTS:
         if name in body:
             return _LONG in body.translate(_DIGITS)

@@ -1,4 +1,4 @@
-"""Reads what a reply's headers leave of the account's limits."""
+"""Reads from a reply's headers what is left of the account's limits."""
 
 from collections.abc import Mapping
 

@@ -29,7 +29,7 @@ class _Trouble:
     message: str
     """One line, for people."""
     status: int | None = None
-    """The HTTP status, where one came."""
+    """The HTTP status, if there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class BadRequest(_Trouble):
     """The request is refused as such."""
 
     parameter: str | None = None
-    """The parameter at fault by its name on the wire, where the reply states it apart from its message."""
+    """The name of the parameter at fault on the wire, if the reply states it outside its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class ServerError(_Trouble):
     """The teacher failed at this request."""
 
     usage: Usage = field(default_factory=Usage)
-    """What the attempt cost all the same."""
+    """What the attempt cost nevertheless."""
 
     @property
     def has_begun(self) -> bool:
@@ -119,7 +119,7 @@ class Malformed(_Trouble):
     """A 200 that is not an answer: it may be billed."""
 
     usage: Usage = field(default_factory=Usage)
-    """What the attempt cost all the same."""
+    """What the attempt cost nevertheless."""
     shape: str = ""
     """Equal for bodies that differ only in ids and numbers."""
 
@@ -142,7 +142,7 @@ Outcome: TypeAlias = Completion | Trouble
 
 
 def kind_of(trouble: Trouble) -> str:
-    """As counters and logs name it: `bad_request`, like the kind of Failure that comes of it."""
+    """The name in counters and logs: `bad_request`, like the kind of Failure that results from it."""
     if isinstance(trouble, Overload) and trouble.loading:
         return "loading"
     return _snake(type(trouble).__name__)

@@ -1,7 +1,7 @@
-"""What answers cost: by the recipe's price, else by genai-prices for providers' own hosts, looked up once per run.
+"""What answers cost: at the recipe's price, else that of genai-prices for providers' own hosts, looked up once per run.
 
-genai-prices is data that comes with its release; nothing is fetched. A price that changes with the time of day is taken
-at its dearest. A batch costs what genai-prices says of batches, and half of the price where it says nothing of them.
+genai-prices is data that comes with its release; nothing is fetched. For a price that depends on the time of day, the
+highest counts. A batch costs what genai-prices says about batches, or half of the normal price if it says nothing.
 """
 
 import math
@@ -26,14 +26,14 @@ _FIELDS = {
     "cache_write": "cache_write_mtok",
     "reasoning": "output_reasoning_mtok",
 }
-"""Ours to theirs."""
+"""Our names to theirs."""
 Mode: TypeAlias = Literal["online", "batch"]
 _CONTRADICTS = 0.01
-"""Prices further apart than this share are different ones."""
+"""Prices that differ by more than this share are different."""
 
 
 def cost_usd(price: Price, usage: Usage) -> float | None:
-    """The cost of an answer; None where the teacher did not say what it used."""
+    """The cost of an answer; None if the teacher did not report its usage."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     at: Price | PriceAbove = price
@@ -53,7 +53,7 @@ def cost_usd(price: Price, usage: Usage) -> float | None:
 
 
 def worst_usd(price: Price, *, input_tokens: int, output_tokens: int) -> float:
-    """The most that a request of up to so many tokens can cost: each token at the dearest price that may apply."""
+    """The maximum cost of a request with up to this many tokens: each token at the highest price that may apply."""
     reached = [price, *(dearer for dearer in price.above if input_tokens > dearer.input_tokens)]
     dearest_input = max(max(at.input, at.cached_input or 0.0, at.cache_write or 0.0) for at in reached)
     dearest_output = max(max(at.output, at.reasoning or 0.0) for at in reached)
@@ -61,7 +61,7 @@ def worst_usd(price: Price, *, input_tokens: int, output_tokens: int) -> float:
 
 
 def priced(recipe: Recipe, *, now: datetime | None = None) -> tuple[Recipe, list[str]]:
-    """The recipe with the known prices of teachers that state none, and notes on what is not plain about them."""
+    """The recipe with the known prices of teachers that state none, and notes on what is unclear about them."""
     now = now or datetime.now(UTC)
     notes: list[str] = []
     teachers = []
@@ -69,20 +69,20 @@ def priced(recipe: Recipe, *, now: datetime | None = None) -> tuple[Recipe, list
         stated = None if teacher.price is None or teacher.price.source is not None else teacher.price
         known = _known_price(teacher, now=now)
         if known is None and stated is None and _is_public(teacher):
-            notes.append(f"teacher {teacher.name}: what it costs is not known; give `price` to see what is spent")
+            notes.append(f"teacher {teacher.name}: its price is unknown; give `price` to see what is spent")
         elif known is not None and stated is not None and (different := _differences(stated, known)):
-            notes.append(f"teacher {teacher.name}: the recipe's price holds, though {known.source} has {different}")
+            notes.append(f"teacher {teacher.name}: the recipe's price applies, though {known.source} has {different}")
         teachers.append(teacher if stated is not None else teacher.model_copy(update={"price": known}))
     return recipe.model_copy(update={"teachers": tuple(teachers)}), notes
 
 
 def _is_public(teacher: Teacher) -> bool:
-    """True if it is a server that others run: its import of two thirds of a second is spared for one's own."""
+    """True for a server that others run; for your own, the import, which takes two thirds of a second, is skipped."""
     return any(not is_near(urlsplit(url).hostname or "") for url in teacher.urls)
 
 
 def _known_price(teacher: Teacher, *, now: datetime) -> Price | None:
-    """The price at all its endpoints; None where they differ or one is not known."""
+    """The price at all its endpoints; None if they differ or one is unknown."""
     if teacher.api == "simulator" or not _is_public(teacher):
         return None
     found = [_price_at(url, teacher.model_name, mode=teacher.mode, now=now) for url in teacher.urls]
@@ -90,9 +90,9 @@ def _known_price(teacher: Teacher, *, now: datetime) -> Price | None:
 
 
 def asked_by(teacher: Teacher, mode: Mode, *, now: datetime | None = None) -> Teacher:
-    """The teacher if it were asked in this mode, at the price that it would then have.
+    """The teacher as if it were asked in this mode, at the price for that mode.
 
-    Where genai-prices does not have that price, batches cost half, and without them it is twice as much.
+    If genai-prices does not have that price, batches cost half, and asking online twice as much.
     """
     if teacher.mode == mode:
         return teacher
@@ -133,7 +133,7 @@ def _price_at(url: str, model: str, *, mode: Mode, now: datetime) -> Price | Non
 
 
 def _price_of(theirs: "ModelPrice", *, source: str) -> Price | None:
-    """None where it also counts what a reply does not say, such as requests."""
+    """None if it also counts something that a reply does not state, such as requests."""
     values = {ours: getattr(theirs, name) for ours, name in _FIELDS.items()}
     if values["input"] is None or values["output"] is None or theirs.requests_kcount is not None:
         return None

@@ -15,7 +15,7 @@ def proxy_for(url: str) -> str | None:
     """The proxy's URL for an endpoint, by `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy` in either case.
 
     Raises:
-        UsageError: the variable that applies holds no usable proxy.
+        UsageError: the variable that applies contains no usable proxy.
     """
     target = urlsplit(url)
     host = target.hostname or ""
@@ -56,7 +56,7 @@ def _with_port(parts: SplitResult) -> str:
 
 
 def _wrong(name: str, why: str) -> UsageError:
-    # Its value may hold a password: it is not repeated.
+    # Its value may hold a password, so the message does not repeat it.
     return UsageError(
         f"the environment variable {name} is not a usable proxy ({why}); expected http://host:port: correct it, unset "
         "it, or add the teacher's host to no_proxy"
@@ -64,7 +64,7 @@ def _wrong(name: str, why: str) -> UsageError:
 
 
 def _bypassed(host: str) -> bool:
-    """True if `no_proxy` names the address's network, as `127.0.0.0/8` does; names are left to Python."""
+    """True if `no_proxy` names the address's network, as `127.0.0.0/8` does; Python handles names."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which parameter of `ask` a refusal is about, by any of the names that the wires have for it."""
+"""Finds the parameter of `ask` that a refusal is about, by any of its names on the wire."""
 
 import re
 

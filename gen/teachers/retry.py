@@ -1,11 +1,11 @@
 """The one retry policy: what to do with a sample after an attempt, as a value.
 
-Who is to blame for a refusal is decided in `gen.teachers.evidence` and passed in.
+`gen.teachers.evidence` decides who is to blame for a refusal; the result is passed in.
 
-Three budgets are kept apart. Real failures (the teacher failed at this request, or its answer got lost) count towards
-`max_attempts`. Waiting for a limit does not count at all, nor does a teacher that can't be reached or is still loading:
-that says nothing about the sample. Overload does not count either, up to a bound so generous that only a prompt that
-itself overloads the teacher meets it. A sample that waits holds no slot.
+Three budgets are kept apart. Real failures (the teacher failed at this request, or its answer was lost) count towards
+`max_attempts`. Waiting for a limit does not count at all, and neither does a teacher that is unreachable or still
+loading: that says nothing about the sample. Overload does not count either, up to a bound so generous that only a
+prompt that itself overloads the teacher reaches it. A sample that waits holds no slot.
 """
 
 from dataclasses import dataclass
@@ -33,19 +33,19 @@ from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.failure import FailureKind
 
 MAX_OVERLOADS = 60
-"""Overloads one sample waits for; at the backoff's cap that is half an hour of refusals met by this one sample."""
+"""Overloads that one sample waits for; at the backoff's maximum, half an hour of refusals of this one sample."""
 
 MAX_DEATHS = 3
-"""A prompt that was in flight when this many workers died alone is given up as poison."""
+"""A prompt that was in flight when this many workers died, while the run lived on, is given up on as poison."""
 
 MAX_ALIKE = 2
-"""A complete reply that comes back identical is not asked for a third time: each may be paid for."""
+"""A complete reply that comes back identical is not requested a third time: each may be paid for."""
 
 MAX_DEADLINES = 2
-"""An answer that exceeded the recipe's `timeout_s` this often is given up: each is paid in full."""
+"""An answer that exceeded the recipe's `timeout_s` this often is given up on: each is paid in full."""
 
 MAX_UNREADY_WAIT_S = 5.0
-"""The longest wait for a teacher that can't be reached or is loading: its endpoint's circuit spaces the tries out."""
+"""The longest wait for a teacher that is unreachable or loading: its endpoint's circuit spaces the tries out."""
 
 _WAIT = wait_random_exponential(multiplier=0.5, max=60)
 """Full jitter: uniform(0, min(60 s, 0.5 s x 2^(n-1)))."""
@@ -54,7 +54,7 @@ _RETRYING = Retrying(wait=_WAIT)
 
 @dataclass(slots=True)
 class Tries:
-    """What has been tried for a sample; a fold over its journal's frames, so that it survives its worker."""
+    """What has been tried for a sample; a fold over its journal's frames, so it survives its worker."""
 
     attempts: int = 0
     """Requests sent."""
@@ -62,7 +62,7 @@ class Tries:
     """Attempts that were real failures."""
     overloads: int = 0
     unready: int = 0
-    """Attempts that found the teacher out of reach, or loading."""
+    """Attempts that found the teacher unreachable, or loading."""
     maybe_billed: int = 0
     """Attempts sent without a complete answer."""
     deaths: int = 0
@@ -73,13 +73,13 @@ class Tries:
     alike: int = 0
     """How often in a row that shape came."""
     refused_by: tuple[str, ...] = ()
-    """Endpoints that refused the request as such, or sent that reply."""
+    """Endpoints that refused the request itself, or sent that reply."""
     wasted_input: int = 0
     """Input tokens of useless replies."""
     wasted_output: int = 0
 
     def at_next_teacher(self) -> "Tries":
-        """The same for another teacher: what counts against a sample does so per teacher, what it cost adds up."""
+        """The same for another teacher: what counts against a sample is kept per teacher, costs add up."""
         return Tries(
             attempts=self.attempts,
             maybe_billed=self.maybe_billed,
@@ -91,14 +91,14 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """Who is to blame for a refusal, by what others got meanwhile."""
+    """Who is to blame for a refusal, from what other requests got meanwhile."""
 
     on: Literal["request", "account", "unclear"]
     wait_s: float = 0.0
     """Time until the next try, if unclear."""
     words: str = ""
     spares_account: bool = False
-    """Others are served: none of them has to wait for this one."""
+    """Others are served, so none of them has to wait for this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Again:
 
     after_s: float
     last: bool = False
-    """Behind all others that wait."""
+    """True to go behind all others that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,11 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Not this sample's fault: the run pauses, the sample stays to be asked."""
+    """Not this sample's fault: the run pauses, the sample is asked later."""
 
     reason: str
     auth: bool
-    """The key or the address, not money: worth one more look at the secret."""
+    """True if the key or the address is at fault, not money: worth reading the secret once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def decide(  # noqa: C901 - one case per outcome
         case Rate() | Ramp() | Overload() if blame is not None and on == "request":
             return GiveUp("overload", f"{blame.words}: {outcome.message}", outcome.status)
         case Rate() | Ramp():
-            # The whole account waits as ordered (gen.limits); this sample is simply next in line.
+            # The whole account waits (gen.limits); this sample is simply next in line.
             return Again(0.0) if blame is None else Again(blame.wait_s, last=True)
         case ServerError() if on == "account" and tries.overloads < MAX_OVERLOADS:
             return Again(backoff_s(tries.overloads))
@@ -238,7 +238,7 @@ def _unready_s(tries: Tries) -> float:
 
 
 def _came_again(outcome: Outcome, tries: Tries, *, endpoints: int) -> bool:
-    """True if a whole reply came again the same, where there are others from another endpoint too."""
+    """True if a complete reply came again unchanged; with several endpoints, also from another one."""
     if not isinstance(outcome, (Malformed, Ambiguous)) or not outcome.shape:
         return False
     return tries.alike >= MAX_ALIKE and len(set(tries.refused_by)) >= min(2, endpoints)
@@ -252,7 +252,7 @@ _KINDS: dict[type, FailureKind] = {ServerError: "overload", Ambiguous: "ambiguou
 
 
 def backoff_s(failures: int) -> float:
-    """The wait before the next try after so many failures, at least 1."""
+    """The wait before the next try after this many failures, at least 1."""
     state = RetryCallState(_RETRYING, fn=None, args=(), kwargs={})
     state.attempt_number = failures
     return _WAIT(state)

@@ -1,20 +1,20 @@
-"""The time at the server, where this machine's clock is so far off that the server refuses what it signs."""
+"""The time at the server, if this machine's clock is so far off that the server rejects what it signs."""
 
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 SKEWED_S = 60.0
-"""Less may be the request's own way; AWS allows five minutes."""
+"""A smaller difference may be the request's travel time; AWS allows five minutes."""
 
 REFUSED = frozenset({400, 401, 403})
-"""Statuses that a signature of another time gets."""
+"""Statuses for a signature with a wrong time."""
 
 TRUSTED_FOR_S = 3600.0
-"""A correction stands this long: where it does not help, the clock is not what is wrong."""
+"""A correction is kept this long: if it does not help, the clock is not the problem."""
 
 
 def ahead_s(headers: Mapping[str, str], *, now: float) -> float | None:
-    """How far the server's clock is ahead of `now`, seconds since 1970, by its `Date`; None where it gives none."""
+    """How far the server's clock is ahead of `now`, seconds since 1970, by its `Date`; None if it gives none."""
     try:
         return parsedate_to_datetime(headers.get("date", "")).timestamp() - now
     except (ValueError, TypeError, OverflowError):

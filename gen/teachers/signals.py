@@ -30,7 +30,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary, Signal
 
 GATEWAY_TIMEOUT_S = 1.0
-"""A gateway that reports a timeout after this long had forwarded the request; sooner, it could not have."""
+"""A gateway that reports a timeout after this long had forwarded the request; earlier, it could not have."""
 
 _SOON_S = 900.0
 """A daily limit that resets sooner than this is waited out like any other."""
@@ -38,7 +38,7 @@ _OF_LENGTH = re.compile(r"token|length|context|character|chars|\blong|size")
 _OUTPUT_LIMIT = re.compile(r"max_(completion_|new_|output_)?tokens")
 _OF_INPUT = re.compile(r"prompt|input|messages?\b|context|request has")
 _NO_ROOM = re.compile(r"max_tokens must be at least 1, got -\d")
-"""vLLM's words for a prompt that is longer than the context: what it leaves for the answer is negative."""
+"""vLLM's message for a prompt that is longer than the context: what it leaves for the answer is negative."""
 _LIMIT_AND_REQUESTED = re.compile(r"limit:? ?(\d{1,12})\b.{0,60}\brequested:? ?(\d{1,12})")
 _POLICY_STATUS = {200, 400, 403, 406, 422, 451}
 _OVERLOAD_STATUS = {408, 424, 502, 503, 504, 529}
@@ -51,7 +51,7 @@ def trouble_of(reply: Reply, errors: ErrorVocabulary) -> Trouble:
 
 
 class _Refusal:
-    """A reply that is not an answer, with what it says taken apart once."""
+    """A reply that is not an answer, with its parts parsed once."""
 
     def __init__(self, reply: Reply, errors: ErrorVocabulary) -> None:
         self.reply = reply
@@ -65,7 +65,7 @@ class _Refusal:
         self.codes = {*_codes(self.error, errors), *_header_codes(reply, errors)}
 
     def trouble(self) -> Trouble:
-        """What it means; the order decides where a reply says several things."""
+        """What it means; the order decides if a reply says several things."""
         status, message = self.status, self.message
         if (money := self._money()) is not None:
             return money
@@ -98,7 +98,7 @@ class _Refusal:
         return BadRequest(message, status, _parameter(self.error))
 
     def _has(self, signal: Signal) -> bool:
-        """True if a code says so."""
+        """True if one of its codes says so."""
         if not self.codes.isdisjoint(self.errors.codes.get(signal, ())):
             return True
         family = self.errors.families.get(signal)
@@ -125,7 +125,7 @@ class _Refusal:
         return Money(message, status, _back(self.error, self.reply) if daily else None)
 
     def _is_too_long(self) -> bool:
-        """True if the words say that the prompt is too long, and not that the answer's limit is too high."""
+        """True if the text says that the prompt is too long, not that the answer's limit is too high."""
         if _NO_ROOM.search(self.lower) is not None:
             return True
         if not self._says("too_long", self.lower) or _OF_LENGTH.search(self.lower) is None:
@@ -175,7 +175,9 @@ def _is_said(error: Any) -> bool:
 
 
 def _status(error: Any, reply: Reply) -> int:
-    """The reply's status; of an error in a 200 the one it names, as OpenRouter's do once they have begun to answer."""
+    """The reply's status; for an error in a 200, the status that it names, as in OpenRouter's once they have begun to
+    answer.
+    """
     code = error.get("code") if isinstance(error, dict) and 200 <= reply.status < 300 else None
     if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
         code = int(code)

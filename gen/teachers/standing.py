@@ -1,18 +1,18 @@
-"""Tells if a teacher of a chain (`route: fallback`) may be left for the next one. Pure: the clock is passed in.
+"""Decides whether a teacher of a chain (`route: fallback`) may be left for the next one. Pure: the clock is passed in.
 
-It may be left once it has answered, or has not answered for `give_up_after_s`, and never while it says that it is
-loading. It is down while all its endpoints have been closed for `DOWN_AFTER_S` or its account is out of money; a probe
-that it answers ends that. Limits and their waits say nothing here.
+A teacher may be left once it has answered, or has not answered for `give_up_after_s`, and never while it says that it
+is loading. It is down while all its endpoints have been closed for `DOWN_AFTER_S` or its account is out of money; a
+probe that it answers ends that. Limits and their waits do not matter here.
 """
 
 from stillhouse.gen.teachers.outcome import Outcome, Overload, Policy
 from stillhouse.schemas.completion import Completion
 
 DOWN_AFTER_S = 60.0
-"""Shorter outages are waited out, as those of any teacher."""
+"""Shorter outages are waited out, like those of any teacher."""
 
 PROBE_EVERY_S = 30.0
-"""How often a teacher that is down is asked a sample, to learn if it answers again."""
+"""How often a teacher that is down is sent a sample, to learn whether it answers again."""
 
 
 class Standing:
@@ -39,11 +39,11 @@ class Standing:
             self._waits_since = now
 
     def ended(self, outcome: Outcome, *, sent_at: float, all_closed: bool, now: float) -> None:
-        """An attempt ended that was sent at this time; `all_closed`: none of its endpoints is asked but for probes."""
+        """An attempt that was sent at this time ended; `all_closed`: its endpoints get nothing but probes."""
         self._is_loading = isinstance(outcome, Overload) and outcome.loading
         if isinstance(outcome, (Completion, Policy)):
             self.has_answered = True
-            if sent_at > self._dry_since:  # what was in flight says nothing
+            if sent_at > self._dry_since:  # requests that were in flight say nothing
                 self.out_of_money = ""
         if not all_closed:
             self._closed_since = None
@@ -74,7 +74,7 @@ class Standing:
         self._probe_at = now + PROBE_EVERY_S
 
     def takes_probe(self, *, now: float) -> bool:
-        """True if a probe is due, which is then taken as sent."""
+        """True if a probe is due, which then counts as sent."""
         if now < self._probe_at:
             return False
         self._probe_at = now + PROBE_EVERY_S

@@ -1,4 +1,4 @@
-"""Decides which requests ask for a stream, and says so where a stream is what a teacher needs."""
+"""Decides which requests ask for a stream, and suggests streaming if a teacher needs it."""
 
 import re
 from dataclasses import replace
@@ -10,7 +10,7 @@ from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.teacher import Teacher
 
 LONG_TOKENS = 4_096
-"""Answers that may be longer than this are streamed after a time-out; a shorter one timed out for another reason."""
+"""Answers that may be longer than this are streamed after a timeout; a shorter one timed out for another reason."""
 
 CUT_SILENCE = (
     "proxy.runpod.net",  # Cloudflare, 100 s
@@ -20,7 +20,7 @@ CUT_SILENCE = (
     "azurewebsites.net",  # 230 s
     "azurecontainerapps.io",  # 240 s
 )
-"""Hosts, each with all below it, whose front cuts a connection that brings nothing for so long."""
+"""Hosts, including all below each, whose front end cuts a connection that is silent for this long."""
 
 _NEEDS_STREAM = re.compile(
     r"non-?streaming|only\b.{0,40}\b(support|work|allow|available)\w*\b.{0,40}\bstream"
@@ -34,7 +34,7 @@ _T = TypeVar("_T", bound=Trouble)
 
 
 class Streaming:
-    """When one teacher's answers are streamed."""
+    """Decides when one teacher's answers are streamed."""
 
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         """`ask`: what this teacher is asked."""
@@ -51,7 +51,7 @@ class Streaming:
         return any(host == each or host.endswith(f".{each}") for each in CUT_SILENCE)
 
     def advised(self, trouble: _T) -> _T:
-        """The trouble, with the advice to stream in its message where that would help."""
+        """The trouble, with the advice to stream in its message if that would help."""
         if self._setting is True:
             return trouble
         if isinstance(trouble, BadRequest) and _NEEDS_STREAM.search(trouble.message):

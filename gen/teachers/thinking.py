@@ -1,8 +1,8 @@
-"""Reasoning and markup in an answer's text. The text is split only where it plainly begins with reasoning.
+"""Reasoning and markup in an answer's text. The text is split only if it clearly begins with reasoning.
 
 The signs are an opening tag at the start of the text, or a closing tag alone on its line outside code and quotes, whose
 opening tag came from the chat template. Everything else stays in the text; a tag or special token left outside code and
-quotes is markup, and such an answer is not fit for training.
+quotes is markup, and such an answer is not suitable for training.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""The log-probabilities in an answer, as OpenAI's chat completions write them, kept as bytes where they are plain.
+"""The log-probabilities in an answer, in the form of OpenAI's chat completions, kept as bytes if they are plain.
 
 They are by far the largest part of a reply that has them: `cut` takes them out of its body unparsed, so that the rest
 is read as cheaply as any other reply. They are parsed when they are stored, straight into Arrow's memory
-(`gen.worker.score_columns`). What is written in any other way stays with the document and is read as part of it.
+(`gen.worker.score_columns`). Log-probabilities in any other form stay in the document and are read with it.
 """
 
 import math
@@ -16,23 +16,23 @@ import orjson
 from stillhouse.gen.teachers.protocols.counts import count_in
 
 ID_PREFIX = "token_id:"
-"""What vLLM writes in front of an id in the place of a token's text."""
+"""vLLM's prefix of an id in place of a token's text."""
 MAX_TOKEN_ID = 2**31
 """Ids are int32."""
 
 CUT = b"[0]"
-"""Stands in a body for the entries that were cut out; no list of entries has a number."""
+"""Replaces the entries that were cut out of a body; a list of entries never has a number."""
 _CUT_ENTRIES = orjson.loads(CUT)
 _BEGIN = {
     "content": re.compile(rb'"logprobs": ?\{"content": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
     "part": re.compile(rb'"logprobs": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
 }
-"""What the entries follow in a chat completion, and in a part of a response's message."""
+"""What precedes the entries in a chat completion, and in a part of a response's message."""
 _END = {
     "content": re.compile(rb'\}\](?=(?:, ?"refusal": ?(?:null|\[\]))?\}(?:, ?"|\}))'),
     "part": re.compile(rb'\}\](?=, ?")'),
 }
-"""Their end, told from that of a token's alternatives by what follows."""
+"""Their end; what follows distinguishes it from the end of a token's alternatives."""
 _UNUSUAL = (b"\n", b"\\ud", b"\\uD", b"\\u0000")
 """Halves of surrogate pairs, and line breaks between values."""
 
@@ -41,16 +41,16 @@ class CutBody(NamedTuple):
     """A body in two parts."""
 
     rest: bytes
-    """The body with `CUT` in the place of the entries."""
+    """The body with `CUT` in place of the entries."""
     entries: bytes
-    """A list as JSON, which nothing has parsed."""
+    """A list as JSON, not parsed."""
 
 
 def cut(body: bytes, *, where: str = "content") -> CutBody | None:
     """Take the entries out of a body; None unless there is exactly one list of them, written compactly in UTF-8.
 
-    The end is the first one after which the rest of the body may go on. In a token's text it can't be: there the quotes
-    that follow would pair the other way round, and the rest would not parse.
+    The end is the first one after which the rest of the body can continue. It can't be inside a token's text: there the
+    quotes that follow would pair the other way round, and the rest would not parse.
     """
     begin = _BEGIN[where].search(body)
     if begin is None or (end := _END[where].search(body, begin.end())) is None:
@@ -69,17 +69,18 @@ def cut(body: bytes, *, where: str = "content") -> CutBody | None:
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """The log-probabilities of one answer's tokens, in their order."""
+    """The log-probabilities of one answer's tokens, in order."""
 
     entries: bytes | Sequence[dict[str, Any]]
     """Per token {token, logprob, bytes, id, top_logprobs: [the same]}; all but the first two may be missing. As bytes:
-    the JSON of such a list, which may turn out to be anything."""
+    the JSON of such a list, not checked."""
     token_ids: Sequence[Any] | None = None
     """Ids of the tokens that the server gives beside the entries."""
 
     @classmethod
     def of(cls, entries: Any, token_ids: Any = None, *, cut_out: bytes | None = None) -> "TokenScores | None":
-        """Those in this list; None if it is anything else, or empty. `cut_out`: what was cut out in its place."""
+        """The log-probabilities in this list; None if it is anything else, or empty. `cut_out`: what was cut out of
+        it."""
         if not entries or not isinstance(entries, list):
             return None
         ids = token_ids if isinstance(token_ids, list) else None
@@ -89,7 +90,7 @@ class TokenScores:
         return None if found.rows() is None else found
 
     def parsed(self) -> "TokenScores | None":
-        """The same with the entries as objects; None if they are none."""
+        """The same with the entries as objects; None if they are not."""
         if not isinstance(self.entries, bytes):
             return self
         try:
@@ -100,7 +101,7 @@ class TokenScores:
     def rows(self) -> list[dict[str, Any]] | None:
         """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read.
 
-        A null log-probability (llama.cpp) is not known: NaN. Bytes that are not text are spelt `<0xE2><0x82>`.
+        A null log-probability (llama.cpp) is unknown: NaN. Bytes that are not text are written as `<0xE2><0x82>`.
         """
         if isinstance(self.entries, bytes):
             parsed = self.parsed()
@@ -131,16 +132,16 @@ def _row(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
 
 
 def given_bytes(entry: dict[str, Any]) -> bytes:
-    """The token's bytes as the server gives them; empty where it does not."""
+    """The token's bytes as the server gives them; empty if it does not."""
     given = entry.get("bytes")
     try:
-        return bytes(given) if isinstance(given, list) else b""  # of a number it would be as many bytes
+        return bytes(given) if isinstance(given, list) else b""  # bytes() of a number would be that many bytes
     except (TypeError, ValueError):
         return b""
 
 
 def _spelt(raw: bytes) -> str:
-    """The way vocabularies write bytes."""
+    """The notation for bytes in vocabularies."""
     return "".join(f"<0x{byte:02X}>" for byte in raw)
 
 

@@ -1,4 +1,5 @@
-"""Tool calls as trainers and chat templates take them: a function's name and its arguments, which are a JSON object."""
+"""Tool calls in the form of trainers and chat templates: a function's name and its arguments, which are a JSON
+object."""
 
 import json
 

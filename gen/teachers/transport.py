@@ -1,7 +1,7 @@
-"""What passes between us and a teacher's endpoint: a request, and what comes of it. `http.py` sends it.
+"""What passes between us and a teacher's endpoint: a request, and its result. `http.py` sends it.
 
-A reply is bytes with a status; whatever else can happen is either `NotSent` (the request did not leave) or `Lost` (the
-teacher may have worked, and billed).
+A reply is bytes with a status; anything else is either `NotSent` (the request did not leave) or `Lost` (the teacher may
+have worked, and billed).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 from stillhouse.gen.limits.shares import Ceiling, Resource
 
 STALL_TIMEOUT_S = 300.0
-"""How long a stream may bring no event once it has brought one. Models that hide their thoughts are silent for minutes
-in the middle of a stream, but for pings."""
+"""How long a stream that has begun may go without an event. Models that hide their reasoning are silent for minutes in
+the middle of a stream, except for pings."""
 
 
 class HttpRequest(NamedTuple):
@@ -21,7 +21,7 @@ class HttpRequest(NamedTuple):
     method: str
     url: str
     headers: Mapping[str, str]
-    """Names in lower case. Where requests share them, they are the same object: it is converted for the wire once."""
+    """Names in lower case. Requests that share headers share the object, which is converted for the wire once."""
     body: bytes = b""
     stall_timeout_s: float = STALL_TIMEOUT_S
     """Seconds that a streamed reply may go without an event, from its first one on."""
@@ -40,13 +40,13 @@ class NotSent(Exception):
 
 
 class Lost(Exception):
-    """The request was sent, perhaps in part, and no whole reply came. `deadline`: because it took too long."""
+    """The request was sent, perhaps in part, and no complete reply came. `deadline`: because it took too long."""
 
     def __init__(self, message: str, *, deadline: bool = False) -> None:
         super().__init__(message)
         self.deadline = deadline
         self.cut: Reply | None = None
-        """What had come of a streamed reply: it may be billed."""
+        """The part of a streamed reply that had arrived: it may be billed."""
 
 
 class Reply(NamedTuple):
@@ -59,11 +59,11 @@ class Reply(NamedTuple):
     latency_s: float = 0.0
     """Seconds from the request's first byte to the reply's last."""
     ceilings: Mapping[Resource, Ceiling] = MappingProxyType({})
-    """What its headers leave of the account's limits."""
+    """What is left of the account's limits, according to its headers."""
 
 
 class Transport(Protocol):
-    """What sends a request and returns its reply."""
+    """Sends a request and returns its reply."""
 
     def prepare(self, urls: Iterable[str]) -> None:
         """Settle how to reach the hosts of these URLs; see `HttpTransport.prepare`."""
@@ -79,8 +79,8 @@ class Transport(Protocol):
 
 
 class DownloadingTransport(Transport, Protocol):
-    """A transport that also reads replies too large to be held."""
+    """A transport that can also read replies too large to be held in memory."""
 
     async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
-        """Send one request and pass its body on as it comes; see `HttpTransport.receive`."""
+        """Send one request and pass its body on as it arrives; see `HttpTransport.receive`."""
         ...

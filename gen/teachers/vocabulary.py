@@ -1,7 +1,8 @@
-"""A protocol's words for its errors, as data; `gen.teachers.signals` reads every reply by such a table.
+"""A protocol's vocabulary of errors, as data; `gen.teachers.signals` reads every reply by such a table.
 
-`COMMON` holds what does not depend on the protocol: families of codes and phrases, for gateways reword their upstream's
-errors and no list of them is complete. A protocol adds its exact codes, its limit headers and where it states a wait.
+`COMMON` has what does not depend on the protocol: families of codes and phrases, because gateways reword their
+upstream's errors and no list of them is complete. A protocol adds its exact codes, its limit headers and where it
+states a wait.
 """
 
 import re
@@ -14,18 +15,18 @@ from stillhouse.gen.limits.shares import Resource
 Signal: TypeAlias = Literal[
     "money",  # the account is empty
     "daily",  # an allowance per day is used up
-    "per_minute",  # an allowance per minute is, whatever else the reply says
-    "busy",  # only a wait, though its status says money
+    "per_minute",  # an allowance per minute is used up, whatever else the reply says
+    "busy",  # only a wait, although its status says money
     "auth",
     "policy",
     "ramp",
-    "too_large",  # a 429 for one request above the whole limit: no wait helps
+    "too_large",  # a 429 for one request above the whole limit: waiting does not help
     "rate",
     "overload",
-    "loading",  # not ready yet, and about to be: waited for as long as it says so
+    "loading",  # not ready yet, but about to be: waited for as long as it says so
     "too_long",
 ]
-"""What a code or phrase means, in the order in which they are looked for."""
+"""What a code or phrase means, in the order in which they are searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class LimitHeaders:
 
 @dataclass(frozen=True, slots=True)
 class ErrorVocabulary:
-    """How a protocol's errors are worded; all text is matched in lower case."""
+    """A protocol's vocabulary of errors; all text is matched in lower case."""
 
     codes: Mapping[Signal, frozenset[str]]
     """Exact codes, types and reasons."""
@@ -50,9 +51,9 @@ class ErrorVocabulary:
     code_fields: frozenset[str]
     """Fields of the error document that hold codes, at any depth."""
     code_names: frozenset[str]
-    """Fields whose name alone is a code, whatever they hold."""
+    """Fields whose name alone is a code, whatever their value."""
     code_headers: tuple[str, ...]
-    """Headers that hold a code."""
+    """Headers with a code."""
     wait_fields: tuple[str, ...]
     """Fields of `details` that hold a duration to wait, such as `45.8s`."""
     wait_phrase: re.Pattern[str]
@@ -60,10 +61,11 @@ class ErrorVocabulary:
     limits: tuple[LimitHeaders, ...]
     """Headers that state what is left of the account's limits."""
     headers: tuple[str, ...]
-    """Headers beside `code_headers` that an outcome may depend on."""
+    """Headers besides `code_headers` that an outcome may depend on."""
 
     kept_headers: frozenset[str] = field(init=False)
-    """All that the journal keeps: a reply means the same to its receiver and to one who finds it in a journal."""
+    """All headers that the journal keeps: a reply means the same to its receiver and to one who finds it in a
+    journal."""
     remaining_headers: frozenset[str] = field(init=False)
     """Those of `limits` without which there is nothing to read."""
 

@@ -1,6 +1,6 @@
-"""Online against batches: what all of a recipe costs and takes in either mode.
+"""Compares online requests with batches: what all of a recipe costs and how long it takes in either mode.
 
-A teacher of which no batch API is known is asked online in both.
+A teacher without a known batch API is asked online in both.
 """
 
 import math
@@ -18,27 +18,28 @@ from stillhouse.schemas.teacher import Teacher
 
 MODES: tuple[Mode, ...] = ("online", "batch")
 LINE_BYTES = 400
-"""About what a line of a batch's input holds beside the prompt."""
+"""Approximate size of a line of a batch's input, besides the prompt."""
 
 
 class ModePlan(BaseModel):
-    """One mode: at most what it costs, and how long it takes. Null: not known before asking."""
+    """One mode: its maximum cost, and how long it takes. Null: not known before asking."""
 
     model_config = ConfigDict(frozen=True)
 
     usd: float | None = None
     prices: dict[str, str] = {}
-    """Where each teacher's price comes from, by its name; no line for a teacher without one."""
+    """Where each teacher's price comes from, by its name; teachers without a price are missing."""
     hours: float | None = None
-    """Online at the declared limits; in batches at most, if the provider keeps to its time and no request expires."""
+    """Online, at the declared limits; in batches, the maximum if the provider keeps to its time and no request
+    expires."""
     bound_by: str = ""
-    """What decides `hours`, or why it is not known."""
+    """What decides `hours`, or why it is unknown."""
     batches: int = 0
-    """At most; of all rounds."""
+    """Maximum number of batches, in all rounds."""
     at_once: int = 0
-    """Batches that are at the providers at the same time, at most."""
+    """Maximum number of batches that are open at the same time."""
     rounds: int = 1
-    """Under `accept`, at most: samples are asked only once the answers before them were judged."""
+    """Under `accept`, the maximum number of rounds: samples are asked only once earlier answers have been judged."""
 
 
 def modes_of(load: Workload) -> dict[Mode, ModePlan]:
@@ -50,7 +51,7 @@ def modes_of(load: Workload) -> dict[Mode, ModePlan]:
 
 
 def plan_of_batches(load: Workload) -> ModePlan | None:
-    """The recipe as it stands, if one of its teachers is asked in batches."""
+    """The recipe as it is, if one of its teachers is asked in batches."""
     if all(teacher.mode == "online" for teacher in load.recipe.answering):
         return None
     return _plan(load)
@@ -94,7 +95,7 @@ def _plan(load: Workload) -> ModePlan:
 
 
 class _Waves:
-    """One teacher's batches, at most: how many, how many at once, and the hours they take wave by wave."""
+    """One teacher's batches, at most: how many, how many at once, and the hours they take, wave by wave."""
 
     def __init__(self, load: Workload, place: int) -> None:
         recipe = load.recipe
@@ -114,7 +115,7 @@ class _Waves:
 
 
 def _rounds(recipe: Recipe) -> int:
-    """At most: with one sample less than `accept` accepted at first, the others are asked one by one."""
+    """The maximum: if one sample less than `accept` is accepted at first, the others are asked one by one."""
     return 1 if recipe.ask.accept is None else recipe.ask.most_samples - recipe.ask.accept + 1
 
 

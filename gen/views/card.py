@@ -1,7 +1,7 @@
 """The dataset card: `README.md` in the form of the Hugging Face Hub, true of what is sealed when it is written.
 
-The part between two marks is ours and written anew; so are `configs` and `size_categories` of its head. Everything else
-that a user writes there stays.
+The part between two marks is Stillhouse's and is rewritten each time, like `configs` and `size_categories` of its head.
+Everything else that a user writes there stays.
 """
 
 import re
@@ -35,7 +35,7 @@ _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+")
 def card_of(store: ReadableStore, recipe: Recipe | None = None, *, stored: str = "") -> str:
     """The card of the dataset at the store's root, with what a user wrote into the `stored` one.
 
-    `recipe` is that of the run in progress.
+    `recipe`: that of the run in progress.
 
     Raises:
         DatasetError: there is no dataset, or it is damaged.
@@ -57,7 +57,7 @@ def render(surveyed: Survey, *, kept: Sequence[pa.Field], stored: str = "") -> s
 
 
 def _around(body: str) -> tuple[str, str]:
-    """What a user wrote before and after our part; where its marks are not a pair any more, all there is."""
+    """What a user wrote before and after our part; all of the text if its marks are no longer a pair."""
     before, _, rest = body.partition(BEGIN)
     _, end, after = rest.partition(END)
     if end and BEGIN not in rest and END not in before + after:
@@ -66,7 +66,7 @@ def _around(body: str) -> tuple[str, str]:
 
 
 def _split(stored: str) -> tuple[dict[str, Any], str]:
-    """A card's head and body; a head that can't be read is taken for text."""
+    """A card's head and body; a head that can't be parsed counts as text."""
     if found := _HEAD.match(stored):
         with suppress(yaml.YAMLError, ValueError, TypeError, RecursionError):
             head = yaml.safe_load(found[1])
@@ -76,7 +76,9 @@ def _split(stored: str) -> tuple[dict[str, Any], str]:
 
 
 def _head(surveyed: Survey) -> dict[str, Any]:
-    """What a user may say otherwise. The licence of the whole is his to choose: prompts and teachers have theirs."""
+    """Fields that a user may change. The licence of the whole is the user's choice: prompts and teachers have their
+    own.
+    """
     return {
         "pretty_name": inert(surveyed.provenance.name),
         "license": "other",
@@ -95,7 +97,7 @@ def _counted(surveyed: Survey) -> dict[str, Any]:
 
 
 def size_category(rows: int) -> str:
-    """The Hub's word for so many rows."""
+    """The Hub's size category for this many rows."""
     bound = 1000
     for place, name in enumerate(_SIZES):
         if rows < bound:
@@ -108,7 +110,7 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
     loader = PackageLoader("stillhouse.gen.views", ".")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701 - not HTML
     environment.filters |= {"md": markdown, "link": _link, "number": lambda count: f"{count:,}"}
-    # In ASCII, so that nothing in it hides or reorders; and no text can end the fence or the marks.
+    # ASCII only, so that nothing in it hides or reorders text; and no text can end the fence or the marks.
     recipe = yaml.safe_dump(surveyed.provenance.identity, sort_keys=False)
     return (
         environment.get_template("card.md.j2")
@@ -133,7 +135,7 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
 
 
 def _money(summary: Summary) -> Iterator[tuple[str, float | None]]:
-    """(what for, USD)."""
+    """(purpose, USD)."""
     yield "cost of the answers", summary.usd
     yield "cost of judging them", summary.checks_usd
     yield "cost of replies of no use", summary.wasted_usd
@@ -148,7 +150,7 @@ def _columns(columns: Columns) -> Iterator[tuple[str, str, str]]:
 
 
 def markdown(text: object) -> str:
-    """Foreign text on one line of Markdown, in which it does nothing; also in a table."""
+    """Foreign text on one line of Markdown, with all markup disabled; also for tables."""
     return _ACTIVE.sub(r"\\\1", inert(str(text)))
 
 

@@ -1,6 +1,7 @@
-"""Judges existing answers by a recipe's checks: only judges are asked, and nothing is written.
+"""Runs a recipe's checks on stored answers: only judges are asked, and nothing is written.
 
-For trying checks before money is spent on them: on the answers of a pilot, or of a dataset that was made without.
+For trying checks before money is spent on them, on the answers of a pilot or of a dataset that was created without
+checks.
 """
 
 import asyncio
@@ -35,9 +36,9 @@ from stillhouse.schemas.inline_reasoning import split_reasoning
 from stillhouse.schemas.recipe import Recipe
 
 EXAMPLES = 3
-"""Rejected answers shown for each check, and as many unchecked ones."""
+"""Rejected answers shown for each check, and the same number of unchecked ones."""
 TAIL_CHARS = 240
-"""How much of an answer's end is shown: it is where a solution says what it found."""
+"""How many characters of an answer's end are shown: solutions state their results there."""
 _COLUMNS = (
     "record_id",
     "prompt",
@@ -64,7 +65,7 @@ class Example(_Frozen):
     sample: int
     teacher: str
     detail: str
-    """The check's words."""
+    """The check's reason."""
     answer: str
     """The answer's end."""
 
@@ -88,11 +89,11 @@ class Checked(_Frozen):
 
     dataset: str
     records: int
-    """In the dataset."""
+    """Records in the dataset."""
     sampled: int
-    """Of these, how many were judged."""
+    """How many of them were judged."""
     accepted: int
-    """By all checks."""
+    """Records that all checks accept."""
     checks: tuple[CheckCounts, ...]
 
     @property
@@ -111,7 +112,7 @@ class _Sampled:
 
 
 def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
-    """Judge so many records of the dataset, spread evenly over it, by the recipe's checks.
+    """Judge this many records of the dataset, spread evenly over it, by the recipe's checks.
 
     Raises:
         UsageError: the recipe has no checks, the dataset no records, or the checks can't run here.
@@ -141,7 +142,7 @@ def check(recipe: Recipe, stored: DatasetReader, *, sample: int) -> Checked:
 async def _judged(recipe: Recipe, sampled: Sequence[_Sampled]) -> list[tuple[Verdict, ...]]:
     async with CheckPool(recipe.all_checks, slots=Slots.of_node()) as pool:
         verdicts = await asyncio.gather(*(pool.judge(each.answer, each.row) for each in sampled))
-    if (settings := whole_chunks(recipe.checks)) is not None:  # what is sampled stands for a chunk
+    if (settings := whole_chunks(recipe.checks)) is not None:  # the sampled records stand for a chunk
         reached = [place for place, said in enumerate(verdicts) if is_reached(said, checks=len(recipe.all_checks))]
         together = await ChunkFunction(settings).judge([(sampled[n].answer, sampled[n].row) for n in reached])
         for place, verdict in zip(reached, together, strict=True):
@@ -192,7 +193,7 @@ def _places(counts: Sequence[tuple[ChunkId, int]], *, sample: int) -> dict[Chunk
 
 
 def _source_rows(reader: ChunkReader, chunk: ChunkId, wanted: Sequence[Reference]) -> dict[str, Row]:
-    """By prompt key in hex: what the chunk's rows in the source have to compare with."""
+    """By prompt key in hex: what the checks compare with, from the chunk's rows in the source."""
     return {
         prompt.key.hex(): {
             each.key: value for each, value in zip(wanted, prompt.references, strict=True) if value is not None
@@ -207,7 +208,7 @@ def _kept_row(record: Mapping[str, Any], wanted: Sequence[Reference], kept: Mapp
         try:
             row[each.key] = reference({each.column: record[kept[each.column]]}, each)
         except NoPrompt:
-            continue  # the check says what it lacks
+            continue  # the check reports what it lacks
     return row
 
 

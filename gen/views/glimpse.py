@@ -1,4 +1,4 @@
-"""One record to look at when a run ends: what was asked and what was answered, each on a line of a terminal."""
+"""One record to show when a run ends: the question and the answer, each on one line of a terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 
 MAX_CHARS = 240
-"""Of a prompt or an answer."""
+"""Maximum length shown of a prompt or an answer."""
 END_CHARS = 60
-"""Of these, so many are the end's, where it is cut."""
+"""How many of these characters show the end of a text that is cut."""
 MAX_SHARDS = 8
-"""Shards opened at most in search of a record; a shard may hold none."""
+"""Maximum number of shards opened in search of a record; a shard may have none."""
 _COLUMNS = ("prompt_id", "teacher", "prompt", "completion", "tool_calls")
 
 
 def glimpse(dataset: DatasetReader) -> str | None:
-    """A record of one of the last shards, on three lines; None if they hold none.
+    """A record of one of the last shards, on three lines; None if they have none.
 
     Raises:
         DatasetError: a shard is damaged.
@@ -54,5 +54,5 @@ def _line(text: str) -> str:
     words = " ".join(text[: 4 * MAX_CHARS].split())
     if len(words) <= MAX_CHARS and len(text) <= 4 * MAX_CHARS:
         return inert(words)
-    end = " ".join(text[-4 * MAX_CHARS :].split())[-END_CHARS:]  # where a solution says what it found
+    end = " ".join(text[-4 * MAX_CHARS :].split())[-END_CHARS:]  # where a solution states its result
     return inert(f"{words[: MAX_CHARS - END_CHARS - 1]}…{end}")

@@ -1,4 +1,5 @@
-"""Judges' verdicts for `stillhouse check`: asked one after another, within their stated rates, and written nowhere."""
+"""Judges' verdicts for `stillhouse check`: requested one after another, within the judges' stated rates, never
+stored."""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ class Case:
 async def with_judges(
     recipe: Recipe, cases: Sequence[Case], verdicts: Sequence[tuple[Verdict, ...]]
 ) -> list[tuple[Verdict, ...]]:
-    """The verdicts, with the judges' in their places; those after the first that does not accept are left out.
+    """The verdicts, with the judges' ones in place; verdicts after the first that does not accept are left out.
 
     Raises:
         TeacherPaused: a judge's account has no money, or its key is refused.
@@ -84,7 +85,7 @@ class _Judge:
         rival = None
         if self._settings.rival == "teacher":
             return Unchecked(
-                f"it is compared with the answers of {self._settings.against}, which only a run has at hand"
+                f"it is compared with the answers of {self._settings.against}, which are available only in a run"
             )
         if self._settings.against is not None:
             rival = str(case.row.get(self._settings.against, ""))
@@ -100,7 +101,7 @@ class _Judge:
                 verdict = self._rubric.read(reply, record_id=case.record_id)
                 if verdict is not None:
                     return verdict
-                said = "its reply is no verdict in JSON"
+                said = "its reply is not a verdict in JSON"
             else:
                 said = reply
         return Unchecked(f"{self._settings.teacher}: {said}")
@@ -110,7 +111,7 @@ class _Judge:
         return max(attempt * _PAUSE_S, 0.0 if per_minute is None else 60.0 / per_minute)
 
     async def _asked(self, question: Prompt) -> Completion | str:
-        """The reply, or what came instead in words."""
+        """The reply, or what came instead, in words."""
         client = self._client
         await client.usable()
         endpoint = client.endpoint(again=False)

@@ -1,7 +1,7 @@
-"""Previews a run: what it would ask, and its cost and time. Nothing is sent, and nothing is written.
+"""Previews a run: what it would ask, its cost and its time. Nothing is sent, and nothing is written.
 
-The source is read once, as the index does it: the counts are those that a run of the whole source (or of its first
-`limit` rows) comes to. What can't be known before asking is null, never a guess; the estimates say by what rule.
+The source is read once, in the same way as for the index: the counts are those of a run of the whole source (or of its
+first `limit` rows). What can't be known before asking is null, never a guess; estimates state their rule.
 """
 
 from collections.abc import Iterator
@@ -54,53 +54,52 @@ class Preview(_Frozen):
     dataset: str
     files: tuple[PreviewFile, ...]
     passed_over: tuple[str, ...] = ()
-    """Files below the source's paths that are of other kinds."""
+    """Files of other kinds below the source's paths."""
     prompts: int = 0
     """Source rows."""
     duplicates: int = 0
     bad: int = 0
     bad_rows: tuple[str, ...] = ()
-    """The first few: file:line and why."""
+    """The first few bad rows: file:line and reason."""
     route: Route = "weighted"
     samples: int
-    """Of each prompt; under `accept` at most, under `route: each` from each teacher."""
+    """Samples per prompt; under `accept` the maximum, under `route: each` from each teacher."""
     accept: int | None = None
-    """With so many accepted answers to a prompt no more is asked; null where all samples are."""
+    """Accepted answers per prompt after which no more are asked; null if all samples are asked."""
     select: Select | None = None
-    """What is kept of the accepted answers; null: all of them."""
+    """Which accepted answers are kept; null: all of them."""
     to_ask: int = 0
-    """Samples: (prompts - duplicates - bad) x samples (x teachers under `route: each`), less those of sealed chunks;
-    what is below is of these."""
+    """Samples to ask: (prompts - duplicates - bad) x samples (x teachers under `route: each`), without those of sealed
+    chunks; the figures below are for these."""
     examples: tuple[Example, ...] = ()
     input_tokens: int = 0
-    """All characters of what is asked / 4, and what its images take at most, by the teacher for whom that is most."""
+    """All characters to be sent / 4, plus the maximum for images, by the teacher for which that is highest."""
     output_tokens: int | None = None
-    """At most: ask.max_tokens for every sample; null where it is not set."""
+    """Maximum: ask.max_tokens for every sample; null if it is not set."""
     usd: float | None = None
-    """At most, by the teachers' prices and the tokens above; null where a price or max_tokens is not set. Under
-    `route: fallback`, at the dearest teacher."""
+    """Maximum, by the teachers' prices and the tokens above; null if a price or max_tokens is not set. Under `route:
+    fallback`, for the most expensive teacher."""
     usd_at: dict[str, float | None] = {}
-    """Under `route: fallback`, by teacher: at most, if that one answers all of it."""
+    """Under `route: fallback`, by teacher: the maximum if that teacher answers everything."""
     checks_usd: float | None = None
-    """At most, if judges are asked about every answer; null where there are none, or a price or max_tokens is not
-    set."""
+    """Maximum if judges are asked about every answer; null if there are none, or a price or max_tokens is not set."""
     judges: tuple[str, ...] = ()
-    """Those that are asked about answers."""
+    """The judges that are asked about answers."""
     unpriced: tuple[str, ...] = ()
-    """The fields of the recipe without which `usd` is not known."""
+    """The fields of the recipe without which `usd` is unknown."""
     seconds: float | None = None
-    """At the declared limits, with answers of max_tokens; null where no declared limit decides it."""
+    """At the declared limits, with answers of max_tokens; null if no declared limit decides it."""
     bound_by: str
     """The limit that decides `seconds`, or why there is none."""
     batches: ModePlan | None = None
-    """If teachers are asked in batches: how many these are, and how long they take at most."""
+    """If teachers are asked in batches: the maximum number of batches, and the longest time they take."""
     modes: dict[Mode, ModePlan] = {}
-    """What it would cost and take if all teachers that have a batch API were asked online, and if all were asked in
-    batches; empty if none has one."""
+    """Cost and time if all teachers with a batch API were asked online, and if all were asked in batches; empty if none
+    has one."""
     projection: Projection | None = None
-    """What is left will take so much, by the answers that the dataset holds,"""
+    """Estimate for the rest, from the answers in the dataset,"""
     no_projection: str = ""
-    """or why that can't be said yet."""
+    """or why it can't be given yet."""
     teachers: tuple[TeacherShare, ...]
     shards: int = 0
     prompts_per_shard: int
@@ -108,24 +107,24 @@ class Preview(_Frozen):
     """Null: `auto`, which the cluster's CPUs decide."""
     shards_per_worker: float | None = None
     sealed: int = 0
-    """Chunks that the dataset holds already,"""
+    """Chunks that are already in the dataset,"""
     settled: int = 0
     """and the samples in them."""
     warnings: tuple[str, ...] = ()
 
 
 def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = None) -> Preview:
-    """Read the source and say what asking it would take; memory grows by a key a prompt.
+    """Read the source and estimate what asking it needs; memory grows by one key per prompt.
 
     Args:
-        recipe: what would be run.
-        workers: how many there would be; by default as the recipe says.
-        limit: no more than the next so many source rows; a pilot that is not sealed yet does not grow.
+        recipe: the recipe to run.
+        workers: their number; by default as the recipe says.
+        limit: at most this many of the next source rows; a pilot that is not sealed yet does not grow.
 
     Raises:
         SourceError: a source file is missing or can't be read; there is no row, or none with a named column; or a
             check can't judge by any row.
-        DatasetError: the dataset is another recipe's, or damaged.
+        DatasetError: the dataset belongs to another recipe, or is damaged.
         UsageError: the template can't be compiled, a kept column has a reserved name, or a function can't be imported.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
     """
@@ -202,7 +201,7 @@ def _takes(recipe: Recipe, load: Workload) -> dict[str, Any]:
 
 
 def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> PromptMaker:
-    """What makes prompts as the dataset's first plan says, or will say; the first rows are tried."""
+    """The prompt maker that the dataset's first plan requires, or will require; the first rows are tried."""
     kept = cache(lambda: kept_columns(files, recipe) if first is None else first.kept_fields)
     templates_system = first is None or first.templates_system
     prompts = check_first_rows(files, recipe, templates_system=templates_system, kept=kept)
@@ -224,7 +223,7 @@ def _rows(
 
 
 class _There:
-    """What the dataset holds already of source rows."""
+    """What the dataset already has of source rows."""
 
     def __init__(self, dataset: DatasetReader, *, is_bound: bool) -> None:
         """`is_bound`: False for a dataset that a run would begin, whatever an earlier mistake planned."""
@@ -235,7 +234,7 @@ class _There:
         self.is_sealed = True
         generations = dataset.generations if is_bound else ()
         self.first = generations[0].plan if generations else None
-        """What later generations take over from."""
+        """Samples that later generations take over."""
         for generation in generations:
             plan = generation.plan
             if isinstance(plan, RetryPlan):

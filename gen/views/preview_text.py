@@ -1,4 +1,4 @@
-"""A preview for people: plain text, in which nothing of what the source holds can act on a terminal."""
+"""A preview for people: plain text, in which nothing from the source can act on a terminal."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def render(preview: "Preview") -> str:
-    """For people: plain text, in which nothing of what the source holds can act on a terminal."""
+    """A preview for people: plain text, in which nothing from the source can act on a terminal."""
     size = sum(file.bytes for file in preview.files)
     lines = [f"source: {counted(len(preview.files), 'file')}, {counted(size, 'byte')}"]
     lines += [f"  {inert(file.url)}  {file.bytes:,}" for file in preview.files[:10]]
@@ -102,7 +102,7 @@ def _time(preview: "Preview") -> str:
 
 
 def _modes(preview: "Preview") -> Iterator[str]:
-    """A line per mode, each with what it costs at whose price, and how long it takes."""
+    """One line per mode: its cost, at whose price, and how long it takes."""
     for mode, plan in preview.modes.items():
         usd = "cost unknown" if plan.usd is None else f"at most ${plan.usd:,.2f}"
         prices = ", ".join(dict.fromkeys(plan.prices.values()))
@@ -165,7 +165,7 @@ def _range(value: Range, shown: Callable[[float], str]) -> str:
 
 
 def _figures(value: float) -> str:
-    """To three figures, for more are not known."""
+    """Rounded to three figures, because more are not known."""
     return f"{round(value, 2 - math.floor(math.log10(value))):,.0f}" if value >= 1000 else f"{value:,.0f}"
 
 

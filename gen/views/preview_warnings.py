@@ -14,13 +14,14 @@ from stillhouse.schemas.terms_notes import terms_notes
 MANY_SHARDS = 10_000
 SMALL_SHARD_BYTES = 2**20
 MOST_PER_SHARD = 100_000
-"""More files than that, and each smaller, are worth a warning; the most prompts that a shard may have."""
+"""More files than this, each smaller than the other limit, cause a warning; the third is the maximum of prompts per
+shard."""
 SHARDS_PER_WORKER = 4
-"""With fewer, the last shards leave workers idle."""
+"""With fewer shards per worker, some workers are idle at the end."""
 
 
 def warnings_of(recipe: Recipe, counted: SourceCount, load: Workload, *, workers: int | None) -> Iterator[str]:
-    """What to know before the run and is not an error."""
+    """Things to know before the run that are not errors."""
     yield from _missing_keys(recipe)
     yield from schema_notes(recipe)
     yield from terms_notes(recipe)
@@ -31,7 +32,7 @@ def warnings_of(recipe: Recipe, counted: SourceCount, load: Workload, *, workers
 
 
 def _missing_keys(recipe: Recipe) -> Iterator[str]:
-    """Where a run from here would find no key: another machine may have it, so it is not an error yet."""
+    """Keys that a run from here would not find: another machine may have them, so this is not an error yet."""
     for number, teacher in enumerate(recipe.teachers):
         try:
             credentials_of(teacher)
@@ -51,7 +52,7 @@ def _too_few(counted: SourceCount, *, workers: int) -> str:
 
 
 def _many_small_files(counted: SourceCount, load: Workload) -> str | None:
-    """Listing a dataset takes a request per thousand files, and readers open each of them."""
+    """Listing a dataset takes one request per thousand files, and readers open each of them."""
     if counted.shards <= MANY_SHARDS:
         return None
     answers = (load.output_tokens or 0) * CHARS_PER_TOKEN

@@ -1,10 +1,11 @@
-"""What the rest of a dataset will take, judged by the answers that are there: tokens, money, time, each with a range.
+"""Projects what the rest of a dataset needs from its answers so far: tokens, money, time, each with a range.
 
-The range is where the figure ends up with 90 % probability, provided that the rest is like what was answered. Answers
-to one prompt are alike, so it rests on prompts, not on answers: s/m * sqrt(1/k + 1/K) is the relative error for K
-prompts to come, judged by k whose totals have mean m and standard deviation s (W. Cochran, Sampling Techniques, 6.4);
-it is taken on the log scale, for costs are skewed and never below zero. Of log-normal lengths that vary by a factor of
-1.6 to 2.7 the simulated range held the truth in 81 to 89 of 100 cases, and most of the others came out dearer.
+The range contains the final figure with 90 % probability, provided that the rest is like what was answered. Answers to
+one prompt are alike, so the estimate is based on prompts, not on answers: s/m * sqrt(1/k + 1/K) is the relative error
+for K future prompts, estimated from k prompts whose totals have mean m and standard deviation s (W. Cochran, Sampling
+Techniques, 6.4). It is applied on the log scale, because costs are skewed and never below zero. For log-normal lengths
+that vary by a factor of 1.6 to 2.7, the simulated range contained the true value in 81 to 89 of 100 cases, and most of
+the others were more expensive.
 """
 
 import math
@@ -24,15 +25,15 @@ from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
 
 LEAST_PROMPTS = 10
-"""With fewer answered, a range would be so wide that it says nothing."""
+"""With fewer answered prompts, a range would be too wide to be useful."""
 MOST_ANSWERS = 100_000
-"""Of the latest shards; more would not narrow the range."""
+"""Answers of the latest shards that are read; more would not narrow the range."""
 _PROBABILITY = 0.9
 _COLUMNS = ("teacher", "prompt_key", "input_tokens", "cached_tokens", "output_tokens", "asked_at", "latency_s")
 
 
 class Range(BaseModel):
-    """A figure that is not certain."""
+    """A figure that is uncertain."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,35 +42,35 @@ class Range(BaseModel):
     high: float
 
     def plus(self, known: float) -> "Range":
-        """With what is certain added."""
+        """The figure with a certain amount added."""
         return Range(low=self.low + known, likely=self.likely + known, high=self.high + known)
 
 
 class Projection(BaseModel):
-    """What the samples that are left will take."""
+    """What the remaining samples need."""
 
     model_config = ConfigDict(frozen=True)
 
     answers: int
-    """On which this rests, rejected ones among them,"""
+    """Number of answers that this is based on, including rejected ones,"""
     prompts: int
-    """to so many prompts."""
+    """and the number of prompts they belong to."""
     input_tokens: Range
     output_tokens: Range
     usd: Range | None
-    """By the recipe's prices; null where one is not set."""
+    """At the recipe's prices; null if one is not set."""
     whole_usd: Range | None
-    """With what the sealed shards cost."""
+    """Including the cost of the sealed shards."""
     checks_usd: float | None = None
-    """Of judges' verdicts, at the mean of the sealed shards; null where they cost nothing."""
+    """Cost of judges' verdicts, at the mean of the sealed shards; null if they cost nothing."""
     seconds: Range | None
-    """At the declared limits and the latency seen; null where neither decides it."""
+    """At the declared limits and the latency seen so far; null if neither decides it."""
     bound_by: str
     """What decides `seconds`, or why there is none."""
 
 
 def project(dataset: DatasetReader, recipe: Recipe, *, left: int) -> Projection | str:
-    """What asking `left` samples takes, by the answers in the latest shards; or why that can't be said.
+    """What asking `left` samples needs, judged by the answers in the latest shards; or why that can't be estimated.
 
     Raises:
         DatasetError: a shard or a file beside it is damaged.
@@ -105,36 +106,36 @@ class _Figure:
 
     mean: float
     spread: float
-    """Standard deviation of a prompt's total, in means of such totals."""
+    """Standard deviation of a prompt's total, relative to the mean of such totals."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Teacher:
-    """What one teacher's answers came to."""
+    """The answers of one teacher, summarised."""
 
     answers: int
     prompts: int
     figures: Mapping[str, _Figure]
-    """input, output (tokens), usd and latency (seconds), each of one answer."""
+    """input, output (tokens), usd and latency (seconds), each for one answer."""
     peak: int
-    """Most requests in flight at once."""
+    """The most requests in flight at once."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the dataset holds, as far as it was read."""
+    """The part of the dataset that was read."""
 
     teachers: dict[str, _Teacher] = field(default_factory=dict)
     settled: int = 0
     failed: int = 0
-    """Samples of those that were read."""
+    """Samples in the shards that were read."""
     checks_usd: float = 0.0
-    """Of judges' verdicts on those that were read."""
+    """Cost of judges' verdicts in the shards that were read."""
     spent_usd: float = 0.0
-    """In all sealed shards."""
+    """Cost of judges' verdicts in all sealed shards."""
     used: dict[str, int] = field(default_factory=lambda: {"input": 0, "output": 0})
     wasted: dict[str, int] = field(default_factory=lambda: {"input": 0, "output": 0})
-    """Tokens of answers, and of replies that were of no use."""
+    """Tokens of answers, and of unusable replies."""
 
     @property
     def answered(self) -> float:
@@ -148,7 +149,7 @@ class _Seen:
 
 
 class _Part:
-    """One teacher's part of what is left."""
+    """One teacher's part of the rest."""
 
     def __init__(self, found: _Teacher, samples: float, seen: _Seen) -> None:
         self._found = found
@@ -158,7 +159,7 @@ class _Part:
         self.peak = found.peak
 
     def total(self, name: str) -> tuple[float, float]:
-        """(the likely total, its relative error in standard deviations that the range spans to each side)."""
+        """(the likely total, the relative error that the range spans to each side, in standard deviations)."""
         figure = self._found.figures[name]
         per_prompt = self._found.answers / self._found.prompts
         ahead = max(1.0, self.answers / per_prompt)
@@ -178,7 +179,7 @@ def _sum(totals: Iterator[tuple[float, float]]) -> Range:
 
 
 def _seconds(recipe: Recipe, parts: Mapping[str, _Part]) -> tuple[Range | None, str]:
-    """How long it takes at the limits, if all of a kind of figure are low, likely or high."""
+    """How long it takes at the limits, if all figures of one kind are low, likely or high."""
     if any(teacher.mode == "batch" for teacher in recipe.answering):
         return None, "the providers decide how long their batches take"
     found: list[float] = []
@@ -198,7 +199,7 @@ def _seconds(recipe: Recipe, parts: Mapping[str, _Part]) -> tuple[Range | None, 
 
 
 def _t(freedom: int) -> float:
-    """The quantile of Student's t that leaves 5 % above (Abramowitz and Stegun 26.7.5; 1 % off at 4 degrees)."""
+    """The quantile of Student's t with 5 % above it (Abramowitz and Stegun 26.7.5; 1 % off at 4 degrees)."""
     z = NormalDist().inv_cdf((1 + _PROBABILITY) / 2)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
@@ -235,7 +236,9 @@ def _see(dataset: DatasetReader, recipe: Recipe) -> _Seen:
 
 
 def _answers_in(store: ReadableStore, key: str) -> pa.Table:
-    """The answers of a file that report their usage: a duplicate prompt, which stands beside them, was never asked."""
+    """The answers of a file that report their usage; rows of duplicate prompts are skipped, because they were never
+    asked.
+    """
     with open_parquet(store, key) as file:
         table = file.read(columns=list(_COLUMNS))
     table = table.set_column(0, "teacher", pc.cast(table["teacher"], pa.string()))

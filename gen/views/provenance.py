@@ -1,7 +1,7 @@
-"""Where a dataset comes from, as its shards say: teachers with their terms, versions, and the recipe it is bound to.
+"""Where a dataset comes from, according to its shards: teachers with their terms, versions, and the recipe it is bound
+to.
 
-A dataset takes the union of its teachers' obligations; terms that a later run declared otherwise stand beside the
-earlier ones.
+A dataset takes the union of its teachers' obligations; if a later run declared other terms, both are listed.
 """
 
 from dataclasses import dataclass, field
@@ -23,25 +23,25 @@ from stillhouse.schemas.recipe import Recipe
 
 @dataclass(slots=True)
 class Provenance:
-    """What is known of a dataset's making."""
+    """What is known about how a dataset was made."""
 
     name: str
     identity: dict[str, Any]
-    """The recipe, as far as a dataset is bound to it."""
+    """The recipe, as far as the dataset is bound to it."""
     columns: Columns
-    """Those of the dataset, less the kept ones."""
+    """The columns of the dataset, without the kept ones."""
     teachers: list[StoredTeacher] = field(default_factory=list)
-    """Each with each of the terms it had."""
+    """Each teacher, with each of the terms that it had."""
     versions: set[str] = field(default_factory=set)
-    """Of this program."""
+    """Versions of Stillhouse."""
     answered_as: dict[str, set[str]] = field(default_factory=dict)
     """By teacher, the models that its answers named."""
     prices: dict[str, list[str]] = field(default_factory=dict)
-    """By teacher, what it cost, in words, with where the price is from."""
+    """By teacher, its price in words, with the price's source."""
     _seen: set[bytes] = field(default_factory=set)
 
     def add(self, meta: ShardMeta) -> None:
-        """Take in a shard.
+        """Add a shard.
 
         Raises:
             DatasetError: its teachers can't be read.
@@ -62,7 +62,7 @@ class Provenance:
             raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
 
     def add_recipe(self, recipe: Recipe) -> None:
-        """Take in the teachers of a run whose first shard is still to come."""
+        """Add the teachers of a run that has no shard yet."""
         self._add_teachers([StoredTeacher.of(each, recipe) for each in recipe.teachers])
         for each in recipe.teachers:
             self._add_price(each.name, each.price)
@@ -76,9 +76,10 @@ class Provenance:
         self.teachers += [teacher for teacher in teachers if teacher not in self.teachers]
 
     def strangers(self, teacher: StoredTeacher) -> list[str]:
-        """Models that answered as this teacher under a name that is not its own, the first few of them.
+        """Models that answered as this teacher under a different name, the first few of them.
 
-        A name with a version or without its organisation is its own; any other may be bound to other terms.
+        A name with a version, or without its organisation, counts as the teacher's own; any other may be bound to other
+        terms.
         """
         if teacher.source is not None:
             return []
@@ -88,7 +89,7 @@ class Provenance:
 
     @property
     def obligations(self) -> list[str]:
-        """What whoever trains on the records has to do, each once."""
+        """What anyone who trains on the records must do, each obligation once."""
         terms = [teacher.terms for teacher in self.teachers if teacher.terms is not None]
         return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
 
@@ -109,13 +110,13 @@ def _plain(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A dataset as its footers show it."""
+    """A dataset according to its footers."""
 
     summary: Summary
     provenance: Provenance
     shards: int
     files: tuple[tuple[str, str], ...]
-    """(key, kind) of all that hold rows, in the chunks' order; kind is data, rejected or failed."""
+    """(key, kind) of all files with rows, in the chunks' order; kind is data, rejected or failed."""
 
 
 def survey(dataset: DatasetReader, *, state: str | None = None) -> Survey:

@@ -1,4 +1,4 @@
-"""The dataset's records as one Arrow table, read through its store: no path, credentials or bucket to find again."""
+"""The dataset's records as one Arrow table, read through its store, with the store's path, credentials and bucket."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ _READERS = 8
 
 
 def read_records(dataset: DatasetReader, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """All records in data/, shard by shard, in memory; with `columns` only these, as in Parquet much less to read.
+    """All records in data/, shard by shard, in memory; `columns`: read only these, which in Parquet is much less.
 
     Raises:
         UsageError: there is no such column.
@@ -40,7 +40,7 @@ def _shard(store: ReadableStore, key: str, columns: Sequence[str]) -> pa.Table:
 
 
 def _schema(dataset: DatasetReader) -> pa.Schema:
-    """The columns of data/, which every shard has; before the first one those that it would have."""
+    """The columns of data/, which every shard has; before the first shard, those that it would have."""
     for chunk in dataset.shards[:1]:
         with open_parquet(dataset.store, chunk.data_key) as file:
             return file.schema_arrow

@@ -1,4 +1,4 @@
-"""What a run comes to in Python: the Summary, and the records that it counts."""
+"""The result of a run in Python: the Summary, and the records that it counts."""
 
 import html
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from stillhouse.gen.views.summary import Summary
 
 
 class _Printer(Protocol):
-    """IPython's, as far as it is used."""
+    """The part of IPython's printer that is used."""
 
     def text(self, text: str) -> None: ...
 
@@ -33,10 +33,10 @@ class RunResult(Summary):
         return result
 
     def load(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The dataset's records, of earlier runs too, as a pyarrow Table in memory.
+        """The dataset's records, including earlier runs, as a pyarrow Table in memory.
 
-        `table.to_pandas()`, `polars.from_arrow(table)` and `datasets.Dataset(table)` take it from there. Where the
-        dataset is larger than memory, name the `columns` that are needed, or read `data/*.parquet` in batches.
+        Continue with `table.to_pandas()`, `polars.from_arrow(table)` or `datasets.Dataset(table)`. If the dataset is
+        larger than memory, name only the `columns` that you need, or read `data/*.parquet` in batches.
 
         Raises:
             UsageError: there is no such column (`DatasetError`: or a shard is missing or damaged).

@@ -1,4 +1,4 @@
-"""Why prompts are short of accepted answers: what became of the last sample of each that was not accepted."""
+"""Why prompts are short of accepted answers, judged by the last sample of each that was not accepted."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.record import NOT_SELECTED
 
 _REASONS = {"rejected": "reject_reason", "failed": "kind"}
-"""By the folder of a file beside a shard, the column that says why a row is not a record."""
+"""For each kind of file beside a shard, the column that says why a row is not a record."""
 
 _Series = tuple[str, str | None]
 """A prompt's key and, under `route: each`, the teacher."""
@@ -23,8 +23,8 @@ def why_short(
 ) -> dict[str, int]:
     """By reason, the number of prompts with fewer than `accept` accepted answers; `is_each`: per prompt and teacher.
 
-    A reason is a `reject_reason` or the kind of a Failure, `budget` and `stopped` among them. Reads a few columns of
-    `shards`, in their order; memory grows with the number of these prompts.
+    A reason is a `reject_reason` or the kind of a Failure, including `budget` and `stopped`. Reads a few columns of
+    `shards`, in order; memory grows with the number of these prompts.
 
     Raises:
         DatasetError: a file is missing or damaged.
@@ -57,5 +57,5 @@ def _samples(
         with damage_said(store, key), store.open(key) as file:
             table = pq.read_table(file, columns=["prompt_key", "teacher", "sample", *([column] if column else [])])
         for prompt, teacher, sample, *reason in zip(*(each.to_pylist() for each in table.columns), strict=True):
-            if sample is not None:  # else a duplicate prompt, or a bad row
+            if sample is not None:  # otherwise a duplicate prompt, or a bad row
                 yield prompt, teacher, sample, reason[0] if reason else None

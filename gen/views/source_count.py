@@ -1,4 +1,4 @@
-"""Counts the rows of a source as the index would, in memory of a key per prompt."""
+"""Counts the rows of a source as the index would; memory holds one key per prompt."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,11 +12,11 @@ from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.tool_call import ToolMessage
 
 EXAMPLES = 3
-"""Prompts shown as they would be asked,"""
+"""Number of prompts shown as they would be asked,"""
 EXAMPLE_CHARS = 1000
-"""each message up to so many characters."""
+"""with at most this many characters per message."""
 BAD_ROWS = 5
-"""Bad rows named."""
+"""Number of bad rows that are named."""
 
 
 class Example(BaseModel):
@@ -26,26 +26,26 @@ class Example(BaseModel):
 
     prompt_id: str
     messages: tuple[tuple[str, str], ...]
-    """(role, content), the content cut after `EXAMPLE_CHARS`."""
+    """(role, content), with the content cut to `EXAMPLE_CHARS`."""
     images: int = 0
-    """Sent at the head of the first user message."""
+    """Number of images sent at the start of the first user message."""
 
 
 class SourceCount:
-    """What the rows come to."""
+    """The counts of a source's rows."""
 
     def __init__(self, recipe: Recipe, maker: PromptMaker) -> None:
         self.maker = maker
         self._teachers = recipe.answering
         self._per_shard = recipe.prompts_per_shard
-        self._judge = Judge(maker, has_ids=False)  # its fates' ids of duplicates are not needed
+        self._judge = Judge(maker, has_ids=False)  # the ids that its fates have for duplicates are not needed
         self.rows = self.duplicates = self.bad = self.chars = 0
         self.bad_rows: list[str] = []
         self.examples: list[Example] = []
         self.shards = 1
         """A generation has at least one chunk, as in `gen.dataset.indexer`."""
         self._rows_in_shard = self._asks_in_shard = 0
-        """Of the last shard."""
+        """Size of the last shard."""
 
     @property
     def asked(self) -> int:
@@ -53,7 +53,7 @@ class SourceCount:
         return self._judge.asked
 
     def add(self, file: SourceFile, row: Row) -> None:
-        """Take in the next row."""
+        """Count the next row."""
         if is_full(asks=self._asks_in_shard, rows=self._rows_in_shard, prompts_per_shard=self._per_shard):
             self.shards += 1
             self._rows_in_shard = self._asks_in_shard = 0

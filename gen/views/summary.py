@@ -30,7 +30,7 @@ from stillhouse.schemas.record import NOT_SELECTED
 
 
 class Summary(BaseModel):
-    """The last line of `run --json`, and what `status` prints. Null: not known yet."""
+    """The last line of `run --json`, and the output of `status`. Null: not known yet."""
 
     state: str
     dataset: str
@@ -39,22 +39,23 @@ class Summary(BaseModel):
     duplicates: int | None = None
     bad: int | None = None
     records: int = 0
-    """Samples from here on."""
+    """This field and the following ones count samples."""
     rejected: int = 0
     failed: int = 0
-    """Failures, less those that a later generation asked again."""
+    """Failures, without those that a later generation asked again."""
     not_needed: int = 0
-    """Not asked, as enough answers to their prompts are accepted."""
+    """Samples that were not asked, because enough answers to their prompts are accepted."""
     short: int = 0
-    """Prompts with fewer than `accept` accepted answers, of which nothing more is asked for now."""
+    """Prompts with fewer than `accept` accepted answers for which no more answers are requested now."""
     short_by_reason: dict[str, int] = {}
-    """These by what became of their last sample that was not accepted: a `reject_reason` or a kind of Failure."""
+    """These prompts by the outcome of their last sample that was not accepted: a `reject_reason` or a kind of
+    Failure."""
     remaining: int | None = None
-    """Samples that are in no shard yet."""
+    """Samples that are not in a shard yet."""
     unsealed: int | None = 0
-    """Of these, samples with an answer in a journal; null: too many to count. On S3 as far as it is shipped."""
+    """Remaining samples with an answer in a journal; null: too many to count. On S3, only shipped journals count."""
     requests: int = 0
-    """Of this call, like `retries` and `seconds`."""
+    """Requests of this call; so are `retries` and `seconds`."""
     retries: int = 0
     maybe_billed: int = 0
     input_tokens: int = 0
@@ -68,18 +69,18 @@ class Summary(BaseModel):
     maybe_usd: float | None = None
     """Upper bound on the cost of attempts whose cost was never reported."""
     budget: dict[str, Use] = {}
-    """What is used of the budget of the last run's recipe, by the names of its fields."""
+    """The used part of the budget of the last run's recipe, by the names of its fields."""
     collect_by: str | None = None
     """Day (UTC) until which all results of open batches are kept; null if none is open, or none is ever deleted."""
     batches: dict[str, int] = {}
-    """Batches that are `open` at a provider, that have `ended`, and of these, ones with `expired` requests."""
+    """Batches: `open` at a provider, `ended`, and among the ended ones those with `expired` requests."""
     seconds: float = 0.0
     new_records: int = 0
-    """Sealed by this call, like `new_rejected` and `new_failed`."""
+    """Records sealed by this call; so are `new_rejected` and `new_failed`."""
     new_rejected: int = 0
     new_failed: int = 0
     pilot: bool = False
-    """True if source rows are left that a `limit` kept from being planned."""
+    """True if a `limit` kept source rows from being planned."""
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
     finish_words: dict[str, int] = {}
@@ -89,17 +90,17 @@ class Summary(BaseModel):
     """Records whose message lacks the tool calls."""
     no_logprobs: int = 0
     distillation_refusals: int = 0
-    """Refusals because the provider takes the request for distillation of its model."""
+    """Refusals because the provider considers the request distillation of its model."""
     accept: int = 0
-    """Accepted answers wanted per prompt; 0 where all samples are."""
+    """Accepted answers wanted per prompt; 0 if all samples are asked."""
     at_most: int = 0
-    """With `accept`, the most answers that are asked for a prompt."""
+    """With `accept`, the maximum number of answers asked for a prompt."""
     prompts_by_accepted: dict[int, int] = {}
     """Prompts by how many of their answers were accepted."""
     checks: CountsByCheck = {}
     """Verdicts by check and teacher."""
     select: str = ""
-    """How records are selected among accepted answers: `majority`, `best_of`, or empty where all are kept."""
+    """How records are selected among accepted answers: `majority`, `best_of`, or empty if all are kept."""
 
     def as_line(self) -> str:
         """The last line of `run --json`."""
@@ -148,7 +149,7 @@ class Summary(BaseModel):
 
     @property
     def to_be_asked(self) -> int | None:
-        """Samples that the next run asks by itself: the remaining ones, and those that the budget was used up for."""
+        """Samples that the next run asks by itself: the remaining ones, and those that the budget could not cover."""
         return None if self.remaining is None else self.remaining + self.failed_by_kind.get("budget", 0)
 
     @property
@@ -157,7 +158,7 @@ class Summary(BaseModel):
         return not (self.requests or self.new_records or self.new_rejected or self.new_failed)
 
     def warnings(self) -> list[str]:
-        """What whoever trains on the records should know."""
+        """What anyone who trains on the records should know."""
         found = []
         if is_alarming(self.distillation_refusals, answers=self.records + self.rejected):
             found.append(
@@ -167,7 +168,7 @@ class Summary(BaseModel):
         if self.no_logprobs:
             found.append(
                 f"{counted(self.no_logprobs, 'record lacks', 'records lack')} the log probabilities that were "
-                "asked for (ask.top_logprobs)"
+                "requested (ask.top_logprobs)"
             )
         if self.tool_calls:
             found.append(
@@ -177,7 +178,7 @@ class Summary(BaseModel):
         return found
 
     def why_useless(self) -> str | None:
-        """A message for a finished dataset without a single record although something was asked; else None."""
+        """A message for a finished dataset that has no record although something was asked; else None."""
         if self.state != "done" or self.records or not self.rejected + self.failed:
             return None
         why = f"{self.rejected:,} rejected{_kinds(self.rejected_by_reason)}, {self.failed:,} failed"
@@ -197,7 +198,7 @@ class Summary(BaseModel):
             yield f"  short      {counted(self.short, 'prompt')} with {self._too_few()}"
 
     def _too_few(self) -> str:
-        """What prompts that are short have."""
+        """What short prompts have."""
         if not self.short:
             return f"fewer than {self.accept:,} accepted answers"
         if self.accept == 1:
@@ -264,7 +265,7 @@ def _kinds(counts: dict[str, int]) -> str:
 
 
 def summarise(store: ReadableStore, *, state: str | None = None) -> Summary:
-    """The counts of the dataset at the store's root; `state`: what its state is called, where that is known.
+    """The counts of the dataset at the store's root; `state`: the name of its state, if known.
 
     Raises:
         DatasetError: there is no dataset, or it is damaged.
@@ -278,7 +279,7 @@ def summary_of(
     state: str | None = None,
     visit: Callable[[ChunkId, ShardMeta], None] = lambda chunk, meta: None,
 ) -> Summary:
-    """The dataset's counts; `visit` is shown what each shard says of itself, in order.
+    """The dataset's counts; `visit` receives each shard's metadata, in order.
 
     Raises:
         DatasetError: there is no dataset, or it is damaged.
@@ -289,7 +290,7 @@ def summary_of(
     accept = _accept(generations)
     counts = ShardCounts()
     lacking: list[tuple[ChunkId, ShardMeta]] = []
-    """Those with prompts that were short when they were sealed."""
+    """Shards with prompts that were short when they were sealed."""
     for chunk, meta in dataset.metas():
         visit(chunk, meta)
         counts += meta.counts
@@ -366,14 +367,14 @@ def _budget(dataset: DatasetReader) -> dict[str, Use]:
 
 
 def _accept(generations: Sequence[Generation]) -> int:
-    """Accepted answers wanted per prompt, by what is asked to the end."""
+    """Accepted answers wanted per prompt, judged by what is asked to the end."""
     return max((each.plan.accept for each in generations if each.is_sealed), default=0) or max(
         (each.plan.accept for each in generations), default=0
     )
 
 
 def _is_pilot(sources: Sequence[Generation]) -> bool:
-    """True if the last rows planned were so many by a limit, and their files were not read to their ends."""
+    """True if the last plan was limited to this many rows, and its files were not read to their ends."""
     match sources:
         case [*_, Generation(plan=SourcePlan(limit=int()), is_indexed=True) as last]:
             return any(end is not None for end in last.parts[-1].ends)

@@ -1,7 +1,7 @@
-"""What asking takes, before it is asked: tokens, money and time at the declared limits.
+"""What asking needs, before anything is asked: tokens, money and time at the declared limits.
 
-Input is estimated by a rule, answers are taken to be as long as `ask.max_tokens` lets them; a figure that needs what
-the recipe does not say is None.
+Input is estimated by a rule, and answers are assumed to be as long as `ask.max_tokens` allows; a figure that needs
+something the recipe does not say is None.
 """
 
 import math
@@ -25,7 +25,7 @@ _NAMES = {
 }
 
 JUDGING_CHARS = 500
-"""About what Stillhouse says to a judge beside rubric and answer."""
+"""Approximate length of Stillhouse's own text to a judge, besides rubric and answer."""
 
 
 class TeacherShare(BaseModel):
@@ -41,7 +41,7 @@ class TeacherShare(BaseModel):
 
 
 def shares_of(recipe: Recipe) -> tuple[TeacherShare, ...]:
-    """Each teacher's part of the samples that are asked."""
+    """Each teacher's part of the samples."""
     return tuple(
         TeacherShare(name=each.name, model=each.model_name, weight=each.weight, share=_share(recipe, place))
         for place, each in enumerate(recipe.answering)
@@ -62,7 +62,7 @@ def _share(recipe: Recipe, place: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """So many samples of a recipe, of prompts that have so many characters each on average."""
+    """A number of samples of a recipe, for prompts with a given average number of characters."""
 
     recipe: Recipe
     samples: int
@@ -79,16 +79,16 @@ class Workload:
 
     @property
     def output_tokens(self) -> int | None:
-        """At most; None if a teacher has no max_tokens."""
+        """The maximum; None if a teacher has no max_tokens."""
         most = self._combined([self._output_at(teacher) for teacher in self.recipe.answering])
         return None if most is None else math.ceil(most)
 
     def usd(self) -> float | None:
-        """At most; None where a price or ask.max_tokens is not set."""
+        """The maximum; None if a price or ask.max_tokens is not set."""
         return self._combined([self.usd_at(teacher) for teacher in self.recipe.answering])
 
     def usd_at(self, teacher: Teacher) -> float | None:
-        """At most, if this teacher answers all of it; None where its price or ask.max_tokens is not set."""
+        """The maximum if this teacher answers everything; None if its price or ask.max_tokens is not set."""
         price, output = teacher.price, self._output_at(teacher)
         if price is None or (output is None and price.output > 0):
             return None
@@ -99,7 +99,7 @@ class Workload:
         return None if most is None else most * self.samples
 
     def _combined(self, figures: Sequence[float | None]) -> float | None:
-        """What it comes to, by each teacher's figure for all of it; under `route: fallback` the worst of these."""
+        """The total, given each teacher's figure for everything; under `route: fallback` the highest of these."""
         known = [figure for figure in figures if figure is not None]
         if len(known) < len(figures):
             return None
@@ -108,7 +108,7 @@ class Workload:
         return sum(each.share * figure for each, figure in zip(shares_of(self.recipe), known, strict=True))
 
     def checks_usd(self) -> float | None:
-        """At most, if every answer is judged; None where a judge's price, or a limit of lengths, is not set."""
+        """The maximum if every answer is judged; None if a judge's price, or a length limit, is not set."""
         total, asks = 0.0, [self.recipe.ask.of(teacher).max_tokens for teacher in self.recipe.answering]
         for check in self.recipe.checks:
             if (judge := check.judge) is None:
@@ -133,9 +133,9 @@ class Workload:
         return (*lacks, "ask.max_tokens") if unbounded else tuple(lacks)
 
     def seconds(self) -> tuple[float | None, str]:
-        """How long it takes at the slowest account's tightest limit, and that limit's name; or None and why not.
+        """How long it takes at the slowest account's tightest limit, and that limit's name; or None and the reason.
 
-        Batches are left out: no limit of an account holds for them.
+        Batches are left out: the limits of an account do not apply to them.
         """
         needs = {}
         for teacher, each in zip(self.recipe.answering, shares_of(self.recipe), strict=True):
@@ -150,21 +150,21 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one teacher's part takes."""
+    """What one teacher's part needs."""
 
     samples: float
     input: float
-    """Tokens, as all that follows but the last two."""
+    """Tokens, like the following fields except the last two."""
     output: float | None
     """None: not known."""
     busy_s: float | None = None
-    """The latencies of all answers, one after the other; None: not known."""
+    """The latencies of all answers, added up; None: unknown."""
     in_flight: int | None = None
-    """The most requests in flight that the teacher was seen to take."""
+    """The most requests in flight that the teacher was seen to sustain."""
 
 
 def slowest_account(recipe: Recipe, needs: Mapping[str, Need]) -> tuple[float | None, str]:
-    """How long it takes by the needs of the teachers asked, and the limit that decides it; or None and why not."""
+    """How long it takes for the needs of these teachers, and the limit that decides it; or None and the reason."""
     slowest, bound_by = 0.0, ""
     for key, teachers in _accounts(recipe).items():
         asked = [needs[teacher.name] for teacher in teachers if teacher.name in needs]

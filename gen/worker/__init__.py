@@ -1,1 +1,1 @@
-"""A worker: leases chunks, has their samples asked, seals them."""
+"""A worker leases chunks, has their samples asked, and seals them."""

@@ -1,6 +1,6 @@
 """A chunk's settled answers: where each is in the journal, and what it says.
 
-Parsed answers of a few megabytes of replies are remembered, so that the seal need not read them again.
+The parsed answers of a few megabytes of replies are kept, so that the seal need not read them again.
 """
 
 from typing import TypeAlias
@@ -13,10 +13,10 @@ from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.schemas.completion import Completion
 
 Place: TypeAlias = tuple[int, int]
-"""Where in the journal a frame is: (offset, length)."""
+"""Position of a frame in the journal: (offset, length)."""
 
 REMEMBERED_BYTES = 4 * 2**20
-"""Bytes of a chunk's replies whose parsed answers are remembered."""
+"""Maximum bytes of a chunk's replies whose parsed answers are kept."""
 
 
 class Answers:
@@ -24,25 +24,25 @@ class Answers:
 
     def __init__(self, samples: ChunkSamples, journal: JournalFile) -> None:
         self.places: list[Place | None] = [None] * len(samples)
-        """Place of each settled answer; for a Failure, of its last reply."""
+        """Position of each settled answer; for a Failure, of its last reply."""
         self.remembered_bytes = 0
-        """Bytes of the replies whose answers are remembered."""
+        """Bytes of the replies whose answers are kept."""
         self._samples = samples
         self._journal = journal
         self._outcomes: dict[int, Outcome] = {}
 
     def remember(self, ordinal: int, outcome: Outcome, *, place: Place, size: int) -> None:
-        """Remember the outcome of a reply of so many bytes, if it is the sample's answer and there is room."""
+        """Keep the outcome of a reply of this size, if it is the sample's answer and there is room."""
         if self.places[ordinal] is place and self.remembered_bytes + size <= REMEMBERED_BYTES:
             self._outcomes[ordinal] = outcome
             self.remembered_bytes += size
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
-        """What the sample's settled answer, which is in this frame, says."""
+        """The content of the sample's settled answer, which is in this frame."""
         return self._outcomes.get(ordinal) or self.read(frame)
 
     def completion(self, ordinal: int) -> Completion:
-        """The sample's answer, which is one that the rules let pass.
+        """The sample's answer, which the rules accept.
 
         Raises:
             StoreAway: the journal can't be read.

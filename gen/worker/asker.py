@@ -1,4 +1,4 @@
-"""The asker: hands each sample to the lane of its teacher, and shares the process's connections among the lanes."""
+"""The asker: hands each sample to its teacher's lane, and divides the process's connections among the lanes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from stillhouse.gen.worker.tasks import Tasks
 
 
 class Asker:
-    """See the module."""
+    """Hands samples to lanes."""
 
     def __init__(
         self,
@@ -36,18 +36,11 @@ class Asker:
         chain: Chain | None = None,
         judges: Judges | None = None,
     ) -> None:
-        """Args:
-        tasks: the worker's.
-        clients: one for each teacher.
-        gate: closed while nothing may be sent.
-        listener: hears of each attempt's end.
-        counters: the worker's.
-        clock: the worker's.
-        store: the dataset's.
-        keep_going: pay again for batches that the provider does not know with this key, or at this URL.
-        connections: how many the process can have at once.
-        chain: under `route: fallback`, decides whom each sample is asked of.
-        judges: those that the recipe's checks ask.
+        """Args: tasks: the worker's tasks. clients: one for each teacher. gate: closed while nothing may be sent.
+        listener: receives each attempt's end. counters: the worker's counters. clock: the worker's clock. store: the
+        dataset's store. keep_going: pay again for batches that the provider does not know under this key, or at this
+        URL. connections: how many the process can have at once. chain: under `route: fallback`, decides which teacher
+        each sample is sent to. judges: the judges of the recipe's checks.
         """
         self._chain = chain
         self._connections = connections
@@ -72,7 +65,7 @@ class Asker:
             for client, lane in zip(clients, self._lanes.values(), strict=True)
             if isinstance(lane, BatchLane)
         }
-        """By the teacher's place in the recipe."""
+        """Lanes by the teacher's position in the recipe."""
         self._judges = judges.begin(gate, counters=counters, clock=clock) if judges is not None else ()
         """The judges' lanes."""
         self._accounts = {client.account for client in clients}
@@ -97,7 +90,7 @@ class Asker:
     @property
     def runs_dry(self) -> bool:
         """True if a teacher could be asked more samples than there are for it."""
-        if self._chain is not None:  # the others only stand in for it
+        if self._chain is not None:  # the others only replace it
             return self._chain.lane.runs_dry
         return any(lane.runs_dry for lane in self._lanes.values())
 
@@ -112,7 +105,7 @@ class Asker:
         return max(lane.largest_reply_bytes for lane in self._all)
 
     def take(self, held: LeasedChunk) -> None:
-        """Have those of the chunk's samples asked that may be asked now."""
+        """Ask those of the chunk's samples that may be asked now."""
         chunk = held.open
         if self._chain is not None:
             for ordinal in chunk.take():
@@ -126,11 +119,12 @@ class Asker:
 
     @property
     def is_full(self) -> bool:
-        """True if a chunk waits because a teacher has as many batches as it may have: others' have to be collected."""
+        """True if a chunk waits because a teacher has as many batches as it may have: others must be collected
+        first."""
         return any(lane.is_full for lane in self._batch_lanes.values())
 
     def at_provider(self, held: LeasedChunk) -> list[OpenBatch] | None:
-        """The batches that all open samples of the chunk are with; None if some are not in one."""
+        """The batches that contain all open samples of the chunk; None if some samples are not in one."""
         if not self._batch_lanes or not _is_only_awaited(held):
             return None
         samples, batches = 0, list[OpenBatch]()
@@ -142,7 +136,7 @@ class Asker:
         return batches if samples and samples == held.open.state.schedule.out else None
 
     def waits_for_room(self, held: LeasedChunk) -> bool:
-        """True if the chunk lacks nothing but batches that its teachers may not have yet."""
+        """True if the chunk only waits for batches that its teachers may not open yet."""
         if not self.is_full or not _is_only_awaited(held):
             return False
         found = [(lane.open_batches(held), lane.waiting_for_room(held)) for lane in self._batch_lanes.values()]
@@ -155,19 +149,19 @@ class Asker:
         return lane is not None and await lane.is_running(batch)
 
     def drop(self, held: LeasedChunk) -> None:
-        """The chunk is not this worker's any more."""
+        """The chunk is no longer this worker's."""
         for lane in self._batch_lanes.values():
             lane.drop(held)
 
     def fill_slots(self) -> None:
-        """Have as many slots as the leases and the process's file descriptors allow."""
+        """Use as many slots as the leases and the process's file descriptors allow."""
         room = self._connections - sum(lane.slots for lane in self._all)
         for lane in self._all:
             wanted = max(0, lane.wanted)
             if wanted > room:
                 self._counters.note(
-                    f"a worker is limited to {self._connections} requests in flight: its process can't open more files "
-                    "(`ulimit -Hn`); raise that, or use more workers (`run.workers`)"
+                    f"a worker is limited to {self._connections} requests in flight: its process can't open more "
+                    "files (`ulimit -Hn`); raise that limit, or use more workers (`run.workers`)"
                 )
             lane.widen(min(wanted, room))
             room -= min(wanted, room)

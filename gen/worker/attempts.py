@@ -1,6 +1,6 @@
 """What has been tried for each sample of a chunk.
 
-Nearly all samples were asked once and there is no more to say of them, which takes a byte; the others have an entry.
+Nearly all samples were asked once and need only a byte; the others have an entry.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from stillhouse.gen.teachers.retry import Tries
 
 _UNTRIED = Tries()
 _ONCE = Tries(attempts=1)
-"""Of samples that have no entry of their own; never changed."""
+"""For samples without an entry of their own; never changed."""
 
 
 class Attempts:
@@ -25,13 +25,13 @@ class Attempts:
         """The entries."""
 
     def of(self, ordinal: int) -> Tries:
-        """What has been tried; not to be changed."""
+        """What has been tried; must not be changed."""
         if (tries := self._tries.get(ordinal)) is not None:
             return tries
         return _ONCE if self._once[ordinal] else _UNTRIED
 
     def entry(self, ordinal: int) -> Tries:
-        """The sample's own entry, to be changed."""
+        """The sample's own entry, which may be changed."""
         if (tries := self._tries.get(ordinal)) is None:
             tries = self._tries[ordinal] = Tries(attempts=self._once[ordinal])
             self._once[ordinal] = 0
@@ -45,21 +45,21 @@ class Attempts:
             self._once[ordinal] = 1
 
     def is_first(self, ordinal: int) -> bool:
-        """True if the sample was asked once, and no attempt of it is counted as failed."""
+        """True if the sample was asked once, and no attempt counts as failed."""
         return self._once[ordinal] == 1
 
     def moved_on(self, ordinal: int) -> None:
-        """The next teacher is asked: only what the sample cost is remembered of the last one."""
+        """The next teacher is asked: of the last one, only the cost is kept."""
         if self._once[ordinal] or ordinal in self._tries:
             self._tries[ordinal] = self.entry(ordinal).at_next_teacher()
 
     def forget(self, ordinal: int) -> None:
-        """Start over: the sample is asked as if it had never been."""
+        """Start over: the sample is asked as if it had never been asked."""
         self._once[ordinal] = 0
         self._tries[ordinal] = Tries()
 
     def compact(self, ordinal: int) -> None:
-        """Drop the entry of a settled sample of which there is nothing to remember but that it was asked once."""
+        """Drop the entry of a settled sample if there is nothing to keep but that it was asked once."""
         if self._tries.get(ordinal) == _ONCE:
             del self._tries[ordinal]
             self._once[ordinal] = 1

@@ -1,4 +1,4 @@
-"""Which of a chunk's answers await the verdicts of the recipe's checks, and what the checks said of the others.
+"""Which of a chunk's answers await the verdicts of the recipe's checks, and the verdicts on the others.
 
 Pure; `open_chunk` keeps the frames. The order in which answers and verdicts are read from journals does not matter.
 """
@@ -17,11 +17,11 @@ class AwaitedVerdicts:
         """`checks`: their names, in the recipe's order."""
         self.checks = checks
         self.said: dict[int, tuple[Verdict, ...]] = {}
-        """What was said of each judged answer; checks after the first that does not accept it say nothing."""
+        """The verdicts on each judged answer; checks after the first that does not accept it have none."""
         self._awaited: dict[int, bytes] = {}
-        """Answers to be judged, each with its text's hash."""
+        """Answers to judge, each with its text's hash."""
         self._fresh: dict[int, None] = {}
-        """Those of them that nobody took yet."""
+        """Those of them that nobody has taken yet."""
         self._known: dict[tuple[int, bytes], dict[int, Verdict]] = {}
         """Verdicts from journals, by (ordinal, hash of the text) and stage."""
 
@@ -36,7 +36,7 @@ class AwaitedVerdicts:
         return len(self._awaited)
 
     def take(self) -> list[int]:
-        """The answers to be judged, each handed out once."""
+        """The answers to judge, each handed out once."""
         taken, self._fresh = [ordinal for ordinal in self._fresh if ordinal in self._awaited], {}
         return taken
 
@@ -52,7 +52,7 @@ class AwaitedVerdicts:
         return self.checks[len(said) - 1]
 
     def expect(self, ordinal: int, answer: Answer) -> bool:
-        """The answer is to be judged; True if journals hold all that the checks said of it, which now stands."""
+        """The answer must be judged; True if journals have all verdicts on it, which then apply."""
         text = self._awaited[ordinal] = text_hash(answer)
         if (whole := self._whole(self._known.get((ordinal, text), {}))) is None:
             self._fresh[ordinal] = None
@@ -61,7 +61,7 @@ class AwaitedVerdicts:
         return True
 
     def recall(self, frame: Frame) -> bool:
-        """Take over what a VERDICT frame says; True if with it all is said of an answer that awaits its verdicts."""
+        """Process a VERDICT frame; True if it completes the verdicts on an answer that awaits them."""
         if (judged := read_verdict(frame)) is None:
             return False
         known = self._known.setdefault((frame.ordinal, judged.text), {})
@@ -77,12 +77,12 @@ class AwaitedVerdicts:
             yield verdict_frame(ordinal, check=check, judged=Judged(self._awaited[ordinal], stage, verdict), at=at)
 
     def settle(self, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
-        """These are the verdicts on the answer."""
+        """Set the verdicts on the answer."""
         del self._awaited[ordinal]
         self.said[ordinal] = verdicts
 
     def forget_unchecked(self, ordinal: int) -> None:
-        """Forget what a check could not say of the answer."""
+        """Forget that a check could not judge the answer."""
         self.said.pop(ordinal, None)
         for (other, _), known in self._known.items():
             if other == ordinal:
@@ -90,7 +90,7 @@ class AwaitedVerdicts:
                     del known[stage]
 
     def _whole(self, known: Mapping[int, Verdict]) -> tuple[Verdict, ...] | None:
-        """The verdicts on one text, by stage, where they are all there."""
+        """The verdicts on one text, by stage, if they are complete."""
         found: list[Verdict] = []
         for stage in range(1, len(self.checks) + 1):
             if (verdict := known.get(stage)) is None:

@@ -19,15 +19,15 @@ from stillhouse.schemas.recipe import Recipe
 
 
 class Cancelled(NamedTuple):
-    """What came of the open batches."""
+    """What happened to the open batches."""
 
     cancelled: int
     unknown: int
-    """Intents whose batch the provider does not show by name: it may exist, and be shown later."""
+    """Intents whose batch the provider does not list by name: it may exist, and be listed later."""
 
 
 async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, clock: Clock) -> Cancelled:
-    """Cancel all open batches of the recipe's teachers. No run may work on the dataset.
+    """Cancel all open batches of the recipe's teachers. No run may be working on the dataset.
 
     Raises:
         Paused: a provider refuses, or can't be reached; the same call again cancels the rest.
@@ -54,7 +54,7 @@ async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, 
 
 
 async def _cancelled(known: KnownIntent, client: TeacherClient, api: BatchApi, *, mark: str) -> bool:
-    """False if it is not known which batch is the intent's. `mark`: the account's."""
+    """False if it is unknown which batch belongs to the intent. `mark`: the account's."""
     where = created_elsewhere(known.stored, urls=client.teacher.urls, mark=mark)
     at = client.access(client.endpoint_for(known.stored.url))
     try:

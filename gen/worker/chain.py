@@ -1,9 +1,9 @@
-"""The chain of a worker's teachers (`route: fallback`): decides whom each sample is asked of, until it is sent.
+"""The chain of a worker's teachers (`route: fallback`): decides which teacher each sample is sent to, until it is sent.
 
 A sample goes to the next teacher once its own gives up on it, and all samples do while a teacher is down; `Standing`
-says when. A sample that was sent to a teacher never returns to one before it. All that decides is asked again right
-before a sample is sent, so samples that only wait go back as soon as a teacher answers again; what was decided is
-journalled with the request (`OpenChunk.sent`).
+decides when. A sample that was sent to a teacher never returns to an earlier one. The decision is repeated right before
+a sample is sent, so samples that only wait go back as soon as a teacher answers again. It is journalled with the
+request (`OpenChunk.sent`).
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.completion import Completion
 
 LOOK_S = 1.0
-"""How often it looks whether a teacher is down, and whether samples that wait may go on."""
+"""How often it checks whether a teacher is down, and whether waiting samples may move on."""
 
 MAX_WORDS = 300
-"""Characters shown of a teacher's last words."""
+"""Maximum number of characters shown of a teacher's last message."""
 
 
 class _Probe(NamedTuple):
-    """A sample that is asked of a teacher that is down."""
+    """A sample assigned to a teacher that is down."""
 
     held: LeasedChunk
     ordinal: int
@@ -39,7 +39,7 @@ class _Probe(NamedTuple):
 
 
 class Chain:
-    """See the module; a `Router` of the lanes."""
+    """The chain of a worker's teachers; a `Router` of the lanes."""
 
     def __init__(
         self,
@@ -51,13 +51,10 @@ class Chain:
         answered_before: Callable[[str], bool],
         clock: Clock,
     ) -> None:
-        """Args:
-        tasks: the worker's.
-        clients: the teachers' in the recipe's order.
-        given_up_on: called with the name of a teacher that never answered, and is not waited for any longer.
-        give_up_after_s: how long a teacher that never answered is waited for.
-        answered_before: blocks, and tells if the dataset holds an answer of the teacher with this name.
-        clock: the worker's.
+        """Args: tasks: the worker's tasks. clients: the teachers' clients, in the recipe's order. given_up_on: called
+        with the name of a teacher that never answered and is no longer waited for. give_up_after_s: how long a teacher
+        that never answered is waited for. answered_before: blocks; returns whether the dataset has an answer of the
+        teacher with this name. clock: the worker's clock.
         """
         self._tasks = tasks
         self._tell_given_up_on = given_up_on
@@ -72,21 +69,21 @@ class Chain:
             client.teacher.name: standing for client, standing in zip(clients, self._standings, strict=True)
         }
         self._said = [""] * len(clients)
-        """What came last instead of an answer."""
+        """The last reply that was not an answer."""
         self._waiting: list[tuple[LeasedChunk, int]] = []
         """Samples that no teacher may be asked now."""
         self._given_up_on: set[int] = set()
-        """Places of teachers that never answered, and are not waited for any longer."""
+        """Positions of teachers that never answered, and are no longer waited for."""
         self._down: set[int] = set()
-        """Places of teachers that were reported to be down."""
+        """Positions of teachers that were reported to be down."""
         self._probe: _Probe | None = None
         self._looked_at = -PROBE_EVERY_S
-        """When the dataset was last asked for answers."""
+        """When the dataset was last searched for answers."""
         self._answered_at = self._ended_at = clock.monotonic()
         """When any teacher last answered, and when an attempt last ended."""
 
     def use(self, lanes: Sequence[Lane[LeasedChunk]], *, counters: Counters) -> None:
-        """Begin: these are the teachers' lanes."""
+        """Begin, with the teachers' lanes."""
         self._lanes, self._counters = lanes, counters
 
     @property
@@ -97,7 +94,9 @@ class Chain:
         return self._lanes[next(up, len(self._lanes) - 1)]
 
     def judged(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Learn from these who has answered; returns those that are final, or whose teachers may not be left yet."""
+        """Learn from these settlements who has answered; returns those that are final, or whose teachers may not be
+        left yet.
+        """
         now = self._clock.monotonic()
         for each in settlements:
             self._by_name[each.teacher].has_answered |= each.reason is None
@@ -106,13 +105,13 @@ class Chain:
         ]
 
     def take(self, held: LeasedChunk, ordinal: int, *, waited: bool = False) -> None:
-        """Have the sample asked by the teacher whose turn it is, or wait. `waited`: it may serve as a probe."""
+        """Have the sample asked by the teacher whose turn it is, or make it wait. `waited`: it may serve as a probe."""
         if (place := self._turn_of(held, ordinal, waited=waited)) is None:
             self._waiting.append((held, ordinal))
         else:
             self._lanes[place].take(held, (ordinal,))
 
-    # --- what its lanes need, see `Router`
+    # --- called by its lanes, see `Router`
 
     def leaves(self, held: LeasedChunk, ordinal: int, *, place: int) -> bool:
         """See `Router`."""
@@ -156,10 +155,10 @@ class Chain:
                 self._note(place, f"{reason}; {wait} before the next teacher is asked")
             self._follow(now=now)
 
-    # --- whose turn it is
+    # --- which teacher to ask
 
     def _turn_of(self, held: LeasedChunk, ordinal: int, *, waited: bool = False) -> int | None:
-        """The place of the teacher to ask; None if the sample has to wait."""
+        """The position of the teacher to ask; None if the sample must wait."""
         now, state = self._clock.monotonic(), held.open.state
         first = state.place_of(ordinal) or 0
         if ordinal in state.spent:
@@ -177,24 +176,24 @@ class Chain:
             if may_probe and not self._clients[place].in_flight and standing.takes_probe(now=now):
                 self._probe = _Probe(held, ordinal, place)
                 return place
-            if not is_down:  # without money, and may not be left yet
+            if not is_down:  # without money, but may not be left yet
                 return None
         return self._waits_at(first)
 
     def _is_probe(self, held: LeasedChunk, ordinal: int) -> bool:
         return self._probe is not None and self._probe.held is held and self._probe.ordinal == ordinal
 
-    # --- what it looks at
+    # --- periodic checks
 
     async def watch(self) -> None:
-        """Have samples move on when a teacher has been down for long enough; ends with the worker."""
+        """Move samples on when a teacher has been down for long enough; ends with the worker."""
         while True:
             await self._ask_dataset()
             self.look()
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Act on whatever follows from the time alone."""
+        """Act on everything that depends on time alone."""
         now = self._clock.monotonic()
         self._follow(now=now)
         waiting, self._waiting = self._waiting, []
@@ -217,7 +216,7 @@ class Chain:
                     standing.has_answered = True
 
     def _follow(self, *, now: float) -> None:
-        """Have samples that wait for a teacher go on if it is down now, or wait for it if it is not any more."""
+        """Move on samples that wait for a teacher if it is down now, or assign them to it if it no longer is."""
         down = [standing.is_down(now=now) for standing in self._standings]
         waits_at = self._waits_at(0)
         for place, (standing, client) in enumerate(zip(self._standings, self._clients, strict=True)):
@@ -235,11 +234,11 @@ class Chain:
                 self._note(place, "answers again; samples that no later teacher was asked go to it")
 
     def _waits_at(self, first: int) -> int | None:
-        """Where a sample waits while all teachers from this place on are down: the last one that may be waited for.
+        """Where a sample waits while all teachers from this position on are down: the last one that may be waited for.
 
-        One that is out of reach is tried at its circuit; one without money is only probed. It is the same one for all
-        samples, and it is never left, whoever else answers: a sample that comes back to one that is left finds no
-        endpoint, and would come back at once.
+        An unreachable teacher is tried at its circuit; one without money is only probed. It is the same teacher for all
+        samples, and it is never left, whoever else answers: a sample that returns to a teacher that is left finds no
+        endpoint, and would return at once.
         """
         places = [place for place in range(first, len(self._standings)) if not self._standings[place].out_of_money]
         return places[-1] if places else None
@@ -250,8 +249,8 @@ class Chain:
         if place + 1 < len(self._clients):
             then = f"all samples go to teacher {self._clients[place + 1].teacher.name}"
         else:
-            then = "no other teacher stands in for it"
-        self._note(place, f"{why}; {then}, until it answers again (it is asked one every {PROBE_EVERY_S:.0f} s)")
+            then = "no other teacher replaces it"
+        self._note(place, f"{why}; {then}, until it answers again (one is sent to it every {PROBE_EVERY_S:.0f} s)")
 
     def _note(self, place: int, words: str) -> None:
         """Report it with the time, because it may happen more than once."""
@@ -259,12 +258,12 @@ class Chain:
         self._counters.note(f"{at:%H:%M:%S} UTC: teacher {self._clients[place].teacher.name} {words}")
 
     def _is_over(self, *, now: float) -> bool:
-        """True if nobody can be expected to answer any more."""
+        """True if no teacher can be expected to answer any more."""
         if all(standing.out_of_money and standing.is_down(now=now) for standing in self._standings):
             return True
         if all(standing.is_down(now=now) for standing in self._standings):
             return now - self._answered_at >= self._give_up_after_s
-        # All that is left to ask waits for teachers without money.
+        # Everything left to ask waits for teachers without money.
         busy = self._counters.in_flight or any(lane.waiting for lane in self._lanes)
         return (
             not busy
@@ -281,4 +280,4 @@ class Chain:
         found = []
         for client, standing, said in zip(self._clients, self._standings, self._said, strict=True):
             found.append(f"{client.teacher.name} {standing.out_of_money or f'said last: {said}'}")
-        return f"no teacher of the chain can be asked ({'; '.join(found)}); see to one, then run the same command again"
+        return f"no teacher of the chain can be asked ({'; '.join(found)}); fix one, then run the same command again"

@@ -1,6 +1,7 @@
-"""Guards against checks that break on every answer, or accept none: decides when to stop, and what to say.
+"""Guards against checks that fail on every answer, or accept none: decides when to stop, and with which message.
 
-Pure, one per worker; it counts the verdicts of its own run, for those in journals may be of a check since repaired.
+Pure, one per worker. It counts the verdicts of its own run only, because those in journals may come from a check that
+was fixed since.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
 from stillhouse.gen.errors import Paused, StillhouseError
 
 BROKEN_AFTER = 50
-"""This many verdicts of a check in a row that say nothing: it is the check that fails, not the answers."""
+"""After this many consecutive verdicts that say nothing, the check is at fault, not the answers."""
 
 USELESS_AFTER = 500
-"""This many verdicts without one acceptance: the check, or what it compares with, is hardly what was meant."""
+"""After this many verdicts without one acceptance, the check, or what it compares with, is probably wrong."""
 
 
 class ChecksFail(StillhouseError):
@@ -62,7 +63,7 @@ def _broken(name: str, reason: str) -> StillhouseError:
 
 def _useless(name: str, detail: str) -> StillhouseError:
     return Paused(
-        f"checks: {name} rejected all of the first {USELESS_AFTER} answers, the last one with: {detail}. `stillhouse "
-        "check RECIPE DATASET` shows what it says of answers; if it is right, continue with --keep-going. All answers "
-        "are kept"
+        f"checks: {name} rejected all of the first {USELESS_AFTER} answers, the last one with: {detail}. "
+        "`stillhouse check RECIPE DATASET` shows its verdicts on answers; if it is right, continue with "
+        "--keep-going. All answers are kept"
     )

@@ -1,7 +1,7 @@
-"""The checker: has answers judged by the recipe's checks, beside the asking and never in its way.
+"""The checker: has answers judged by the recipe's checks, without delaying requests.
 
-An answer waits here as a number alone; its text is read from the chunk when its turn comes. So many are with the pool
-at a time, whatever waits: memory is bounded, however slow a check is. No request's slot is held.
+An answer waits here only as a number; its text is read from the chunk when its turn comes. At most `_AT_ONCE` answers
+are with the pool at a time, so memory is bounded, however slow a check is. No request's slot is held.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.checks import AnyCheck, references_of
 
 MOST_AT_ONCE = 256
-"""Enough to keep the children of a large node busy, eight full batches."""
+"""Enough to keep the children of a large node busy: eight full batches."""
 
 
 class Judging(Protocol):
-    """What judges answers, as `gen.checks.pool.CheckPool` does; an asynchronous context manager."""
+    """Judges answers, like `gen.checks.pool.CheckPool`; an asynchronous context manager."""
 
     async def __aenter__(self) -> Self:
-        """Get ready; raises UsageError where the checks can't run here."""
+        """Get ready; raises UsageError if the checks can't run here."""
         ...
 
     async def __aexit__(
@@ -43,12 +43,12 @@ class Judging(Protocol):
     def judge(
         self, answer: Answer, row: Mapping[str, str | tuple[str, ...]], *, duty: Duty = "check"
     ) -> "asyncio.Future[tuple[Verdict, ...]]":
-        """The verdicts of the checks that ran, in order; `duty`: what is done with the answer."""
+        """The verdicts of the checks that ran, in order; `duty`: what to do with the answer."""
         ...
 
 
 class Checker:
-    """See the module."""
+    """Passes answers to the pool, and verdicts to the intake."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Checker:
         *,
         judges: Judges | None = None,
     ) -> None:
-        """`judges`: what asks the judges among the checks, for whom `judging` lets every answer pass."""
+        """`judges`: asks the judges among the checks, which `judging` lets every answer pass."""
         self._tasks = tasks
         self._judging = judging
         self._judges = judges
@@ -69,7 +69,7 @@ class Checker:
         self._closed = False
 
     def take(self, held: LeasedChunk) -> None:
-        """Have those of the chunk's answers judged that await it."""
+        """Judge those of the chunk's answers that await it."""
         self._waiting.extend((held, ordinal) for ordinal in held.open.state.verdicts.take())
         self._start()
 
@@ -102,7 +102,7 @@ class Checker:
         except StillhouseError as error:
             self._tasks.fail(error)
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
-            self._tasks.fail(StillhouseError(f"checks: a verdict can't be taken in: {cause_of(error)}"))
+            self._tasks.fail(StillhouseError(f"checks: a verdict can't be processed: {cause_of(error)}"))
 
     def _take_in(self, held: LeasedChunk, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
         if self._closed or held.abandoned:
@@ -115,7 +115,7 @@ class Checker:
 
 
 class Intake:
-    """Takes verdicts into their chunk, counts them, and stops the run where they say that it is of no use."""
+    """Adds verdicts to their chunk, counts them, and stops the run if they show that a check is useless."""
 
     def __init__(
         self, tasks: Tasks, checks: Sequence[AnyCheck], *, counters: Counters, clock: Clock, keep_going: bool
@@ -128,7 +128,7 @@ class Intake:
         self._guard = CheckGuard(self._names, keep_going=keep_going)
 
     def take(self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict]) -> None:
-        """Take in the verdicts on an answer.
+        """Add the verdicts on an answer.
 
         Raises:
             StoreAway: the journal can't be written.

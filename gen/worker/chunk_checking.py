@@ -1,7 +1,7 @@
 """The checker of a recipe whose last check judges whole chunks: it waits until all samples of a chunk are answered.
 
-The function sees every answer that the other checks accept, those judged before a crash too: so it sees the same table
-whoever recovers the chunk, and a verdict that is in a journal stands.
+The function sees every answer that the other checks accept, including those judged before a crash. So it sees the same
+table whoever recovers the chunk, and a verdict in a journal stays valid.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from stillhouse.schemas.checks import references_of
 
 
 class ChunkChecker:
-    """Takes the place of `gen.worker.checking.Checker`."""
+    """Replaces `gen.worker.checking.Checker`."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ChunkChecker:
         *,
         function: ChunkFunction,
     ) -> None:
-        """`judging` lets pass what the other checks accept; `function` is the last of the intake's checks."""
+        """`judging` passes on what the other checks accept; `function` is the last of the intake's checks."""
         self._tasks = tasks
         self._judging = judging
         self._function = function
@@ -38,7 +38,7 @@ class ChunkChecker:
         self._closed = False
 
     def take(self, held: LeasedChunk) -> None:
-        """Have the chunk judged, if nothing but verdicts is awaited for it."""
+        """Have the chunk judged, if it only awaits verdicts."""
         verdicts = held.open.state.verdicts
         if verdicts.has_fresh and held.open.left == verdicts.awaited and not self._closed:
             self._tasks.spawn(self._judge, held, verdicts.take())

@@ -12,16 +12,16 @@ from stillhouse.schemas.prompt import Prompt
 
 
 class TeacherOf(Protocol):
-    """The teacher each sample is assigned to."""
+    """Assigns each sample to a teacher."""
 
     @property
     def teachers(self) -> Sequence[Interpreter]:
-        """All of the recipe's, in its order."""
+        """All teachers of the recipe, in order."""
         ...
 
     @property
     def is_chain(self) -> bool:
-        """True if each stands in for the one before it."""
+        """True if each teacher replaces the one before it."""
         ...
 
     def __call__(self, key: bytes, sample: int, /) -> Interpreter:
@@ -37,11 +37,11 @@ class ChunkSamples:
         self.per_series = per_series
         """Ordinals per series."""
         self.teachers = teacher_of.teachers
-        """All of the recipe's, in its order."""
+        """All teachers of the recipe, in order."""
         self.is_chain = teacher_of.is_chain
-        """True if each teacher stands in for the one before it (`route: fallback`)."""
+        """True if each teacher replaces the one before it (`route: fallback`)."""
         self._teacher_of = teacher_of
-        self._per_prompt = per_series * chunk.series.per_prompt  # asked about several times per answer
+        self._per_prompt = per_series * chunk.series.per_prompt  # called several times per answer
 
     def __len__(self) -> int:
         return self.chunk.series_count * self.per_series
@@ -51,7 +51,7 @@ class ChunkSamples:
         return self.chunk.prompts[ordinal // self._per_prompt]
 
     def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
-        """The teacher with this place in the recipe; without one, the one that the sample is assigned to."""
+        """The teacher with this position in the recipe; by default the one that the sample is assigned to."""
         if place is None and self.chunk.series.teachers:
             place = self.chunk.key_of(ordinal // self.per_series).teacher
         if place is not None:
@@ -59,12 +59,12 @@ class ChunkSamples:
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
 
     def read(self, ordinal: int, reply: Reply, *, place: int | None) -> Outcome:
-        """What a reply to the sample says; `place`: that of the teacher that gave it."""
+        """The outcome of a reply to the sample; `place`: the position of the teacher that sent it."""
         outcome, scored = self.teacher(ordinal, place).read(reply), self.prompt(ordinal).scored
         return outcome if scored is None else aligned(outcome, scored)
 
     def has_next(self, place: int) -> bool:
-        """True if another teacher follows the one with this place (`route: fallback`)."""
+        """True if another teacher follows the one with this position (`route: fallback`)."""
         return self.is_chain and place + 1 < len(self.teachers)
 
     def excluded(self) -> Iterator[int]:

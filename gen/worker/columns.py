@@ -1,4 +1,4 @@
-"""Arrow columns of rows' values. Conversations come as tuples, and are built without an object per cell."""
+"""Arrow columns from rows' values. Conversations come as tuples, and are built without an object per cell."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS,
 from stillhouse.schemas.tool_call import ToolCall
 
 Conversation: TypeAlias = Sequence[tuple[Any, ...]] | None
-"""Messages as (role, content), followed or not by tool calls, and then or not by a result's call id and name."""
+"""Messages as (role, content), optionally followed by tool calls, and then by a result's call id and name."""
 
 
 def columns(values: Sequence[Sequence[Any]], schema: pa.Schema) -> list[pa.Array]:
@@ -46,7 +46,7 @@ def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
 
 
 def _is_conversation(field: pa.Field) -> bool:
-    """A kept column may have the name `messages` where the dataset has no such column; it is nullable, ours is not."""
+    """A kept column may have the name `messages` if the dataset has no such column; it is nullable, ours is not."""
     return field.name in ("prompt", "completion") or (field.name == MESSAGES and not field.nullable)
 
 
@@ -98,7 +98,7 @@ def _calls(values: Sequence[Sequence[ToolCall] | None], kind: pa.DataType) -> pa
 
 
 def _offsets(values: Sequence[Sequence[Any] | None]) -> pa.Array:
-    """Where each list begins, null for one that is null, and the end of the last."""
+    """Where each list begins, null for a null list, and the end of the last one."""
     offsets: list[int | None] = []
     end = 0
     for each in values:

@@ -1,7 +1,8 @@
 """Decisions as DECIDED frames: those that don't follow from their sample's other frames alone.
 
-What other samples met meanwhile, the time an attempt took, a teacher that is down, or an owner that repairs what it
-found: an owner that recovers the chunk can't know of it, and decides the same because it finds the frame.
+They depend on what happened to other samples, on how long an attempt took, on a teacher that is down, or on an owner
+that corrects what it found. An owner that recovers the chunk can't know this, and decides the same because it finds the
+frame.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from stillhouse.schemas.failure import RETRYABLE
 
 @dataclass(frozen=True, slots=True)
 class AccountBlamed:
-    """The attempt failed by its account's fault, and does not count as a failure of the sample."""
+    """The attempt failed because of its account, and does not count as a failure of the sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,12 @@ class Reopened:
 
 @dataclass(frozen=True, slots=True)
 class JudgedAgain:
-    """What the checks could not say of the answer is forgotten, and it is judged again."""
+    """A check's failure to judge the answer is forgotten, and the answer is judged again."""
 
 
 @dataclass(frozen=True, slots=True)
 class MovedOn:
-    """The sample is asked by the teacher with this place from now on."""
+    """The sample is asked by the teacher with this position from now on."""
 
     place: int
     reason: str
@@ -43,7 +44,7 @@ Decided: TypeAlias = AccountBlamed | Reopened | JudgedAgain | MovedOn | GiveUp
 
 
 def decided_frame(ordinal: int, decided: Decided, *, at: float, place: int | None = None) -> Frame:
-    """The frame of a decision on the attempt that was sent at this time to the teacher with this place."""
+    """The frame of a decision about the attempt that was sent at this time to the teacher with this position."""
     match decided:
         case AccountBlamed():
             said: dict[str, Any] = {"blame": "account"}
@@ -61,7 +62,7 @@ def decided_frame(ordinal: int, decided: Decided, *, at: float, place: int | Non
 
 
 def read_decided(frame: Frame) -> Decided | None:
-    """The decision in the frame; None if it is not one that this version knows."""
+    """The decision in the frame; None if this version does not know it."""
     try:
         said = orjson.loads(frame.body)
         if said.get("judge_again"):

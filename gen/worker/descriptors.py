@@ -1,10 +1,10 @@
-"""File descriptors: a connection needs one, so they bound what can be in flight in a process."""
+"""File descriptors: each connection needs one, so they limit the requests in flight of a process."""
 
 import resource
 from pathlib import Path
 
 RESERVED = 64
-"""Reserved for journals, shards, store connections and whatever libraries open."""
+"""Reserved for journals, shards, store connections and files that libraries open."""
 
 
 def raised_limit() -> int:

@@ -1,7 +1,7 @@
-"""The answers that the earlier chunks of a series keep: what a sample that is asked again must not repeat.
+"""The answers of a series that earlier chunks keep, which a sample that is asked again must not repeat.
 
-Equal answers of one series are kept once over all generations, so a retry chunk is sealed against what the shards
-before it hold. They are immutable, so every seal of the chunk finds the same.
+Equal answers of one series are kept once over all generations, so a retry chunk is sealed against the contents of
+earlier shards. Those are immutable, so every seal of the chunk finds the same.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _COLUMNS = (*_ANSWER, "reject_reason", VOTE_SHARE)
 
 
 def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
-    """16 bytes that are the same for equal answers, reasoning and the ids of tool calls aside."""
+    """16 bytes that are the same for equal answers, ignoring reasoning and the ids of tool calls."""
     calls = tool_calls_in(tool_calls)
     called = tool_calls if calls is None else "".join(f"{call.name}\0{call.arguments}\0" for call in calls)
     said = f"{called}\0{text or ''}".encode("utf-8", "surrogatepass")
@@ -43,24 +43,24 @@ def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
 
 @dataclass(slots=True)
 class Kept:
-    """What the earlier shards hold of the accepted answers of one series."""
+    """The accepted answers of one series in earlier shards."""
 
     ids: dict[bytes, str] = field(default_factory=dict)
-    """By fingerprint, the record id of each answer; also of those that were not selected."""
+    """By fingerprint, the record id of each answer; including answers that were not selected."""
     count: int = 0
     """Records."""
     text: str = ""
-    """The first record's, without its reasoning."""
+    """The first record's text, without its reasoning."""
     vote_share: float | None = None
-    """The first record's, where there are votes."""
+    """The first record's share, if there are votes."""
 
 
 def kept_answers(store: Store, chunk: Chunk, *, inline: bool, selects: bool = False) -> dict[SeriesKey, Kept]:
-    """What earlier shards hold of the series that the chunk's belong to.
+    """The accepted answers in earlier shards, for the chunk's series.
 
     Args:
-        store: the dataset's.
-        chunk: of a generation that asks prompts again.
+        store: the dataset's store.
+        chunk: a chunk of a generation that asks prompts again.
         inline: True if reasoning is inside the text.
         selects: True if accepted answers may be in rejected/, because others were selected.
 

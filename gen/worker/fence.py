@@ -1,8 +1,9 @@
 """Decides when a worker may send, by clocks alone, even while a call to the queue or the store hangs.
 
-Two clocks run. The queue's renewals keep it open for `FENCE_S`, or for less where the run's own lock is about to lapse:
-after that another worker, or another run, may have the chunks. And the store keeps it open: what was received more than
-a bound ago and is still on this node's disk alone would be paid a second time if the node went, so no more is added.
+There are two clocks. A renewal by the queue opens the fence for `FENCE_S`, or for less if the run's own lock is about
+to expire: after that, another worker or another run may have the chunks. The store closes the fence if answers older
+than a limit exist only on this node's disk: they would be paid for a second time if the node were lost, so no more are
+added.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from stillhouse.gen.coordination.leases import FENCE_S
 
 
 class Fence:
-    """See the module. Wait here before reserving from the limits, or all waiters would send at once."""
+    """The fence of one worker. Wait here before reserving from the limits, or all waiters would send at once."""
 
     def __init__(self, clock: Clock, *, ship_every_s: float) -> None:
         self._clock = clock
@@ -31,7 +32,7 @@ class Fence:
 
     @property
     def store_is_late(self) -> bool:
-        """True if the store is what keeps it closed."""
+        """True if the store keeps it closed."""
         return self._clock.monotonic() >= self._shipped_until
 
     async def open(self) -> None:

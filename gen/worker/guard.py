@@ -1,8 +1,8 @@
 """Guards against runs that yield nothing: counts settled samples, and decides when to stop and what to change.
 
-Pure, one per worker, counted over the run by teacher and endpoint. Refusals by policy are data and never count. A
-sample counts once its answer is read, whether this worker received it or found it in a journal, so that a corrected
-`finish_reasons` or `thinking` is judged by the answers that are paid for.
+Pure, one per worker; counts are per teacher and endpoint, over the run. Refusals by policy are data and never count. A
+sample counts once its answer is read, whether this worker received it or found it in a journal; so a corrected
+`finish_reasons` or `thinking` is judged by the answers already paid for.
 """
 
 from collections import Counter
@@ -16,13 +16,14 @@ STOP_AFTER = 50
 """Settled samples without a record that are enough evidence."""
 
 STOP_AFTER_TOO_LONG = 500
-"""Sources are sorted by length, and a prompt that does not fit costs nothing."""
+"""Sources may be sorted by length, and a prompt that does not fit costs nothing."""
 
 MIN_ALIKE = 3
-"""A whole chunk of at least this many prompts that all fail alike points to the recipe; fewer may just be bad."""
+"""If a whole chunk of at least this many prompts fails in the same way, the recipe is suspected; fewer prompts may just
+be bad."""
 
 STOP_AFTER_REFUSED = 50
-"""This many refusals in a row from an endpoint that served others before: something has changed there."""
+"""This many consecutive refusals from an endpoint that served others before mean that something has changed there."""
 
 _REFUSALS = ("refused", "content_filter", "duplicate_answer")
 _OF_PROMPT = ("too_long", "poison")
@@ -100,7 +101,7 @@ class Guard:
         return None
 
     def forgive(self, teacher: str) -> None:
-        """Forget the teacher's samples so far: others stand in for it, so they are not a reason to stop."""
+        """Forget the teacher's samples so far: others replace it, so they are not a reason to stop."""
         for key in [key for key in self._tallies if key[0] == teacher]:
             del self._tallies[key]
 
@@ -144,8 +145,8 @@ def _advice(reason: str, words: str) -> str:
 
 
 _NOTHING_THERE = (
-    "The server knows no such address, or no such model: check `teachers.{teacher}.base_url`, which with "
-    "`api: openai-chat` mostly ends in /v1, and `model`, then run again"
+    "The server does not know this address, or this model: check `teachers.{teacher}.base_url`, which with `api: "
+    "openai-chat` usually ends in /v1, and `model`, then run again"
 )
 _OTHER_DATASET = "a changed `ask` needs another `dataset.path`"
 _OTHER_ADVICE = (

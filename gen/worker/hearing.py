@@ -1,8 +1,9 @@
-"""A hearing: what one judge is asked about a chunk's answers, and says. A fold over its frames, as `ChunkState` is.
+"""A hearing: what one judge is asked about a chunk's answers, and what it replies. A fold over its frames, like
+`ChunkState`.
 
-Its frames have the check's `stage`. SENT holds the key of what is asked, so that a reply that is in a journal stands
-for as long as the same is to be asked, whoever recovers the chunk: no verdict is paid for a second time. Equal answers
-to one prompt share a verdict.
+Its frames have the check's `stage`. SENT holds the key of the question, so a reply in a journal stays valid as long as
+the question is the same, whoever recovers the chunk: no verdict is paid for twice. Equal answers to one prompt share a
+verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,30 +38,30 @@ from stillhouse.schemas.recipe import Recipe
 
 _HEAD_CHARS = 80
 _MAX_QUESTIONS = 64
-"""Questions kept until they are asked: for each of them a template need not be rendered again, and those of a whole
-chunk would be in memory beside its answers."""
+"""Questions kept until they are asked, so that their templates need not be rendered again; more would hold a whole
+chunk in memory."""
 _ENDS = (Kind.ANSWERED, Kind.LOST, Kind.NOT_SENT, Kind.DIED, Kind.CUT, Kind.SENT)
-"""What says most of an attempt comes first."""
+"""The most informative frames of an attempt come first."""
 
 Done: TypeAlias = Callable[[Verdict], None]
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeOf:
-    """A recipe's check that asks a judge."""
+    """A check of the recipe that asks a judge."""
 
     stage: int
-    """n: the n-th check."""
+    """The check's number, from 1."""
     interpreter: Interpreter
     rubric: Rubric
     references: Sequence[Reference]
-    """Those of all of the recipe's checks."""
+    """The names of all of the recipe's checks."""
     rival_column: str | None
     rival_teacher: str | None
 
 
 def judges_of(recipe: Recipe) -> tuple[JudgeOf, ...]:
-    """The recipe's, in the order of its checks.
+    """The recipe's judges, in the order of its checks.
 
     Raises:
         TemplateError: a template can't be compiled.
@@ -86,7 +87,7 @@ def judges_of(recipe: Recipe) -> tuple[JudgeOf, ...]:
 
 
 class Hearing:
-    """See the module. By ordinal of the answer that is judged."""
+    """One judge's hearing of one chunk, by ordinal of the judged answer."""
 
     def __init__(self, judge: JudgeOf, samples: ChunkSamples, state: ChunkState, journal: JournalFile) -> None:
         self.judge = judge
@@ -95,27 +96,27 @@ class Hearing:
         self._journal = journal
         names = [each.teacher.name for each in samples.teachers]
         self._rival = None if judge.rival_teacher is None else names.index(judge.rival_teacher)
-        """The place of the teacher with whose answers others are compared."""
+        """The position of the teacher whose answers others are compared with."""
         self._tries: dict[int, Tries] = {}
         self._known: dict[tuple[bytes, bytes], CheckResult] = {}
-        """Verdicts by the keys of the prompt and of what was asked."""
+        """Verdicts by the keys of the prompt and of the question."""
         self._waiting: dict[int, list[Done]] = {}
-        """Answers whose verdict is asked for."""
+        """Answers whose verdict is being asked for."""
         self._keys: dict[int, tuple[bytes, bytes]] = {}
-        """Of these answers: see `_known`."""
+        """For these answers, see `_known`."""
         self._asking: dict[tuple[bytes, bytes], int] = {}
         """By key: the answer for which the judge is asked."""
         self._questions: dict[int, Prompt] = {}
-        """Those being asked, and the first of those that wait for it."""
+        """Answers being asked about, and the first answer that waits for each."""
         self._replied: dict[int, Verdict] = {}
-        """What replies say, from `read` to `answered`."""
+        """The contents of replies, between `read` and `answered`."""
         self._in_flight: set[int] = set()
         self._closing: GiveUp | None = None
 
-    # --- what is to be judged
+    # --- what to judge
 
     def _rival_of(self, ordinal: int) -> int | None:
-        """The sample of the teacher whose answer this one is compared with; its own number: it is that answer."""
+        """The sample of the teacher that this answer is compared with; its own number if it is that answer."""
         if self._rival is None:
             return None
         number, sample = divmod(ordinal, self._samples.per_series)
@@ -123,14 +124,16 @@ class Hearing:
         return (first + self._rival) * self._samples.per_series + sample
 
     def awaited_by(self, ordinal: int) -> int | None:
-        """The sample whose answer it is compared with, while that is still to come."""
+        """The sample whose answer it is compared with, if that has not come yet."""
         rival = self._rival_of(ordinal)
         if rival in (None, ordinal) or self._closing is not None:
             return None
         return None if self._state.is_settled(rival) else rival
 
     def ask(self, ordinal: int, done: Done) -> bool:
-        """Have the answer judged; True if its judge has to be asked now, and False if `done` has or will have it."""
+        """Have the answer judged; True if its judge must be asked now, and False if `done` has or will have the
+        verdict.
+        """
         try:
             question = self._question(ordinal)
         except NoPrompt as error:
@@ -150,14 +153,14 @@ class Hearing:
             self._waiting[asked_for].append(done)
             return False
         if (tries := self._tries.get(ordinal)) is not None and tries.failures:
-            self._tries[ordinal] = Tries()  # it was given up, and is judged again
+            self._tries[ordinal] = Tries()  # it was given up on, and is judged again
         self._waiting[ordinal], self._keys[ordinal], self._asking[key] = [done], key, ordinal
         if len(self._questions) < _MAX_QUESTIONS:
             self._questions[ordinal] = question
         return True
 
     def close(self, reason: GiveUp) -> None:
-        """Ask nothing more; what is in flight still counts."""
+        """Ask nothing more; requests in flight still count."""
         self._closing = reason
         for ordinal in [each for each in self._waiting if each not in self._in_flight]:
             self._settle(ordinal, Unchecked(reason.message))
@@ -190,7 +193,7 @@ class Hearing:
         outcome = self._state.answers.outcome(ordinal, self._journal.read(*place))
         return outcome.text if isinstance(outcome, Completion) else None
 
-    # --- what its lane needs, see `gen.worker.lanes.base.Attempts`
+    # --- called by its lane, see `gen.worker.lanes.base.Attempts`
 
     def prompt(self, ordinal: int) -> Prompt:
         """See `Attempts`."""
@@ -255,7 +258,7 @@ class Hearing:
         return self._ended(received.frame, received.outcome, blame)
 
     def _read(self, frame: Frame) -> tuple[Outcome, Verdict | None]:
-        """What the reply is, and its verdict; a completion that is not one is of no use."""
+        """The outcome of a reply, and its verdict; a completion without one is useless."""
         outcome = self.judge.interpreter.read(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
         if not isinstance(outcome, Completion):
             return outcome, None
@@ -286,11 +289,11 @@ class Hearing:
         return decide(outcome, tries, max_attempts=most, endpoints=max(1, len(teacher.urls)), blame=blame)
 
     def _pay(self, frame: Frame, outcome: Outcome | None) -> None:
-        """Count what the attempt cost."""
+        """Count the attempt's cost."""
         judge = self.judge.interpreter
         try:
             question = self.prompt(frame.ordinal)
-        except (NoPrompt, AssertionError):  # recovered, and its answer is read as another now
+        except (NoPrompt, AssertionError):  # recovered, and its answer is read differently now
             question = self._samples.prompt(frame.ordinal)
         self._state.spending.add_check(bill(judge, question, outcome), is_priced=judge.teacher.price is not None)
 
@@ -308,9 +311,9 @@ class Hearing:
     # --- recovery
 
     def restore(self, frames: Iterable[Frame], *, died: bool) -> None:
-        """Take over what earlier owners asked; these frames are in the journal already.
+        """Take over what earlier owners asked; these frames are already in the journal.
 
-        Attempts in flight when an owner was gone are ended, as they may have been billed.
+        Attempts that were in flight when an owner died are ended, because they may have been billed.
 
         Raises:
             StoreAway: the journal can't be written.
@@ -340,5 +343,5 @@ class Hearing:
 def hearings(
     judges: Sequence[JudgeOf], samples: ChunkSamples, state: ChunkState, journal: JournalFile
 ) -> Mapping[int, Hearing]:
-    """A chunk's, by stage."""
+    """A chunk's hearings, by stage."""
     return {judge.stage: Hearing(judge, samples, state, journal) for judge in judges}

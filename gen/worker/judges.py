@@ -1,7 +1,7 @@
-"""The judges of a worker's checks: each is asked over a lane of its own, within its own account's limits.
+"""The judges of a worker's checks: each is asked over its own lane, within its own account's limits.
 
-What the other checks say of an answer is known before a judge is asked; the judges are then asked one after another, as
-far as no check before them rejects the answer. An answer that waits here is a number alone.
+The verdicts of the other checks are known before a judge is asked. The judges are then asked one after another, until a
+check rejects the answer. An answer that waits here is only a number.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from stillhouse.schemas.prompt import Prompt
 
 
 class LetPass:
-    """A `Judging` without processes, for recipes all of whose checks ask judges: it lets every answer pass."""
+    """A `Judging` without processes, for recipes whose checks all ask judges: it accepts every answer."""
 
     def __init__(self, checks: int) -> None:
         self._verdicts = (CheckResult(True, None, ""),) * checks
@@ -67,11 +67,11 @@ class HeldHearing:
         return (*self.held.prompt_key(ordinal), ordinal)
 
     def number(self, ordinal: int) -> int:
-        """Every verdict is asked for with the judge's own seed."""
+        """Every verdict is requested with the judge's own seed."""
         return 0
 
     async def images(self, prompt: Prompt) -> tuple[SentImage, ...]:
-        """A judge is shown texts."""
+        """A judge reads only text."""
         return ()
 
     def began(self) -> None:
@@ -95,11 +95,11 @@ class _Case:
     verdicts: list[Verdict]
     done: Callable[[tuple[Verdict, ...]], None]
     stages: list[int] = field(default_factory=list)
-    """Of the judges still to be asked."""
+    """The judges still to ask."""
 
 
 class Judges:
-    """See the module."""
+    """Asks the judges of a worker's checks."""
 
     def __init__(
         self,
@@ -121,13 +121,13 @@ class Judges:
             )
             for judge in judges
         ]
-        """One for each check that asks a judge."""
+        """One lane for each check that asks a judge."""
         self._lanes: dict[int, Lane[HeldHearing]] = {}
         self._waiting: defaultdict[ChunkId, defaultdict[int, list[_Case]]] = defaultdict(lambda: defaultdict(list))
-        """By chunk and sample: cases whose answer is compared with that sample's, which is still to come."""
+        """By chunk and sample: cases whose answer is compared with that sample's answer, which has not come yet."""
 
     def begin(self, gate: Gate, *, counters: Counters, clock: Clock) -> tuple[Lane[HeldHearing], ...]:
-        """Make the judges' lanes."""
+        """Create the judges' lanes."""
         for judge, client in zip(self._judges, self.clients, strict=True):
             self._lanes[judge.stage] = LANES["online"](
                 client,
@@ -143,15 +143,15 @@ class Judges:
     def judge(
         self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict], done: Callable[[tuple[Verdict, ...]], None]
     ) -> None:
-        """Put the judges' verdicts on the answer in their places among those of the other checks, then call `done`.
+        """Insert the judges' verdicts on the answer among those of the other checks, then call `done`.
 
-        `verdicts`: those of the checks up to the first that does not accept; a judge's place holds anything.
+        `verdicts`: those of the checks up to the first that does not accept; a judge's place holds a placeholder.
         """
         stages = [stage for stage in sorted(self._lanes) if stage <= len(verdicts)]
         self._next(_Case(held, ordinal, list(verdicts), done, stages))
 
     def look(self, held: LeasedChunk, ordinals: Iterable[int] | None = None) -> None:
-        """Go on with the cases that waited for the answers to these samples of the chunk; None: to any."""
+        """Continue the cases that waited for the answers to these samples of the chunk; None: for any answer."""
         if (waiting := self._waiting.get(held.open.chunk.id)) is None:
             return
         for ordinal in list(waiting) if ordinals is None else ordinals:
@@ -181,7 +181,7 @@ class Judges:
 
 
 class _Unheard:
-    """The `Listener` of the judges' lanes: whoever waits for a verdict hears it from its hearing."""
+    """The `Listener` of the judges' lanes: whoever waits for a verdict learns of it from its hearing."""
 
     def heard(self, held: HeldHearing, ordinal: int) -> None:
         """See `Listener`."""

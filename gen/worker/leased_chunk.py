@@ -1,4 +1,4 @@
-"""A chunk in a worker's hands, from its lease to its seal: its journal's lock, and its requests in flight."""
+"""A chunk that a worker holds, from its lease to its seal: its journal's lock, and its requests in flight."""
 
 import asyncio
 import itertools
@@ -32,13 +32,13 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 SHARDS_LOOKED_AT = 16
-"""If earlier runs got records from a teacher, one of the first this many shards has one."""
+"""If earlier runs got records from a teacher, one of the first this many shards contains one."""
 
 PROMPT_BYTES = 1000
-"""About what a prompt takes in memory beside its text."""
+"""Approximate memory of a prompt besides its text."""
 
 ROOM_BYTES = 32 * 2**20
-"""Asking stops when the journals' disk has no more room than this, on top of room for the largest replies."""
+"""Asking stops when the journals' disk has no more room than this, plus room for the largest replies."""
 
 
 @dataclass(slots=True)
@@ -50,21 +50,21 @@ class LeasedChunk:
     shipped_at: float
     """Everything in its journal at this monotonic time is in the store."""
     prompt_bytes: int = 0
-    """About what its prompts take in memory."""
+    """Approximate memory of its prompts."""
     under_way: int = 0
     """Requests in flight for it."""
     is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set if its worker has to act, see `OpenChunk.is_due`."""
+    """Set if its worker must act, see `OpenChunk.is_due`."""
 
     @property
     def memory_bytes(self) -> int:
-        """About what it takes in memory."""
+        """Approximate memory that it takes."""
         return self.prompt_bytes + self.open.state.answers.remembered_bytes
 
-    # --- what its lanes need, see `gen.worker.lanes.base.Docket`
+    # --- called by its lanes, see `gen.worker.lanes.base.Docket`
 
     @property
     def attempts(self) -> OpenChunk:
@@ -82,7 +82,7 @@ class LeasedChunk:
     async def images(self, prompt: Prompt) -> tuple[SentImage, ...]:
         """The prompt's images, read again in a thread unless they were just read."""
         source = self.open.chunk.images
-        assert source is not None, f"{self.open.chunk.id}: a prompt has images that its source has not"
+        assert source is not None, f"{self.open.chunk.id}: a prompt has images that its source does not have"
         there = source.at_hand(prompt)
         return await asyncio.to_thread(source.read, prompt) if there is None else there
 
@@ -108,7 +108,7 @@ class LeasedChunk:
             self.due.set()
 
     def _release(self) -> None:
-        if self.under_way == 0 and self.open.left:  # with none left it is being sealed, and then removed
+        if self.under_way == 0 and self.open.left:  # if none is left, it is being sealed, and then removed
             self.open.journal.close()
 
 
@@ -136,7 +136,7 @@ class Hands:
 
     @property
     def _journals(self) -> Journals:
-        """The node's journals. Found on first use, not when the worker is made: the store may be away then.
+        """The node's journals. Found on first use, not when the worker is created: the store may be away then.
 
         No cached_property: Python 3.11 holds a lock over all instances while it computes one.
         """
@@ -150,11 +150,11 @@ class Hands:
         return all(map(is_dead, leftovers(self._journals.root / str(chunk))))
 
     def check_room(self, *, under_way_bytes: int) -> None:
-        """Raise StoreAway if the journals' disk may not have room for the replies in flight."""
+        """Raise StoreAway if the journals' disk may lack room for the replies in flight."""
         check_room(self._journals.root, wanted_bytes=ROOM_BYTES + under_way_bytes)
 
     def open(self, grant: Grant) -> LeasedChunk | None:
-        """Read the chunk and what earlier owners left of it; None where one of them sealed it.
+        """Read the chunk and what earlier owners left of it; None if one of them sealed it.
 
         Raises:
             SourceError: the source is not what was planned.
@@ -189,7 +189,7 @@ class Hands:
         return LeasedChunk(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
 
     def earlier(self, chunk: Chunk) -> Mapping[SeriesKey, Kept]:
-        """By series, what earlier shards hold of accepted answers, where it matters for the chunk's.
+        """By series, the accepted answers in earlier shards, if they matter for the chunk.
 
         Raises:
             DatasetError: an earlier shard is missing or damaged.
@@ -208,7 +208,7 @@ class Hands:
         return unchecked_answers(self._store, chunk, places=places)
 
     def seal(self, held: LeasedChunk, votes: Mapping[int, Selected] = MappingProxyType({})) -> ShardCounts | None:
-        """Seal it and forget its journals; None where another's shard was there. Raises as `Sealer.seal` does.
+        """Seal it and delete its journals; None if another worker's shard was there. Raises as `Sealer.seal` does.
 
         `votes`: see `Sealer`.
         """
@@ -220,7 +220,7 @@ class Hands:
         return counts
 
     def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
-        """Have the chunk's journal in the store, and note that all that is open of it is with these batches.
+        """Ship the chunk's journal, and record that everything open in it is in these batches.
 
         Raises:
             StoreAway: the store fails.
@@ -231,11 +231,11 @@ class Hands:
         held.open.journal.close()
 
     def sweep(self) -> list[ChunkId]:
-        """Ship what dead workers left on this node; the chunks it was of."""
+        """Ship what dead workers left on this node; returns the chunks that it belonged to."""
         return self._journals.sweep()
 
     def has_records(self, *, teacher: str, endpoint: str | None = None) -> bool:
-        """True if one of the dataset's first shards holds a record of this teacher, at this endpoint or at any.
+        """True if one of the dataset's first shards has a record of this teacher, at this endpoint or at any.
 
         Raises:
             DatasetError, StoreAway: a shard can't be read.

@@ -1,4 +1,4 @@
-"""A Parquet file being written row by row in bounded memory, with what it holds counted and hashed."""
+"""Writes a Parquet file row by row in bounded memory, and counts and hashes its contents."""
 
 import hashlib
 from contextlib import suppress
@@ -12,9 +12,9 @@ from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.worker.columns import columns
 
 ROW_GROUP_BYTES = 32 * 2**20
-"""Rows are written out when their texts are so large together,"""
+"""Rows are written out when their texts have this total size,"""
 ROW_GROUP_ROWS = 10_000
-"""or when there are so many."""
+"""or when there are this many."""
 
 
 class Sheet:
@@ -58,7 +58,7 @@ class Sheet:
     def remove(self) -> None:
         """Close and delete the local file."""
         if self._writer is not None and self._writer.is_open:
-            with suppress(OSError):  # what was not written does not matter any more
+            with suppress(OSError):  # what was not written no longer matters
                 self._writer.close()
         self.path.unlink(missing_ok=True)
 
@@ -84,4 +84,4 @@ class Sheet:
         return self._writer
 
     def _away(self, error: OSError) -> StoreAway:
-        return StoreAway(f"{self.path}: can't be written ({error.strerror or error}); free the disk, then run again")
+        return StoreAway(f"{self.path}: can't be written ({error.strerror or error}); free disk space, then run again")

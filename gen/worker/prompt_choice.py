@@ -31,11 +31,11 @@ class PromptChoice:
         return self._distinct if self._need is None else min(self._need, self._distinct)
 
     def share(self, ordinal: int) -> float | None:
-        """The answer's share of the votes; None if it cast none, or there are no votes."""
+        """The answer's share of the votes; None if it did not vote, or there are no votes."""
         return None if self._selected is None else self._selected.shares.get(ordinal)
 
     def reject(self, ordinal: int, answer: bytes, record_id: str) -> tuple[RejectReason | None, str | None]:
-        """Why the answer with this fingerprint is not a record, and the id of the equal one that stands for it."""
+        """Why the answer with this fingerprint is not a record, and the id of the equal answer that is kept instead."""
         same = self._seen.get(answer) if self._equal_once else None
         is_equal = same is not None and same != record_id
         if self._selected is not None and ordinal not in self._selected.kept:
@@ -46,7 +46,7 @@ class PromptChoice:
         if is_equal:
             return "duplicate_answer", same
         if self._selected is None and self._need is not None and self._distinct >= self._need:
-            return NOT_SELECTED, None  # where rules or owners changed while it was asked
+            return NOT_SELECTED, None  # happens if rules or owners changed while it was asked
         self._seen[answer] = record_id
         self._distinct += 1
         return None, None

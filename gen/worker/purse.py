@@ -1,7 +1,7 @@
-"""The purse: a worker's part of the budget. Each request takes its worst case out before it is sent.
+"""The purse: a worker's part of the budget. Each request takes out its worst case before it is sent.
 
-Totals alone are exchanged with the queue, so that a lost message changes nothing. What was returned is never used
-again, even if nobody heard of it.
+Only totals are exchanged with the queue, so a lost message changes nothing. Money that was returned is never used
+again, even if the message was lost.
 """
 
 import asyncio
@@ -13,26 +13,26 @@ from stillhouse.gen.dataset.budget import Opened, SpendReport
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 
 AHEAD_S = 10.0
-"""A worker asks for what it will spend in about this time: three renewals, so that one may get lost."""
+"""A worker asks for what it will spend in about this time: three renewals, so that one may be lost."""
 
 MEASURE_S = 1.0
 
 
 class Purse:
-    """See the module."""
+    """A worker's part of the budget."""
 
     def __init__(self, limits: Expense | None, *, clock: Clock) -> None:
-        """`limits`: those of the whole budget; None: there is none, and nothing is ever waited for."""
+        """`limits`: those of the whole budget; None: there is no budget, and nothing ever waits."""
         self.is_limited = limits is not None
         self._limits = limits or NOTHING
         self._clock = clock
         self._granted = self._returned = self._spent = self._in_flight = NOTHING
         self._counted = NOTHING
-        """What of `_spent` is in limited measures."""
+        """The part of `_spent` in limited measures."""
         self._waiting: deque[tuple[Expense, asyncio.Future[bool]]] = deque()
         self._is_closed = False
         self._per_s = NOTHING
-        """What was spent per second of late."""
+        """Recent spending per second."""
         self._measured = NOTHING
         self._measured_at = clock.monotonic()
         self.empty = asyncio.Event()
@@ -43,9 +43,9 @@ class Purse:
         return self._granted - self._returned - self._counted - self._in_flight
 
     async def reserve(self, worst: Expense) -> bool:
-        """Wait for the money that a request may cost; False: there is no more, and nothing is to be sent.
+        """Wait for the money that a request may cost; False: there is no more, and nothing may be sent.
 
-        Whoever gets it calls `settle` or `give_back`, or leaves it in flight if it can't be known what was sent.
+        The caller then calls `settle` or `give_back`, or leaves it in flight if it is unknown what was sent.
         """
         if not self.is_limited:
             return True
@@ -66,7 +66,7 @@ class Purse:
             raise
 
     def settle(self, worst: Expense, spent: Expense) -> None:
-        """The request ended, and cost so much."""
+        """The request ended, and cost this much."""
         if self.is_limited:
             self._in_flight -= worst.within(self._limits)
             self._spent += spent
@@ -78,17 +78,17 @@ class Purse:
         self.settle(worst, NOTHING)
 
     def accept(self, granted: Expense) -> None:
-        """The queue has granted so much in all."""
+        """The queue has granted this much in total."""
         self._granted = self._granted.at_least(granted)
         self._pay()
 
     def close(self) -> None:
-        """There is no more money: nothing is sent any more."""
+        """There is no more money: nothing more is sent."""
         self._is_closed = True
         self._pay()
 
     def _pay(self) -> None:
-        """Let those go on that wait and can be paid, in order."""
+        """Release the waiting requests that can be paid for, in order."""
         while self._waiting:
             worst, turn = self._waiting[0]
             if not turn.done():
@@ -104,7 +104,7 @@ class Purse:
         """Totals, and what is wanted; what can't be used is returned."""
         self._measure()
         waiting = [worst for worst, turn in self._waiting if not turn.done()]
-        # What is in flight is asked for once more: so a worker that has no pace yet finds it, doubling step by step.
+        # Request the money in flight once more, so that a worker without a known pace finds it by doubling.
         wanted = self._per_s.times(AHEAD_S) + self._in_flight + sum(waiting, NOTHING)
         if self._is_closed or ended:
             wanted, waiting = NOTHING, []
@@ -124,7 +124,7 @@ class Purse:
         )
 
     def _measure(self) -> None:
-        """Take the pace, over a second at least."""
+        """Measure the pace, over at least a second."""
         now = self._clock.monotonic()
         if (seconds := now - self._measured_at) >= MEASURE_S:
             self._per_s = (self._counted - self._measured).times(1.0 / seconds)

@@ -1,6 +1,6 @@
 """Recovery: what earlier owners of a chunk left is copied into the new owner's journal, and folded into its state.
 
-Frames may be repeated any number of times: several journals hold copies of the same ones.
+Frames may be repeated any number of times: several journals contain copies of the same frames.
 """
 
 import hashlib
@@ -40,21 +40,22 @@ class Recovery:
         self._attempts: dict[tuple[int, float], Frame | None] = {}
         """(ordinal, at) to its SENT frame; None: it has ended."""
         self._late: dict[tuple[int, float], Frame | None] = {}
-        """The same of attempts at samples that had their answer, of owners that did not know of each other."""
+        """The same for attempts at samples that were already answered, by owners that did not know of each other."""
         self._hearings = hearings
         self._heard: defaultdict[int, list[Frame]] = defaultdict(list)
         """Frames of attempts at judges, by stage."""
         self._copied: set[bytes] = set()
         """Digests of notes."""
         self._unsettled: dict[tuple[int, float], Place] = {}
-        """(ordinal, at) to a reply that settled nothing, or gave its sample up."""
+        """(ordinal, at) to a reply that settled nothing, or with which its sample was given up on."""
 
     def restore(self, frames: Iterable[Frame], *, died: bool) -> bool:
         """Copy and fold these frames; True if there were any.
 
-        Notes other than DECIDED and VERDICT, and frames of stages that are no judge's, are copied but ignored.
+        Notes other than DECIDED and VERDICT, and frames of stages that belong to no judge, are copied but ignored.
 
-        `died`: the last owner's process died alone, so a request it had in flight may have killed it.
+        `died`: the last owner's process died while the run lived on, so a request that it had in flight may have killed
+        it.
 
         Raises:
             StoreAway: the journal can't be written or read.
@@ -75,7 +76,7 @@ class Recovery:
                 frame = sent._replace(kind=Kind.CUT)
                 self._journal.append(frame)
                 self._state.count_cost(frame, None)
-        for stage, hearing in self._hearings.items():  # once all is known of the answers that they judge
+        for stage, hearing in self._hearings.items():  # once everything is known about the answers that they judge
             hearing.restore(self._heard.pop(stage, ()), died=died)
         self._state.spending.recovered = self._state.spending.total
         return found
@@ -102,7 +103,7 @@ class Recovery:
             self._state.decided(frame.ordinal, decided, self._unsettled.get(attempt), known=attempt in self._attempts)
 
     def _attempt(self, frame: Frame) -> None:
-        """A frame of an attempt at the teacher; one that says nothing new is passed over."""
+        """A frame of an attempt at the teacher; a frame that says nothing new is skipped."""
         ordinal, state = frame.ordinal, self._state
         if frame.teacher is not None and frame.teacher >= len(self._samples.teachers):
             return
@@ -125,7 +126,7 @@ class Recovery:
             self._unsettled[attempt] = kept_at
 
     def _take_late(self, frame: Frame) -> None:
-        """A frame of an attempt at a sample that has its answer: all that counts of it is what it cost."""
+        """A frame of an attempt at a sample that is already answered: only its cost counts."""
         attempt = (frame.ordinal, frame.at)
         attempts = self._attempts if attempt in self._attempts else self._late
         known = attempts.get(attempt, _UNKNOWN)

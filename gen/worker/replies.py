@@ -1,4 +1,4 @@
-"""A reply as the journal keeps it, whoever sent it: a teacher about a prompt, or a judge about an answer."""
+"""A reply as the journal stores it, from a teacher about a prompt, or from a judge about an answer."""
 
 import struct
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.answers import Place
 
 STREAM_BYTES = 2**14
-"""Larger raw streams are compressed in the journal: each of their events repeats what all have in common."""
+"""Larger raw streams are compressed in the journal: their events repeat much of their content."""
 
 _AS_KEPT = struct.Struct("<f")
 """Rounds a latency as the journal stores it, so that every reader sees the same value."""
@@ -30,7 +30,7 @@ class Received(NamedTuple):
     place: Place
     outcome: Outcome
     size: int
-    """Bytes of the reply, of a stream once it is folded."""
+    """Bytes of the reply; for a stream, once it is folded."""
 
 
 def reply_frame(
@@ -44,7 +44,7 @@ def reply_frame(
     stage: int = 0,
 ) -> Frame:
     """The ANSWERED frame of a reply to the attempt that was sent at `at`."""
-    # Truncated before it is read, so that readers of the journal see the same; so is the latency.
+    # Truncated and rounded before it is read, so that readers of the journal see the same.
     body = reply.body[:ERROR_BODY_BYTES] if reply.status >= 300 else reply.body
     (latency_s,) = _AS_KEPT.unpack(_AS_KEPT.pack(latency_s))
     headers = tuple(reply.headers.items())
@@ -66,7 +66,9 @@ def unanswered_frame(
     place: int | None,
     stage: int = 0,
 ) -> Frame:
-    """The frame of an attempt that ended without a whole reply; it holds what had come of a stream, `cut`."""
+    """The frame of an attempt that ended without a complete reply; it contains the part of a stream that arrived,
+    `cut`.
+    """
     if cut is None:
         return Frame(kind, ordinal, at, endpoint=endpoint, teacher=place, stage=stage)
     frame = reply_frame(ordinal, cut, at=at, latency_s=cut.latency_s, endpoint=endpoint, place=place, stage=stage)
@@ -74,7 +76,7 @@ def unanswered_frame(
 
 
 def outcome_without_reply(frame: Frame) -> Outcome | None:
-    """How an attempt ended that no reply came to; None if that is not known, or it goes on."""
+    """How an attempt without a reply ended; None if that is unknown, or it is still in flight."""
     match frame.kind:
         case Kind.NOT_SENT:
             return NoConnection("no connection")

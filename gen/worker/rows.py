@@ -1,4 +1,4 @@
-"""Rows of the stored files, by column name; a file's schema picks from them, so that it alone decides about order."""
+"""Rows of the stored files, by column name; a file's schema picks from them, so only the schema decides the order."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,20 +23,20 @@ from stillhouse.schemas.tool_call import ToolCall
 Row: TypeAlias = tuple[Any, ...]
 
 _MOST = 2**15 - 1
-"""The columns of attempts are int16; what waits for limits for days may have more."""
+"""The columns of attempts are int16; a sample that waits for limits for days may have more."""
 
 ImageCell: TypeAlias = dict[str, Any]
-"""{bytes, path}, as `datasets` stores an image."""
+"""{bytes, path}, the form in which `datasets` stores an image."""
 
 AnswerMessage: TypeAlias = tuple[str, str, tuple[ToolCall, ...] | None]
 """(role, content, tool calls); None: it calls none, or its dataset does not keep calls inside messages."""
 
 
 class Form:
-    """How a dataset writes its rows: which columns it has, in which order, and what its messages look like."""
+    """How a dataset writes its rows: which columns it has, in which order, and the form of its messages."""
 
     def __init__(self, columns: Columns, *, inline: bool) -> None:
-        """`columns`: less the kept ones. `inline`: the reasoning stands at the head of the text."""
+        """`columns`: without the kept ones. `inline`: the reasoning is at the start of the text."""
         self.columns = columns
         self.inline = inline
         self._has_scores = "token_logprobs" in columns.data.names
@@ -57,7 +57,8 @@ class Form:
         return "assistant", text or "", calls or None
 
     def scores(self, completion: Completion) -> dict[str, Any]:
-        """The values of the columns with log-probabilities: those of new datasets are made of many answers at once."""
+        """The values of the columns with log-probabilities; those of new datasets are built from many answers at
+        once."""
         if not self._has_scores:
             return {} if LOGPROBS not in self.columns.data.names else {LOGPROBS: completion.logprobs}
         return dict.fromkeys(SCORES, completion.scores)
@@ -87,7 +88,7 @@ class Form:
         return (*self.rejected(values), *prompt.kept)
 
     def bad_row(self, bad: BadRow, *, kept: int) -> Row:
-        """The row in failed/ of a source row that is no prompt."""
+        """The row in failed/ of a source row that doesn't make a prompt."""
         values = dict.fromkeys(self.columns.failed.names) | {
             "prompt_id": bad.prompt_id,
             "kind": "bad_row",
@@ -113,7 +114,7 @@ class SampleRows:
         *,
         images: Sequence[ImageCell] | None = None,
     ) -> None:
-        """`images`: the value of the column of that name, where the dataset has it."""
+        """`images`: the value of the column of that name, if the dataset has it."""
         self._prompt = prompt
         self._images = images
         self._tools = None if prompt.tools is None else [tool.text for tool in prompt.tools]
@@ -162,7 +163,7 @@ class SampleRows:
         return (*self._form.rejected(values), *self._prompt.kept)
 
     def _answer(self, frame: Frame, completion: Completion) -> dict[str, Any]:
-        """The columns that records and rejected answers have in common."""
+        """The columns that records and rejected answers share."""
         usage = completion.usage
         message, scored = self._form.message(completion), self._prompt.scored
         return {

@@ -1,10 +1,10 @@
 """Which of a chunk's samples may be asked now, and which it still needs. Pure: no clock, no frames, no teachers.
 
-Where K accepted answers to a prompt are wanted of at most M, its samples are asked in order, and those that are out
-(handed out and not decided) and those accepted never exceed K together. So the samples asked are always the first n,
-and n is the least with K accepted, or M. Whoever recovers a chunk from its journals decides the same samples, in
-whatever order, and is handed the same ones next. Under `route: each` all of this holds for each prompt and teacher: for
-each series, which the names below call a prompt.
+If K accepted answers to a prompt are wanted out of at most M, its samples are asked in order, and samples that are out
+(handed out and not decided) and accepted ones together never exceed K. So the samples asked are always the first n,
+where n is the smallest number with K accepted, or M. Whoever recovers a chunk from its journals decides the same
+samples, in any order, and gets the same ones next. Under `route: each`, all of this applies to each prompt and teacher,
+that is to each series; the names below call it a prompt.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +17,7 @@ class SampleStates(Protocol):
     """A chunk's samples, by ordinal."""
 
     left: int
-    """Samples that are needed and not decided; with none left the chunk is sealed."""
+    """Samples that are needed and not decided; when none is left, the chunk is sealed."""
 
     @property
     def is_ready(self) -> bool:
@@ -34,7 +34,7 @@ class SampleStates(Protocol):
         ...
 
     def lacks(self, ordinal: int) -> bool:
-        """True if the sample is not decided, and its prompt still needs such."""
+        """True if the sample is not decided, and its prompt still needs more."""
         ...
 
     def answered(self, ordinal: int) -> None:
@@ -44,13 +44,13 @@ class SampleStates(Protocol):
     def decide(self, ordinal: int, *, accepted: bool, answer: bytes | None = None) -> None:
         """The sample is accepted, or not; a rejection may become an acceptance later.
 
-        `answer`: what tells an accepted answer from others to the same prompt, as equal ones count once; None: it
-        counts in any case.
+        `answer`: distinguishes accepted answers to the same prompt, because equal ones count once; None: it always
+        counts.
         """
         ...
 
     def reopen(self, ordinal: int) -> None:
-        """The sample, which was not accepted, is to be asked after all."""
+        """The sample, which was not accepted, must be asked after all."""
         ...
 
 
@@ -58,7 +58,7 @@ class AllSamples:
     """Every sample is wanted, and may be asked at once."""
 
     def __init__(self, count: int, *, asked: Collection[int] | None = None) -> None:
-        """`asked`: the ordinals that are asked; by default all below `count`."""
+        """`asked`: the ordinals to ask; by default all below `count`."""
         self._states = bytearray([_WAITS]) * count if asked is None else bytearray([_DECIDED]) * count
         for ordinal in asked or ():
             self._states[ordinal] = _WAITS
@@ -98,7 +98,7 @@ class AllSamples:
 
 
 class UntilAccepted:
-    """Samples are wanted until so many of each prompt are accepted."""
+    """Samples are wanted until this many of each prompt are accepted."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class UntilAccepted:
             candidates: the ordinals that may be asked, in order.
             samples: ordinals per prompt.
             needs: how many accepted answers are wanted beyond those that earlier chunks keep.
-            kept: what tells those answers apart, which equal ones don't add to.
+            kept: distinguishes those answers; equal new ones don't count again.
         """
         self._candidates = candidates
         self._samples = samples
@@ -124,10 +124,10 @@ class UntilAccepted:
         self._out = [0] * len(candidates)
         """Samples handed out, or answered, and not decided."""
         self._answered = [0] * len(candidates)
-        """Of those, the answered ones."""
+        """The answered samples among them."""
         self._undecided = [len(ordinals) for ordinals in candidates]
         self._next = [0] * len(candidates)
-        """Place of the first candidate that may still wait."""
+        """Index of the first candidate that may still wait."""
         self._states = bytearray(len(candidates) * samples)
         self._ready = dict.fromkeys(number for number, need in enumerate(needs) if need > 0)
         """Prompts that may have samples to hand out, in order."""
@@ -201,5 +201,5 @@ class UntilAccepted:
             self._ready[number] = None
 
     def _left_of(self, number: int) -> int:
-        """What is awaited counts in any case: an answer that is there gets its verdict, needed or not."""
+        """Awaited samples always count: an answer that is there gets its verdict, needed or not."""
         return self._undecided[number] if self._missing[number] > 0 else self._answered[number]

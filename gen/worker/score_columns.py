@@ -1,7 +1,7 @@
 """Columns of log-probabilities, from the bytes of replies to Arrow without an object per token.
 
-Many answers are parsed by one call of Arrow's JSON reader. Where it refuses one, or reads nulls that need a closer
-look, each is parsed on its own, and what Arrow can't read is read as Python objects: with equal results.
+One call of Arrow's JSON reader parses many answers. If it refuses one, or reads nulls that need a closer look, each
+answer is parsed on its own. What Arrow can't read is read as Python objects, with equal results.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from stillhouse.schemas.columns import SCORES
 from stillhouse.schemas.completion import Scores
 
 Arrays: TypeAlias = dict[str, pa.Array]
-"""By column; a row per answer."""
+"""By column; one row per answer."""
 ID_COLUMNS = ("prompt_ids", "completion_ids")
 
 _PLAIN: list[tuple[str, pa.DataType]] = [("token", pa.string()), ("logprob", pa.float64()), ("id", pa.int64())]
@@ -36,7 +36,7 @@ _WITHOUT_BYTES, _WITH_BYTES = _schema_of(_PLAIN), _schema_of(_SPELT)
 
 
 class _Unusual(ValueError):
-    """Something that has to be read as Python objects."""
+    """The data must be read as Python objects."""
 
 
 class _BytesWanted(Exception):
@@ -44,7 +44,7 @@ class _BytesWanted(Exception):
 
 
 def score_columns(values: Sequence[Scores | None]) -> Arrays:
-    """The columns of answers with these log-probabilities; null where there are none, or they can't be read."""
+    """The columns of answers with these log-probabilities; null if there are none, or they can't be read."""
     if given := [value for value in values if isinstance(value, GivenScores)]:
         return _spread(_given(given), [isinstance(value, GivenScores) for value in values])
     return _spread(
@@ -62,7 +62,7 @@ def id_column(values: Sequence[bytes | None]) -> pa.Array:
 
 
 def _spread(columns: Arrays, there: Sequence[bool]) -> Arrays:
-    """The same with null where no row is there."""
+    """The same, with null if there is no row."""
     if all(there):
         return columns
     places = iter(range(len(there)))
@@ -71,7 +71,7 @@ def _spread(columns: Arrays, there: Sequence[bool]) -> Arrays:
 
 
 def _given(scores: Sequence[GivenScores]) -> Arrays:
-    """The columns of tokens that were given; their ids are in columns of their own."""
+    """The columns of given tokens; their ids are in columns of their own."""
     lengths = np.array([len(each.logprobs) for each in scores], np.int32)
     ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     tops = np.concatenate([np.diff(each.ends) for each in scores])
@@ -152,7 +152,7 @@ def _with_schema(
 
 
 def _ends(lengths: pa.Array) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Where each list begins, and the end of the last."""
+    """Where each list begins, and the end of the last one."""
     return np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths.to_numpy(zero_copy_only=False), dtype=np.int32)])
 
 
@@ -165,11 +165,11 @@ def _nested(ends: np.ndarray[Any, Any], top_ends: np.ndarray[Any, Any], values: 
 
 
 def _ids_beside(given: Sequence[Sequence[Any] | None], lengths: np.ndarray[Any, Any]) -> pa.Array:
-    """The ids that come beside the entries, one per token; null where there are none."""
+    """The ids beside the entries, one per token; null if there are none."""
     if not any(given):
         return pa.nulls(int(lengths.sum()), pa.int64())
     if any(ids is not None and not {*map(type, ids)} <= {int, type(None)} for ids in given):
-        raise _Unusual("what should be an id is no integer")
+        raise _Unusual("an id is not an integer")
     found = [
         pa.array(ids, pa.int64()) if ids is not None and len(ids) == length else pa.nulls(int(length), pa.int64())
         for ids, length in zip(given, lengths, strict=True)
@@ -178,7 +178,7 @@ def _ids_beside(given: Sequence[Sequence[Any] | None], lengths: np.ndarray[Any, 
 
 
 def _ids(tokens: pa.StructArray) -> pa.Array:
-    """By the token's text, where that is one, else by its field; null where neither is."""
+    """From the token's text if that is an id, else from its field; null if neither is."""
     ids, texts = tokens.field("id"), tokens.field("token")
     if len(texts) and pc.any(pc.starts_with(texts, ID_PREFIX)).as_py():
         is_id = pc.match_substring_regex(texts, rf"\A{ID_PREFIX}[0-9]{{1,10}}\z")
@@ -188,7 +188,7 @@ def _ids(tokens: pa.StructArray) -> pa.Array:
 
 
 def _known(ids: pa.Array, ends: np.ndarray[Any, Any]) -> bool:
-    """True if all have an id; False if none of the answers has them all.
+    """True if all have an id; False if none of the answers has all ids.
 
     Raises:
         _Unusual: some answers have them all.
@@ -232,7 +232,7 @@ def _spelt(tokens: pa.StructArray) -> pa.Array:
 
 
 def _from_objects(scores: TokenScores) -> Arrays:
-    """The columns of one answer, whose entries are anything."""
+    """The columns of one answer, whose entries may be anything."""
     parsed = scores.parsed()
     rows = None if parsed is None else parsed.rows()
     if parsed is None or rows is None:

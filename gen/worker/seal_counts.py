@@ -1,4 +1,4 @@
-"""Counts what a seal writes, sample by sample: the shard's metadata says it without its rows."""
+"""Counts what a seal writes, sample by sample, so that the shard's metadata shows it without its rows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from stillhouse.gen.worker.spending import Spending
 from stillhouse.schemas.completion import Completion
 
 MOST_WORDS = 50
-"""Unknown finish reasons of a shard that are told apart; an answer can end with any word."""
+"""Maximum number of unknown finish reasons counted separately in a shard; an answer may name any."""
 MOST_WORD_CHARS = 60
 
 
 class SealCounts:
-    """See the module; `total` at the end."""
+    """Counts samples; `total` gives the result."""
 
     def __init__(self, chunk: Chunk, spending: Spending) -> None:
         self.models: dict[str, set[str]] = {}
@@ -39,13 +39,13 @@ class SealCounts:
         self._checks: Counter[tuple[str, str, Literal["accepted", "rejected", "unchecked"]]] = Counter()
 
     def sample(self, tries: Tries) -> None:
-        """A sample, whatever came of it."""
+        """A sample, whatever its outcome."""
         self._maybe_billed += tries.maybe_billed
         self._wasted_input += tries.wasted_input
         self._wasted_output += tries.wasted_output
 
     def answer(self, teacher: Interpreter, completion: Completion, reason: str | None) -> None:
-        """An answer and what it cost, kept or rejected for this reason."""
+        """An answer and its cost, kept or rejected for this reason."""
         self._input += completion.usage.input_tokens or 0
         self._output += completion.usage.output_tokens or 0
         if (usd := teacher.cost_usd(completion)) is not None:
@@ -61,13 +61,14 @@ class SealCounts:
             self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
 
     def unchecked(self, teacher: Interpreter, completion: Completion, *, sign: Literal[1, -1] = 1) -> None:
-        """An answer that a check can't judge; -1: one that an earlier shard counts so, and this one counts now."""
+        """An answer that a check can't judge; -1: one that an earlier shard counts so, and that this chunk counts
+        now."""
         self._unchecked_input += sign * (completion.usage.input_tokens or 0)
         self._unchecked_output += sign * (completion.usage.output_tokens or 0)
         self._unchecked_usd += sign * (teacher.cost_usd(completion) or 0.0)
 
     def verdicts(self, teacher: str, verdicts: Sequence[Verdict]) -> None:
-        """What the checks say of one of the teacher's answers."""
+        """The checks' verdicts on one of the teacher's answers."""
         for check, verdict in zip(self._chunk.columns.checks, verdicts, strict=False):
             if isinstance(verdict, CheckResult):
                 self._checks[check, teacher, "accepted" if verdict.accepted else "rejected"] += 1
@@ -75,14 +76,14 @@ class SealCounts:
                 self._checks[check, teacher, "unchecked"] += 1
 
     def series(self, number: int, *, need: int, accepted: int) -> None:
-        """Under `ask.accept`: a series that lacked `need` accepted answers, and of which this chunk has so many."""
+        """Under `ask.accept`: a series that lacked `need` accepted answers, and that has this many in this chunk."""
         before = self._chunk.accept - need
         if number in self._chunk.retried:
             self._by_accepted[before] -= 1
         self._by_accepted[before + accepted] += 1
 
     def total(self, *, records: int) -> ShardCounts:
-        """All of it."""
+        """The sum of all counts."""
         kinds = (kind for retried in self._chunk.retried.values() for kind in retried.kinds.values())
         return ShardCounts(
             records=records,

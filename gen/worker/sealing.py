@@ -1,8 +1,8 @@
 """Sealing: a chunk becomes one shard by one conditional write.
 
 The side files (rejected, failed, raw) are written first and named by the seal; the data shard is the commit, and its
-metadata names them. A seal that finds another's shard in place removes its own side files and has lost nothing: what is
-stored came from the same journal. Memory is bounded by a row group, for answers are read back one by one.
+metadata names them. A seal that finds another worker's shard in place removes its own side files and has lost nothing:
+the stored shard came from the same journal. Memory is bounded by a row group, because answers are read back one by one.
 """
 
 import secrets
@@ -38,7 +38,7 @@ from stillhouse.schemas.recipe import Recipe
 NOT_WAITED_FOR = GiveUp(
     "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None
 )
-"""Of a sample that was asked and is not needed any more."""
+"""For a sample that was asked and is no longer needed."""
 
 
 class _Accepted(NamedTuple):
@@ -90,7 +90,7 @@ class Sealer:
         self._votes = votes
 
     def seal(self) -> ShardCounts | None:
-        """Write all; what was sealed, or None when another's shard was there already.
+        """Write all files; returns what was sealed, or None if another worker's shard was already there.
 
         Raises:
             StoreAway: the store or the local disk failed; the journal still has everything.
@@ -155,14 +155,14 @@ class Sealer:
             else:
                 assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
                 self._write_answer(sample_rows, teacher, frame, choice, size)
-            is_unchecked = reason is not None and reason.kind == "unchecked"  # whose answer is nowhere else
+            is_unchecked = reason is not None and reason.kind == "unchecked"  # its answer is nowhere else
             if frame is not None and (is_unchecked or (reason is None and self._recipe.dataset.keep_raw)):
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
         if chunk.accept:
             self._counts.series(number, need=chunk.need(number), accepted=choice.accepted)
 
     def _choice(self, number: int) -> PromptChoice:
-        """What decides about the accepted answers of the series."""
+        """Decides about the accepted answers of the series."""
         chunk, equal_once, select = self._open.chunk, self._recipe.dedup.answers, self._recipe.select
         earlier = self._earlier.get(chunk.key_of(number), Kept())
         seen, selected = dict(earlier.ids), None
@@ -194,14 +194,14 @@ class Sealer:
         return verdict.score
 
     def _images_of(self, prompt: Prompt) -> list[rows.ImageCell] | None:
-        """The value of the column `images`, made once for all samples of a prompt; None if there is none."""
+        """The value of the column `images`, computed once for all samples of a prompt; None if there is none."""
         chunk = self._open.chunk
         if chunk.images is not None and self._images[0] != prompt.key:
             self._images = (prompt.key, stored_images(chunk, prompt))
         return self._images[1]
 
     def _count_checked(self, teacher: Interpreter, frame: Frame, reason: GiveUp | None) -> None:
-        """Count what the checks say of the answer in the frame, and what it cost where they can't say anything."""
+        """Count the checks' verdicts on the answer in the frame, and its cost if they can't judge it."""
         ordinal = frame.ordinal
         self._counts.verdicts(teacher.teacher.name, self._state.verdicts.said.get(ordinal, ()))
         is_unchecked = reason is not None and reason.kind == "unchecked"

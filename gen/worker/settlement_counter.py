@@ -1,4 +1,4 @@
-"""Counts what attempts settled: the chain learns who answers, and a run that yields nothing falls under suspicion."""
+"""Counts what attempts settled: the chain learns who answers, and a run that yields nothing is suspected."""
 
 from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.judges import Judges
@@ -8,7 +8,7 @@ from stillhouse.gen.worker.tasks import Tasks
 
 
 class SettlementCounter:
-    """See the module; the `Listener` of the teachers' lanes."""
+    """Counts settlements; the `Listener` of the teachers' lanes."""
 
     def __init__(self, tasks: Tasks, suspicion: Suspicion, *, chain: Chain | None, judges: Judges | None) -> None:
         self._tasks = tasks
@@ -27,7 +27,7 @@ class SettlementCounter:
         self._tasks.changed.set()
 
     def count(self, held: LeasedChunk) -> None:
-        """Count what was settled for the chunk since the last time."""
+        """Count what was settled for the chunk since the last call."""
         settlements = held.open.state.settlements.take()
         if self._chain is not None:
             settlements = self._chain.judged(settlements)

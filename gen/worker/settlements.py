@@ -21,9 +21,9 @@ class Settlement:
     teacher: str
     endpoint: str
     prompt: Hashable
-    """None of a record."""
+    """None for a record."""
     reason: str | None
-    """Why it is rejected or a Failure; None: a record."""
+    """Why it is rejected or a Failure; None for a record."""
     words: str = ""
     word: str = ""
     """The answer's own finish reason."""
@@ -37,7 +37,7 @@ class Settlement:
 
 
 class Settlements:
-    """Those of one chunk since they were last taken."""
+    """The settlements of one chunk since they were last taken."""
 
     def __init__(self, samples: ChunkSamples) -> None:
         self._samples = samples
@@ -46,7 +46,7 @@ class Settlements:
         """The settlement of every record of a teacher and endpoint: they are alike."""
 
     def take(self) -> list[Settlement]:
-        """Those noted since the last call."""
+        """Settlements added since the last call."""
         taken, self._noted = self._noted, []
         return taken
 
@@ -55,11 +55,11 @@ class Settlements:
         self._noted.append(settlement)
 
     def note_useless(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
-        """The reply was useless, as this says, and the sample is asked again."""
+        """The reply was useless, for this reason, and the sample is asked again."""
         self._noted.append(replace(self.of(frame, outcome, given_up), settled=False))
 
     def note_moving(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
-        """Its teacher gave the sample up, and the next one may be asked."""
+        """Its teacher gave up on the sample, and the next one may be asked."""
         self._noted.append(replace(self.of(frame, outcome, given_up), moves_on=True))
 
     def drop(self, ordinal: int) -> None:

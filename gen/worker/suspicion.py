@@ -1,4 +1,4 @@
-"""A run that yields nothing is held up until it is known whether earlier runs had records from there; else it stops.
+"""Puts a run that yields nothing on hold until it is known whether earlier runs had records from there; else stops it.
 
 `gen.worker.guard.Guard` decides when there is enough evidence. What was paid for stays in the journals.
 """
@@ -14,19 +14,16 @@ from stillhouse.gen.worker.tasks import Tasks
 
 
 class Suspicion:
-    """See the module; one per worker."""
+    """The suspicion against a run; one per worker."""
 
     def __init__(
         self, tasks: Tasks, gate: Gate, *, places: Collection[Key], has_records: Callable[[Key], bool]
     ) -> None:
-        """Args:
-        tasks: the worker's.
-        gate: closed while there is a suspicion.
-        places: teachers and endpoints that are asked in this run.
-        has_records: blocks; True if the dataset has records from there.
+        """Args: tasks: the worker's tasks. gate: closed while there is a suspicion. places: teachers and endpoints of
+        this run. has_records: blocks; True if the dataset has records from there.
         """
         self.useless: Useless | None = None
-        """The suspicion, as long as it stands."""
+        """The suspicion, while it lasts."""
         self._tasks = tasks
         self._gate = gate
         self._places = places
@@ -55,11 +52,11 @@ class Suspicion:
             await self._resolve(useless)
 
     def given_up_on(self, teacher: str) -> None:
-        """The teacher never answered, and others stand in for it: that is no reason to stop."""
+        """The teacher never answered, and others replace it: that is not a reason to stop."""
         self._guard.forgive(teacher)
 
     async def is_cleared(self) -> bool:
-        """Wait for the suspicion to be resolved; False if it is the end of the run."""
+        """Wait for the suspicion to be resolved; False if the run ends with it."""
         await self._resolved.wait()
         return self.useless is None
 

@@ -1,4 +1,4 @@
-"""A worker's tasks: they end with it, and the first error of any of them stops it in good order."""
+"""A worker's tasks: they end with it, and the first error of any of them stops it gracefully."""
 
 import asyncio
 import logging
@@ -49,8 +49,8 @@ class Tasks:
             self.fail(StillhouseError(f"worker {self._name} failed: {cause_of(error)}"))
 
     def fail(self, error: StillhouseError) -> None:
-        """Stop in good order because of this error."""
-        if isinstance(error, StoreRefused):  # the driver could write: a person has to fix what is refused now
+        """Stop gracefully because of this error."""
+        if isinstance(error, StoreRefused):  # the driver could write, so a person has to fix what is refused now
             error = StoreAway(f"{error}; then run the same command again")
         self.error = self.error or error
         self.stop()

@@ -1,4 +1,4 @@
-"""The answers that no check could judge, as earlier shards keep them: a retry judges them in the place of asking."""
+"""The answers that no check could judge, as earlier shards keep them: a retry judges them instead of asking again."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,9 @@ def unchecked_answers(store: Store, chunk: Chunk, *, places: Mapping[str, int]) 
     An answer whose bytes are not kept is left out: its sample is asked again.
 
     Args:
-        store: the dataset's.
-        chunk: what is retried.
-        places: by name, the places of the recipe's teachers.
+        store: the dataset's store.
+        chunk: the retried chunk.
+        places: by name, the positions of the recipe's teachers.
 
     Raises:
         DatasetError: an earlier shard, or a file beside it, is missing or damaged.
@@ -41,7 +41,7 @@ def unchecked_answers(store: Store, chunk: Chunk, *, places: Mapping[str, int]) 
                 for earlier in retried.earlier:
                     wanted[earlier][chunk.key_of(number), sample] = number * chunk.samples + sample
     found: dict[int, Frame] = {}
-    for earlier, ordinals in sorted(wanted.items()):  # the last one stands
+    for earlier, ordinals in sorted(wanted.items()):  # the last one counts
         found.update(_answers(store, earlier, ordinals, places, series=chunk.series))
     return found
 

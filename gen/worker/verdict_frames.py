@@ -1,7 +1,7 @@
-"""Verdicts of a recipe's checks as VERDICT frames: `stage` n holds what the n-th check said of one text.
+"""Verdicts of a recipe's checks as VERDICT frames: `stage` n holds the n-th check's verdict on one text.
 
-Each names the text that it judged by a hash, so that a verdict stands as long as the answer is read as it was, and no
-text is judged twice.
+Each names the text that it judged by a hash, so a verdict stays valid as long as the answer is read as the same text,
+and no text is judged twice.
 """
 
 import hashlib
@@ -14,17 +14,17 @@ from stillhouse.gen.journal.frames import Frame, Kind
 
 
 class Judged(NamedTuple):
-    """What a VERDICT frame says."""
+    """The content of a VERDICT frame."""
 
     text: bytes
     """See `text_hash`."""
     stage: int
-    """n: the n-th check."""
+    """The check's number, from 1."""
     verdict: Verdict
 
 
 def text_hash(answer: Answer) -> bytes:
-    """16 bytes that are the same for answers that checks can't tell apart, their number of tokens aside."""
+    """16 bytes that are the same for answers that checks can't tell apart, ignoring their number of tokens."""
     said = f"{answer.text}\0{answer.reasoning or ''}".encode("utf-8", "surrogatepass")
     if answer.schema_key is not None:
         said += b"\0" + answer.schema_key.encode()
@@ -45,7 +45,7 @@ def verdict_frame(ordinal: int, *, check: str, judged: Judged, at: float) -> Fra
 
 
 def read_verdict(frame: Frame) -> Judged | None:
-    """What the frame says; None if it is not a verdict of this form."""
+    """The frame's content; None if it is not a verdict of this form."""
     try:
         said = orjson.loads(frame.body)
         text = bytes.fromhex(said["text"])
@@ -60,7 +60,7 @@ def read_verdict(frame: Frame) -> Judged | None:
 
 
 def _encodable(said: dict[str, Any]) -> dict[str, Any]:
-    """Without lone surrogates, which details quote from answers and JSON can't hold."""
+    """Remove lone surrogates, which details quote from answers and JSON can't represent."""
     return {
         name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
         for name, value in said.items()

@@ -35,12 +35,12 @@ _REJECTED_FINISH: dict[str, RejectReason] = {
 
 
 def finish(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """It ends otherwise than by being complete."""
+    """It did not end by being complete."""
     return _REJECTED_FINISH.get(completion.finish_reason)
 
 
 def truncation(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """The teacher read far less than it was sent (Ollama cuts long prompts without a word).
+    """The teacher read far less than it was sent (Ollama cuts long prompts silently).
 
     No tokenizer in use makes fewer tokens than half the words of a long text.
     """
@@ -48,7 +48,7 @@ def truncation(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRe
 
 
 def emptiness(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """There is neither text nor a tool call; scores have none."""
+    """There is neither text nor a tool call; scores have neither."""
     if prompt.scored is not None:
         return None
     if completion.tool_calls or (completion.text and completion.text.strip()):
@@ -62,7 +62,8 @@ def markup(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason
 
 
 def tool_calls(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """Its message would lack its calls, and a student learn the rest of the answer, or nothing, in their place."""
+    """Its message would lack its calls, and a student would learn the rest of the answer, or nothing, in their
+    place."""
     if completion.tool_calls is None or calls == "beside":
         return None
     if calls == "nowhere":
@@ -74,7 +75,7 @@ def tool_calls(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRe
 
 
 def _misfit(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> RejectReason | None:
-    """Why one of the calls is not one of a tool that was offered."""
+    """Why one of the calls is not a valid call of an offered tool."""
     by_name = {tool.name: tool for tool in tools}
     for call in calls:
         if (tool := by_name.get(call.name)) is None:
@@ -85,7 +86,7 @@ def _misfit(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> RejectReason | 
 
 
 RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup, tool_calls)
-"""In this order: the first that rejects gives the reason."""
+"""In order: the first rule that rejects gives the reason."""
 
 
 def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Calls) -> RejectReason | None:

@@ -1,7 +1,7 @@
 """Votes on the answers to each prompt of a chunk, held when all of its samples are settled and before it is sealed.
 
 Nothing is written: whoever takes over the chunk's journals holds the same votes on the same answers. Answers are read,
-stated and compared in the children of the check pool, and some at a time, however many there are.
+stated and compared in the children of the check pool, a few at a time.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.select import Equality
 
 MOST_COMPARED = 32
-"""Statements that others are compared with: each comparison may take seconds, and what so few others equal wins no
-vote. Statements beyond are equal to those of the same text alone."""
+"""Maximum number of statements that others are compared with: each comparison may take seconds, and a statement that so
+few others equal wins no vote. Statements beyond this number equal only those with the same text."""
 _PROBE = "0"
 _AT_ONCE = 16
 """Series whose votes are held at the same time,"""
 _SLICE = 16
-"""each by so many answers in memory."""
+"""with at most this many answers in memory each."""
 
 Votes: TypeAlias = Mapping[int, Selected]
 """By the number of the series in its chunk."""
 
 
 class Voting:
-    """See the module."""
+    """Holds the votes of a chunk."""
 
     def __init__(self, tasks: Tasks, hands: Hands, judging: Judging, equality: Equality) -> None:
         self._tasks = tasks
@@ -75,7 +75,7 @@ class Voting:
         for start in range(0, len(samples), _SLICE):
             said |= await self._said(opened, number, samples[start : start + _SLICE])
         votes = Counter(said.values())
-        statements = sorted(votes, key=lambda statement: -votes[statement])  # in the order of samples where equal
+        statements = sorted(votes, key=lambda statement: -votes[statement])  # in the order of samples if equal
         if earlier is not None and earlier.count:
             (won,) = await self._stated([Answer(earlier.text)])
             if won is None:
@@ -88,7 +88,7 @@ class Voting:
         return by_vote({ordinal: classes[each] for ordinal, each in said.items()}, answered=answered)
 
     async def _said(self, opened: OpenChunk, number: int, samples: Sequence[int]) -> dict[int, str]:
-        """By ordinal, what each accepted answer states; without those that state nothing."""
+        """By ordinal, what each accepted answer states; answers that state nothing are missing."""
         accepted = await asyncio.to_thread(
             lambda: [(frame.ordinal, answer_of(each)) for frame, each in accepted_answers(opened, number, samples)]
         )
@@ -106,10 +106,10 @@ class Voting:
 
 
 async def classes_of(judging: Judging, statements: Sequence[str], *, most: int) -> dict[str, str]:
-    """By statement, the one that names its class: the first that it equals, of `most` that are compared with.
+    """By statement, the one that names its class: the first that it equals, of at most `most` candidates.
 
-    What can't be compared in time equals nothing. Each statement is compared with a number first: what takes for ever
-    even so would otherwise take for ever with each of the others.
+    A statement that can't be compared in time equals nothing. Each statement is first compared with a number: if even
+    that takes too long, it would take too long with each of the others.
     """
     if len(statements) < 2:
         return {each: each for each in statements}

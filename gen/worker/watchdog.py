@@ -1,6 +1,7 @@
-"""A watchdog over the worker's event loop: whatever holds it for too long is logged once, with its stack.
+"""A watchdog over the worker's event loop: anything that blocks it for too long is logged once, with its stack.
 
-A held loop sends nothing, renews nothing and counts nothing. Work that grows with an answer's size belongs in a thread.
+A blocked loop sends nothing, renews nothing and counts nothing. Work that grows with an answer's size belongs in a
+thread.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 MOST_HELD_S = 0.1
-"""The longest that anything may hold the loop."""
+"""The longest time that anything may block the loop."""
 BEAT_S = 0.05
 """How often the loop shows that it runs; shorter would cost CPU."""
 _IDLE = ("selectors.py", "threading.py", "thread.py", "queue.py")
@@ -28,7 +29,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self.longest_s = 0.0
-        """The longest hold that was reported."""
+        """The longest block that was reported."""
         self._reported: set[str] = set()
         self._beat_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -57,7 +58,7 @@ class Watchdog:
             if self._beat_at != beat_at:
                 if held_by:
                     held_s, (loops_s, all_s) = self._beat_at - beat_at - BEAT_S, self._used()
-                    # On a busy machine the loop waits for its turn, and nobody here is to blame.
+                    # On a busy machine the loop waits for its turn, which is nobody's fault here.
                     if loops_s - used[0] > MOST_HELD_S or all_s - used[1] > held_s / 2:
                         self._report(held_by, held_s=held_s)
                 held_by, beat_at, used = "", self._beat_at, self._used()
@@ -65,7 +66,7 @@ class Watchdog:
                 held_by = self._culprit()
 
     def _culprit(self) -> str:
-        """The stack of the loop's thread; where that only waits, those of the threads that don't."""
+        """The stack of the loop's thread; if that only waits, the stacks of the threads that don't."""
         frames = sys._current_frames()  # noqa: SLF001 - documented, for debuggers
         if (loops := frames.get(self._loops_thread)) is not None and not _waits(loops):
             return _stack(loops)
@@ -81,7 +82,9 @@ class Watchdog:
             return
         self.longest_s = max(self.longest_s, held_s)
         self._reported.add(held_by)
-        _log.warning("the event loop was held for %.2f s; nothing was sent or counted meanwhile:\n%s", held_s, held_by)
+        _log.warning(
+            "the event loop was blocked for %.2f s; nothing was sent or counted meanwhile:\n%s", held_s, held_by
+        )
 
 
 def _waits(frame: FrameType) -> bool:

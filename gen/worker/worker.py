@@ -32,9 +32,9 @@ from stillhouse.schemas.recipe import Recipe
 MONEY_S = 0.1
 """How soon a renewal may follow another because a request waits for money."""
 HELD_BYTES = 256 * 2**20
-"""Under `ask.accept`: no chunk is leased beside chunks that take so much memory."""
+"""Under `ask.accept`: no further chunk is leased while the held chunks take this much memory."""
 SEALS_AT_ONCE = 4
-"""Chunks sealed at a time: fewer than there are threads, for large replies are read in these too."""
+"""Chunks sealed at a time: fewer than there are threads, because large replies are also read in threads."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for its requests in flight."""
 
@@ -54,7 +54,7 @@ class Worker:
         clock: Clock,
         judging: Judging | None = None,
     ) -> None:
-        """`judging`: what judges answers by the recipe's checks; by default processes of its own."""
+        """`judging`: judges answers by the recipe's checks; by default in separate processes."""
         self.name = name
         self._recipe = recipe
         self._queue = queue
@@ -89,7 +89,7 @@ class Worker:
         self._looking: set[asyncio.Task[None]] = set()
         """Looks at batches of parked chunks."""
         self._keepers: set[asyncio.Task[None]] = set()
-        """One for each chunk in hand that is not sealed yet."""
+        """One for each held chunk that is not sealed yet."""
 
     async def run(self) -> End:
         """Work until nothing is left, until it is stopped, or until there is no point in continuing."""
@@ -112,7 +112,7 @@ class Worker:
             return End.because(error)
         finally:
             for held in self._held.values():
-                held.open.journal.close()  # whoever goes on must not take it for a live writer's
+                held.open.journal.close()  # the next owner must not take it for a live writer's
 
     def stop(self) -> None:
         """Send nothing new, finish what is in flight, give the rest back."""
@@ -157,18 +157,19 @@ class Worker:
     def _has_room(self) -> bool:
         """True if it may hold another chunk.
 
-        Under `ask.accept` a chunk keeps fewer slots busy with every round, so that it takes many chunks to keep all of
-        them busy; memory alone bounds their number. So it does while there is no money: what dead workers held comes
-        free only once all of their chunks are recovered.
+        Under `ask.accept`, a chunk keeps fewer slots busy with every round, so many chunks are needed to keep all of
+        them busy; only memory bounds their number. The same applies while there is no money: what dead workers held is
+        released only once all of their chunks are recovered.
         """
         if self._recipe.ask.accept is not None or self._purse.empty.is_set():
             return sum(held.memory_bytes for held in self._held.values()) < HELD_BYTES
         return len(self._held) < 8 + 4 * self._asker.slots // self._chunk_samples
 
     async def _open(self, grant: Grant) -> None:
-        """Take a chunk in hand; its lease is renewed meanwhile, and may be lost."""
+        """Open a chunk; its lease is renewed meanwhile, and may be lost."""
         self._opening = grant.chunk
-        if (lapsed := self._held.pop(grant.chunk, None)) is not None:  # it lost the lease, and got it again unawares
+        # it lost the lease, and got it again without noticing
+        if (lapsed := self._held.pop(grant.chunk, None)) is not None:
             lapsed.abandon()
         await self._journals_free(grant.chunk)
         opening = asyncio.create_task(asyncio.to_thread(self._hands.open, grant))
@@ -220,13 +221,13 @@ class Worker:
                 await held.due.wait()
 
     async def _park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
-        """Let the chunk go, as all that is open of it is with batches."""
+        """Give the chunk back, because everything open in it is in batches."""
         chunk = held.open.chunk.id
         held.abandoned = True  # nothing is done for it from here on
         await asyncio.to_thread(self._hands.park, held, batches)
-        if self._held.get(chunk) is held:  # else the lease was lost meanwhile
+        if self._held.get(chunk) is held:  # otherwise the lease was lost meanwhile
             del self._held[chunk]
-            with contextlib.suppress(Unreachable):  # then its lease lapses, and whoever has it next parks it again
+            with contextlib.suppress(Unreachable):  # then its lease expires, and its next owner parks it again
                 await self._queue.park(self.name, chunk, batches)
         self._asker.drop(held)
         self._tasks.changed.set()
@@ -244,21 +245,22 @@ class Worker:
             self._tasks.changed.set()
 
     def _close(self, kind: Literal["budget", "stopped"]) -> None:
-        """Ask nothing more; seal every chunk in hand as it is."""
+        """Ask nothing more; seal every held chunk as it is."""
         if self._closing is not None:
             return
         self._closing = _CLOSED[kind]
         self._purse.close()
         self._gate.close()
         for held in list(self._held.values()):
-            if held.open.left:  # else it is being sealed
+            if held.open.left:  # otherwise it is being sealed
                 held.open.close(self._closing)
                 if self._judges is not None:
                     self._judges.look(held)
                 held.due.set()
 
     async def _journals_free(self, chunk: ChunkId) -> None:
-        """Wait until the writers of the chunk's journals on this node are gone, or had a lease's time to see it."""
+        """Wait until the writers of the chunk's journals on this node are gone, or have had a lease's time to
+        notice."""
         until = self._clock.monotonic() + TERM_S
         while self._clock.monotonic() < until and not self._tasks.stopping:
             if self._hands.is_free(chunk):
@@ -295,7 +297,7 @@ class Worker:
             except Unreachable:
                 await asyncio.sleep(1.0)
 
-    # --- what goes on beside
+    # --- background tasks
 
     def _count_open(self, *, ended: bool = False, shipped: bool = False) -> None:
         if self._purse.is_limited:
@@ -363,7 +365,7 @@ class Worker:
             await self._until_renewal(RENEW_S if renewal.good_for_s > RENEW_S else 1.0)
 
     async def _until_renewal(self, seconds: float) -> None:
-        """Wait so long; less while a request waits for money."""
+        """Wait this long; less while a request waits for money."""
         if self._purse.is_limited and not self._tasks.stopping and self._closing is None:
             await asyncio.sleep(MONEY_S)
             with contextlib.suppress(TimeoutError):
@@ -399,12 +401,12 @@ class Worker:
         return True
 
     async def _end(self) -> End:
-        """Ship and give back what is held."""
+        """Ship and give back all held chunks."""
         if (useless := self._suspicion.useless) is not None:  # once nothing is in flight any more
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
                     held.open.reopen_unpaid(teacher=useless.key[0], at=self._clock.time())
-        if isinstance(self._tasks.error, ChecksFail):  # the check may be repaired by then
+        if isinstance(self._tasks.error, ChecksFail):  # the check may be fixed by then
             for held in self._held.values():
                 with contextlib.suppress(StillhouseError):
                     held.open.judge_again(at=self._clock.time())
@@ -418,7 +420,7 @@ class Worker:
         self._count_open(ended=True, shipped=shipped)
         self.counters.ended()
         with contextlib.suppress(Unreachable):
-            await self._queue.renew(self.name, [], self.counters)  # the last counts
+            await self._queue.renew(self.name, [], self.counters)  # the last one counts
         if self._tasks.error is None:
             return End("stopped" if self._tasks.stopping else "done")
         return End.because(self._tasks.error)

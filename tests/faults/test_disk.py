@@ -56,7 +56,7 @@ async def test_a_full_disk_stops_the_asking_before_anything_is_lost(tmp_path: Pa
                 ],
                 dataset={"path": str(disk / "out"), "prompts_per_shard": PROMPTS},
             )
-            with pytest.raises(Paused, match=r"MB are free.*Free the disk"):
+            with pytest.raises(Paused, match=r"MB are free.*Free disk space"):
                 await run_in_process(recipe)
             asked = len(log.read_text().splitlines())
             grow(disk, mb=10 * DISK_MB)

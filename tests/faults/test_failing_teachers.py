@@ -96,7 +96,7 @@ async def test_a_teacher_that_fails_at_every_request_ends_the_run(tmp_path: Path
     recipe = setup(tmp_path, prompts=200)
     patience = recipe.run.model_copy(update={"give_up_after_s": 4.0})
     async with at(recipe.model_copy(update={"run": patience}), {"faults": [status(500)]}) as asked:
-        with pytest.raises(TeacherPaused, match=r"sent nothing but failures for .* \(server_error \d+\).*HTTP 500: "):
+        with pytest.raises(TeacherPaused, match=r"sent only failures for .* \(server_error \d+\).*HTTP 500: "):
             await run_in_process(asked)
 
 

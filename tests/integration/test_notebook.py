@@ -66,7 +66,7 @@ async def test_a_notebook_shows_the_run_and_its_result(folder: Path) -> None:
     )
     progress, result = started
     assert progress["output_type"] == "display_data"
-    assert "source: passed over 1 file of other kinds: notes.md" in progress["data"]["text/html"]
+    assert "source: skipped 1 file of other kinds: notes.md" in progress["data"]["text/html"]
     assert result["data"]["text/plain"].startswith(f"done: {folder}/out\n  prompts    12 ")
     assert result["data"]["text/html"].startswith(f"<pre>done: {folder}/out\n")
     assert loaded[0]["data"]["text/plain"] == "('Table', 24, ['prompt_id', 'label'])"
@@ -89,7 +89,7 @@ async def test_a_program_gets_the_records_and_no_output(folder: Path, capsys: py
         result.load(["lable"])
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "source: passed over 1 file of other kinds: notes.md\n"
+    assert captured.err == "source: skipped 1 file of other kinds: notes.md\n"
     assert RunResult.model_validate_json(result.as_line()).load().equals(table)
 
 

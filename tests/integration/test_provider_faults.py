@@ -168,7 +168,7 @@ def test_doctor_signs_for_the_teachers_time(tmp_path: Path, monkeypatch: pytest.
     """Where this machine's clock is a day off, and says so."""
     monkeypatch.setattr("stillhouse.cluster.commands.doctor.time.time", Shifted(-86_400, machine=time.time).time)
     asked, clock = examined(tmp_path, "bedrock")
-    assert (asked.state, "two requests sent" in asked.said) == ("ok", True), asked
+    assert (asked.state, "sent two requests" in asked.said) == ("ok", True), asked
     assert (clock.state, "behind the teacher's" in clock.said) == ("warn", True), clock
 
 

@@ -150,7 +150,7 @@ def test_an_abort_is_a_failure() -> None:
     ("changes", "words"),
     [
         ({"teachers": [teacher("openai-chat")]}, "`ask.score` takes `vllm` or `sglang`"),
-        ({"ask": SCORE | {"temperature": 0.5}}, "takes no parameters of one"),
+        ({"ask": SCORE | {"temperature": 0.5}}, "takes no parameters for one"),
         ({"ask": SCORE | {"samples": 2}}, "expected 1, got 2"),
         ({"ask": SCORE | {"system": "Be brief."}}, "token ids and no text"),
         ({"source": {"prompt": "question"}}, "token ids and no text"),

@@ -177,7 +177,7 @@ async def test_26_hive_folders_are_columns(tmp_path: Path) -> None:
     again = await run_in_process(whole)
     assert (again.state, again.prompts, again.requests) == ("done", 2, 0)
     text = render(preview(whole))
-    assert "passed over 3 files of other kinds: expect.txt, folder.yaml, recipe.yaml" in text
+    assert "skipped 3 files of other kinds: expect.txt, folder.yaml, recipe.yaml" in text
 
 
 async def test_27_a_dotted_name_is_just_the_flat_column(tmp_path: Path) -> None:

@@ -385,7 +385,7 @@ def test_a_missing_bucket_is_refused(opened: OpenStore) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("AWS_ACCESS_KEY_ID", "does not know this access key"), ("AWS_SECRET_ACCESS_KEY", "secret key does not fit")],
+    [("AWS_ACCESS_KEY_ID", "does not know this access key"), ("AWS_SECRET_ACCESS_KEY", "secret key does not match")],
 )
 def test_wrong_credentials_are_refused_without_being_told(
     opened: OpenStore, monkeypatch: pytest.MonkeyPatch, name: str, words: str

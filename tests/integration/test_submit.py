@@ -242,7 +242,7 @@ def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) 
         stillhouse("status", tmp_path / "out", *where, env=opens, code=0)
         assert job in stillhouse("logs", job, "--no-follow", *where, "--json", env=opens, code=0).stdout
         doctor = stillhouse("doctor", *where, env=opens, code=0)
-        assert "takes jobs" in doctor.stdout
+        assert "accepts jobs" in doctor.stdout
 
 
 def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path) -> None:

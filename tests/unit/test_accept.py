@@ -157,12 +157,12 @@ def test_an_answer_too_many_is_kept_beside_the_dataset(tmp_path: Path) -> None:
         (
             {"accept": 2, "at_most": 4},
             {"samples": 4},
-            r"was made with ask\.accept .* got ask\.samples, .* dataset\.path",
+            r"was created with ask\.accept .* got ask\.samples, .* dataset\.path",
         ),
         (
             {"samples": 4},
             {"accept": 2, "at_most": 4},
-            r"was made with ask\.samples, got ask\.accept .* or ask\.samples",
+            r"was created with ask\.samples, got ask\.accept .* or ask\.samples",
         ),
     ],
 )

@@ -121,7 +121,7 @@ def test_36_headers_that_do_not_open_are_said(monkeypatch: pytest.MonkeyPatch) -
     """That they were sent; not what they are."""
     monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"X-Made-Up-Auth": SECRET}))
     with dashboard_proxy("", lambda _request, _forward: LOGIN) as address:
-        assert "what RAY_JOB_HEADERS holds was not enough" in said("stop", "x", "--address", address)
+        assert "the contents of RAY_JOB_HEADERS were not sufficient" in said("stop", "x", "--address", address)
 
 
 def test_the_token_leaves_room_for_the_gateways_authorization() -> None:

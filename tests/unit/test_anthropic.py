@@ -177,7 +177,7 @@ def test_vertex_refuses_in_google_s_words(status: int, code: str, expected: type
 
 def test_one_teacher_is_on_vertex_or_is_not() -> None:
     """Its hosts take different keys, and its images and batches depend on it."""
-    with pytest.raises(ValidationError, match="make them teachers of their own"):
+    with pytest.raises(ValidationError, match="make them separate teachers"):
         teacher(base_url=None, endpoints=[VERTEX, URL])
 
 

@@ -84,7 +84,7 @@ def with_schema(tmp_path: Path, *teachers: dict[str, Any], schema: Any = None, *
         ('{"type": "object", "type": "array"}', 0, "JSON with the name 'type' twice in one object"),
         ('{"maximum": 1e999}', 0, "a number that is too large: 1e999"),
         ('{"maximum": ' + "9" * 5000 + "}", 0, "JSON that can't be read"),
-        ('{"maximum": NaN}', 0, "NaN is not a number of JSON's"),
+        ('{"maximum": NaN}', 0, "NaN is not a JSON number"),
     ],
 )
 def test_a_file_that_is_no_schema_is_refused_with_both_lines(
@@ -132,7 +132,7 @@ def test_a_check_of_the_same_name_is_refused() -> None:
     head = HEAD.replace("ask:\n", "checks:\n  - length: {max: 9, name: schema}\nask:\n")
     found = problems("  schema: {type: object}\n", head)
     assert found == (
-        "r.yaml:7: checks.0.length.name: the name schema belongs to the check that `ask.schema` brings; give another"
+        "r.yaml:7: checks.0.length.name: the name schema belongs to the check of `ask.schema`; choose another"
     )
 
 
@@ -178,7 +178,7 @@ def test_a_teacher_has_a_schema_of_its_own_or_none(tmp_path: Path) -> None:
         assert isinstance(outcome, Completion)
         verdict = named.check.judge(answer_of(outcome), {})
         said.append((verdict.accepted, verdict.detail))
-    assert said == [(False, 'the whole: "why" is a required property'), (True, "fits"), (True, "no schema to fit")]
+    assert said == [(False, 'the answer: "why" is a required property'), (True, "fits"), (True, "no schema to fit")]
 
 
 def reply_of(text: str) -> Reply:
@@ -237,7 +237,7 @@ def test_the_effort_stands_beside_the_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "strict", "note"),
     [
-        ({"base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`, for the whole lacks `additional"),
+        ({"base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`, because the schema lacks"),
         ({"api": "openai-responses", "base_url": "https://api.openai.com/v1"}, False, "is sent without `strict`"),
         ({"profile": "vllm"}, False, None),
         ({"profile": "deepseek"}, None, "its API takes no schema, so none is sent: describe the answer's form"),
@@ -300,12 +300,12 @@ def test_groq_is_strict_with_the_models_that_take_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("api: anthropic, model: claude-3-5-sonnet", "claude-3-5-sonnet takes no schema. So it was in November 2026"),
+        ("api: anthropic, model: claude-3-5-sonnet", "sonnet takes no schema. This was true in November 2026"),
         (
             "api: bedrock, model: us.anthropic.claude-opus-4-7-v1, aws: {region: us-east-1}",
             "Converse API takes no schema for us",
         ),
-        ("api: anthropic, model: claude-opus-5-5", "the whole is an object that does not list its `properties`"),
+        ("api: anthropic, model: claude-opus-5-5", "the schema is an object that does not list its `properties`"),
         ("base_url: 'https://api.openai.com/v1', model: gpt-4.1, ask: {schema: {type: array}}", "schema of an object"),
     ],
 )

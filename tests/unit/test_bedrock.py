@@ -297,7 +297,7 @@ def test_a_provider_takes_no_other_provider_s_key(url: str, begins: str, owner: 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"base_url": "https://proxy.test"}, "tell the region"),
+        ({"base_url": "https://proxy.test"}, "contain the region"),
         ({"base_url": "https://bedrock-runtime.us-east-1.amazonaws.com/model/m/converse"}, "the API's base URL"),
         ({"base_url": None}, "aws: {region"),
         ({"aws": {"access_key_id": "env:A"}}, "go together"),

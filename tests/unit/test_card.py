@@ -115,7 +115,7 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
     assert "Licence: Llama 3.3 Community License, by the model's name" in body
     assert "Licence: ours, as the user declared it" in body
     assert "Authorisation: letter 7" in body
-    assert body.count('displays "Built with Llama"') == 1
+    assert body.count('must display "Built with Llama"') == 1
 
 
 def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_what_is_forbidden_upstream_is_forbidden(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"whose terms prohibit training"):
             index(second(tmp_path))
     _rewrite(path, [{"name": "t"}])
-    with pytest.raises(SourceError, match=r"what it says of its teachers is damaged"):
+    with pytest.raises(SourceError, match=r"its metadata about its teachers is damaged"):
         preview(second(tmp_path))
 
 

@@ -126,7 +126,7 @@ def test_json_schema_reads_the_answer_as_json() -> None:
     assert judged(check, '{"a": [1, 2]}').accepted
     assert judged(check, '```json\n{"a": []}\n```\n').accepted
     assert judged(check, '{"a": [1, "x"]}').detail == '/a/1: "x" is not of type "integer"'
-    assert judged(check, "{}").detail == 'the whole: "a" is a required property'
+    assert judged(check, "{}").detail == 'the answer: "a" is a required property'
     assert judged(check, "Sure! {}").detail.startswith("not JSON: ")
     assert judged(check, '{"a": \ud800}').detail.startswith("not JSON: ")
     assert judged(check, "[" * 100_000).detail.startswith("not JSON: ")

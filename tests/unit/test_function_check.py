@@ -135,7 +135,7 @@ def test_plan_refuses_code_that_does_not_load(code: Path, tmp_path: Path) -> Non
     [
         ({"name": "gone.py:f"}, "expected the path of a Python file"),
         ({"name": "mine.py"}, "should match pattern"),
-        ({"name": "mine.py:yes", "returns": {"score": "int64"}}, "returns: score is there in any case"),
+        ({"name": "mine.py:yes", "returns": {"score": "int64"}}, "returns: score always exists"),
         ({"name": "mine.py:_hidden"}, "add `as: NAME`"),
     ],
 )

@@ -220,7 +220,7 @@ def test_conversations_mark_where_their_images_are_sent() -> None:
     assert isinstance(answered, Prompt)
     assert answered.kept == ("A cat.",)
     for contents in (([text, image],), ("Hi.", "Hello.", [image, text])):
-        assert "an image part stands elsewhere" in str(spoken(*contents))
+        assert "an image part is elsewhere" in str(spoken(*contents))
     assert "per image, got 2 of 1" in str(spoken([image, image, text]))
 
 
@@ -294,7 +294,7 @@ def test_images_are_read_again_in_any_order(tmp_path: Path) -> None:
         origin = Origin(file, Position(row, 0, row + 1))
         assert reader.read(origin, described.images) == (InlineImage("image/png", images[row]),)
         assert reader.at_hand(origin, described.images) is not None
-        with pytest.raises(SourceError, match="other images than were planned"):
+        with pytest.raises(SourceError, match="its images are not the planned ones"):
             reader.read(origin, made_images(picture(999)))
     write_images(path, [{"bytes": data, "path": None} for data in reversed(images)])
     with pytest.raises(SourceError, match="changed since it was planned"):

@@ -294,7 +294,7 @@ def test_a_source_that_says_something_else_now_is_refused(tmp_path: Path) -> Non
     store = open_dataset(recipe)
     reader = ChunkReader(store, recipe)
     for _ in range(2):
-        with pytest.raises(SourceError, match=r"a\.jsonl:4: is not the prompt that was planned"):
+        with pytest.raises(SourceError, match=r"a\.jsonl:4: is not the planned prompt"):
             reader.read(ChunkId(0, 0))
     path.write_text(path.read_text() + "\n")
     with pytest.raises(SourceError, match="changed"):

@@ -193,7 +193,7 @@ def test_no_file_is_overwritten() -> None:
     """Whatever it holds; a dataset of another recipe is not taken either."""
     rows({"q": "Why?"})
     Path("recipe.yaml").write_text("mine")
-    assert "recipe.yaml exists, and is not overwritten" in init("prompts.jsonl", code=2)
+    assert "recipe.yaml exists and is not overwritten" in init("prompts.jsonl", code=2)
     assert Path("recipe.yaml").read_text() == "mine"
 
 
@@ -203,5 +203,5 @@ async def test_a_dataset_of_another_recipe_is_not_taken() -> None:
     init("prompts.jsonl")
     await run_in_process(read_recipe("recipe.yaml"))
     said = init("prompts.jsonl", *REAL, "--out", "real.yaml", code=2)
-    assert "was made with a different recipe" in said
+    assert "was created with a different recipe" in said
     assert "--dataset PATH" in said

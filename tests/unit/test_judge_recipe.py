@@ -40,7 +40,7 @@ def judged(root: Path, *, check: Any = None, judge: Any = None, **changes: Any) 
         ({"checks": []}, "teachers.1.role", "no check asks the judge gpt"),
         ({"judge": {"ask": {"schema": {"type": "object"}}}}, "teachers.1.ask.schema", "leave it out"),
         ({"judge": {"mode": "batch"}}, "teachers.1.mode", "asked online"),
-        ({"teachers": []}, "teachers", "got judges alone"),
+        ({"teachers": []}, "teachers", "got only judges"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_its_field(

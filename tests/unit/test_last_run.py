@@ -158,7 +158,7 @@ def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
     assert KnownAnswers.read(again.simulator.answers).find("why?") == "because \u2028 of it"
     changed = (store.get(LAST_RUN_KEY) or b"").replace(b"because", b"whatever")
     store.put(LAST_RUN_KEY, changed)
-    with pytest.raises(RecipeError, match=r"answers\.jsonl: is not what was carried"):
+    with pytest.raises(RecipeError, match=r"answers\.jsonl: its content has changed"):
         read_last_run(store)
 
 

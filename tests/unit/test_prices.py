@@ -81,7 +81,7 @@ def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
     price, notes = price_of(price=own)
     assert price == Price.model_validate(own)
     (note,) = notes
-    assert "the recipe's price holds" in note
+    assert "the recipe's price applies" in note
     assert "input 1.25 (not 1)" in note
     assert "output" not in note
     assert price_of(price={"input": 1.25, "output": 10})[1] == []

@@ -161,7 +161,7 @@ def test_problem_is_told_with_line_path_and_advice(old: str, new: str, message: 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("accept: 2", "accept: 2 needs `at_most`, the most answers asked for a prompt; add it"),
+        ("accept: 2", "accept: 2 needs `at_most`, the maximum number of answers asked for a prompt; add it"),
         ("at_most: 2", "at_most: 2 needs `accept`, the answers wanted for each prompt; add it"),
         ("accept: 3\n  at_most: 2", "expected accept to be no more than at_most, got 3 and 2"),
         ("samples: 4\n  accept: 1\n  at_most: 2", "expected either `samples` or `accept` with `at_most`, got both"),
@@ -182,7 +182,7 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
 )
 def test_what_is_planned_is_refused_as_not_built_yet(text: str, path: str) -> None:
     """A key of a later version is told apart from a misspelt one."""
-    assert only(text).endswith(f" {path}: not built yet; leave it out")
+    assert only(text).endswith(f" {path}: not available yet; leave it out")
 
 
 def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
@@ -226,8 +226,8 @@ def test_words_are_plain() -> None:
         ("name: x\nask: {}\nname: y\n", "recipe.yaml:3: name: given twice, first at recipe.yaml:1; keep one"),
         ("ask: {template: {{ question }}}\n", "put text that begins with { or [ in quotes"),
         ("name: !!python/object/apply:os.getcwd []\n", "recipe.yaml:1: expected a plain value, got a YAML tag"),
-        ("name: *gone\n", "an alias (`*name`) of nothing"),
-        ("a: &a [*a]\n", "does an alias hold itself?"),
+        ("name: *gone\n", "an alias (`*name`) without its anchor"),
+        ("a: &a [*a]\n", "does an alias contain itself?"),
         ("name: \x00\n", "recipe.yaml:1: a character that YAML forbids"),
         ('name: "\\ud800"\n', "recipe.yaml:1: expected Unicode text"),
         ("seed: 1" + 5000 * "0", "put text in quotes"),

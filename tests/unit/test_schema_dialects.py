@@ -133,24 +133,24 @@ def test_objects_are_closed_where_the_api_wants_it() -> None:
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "object"}, "the whole is an object that does not list its `properties`"),
+        ({"type": "object"}, "the schema is an object that does not list its `properties`"),
         (
             closed(a={"type": "object", "additionalProperties": INTEGER}),
             "/properties/a is an object that does not list",
         ),
         (
             {"allOf": [{"properties": {"a": INTEGER}}, {"properties": {"b": INTEGER}}]},
-            "the whole lists an object's properties in several places",
+            "the schema lists an object's properties in several places",
         ),
         (
             {"properties": {"a": INTEGER}, "anyOf": [{"properties": {"b": INTEGER}}, {"properties": {"c": INTEGER}}]},
-            "the whole lists an object's properties in several places",
+            "the schema lists an object's properties in several places",
         ),
         (closed(a={"$ref": "#/$defs/x", "required": ["z"]}) | {"$defs": {"x": closed(y=INTEGER)}}, "beside `$ref`"),
         ({"type": "object", "patternProperties": {"^x": INTEGER}, "additionalProperties": False}, "does not list its"),
         (
             {"properties": {"a": INTEGER}, "required": ["b"]},
-            "the whole requires `b`, which its `properties` don't list",
+            "the schema requires `b`, which its `properties` don't list",
         ),
         (closed(a={"$ref": "#/properties/b/not"}, b={"not": INTEGER}), "`#/properties/b/not` refers to a part"),
         (SCHEMAS["tree"], "# leads back to itself, and the API takes no recursive schema"),
@@ -174,9 +174,9 @@ def test_what_closing_would_make_useless_is_refused(schema: dict[str, Any], word
     [
         (closed(a={"type": "array", "items": {"$ref": "#/$defs/x"}}) | {"$defs": {"x": INTEGER}}, None),
         (closed(a={"type": "string", "format": "date", "pattern": "^2"}), None),
-        ({"type": "array", "items": INTEGER}, "the whole is not an object"),
-        (SCHEMAS["open"], "the whole lacks `additionalProperties: false`"),
-        (closed(a=INTEGER) | {"required": []}, "the whole does not require `a`"),
+        ({"type": "array", "items": INTEGER}, "the schema is not an object"),
+        (SCHEMAS["open"], "the schema lacks `additionalProperties: false`"),
+        (closed(a=INTEGER) | {"required": []}, "the schema does not require `a`"),
         (closed(a={"oneOf": [INTEGER]}), "/properties/a has `oneOf`"),
         (closed(a={"type": "string", "minLength": 1}), "/properties/a has `minLength`"),
         (closed(a={"type": "array"}), "/properties/a lacks `items`"),

@@ -119,7 +119,7 @@ SETUP = "runtime_env setup failed: Failed to set up runtime environment.\nTraceb
 def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
     """Ray's many lines become the last one, with the two ways around it."""
     job = failed(f"{SETUP}  /x/python: No module named pip\n\n")
-    with pytest.raises(StillhouseError, match=r"No module named pip; expected pip .* --ship code; .* --ship recipe"):
+    with pytest.raises(StillhouseError, match=r"No module named pip; this takes pip .* --ship code; .* --ship recipe"):
         check_ended(job)
     assert lacks_pip(job)
     assert not lacks_pip(failed(f"{SETUP}  ERROR: No matching distribution found for httpx\n"))
@@ -128,7 +128,7 @@ def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
 def test_a_node_whose_disk_is_full_is_told_where_to_go() -> None:
     """No other way of shipping would help."""
     with pytest.raises(
-        StillhouseError, match=r"disk .* is full \(OSError: .*\); free some, or start Ray .* --temp-dir"
+        StillhouseError, match=r"disk .* is full \(OSError: .*\); free some space, or start Ray .* --temp-dir"
     ):
         check_ended(failed(f"{SETUP}OSError: [Errno 28] No space left on device: '/tmp/ray/session_x'"))
 
@@ -136,6 +136,6 @@ def test_a_node_whose_disk_is_full_is_told_where_to_go() -> None:
 def test_a_head_that_lacks_our_packages_is_told() -> None:
     """Of a job that began and could not import; any other that fails says its own reason."""
     log = "Job entrypoint command failed with exit code 1, last available logs:\nTraceback (most recent call last):\n"
-    with pytest.raises(StillhouseError, match="the head's Python has no httpx; expected what Stillhouse needs"):
+    with pytest.raises(StillhouseError, match="the head's Python has no httpx; every node needs what Stillhouse needs"):
         check_ended(failed(f"{log}ModuleNotFoundError: No module named 'httpx'\n", driver_exit_code=1))
     check_ended(failed(f"{log}stillhouse: the source is empty\n", driver_exit_code=1))

@@ -77,4 +77,4 @@ def test_what_it_answered_instead_is_counted_by_kind() -> None:
     silence.look({"t": Tally(troubles={"server_error": 1})}, now=0.0)
     tally = Tally(troubles={"server_error": 9, "overload": 2}, said="oops")
     _, reason = silence.look({"t": tally}, now=11.0)
-    assert "sent nothing but failures for 11 s (overload 2, server_error 9); the last was: oops" in str(reason)
+    assert "sent only failures for 11 s (overload 2, server_error 9); the last was: oops" in str(reason)

@@ -187,7 +187,7 @@ def test_what_a_folder_passes_over_is_named(tmp_path: Path) -> None:
     assert [file.url for file in found.files] == [f"{tmp_path}/a.jsonl"]
     assert found.passed_over == tuple(f"{tmp_path}/{name}" for name in ("README.md", "b.tsv", "dataset_info.json"))
     assert passed_over_note(found.passed_over) == (
-        "passed over 3 files of other kinds: README.md, b.tsv, dataset_info.json"
+        "skipped 3 files of other kinds: README.md, b.tsv, dataset_info.json"
     )
     assert passed_over_note(survey(source(tmp_path / "a.jsonl")).passed_over) is None
 

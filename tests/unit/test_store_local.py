@@ -297,7 +297,7 @@ def test_a_limit_on_file_sizes_is_told(tmp_path: Path) -> None:
         ("data\n/x", "control characters"),
         ("s3://", "not a valid bucket name"),
         ("s3:///key", "not a valid bucket name"),
-        ("s3://AKIA:canary@bucket/x", "holds no credentials"),
+        ("s3://AKIA:canary@bucket/x", "must not hold credentials"),
         ("s3://bucket//x", "without '//'"),
         ("s3://bucket/x/../y", "without '//'"),
         ("s3://bucket/./y", "without '//'"),

@@ -382,7 +382,7 @@ async def test_no_key_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, kind: 
             assert outcome.text == said
         else:
             assert not isinstance(outcome, Completion)
-            assert outcome.message == (said or "the stream ended before the answer was whole")
+            assert outcome.message == (said or "the stream ended before the answer was complete")
 
 
 @pytest.mark.parametrize(

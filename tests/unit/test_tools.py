@@ -85,7 +85,7 @@ def test_a_file_of_tools_is_named_by_what_is_wrong_in_it(tmp_path: Path) -> None
         ('[{"name": ""}]', "tool 1"),
         ("[" * 100_000, "JSON that is nested too deeply"),
         ('[{"name": "a",\n"name": "b"}]', "JSON with the name 'name' twice"),
-        ('[{"name": "a", "parameters": {"type": "object", "maxProperties": NaN}}]', "NaN is not a number"),
+        ('[{"name": "a", "parameters": {"type": "object", "maxProperties": NaN}}]', "NaN is not a JSON number"),
     ):
         path.write_text(content)
         with pytest.raises(ValidationError, match=f"tools.json: .*{why}"):

@@ -15,7 +15,7 @@ async def test_what_holds_the_loop_is_named_once(caplog: pytest.LogCaptureFixtur
             _compute(3 * MOST_HELD_S)
             await asyncio.sleep(4 * BEAT_S)
     (said,) = caplog.messages
-    assert "the event loop was held for" in said
+    assert "the event loop was blocked for" in said
     assert "_compute" in said
     assert watchdog.longest_s >= 2 * MOST_HELD_S
 

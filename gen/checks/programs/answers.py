@@ -1,4 +1,4 @@
-"""The program in an answer: what stands in its code fences, or the whole answer where it is Python already."""
+"""The program in an answer: the contents of its code fences, or the whole answer if it is Python already."""
 
 import ast
 import re
@@ -14,17 +14,17 @@ class Program:
 
     text: str
     functions: tuple[str, ...]
-    """Its own, in order."""
+    """Its own functions, in order."""
     methods: tuple[str, ...]
-    """Of its class `Solution`, in order, but those that begin with an underscore."""
+    """Methods of its class `Solution`, in order, except those that begin with an underscore."""
     names: frozenset[str]
-    """All that it defines at its top level."""
+    """All names that it defines at its top level."""
 
 
 def program_in(text: str) -> Program | str:
-    """The program of an answer; a text says why there is none.
+    """The program of an answer, or a text that says why there is none.
 
-    Of several blocks the last counts that defines a function or a class, else the last one.
+    Of several blocks, the last one that defines a function or a class counts, else the last one.
     """
     fences = [(found[3].lower(), _unindented(found[4], found[1])) for found in _FENCE.finditer(text)]
     blocks = [block for language, block in fences if language in _PYTHON]
@@ -42,7 +42,7 @@ def program_in(text: str) -> Program | str:
 
 
 def _unindented(block: str, indent: str) -> str:
-    """The block without the white space that its fence stands behind."""
+    """The block without the indentation of its fence."""
     return "".join(line.removeprefix(indent) for line in block.splitlines(keepends=True)) if indent else block
 
 

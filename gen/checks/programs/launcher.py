@@ -1,7 +1,7 @@
 """The process that starts sandboxes: `python -m stillhouse.gen.checks.programs.launcher`, its socket as standard input.
 
-The process that judges may start no others, for it runs code that answers steer. This one runs none: it starts what it
-is told to, waits, kills all of it, and gives back what it wrote.
+The process that judges may not start others, because it runs code that answers influence. This one runs no such code:
+it starts what it is told to, waits, kills all of it, and returns what it wrote.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from stillhouse.gen.errors import UsageError
 
 MAX_OUTPUT_BYTES = 4_096
 _FOLDER = "stillhouse-program-"
-"""What the names of programs' folders begin with; the launcher's process follows."""
+"""Prefix of the names of programs' folders; the launcher's process id follows."""
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     settings = receive_frame(link)
     die_with(settings["parent"])
     hide_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to act on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the pool
     try:
         start = command(settings["isolation"], parent=os.getpid())
     except UsageError as error:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what launchers left that were killed in the middle of a program."""
+    """Remove what launchers left behind that were killed while a program ran."""
     for left in folder.glob(f"{_FOLDER}*"):
         launcher = left.name.removeprefix(_FOLDER).partition("-")[0]
         if not Path("/proc", launcher).exists():
@@ -54,7 +54,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _run(start: list[str], given: bytes, *, wall_s: float) -> tuple[bytes, str]:
-    """What the sandbox wrote, and how it ended where that is nothing."""
+    """What the sandbox wrote and, if that is nothing, how it ended."""
     folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
     files = [os.memfd_create(name) for name in ("given", "verdict", "errors")]
     try:
@@ -81,7 +81,7 @@ def _run(start: list[str], given: bytes, *, wall_s: float) -> tuple[bytes, str]:
 
 
 def _ended(process: "subprocess.Popen[bytes]", *, wall_s: float) -> str:
-    """Wait, kill whatever of it is left, and say how it ended."""
+    """Wait, kill whatever is left of it, and return how it ended."""
     try:
         code: Any = process.wait(wall_s)
     except subprocess.TimeoutExpired:

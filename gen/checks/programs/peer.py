@@ -1,7 +1,7 @@
-"""One end of the pipe between a program and its tests: each side calls the other's functions, and data alone crosses.
+"""One end of the pipe between a program and its tests: each side calls the other's functions, and only data crosses.
 
-What is no plain data stays where it is, and the other side gets a `Remote`, which asks for each thing that is done with
-it. Equality of a value with a `Remote` is never the program's to say.
+A value that is not plain data stays where it is, and the other side gets a `Remote`, which forwards each operation on
+it. The program never decides whether a value equals a `Remote`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _OURS, _YOURS = b"o", b"y"
 
 
 class Ended(BaseException):
-    """The other side is gone, or said what has no meaning; no `except Exception` of a test takes that for an answer."""
+    """The other side is gone, or sent something meaningless; a test's `except Exception` does not catch this."""
 
 
 class Late(Ended):
-    """The other side still runs, and nothing came from it in time."""
+    """The other side still runs, but sent nothing in time."""
 
 
 class Remote:
-    """Something that is on the other side."""
+    """An object that is on the other side."""
 
     __slots__ = ("_number", "_peer")
 
@@ -41,7 +41,7 @@ class Remote:
         object.__setattr__(self, "_number", number)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """What it returns over there."""
+        """The result of the call on the other side."""
         return self._peer.ask("call", self, list(arguments), named)
 
     def __getattr__(self, name: str) -> Any:
@@ -105,7 +105,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Peer:
-    """One side. What it serves is for `may` to say."""
+    """One side. `may` decides what it serves."""
 
     def __init__(
         self,
@@ -115,22 +115,22 @@ class Peer:
         *,
         wall_s: float | None = None,
     ) -> None:
-        """`wall_s`: for how long, by the clock, the other side is listened to; None: for ever."""
+        """`wall_s`: how many seconds of wall-clock time to wait for the other side; None: without limit."""
         self._read_fd, self._write_fd, self._may = read_fd, write_fd, may
         self._wall_s = wall_s
         self._until = None if wall_s is None else time.monotonic() + wall_s
         self._readable = select.poll()
         self._readable.register(read_fd, select.POLLIN)
         self._kept: list[Any] = []
-        """What the other side has a `Remote` of, by number; kept for as long as the program runs."""
+        """Objects that the other side has a `Remote` of, by number; kept as long as the program runs."""
         self.actions = dict(_ACTIONS)
 
     def ask(self, action: str, *values: Any) -> Any:
-        """Have the other side do something, and serve what it asks for meanwhile.
+        """Have the other side do something, and serve its requests meanwhile.
 
         Raises:
-            Ended: it is gone, or sends what is no value.
-            Exception: what it raised, as an exception of Python's own by the same name, else RuntimeError.
+            Ended: it is gone, or sent something that is not a value.
+            Exception: what it raised, as a Python exception of the same name, else RuntimeError.
         """
         self._send([action, *values])
         while True:
@@ -144,7 +144,7 @@ class Peer:
             self._serve(said, rest)
 
     def serve(self) -> None:
-        """Do what the other side asks for, until it is gone."""
+        """Serve the other side's requests until it is gone."""
         try:
             while True:
                 said, *rest = self._receive()
@@ -166,7 +166,7 @@ class Peer:
 
     def _done(self, action: Any, values: list[Any]) -> Any:
         if action not in self.actions or not self._may(action, values):
-            raise PermissionError(f"{action}: not for the other side to ask for")
+            raise PermissionError(f"{action}: the other side may not ask for it")
         return self.actions[action](*values)
 
     def _send(self, frame: list[Any]) -> None:
@@ -228,7 +228,7 @@ class Peer:
 
 
 def _change(given: list[Any], changed: list[Any]) -> None:
-    """Have the caller's lists, dicts and sets hold what the call left in them."""
+    """Update the caller's lists, dicts and sets to what the call left in them."""
     for ours, theirs in zip(given, changed, strict=False):
         if type(ours) is not type(theirs):
             continue
@@ -244,7 +244,7 @@ def _exception(name: Any, said: Any) -> Exception:
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(str(said))
-        except TypeError:  # UnicodeDecodeError wants five arguments
+        except TypeError:  # UnicodeDecodeError takes five arguments
             pass
     return RuntimeError(f"{name}: {said}")
 

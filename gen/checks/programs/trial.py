@@ -1,7 +1,7 @@
-"""The tests' process: runs them against the program, which is another process, and alone writes the verdict.
+"""The tests' process: runs them against the program, which is a separate process; only this one writes the verdict.
 
-Everything here is plain Python of few imports, for it starts with each program. `main` is called by the code that
-`sandbox` starts a Python with; standard input is a file with the program and, behind it, the tests.
+Everything here is plain Python with few imports, because it starts with each program. `main` is called by the code with
+which `sandbox` starts a Python; standard input is a file with the program and, after it, the tests.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 
 TOLERANCE = 1e-6
-"""Numbers that are not whole are equal if they differ by no more, absolutely or relatively."""
+"""Non-integer numbers are equal if they differ by at most this much, absolutely or relatively."""
 _SHOWN_CHARS = 80
 _SIGKILL = 9
 _CPU_CLOCK = 2
-"""With the complement of a process's number above it, the clock of that process's CPU time (clock_getcpuclockid)."""
+"""With the complement of a process id above these bits, the clock of that process's CPU time (clock_getcpuclockid)."""
 _BUSY_SHARE = 0.05
-"""Of the time by the clock: who has less of a CPU waits for something else than a CPU."""
+"""Share of the wall-clock time: a program that used less CPU was waiting for something other than a CPU."""
 _MAX_VERDICT_BYTES = 2_000
 
 
 class _Tally:
-    """What the tests said so far."""
+    """The results of the tests so far."""
 
     def __init__(self, total: int) -> None:
         self.passed = 0
@@ -61,7 +61,7 @@ class _Tally:
         self.first_failure = self.first_failure or what
 
     def is_late(self, program: int, what: str, settings: dict[str, Any]) -> None:
-        """Fail, unless the program used a CPU: then the machine is too busy to say."""
+        """Record a failure; if the program did use a CPU, the machine was too busy to tell."""
         used_s = time.clock_gettime((~program << 3) | _CPU_CLOCK)
         self.is_busy = used_s > _BUSY_SHARE * settings["wall_s"]
         self.fails(f"{what}, of which it had a CPU for {used_s:.1f} s" if self.is_busy else what)
@@ -77,7 +77,7 @@ class _Tally:
 
 
 def main(parent: int) -> None:
-    """Fork the program's process, read the tests, run them, and write the verdict to the standard output's file.
+    """Fork the program's process, read the tests, run them, and write the verdict to the file at standard output.
 
     Args:
         parent: the process that started this one; 0 in a sandbox that ends with it anyway.
@@ -118,7 +118,7 @@ def main(parent: int) -> None:
 
 
 def _frame() -> Any:
-    """The next value of the input: read without a buffer, so that nothing behind it is in memory."""
+    """The next value of the input: read without a buffer, so that nothing after it is in memory."""
     length = int.from_bytes(os.read(0, 8), "big")
     return marshal.loads(os.read(0, length))  # noqa: S302 - our own process wrote it
 
@@ -183,7 +183,7 @@ def _how(code: int) -> str:
 
 
 def _difference(got: str, expected: str) -> str | None:
-    """The first line that differs, in words; white space at the ends of lines and of the text does not count."""
+    """The first line that differs, in words; white space at the ends of lines and of the text is ignored."""
     lines, wanted = ([line.split() for line in text.strip().splitlines()] for text in (got, expected))
     if len(lines) != len(wanted) and [each for line in lines for each in line] == []:
         return f"expected {_short(expected)}, got nothing"
@@ -196,7 +196,7 @@ def _difference(got: str, expected: str) -> str | None:
 
 
 def _is_same_word(got: str, expected: str) -> bool:
-    """True if they are the same text, or numbers of which the expected one is not whole and which are close."""
+    """True if they are the same text, or close numbers of which the expected one is not an integer."""
     if got == expected:
         return True
     if "." not in expected and "e" not in expected.lower():
@@ -211,7 +211,7 @@ def _is_same_word(got: str, expected: str) -> bool:
 
 
 def _calls(tests: dict[str, Any], tally: _Tally, peer: Peer) -> None:
-    """Load the program, and run the tests that call it; raises Ended where it does not last."""
+    """Load the program, and run the tests that call it; raises Ended if it ends before they do."""
     try:
         peer.ask("load")
         found = peer.ask("names", tests["names"])
@@ -227,7 +227,8 @@ def _calls(tests: dict[str, Any], tally: _Tally, peer: Peer) -> None:
 
 
 def _named(kind: Any, value: Any) -> Any:
-    """A name of the program's; of a module it says the name alone, and the tests get the real one."""
+    """One of the program's names; for a module, the program returns only the name, and the tests get the real
+    module."""
     if kind != "module":
         return value
     if not isinstance(value, str) or value.partition(".")[0] not in sys.stdlib_module_names:
@@ -245,7 +246,7 @@ def _cases(tests: dict[str, Any], tally: _Tally, names: dict[str, Any]) -> None:
     for number, (arguments, expected) in enumerate(tests["cases"], 1):
         try:
             function = names[first]
-            for name in rest:  # a method, of an object of its own
+            for name in rest:  # a method, on a new object
                 function = getattr(function(), name)
             got = function(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever the program raised
@@ -259,7 +260,7 @@ def _cases(tests: dict[str, Any], tally: _Tally, names: dict[str, Any]) -> None:
 
 
 def is_same(got: Any, expected: Any) -> bool:
-    """True if a value that a program returned is the expected one, which is of JSON's types."""
+    """True if a value that a program returned is the expected one, which has JSON's types."""
     if isinstance(got, Remote):
         return False
     if isinstance(expected, list):
@@ -298,7 +299,7 @@ def _script(tests: dict[str, Any], tally: _Tally, names: dict[str, Any]) -> None
         except BaseException as error:  # noqa: BLE001 - SystemExit too: no way to end tests
             tally.fails(_raised(error))
     if not tally.failed:
-        tally.total = 0  # those not reached stand where this answer does not lead
+        tally.total = 0  # those not reached are in branches that this answer does not lead to
 
 
 def _how_it_ended(program: int, settings: dict[str, Any]) -> str | None:

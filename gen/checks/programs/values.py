@@ -1,6 +1,6 @@
-"""How a program and its tests exchange values: bytes that can describe plain data, and nothing that acts.
+"""How a program and its tests exchange values: as bytes that can describe only plain data, nothing that acts.
 
-Neither side trusts the other's bytes: whatever they are, reading them gives plain data or raises ValueError.
+Neither side trusts the other's bytes: reading any bytes gives plain data or raises ValueError.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_DEPTH = 200
-"""Of lists in lists."""
+"""Depth of nested lists."""
 _EXACT = ("Decimal", "Fraction")
 """Numbers that are written as text."""
 
@@ -20,8 +20,8 @@ def packed(value: Any, describe: Callable[[Any], bytes]) -> bytes:
     """The value's bytes.
 
     Args:
-        value: what is sent.
-        describe: gives the bytes of what is no plain data.
+        value: what to send.
+        describe: returns the bytes of a value that is not plain data.
 
     Raises:
         ValueError: it is nested too deeply.
@@ -76,7 +76,7 @@ class Unpacking:
     """Reads a value from bytes."""
 
     def __init__(self, data: bytes, described: Callable[[bytes], Any]) -> None:
-        """`described`: gives what the bytes of something other than plain data stand for."""
+        """`described`: returns the value for bytes that describe something other than plain data."""
         self._data = data
         self._at = 0
         self._described = described
@@ -85,7 +85,7 @@ class Unpacking:
         """The next value.
 
         Raises:
-            ValueError: the bytes are none.
+            ValueError: the bytes are not one.
         """
         if depth == 0:
             raise ValueError(f"a value is nested more than {MAX_DEPTH} levels deep")
@@ -96,11 +96,11 @@ class Unpacking:
         if tag in b"idsbo":
             return self._scalar(tag, self._take(count))
         if tag not in b"ctezlmx" or count > len(self._data) - self._at:
-            raise ValueError("these bytes are no value")
+            raise ValueError("these bytes are not a value")
         parts = [self.value(depth - 1) for _ in range(count)]
         try:
             return _built(tag, parts)
-        except (TypeError, ArithmeticError) as error:  # what can't be in a set, or is no number
+        except (TypeError, ArithmeticError) as error:  # an item that can't be in a set, or is not a number
             raise ValueError(str(error)) from None
 
     def _scalar(self, tag: bytes, data: bytes) -> Any:

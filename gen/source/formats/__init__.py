@@ -1,1 +1,1 @@
-"""How rows are read from the kinds of files that hold prompts: one module a kind."""
+"""Reads rows from the kinds of files that hold prompts: one module per kind."""

@@ -1,4 +1,4 @@
-"""Arrow IPC, file and stream: what is held is the wanted columns of one record batch, however large it is."""
+"""Arrow IPC, file and stream: memory holds the wanted columns of one record batch, however large it is."""
 
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
@@ -17,7 +17,7 @@ def arrow_schema(file: BinaryIO) -> pa.Schema:
     """The columns' types.
 
     Raises:
-        pyarrow.ArrowException, OSError: no Arrow file.
+        pyarrow.ArrowException, OSError: not an Arrow file.
     """
     return _open(file).schema
 
@@ -29,7 +29,7 @@ def read_arrow(
 
     Raises:
         FormatError: a wanted column is missing or duplicated.
-        pyarrow.ArrowException, OSError: no Arrow file, cut off or corrupt.
+        pyarrow.ArrowException, OSError: not an Arrow file, cut off or corrupt.
     """
     schema = arrow_schema(file)
     names = check_columns(schema, columns, elsewhere=elsewhere).names

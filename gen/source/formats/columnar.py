@@ -1,7 +1,7 @@
-"""Rows out of Arrow record batches: what becomes Python objects at once is bounded by MAX_ROW_BYTES.
+"""Rows from Arrow record batches; at most MAX_ROW_BYTES become Python objects at once.
 
-A batch can stand for far more than it holds (a dictionary's megabyte repeated a million times), so its size is that of
-its rows written out, and a batch over the limit is halved until it fits or is a single, bad row.
+A batch can represent far more than it holds (a dictionary's megabyte repeated a million times), so its size is that of
+its rows written out. A batch over the limit is halved until it fits or is a single, bad row.
 """
 
 import functools
@@ -18,14 +18,16 @@ from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatEr
 
 @dataclass(frozen=True, slots=True)
 class Nanoseconds:
-    """A point in time, a time of day or a duration that Python's own types, which end at microseconds, can't hold."""
+    """A point in time, a time of day or a duration that Python's own types, which are limited to microseconds, can't
+    hold.
+    """
 
     count: int
-    """Since the epoch or midnight, or of the duration."""
+    """Nanoseconds since the epoch or midnight, or of the duration."""
     kind: pa.DataType
 
     def is_like(self, kind: pa.DataType) -> bool:
-        """True if a value of the type says the same kind of thing, in any unit."""
+        """True if a value of the type means the same kind of thing, in any unit."""
         types = pa.types
         if types.is_timestamp(kind) and types.is_timestamp(self.kind):
             return bool(kind.tz == self.kind.tz)
@@ -58,18 +60,18 @@ def batch_rows(batch: pa.RecordBatch, *, first: int) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to read of a file with columns."""
+    """The parts of a file with columns that are read."""
 
     names: list[str]
     """Its columns, in the schema's order."""
     paths: list[str]
-    """The same, or what is named inside of them: `data.question` of the column `data`."""
+    """The same columns, or what is named inside them: `data.question` for the column `data`."""
 
 
 def check_columns(
     schema: pa.Schema, columns: Collection[str] | None, *, elsewhere: Collection[str] = frozenset()
 ) -> Wanted:
-    """What is wanted of the file; the columns that are `elsewhere` may be missing.
+    """The wanted parts of the file; columns that are `elsewhere` may be missing.
 
     Raises:
         FormatError: one is missing or duplicated.
@@ -88,10 +90,10 @@ def check_columns(
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows as Python objects, each equal to what the file says.
+    """The rows as Python objects, each equal to its value in the file.
 
     Raises:
-        ValueError, OverflowError, pyarrow.ArrowException: Python has no equal of a value.
+        ValueError, OverflowError, pyarrow.ArrowException: Python has no equal value.
     """
     columns: list[pa.Array] = []
     finer: dict[str, list[Nanoseconds | None]] = {}
@@ -102,7 +104,7 @@ def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
         elif _has_nanoseconds(kind):
             column, finer[name] = _micros(column)
         elif _can_be_cut(kind) and _is_cut_by_python(column):
-            raise ValueError(f"{kind} with a value between those that Python has")
+            raise ValueError(f"{kind} with a value that lies between those that Python has")
         columns.append(column)
     rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
     for name, values in finer.items():
@@ -118,7 +120,7 @@ def _has_nanoseconds(kind: pa.DataType) -> bool:
 
 
 def _micros(column: pa.Array) -> tuple[pa.Array, list[Nanoseconds | None]]:
-    """The column in microseconds, and the values of which that is not the whole."""
+    """The column in microseconds, and the values that this would change."""
     kind = column.type
     counts = column.cast(pa.int64()).to_pylist()
     whole = pa.time64("us") if pa.types.is_time(kind) else _with_unit(kind, "us")
@@ -131,7 +133,7 @@ def _with_unit(kind: pa.DataType, unit: Literal["us"]) -> pa.DataType:
 
 
 def _is_cut_by_python(column: pa.Array) -> bool:
-    """True if a time of day inside a list or struct has nanoseconds, which its Python object would leave out."""
+    """True if a time of day inside a list or struct has nanoseconds, which its Python object would lose."""
     kind = column.type
     types = pa.types
     if types.is_time64(kind) and kind.unit == "ns":

@@ -1,7 +1,8 @@
 """CSV with a header line: every value is text, and a record is a row or a bad row.
 
 Commas, semicolons, tabs or bars; quotes doubled inside quotes, line breaks inside quotes (RFC 4180). After a row over
-MAX_ROW_BYTES reading resumes after its last quote: one that is never closed makes the rest of the file one bad row.
+MAX_ROW_BYTES, reading resumes after its last quote; a quote that is never closed makes the rest of the file one bad
+row.
 """
 
 import csv
@@ -14,9 +15,9 @@ from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, FormatEr
 from stillhouse.gen.source.formats.text import Codec, Line, open_lines
 
 _MAX_RECORD_BYTES = MAX_ROW_BYTES + 1
-"""With the newline at its end."""
+"""Including the newline at its end."""
 
-# The parser's limit of 131,072 characters a field holds for the whole process and would refuse long prompts; ours is
+# The parser's limit of 131,072 characters per field is process-wide and would reject long prompts; our own limit is
 # checked in bytes before a field reaches the parser.
 csv.field_size_limit(_MAX_RECORD_BYTES)
 
@@ -34,15 +35,15 @@ def read_delimited(
     delimiters: Sequence[str] = DELIMITERS,
     start: Position,
 ) -> Iterator[Row]:
-    """The rows from `start` on, with the wanted columns; none where there is nothing, not even a header.
+    """The rows from `start` on, with the wanted columns; none if the file is empty.
 
-    Of the `delimiters` the first counts with which the header has all wanted columns but those `elsewhere`.
+    The first of the `delimiters` counts that gives the header all wanted columns, except those `elsewhere`.
 
     Raises:
-        FormatError: no header before the rows, or a wanted column is missing from it or in it twice.
+        FormatError: there is no header before the rows, or it lacks a wanted column or has it twice.
         OSError: compressed data is corrupt or cut off.
     """
-    # All heads stay until the end: a decompressor that goes closes the file.
+    # All heads are kept until the end: deleting a decompressor closes the file.
     heads: list[tuple[_Records, str, list[str]]] = []
     needed = None if columns is None else set(columns) - set(elsewhere)
     reasons = []
@@ -61,7 +62,7 @@ def read_delimited(
         if len(reasons) == len(heads):
             raise FormatError(f"expected a header line with the columns' names: {reasons[0]}")
         head, delimiter, header = max(heads, key=lambda each: len(each[2]))
-        if head is not heads[-1][0]:  # those after it have read on in the same file
+        if head is not heads[-1][0]:  # the heads after it have read ahead in the same file
             head = _Records(file, codec=codec, at=Position(), delimiter=delimiter)
             head.header()
     wanted = _wanted(header, columns, elsewhere)
@@ -77,7 +78,7 @@ def read_delimited(
 
 
 class _Records:
-    """The file's records, and the lines that the CSV parser pulls for each."""
+    """The file's records, and the lines that the CSV parser reads for each."""
 
     def __init__(self, file: BinaryIO, *, codec: Codec | None, at: Position, delimiter: str) -> None:
         self._offset, blocks = open_lines(file, codec=codec, offset=at.offset)
@@ -89,7 +90,7 @@ class _Records:
         self._parser = csv.reader(iter(self._text, None), strict=True, delimiter=delimiter)
 
     def next(self) -> tuple[Position, list[str] | str] | None:
-        """The next record's position and its fields, or why it is bad; None at the end. Blank lines are passed over."""
+        """The next record's position and its fields, or why it is bad; None at the end. Blank lines are skipped."""
         while True:
             at = Position(self._row, self._offset, self._line)
             self._bytes = self._quotes = 0

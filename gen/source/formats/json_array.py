@@ -1,7 +1,7 @@
 """A .json file: an array of objects, each of which is a row, or JSON Lines under another name.
 
-The array is cut into its elements by brackets, commas and quotes alone, so that what is held is one element, however
-large the file; an element that is not valid JSON is a bad row between good ones.
+The array is cut into elements at brackets, commas and quotes only, so memory holds one element, however large the file;
+an element that is not valid JSON is a bad row between good ones.
 """
 
 import re
@@ -13,7 +13,8 @@ from stillhouse.gen.source.formats.row import MAX_ROW_BYTES, TOO_LARGE, Position
 from stillhouse.gen.source.formats.text import Codec, open_blocks
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)
-"""A whole text, whatever is in it, or what gives an array its shape; a lone quote opens a text not read to its end."""
+"""A whole text, whatever it contains, or a character that structures an array; a lone quote begins an incomplete
+text."""
 _INSIDE_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _NOT_SPACE = re.compile(rb"[^ \t\r\n]")
 
@@ -25,7 +26,7 @@ def read_json(file: BinaryIO, *, codec: Codec | None, start: Position) -> Iterat
 
     Raises:
         FormatError: the file is of another kind.
-        OSError: compressed data is corrupt or cut off; the rows of the megabytes before were yielded.
+        OSError: compressed data is corrupt or cut off; rows in earlier megabytes were yielded.
     """
     offset, blocks = open_blocks(file, codec=codec)
     for block in blocks:
@@ -36,7 +37,7 @@ def read_json(file: BinaryIO, *, codec: Codec | None, start: Position) -> Iterat
             yield from read_jsonl(file, codec=codec, start=start)
             return
         begin = offset + first.end()
-        head = blocks  # held to the end: a decompressor that goes closes the file
+        head = blocks  # kept to the end: deleting a decompressor closes the file
         if start.offset:
             _, blocks = open_blocks(file, codec=codec, offset=start.offset)
             yield from _Elements(blocks, b"", at=start).rows()
@@ -48,23 +49,23 @@ def read_json(file: BinaryIO, *, codec: Codec | None, start: Position) -> Iterat
 
 
 class _Elements:
-    """The elements of an array from one of them on."""
+    """The elements of an array, from one of them on."""
 
     def __init__(self, blocks: Iterator[bytes], buffer: bytes, *, at: Position) -> None:
         self._blocks = blocks
         self._buffer = buffer
         self._row = at.row
         self._offset = at.offset
-        """Of the buffer's first byte, which is the element's."""
+        """Offset of the buffer's first byte, where the element begins."""
         self._line = at.line
         self._dropped = 0
-        """Bytes of an element over the limit that are not held any more."""
+        """Bytes of an oversized element that are no longer in memory."""
         self._scanned = 0
         self._depth = 0
         self._in_text = False
 
     def rows(self) -> Iterator[Row]:
-        """To the end of the array."""
+        """Yield the rest of the array."""
         while True:
             ends, is_over = self._scan()
             yield from self._taken(ends, is_last=is_over)
@@ -75,7 +76,7 @@ class _Elements:
                 return
 
     def _scan(self) -> tuple[list[int], bool]:
-        """Where elements end in what is held, and whether the array ends there too."""
+        """Where elements end in the buffer, and whether the array ends there too."""
         ends: list[int] = []
         if self._in_text and not self._leave_text():
             return ends, False
@@ -98,7 +99,7 @@ class _Elements:
         return ends, False
 
     def _leave_text(self) -> bool:
-        """True if the text that scanning is inside of ends in what is held; a lone backslash waits for what follows."""
+        """True if the text being scanned ends in the buffer; a lone backslash waits for more."""
         inside = _INSIDE_TEXT.match(self._buffer, self._scanned)
         assert inside is not None
         self._scanned = inside.end()
@@ -119,7 +120,7 @@ class _Elements:
         return bool(block)
 
     def _taken(self, ends: list[int], *, is_last: bool, cut_off: bool = False) -> Iterator[Row]:
-        """The rows that end there; the buffer then begins with the next."""
+        """The rows that end there; the buffer then begins with the next one."""
         begin = 0
         for number, end in enumerate(ends, 1):
             element = self._buffer[begin:end]

@@ -1,7 +1,7 @@
 """JSON Lines: a line is a row or a bad row, and a value is exact or the row is bad.
 
-Of a key given twice in one object the last counts, as JSON libraries have it. Integers are exact at any size; numbers
-with a fraction or an exponent are float64. A number that is neither is no fault of a row that makes no use of it.
+If an object has a key twice, the last one counts, as in JSON libraries. Integers are exact at any size; numbers with a
+fraction or an exponent are float64. A number that fits neither only makes a row bad that uses it.
 """
 
 import json
@@ -17,13 +17,13 @@ from stillhouse.gen.source.formats.text import Codec, Line, open_lines
 
 _DIGITS_AS_9 = bytes(ord("9") if chr(byte).isdigit() and byte < 128 else 0 for byte in range(256))
 _LONG_NUMBER = b"9" * 19
-"""From 19 digits on an integer may not fit in 64 bits, where orjson would make it an inexact float."""
+"""From 19 digits on, an integer may not fit in 64 bits, and orjson would turn it into an inexact float."""
 
 _MAX_DIGITS = 4300
-"""Python reads no longer integer from text."""
+"""Python parses no longer integers from text."""
 
 _RECORD_SEPARATOR = b"\x1e"
-"""Before each object in JSON text sequences (RFC 7464)."""
+"""Precedes each object in JSON text sequences (RFC 7464)."""
 
 _FRAGMENTS = frozenset((b"{", b"}", b"[", b"]", b"},", b"],", b"[{", b"}]"))
 
@@ -34,7 +34,7 @@ def read_jsonl(file: BinaryIO, *, codec: Codec | None, start: Position) -> Itera
     """The rows from `start` on, with all their columns.
 
     Raises:
-        OSError: compressed data is corrupt or cut off; the rows of the megabytes before were yielded.
+        OSError: compressed data is corrupt or cut off; rows in earlier megabytes were yielded.
     """
     offset, blocks = open_lines(file, codec=codec, offset=start.offset)
     row, number = start.row, start.line
@@ -49,7 +49,7 @@ def read_jsonl(file: BinaryIO, *, codec: Codec | None, start: Position) -> Itera
 
 
 def parsed(line: Line) -> tuple[dict[str, Any] | None, str | None]:
-    """The object that a line is, or why it is none."""
+    """The object on a line, or why there is none."""
     if not isinstance(line, bytes):
         return None, TOO_LARGE
     if line.startswith(_RECORD_SEPARATOR):
@@ -74,9 +74,10 @@ def parsed(line: Line) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _lenient(line: bytes) -> Any:
-    """With exact integers, and with what other writers put into JSON: NaN, numbers out of range, lone surrogates.
+    """Parse with exact integers, and with non-standard values that other writers use: NaN, large numbers, lone
+    surrogates.
 
-    Whether the row is any good then depends on what the recipe makes of that value.
+    Whether the row is good then depends on what the recipe does with that value.
     """
     return json.loads(line.decode(), parse_int=_integer, parse_float=_float)
 

@@ -1,6 +1,6 @@
-"""Parquet, read page by page: what is held grows neither with the file nor with its row groups.
+"""Parquet, read page by page: memory grows neither with the file nor with its row groups.
 
-A page is the unit of decompression and may say that it holds up to 2 GiB; nothing smaller can be had from the format.
+A page is the unit of decompression and may be up to 2 GiB large; the format allows nothing smaller to be read.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,16 +16,19 @@ from stillhouse.gen.source.formats.row import FormatError, Position, Row
 MAX_COLUMNS = 10_000
 
 _MAX_LIST = 50_000
-"""Entries of a list in the footer: columns of the schema or row groups. Refused while the footer is parsed."""
+"""Entries of a list in the footer: columns of the schema, or row groups. Longer lists are refused while the footer is
+parsed."""
 _MAX_STRING_BYTES = 64 * 2**20
 _READ_AHEAD_BYTES = 2**20
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 4 * 2**20
-"""Of a batch of average rows. Several readers may be open at once; each holds a batch, as Arrow's and as Python's."""
+"""Size of a batch of average rows. Several readers may be open at once; each holds a batch, as Arrow's and as
+Python's."""
 _DICTIONARY_BYTES = 16 * 2**20
-"""Of a column in a row group that is read as a dictionary. Arrow keeps all of its values to the row group's end."""
+"""Maximum size of a column in a row group that is read as a dictionary, because Arrow keeps all of its values to the
+row group's end."""
 _UNBOUND_ROWS = 64
-"""Rows per batch where a larger column may repeat values from a dictionary: rows may be much larger than average."""
+"""Rows per batch if a larger column may repeat values from a dictionary: rows may be much larger than average."""
 
 
 def parquet_schema(file: BinaryIO) -> pa.Schema:
@@ -33,7 +36,7 @@ def parquet_schema(file: BinaryIO) -> pa.Schema:
 
     Raises:
         FormatError: too many columns or row groups.
-        pyarrow.ArrowException, OSError: no Parquet file, cut off, or encrypted.
+        pyarrow.ArrowException, OSError: not a Parquet file, cut off, or encrypted.
     """
     return _open(file).schema_arrow
 
@@ -43,7 +46,7 @@ def parquet_metadata(file: BinaryIO) -> dict[bytes, bytes]:
 
     Raises:
         FormatError: too many columns or row groups.
-        pyarrow.ArrowException, OSError: no Parquet file, cut off, or encrypted.
+        pyarrow.ArrowException, OSError: not a Parquet file, cut off, or encrypted.
     """
     return _open(file).metadata.metadata or {}
 
@@ -55,7 +58,7 @@ def read_parquet(
 
     Raises:
         FormatError: too many columns or row groups, or a wanted column is missing or duplicated.
-        pyarrow.ArrowException, OSError: no Parquet file, cut off, corrupt or encrypted.
+        pyarrow.ArrowException, OSError: not a Parquet file, cut off, corrupt or encrypted.
     """
     footer = _open(file)
     wanted = check_columns(footer.schema_arrow, columns, elsewhere=elsewhere)
@@ -82,7 +85,7 @@ def read_parquet(
             bad = wrapped.rows_of(batch)
             skipped = min(max(start.row - row, 0), batch.num_rows)
             if skipped < batch.num_rows:
-                # `a.b` may be a column's own name and the path of a field in another: then both came.
+                # `a.b` may be a column's own name and the path of a field in another: then both were read.
                 rows = batch_rows(batch.select(wanted.names).slice(skipped), first=row + skipped)
                 yield from (Row(each.at, None, _BEYOND) if each.at.row - row in bad else each for each in rows)
             row += batch.num_rows
@@ -94,7 +97,9 @@ _BEYOND = (
 
 
 class _WrappedTimes:
-    """The rows of a row group with a time that Arrow wraps around: 9999-12-31 in INT96, as Spark writes it, to 1816."""
+    """The rows of a row group with a time that Arrow wraps around: 9999-12-31 in INT96, as Spark writes it, becomes
+    1816.
+    """
 
     def __init__(self, file: BinaryIO, metadata: pq.FileMetaData, wanted: Wanted, *, group: int) -> None:
         leaves = (metadata.schema.column(index) for index in range(metadata.num_columns))
@@ -124,7 +129,7 @@ class _WrappedTimes:
 
 
 def _differing(nanos: pa.Array, micros: pa.Array) -> set[int]:
-    """The rows whose times, at any depth, are not the same in both units."""
+    """The rows with times, at any depth, that differ between the two units."""
     kind = nanos.type
     if pa.types.is_timestamp(kind):
         pairs = zip(*(pc.cast(each, pa.int64()).to_pylist() for each in (nanos, micros)), strict=True)
@@ -172,8 +177,8 @@ def _open(
         raise
     if found.metadata.num_columns > MAX_COLUMNS:
         raise FormatError(
-            f"it has {found.metadata.num_columns:,} columns, expected at most {MAX_COLUMNS:,}: "
-            "write a file with the wanted ones only"
+            f"it has {found.metadata.num_columns:,} columns, expected at most {MAX_COLUMNS:,}: write a file with "
+            "only the wanted ones"
         )
     return found
 
@@ -181,7 +186,7 @@ def _open(
 def _texts(metadata: pq.FileMetaData, names: list[str]) -> dict[int, str]:
     """The leaves that may be read as dictionaries, which hold a repeated text once: their numbers and paths.
 
-    Not in maps, which Arrow can't flatten.
+    Leaves in maps are left out, because Arrow can't flatten maps.
     """
     leaves = ((index, metadata.schema.column(index)) for index in range(metadata.num_columns))
     prefixes = tuple(f"{name}." for name in names)

@@ -1,7 +1,7 @@
 """Text and Markdown: a document is cut into passages, each a row with the columns `text` and `passage`, its number.
 
-A passage ends where a paragraph does, or else a line, a sentence or a word, and holds no more characters than wanted.
-Where it ends depends on what follows its start alone, so that reading can resume from any passage.
+A passage ends at the end of a paragraph, or else of a line, a sentence or a word, and has at most the given number of
+characters. Its end depends only on the text from its start, so reading can resume at any passage.
 """
 
 import codecs
@@ -13,13 +13,13 @@ from stillhouse.gen.source.formats.row import Position, Row
 from stillhouse.gen.source.formats.text import Codec, open_blocks
 
 _ENDS = tuple(map(re.compile, (r"\n[ \t\r]*\n", r"\n", r"[.!?…。！？]['\")\]]*\s", r"\s")))
-"""Where a passage may end, the best first."""
+"""Where a passage may end, best first."""
 
 NOT_UTF8 = "the passage is not UTF-8 text: write the file as UTF-8"
 
 
 def read_passages(file: BinaryIO, *, codec: Codec | None, most_chars: int, start: Position) -> Iterator[Row]:
-    """The passages from `start` on, of at most so many characters each; what is held does not grow with the file.
+    """The passages from `start` on, each of at most this many characters; memory does not grow with the file.
 
     Raises:
         FormatError: the file is of another kind.
@@ -50,7 +50,7 @@ def read_passages(file: BinaryIO, *, codec: Codec | None, most_chars: int, start
 
 
 def _end(text: str, most_chars: int) -> int:
-    """Where the first passage of a text ends: not in its first quarter, for then it would say little."""
+    """Where the first passage of a text ends: not in its first quarter, because that would say little."""
     if len(text) <= most_chars:
         return len(text)
     for pattern in _ENDS:

@@ -1,4 +1,6 @@
-"""The formats of source files, a line each. To add one: a module beside this file that yields Rows, and a line here."""
+"""The formats of source files, one line each. To add one, add a module beside this file that yields Rows, and a line
+here.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,17 +21,17 @@ from stillhouse.schemas.source import PASSAGE_CHARS
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is read of a file, and from where."""
+    """What to read of a file, and from where."""
 
     columns: Collection[str] | None
     """The wanted columns; None: all."""
     elsewhere: Collection[str]
-    """Columns that the file may lack, because its folders' names give them."""
+    """Columns that the file may lack, because the names of its folders give them."""
     start: Position
     codec: Codec | None = None
     """The file's compression."""
     delimiter: str | None = None
-    """The one that the recipe states for delimited text."""
+    """The delimiter that the recipe states for delimited text."""
     passage_chars: int = PASSAGE_CHARS
     """The longest passage of a document."""
 
@@ -49,8 +51,8 @@ class Format:
     may_be_compressed: bool = False
     """True if .gz and .zst may follow its suffix."""
     rank: int = 0
-    """In a folder only files of the lowest rank count: what often lies beside prompts (dataset_info.json, README.md)
-    holds them where there is nothing else."""
+    """In a folder, only files of the lowest rank count: files that often lie beside prompts (dataset_info.json,
+    README.md) are prompts only if there is nothing else."""
 
 
 def _jsonl(file: BinaryIO, reading: Reading) -> Iterator[Row]:

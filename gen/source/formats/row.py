@@ -7,19 +7,20 @@ from typing import Any
 from stillhouse.gen.source.columns import instead
 
 MAX_ROW_BYTES = 16 * 2**20
-"""The largest row that is read; a larger one is a bad row and is never held in memory whole."""
+"""The largest row that is read; a larger one is a bad row and is never held in memory as a whole."""
 
 TOO_LARGE = f"the row is larger than {MAX_ROW_BYTES // 2**20} MiB"
 
 
 class FormatError(Exception):
-    """The file can't be read as what its name says it is; the message leaves out the file's name."""
+    """The file is not what its name says; the message leaves out the file's name."""
 
 
 class MissingColumn(FormatError):
     """The file lacks a wanted column.
 
-    `names`: the columns it has. `likely`: what may be meant, those or more. `of`: " from the header", where it has one.
+    `names`: the columns it has. `likely`: columns that may be meant, those or more. `of`: " from the header", if it has
+    one.
     """
 
     def __init__(self, column: str, *, names: Sequence[str], likely: Iterable[str] | None = None, of: str = "") -> None:
@@ -33,16 +34,16 @@ class Position:
     """Where a row starts; the default is the start of a file. Reading resumes from a position that came with a Row."""
 
     row: int = 0
-    """Rows before it in the file; a blank line is not a row, a bad row is one."""
+    """Number of rows before it in the file; a blank line is not a row, a bad row is one."""
     offset: int = 0
-    """Bytes before it, decompressed ones in .gz and .zst; 0 in Parquet and Arrow."""
+    """Bytes before it, decompressed in .gz and .zst; 0 in Parquet and Arrow."""
     line: int = 1
     """The line it starts on, counted from 1; in Parquet and Arrow the row, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Exactly one of `values` and `bad` is given."""
+    """A row of a file. Exactly one of `values` and `bad` is given."""
 
     at: Position
     values: dict[str, Any] | None
@@ -53,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class OddNumber:
-    """A number of JSON that neither Python nor Parquet has; a row that makes no use of it is as good as any."""
+    """A JSON number that neither Python nor Parquet can represent; a row that does not use it is still good."""
 
     literal: str
 

@@ -1,4 +1,4 @@
-"""The lines of a text file, plain or compressed, from any offset: what is held is bounded whatever the file holds."""
+"""The lines of a text file, plain or compressed, from any offset; memory is bounded whatever the file contains."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _NO_TEXT = (
     (rb"ARROW1\x00", "an Arrow file: make its name end with .arrow"),
     (rb"\xff\xfe|\xfe\xff|[\x20-\x7e]\x00|\x00[\x20-\x7e\x00]", "UTF-16 or UTF-32 text: write it as UTF-8"),
 )
-"""How files that are not UTF-8 text begin, and what to do: else each of their lines would be a bad row."""
+"""How files that are not UTF-8 text begin, and what to do: otherwise each of their lines would be a bad row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class Overlong:
     """A line over MAX_ROW_BYTES, of which only this is known."""
 
     size: int
-    """In bytes, less its newline."""
+    """Length in bytes, without its newline."""
     quotes: int
-    """How many `"` it holds: an odd number opens or closes a quoted field of a CSV."""
+    """Number of `"` in it: an odd number opens or closes a quoted field of a CSV."""
 
     def __len__(self) -> int:
         return self.size
 
 
 Line: TypeAlias = bytes | Overlong
-"""Without its newline; `len` holds for both."""
+"""Without its newline; `len` works for both."""
 
 
 class _Readable(Protocol):
@@ -53,10 +53,10 @@ class _Readable(Protocol):
 
 
 def open_lines(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple[int, Iterator[list[Line]]]:
-    """The first line's offset, past a byte order mark, and the lines from there on, as many at a time as a block holds.
+    """The first line's offset, after a byte order mark, and the lines from there on, a block at a time.
 
-    `offset` counts decompressed bytes. An unfinished last line is a line; reading raises OSError where compressed data
-    is corrupt or cut off.
+    `offset` counts decompressed bytes. An unfinished last line is a line; reading raises OSError if compressed data is
+    corrupt or cut off.
 
     Raises:
         FormatError: the file is of another kind, or ends before `offset`.
@@ -66,7 +66,7 @@ def open_lines(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple
 
 
 def open_blocks(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tuple[int, Iterator[bytes]]:
-    """As `open_lines`, but the text as it comes: the first block's offset, and the blocks."""
+    """Like `open_lines`, but yields blocks of text: the first block's offset, and the blocks."""
     offset, stream, head = _opened(file, codec=codec, offset=offset)
     return offset, chain([head] if head else [], iter(lambda: stream.read(_BLOCK_BYTES), b""))
 

@@ -24,7 +24,7 @@ BATCHES: Mapping[tuple[str, str], Callable[[Teacher, BatchSettings], BatchApi]] 
     ("bedrock", ""): BedrockBatches,
     ("simulator", ""): OpenAIBatches,
 }
-"""By a teacher's `api` and, for `openai-chat`, its profile. Whose API has another shape, or none, is not here."""
+"""By a teacher's `api` and, for `openai-chat`, its profile. APIs of another form, or none, are missing."""
 
 
 def batches_of(teacher: Teacher, settings: BatchSettings) -> BatchApi:
@@ -39,7 +39,7 @@ def batches_of(teacher: Teacher, settings: BatchSettings) -> BatchApi:
         hosts = ", ".join(teacher.urls)
         known = "OpenAI's, Azure's, Groq's, Mistral's, Anthropic's, Gemini's and Bedrock's"
         raise UsageError(
-            f"teachers.{teacher.name}: no batch API is known of `api: {teacher.api}` at {hosts} (known are {known}): "
-            "name the server's `profile`, or leave out `mode`"
+            f"teachers.{teacher.name}: no batch API is known for `api: {teacher.api}` at {hosts} (known are "
+            f"{known}): name the server's `profile`, or leave out `mode`"
         )
     return found(teacher, settings)

@@ -1,6 +1,6 @@
 """Anthropic's Message Batches: the requests are in the call that creates the batch, which has no name of its own.
 
-So a batch whose reply was lost is known only by its time and its size, until its results name the intent.
+A batch whose reply was lost is known only by its time and size, until its results name the intent.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ _STATUSES = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-"""Error types to the statuses with which they come online; a line of results has no status."""
+"""Error types to the statuses that they have online; a line of results has no status."""
 
 
 class AnthropicBatches:
@@ -76,7 +76,7 @@ class AnthropicBatches:
         return b'{"custom_id":"%b","params":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
-        """Nothing is stored before."""
+        """Nothing is stored first."""
         yield from ()
         return ""
 
@@ -87,7 +87,7 @@ class AnthropicBatches:
         return _batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """Those of its size, created since; newest first in the list."""
+        """Batches of this size created since then; the list begins with the newest."""
         found: list[Batch] = []
         path = "/messages/batches?limit=1000"
         for _ in range(MAX_PAGES):
@@ -111,7 +111,7 @@ class AnthropicBatches:
         check_cancelled(reply, self.errors)
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
-        """One file, from the address that the key is for rather than the one that the batch names."""
+        """One file, from the address that the key belongs to rather than the one that the batch names."""
         path = f"/messages/batches/{quote(batch.id, safe='')}/results"
         return [self._address.request("GET", path, at)] if batch.outputs else []
 
@@ -132,7 +132,7 @@ def _row(row: dict[str, Any]) -> Result:
         case "canceled":
             return Unserved(key, "cancelled")
     error = result["error"]
-    if "error" not in error:  # the whole body by the API's reference, the error alone in older replies
+    if "error" not in error:  # the whole body by the API's reference, only the error in older replies
         error = {"type": "error", "error": error}
     return Answered(key, Reply(_STATUSES.get(error["error"]["type"], 500), JSON_TYPE, dumped(error)))
 

@@ -1,9 +1,9 @@
-"""The contract of a provider's batch API: the requests that its calls take, and what their replies mean.
+"""The contract of a provider's batch API: the requests of its calls, and what their replies mean.
 
-Pure: a call is a generator that yields requests, is sent their replies, and returns what they add up to; it raises
-`BatchRefused` if the provider refuses. Who drives it decides when to send, and how often: only `create` may not be
+Pure: a call is a generator that yields requests, receives their replies, and returns their combined result; it raises
+`BatchRefused` if the provider refuses. Its caller decides when and how often to send. Only `create` must not be
 repeated before `find` has shown that its batch does not exist, unless the API `repeats`. Every id in a batch begins
-with the intent's, and no URL of a reply is ever followed: results are read from the endpoint that the key is for.
+with the intent's id. No URL in a reply is ever followed: results are read from the endpoint that the key belongs to.
 """
 
 import re
@@ -23,20 +23,20 @@ from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 CLOCK_SKEW_S = 600.0
 """How much earlier than our intent, by the provider's clock, its batch may have been created."""
 MAX_INPUT_BYTES = 64 * 2**20
-"""Input of one batch, whatever the provider takes: it is held in memory while it is uploaded."""
+"""Maximum input of one batch, whatever the provider accepts: it is held in memory while it is uploaded."""
 MAX_PAGES = 100
-"""Pages of a listing that are read; more than any account has batches of the last day."""
+"""Maximum pages of a listing that are read; no account has more batches of the last day."""
 JSON_TYPE: Mapping[str, str] = {"content-type": "application/json"}
 HAS_ENDED = (400, 409)
 """Statuses with which providers refuse to cancel a batch that has ended."""
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[HttpRequest, Reply, T]
-"""A call: yields requests, is sent replies, returns its result."""
+"""A call: yields requests, receives replies, returns its result."""
 
 
 class Access(NamedTuple):
-    """Where and with what a call is made."""
+    """Where a call is made, and with which credentials."""
 
     base_url: str
     key: Credentials
@@ -50,9 +50,9 @@ class Intent(NamedTuple):
     id: str
     """24 hex digits: the batch's name, and the beginning of its requests' ids."""
     requests: int
-    """How many are in it."""
+    """Number of requests in it."""
     at: float
-    """When it was decided on, in UTC seconds since 1970."""
+    """When it was decided, in UTC seconds since 1970."""
 
 
 class Job(NamedTuple):
@@ -63,7 +63,7 @@ class Job(NamedTuple):
 
 
 State: TypeAlias = Literal["running", "ended", "expired", "cancelled", "failed", "lost"]
-"""`ended`, `expired` and `cancelled` may have results; `failed`: refused as a whole, without results; `lost`: the
+"""`ended`, `expired` and `cancelled` may have results; `failed`: rejected as a whole, without results; `lost`: the
 provider does not know it."""
 
 
@@ -74,7 +74,7 @@ class Batch:
     id: str
     state: State
     intent: str | None = None
-    """The intent that it names; None if it names none, or its API takes no names."""
+    """The intent that it names; None if it names none, or its API has no names."""
     count: int | None = None
     """Requests in it, if reported."""
     created_at: float | None = None
@@ -131,7 +131,7 @@ class BatchApi(typing.Protocol):
     kept_days: float | None
     """Days after its creation until a batch's results may be gone; None if they are kept."""
     names: bool
-    """True if a batch tells its intent; else only the ids in its results do."""
+    """True if a batch names its intent; otherwise only the ids in its results do."""
     repeats: bool
     """True if creating a batch again with its intent makes no second one."""
 
@@ -148,7 +148,8 @@ class BatchApi(typing.Protocol):
         ...
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """Batches that this intent may have created: those that name it, or where none does, of its time and size."""
+        """Batches that this intent may have created: those that name it or, if none does, those of its time and
+        size."""
         ...
 
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
@@ -156,7 +157,7 @@ class BatchApi(typing.Protocol):
         ...
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
-        """Ask for its end; what is finished is kept, and billed."""
+        """Cancel it; what is finished is kept, and billed."""
         ...
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
@@ -164,13 +165,13 @@ class BatchApi(typing.Protocol):
         ...
 
     def read(self, line: bytes) -> Result:
-        """What a line of results says. Never raises, whatever it holds."""
+        """The result in a line. Never raises, whatever the line contains."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Makes a provider's requests."""
+    """Builds a provider's requests."""
 
     base: Callable[[str], str]
     """Completes an endpoint's base URL."""
@@ -179,7 +180,7 @@ class Address:
     def request(
         self, method: str, path: str, at: Access, body: bytes = b"", *, headers: Mapping[str, str] | None = None
     ) -> HttpRequest:
-        """A request to this path, which may hold a query."""
+        """A request to this path, which may include a query."""
         url = self.base(at.base_url) + path
         if at.key.query:
             url += f"{'&' if '?' in path else '?'}{at.key.query}"
@@ -190,7 +191,7 @@ def object_in(reply: Reply, errors: ErrorVocabulary) -> dict[str, Any]:
     """The JSON object in a reply to a call.
 
     Raises:
-        BatchRefused: it is a refusal, or holds none.
+        BatchRefused: it is a refusal, or contains none.
     """
     if not 200 <= reply.status < 300:
         raise BatchRefused(trouble_of(reply, errors))
@@ -223,12 +224,12 @@ _INTENT = re.compile(r"[0-9a-f]{24}")
 
 
 def gone(reply: Reply) -> bool:
-    """True if the provider does not know what was asked about."""
+    """True if the provider does not know the requested object."""
     return reply.status in (404, 410)
 
 
 def looked(batch_id: str, reply: Reply, errors: ErrorVocabulary, read: Callable[[dict[str, Any]], Batch]) -> Batch:
-    """The batch that a look at it found, which is `lost` if the provider does not know it.
+    """The batch in the reply to a look at it, which is `lost` if the provider does not know it.
 
     Raises:
         BatchRefused: the look was refused.
@@ -237,7 +238,7 @@ def looked(batch_id: str, reply: Reply, errors: ErrorVocabulary, read: Callable[
 
 
 def check_cancelled(reply: Reply, errors: ErrorVocabulary, *, ended: Collection[int] = HAS_ENDED) -> None:
-    """Accept the reply to a cancellation, also if the batch is gone or its status says that it has `ended` already.
+    """Accept the reply to a cancellation, also if the batch is gone or its status shows that it has already `ended`.
 
     Raises:
         BatchRefused: it was refused for another reason.
@@ -247,12 +248,13 @@ def check_cancelled(reply: Reply, errors: ErrorVocabulary, *, ended: Collection[
 
 
 def is_too_old(batch: Batch, intent: Intent) -> bool:
-    """True if the batch was created before the intent was decided on; in a list, newest first, the rest are too."""
+    """True if the batch was created before the intent was decided; in a list with the newest first, so were the
+    rest."""
     return batch.created_at is not None and batch.created_at < intent.at - CLOCK_SKEW_S
 
 
 def result_of(line: bytes, read: Callable[[dict[str, Any]], Result]) -> Result:
-    """What `read` makes of the line's object; an `Unreadable` where it can't."""
+    """What `read` returns for the line's object; an `Unreadable` if it fails."""
     try:
         document = document_in(line)
         if isinstance(document, dict):

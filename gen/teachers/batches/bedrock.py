@@ -1,6 +1,6 @@
-"""Bedrock's model invocation jobs: input and output are objects of a bucket of the account's own.
+"""Bedrock's model invocation jobs: input and output are objects in a bucket of the account.
 
-A job is created with the intent as its token, so that a second call with it makes no second job.
+A job is created with the intent as its token, so a second call with it makes no second job.
 """
 
 import re
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _UNSIGNED = {"accept": "application/json", "accept-encoding": "identity"}
 _JOBS = "/model-invocation-job"
 _PREFIX = "stillhouse-"
-"""Of a job's name, which the intent ends."""
+"""Prefix of a job's name, which ends with the intent."""
 _STATES: dict[str, State] = {
     "Completed": "ended",
     "PartiallyCompleted": "ended",
@@ -71,7 +71,7 @@ class BedrockBatches:
     repeats = True
 
     def __init__(self, teacher: Teacher, settings: BatchSettings) -> None:
-        """Raises UsageError: the settings lack bucket and role, or nothing tells the region."""
+        """Raises UsageError: the settings lack bucket and role, or the region is unknown."""
         if settings.bedrock is None:
             raise UsageError(
                 f"teachers.{teacher.name}.batch: Bedrock reads and writes batches in a bucket of yours: add `bedrock: "
@@ -90,7 +90,7 @@ class BedrockBatches:
         self._signing: Signing | None = None
 
     def line(self, key: str, request: HttpRequest) -> bytes:
-        """A Converse body beside its record's id."""
+        """A Converse body with its record's id."""
         return b'{"recordId":"%b","modelInput":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
@@ -118,7 +118,7 @@ class BedrockBatches:
         return Batch(identity, "running", job.intent.id, job.intent.requests)
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the token of those listed under the name."""
+        """By the token of the jobs listed under the name."""
         since = int(intent.at - CLOCK_SKEW_S)
         query = f"?maxResults=100&nameContains={_PREFIX}{intent.id}"
         found: list[Batch] = []
@@ -145,7 +145,7 @@ class BedrockBatches:
         check_cancelled(reply, self.errors)
 
     def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
-        """One object, in a folder that the job made."""
+        """One object, in a folder that the job created."""
         return [self._object("GET", key, at) for key in batch.outputs]
 
     def read(self, line: bytes) -> Result:
@@ -165,7 +165,7 @@ class BedrockBatches:
         folder = text(place.get("s3Uri")) if isinstance(place, dict) else None
         if folder and folder.rstrip("/") != self._place.s3.rstrip("/"):
             raise BatchRefused(Auth(f"job {arn} writes to {folder}: set `batch.bedrock.s3` to that to collect it", 200))
-        # A stopped job may have output; one that expired never began.
+        # A stopped job may have output; an expired one never began.
         has_output = state in ("ended", "cancelled") and intent is not None
         return Batch(
             arn,
@@ -178,7 +178,7 @@ class BedrockBatches:
         )
 
     def _call(self, method: str, path: str, at: Access, body: bytes = b"") -> HttpRequest:
-        """A request to the control plane, whose host is the models' without `-runtime`."""
+        """A request to the control plane, whose host is that of the models without `-runtime`."""
         parts = urlsplit(at.base_url)
         host = parts.netloc.replace("bedrock-runtime", "bedrock", 1)
         url = parts._replace(netloc=host).geturl() + path
@@ -193,13 +193,13 @@ class BedrockBatches:
         return HttpRequest(method, url, {**signed, **_UNSIGNED, **at.key.headers}, body)
 
     def _object(self, method: str, key: str, at: Access, body: bytes = b"") -> HttpRequest:
-        """A request for an object of the bucket; the key of Bedrock's own is none of S3's."""
+        """A request for an object in the bucket; Bedrock's own key does not work for S3."""
         from stillhouse.gen.teachers.aws import s3_headers
 
         if at.key.aws is None:
-            raise UsageError("Bedrock's batches lie in S3, which takes no Bedrock key: give AWS's keys in `aws`")
+            raise UsageError("Bedrock's batches are in S3, which takes no Bedrock key: give AWS's keys in `aws`")
         base = f"https://{self._bucket}.s3.{self._region}.amazonaws.com"
-        if "." in self._bucket or self._place.s3_endpoint:  # whose host name has no certificate, or one of its own
+        if "." in self._bucket or self._place.s3_endpoint:  # a bucket's host name has no certificate there, or its own
             base = f"{self._place.s3_endpoint or f'https://s3.{self._region}.amazonaws.com'}/{self._bucket}"
         url = f"{base}/{quote(key, safe='/~')}"
         keys = at.key.aws.current(now=at.now)

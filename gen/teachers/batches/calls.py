@@ -1,4 +1,4 @@
-"""Drives a batch API's calls, and cuts files of results into lines as they come."""
+"""Drives a batch API's calls, and cuts files of results into lines as they arrive."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -29,10 +29,10 @@ async def called(steps: Steps[T], send: Callable[[HttpRequest], Awaitable[Reply]
 
 
 class Lines:
-    """Cuts a stream into lines, at most one of which is held at a time."""
+    """Cuts a stream into lines, holding at most one of them at a time."""
 
     def __init__(self, take: Callable[[bytes], None]) -> None:
-        """`take` is given each line that is not empty; of one that is too long, its head."""
+        """`take` receives each non-empty line; of one that is too long, its head."""
         self._take = take
         self._parts: list[bytes] = []
         self._size = 0

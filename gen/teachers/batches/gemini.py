@@ -1,6 +1,6 @@
 """Gemini's batches on AI Studio: a file of requests, an operation named after the intent, a file of results.
 
-Vertex's jobs are another API, whose results have no ids.
+Vertex's jobs use another API, whose results have no ids.
 """
 
 import re
@@ -55,7 +55,7 @@ _STATES: dict[str, State] = {
 """By the end of the name: `BATCH_STATE_…` on the wire, `JOB_STATE_…` in the SDK. Every other state is a running one."""
 _CANCELLED, _DEADLINE = 1, 4
 _STATUSES = {3: 400, 5: 404, 7: 403, 8: 429, 9: 400, 11: 400, 12: 501, 13: 500, 14: 503, 16: 401}
-"""google.rpc's codes to the statuses with which they come online."""
+"""google.rpc's codes to the statuses that they have online."""
 _NAME = re.compile(r"(?:batches|files)/[A-Za-z0-9._-]{1,200}")
 
 
@@ -80,11 +80,11 @@ class GeminiBatches:
         self._address = Address(model_base, key_header)
 
     def line(self, key: str, request: HttpRequest) -> bytes:
-        """The body beside its key."""
+        """The body with its key."""
         return b'{"key":"%b","request":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
-        """In Google's two steps: the first reply says where the bytes go."""
+        """In Google's two steps: the first reply gives the address for the bytes."""
         body = b"\n".join(job.lines) + b"\n"
         begin = {
             "x-goog-upload-protocol": "resumable",
@@ -106,7 +106,7 @@ class GeminiBatches:
             "x-goog-upload-command": "upload, finalize",
             "x-goog-upload-offset": "0",
         }
-        reply = yield HttpRequest("POST", target, finish, body)  # the address is all the authority that it needs
+        reply = yield HttpRequest("POST", target, finish, body)  # the address is all the authorisation that it needs
         file = object_in(reply, self.errors).get("file")
         return _name(file if isinstance(file, dict) else {})
 
@@ -118,7 +118,7 @@ class GeminiBatches:
         return _batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the display names of those listed."""
+        """By the display names of the listed batches."""
         found: list[Batch] = []
         path = "/batches?pageSize=100"
         for _ in range(MAX_PAGES):
@@ -152,7 +152,7 @@ class GeminiBatches:
 
 
 def _upload_url(url: str) -> str:
-    """The URL of an upload: `/upload` stands before the API's version."""
+    """The URL of an upload: `/upload` comes before the API's version."""
     parts = urlsplit(url)
     head, version, _ = parts.path.rpartition("/v1")
     return parts._replace(path=f"{head}/upload{version}{parts.path[len(head) + len(version) :]}").geturl()

@@ -67,7 +67,7 @@ class MistralBatches:
         self._address = Address(complete_base, partial(key_headers, profile_of(teacher)))
 
     def line(self, key: str, request: HttpRequest) -> bytes:
-        """The body beside its id."""
+        """The body with its id."""
         return b'{"custom_id":"%b","body":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
@@ -87,7 +87,7 @@ class MistralBatches:
         return _batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the metadata of those created since."""
+        """By the metadata of jobs created since then."""
         since = datetime.fromtimestamp(intent.at - CLOCK_SKEW_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found: list[Batch] = []
         for page in range(MAX_PAGES):

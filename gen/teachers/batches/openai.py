@@ -40,7 +40,7 @@ from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.teacher import Teacher
 
 INTENT_FIELD = "stillhouse_intent"
-"""The batch's metadata that holds its intent."""
+"""The key of a batch's metadata for its intent."""
 
 _STATES: dict[str, State] = {
     "validating": "running",
@@ -53,7 +53,7 @@ _STATES: dict[str, State] = {
     "failed": "failed",
 }
 _FULL = "token_limit_exceeded"
-"""The account's queue is full: the same batch passes later."""
+"""The account's queue is full: the same batch will be accepted later."""
 
 
 class OpenAIBatches:
@@ -61,7 +61,7 @@ class OpenAIBatches:
 
     errors = OPENAI_ERRORS
     max_requests = 50_000
-    max_bytes = 100 * 10**6  # Groq's; OpenAI and Azure take twice as much
+    max_bytes = 100 * 10**6  # Groq's; OpenAI and Azure accept twice as much
     kept_days: float | None = 30.0
     names = True
     repeats = False
@@ -75,7 +75,7 @@ class OpenAIBatches:
         self._window = f"{settings.window_h if groq else 24}h"
 
     def line(self, key: str, request: HttpRequest) -> bytes:
-        """With the path that the body would have been posted to."""
+        """With the path to which the body would have been posted."""
         head = b'{"custom_id":"%b","method":"POST","url":"/v1%b","body":' % (key.encode(), self._path.encode())
         return head + request.body + b"}"
 
@@ -95,7 +95,7 @@ class OpenAIBatches:
         return _batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the metadata of those listed, newest first."""
+        """By the metadata of the listed batches, newest first."""
         found: list[Batch] = []
         path = "/batches?limit=100"
         for _ in range(MAX_PAGES):
@@ -128,7 +128,7 @@ class OpenAIBatches:
 
 
 def upload_file(address: Address, job: Job, at: Access) -> Steps[str]:
-    """POST /files of the lines, for a batch; returns the file's id."""
+    """POST the lines to /files, for a batch; returns the file's id."""
     boundary = f"stillhouse-{job.intent.id}"
     name = f"{job.intent.id}.jsonl"
     head = (
@@ -158,7 +158,7 @@ def row_result(row: dict[str, Any]) -> Result:
         if type(status) is not int or not 200 <= status < 600:
             raise TypeError("status_code")
         body = response["body"]
-        # Some servers put a text where the API has an object.
+        # Some servers put text where the API has an object.
         return Answered(key, Reply(status, JSON_TYPE, body.encode() if isinstance(body, str) else dumped(body)))
     error = row["error"]
     code = text(error.get("code")) or ""

@@ -1,4 +1,4 @@
-"""The schema of an answer as OpenAI's APIs and the many servers like them take it."""
+"""The schema of an answer in the form of OpenAI's APIs and the many servers like them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from stillhouse.schemas.schema_dialects import strict_fault
 from stillhouse.schemas.teacher import Teacher
 
 NAME = "answer"
-"""A schema's name in a request, which the APIs want."""
+"""A schema's name in a request, which the APIs require."""
 _LIKE_OPENAI = ("openai-chat", "openai-responses", "vllm", "sglang", "simulator")
 
 
 def named_schema(teacher: Teacher, ask: Ask) -> dict[str, Any] | None:
-    """The schema with its name, `strict` where it keeps the rules of that; None if there is nothing to send.
+    """The schema with its name, `strict` if it keeps the rules for that; None if there is nothing to send.
 
-    A form of answer in `extra` takes precedence.
+    A response format in `extra` takes precedence.
     """
     document, profile = ask.schema_document, profile_of(teacher)
     if document is None or not profile.takes_schema or "response_format" in ask.extra:
@@ -28,18 +28,18 @@ def named_schema(teacher: Teacher, ask: Ask) -> dict[str, Any] | None:
 
 
 def schema_notes(recipe: Recipe) -> Iterator[str]:
-    """What teachers are not sent of the schema that their answers have to fit."""
+    """Notes on the parts of answer schemas that teachers are not sent."""
     for teacher in recipe.teachers:
         document, profile = recipe.ask.of(teacher).schema_document, profile_of(teacher)
         if document is None or teacher.api not in _LIKE_OPENAI:
             continue
         if not profile.takes_schema:
             yield (
-                f"teacher {teacher.name}: its API takes no schema, so none is sent: describe the answer's form in the "
-                "prompt. Answers are checked in any case"
+                f"teacher {teacher.name}: its API takes no schema, so none is sent: describe the answer's form in "
+                "the prompt. Answers are checked anyway"
             )
         elif profile.minds_strict and (fault := strict_fault(document)) is not None:
             yield (
-                f"teacher {teacher.name}: the schema is sent without `strict`, for {fault}; so the API follows it as "
-                "well as it can. Answers are checked in any case"
+                f"teacher {teacher.name}: the schema is sent without `strict`, because {fault}; so the API follows "
+                "it as well as it can. Answers are checked anyway"
             )

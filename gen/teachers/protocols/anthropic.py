@@ -1,6 +1,6 @@
-"""Anthropic's Messages API, as Anthropic, Vertex and the servers that copy it speak it.
+"""Anthropic's Messages API, as spoken by Anthropic, Vertex and the servers that copy it.
 
-Usage is Anthropic's: `input_tokens` leaves out what was read from the cache or written to it.
+Usage is counted Anthropic's way: `input_tokens` excludes what was read from the cache or written to it.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ _FINISHES: dict[str, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "refused",
-    "pause_turn": "unknown",  # the turn is not over: no sample
+    "pause_turn": "unknown",  # the turn is not over, so this is not a sample
 }
 
 
@@ -94,13 +94,13 @@ class Anthropic:
         return [*blocks[:-1], {**blocks[-1], "cache_control": {"type": "ephemeral"}}]
 
     def fold(self, raw: Reply) -> Reply:
-        """A stream's events make the message, or the error that ended them."""
+        """The message, or the error that ended it, from a stream's events."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300 or (document := folded(events_in(raw.body))) is None:
             return raw
         return raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
-        """The completion of a 2xx reply, else what the reply means."""
+        """The completion in a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
         document = document_of(reply)
@@ -120,7 +120,7 @@ class Anthropic:
 
 
 def _format(ask: Ask) -> dict[str, Any]:
-    """The field for the form of the answer, beside which the effort stands."""
+    """The field for the format of the answer, which also contains the effort."""
     if (document := ask.schema_document) is None:
         return {}
     return {"output_config": {"format": {"type": "json_schema", "schema": sendable(document, ANTHROPIC)}}}
@@ -135,7 +135,7 @@ def _text_block(text: str) -> dict[str, Any]:
 
 
 def _turn(messages: Sequence[Message]) -> Any:
-    """The content of a turn: its text, if that is all it is."""
+    """The content of a turn: its text, if that is all it contains."""
     alone = messages[0]
     return alone[1] if len(messages) == 1 and not isinstance(alone, ToolMessage) else _blocks(messages)
 

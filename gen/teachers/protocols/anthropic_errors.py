@@ -1,4 +1,4 @@
-"""Anthropic's words for errors and limits."""
+"""Anthropic's vocabulary of errors and limits."""
 
 import re
 
@@ -20,7 +20,7 @@ ANTHROPIC_ERRORS = COMMON.extended(
         "too_long": frozenset({"request_too_large"}),
     },
     phrases={
-        # The account's own spend limit comes as a 400.
+        # The account's own spending limit comes as a 400.
         "money": re.compile(COMMON.phrases["money"].pattern + r"|specified (workspace )?api usage limits"),
         "ramp": re.compile("acceleration"),
     },

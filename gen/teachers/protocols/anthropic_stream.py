@@ -8,9 +8,9 @@ from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 
 
 def folded(events: Sequence[Any]) -> dict[str, Any] | None:
-    """The message, or the error that came in its place; None where the stream is not whole.
+    """The message, or the error that came instead; None if the stream is incomplete.
 
-    It is whole with its end marker, or once there is a stop reason and every block has ended.
+    It is complete with its end marker, or once there is a stop reason and every block has ended.
     """
     message: dict[str, Any] | None = None
     blocks: dict[int, _Block] = {}
@@ -41,7 +41,7 @@ def folded(events: Sequence[Any]) -> dict[str, Any] | None:
             case {"type": "message_stop"} if message is not None:
                 return _whole(message, blocks)
             case _:
-                pass  # pings, and what is not known
+                pass  # pings, and unknown events
     return _finished(message, blocks)
 
 
@@ -50,14 +50,14 @@ def _whole(message: dict[str, Any], blocks: "dict[int, _Block]") -> dict[str, An
 
 
 def _finished(message: dict[str, Any] | None, blocks: "dict[int, _Block]") -> dict[str, Any] | None:
-    """The message without its end marker, which proxies lose; None if more of it was to come."""
+    """The message without its end marker, which proxies drop; None if more of it was to come."""
     if message is None or not message.get("stop_reason") or not all(block.has_ended for block in blocks.values()):
         return None
     return _whole(message, blocks)
 
 
 def _begun(event: dict[str, Any], blocks: "dict[int, _Block]") -> bool:
-    """Begin the block of a delta whose start is missing; False if it is not known which, or what is called."""
+    """Begin the block of a delta whose start is missing; False if it is unknown which block, or what is called."""
     index, delta = event.get("index"), event.get("delta")
     if not isinstance(index, int) or not isinstance(delta, dict):
         return False
@@ -89,7 +89,7 @@ class _Block:
                 self._pieces.setdefault(name, []).append(piece)
 
     def whole(self) -> dict[str, Any]:
-        """The block at its end. A tool's input stays as its text: written anew, large numbers would change."""
+        """The block at its end. A tool's input stays text: rewriting it would change large numbers."""
         block = self._block
         for name, pieces in self._pieces.items():
             if name != "partial_json":

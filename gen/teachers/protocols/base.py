@@ -1,7 +1,7 @@
-"""The contract of a protocol: what it makes of a question, and what it makes of a reply.
+"""The contract of a protocol: how it turns a question into a request, and a reply into an outcome.
 
 A protocol is bound to one teacher and one `ask`, holds no connection and is pure: the same question and the same reply
-give the same bytes and the same Outcome, live or from a journal. To add one: a file here with a class that is
+give the same bytes and the same Outcome, live or from a journal. To add one, add a file here with a class that is
 constructed with (teacher, ask), and a line in `PROTOCOLS`.
 """
 
@@ -26,26 +26,28 @@ Framing: TypeAlias = Literal["json", "sse", "eventstream", "json_array"]
 
 
 class Request(NamedTuple):
-    """One sample as any protocol asks it; what all samples have in common, the protocol has known since it was made."""
+    """One sample in the form in which any protocol asks it; what all samples share is known to the protocol from the
+    start.
+    """
 
     messages: tuple[Message, ...]
     sample: int = 0
-    """Number of the sample of its prompt: its seed counts on from the recipe's."""
+    """Number of the sample of its prompt, which is added to the recipe's seed."""
     stream: bool = False
-    """True if the answer is to come as a stream of events."""
+    """True if the answer should come as a stream of events."""
     images: tuple[SentImage, ...] = ()
-    """At the head of the first user message."""
+    """Images at the start of the first user message."""
     tools: tuple[Tool, ...] = ()
-    """What the answer may call; messages that call tools, or give their results, come with some."""
+    """Tools that the answer may call; always present if messages call tools or contain results."""
     scored: Scored | None = None
-    """Under `ask.score`: the tokens to be scored; there are no messages then."""
+    """Under `ask.score`: the tokens to score; there are no messages then."""
 
 
 class Protocol(typing.Protocol):
     """How one teacher is asked."""
 
     errors: ErrorVocabulary
-    """Its words for errors and limits."""
+    """Its vocabulary of errors and limits."""
     framing: Framing
     """How its streamed replies are framed."""
 
@@ -54,9 +56,9 @@ class Protocol(typing.Protocol):
         ...
 
     def fold(self, raw: Reply) -> Reply:
-        """The reply that a raw stream adds up to, as it would have come unstreamed; any other reply unchanged.
+        """The reply that a raw stream adds up to, as if it had come unstreamed; any other reply unchanged.
 
-        A stream that is not whole stays as it is, and `read` reports it as Ambiguous. Never raises.
+        An incomplete stream stays as it is, and `read` reports it as Ambiguous. Never raises.
         """
         ...
 
@@ -66,19 +68,19 @@ class Protocol(typing.Protocol):
 
 
 class Offers:
-    """The field that offers tools, made once for all requests in a row that offer the same."""
+    """The field that offers tools, built once for consecutive requests that offer the same tools."""
 
     def __init__(self, field: Callable[[Sequence[Tool]], Mapping[str, Any]]) -> None:
-        """`field`: the API's, in a mapping of its name to its value."""
+        """`field`: builds the API's field, as a mapping of its name to its value."""
         self._field = field
         self._made: tuple[Sequence[Tool], Mapping[str, Any], bytes] = ((), {}, b"")
 
     def of(self, tools: Sequence[Tool]) -> Mapping[str, Any]:
-        """The field; an empty mapping where there are no tools."""
+        """The field; an empty mapping if there are no tools."""
         return self._of(tools)[1]
 
     def encoded(self, tools: Sequence[Tool]) -> bytes:
-        """The field as JSON after a comma; empty where there are no tools."""
+        """The field as JSON after a comma; empty if there are no tools."""
         return self._of(tools)[2]
 
     def _of(self, tools: Sequence[Tool]) -> tuple[Sequence[Tool], Mapping[str, Any], bytes]:
@@ -89,12 +91,12 @@ class Offers:
 
 
 def paired_messages(ask: Request) -> tuple[Message, ...]:
-    """The messages, in which results name their calls; only those that come with tools can have some."""
+    """The messages, in which results name their calls; only requests with tools can have some."""
     return paired(ask.messages) if ask.tools else ask.messages
 
 
 class Destinations:
-    """URL and headers of requests that differ in their body alone, made once per endpoint and key."""
+    """URL and headers of requests that differ only in their body, built once per endpoint and key."""
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class Destinations:
         *,
         base: Callable[[str], str] = str,
     ) -> None:
-        """`path`: appended to an endpoint's base URL, which `base` completes, such as with the API's version."""
+        """`path`: appended to an endpoint's base URL, which `base` completes, for instance with the API's version."""
         self._path = path
         self._headers = headers
         self._base = base

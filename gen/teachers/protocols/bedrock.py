@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from stillhouse.gen.teachers.aws import Signing
 
 SERVICE = "bedrock"
-"""The service that requests are signed for; the host's name says another."""
+"""The service name for signatures; the host has another."""
 
 _LIMITS = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p": "topP", "stop": "stopSequences"}
 _JSON = {"content-type": "application/json"}
@@ -55,7 +55,7 @@ _FINISHES: dict[str, FinishReason] = {
     "refusal": "refused",
 }
 _BROKEN = ("malformed_model_output", "malformed_tool_use")
-"""Reasons that mean that the model's output could not be read."""
+"""Reasons which mean that the model's output could not be read."""
 
 
 class Bedrock:
@@ -67,7 +67,7 @@ class Bedrock:
     def __init__(self, teacher: Teacher, ask: Ask) -> None:
         self._teacher = teacher
         self._finishes = {**_FINISHES, **teacher.finish_reasons}
-        # Encoded whole, so that an ARN's slashes are part of the name.
+        # Encoded completely, so that an ARN's slashes are part of the name.
         path = f"/model/{urllib.parse.quote(teacher.model_name, safe='')}/converse"
         self._whole = Destinations(path, _headers)
         self._streamed = Destinations(f"{path}-stream", _headers)
@@ -105,32 +105,32 @@ class Bedrock:
             kind = image.media_type.removeprefix("image/")
             return {"image": {"format": kind, "source": {"bytes": in_base64(image)}}}
         raise UsageError(
-            f"teacher {self._teacher.name}: `api: bedrock` takes images as bytes, and none by URL; this dataset was "
+            f"teacher {self._teacher.name}: `api: bedrock` takes images as bytes, not by URL; this dataset was "
             "planned for an API that takes URLs: ask a teacher of that API, or use another dataset.path"
         )
 
     def _system(self, texts: list[str]) -> list[dict[str, Any]]:
         marks = self._teacher.cache_prompt
         if marks is None:
-            # Many models refuse a mark; Claude takes it from 3.7 on.
+            # Many models refuse a cache mark; Claude accepts it from 3.7 on.
             claude = claude_of(self._teacher.model_name)
             marks = claude is not None and (claude.budget or claude.adaptive) and texts == [self._shared_system]
         blocks: list[dict[str, Any]] = [{"text": text} for text in texts]
         return [*blocks, {"cachePoint": {"type": "default"}}] if marks else blocks
 
     def fold(self, raw: Reply) -> Reply:
-        """A stream's frames make the answer, or the exception that ended them with its own status."""
+        """The answer, or the exception that ended it with its own status, from a stream's frames."""
         if not 200 <= raw.status < 300 or not is_stream(raw.body) or (found := folded(raw.body)) is None:
             return raw
         status, document = found
         return raw._replace(status=status, body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
-        """The completion of a 2xx reply, else what the reply means."""
+        """The completion in a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return broken_off(trouble_of(reply, self.errors), document_of(reply))
         if is_stream(reply.body):
-            return Ambiguous("the stream ended before the answer was whole", reply.status)
+            return Ambiguous("the stream ended before the answer was complete", reply.status)
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
@@ -179,7 +179,7 @@ def _headers(key: Credentials) -> dict[str, str]:
 
 
 def _fields(model: str, ask: Ask) -> dict[str, Any]:
-    """The fields that all requests share: limits, what only this model knows, and the recipe's `extra`."""
+    """The fields that all requests share: limits, model-specific fields, and the recipe's `extra`."""
     asked: dict[str, Any] = ask.parameters()
     extra, effort = asked.pop("extra", {}), asked.pop("reasoning_effort", None)
     limits = {_LIMITS[name]: value for name, value in asked.items() if name in _LIMITS}
@@ -241,7 +241,7 @@ def _model(document: dict[str, Any]) -> Any:
 
 
 def _usage(usage: Any) -> Usage:
-    """The total tells whether `inputTokens` holds the cached ones: for Claude it does not."""
+    """The total shows whether `inputTokens` includes the cached ones: for Claude it does not."""
     if not isinstance(usage, dict):
         return Usage()
     fresh, output = count_in(usage.get("inputTokens")), count_in(usage.get("outputTokens"))

@@ -1,4 +1,4 @@
-"""Bedrock's words for errors: names of exceptions, in a header, in the body or in a stream. It states no limits."""
+"""Bedrock's vocabulary of errors: names of exceptions, in a header, in the body or in a stream. It states no limits."""
 
 from stillhouse.gen.teachers.vocabulary import COMMON
 

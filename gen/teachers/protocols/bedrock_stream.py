@@ -1,7 +1,7 @@
 """Amazon's event stream, and the answer that Converse's events add up to.
 
 A frame is: its length and that of its headers (u32 each, big-endian), the CRC-32 of these eight bytes, headers,
-payload, and the CRC-32 of all before it.
+payload, and the CRC-32 of everything before it.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
 _MAX_FIRST = b"\x07"
-"""Of a frame, which begins with its length: none is as long as 128 MiB, and JSON begins with a larger byte."""
+"""A frame begins with its length: none is as long as 128 MiB, and JSON begins with a larger byte."""
 _EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata")
 _STRING = 7
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
@@ -27,14 +27,14 @@ _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 class _Frame(NamedTuple):
     headers: dict[str, str]
-    """Those that are text."""
+    """Types that are text."""
     payload: bytes
     size: int
-    """Of the whole frame, in bytes."""
+    """Maximum size of the whole frame, in bytes."""
 
 
 class _Broken(ValueError):
-    """The bytes are not a whole number of frames, or a frame's place in the answer is not known."""
+    """The bytes are not a whole number of frames, or a frame's place in the answer is unknown."""
 
 
 def is_stream(body: bytes) -> bool:
@@ -46,9 +46,10 @@ def is_stream(body: bytes) -> bool:
 
 
 def folded(body: bytes) -> tuple[int, dict[str, Any]] | None:
-    """(status, document) of a whole stream; of an exception, the status that it has elsewhere. None if it is cut."""
+    """(status, document) of a whole stream; for an exception, the status that it has elsewhere. None if it is cut."""
     answer = _Answer()
-    with contextlib.suppress(_Broken):  # all that follows is unknown: it matters unless the answer was finished before
+    # everything that follows is unknown; this matters unless the answer was finished before
+    with contextlib.suppress(_Broken):
         for frame in _frames(body):
             if (name := frame.headers.get(":exception-type") or frame.headers.get(":error-code")) is not None:
                 if answer.is_finished:
@@ -148,7 +149,7 @@ class _Answer:
         self._metadata: dict[str, Any] | None = None
 
     def add(self, kind: str, event: dict[str, Any]) -> None:
-        """One event; what is not known is skipped."""
+        """Add one event; unknown events are skipped."""
         index = event.get("contentBlockIndex")
         match kind:
             case "messageStart":
@@ -161,7 +162,7 @@ class _Answer:
             case "contentBlockDelta" if isinstance(index, int) and isinstance(delta := event.get("delta"), dict):
                 _add(self._blocks.setdefault(index, {}), delta)
             case "contentBlockDelta":
-                raise _Broken  # what it belongs to is not known
+                raise _Broken  # it is unknown what it belongs to
             case "messageStop":
                 self._stop = event
             case "metadata":
@@ -178,7 +179,7 @@ class _Answer:
         return self._stop is not None
 
     def whole(self) -> dict[str, Any] | None:
-        """The document as it comes unstreamed; None where an end is missing. Without metadata the usage is unknown."""
+        """The document as if unstreamed; None if an end is missing. Without metadata the usage is unknown."""
         if self._stop is None:
             return None
         content = [_ended(self._blocks[index]) for index in sorted(self._blocks)]
@@ -209,7 +210,7 @@ def _think(block: dict[str, Any], thought: dict[str, Any]) -> None:
 
 
 def _ended(block: dict[str, Any]) -> dict[str, Any]:
-    """The block at its end. A tool's input stays as its text: read and written again, large numbers would change."""
+    """The block at its end. A tool's input stays text: reading and rewriting it would change large numbers."""
     if (call := block.get("toolUse")) is not None:
         call["input"] = call["input"] or "{}"
     return block

@@ -1,4 +1,4 @@
-"""A completion from an answer that comes as blocks: texts, thoughts and calls in any order."""
+"""A completion from an answer that comes as blocks: texts, reasoning and calls in any order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSou
 
 @dataclass(slots=True)
 class Said:
-    """What an answer's blocks hold, each kind in order, and what stands around them; as the wire has it, unchecked."""
+    """The contents of an answer's blocks, each kind in order, and the fields around them; as on the wire, unchecked."""
 
     source: ReasoningSource
-    """Where thoughts stand on this wire."""
+    """Where reasoning is on this wire."""
     finish: Any
     model: Any
     response_id: Any
     usage: Usage
     category: Any = None
-    """What a refusal is about."""
+    """The category of a refusal."""
     explanation: Any = None
     """Why it was refused."""
     texts: list[str] = field(default_factory=list)
@@ -31,11 +31,11 @@ class Said:
     signatures: list[Mapping[str, Any]] = field(default_factory=list)
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    """Kinds of blocks that are none of these."""
+    """Types of blocks of other kinds."""
 
 
 def blocks_in(content: Any) -> list[Any]:
-    """A message's content as blocks: some servers send a text, or one block alone; null says that there is none."""
+    """A message's content as blocks: some servers send a text, or just one block; null means none."""
     if content is None:
         return []
     given = content if isinstance(content, list) else [content]
@@ -45,14 +45,14 @@ def blocks_in(content: Any) -> list[Any]:
 def completion_of(
     said: Said, finishes: Mapping[str, FinishReason], dialect: Dialect, *, is_summary: bool | None
 ) -> Outcome:
-    """The completion, or what it means that there is none. `is_summary`: of the reasoning, if it is in blocks."""
+    """The completion, or what its absence means. `is_summary`: of the reasoning, if it is in blocks."""
     raw = _text(said.finish) or None
     finish = finish_of(raw, finishes)
     if finish == "failed":
         return ServerError(f"the answer broke off ({raw})", 200, said.usage)
     text = "".join(said.texts) if said.texts else None
     reasoning, source = "\n\n".join(filter(None, said.thoughts)) or None, said.source
-    if reasoning is None and text is not None:  # a server behind this protocol may leave thoughts in the text
+    if reasoning is None and text is not None:  # a server behind this protocol may leave reasoning in the text
         split = split_thoughts(text, dialect)
         text, reasoning, source, is_summary = split.text, split.thoughts, "think_tag", None
     if not (text or said.calls or reasoning or said.signatures) and (raw is None or finish in ("stop", "tool_calls")):

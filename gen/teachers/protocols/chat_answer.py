@@ -1,4 +1,4 @@
-"""Reads the answer in a chat completion document, in every unambiguous shape that servers send.
+"""Reads the answer in a chat completion document, in every unambiguous form that servers send.
 
 Malformed extras (usage, log probabilities) are left out: a paid answer is not lost because of them, and the journal
 keeps the body.
@@ -24,12 +24,12 @@ _THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
 
 
 def answer_document(document: Any) -> dict[str, Any] | None:
-    """The object that holds `choices`: the document, the first of a list, or inside an envelope."""
+    """The object with `choices`: the document, the first of a list, or inside an envelope."""
     return answer_in(document, lambda found: bool(found.get("choices")))
 
 
 def completion_of(document: dict[str, Any], teacher: Teacher, *, cut_out: bytes | None = None) -> Outcome:
-    """The completion of the document's first choice; raises KeyError and its like where it has another shape.
+    """The completion of the document's first choice; raises KeyError and similar if it has another shape.
 
     `cut_out`: the log-probabilities that were cut out of the document; see `gen.teachers.token_scores`.
     """
@@ -72,20 +72,20 @@ def completion_of(document: dict[str, Any], teacher: Teacher, *, cut_out: bytes 
 
 
 def _is_summary(message: dict[str, Any]) -> bool | None:
-    """OpenRouter's details say it; elsewhere nobody does."""
+    """OpenRouter's details say so; elsewhere it is unknown."""
     details = dicts(message.get("reasoning_details"))
     return any(detail.get("type") == "reasoning.summary" for detail in details) if details else None
 
 
 def _signatures(message: dict[str, Any]) -> str | None:
-    """The details that OpenRouter wants back with the reasoning, as they came."""
+    """The details that OpenRouter needs back with the reasoning, unchanged."""
     details = message.get("reasoning_details")
     found = [each for each in dicts(details) if each.get("signature") or each.get("data")] if details else []
     return text_of(found) if found else None
 
 
 def without_choice(document: dict[str, Any], status: int) -> Malformed | Overload | None:
-    """The trouble of a document whose choices are null or empty; None where it has none at all."""
+    """The trouble of a document whose choices are null or empty; None if it has none at all."""
     if "choices" not in document:
         return None
     usage = usage_of(document.get("usage"))
@@ -95,7 +95,7 @@ def without_choice(document: dict[str, Any], status: int) -> Malformed | Overloa
 
 
 def _message(choice: dict[str, Any]) -> dict[str, Any]:
-    """The choice's message, under any of its names; empty where there is none."""
+    """The choice's message, under any of its names; empty if there is none."""
     for name in ("message", "delta"):
         if isinstance(found := choice.get(name), dict):
             return found
@@ -110,7 +110,7 @@ def _message(choice: dict[str, Any]) -> dict[str, Any]:
 def _texts(
     message: dict[str, Any], teacher: Teacher
 ) -> tuple[str | None, str | None, ReasoningSource | None, str | None]:
-    """(text, reasoning, where the reasoning was, types of parts that are none of both)."""
+    """(text, reasoning, where the reasoning was, types of other parts)."""
     text, thoughts, odd = _parts(message.get("content"))
     if thoughts:
         return text, thoughts, "content_part", odd
@@ -129,7 +129,7 @@ def _texts(
 
 
 def _parts(content: Any) -> tuple[str | None, str, str | None]:
-    """(text, thoughts, types of parts that are none of both) of a message's content in any shape."""
+    """(text, reasoning, types of other parts) of a message's content in any form."""
     if not isinstance(content, (list, dict)):
         return _text(content), "", None
     text: list[str] = []
@@ -189,7 +189,7 @@ def _first(values: dict[str, Any], name: str, other: str) -> Any:
 
 
 def scores_of(choice: dict[str, Any], cut_out: bytes | None = None) -> TokenScores | None:
-    """The log-probabilities, with the ids that stand beside the answer."""
+    """The log-probabilities, with the ids that come beside the answer."""
     scores = choice.get("logprobs")
     if not isinstance(scores, dict):
         return None

@@ -1,8 +1,8 @@
-"""The chat completion that a stream's chunks add up to: the document that the same answer would have been unstreamed.
+"""The chat completion that a stream's chunks add up to: the same document as for an unstreamed answer.
 
-A stream is whole where every choice has its finish reason; without its last chunk the usage is unknown. Pieces are put
-together by index, and what differs among servers is taken as it comes: reasoning under any of its names, content in
-parts, tool calls whole or in fragments.
+A stream is complete if every choice has its finish reason; without its last chunk the usage is unknown. Pieces are
+joined by index, and differences among servers are accepted: reasoning under any of its names, content in parts, tool
+calls whole or in fragments.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _PIECES = ("text", "summary", "data", "signature")
 
 
 def folded(events: Sequence[Any], *, may_lack_finish: bool = False) -> dict[str, Any] | None:
-    """The document, or the error that came before any answer did; None where the stream is not whole.
+    """The document, or the error that came before any answer; None if the stream is incomplete.
 
     `may_lack_finish`: the stream had its end marker, and the recipe says that this server gives no finish reasons.
     """
@@ -60,7 +60,7 @@ def _document(whole: dict[str, Any], choices: "dict[int, _Choice]") -> dict[str,
 
 
 def _error_in(event: dict[str, Any]) -> Any:
-    """The error that an event holds or is."""
+    """The error that an event contains or is."""
     if error := event.get("error"):
         return error
     if "choices" in event:
@@ -70,7 +70,7 @@ def _error_in(event: dict[str, Any]) -> Any:
 
 
 def _broken(whole: dict[str, Any], choices: "dict[int, _Choice]", error: Any) -> dict[str, Any]:
-    """An answer that had begun broke off and may be billed; before that, the error is all there is."""
+    """An answer that had begun broke off and may be billed; before that, there is only the error."""
     if not any(choice.has_begun for choice in choices.values()):
         return {"error": error}
     for choice in choices.values():
@@ -96,11 +96,11 @@ class _Choice:
 
     @property
     def has_begun(self) -> bool:
-        """True if something of the answer has come."""
+        """True if part of the answer has arrived."""
         return bool(any(self._contents) or self._texts or self._details or self._calls or self._function)
 
     def add(self, choice: dict[str, Any]) -> None:
-        """One chunk of it."""
+        """Add one chunk."""
         delta = choice.get("delta")
         if delta is None:
             delta = choice.get("message")
@@ -137,7 +137,7 @@ class _Choice:
             _add_function(self._function, function)
 
     def _add_detail(self, detail: dict[str, Any]) -> None:
-        """A piece of the last entry, where index and type are the same; else a new one."""
+        """A piece of the last entry, if index and type are the same; else a new entry."""
         last = self._details[-1] if self._details else None
         if last is None or any(last.get(name) != detail.get(name) for name in ("index", "type")):
             self._details.append(dict(detail))
@@ -149,7 +149,9 @@ class _Choice:
                 last[name] = value
 
     def _add_call(self, call: dict[str, Any]) -> None:
-        """A fragment of the call with its index; some servers give none, or the same one to all, each with its id."""
+        """A fragment of the call with its index; some servers give none, or the same index to all calls, each with its
+        id.
+        """
         index, call_id = call.get("index"), call.get("id")
         if not isinstance(index, int):
             index = len(self._calls) - (1 if self._calls and not call_id else 0)
@@ -166,7 +168,7 @@ class _Choice:
             _add_function(known["function"], function)
 
     def whole(self) -> dict[str, Any]:
-        """The choice as it comes unstreamed."""
+        """The choice as if unstreamed."""
         message: dict[str, Any] = {"role": "assistant", "content": _content(self._contents)}
         message |= {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._details:
@@ -193,7 +195,7 @@ def _add_function(known: dict[str, Any], piece: dict[str, Any]) -> None:
 
 
 def _content(pieces: list[Any]) -> Any:
-    """Text where all pieces are; else a list of parts; None where none came."""
+    """Text if all pieces are text; else a list of parts; None if none came."""
     if not pieces:
         return None
     if all(isinstance(piece, str) for piece in pieces):

@@ -1,4 +1,4 @@
-"""How Claude is asked to think and what its thoughts are, on its own API and on Bedrock's."""
+"""How Claude is asked to think and what its reasoning is, on its own API and on Bedrock's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ _SUMMARISED = {"type": "adaptive", "display": "summarized"}
 
 
 def thinking_fields(model: str, effort: str | None) -> dict[str, Any]:
-    """Fields of a request for an effort, and so that thoughts are shown by a model that thinks unasked.
+    """Fields of a request that set an effort, or make a model that thinks by default show its reasoning.
 
-    Asked in no other way, the newest models return thoughts without text, though they are paid for.
+    Otherwise the newest models return reasoning without text, although it is paid for.
     """
     claude = claude_of(model)
     if effort == "none":
@@ -23,7 +23,7 @@ def thinking_fields(model: str, effort: str | None) -> dict[str, Any]:
 
 
 def is_summary(model: Any) -> bool | None:
-    """True if a model's reasoning is a summary; None for one that is not Claude."""
+    """True if a model's reasoning is a summary; None for a model other than Claude."""
     if not isinstance(model, str) or not is_claude(model):
         return None
     claude = claude_of(model)
@@ -31,7 +31,7 @@ def is_summary(model: Any) -> bool | None:
 
 
 def merged(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's fields with the recipe's `extra` over them; objects are merged, for an API groups its fields."""
+    """A request's fields with the recipe's `extra` over them; objects are merged, because an API groups its fields."""
     found = dict(fields)
     for name, value in extra.items():
         ours = found.get(name)

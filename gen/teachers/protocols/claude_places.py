@@ -1,4 +1,4 @@
-"""Where Claude's Messages API is served: by Anthropic and its like, or on Vertex, whose URLs name the model."""
+"""Where Claude's Messages API is served: by Anthropic and similar services, or on Vertex, whose URLs name the model."""
 
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from stillhouse.schemas.teacher import Teacher
 
 _VERSION = "/v1"
 _TOKENS = ("sk-ant-oat", "ABSK", "bedrock-api-key-", "eyJ")
-"""How what is no API key begins: OAuth logins at Anthropic, keys of Bedrock's Mantle, tokens of Entra for Foundry."""
+"""Prefixes of what is not an API key: OAuth logins at Anthropic, keys of Bedrock's Mantle, tokens of Entra for
+Foundry."""
 
 
 class Place(NamedTuple):
@@ -47,7 +48,7 @@ def versioned(base_url: str) -> str:
 
 
 def key_headers(key: Credentials) -> dict[str, str]:
-    """JSON both ways, uncompressed; a token goes another way than a key."""
+    """JSON both ways, uncompressed; a token is sent in another header than a key."""
     headers = {
         "content-type": "application/json",
         "accept": "application/json",

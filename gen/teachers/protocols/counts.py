@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 MAX_TOKENS = 2**24
-"""No context is that long: a larger count is ignored, so that it can't become a debt to the limits or a price."""
+"""No context is this long: a larger count is ignored, so that it can't become a debt to the limits or a price."""
 
 
 def count_in(value: Any, *, below: int = MAX_TOKENS) -> int | None:
-    """A whole number of tokens; a fraction counts as one more."""
+    """An integer number of tokens; a fraction is rounded up."""
     if value is None:
         return None
     if isinstance(value, float) and math.isfinite(value):

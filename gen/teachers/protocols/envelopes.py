@@ -1,4 +1,6 @@
-"""Finds the answer in a document: it, the first such in a list, or what a gateway's envelope holds."""
+"""Finds the answer in a document: the document itself, the first match in a list, or the content of a gateway's
+envelope.
+"""
 
 from collections.abc import Callable
 from typing import Any

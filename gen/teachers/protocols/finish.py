@@ -31,14 +31,14 @@ _FAMILIES: tuple[tuple[Finish, re.Pattern[str]], ...] = (
 
 
 def finish_of(raw: str | None, mapped: Mapping[str, FinishReason]) -> Finish:
-    """The reason of a server's word; `mapped` is the recipe's, in which an empty word stands for none at all."""
+    """The reason for a server's word; `mapped` is the recipe's, in which an empty word stands for a missing one."""
     word = raw or ""
     if word in mapped:
         return mapped[word]
     return _family_of(word)
 
 
-@lru_cache(maxsize=256)  # a server has a handful of words, and one comes with each answer
+@lru_cache(maxsize=256)  # a server has only a few words, and each answer has one
 def _family_of(word: str) -> Finish:
     word = re.sub(r"[^a-z0-9]+", "_", word.lower()).strip("_")
     return next((finish for finish, pattern in _FAMILIES if pattern.search(word)), "unknown")

@@ -1,6 +1,6 @@
 """Google's generateContent: AI Studio with an API key, and Vertex with a token of Google Cloud.
 
-System messages at the head of a conversation become its instruction; one in the middle, for which the API has no role,
+System messages at the start of a conversation become its instruction; one in the middle, for which the API has no role,
 is sent as the user's. A base URL may leave out the version, and Vertex's the publisher.
 """
 
@@ -41,7 +41,7 @@ _NAMES = {
     "top_logprobs": "logprobs",
 }
 _ANY_SIGNATURE = "skip_thought_signature_validator"
-"""From Gemini 3 on a call in a conversation needs the signature that came with it, or this in its place."""
+"""From Gemini 3 on, a call in a conversation needs the signature that came with it, or this replacement."""
 _UNSIGNED = ("gemini-1", "gemini-2")
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 """Thinking tokens of Gemini 2.x by effort, as Google's own compatibility layer translates it."""
@@ -64,7 +64,7 @@ class Gemini:
         self._streamed = _Places(f"/models/{model}:streamGenerateContent?alt=sse", teacher.urls)
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
-        """Only the contents, and the seed where there is one, differ from prompt to prompt."""
+        """Only the contents, and the seed if there is one, differ from prompt to prompt."""
         body = {**self._conversation(ask), **self._offers.of(ask.tools), **self._body}
         if self._seed is not None:
             body["generationConfig"] = {**body["generationConfig"], "seed": self._seed + ask.sample}
@@ -89,13 +89,13 @@ class Gemini:
         return {"systemInstruction": {"parts": [{"text": each[1]} for each in messages[:head]]}, "contents": contents}
 
     def fold(self, raw: Reply) -> Reply:
-        """A stream's documents, or an array of them, as one."""
+        """A stream's documents, or an array of them, as one document."""
         if raw.body.lstrip()[:1] == b"{" or not 200 <= raw.status < 300 or (document := folded(raw.body)) is None:
             return raw
         return raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
-        """The completion of a 2xx reply, else what the reply means."""
+        """The completion in a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
         document = document_of(reply)
@@ -176,7 +176,7 @@ def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
 def _image_part(image: SentImage) -> dict[str, Any]:
     if isinstance(image, InlineImage):
         return {"inlineData": {"mimeType": image.media_type, "data": in_base64(image)}}
-    kind, _ = mimetypes.guess_type(urlsplit(image.url).path)  # which only Vertex requires
+    kind, _ = mimetypes.guess_type(urlsplit(image.url).path)  # only Vertex requires it
     return {"fileData": {"fileUri": image.url} | ({"mimeType": kind} if kind else {})}
 
 

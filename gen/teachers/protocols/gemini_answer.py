@@ -1,6 +1,6 @@
-"""Reads the answer in a generateContent document: thoughts, function calls, blocked prompts, usage as Google means it.
+"""Reads the answer in a generateContent document: reasoning, function calls, blocked prompts, usage by Google's count.
 
-Google counts thoughts beside the answer, not in it; `Usage` has both in the output.
+Google counts reasoning beside the answer, not in it; `Usage` has both in the output.
 """
 
 import json
@@ -21,7 +21,7 @@ _FINISHES: dict[str, Finish] = {
     "LANGUAGE": "content_filter",
     "MODEL_ARMOR": "content_filter",
     "FINISH_REASON_UNSPECIFIED": "unknown",
-    # The model's own slips, not calls: the same question may be answered well.
+    # The model's own mistakes, not calls: asking again may give a good answer.
     "MALFORMED_FUNCTION_CALL": "failed",
     "UNEXPECTED_TOOL_CALL": "failed",
     "TOO_MANY_TOOL_CALLS": "failed",
@@ -44,7 +44,7 @@ def answer_of(document: Any) -> dict[str, Any] | None:
 
 
 def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
-    """The completion of the first candidate; raises KeyError and its like where it has another shape."""
+    """The completion of the first candidate; raises KeyError and similar if it has another shape."""
     usage = usage_of(document.get("usageMetadata"))
     candidates = dicts(document.get("candidates"))
     if not candidates:
@@ -87,14 +87,14 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
 
 
 def usage_of(usage: Any) -> Usage:
-    """Tokens as billed: thoughts are output, and what tools put into the prompt is input."""
+    """Tokens as billed: reasoning is output, and what tools put into the prompt is input."""
     if not isinstance(usage, dict):
         return Usage()
     prompt, answer = count_in(usage.get("promptTokenCount")), count_in(usage.get("candidatesTokenCount"))
     thoughts, tools = count_in(usage.get("thoughtsTokenCount")), count_in(usage.get("toolUsePromptTokenCount")) or 0
     total = count_in(usage.get("totalTokenCount"))
     if answer is None and thoughts is not None:
-        answer = 0  # all the budget went into thoughts
+        answer = 0  # the whole budget went into reasoning
     if answer is None and prompt is not None and total is not None and total >= prompt + tools:
         answer = total - prompt - tools
     return Usage(
@@ -106,7 +106,7 @@ def usage_of(usage: Any) -> Usage:
 
 
 def _without_candidate(document: dict[str, Any], usage: Usage) -> Outcome:
-    """A blocked prompt is a refusal, which is data; anything else is of no use."""
+    """A blocked prompt is a refusal, which is data; anything else is useless."""
     reason = block_reason(document)
     if reason is None:
         return Malformed("the answer has no candidate", 200, usage)
@@ -124,7 +124,7 @@ def _without_candidate(document: dict[str, Any], usage: Usage) -> Outcome:
 
 
 def block_reason(document: dict[str, Any]) -> str | None:
-    """Why the prompt was blocked, where it was."""
+    """Why the prompt was blocked, if it was."""
     feedback = document.get("promptFeedback")
     reason = text(feedback.get("blockReason")) if isinstance(feedback, dict) else None
     return reason[:200] if reason else None
@@ -137,7 +137,7 @@ def _finish(raw: str | None, teacher: Teacher) -> Finish:
 
 
 def _category(candidate: dict[str, Any], raw: str | None) -> str | None:
-    """The harm for which it was blocked, where Google names one, else the finish reason."""
+    """The harm for which it was blocked, if Google names one, else the finish reason."""
     blocked = [text(each.get("category")) for each in dicts(candidate.get("safetyRatings")) if each.get("blocked")]
     return ",".join(each for each in blocked if each)[:200] or raw
 
@@ -153,7 +153,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
-    """Each with the place of its part, because a signature belongs to its part; pieces of a text are one part."""
+    """Each with the position of its part, because a signature belongs to its part; pieces of a text are one part."""
     found: list[dict[str, Any]] = []
     place, last = -1, None
     for part in parts:
@@ -166,13 +166,13 @@ def _signatures(parts: Sequence[dict[str, Any]]) -> str | None:
 
 
 def continues(part: dict[str, Any], last: dict[str, Any]) -> bool:
-    """True if the part is a further piece of the last one's text, as streams bring it; a signature ends its part."""
+    """True if the part continues the last one's text, as in streams; a signature ends its part."""
     both_texts = isinstance(part.get("text"), str) and isinstance(last.get("text"), str)
     return both_texts and bool(part.get("thought")) == bool(last.get("thought")) and not last.get("thoughtSignature")
 
 
 def _scores(candidate: dict[str, Any]) -> TokenScores | None:
-    """Google gives ids, and the chosen token may be missing among the likeliest."""
+    """Google gives ids, and the chosen token may be missing from the most likely ones."""
     result = candidate.get("logprobsResult")
     if not isinstance(result, dict) or not (chosen := dicts(result.get("chosenCandidates"))):
         return None

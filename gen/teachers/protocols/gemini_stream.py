@@ -12,12 +12,12 @@ from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
 from stillhouse.gen.teachers.protocols.values import dicts
 
 _PIECE = frozenset({"text", "thought", "thoughtSignature"})
-"""Fields of a part that may be a further piece of the last one."""
+"""Fields of a part that may continue the last one."""
 _SCORES = ("chosenCandidates", "topCandidates")
 
 
 def folded(body: bytes) -> dict[str, Any] | None:
-    """The document; an error that came before its end; None if it is not whole."""
+    """The document; an error that came before its end; None if it is incomplete."""
     documents = _documents(body)
     half = repeats(documents)
     return (None if half is None else _folded(half)) or _folded(documents)
@@ -47,7 +47,7 @@ def _is_finished(candidates: "dict[int, _Candidate]") -> bool:
 
 
 def _documents(body: bytes) -> list[dict[str, Any]]:
-    """Those of an event stream, up to one that can't be read, or of an array."""
+    """The documents of an event stream, up to one that can't be read, or of an array."""
     if body.lstrip()[:1] == b"[":
         try:
             return dicts(piece_in(body))
@@ -66,7 +66,7 @@ class _Candidate:
 
     @property
     def has_begun(self) -> bool:
-        """True if some of it has come."""
+        """True if part of it has arrived."""
         return bool(self._parts)
 
     @property
@@ -75,7 +75,7 @@ class _Candidate:
         return bool(self._fields.get("finishReason"))
 
     def add(self, candidate: dict[str, Any]) -> None:
-        """One chunk of it."""
+        """Add one chunk."""
         self._fields |= candidate
         self._parts += parts_of(candidate)
         if isinstance(scores := candidate.get("logprobsResult"), dict):
@@ -83,13 +83,13 @@ class _Candidate:
                 self._scores.setdefault(name, []).extend(dicts(scores.get(name)))
 
     def whole(self) -> dict[str, Any]:
-        """The candidate as it comes unstreamed."""
+        """The candidate as if unstreamed."""
         content = {"role": "model", "parts": _joined(self._parts)}
         return {**self._fields, "content": content} | ({"logprobsResult": self._scores} if self._scores else {})
 
 
 def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The parts, with the pieces of a text joined: a character may be in two of them."""
+    """The parts, with the pieces of a text joined: a character may be split between two of them."""
     found: list[dict[str, Any]] = []
     pieces: list[str] = []  # of the last one
     for part in parts:

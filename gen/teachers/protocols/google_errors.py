@@ -1,4 +1,4 @@
-"""Google's words for errors, on AI Studio and on Vertex, whoever's model answers."""
+"""Google's vocabulary of errors, on AI Studio and on Vertex, whichever model answers."""
 
 from stillhouse.gen.teachers.vocabulary import COMMON, ErrorVocabulary
 

@@ -66,7 +66,7 @@ class OpenAIChat:
         self._stream_tail = _tail({**fields, "stream": True, **profile.stream})
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
-        """Only the messages, and the seed where there is one, differ from prompt to prompt."""
+        """Only the messages, and the seed if there is one, differ from prompt to prompt."""
         seed = b"" if self._seed is None else b",%b:%d" % (self._seed_name, self._seed + ask.sample)
         documents = [_document(message) for message in paired_messages(ask)]
         if ask.images:
@@ -79,7 +79,7 @@ class OpenAIChat:
         )
 
     def fold(self, raw: Reply) -> Reply:
-        """A stream's chunks make the completion; some gateways stream though nothing asked them to."""
+        """The completion from a stream's chunks; some gateways stream without being asked to."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300:
             return raw
         may_lack_finish = "" in self._teacher.finish_reasons and b"[DONE]" in raw.body[-64:]
@@ -87,7 +87,7 @@ class OpenAIChat:
         return raw if document is None else raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
-        """The completion of a 2xx reply, else what the reply means."""
+        """The completion in a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
         if self._wants_scores and (found := cut(reply.body)) is not None:

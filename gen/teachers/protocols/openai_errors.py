@@ -1,6 +1,6 @@
-"""OpenAI's words for errors and limits, with those of the servers and gateways that speak its protocol.
+"""OpenAI's vocabulary of errors and limits, with those of the servers and gateways that speak its protocol.
 
-Gateways pass on their upstream's codes and headers, so that other providers' words are among them.
+Gateways pass on their upstream's codes and headers, so other providers' words are among them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, which OpenAI wants for reasoning together with tools.
+"""OpenAI's Responses API, which OpenAI requires for reasoning together with tools.
 
 It has no `seed` and no `stop`. Nothing is stored at the provider: `store` is false, and reasoning comes back encrypted
 beside its summary. A base URL may leave out the version.
@@ -76,14 +76,14 @@ class OpenAIResponses:
         return self._destinations.post(base_url, key, self._head + items + self._offers.encoded(ask.tools) + tail)
 
     def fold(self, raw: Reply) -> Reply:
-        """The event at the end of a whole stream holds the whole response."""
+        """The event at the end of a complete stream contains the whole response."""
         if looks_plain(raw.body) or not 200 <= raw.status < 300:
             return raw
         document = _folded(dicts(events_in(raw.body)))
         return raw if document is None else raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:
-        """The completion of a 2xx reply, else what the reply means."""
+        """The completion in a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
         if self._wants_scores and (found := cut(reply.body, where="part")) is not None:
@@ -119,7 +119,7 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
 
 
 def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
-    """Not strict: the API's strict mode takes only some schemas, and would be its default."""
+    """Not strict: the API's strict mode accepts only some schemas, and would be its default."""
     return {
         "tools": [
             {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": False}
@@ -134,7 +134,7 @@ def _image_part(image: SentImage) -> dict[str, Any]:
 
 
 def _folded(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The response, which its end holds whole, or the error in its place; None where neither came."""
+    """The response, which the last event contains whole, or the error that came instead; None if neither came."""
     ends = [event for event in events if event.get("type") in _ENDS and isinstance(event.get("response"), dict)]
     response: dict[str, Any] = ends[-1]["response"] if ends else {}
     errors = [event.get("error") or event for event in events if event.get("type") == "error"]
@@ -158,14 +158,14 @@ def _fields(ask: Ask) -> dict[str, Any]:
         include.append("message.output_text.logprobs")
     if ask.reasoning_effort is not None:
         fields["reasoning"] = {"effort": ask.reasoning_effort}
-        if ask.reasoning_effort != "none":  # models that do not reason refuse to encrypt and to sum up
+        if ask.reasoning_effort != "none":  # models that do not reason refuse to encrypt and to summarise
             fields["reasoning"]["summary"] = "auto"
             include.append("reasoning.encrypted_content")
     return fields | ({"include": include} if include else {})
 
 
 def versioned(base_url: str) -> str:
-    """With the version, where the URL is a bare host, or Azure's without it."""
+    """With the version, if the URL is a bare host, or Azure's without it."""
     base_url = complete_base(base_url)
     return f"{base_url}/v1" if urlsplit(base_url).path in ("", "/openai") else base_url
 

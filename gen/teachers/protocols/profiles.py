@@ -1,4 +1,4 @@
-"""Dialects of OpenAI's chat completions, as data: where a compatible server departs from what most of them take.
+"""Dialects of OpenAI's chat completions, as data: where a compatible server differs from most others.
 
 Facts as the vendors' pages and clients had them in autumn 2026.
 """
@@ -17,36 +17,36 @@ class Profile:
     """One dialect."""
 
     hosts: tuple[str, ...] = ()
-    """Hosts that speak it, each with all hosts below it."""
+    """Hosts that speak it, including all hosts below each."""
     max_tokens: str = "max_tokens"
     """The field for the output limit."""
     seed: str = "seed"
     path: str = ""
-    """Where the API stands on these hosts, for a base URL that names a host alone."""
+    """The API's path on these hosts, for a base URL that only names a host."""
     key_header: str = ""
-    """The header for the key; empty: `authorization`, as a bearer's."""
+    """The header for the key; empty: `authorization`, as a bearer token."""
     always: Mapping[str, Any] = field(default_factory=dict)
     """Fields of every request."""
     stream: Mapping[str, Any] = field(default_factory=lambda: {"stream_options": {"include_usage": True}})
     """Fields of a request for a stream: without them most servers leave out the usage."""
     token_ids: Mapping[str, Any] = field(default_factory=dict)
-    """Fields that have it write tokens' ids beside their log-probabilities."""
+    """Fields that request tokens' ids beside their log-probabilities."""
     takes_schema: bool = True
-    """True if `response_format` may hold a JSON Schema."""
+    """True if `response_format` may contain a JSON Schema."""
     minds_strict: bool = False
     """True if a schema that is not `strict` is followed as well as the model can, and no better."""
     strict_models: str = ""
-    """Part of the names of those models that take `strict`; the others refuse it."""
+    """Part of the names of the models that accept `strict`; the others refuse it."""
 
 
 _SPELT_IDS = {"return_tokens_as_token_ids": True}
 
 PLAIN = Profile(token_ids=_SPELT_IDS)
-"""What most servers take. Ids are asked for as vLLM takes it, which others ignore."""
+"""What most servers accept. Ids are requested in vLLM's way, which others ignore."""
 
 PROFILES: dict[str, Profile] = {
-    # `max_tokens` is deprecated there, and refused by reasoning models.
-    # Its streams are padded unless that is turned off.
+    # `max_tokens` is deprecated there, and refused by reasoning models. Its streams are padded unless that is turned
+    # off.
     "openai": Profile(
         hosts=("openai.com",),
         max_tokens="max_completion_tokens",
@@ -73,15 +73,15 @@ PROFILES: dict[str, Profile] = {
     "fireworks": Profile(hosts=("api.fireworks.ai",), path="/inference/v1"),
     "groq": Profile(hosts=("api.groq.com",), path="/openai/v1", strict_models="gpt-oss"),
     "mistral": Profile(hosts=("api.mistral.ai",), path="/v1", seed="random_seed", stream={}),  # usage comes anyway
-    "deepseek": Profile(hosts=("api.deepseek.com",), takes_schema=False),  # JSON of any form alone
+    "deepseek": Profile(hosts=("api.deepseek.com",), takes_schema=False),  # only JSON of any form
     "xai": Profile(hosts=("api.x.ai",), path="/v1"),
     "litellm": PLAIN,
 }
-"""By the name that a recipe uses; those without hosts stand anywhere."""
+"""By the name that a recipe uses; profiles without hosts may be anywhere."""
 
 
 def profile_of(teacher: Teacher) -> Profile:
-    """The profile that the recipe names, else the one of the teacher's hosts, else the plain one."""
+    """The profile that the recipe names, else that of the teacher's hosts, else the plain one."""
     return PROFILES.get(profile_name_of(teacher), PLAIN)
 
 
@@ -96,7 +96,7 @@ def profile_name_of(teacher: Teacher) -> str:
 
 
 def complete_base(base_url: str) -> str:
-    """The base URL, with the path of a known host's API where it names the host alone."""
+    """The base URL, with the path of a known host's API if it only names the host."""
     parts = urlsplit(base_url)
     if parts.path:
         return base_url
@@ -105,11 +105,12 @@ def complete_base(base_url: str) -> str:
 
 
 def key_headers(profile: Profile, key: Credentials) -> dict[str, str]:
-    """JSON both ways, uncompressed (answers are small, and a decompressor is a way to exhaust memory), and the key."""
+    """JSON both ways, uncompressed (answers are small, and a decompressor can be used to exhaust memory), and the
+    key."""
     headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
     if key.key is None:
         return headers
-    if profile.key_header and not key.key.startswith("eyJ"):  # a token of Entra is a bearer's everywhere
+    if profile.key_header and not key.key.startswith("eyJ"):  # a token of Entra is a bearer token everywhere
         return headers | {profile.key_header: key.key}
     return headers | {"authorization": f"Bearer {key.key}"}
 

@@ -1,4 +1,4 @@
-"""The JSON document in a 2xx reply, or what it means that there is none."""
+"""The JSON document in a 2xx reply, or what its absence means."""
 
 import re
 from typing import Any
@@ -10,17 +10,17 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Usage
 
 HAS_BEGUN = "has_begun"
-"""A field of our own, in the document of a stream that ended in an error: true if some of an answer had come before."""
+"""A field of our own, in the document of a stream that ended in an error: true if part of an answer had come before."""
 
 UNKNOWN_SHAPE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
-"""What reading a document raises where it has another shape, or is nested too deeply."""
+"""Exceptions of reading a document that has another shape, or is nested too deeply."""
 
 _PAGE = re.compile(rb"\A\s*<(?:!doctype|html|head|title|\?xml)", re.IGNORECASE)
 _TITLE = re.compile(rb"<title>\s*([^<]{1,100})", re.IGNORECASE)
 
 
 def document_of(reply: Reply) -> Any | Malformed | Ambiguous:
-    """The document; an Outcome where the body holds none."""
+    """The document; an Outcome if the body contains none."""
     try:
         return document_in(reply.body)
     except UnicodeDecodeError:
@@ -34,15 +34,15 @@ def document_of(reply: Reply) -> Any | Malformed | Ambiguous:
 
 
 def without_answer(reply: Reply, usage: Usage | None = None) -> Malformed:
-    """What a document means that has an answer's outline, and holds something else in it."""
+    """What a document means that has an answer's outline, but something else in it."""
     begins = " ".join(reply.body[:300].decode("utf-8", "replace").split())
     return Malformed(f"no answer where the API has it, in a body that begins {begins}", reply.status, usage or Usage())
 
 
 def broken_off(trouble: Trouble, document: Any, usage: Usage | None = None) -> Trouble:
-    """What an error means that ended a stream, in the folded document: within an answer, that it may be billed.
+    """The meaning of an error that ended a stream, in the folded document; within an answer, it may be billed.
 
-    A wait that costs nothing else then counts as a failure; what no other attempt mends stays what it is.
+    A wait that is free otherwise then counts as a failure; what no other attempt fixes stays what it is.
     """
     begun = isinstance(document, dict) and document.get(HAS_BEGUN) is True
     if not begun or not isinstance(trouble, (Rate, Ramp, Overload, ServerError, Malformed)):
@@ -58,5 +58,5 @@ def _no_document(reply: Reply) -> Malformed | Ambiguous:
         named = f" ({title[1].decode('utf-8', 'replace').strip()})" if title else ""
         return Malformed(f"a web page{named} came instead of JSON: is base_url the API's address?", reply.status)
     if is_stream({}, reply.body):
-        return Ambiguous("the stream ended before the answer was whole", reply.status)
-    return Ambiguous("the body is not a whole JSON document", reply.status)
+        return Ambiguous("the stream ended before the answer was complete", reply.status)
+    return Ambiguous("the body is not a complete JSON document", reply.status)

@@ -19,11 +19,12 @@ from stillhouse.schemas.completion import Completion, FinishReason
 from stillhouse.schemas.teacher import Teacher
 
 _STATUS_OF = {"rate_limit_exceeded": 429, "server_error": 500, "vector_store_timeout": 500}
-"""The status that an error of a failed response would have had by itself; the codes not named are of requests."""
+"""The status that an error of a failed response would have had by itself; codes that are not listed concern
+requests."""
 
 
 def unfinished(response: dict[str, Any], reply: Reply, errors: ErrorVocabulary) -> Trouble | None:
-    """The trouble of a response that was not finished; None of one that was."""
+    """The trouble of a response that was not finished; None if it was."""
     status, error = response.get("status"), response.get("error")
     usage = usage_of(response.get("usage"))
     if status in ("in_progress", "queued"):
@@ -40,7 +41,7 @@ def unfinished(response: dict[str, Any], reply: Reply, errors: ErrorVocabulary) 
 
 
 def completion_of(response: dict[str, Any], teacher: Teacher, *, cut_out: bytes | None = None) -> Outcome:
-    """The completion of a finished response; raises KeyError and its like where it has another shape.
+    """The completion of a finished response; raises KeyError and similar if it has another shape.
 
     `cut_out`: the log-probabilities that were cut out of the document; see `gen.teachers.token_scores`.
     """
@@ -88,7 +89,7 @@ def _raw_finish(response: dict[str, Any]) -> str | None:
 
 
 def _parts(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The parts of the answer's messages; comments on the way to it count only where there is no answer."""
+    """The parts of the answer's messages; comments before it count only if there is no answer."""
     messages = [item for item in items if item.get("type") == "message"]
     final = [item for item in messages if item.get("phase") == "final_answer"] or messages
     return [part for item in final for part in dicts(item.get("content"))]

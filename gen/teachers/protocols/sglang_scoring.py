@@ -1,6 +1,6 @@
 """SGLang's way to score given tokens: its own /generate, with `logprob_start_len` at the prompt's last token.
 
-Rows are [log-probability, id, text]; the first is null at the place where they start. Source: SGLang's own API, 2026.
+Rows are [log-probability, id, text]; the first is null at the start position. Source: SGLang's own API, 2026.
 """
 
 from functools import partial
@@ -50,7 +50,7 @@ class SglangScoring:
         self._tail = b"," + orjson.dumps(merged(fields, ask.extra))[1:]
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
-        """Scores begin at the prompt's last token, so that all before it may come from the server's cache."""
+        """Scores begin at the prompt's last token, so everything before it may come from the server's cache."""
         assert ask.scored is not None, "there is nothing to score"
         prompt, completion = ask.scored.prompt_ids, ask.scored.completion_ids
         ids = orjson.dumps(np.concatenate([prompt, completion]), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -118,7 +118,7 @@ class _Reply(ScoresReply):
 
     @staticmethod
     def _tail_of(rows: Any, count: int, name: str) -> list[Any]:
-        """The rows of the completion's tokens: one more comes before them, at the prompt's last token."""
+        """The rows of the completion's tokens, which follow one row for the prompt's last token."""
         if not isinstance(rows, list) or len(rows) != count + 1:
             found = f"{len(rows):,}" if isinstance(rows, list) else "none"
             raise Misaligned(f"expected {count + 1:,} rows of {name}, got {found}")

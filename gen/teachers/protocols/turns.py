@@ -1,4 +1,4 @@
-"""A prompt's messages in the shapes that APIs want: the system prompt apart, turns that alternate, images in front."""
+"""A prompt's messages in the forms that APIs need: a separate system prompt, alternating turns, images first."""
 
 import base64
 import re
@@ -20,9 +20,10 @@ def shared_system(ask: Ask) -> str | None:
 
 
 def system_and_turns(messages: Sequence[Message]) -> tuple[list[str], list[tuple[str, list[Message]]]]:
-    """(texts of the system messages at the head, turns as (role, messages)); neighbours of one role are one turn.
+    """(texts of the system messages at the start, turns as (role, messages)); consecutive messages of one role are one
+    turn.
 
-    Results of tools are the user's.
+    Results of tools belong to the user.
     """
     head = 0
     while head < len(messages) and messages[head][0] in _SYSTEM:
@@ -36,12 +37,12 @@ def _turn_role(message: Message) -> str:
 
 
 def first_user(messages: Sequence[Message]) -> int:
-    """Number of the first message of the user, which is where images are sent; there has to be one."""
+    """Number of the first message of the user, where images are sent; there must be one."""
     return next(number for number, message in enumerate(messages) if message[0] == "user")
 
 
 def first_turn(turns: Sequence[tuple[str, Sequence[Message]]]) -> int:
-    """Number of the turn in which that message is, the first one in it."""
+    """Number of the turn that begins with that message."""
     return next(number for number, (_, messages) in enumerate(turns) if messages[0][0] == "user")
 
 

@@ -1,4 +1,4 @@
-"""Reads single values out of documents in which any value may be of any type."""
+"""Reads single values from documents in which any value may have any type."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,12 @@ def text(value: Any) -> str | None:
 
 
 def dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects in a list; none if it is not a list."""
+    """The objects in a list; empty if it is not a list."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def merged(fields: Mapping[str, Any], extra: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """The fields with `extra` over them; where both hold an object, their fields are merged in turn."""
+    """The fields with `extra` over them; if both have an object, their fields are merged recursively."""
     found = dict(fields)
     for name, value in extra.items():
         known = found.get(name)

@@ -1,7 +1,7 @@
 """vLLM's way to score given tokens: a completion of their ids with `prompt_logprobs`.
 
-`prompt_logprobs` has an item per token of the prompt. The first is null; each other is an object by token id, of the
-likeliest tokens and the one that was sent. Source: vLLM's protocol for completions, 2026.
+`prompt_logprobs` has one item per token of the prompt. The first is null; each other is an object by token id, with the
+most likely tokens and the one that was sent. Source: vLLM's protocol for completions, 2026.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ from stillhouse.schemas.teacher import Teacher
 
 
 class VllmScoring:
-    """POST /completions with ids as the prompt; one token is made besides, as none can't be asked for."""
+    """POST /completions with ids as the prompt; one more token is generated, because zero can't be requested."""
 
     errors = OPENAI_ERRORS
     framing: Framing = "json"
@@ -83,7 +83,7 @@ class _Reply(ScoresReply):
         self._top = top
 
     def aligned(self, scored: Scored) -> GivenScores:
-        """See `ScoresReply`. Of more than were asked for, the token that was sent is not one of the likeliest."""
+        """See `ScoresReply`. If there are more than requested, the token that was sent is not among the most likely."""
         items, sent = self._items, len(scored)
         if not isinstance(items, list) or len(items) != sent:
             found = f"{len(items):,} items" if isinstance(items, list) else "none"
@@ -102,7 +102,7 @@ class _Reply(ScoresReply):
                 top_logprobs += [each["logprob"] for each in kept.values()]
                 lengths.append(len(kept))
         except KeyError:
-            raise Misaligned("a place has no score of the token that was sent") from None
+            raise Misaligned("a position has no score of the token that was sent") from None
         except (TypeError, AttributeError, ValueError):
             raise Misaligned("an item of prompt_logprobs is not an object by token id") from None
         return GivenScores.of(logprobs, ids, top_logprobs, lengths)

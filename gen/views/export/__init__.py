@@ -1,6 +1,6 @@
-"""Export: a dataset's answers as lines of JSON in the form that a trainer takes, with the terms to be written beside.
+"""Export: a dataset's answers as lines of JSON in a trainer's format, with the terms to write beside them.
 
-Rows come one by one, in the order of the shards, and are the same for the same dataset whenever they are made.
+Rows come one by one, in the order of the shards, and are the same on every export of the same dataset.
 """
 
 from collections import Counter
@@ -24,15 +24,15 @@ __all__ = ["FORMATS", "Export", "Reasoning"]
 
 @dataclass(slots=True)
 class Export:
-    """One export; its notes and terms are complete once all rows have been taken."""
+    """One export; its notes and terms are complete once all rows have been read."""
 
     dataset: DatasetReader
     format: str
     reasoning: Reasoning = "drop"
     by: str | None = None
-    """The check whose scores decide about pairs; by default the recipe's last."""
+    """The check whose scores decide about pairs; by default the recipe's last check."""
     count: int = 0
-    """Rows so far."""
+    """Number of rows so far."""
     _surveyed: Survey = field(init=False)
     _left_out: Counter[str] = field(default_factory=Counter, init=False)
     _reasonings: int = field(default=0, init=False)
@@ -41,7 +41,8 @@ class Export:
         """Read the dataset's footers.
 
         Raises:
-            UsageError: the options don't go together, or with this dataset; DatasetError where it is damaged.
+            UsageError: the options don't go together, or don't fit this dataset.
+            DatasetError: it is damaged.
         """
         if self.reasoning == "field" and not FORMATS[self.format].has_reasoning_field:
             raise UsageError(f"--reasoning field: {self.format} has no field for it; use inline, or drop")
@@ -50,13 +51,13 @@ class Export:
         if isinstance(FORMATS[self.format], Paired):
             self.by = self._scoring(checks)
         elif self.by is not None:
-            raise UsageError(f"--by {self.by}: {self.format} makes no pairs; leave it out")
+            raise UsageError(f"--by {self.by}: {self.format} has no pairs; leave it out")
 
     def _scoring(self, checks: tuple[str, ...]) -> str:
         if not checks:
             raise UsageError(
-                f"--format {self.format} pairs records with answers that a check rejected, and this dataset was made "
-                "without checks: add `checks` to the recipe, and run it into another dataset.path"
+                f"--format {self.format} pairs records with answers that a check rejected, and this dataset was "
+                "created without checks: add `checks` to the recipe, and run it into another dataset.path"
             )
         if self.by is not None and self.by not in checks:
             raise UsageError(f"--by: expected one of the dataset's checks ({', '.join(checks)}), got {self.by!r}")
@@ -149,7 +150,7 @@ class Export:
         return self._surveyed.provenance.obligations
 
     def terms(self) -> dict[str, Any]:
-        """The terms, as a document to be written beside the rows."""
+        """The terms, as a document to write beside the rows."""
         return terms_of(self._surveyed.provenance, dataset=self.dataset.url, format=self.format, rows=self.count)
 
 

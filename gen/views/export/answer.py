@@ -35,23 +35,23 @@ class Answer:
     prompt_key: str
     sample: int
     prompt: tuple[Mapping[str, Any], ...]
-    """The messages as asked, as chat templates read them: calls have their arguments as objects."""
+    """The messages as asked, in the form of chat templates: calls have their arguments as objects."""
     text: str
     reasoning: str | None
-    """None too where the dataset holds reasoning inside the text."""
+    """The reasoning; also None if the dataset has it inside the text."""
     calls: tuple[ToolCall, ...]
     scores: Mapping[str, float | None]
-    """By check; null where it did not run or gives no score."""
+    """Score by check; null if it did not run or gives no score."""
     rejected_as: str | None = None
     """Its reject reason; None for a record."""
     tools: tuple[str, ...] | None = None
-    """The tools in the row, as JSON in OpenAI's form; None where the dataset has no such column."""
+    """The tools in the row, as JSON in OpenAI's form; None if the dataset has no such column."""
     beyond: str | None = None
-    """What its prompt holds beside texts, in words; None: nothing."""
+    """What its prompt contains besides text, in words; None: nothing."""
 
 
 def answers_in(store: ReadableStore, key: str) -> Iterator[Answer]:
-    """The answers in a file of data/ or rejected/, in its order; rows without an answer are left out.
+    """The answers in a file of data/ or rejected/, in order; rows without an answer are left out.
 
     Raises:
         DatasetError: the file is missing or damaged.
@@ -95,6 +95,6 @@ def _message(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def called(id: str | None, type: str, name: str, arguments: str) -> dict[str, Any]:
-    """A call as chat templates read it."""
+    """A call in the form of chat templates."""
     known = {} if id is None else {"id": id}
     return known | {"type": type, "function": {"name": name, "arguments": json.loads(arguments)}}

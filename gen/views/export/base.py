@@ -1,4 +1,4 @@
-"""The contract of a format: rows of JSON, made of single answers or of pairs of them."""
+"""The contract of a format: rows of JSON, made from single answers or from pairs of them."""
 
 import json
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ Row: TypeAlias = dict[str, Any]
 """One line of the exported file."""
 
 Reasoning: TypeAlias = Literal["drop", "inline", "field"]
-"""Where a reasoning that the dataset holds in a column goes: nowhere, to the head of the text between <think> tags, or
-into the message's field `reasoning_content`, which the chat templates of Qwen and DeepSeek read."""
+"""What to do with reasoning that the dataset holds in a column: drop it, put it at the start of the text between
+<think> tags, or into the message's field `reasoning_content`, which the chat templates of Qwen and DeepSeek read."""
 
 
 class NoPlace(Exception):
-    """The format has no place for something that the answer holds; says what."""
+    """The format has no place for something in the answer; says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,22 @@ class Style:
 
     reasoning: Reasoning
     tools: Sequence[Any] | None
-    """The tools that the teacher was offered, in OpenAI's form; None: none, or in a form of its own."""
+    """The tools that the teacher was offered, in OpenAI's form; None: none, or tools in another form."""
 
     def of(self, answer: Answer) -> "Style":
-        """The style of this answer's row, which may have tools of its own."""
+        """The style of this answer's row, which may have its own tools."""
         return (
             self if answer.tools is None else replace(self, tools=[json.loads(tool) for tool in answer.tools] or None)
         )
 
     def text_of(self, answer: Answer) -> str:
-        """The answer's text, with the reasoning inside it if it goes there."""
+        """The answer's text, with the reasoning inside it if the style says so."""
         if self.reasoning == "inline" and answer.reasoning is not None:
             return with_reasoning(answer.reasoning, answer.text)
         return answer.text
 
     def message_of(self, answer: Answer) -> Row:
-        """The assistant's message, as chat templates read it."""
+        """The assistant's message, in the form of chat templates."""
         message: Row = {"role": "assistant", "content": self.text_of(answer)}
         if self.reasoning == "field" and answer.reasoning is not None:
             message["reasoning_content"] = answer.reasoning

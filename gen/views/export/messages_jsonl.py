@@ -1,4 +1,4 @@
-"""`messages-jsonl`: one conversation per line, as OpenAI's fine-tuning, axolotl, torchtune and verl take it."""
+"""`messages-jsonl`: one conversation per line, for OpenAI's fine-tuning, axolotl, torchtune and verl."""
 
 from stillhouse.gen.views.export.answer import Answer
 from stillhouse.gen.views.export.base import Row, Style, messages_of

@@ -1,10 +1,10 @@
-"""Preference pairs: an accepted answer beside one to the same prompt that was rejected for what it says.
+"""Preference pairs: an accepted answer, and one to the same prompt that was rejected for its content.
 
-The rule. Chosen are records. Rejected are answers that a check rejected, and accepted ones that were not selected and
-have a lower score than the chosen one. The best record is paired with the worst rejected answer, the next best with the
-next worst, until one side is used up; no answer is in two pairs. Scores are those of one check; an answer without one
-ranks below all others, and of equal ones the lower sample counts as better. Answers of equal text and calls make no
-pair.
+The rule: chosen answers are records. Rejected answers are those that a check rejected, and accepted ones that were not
+selected and have a lower score than the chosen one. The best record is paired with the worst rejected answer, the next
+best with the next worst, until one side is used up; no answer is in two pairs. Scores are those of one check; an answer
+without a score ranks below all others, and of equal scores the lower sample counts as better. Answers with equal text
+and calls don't make a pair.
 
 An answer's counterpart may be in a shard written much later, by a retry. So the answers are put into a temporary
 database on disk, which SQLite deletes: memory does not grow with the dataset.
@@ -62,7 +62,7 @@ def _insert(base: sqlite3.Connection, answer: Answer, *, by: str) -> None:
 
 
 def _pairs_of(base: sqlite3.Connection, prompt: str, *, by: str) -> Iterator[tuple[Answer, Answer]]:
-    """Of one prompt: its records from the best down, each with the worst that is left."""
+    """The pairs of one prompt: its records, best first, each with the worst rejected answer that is left."""
     query = "SELECT body FROM answer WHERE prompt = ? AND is_chosen = ? ORDER BY "
     best = base.execute(f"{query} score DESC NULLS LAST, sample, rowid", (prompt, True))
     lowest = base.execute(f"{query} score NULLS FIRST, sample DESC, rowid", (prompt, False))
@@ -80,7 +80,7 @@ def _read(body: bytes) -> Answer:
 
 
 def _differ(chosen: Answer, other: Answer, *, by: str) -> bool:
-    """True if the other is another answer, and a worse one."""
+    """True if the other answer is different, and worse."""
     if (chosen.text.strip(), chosen.calls) == (other.text.strip(), other.calls):
         return False
     if other.rejected_as != NOT_SELECTED:

@@ -1,4 +1,4 @@
-"""The formats that a dataset can be exported to, a line each; their modules stand beside this file."""
+"""The formats that a dataset can be exported to, one line each; their modules are in this folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from stillhouse.gen.views.export.trl_sft import trl_sft
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """A row for each record."""
+    """One row per record."""
 
     row: OfAnswers
     has_reasoning_field: bool = True
@@ -20,7 +20,7 @@ class Single:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A row for each pair of answers."""
+    """One row per pair of answers."""
 
     row: OfPairs
     has_reasoning_field: bool = True

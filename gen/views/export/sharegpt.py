@@ -1,4 +1,4 @@
-"""`sharegpt`: conversations of {from, value}, as LLaMA-Factory and others take them; tools as JSON text beside them."""
+"""`sharegpt`: conversations of {from, value}, for LLaMA-Factory and others; tools as JSON text beside them."""
 
 import json
 
@@ -15,7 +15,7 @@ _FROM = {
 
 
 def sharegpt(answer: Answer, style: Style) -> Row:
-    """See `OfAnswers`. A message that calls tools is a turn of `function_call`, which has no place for text."""
+    """See `OfAnswers`. A message that calls tools becomes a turn of `function_call`, which has no place for text."""
     row: Row = {"conversations": list(map(_turn, [*messages_of(answer), style.message_of(answer)]))}
     return row if style.tools is None else row | {"tools": json.dumps(list(style.tools), ensure_ascii=False)}
 

@@ -1,4 +1,4 @@
-"""The terms that travel with an export, in a file of their own: the export's formats have no place for them."""
+"""The terms that come with an export, in a separate file: the export's formats have no place for them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from stillhouse.gen.views.provenance import Provenance
 
 
 def terms_of(provenance: Provenance, *, dataset: str, format: str, rows: int) -> dict[str, Any]:
-    """What is written beside an exported file."""
+    """The document written beside an exported file."""
     return {
         "dataset": provenance.name,
         "exported_from": dataset,
@@ -14,5 +14,5 @@ def terms_of(provenance: Provenance, *, dataset: str, format: str, rows: int) ->
         "rows": rows,
         "teachers": [teacher.model_dump(mode="json") for teacher in provenance.teachers],
         "obligations": provenance.obligations,
-        "prompts": "The prompts have terms of their own, which are not known here.",
+        "prompts": "The prompts have their own terms, which are not known here.",
     }

@@ -1,4 +1,4 @@
-"""`trl-dpo`: preference pairs as TRL's DPOTrainer takes them, with an explicit prompt."""
+"""`trl-dpo`: preference pairs for TRL's DPOTrainer, with an explicit prompt."""
 
 from stillhouse.gen.views.export.answer import Answer
 from stillhouse.gen.views.export.base import Row, Style, messages_of

@@ -1,4 +1,4 @@
-"""`trl-sft`: prompt and completion as TRL's SFTTrainer takes them, which trains on the completion alone."""
+"""`trl-sft`: prompt and completion for TRL's SFTTrainer, which trains on the completion only."""
 
 from stillhouse.gen.views.export.answer import Answer
 from stillhouse.gen.views.export.base import Row, Style, messages_of

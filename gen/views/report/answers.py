@@ -1,4 +1,4 @@
-"""The answers of a dataset, seen column by column and file by file: what is kept of them does not grow with them."""
+"""The answers of a dataset, read column by column and file by file; memory does not grow with them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from stillhouse.gen.views.report.timeline import Timeline
 
 _READERS = 8
 _WINDOW = 64
-"""Files read before the first of them is counted."""
+"""Files that are read ahead."""
 _BATCH_ROWS = 65_536
 _SOURCE = ("teacher", "model", "endpoint")
 _NUMBERS = ("input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "latency_s", "attempts")
 _ANSWER = (*_SOURCE, *_NUMBERS, "finish_reason", "asked_at")
 MOST_SOURCES = 50
-"""Most teachers, models and endpoints that are listed one by one; a response can name its model as it likes."""
+"""Maximum number of teachers, models and endpoints listed individually; a response may name any model."""
 EACH_KIND = 2
-"""Examples remembered of each reason and kind."""
+"""Examples kept of each reason and kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(slots=True)
 class Source:
-    """What one model at one endpoint answered."""
+    """The answers of one model at one endpoint."""
 
     answers: int = 0
     input_tokens: int = 0
@@ -57,7 +57,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Answers:
-    """What was seen, rejected answers with the others."""
+    """All answers, including rejected ones."""
 
     latency: Histogram = field(default_factory=Histogram)
     input: Histogram = field(default_factory=Histogram)
@@ -69,9 +69,9 @@ class Answers:
     retried: int = 0
     """Answers that took more than one request."""
     records: list[tuple[str, int]] = field(default_factory=list)
-    """(key, rows) of each shard that holds any."""
+    """(key, rows) of each shard with rows."""
     examples: dict[tuple[str, str], list[Place]] = field(default_factory=dict)
-    """By (rejected or failed, reason or kind), the first."""
+    """By (rejected or failed, reason or kind), the first ones."""
 
     @property
     def count(self) -> int:
@@ -79,7 +79,7 @@ class Answers:
         return sum(self.finish.values())
 
     def add_file(self, batches: list[Batch]) -> None:
-        """Take in a file."""
+        """Add a file."""
         for batch in batches:
             self._add(batch)
         if batches and batches[0].kind == "data":
@@ -92,7 +92,7 @@ class Answers:
         reasons = batch.rows["reject_reason" if batch.kind == "rejected" else "kind"]
         self._remember(batch, reasons)
         if batch.kind == "rejected":
-            # A duplicate prompt was never asked, and a refusal may come as an error that says nothing of tokens.
+            # A duplicate prompt was never asked, and a refusal may come as an error without token counts.
             self._add_answers(batch.rows.filter(pc.is_valid(batch.rows["asked_at"])))
 
     def _add_answers(self, table: pa.Table) -> None:
@@ -138,14 +138,14 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def read_answers(store: ReadableStore, files: Sequence[tuple[str, str]]) -> Answers:
-    """See every answer, rejection and Failure of these files, each (key, kind).
+    """Read every answer, rejection and Failure of these files, each (key, kind).
 
     Raises:
         DatasetError: a file is missing or damaged.
     """
     answers = Answers()
     with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(files), _WINDOW):  # a pool reads ahead as far as it is let
+        for start in range(0, len(files), _WINDOW):  # a pool reads ahead as far as it is allowed to
             window = files[start : start + _WINDOW]
             read = pool.map(lambda file: list(_batches(store, *file)), window)
             for (key, _), batches in zip(window, read, strict=True):

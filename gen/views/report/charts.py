@@ -1,7 +1,7 @@
 """Plots as inline SVG: Vega-Lite specs, drawn without a browser and without a network.
 
-Every colour is a variable of the page's style sheet, so one drawing serves light, dark and paper. Labels are words of
-ours or cleaned, and the renderer escapes them.
+Every colour is a variable of the page's style sheet, so one drawing serves light, dark and paper. Labels are our own or
+cleaned text, and the renderer escapes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from stillhouse.gen.views.report.shown import shown
 from stillhouse.gen.views.report.timeline import Timeline
 
 WIDTH = 330
-"""Of a plot in pixels without its axis: a phone shows it as it is."""
+"""Size of a plot in pixels without its axis: a phone can show it unscaled."""
 HEIGHT = 150
 _LABEL_CHARS = 24
 _LABELS_WIDTH = 115
 _BARS_WIDTH = WIDTH + 34 - _LABELS_WIDTH
 _INK, _SOFT, _LINE, _ACCENT, _LIMIT = (f"var(--{name})" for name in ("ink", "soft", "line", "accent", "limit"))
 _CONFIG = {
-    "aria": False,  # whoever puts a plot into a page says it in words
+    "aria": False,  # the page that contains a plot describes it in words
     "background": None,
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
@@ -67,7 +67,7 @@ _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def over_time(timeline: Timeline, *, value: str, limit: float | None) -> Markup:
-    """A rate of the time line's points as an area, with the limit it should stay below, and the pauses."""
+    """A rate over time as an area, with the limit it should stay below, and the pauses."""
     unit, name = next(((u, n) for u, n in _UNITS if timeline.working_s >= 3 * u), _UNITS[-1])
     rows = []
     for point in timeline.points():
@@ -120,7 +120,7 @@ def distribution(histogram: Histogram, *, title: str) -> Markup:
 
 
 def bars(counts: Mapping[str, int]) -> Markup:
-    """A horizontal bar a name with its number, the longest first."""
+    """One horizontal bar per name with its number, longest first."""
     total = sum(counts.values())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rows = [

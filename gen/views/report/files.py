@@ -1,4 +1,4 @@
-"""Stored Parquet files, opened so that damage is said in the user's words."""
+"""Stored Parquet files, opened so that damage is reported in the user's terms."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ from stillhouse.gen.store.readable import ReadableStore
 
 @contextmanager
 def open_parquet(store: ReadableStore, key: str) -> Iterator[pq.ParquetFile]:
-    """The file, until the block ends. Raises DatasetError as `damage_said`, also where that shows only in the block."""
+    """The file, for the length of the block. Raises DatasetError like `damage_said`, also if damage shows only in the
+    block.
+    """
     with damage_said(store, key), store.open(key) as file:
         yield pq.ParquetFile(file, page_checksum_verification=True)

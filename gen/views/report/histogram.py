@@ -1,6 +1,6 @@
-"""A histogram of positive numbers over many decades, in memory that does not grow: bins of equal ratio.
+"""A histogram of positive numbers over many decades, in constant memory: bins of equal ratio.
 
-A quantile is that of its bin, whose edges are 2.3 % around its middle.
+A quantile is that of its bin, whose edges are 2.3 % from its middle.
 """
 
 import math
@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PER_DECADE = 50
-"""Bins a decade as counted,"""
+"""Bins per decade as counted,"""
 BARS_PER_DECADE = 10
 """and as drawn."""
 _LEAST = 1e-4
-"""Whatever is smaller, zero with it, is counted as this."""
+"""Smaller numbers, including zero, are counted as this."""
 
 
 class Histogram:
-    """Takes in columns; says quantiles and draws bars."""
+    """Collects columns; computes quantiles and bars."""
 
     def __init__(self) -> None:
         self._bins: Counter[int] = Counter()
@@ -27,7 +27,7 @@ class Histogram:
         self.total = 0.0
 
     def add(self, values: pa.ChunkedArray) -> None:
-        """Count the numbers in a column; nulls and NaN are none."""
+        """Count the numbers in a column; nulls and NaN are ignored."""
         values = pc.cast(values, pa.float64()).drop_null()
         values = values.filter(pc.is_finite(values))
         logs = pc.log10(pc.max_element_wise(values, _LEAST))
@@ -43,13 +43,13 @@ class Histogram:
         return self.total / self.count
 
     def quantile(self, share: float) -> float:
-        """The number that this share of all is not above; there must be a number."""
+        """The number that this share of all numbers does not exceed; there must be a number."""
         wanted = math.ceil(share * self.count)
         number = next(number for number, seen in _running(self._bins) if seen >= wanted)
         return float(10 ** ((number + 0.5) / PER_DECADE))
 
     def bars(self) -> Iterator[tuple[float, float, int]]:
-        """(from, to, how many) without gaps, from the least to the largest."""
+        """(from, to, count) without gaps, from the smallest to the largest."""
         step = PER_DECADE // BARS_PER_DECADE
         coarse: Counter[int] = Counter()
         for number, count in self._bins.items():

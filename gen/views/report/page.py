@@ -1,4 +1,4 @@
-"""The page: what was seen of a dataset, put into the template. Jinja escapes every text, and no script may run."""
+"""Fills the page's template with what was read of a dataset. Jinja escapes every text, and no script may run."""
 
 import base64
 import hashlib
@@ -28,17 +28,17 @@ from stillhouse.schemas.recipe_file import RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A drawing with what is said of it."""
+    """A drawing and its description."""
 
     title: str
     svg: Markup
     words: str
-    """What the drawing shows, for those who can't see it."""
+    """What the drawing shows, for people who can't see it."""
     caption: str
 
 
 def report(store: ReadableStore) -> str:
-    """The HTML page of the dataset at the store's root, whole or partial.
+    """The HTML page of the dataset at the store's root, complete or not.
 
     Raises:
         DatasetError: there is none, or it is damaged.
@@ -100,7 +100,7 @@ def _span(timeline: Timeline) -> str:
 
 
 SHORTEST_CURVE_S = 5
-"""Work that took less has no rate to speak of: a curve of a few seconds shows only where the slots begin."""
+"""Shorter work has no meaningful rate: a curve of a few seconds only shows where the slots begin."""
 
 _RATES = (
     ("Answers per minute", "answers_per_minute", "requests_per_minute", True),
@@ -109,7 +109,7 @@ _RATES = (
     ("Input tokens per minute", "input_tokens_per_minute", "input_tokens_per_minute", False),
     ("Tokens per minute", "tokens_per_minute", "tokens_per_minute", False),
 )
-"""(title, what is drawn, the limit beside it, whether it is drawn without one)."""
+"""(title, points, limit, whether to draw it without a limit)."""
 
 
 def _throughput(timeline: Timeline, limits: Mapping[str, float]) -> list[Plot]:
@@ -148,7 +148,7 @@ def _distributions(answers: Answers) -> list[Plot]:
 
 
 def _quantiles(histogram: Histogram, *, whole: bool) -> str:
-    """In words; `whole`: of numbers that are."""
+    """In words; `whole`: the numbers are integers."""
     names = (("median", 0.5), ("95 % up to", 0.95), ("99 % up to", 0.99))
     values = ((name, histogram.quantile(share)) for name, share in names)
     quantiles = ", ".join(f"{name} {_short(round(found) if whole else found)}" for name, found in values)
@@ -158,9 +158,13 @@ def _quantiles(histogram: Histogram, *, whole: bool) -> str:
 def _counts(surveyed: Survey, answers: Answers) -> list[Plot]:
     summary = surveyed.summary
     drawn: list[tuple[str, Mapping[str, int], str]] = [
-        ("Finish reasons", answers.finish, "of all answers, rejected ones included"),
-        ("Rejections by reason", summary.rejected_by_reason, "seen, but not in the dataset; they are in rejected/"),
-        ("Failures by kind", summary.failed_by_kind, "given up on; stillhouse retry asks them again"),
+        ("Finish reasons", answers.finish, "of all answers, including rejected ones"),
+        (
+            "Rejections by reason",
+            summary.rejected_by_reason,
+            ("answers that are not in the dataset; they are in rejected/"),
+        ),
+        ("Failures by kind", summary.failed_by_kind, "given up on; stillhouse retry asks for them again"),
     ]
     for check, teachers in summary.checks.items():
         of = {f"{what} ({name})": count for name, each in teachers.items() for what, count in each.model_dump().items()}
@@ -173,15 +177,15 @@ def _words(counts: Mapping[str, int]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _limits(dataset: DatasetReader) -> dict[str, float]:
-    """The limits of the last run's recipe; over several accounts their sum, where each has one."""
+    """The limits of the last run's recipe; over several accounts their sum, if each has one."""
     try:
         recipe = dataset.last_run()
-    except (DatasetError, RecipeError):  # nothing else in the page hangs on it
+    except (DatasetError, RecipeError):  # nothing else on the page depends on it
         return {}
     stated = [limits.model_dump(exclude_none=True) for limits in recipe.accounts.values()]
     names = set.intersection(*map(set, stated))

@@ -1,4 +1,4 @@
-"""Rows to look at: some records from all over the dataset, and a few of each rejection and Failure, cut to size."""
+"""Rows to look at: some records from the whole dataset, and a few of each rejection and Failure, cut to size."""
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from stillhouse.schemas.columns import LOGPROBS, SCORES
 RECORDS = 12
 """Records shown."""
 MOST_MESSAGES = 20
-"""Of a prompt, and columns that the user keeps."""
+"""Maximum number of messages of a prompt, and of columns that the user keeps."""
 _READERS = 8
 _BATCH_ROWS = 16
 """A cell may hold megabytes."""
@@ -32,21 +32,21 @@ class Sample:
     reasoning: str
     completion: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
-    """(name, value): what is known of it, then the kept columns."""
+    """(name, value): what is known about it, then the kept columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What is shown."""
+    """The rows to show."""
 
     records: tuple[Sample, ...]
     rejected: tuple[tuple[str, tuple[Sample, ...]], ...]
-    """By reason, like `failed` by kind."""
+    """By reason; `failed` is by kind."""
     failed: tuple[tuple[str, tuple[Sample, ...]], ...]
 
 
 def read_samples(store: ReadableStore, answers: Answers, *, columns: Columns) -> Samples:
-    """The rows to look at; `columns`: those of the dataset, less the kept ones.
+    """The rows to show; `columns`: those of the dataset, without the kept ones.
 
     Raises:
         DatasetError: a file is missing or damaged.
@@ -118,7 +118,7 @@ def _sample(row: dict[str, Any], ours: Collection[str]) -> Sample:
 
 
 def _facts(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What the row says of itself, under the names people use."""
+    """The row's own figures, under the names that people use."""
     names = ("finish_reason", "teacher", "model", "endpoint", "status", "line", "attempts", "maybe_billed")
     for name in (
         *names,

@@ -1,7 +1,7 @@
-"""What happened when, in slots of time whose number is bounded: they double in length when there are too many.
+"""What happened when, in a bounded number of time slots, which double in length when there are too many.
 
-A run that was paused for a month is drawn as what it did: stretches of work one after the other, with the pause named
-where it was.
+A run that was paused for a month is drawn as its stretches of work one after the other, with the pause marked between
+them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MOST_SLOTS = 20_000
 PAUSE_S = 1800
 """A silence this long is a pause, and is left out."""
 POINTS = 120
-"""About so many are drawn."""
+"""About this many points are drawn."""
 
 
 @dataclass(slots=True)
@@ -22,14 +22,14 @@ class Slot:
     """What happened in one slot of time."""
 
     asked: int = 0
-    """Answered requests that were sent in it,"""
+    """Answered requests that were sent in the slot,"""
     answered: int = 0
-    """and that ended in it, with their tokens."""
+    """and those that ended in it, with their tokens."""
     input_tokens: int = 0
     output_tokens: int = 0
 
     def add(self, other: "Slot") -> None:
-        """Take in another slot."""
+        """Add another slot."""
         self.asked += other.asked
         self.answered += other.answered
         self.input_tokens += other.input_tokens
@@ -38,16 +38,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is drawn: rates over a stretch of working time."""
+    """A point to draw: rates over a stretch of working time."""
 
     at_s: float
-    """Seconds of work from the start to the beginning of this."""
+    """Seconds of work from the start to the beginning of the stretch."""
     length_s: float
     answers_per_minute: float
     input_tokens_per_minute: float
     output_tokens_per_minute: float
     in_flight: float
-    """At its end."""
+    """Seconds of work at its end."""
 
     @property
     def tokens_per_minute(self) -> float:
@@ -64,14 +64,14 @@ class Pause:
 
 
 class Timeline:
-    """Takes in answers; `points` and `pauses` at the end."""
+    """Collects answers; `points` and `pauses` give the result."""
 
     def __init__(self) -> None:
         self._length_s = 1
         self._slots: dict[int, Slot] = {}
 
     def add(self, answers: pa.Table) -> None:
-        """Take in answers with asked_at, latency_s, input_tokens and output_tokens."""
+        """Add answers with asked_at, latency_s, input_tokens and output_tokens."""
         asked = pc.divide(pc.cast(pc.cast(answers["asked_at"], pa.int64()), pa.float64()), 1e6)
         ended = pc.add(asked, pc.cast(answers["latency_s"], pa.float64()))
         for slot, count in _grouped(self._slot_of(asked), {}):
@@ -93,7 +93,7 @@ class Timeline:
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """Unix time of the first request and the last answer, to a slot; None where there is none."""
+        """Unix time of the first request and the last answer, to the nearest slot; None if there are none."""
         if not self._slots:
             return None
         return min(self._slots) * self._length_s, (max(self._slots) + 1) * self._length_s
@@ -118,7 +118,7 @@ class Timeline:
             yield first, last
 
     def pauses(self) -> Iterator[Pause]:
-        """What was left out."""
+        """The pauses."""
         at, before = 0, None
         for first, last in self._stretches():
             if before is not None:
@@ -126,7 +126,7 @@ class Timeline:
             at, before = at + last - first + 1, last
 
     def points(self) -> Iterator[Point]:
-        """What is drawn, in order."""
+        """The points to draw, in order."""
         each = max(1, round(self.working_s / self._length_s / POINTS))
         """Slots a point."""
         at = in_flight = 0

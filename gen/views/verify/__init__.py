@@ -1,4 +1,4 @@
-"""`stillhouse verify`: every promise, checked on what is stored; and what can be put right."""
+"""`stillhouse verify`: checks every promise against the stored files, and repairs what can be repaired."""
 
 from stillhouse.gen.views.verify.checks import verify
 from stillhouse.gen.views.verify.findings import Report, render

@@ -1,8 +1,7 @@
-"""All promises checked on what is stored, from storage alone.
+"""Checks all promises against what is stored, using storage alone.
 
-Nothing is written. What can't be read is a finding, never a guess: rows are compared only with an
-index and an identity that are themselves sound. Memory: a part of the index, a row group a reader, and some 30 bytes a
-record id.
+Nothing is written. What can't be read is a finding, never a guess: rows are compared only with an index and an identity
+that are themselves sound. Memory: a part of the index, one row group per reader, and some 30 bytes per record id.
 """
 
 import re
@@ -63,17 +62,17 @@ class Verification:
         self._parts: set[tuple[int, int]] = set()
         """Parts of the index that are sound."""
         self.seals: dict[ChunkId, str | None] = {}
-        """Of every shard; None where it is not sound."""
+        """Metadata of every shard; None if it is not sound."""
         self._shards: Sequence[ChunkId] = ()
         self.retried: dict[str, int] = {}
         """By prompt key: the last generation that asked its Failures again."""
         self.identity: Identity | None = None
         self.damaged: list[ShardCheck] = []
-        """Of the shards in which something was found."""
+        """Chunks of shards with findings."""
         self.gone: list[ChunkId] = []
-        """Chunks whose answers are in raw/ alone."""
+        """Chunks whose answers are only in raw/."""
         self.sweepable: list[str] = []
-        """Keys of what crashes left."""
+        """Keys of files that crashes left behind."""
 
     def run(self) -> Report:
         """Check everything."""
@@ -99,11 +98,11 @@ class Verification:
 
     @property
     def bound(self) -> Binding | None:
-        """What the dataset is bound to; None if that can't be known."""
+        """The identity that the dataset is bound to; None if it can't be read."""
         return self.identity.bound if self.identity is not None else None
 
     def part_of(self, chunk: ChunkId) -> Part | None:
-        """The part of the index that names the chunk, where it is sound."""
+        """The part of the index that names the chunk, if it is sound."""
         number = chunk.number // CHUNKS_PER_PART
         if (chunk.generation, number) not in self._parts:
             return None
@@ -117,10 +116,10 @@ class Verification:
         now = self._checked.model_dump()
         self._checked = Checked(**{name: value + counts.get(name, 0) for name, value in now.items()})
 
-    # --- what the dataset is
+    # --- the dataset as a whole
 
     def _generations(self) -> int:
-        """How many there are, by whatever is left of them."""
+        """Number of generations, judged by whatever is left of them."""
         numbers = [chunk.generation for chunk in self._shards[-1:]]
         for stat in self._store.list("_stillhouse/"):
             if match := _PLAN.fullmatch(stat.key) or _INDEX.fullmatch(stat.key):
@@ -206,7 +205,7 @@ class Verification:
             kept = plan.kept_fields if plan is not None else None
             result = check_shard(self._store, chunk, identity=self.identity, kept=kept, expected=expected)
             if expected is None and (ended or part is not None):
-                words = "is of a chunk that the index does not name"
+                words = "belongs to a chunk that the index does not name"
                 result.findings.append(Finding(kind="unknown_chunk", key=chunk.data_key, message=words))
             return result
 
@@ -231,10 +230,10 @@ class Verification:
             bad_rows=result.bad_rows,
         )
 
-    # --- what does not belong there
+    # --- files that do not belong there
 
     def _foreign(self) -> None:
-        """Files in data/ that are not shards: a reader's glob takes them for the dataset."""
+        """Report files in data/ that are not shards: a reader's glob takes them for the dataset."""
         shards = {chunk.data_key for chunk in self._shards}
         for stat in self._store.list("data/"):
             if stat.key not in shards and not self._running:
@@ -245,9 +244,10 @@ class Verification:
                 )
 
     def _gone_shards(self) -> None:
-        """Chunks with answers in raw/ and no shard: a crash in a sealing leaves a journal, a lost shard none.
+        """Report chunks with answers in raw/ but no shard. A crash while sealing leaves a journal, a lost shard does
+        not.
 
-        Of a dataset on S3 the journal may also be on a node that was lost before it was shipped.
+        For a dataset on S3, the journal may also be on a node that was lost before it was shipped.
         """
         if self._running:
             return
@@ -257,7 +257,7 @@ class Verification:
         raw -= {ChunkId(int(match[1]), int(match[2])) for match in journals if match}
         self.gone = sorted(raw - self.seals.keys())
         for chunk in self.gone:
-            words = "is gone, and so is its journal, but raw/ has answers of it: `--repair` takes them from there"
+            words = "is gone, and so is its journal, but raw/ has its answers: `--repair` takes them from there"
             self._found("gone" if self._store.is_local else "leftover", chunk.data_key, words)
 
     def _leftover_side_files(self) -> None:
@@ -273,10 +273,12 @@ class Verification:
         if chunk not in self.seals:
             if not self._running:
                 self._found(
-                    "leftover", key, "a crash left it before its shard was written; removed once the chunk is sealed"
+                    "leftover",
+                    key,
+                    "a crash left it before its shard was written; it is removed once the chunk is sealed",
                 )
         elif (seal := self.seals[chunk]) is not None and not key.endswith(f"-{seal}.parquet"):
-            self._sweep(key, "its shard is of another seal")
+            self._sweep(key, "its shard belongs to another seal")
 
     def _leftover_journals(self) -> None:
         for stat in self._store.list(JOURNAL_PREFIX):
@@ -289,7 +291,7 @@ class Verification:
             self._sweep(key, "a file that was being written when its process died")
 
     def _sweep(self, key: str, message: str) -> None:
-        """A live run may be about to do it itself."""
+        """A running run may be about to remove it itself."""
         if not self._running:
             self._found("leftover", key, message)
             self.sweepable.append(key)

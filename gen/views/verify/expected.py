@@ -1,4 +1,4 @@
-"""What a chunk must hold: its samples by the dataset's identity, its rows by the index."""
+"""What a chunk must contain: its samples by the dataset's identity, its rows by the index."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -24,7 +24,7 @@ from stillhouse.schemas.record import RecordIds
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the dataset is bound to, as far as it decides what its rows must be."""
+    """The identity's settings that decide what the dataset's rows must be."""
 
     bound: Binding
     ids: Mapping[str, RecordIds]
@@ -32,40 +32,40 @@ class Identity:
 
     @classmethod
     def of(cls, bound: Binding) -> Self:
-        """Read it.
+        """Parse it.
 
         Raises:
             ValueError: it is not an identity.
         """
         try:
             asked = dict(bound.identity.get("ask", {}))
-            tools = {"tools": asked.pop("tools")} if "tools" in asked else {}  # which may be a file's hash alone
+            tools = {"tools": asked.pop("tools")} if "tools" in asked else {}  # this may be just a file's hash
             ask = Ask.model_validate(asked)
             ids = {
                 t["name"]: RecordIds(teacher=t["name"], model=t["model"], parameters={**_parameters(ask, t), **tools})
                 for t in answering_in(bound.identity)
             }
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{error} is not as it should be") from None
+            raise ValueError(f"{error} is missing or wrong") from None
         return cls(bound, ids)
 
 
 def _parameters(ask: Ask, teacher: Mapping[str, Any]) -> Mapping[str, JsonValue]:
-    """Those of a teacher of an identity."""
+    """The parameters of a teacher in an identity."""
     own = TeacherParameters.model_validate(teacher.get("ask", {}))
     return ask.changed(own.changes(), teacher.get("extra", {})).parameters()
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a generation's index that says the same in its rows as in its metadata."""
+    """A part of a generation's index whose rows and metadata agree."""
 
     plan: Plan
     info: PartInfo
     rows: pa.Table
 
     def expects(self, chunk: int, *, bound: Binding | None) -> "Expected | None":
-        """What the chunk must hold, or None where this part has no such chunk; `bound`: None if it is not known."""
+        """What the chunk must contain, or None if this part has no such chunk; `bound`: None if unknown."""
         if not 0 <= chunk - self.info.first_chunk < len(self.info.asks):
             return None
         samples = self.plan.samples or (bound.first_samples if bound else 0)
@@ -95,23 +95,24 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the index says a chunk holds."""
+    """What a chunk contains according to the index."""
 
     asks: Mapping[str, tuple[int, str]]
-    """The prompt key's hex digits: its place in the chunk, and the prompt's id."""
+    """The prompt key's hex digits, to its position in the chunk and the prompt's id."""
     duplicates: Counter[tuple[str, str, str]]
     """(prompt id, key, duplicate_of)."""
     bad: Counter[tuple[str, int, str]]
     """(file, line, message)."""
     again: Mapping[SeriesKey, Mapping[int, str | None]]
-    """In a generation that is not of source rows: the samples asked of each series, and what Failure each was."""
+    """In a generation that does not come from source rows: the samples asked of each series, and what Failure each
+    was."""
     samples: int
-    """The most answers of each series, by which its samples are numbered."""
+    """The maximum number of answers per series, which determines how its samples are numbered."""
     series: Series
     needs: Mapping[SeriesKey, int] = field(default_factory=dict)
     """Under `ask.accept`: the accepted answers that each series lacked before this chunk."""
     accept: int = 0
-    """Accepted answers wanted per series; 0 where all samples are asked."""
+    """Accepted answers wanted per series; 0 if all samples are asked."""
 
     @property
     def retried(self) -> Counter[str]:
@@ -142,7 +143,7 @@ class Expected:
         return (place * self.series.per_prompt + key.teacher) * self.samples
 
     def ordinals(self, identity: Identity) -> dict[str, tuple[int, int]]:
-        """The chunk's possible record ids: (ordinal, the teacher's place) of each."""
+        """The chunk's possible record ids: (ordinal, the teacher's position) of each."""
         return {
             ids.of(key.prompt, sample): (self.first_ordinal(key) + sample, teacher)
             for key in self.asked()
@@ -156,7 +157,7 @@ def read_checked_part(store: ReadableStore, plan: Plan, number: int) -> Part:
     """One part of the index.
 
     Raises:
-        DatasetError: it is missing or damaged, or its rows are not what its metadata counts.
+        DatasetError: it is missing or damaged, or its rows do not match the counts in its metadata.
     """
     info = read_part_info(store, plan.generation, number)
     rows = read_part(store, plan.generation, number)

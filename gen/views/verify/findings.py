@@ -1,4 +1,4 @@
-"""What `verify` finds: values with a kind, so that whoever acts on them need not read their words."""
+"""The findings of `verify`: values with a kind, so that code that acts on them does not parse their text."""
 
 from typing import Literal, TypeAlias
 
@@ -31,7 +31,7 @@ FindingKind: TypeAlias = Literal[
     "unfinished",
     "leftover",
 ]
-"""The last two are not damage: chunks still to be sealed, and what a crash leaves behind."""
+"""The last two are not damage: chunks that are not sealed yet, and what a crash left behind."""
 
 HARMLESS: frozenset[FindingKind] = frozenset(("unfinished", "leftover"))
 
@@ -43,14 +43,14 @@ class Finding(BaseModel):
 
     kind: FindingKind
     key: str
-    """The object it is about, relative to the dataset."""
+    """The object that it is about, relative to the dataset."""
     message: str
-    """What was expected, what is there, and what can be done."""
+    """What was expected, what was found, and what can be done."""
     repaired: bool = False
 
 
 class Checked(BaseModel):
-    """How much was looked at."""
+    """How much was checked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,17 +63,17 @@ class Checked(BaseModel):
     side_files: int = 0
     records: int = 0
     rejected: int = 0
-    """Rows, those of duplicate prompts included."""
+    """Rows, including those of duplicate prompts."""
     duplicates: int = 0
-    """Of these, duplicate prompts, which were never asked."""
+    """The rows of duplicate prompts, which were never asked."""
     failed: int = 0
-    """Rows, bad source rows included."""
+    """Rows, including bad source rows."""
     bad_rows: int = 0
-    """Of these, bad source rows, which were never asked."""
+    """The bad source rows, which were never asked."""
 
 
 class Report(BaseModel):
-    """What `stillhouse verify` says."""
+    """The result of `stillhouse verify`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,7 +84,7 @@ class Report(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def ok(self) -> bool:
-        """True if every promise holds on what is stored now: no damage, or none that was not repaired."""
+        """True if every promise holds for what is stored now: no damage, or none that was not repaired."""
         return all(finding.repaired or finding.kind in HARMLESS for finding in self.findings)
 
 

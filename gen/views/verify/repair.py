@@ -1,9 +1,10 @@
-"""Repair: a damaged shard goes only where nothing is lost with it.
+"""Repair: a damaged shard is removed only if nothing is lost with it.
 
 The answers of its chunk are read from raw/ and written to the chunk's journal, then the shard is removed: the next run
-finds the chunk unsealed, its answers received, and asks only what raw/ did not hold. A shard with answers that raw/ has
-not stays where it is, and so does one whose Failures a later generation asked again: they would be asked twice. One
-that does not say any more what it holds is moved aside. The journal comes first, so a crash in between costs nothing.
+finds the chunk unsealed, with its answers, and asks only what raw/ did not have. A shard with answers that are not in
+raw/ stays where it is, and so does one whose Failures a later generation asked again: they would be asked twice. A
+shard that no longer says what it contains is moved aside. The journal is written first, so a crash in between costs
+nothing.
 """
 
 import secrets
@@ -36,14 +37,14 @@ _BROUGHT_BACK = "{} answers went from raw/ to its journal; the next run resumes 
 
 _MENDABLE: frozenset[FindingKind] = frozenset(("unreadable", "metadata", "counts", "samples", "side_file"))
 _NOT_THE_SHARD: frozenset[FindingKind] = frozenset(("version", "schema", "identity", "record_ids"))
-"""Where one of these is found, the fault may lie in the recipe, the plan or the index: nothing is removed."""
+"""With one of these findings, the fault may be in the recipe, the plan or the index, so nothing is removed."""
 
 
 def verify_and_repair(store: Store) -> Report:
-    """Check the dataset at the store's root, and put right what can be; no run may work on it.
+    """Check the dataset at the store's root, and repair what can be repaired; no run may be working on it.
 
-    What crashes left is swept, and the answers of a damaged shard go from raw/ back to its chunk's journal, from which
-    the next run seals it again; what is still damaged afterwards is found again.
+    Files left by crashes are removed, and the answers of a damaged shard go from raw/ back to its chunk's journal, from
+    which the next run seals it again; what is still damaged afterwards is reported again.
 
     Raises:
         DatasetError: there is no dataset at the store's root.
@@ -73,7 +74,7 @@ def verify_and_repair(store: Store) -> Report:
 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
-    """No run begins meanwhile."""
+    """Keep runs from starting meanwhile."""
     if is_running(store):
         raise UsageError(f"{store.url}: a run is working on it; use `verify --repair` when it has ended")
     lost: list[Paused] = []
@@ -86,7 +87,7 @@ def _alone(store: Store) -> Iterator[None]:
 class Repairer:
     """Repairs what a verification found.
 
-    `seals` are those of the shards that are sound; `retried` says by prompt key which generation last asked it again.
+    `seals`: the seals of the sound shards; `retried`: by prompt key, the last generation that asked it again.
     """
 
     def __init__(
@@ -105,15 +106,16 @@ class Repairer:
         self._retried = retried
 
     def repair(self, checks: Iterable[ShardCheck], *, sweep: Sequence[str], gone: Sequence[ChunkId]) -> dict[str, str]:
-        """Do what can be done; the keys of what was amiss and what became of it. No run may work on the dataset.
+        """Repair what can be repaired; returns the keys of the damaged objects, each with what was done. No run may be
+        working on it.
 
-        `gone`: chunks of which raw/ has answers, and neither a shard nor a journal is left.
+        `gone`: chunks that have answers in raw/, but neither a shard nor a journal.
         """
         done = {}
         for key in sweep:
             self._store.delete(key)
             done[key] = "removed"
-        # All are judged before one goes: two shards in each other's place are covered by each other's raw files.
+        # All are judged before one is removed: two swapped shards are covered by each other's raw files.
         for check in [check for check in checks if self._may_go(check)]:
             answers = self._replay(check.chunk)
             became = "removed" if check.meta is not None else f"moved to {self._move_aside(check.chunk.data_key)}"
@@ -126,13 +128,13 @@ class Repairer:
         return done
 
     def _move_aside(self, key: str) -> str:
-        """Copy an object to where no reader of the dataset looks; its new key."""
+        """Copy an object to where no reader of the dataset looks; returns its new key."""
         aside = f"{ASIDE}{key.rpartition('/')[2]}"
         self._store.put(aside, self._store.get(key) or b"")
         return aside
 
     def _may_go(self, check: ShardCheck) -> bool:
-        """True if the fault is the shard's, and all the answers that can be read in it are elsewhere too."""
+        """True if the shard is at fault, and all the readable answers in it are elsewhere too."""
         kinds = {finding.kind for finding in check.findings}
         copy = check.meta is not None and self._seals.get(check.owner) == check.meta.seal
         if not kinds & _MENDABLE or kinds & _NOT_THE_SHARD or ("unknown_chunk" in kinds and not copy):
@@ -146,12 +148,12 @@ class Repairer:
         return self._holds(check.owner, check.meta.counts.records + sum(check.meta.counts.rejected.values()))
 
     def _holds(self, chunk: ChunkId, answers: int) -> bool:
-        """True if raw/ has answers of so many of the chunk's samples; False if that can't be known."""
+        """True if raw/ has answers of this many of the chunk's samples; False if that is unknown."""
         frames = self._frames(chunk)
         return frames is not None and len({frame.ordinal for frame in frames}) >= answers
 
     def _is_retried(self, chunk: ChunkId) -> bool:
-        """True if a later generation asked again what this one was asked."""
+        """True if a later generation asked again what this one had asked."""
         expected = self._expected(chunk)
         return expected is not None and any(self._retried.get(key, 0) > chunk.generation for key in expected.asks)
 
@@ -162,7 +164,7 @@ class Repairer:
         return part.expects(chunk.number, bound=self._identity.bound)
 
     def _frames(self, chunk: ChunkId) -> Iterator[Frame] | None:
-        """The answers in raw/, of whichever seal: all seals of a chunk were made from one journal."""
+        """The answers in raw/, of any seal: all seals of a chunk were made from one journal."""
         expected = self._expected(chunk)
         if expected is None or self._identity is None:
             return None
@@ -178,7 +180,7 @@ class Repairer:
                             yield _answered(row, ordinal=sample[0], teacher=sample[1])
 
     def _replay(self, chunk: ChunkId) -> int:
-        """Write the answers to the chunk's journal, where its next owner looks; how many."""
+        """Write the answers to the chunk's journal, where its next owner looks; returns their number."""
         store = self._store
         folder = journal_root(store, RunSettings()) / str(chunk) if store.is_local else store.scratch()
         journal = JournalFile.create(folder / f"{time.time():017.6f}-repair.journal")
@@ -198,6 +200,6 @@ class Repairer:
 
 
 def _answered(row: Mapping[str, Any], *, ordinal: int, teacher: int) -> Frame:
-    """A row of raw/ as the frame that it was made of, less what raw/ does not keep."""
+    """A row of raw/ as the frame it was made from, without what raw/ does not keep."""
     at = row["received_at"].timestamp()
     return Frame(Kind.ANSWERED, ordinal, at, 0.0, row["status"], row["endpoint"], row["body"], teacher=teacher)

@@ -1,4 +1,4 @@
-"""Record ids of a whole dataset in some 30 bytes each (20 and what lists keep free), to find duplicates."""
+"""Record ids of a whole dataset in some 30 bytes each (20, plus what lists keep free), to find duplicates."""
 
 from array import array
 from collections import Counter
@@ -10,21 +10,21 @@ ID_BYTES = 16
 
 
 class SeenIds:
-    """Ids by their first byte, each with a number that says who has it; looked through a 256th at a time."""
+    """Ids by their first byte, each with its owner's number; searched one 256th at a time."""
 
     def __init__(self) -> None:
         self._ids = [bytearray() for _ in range(256)]
         self._owners = [array("I") for _ in range(256)]
 
     def add(self, ids: bytes | bytearray, *, owner: int) -> None:
-        """Take in an owner's ids, `ID_BYTES` each."""
+        """Add an owner's ids, `ID_BYTES` each."""
         for at in range(0, len(ids), ID_BYTES):
             bucket = ids[at]
             self._ids[bucket] += ids[at : at + ID_BYTES]
             self._owners[bucket].append(owner)
 
     def twice(self) -> Counter[tuple[int, int]]:
-        """(first owner, another owner): how many ids they share; the same owner twice where it has an id twice."""
+        """(first owner, another owner) to the number of ids they share; the same owner twice if it has an id twice."""
         shared: Counter[tuple[int, int]] = Counter()
         for ids, owners in zip(self._ids, self._owners, strict=True):
             if not _all_different(ids):

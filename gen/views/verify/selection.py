@@ -1,4 +1,4 @@
-"""Whether a chunk keeps the answers that the recipe's `select` chooses, by the shares and scores in its rows."""
+"""Checks that a chunk keeps the answers that the recipe's `select` chooses, by the shares and scores in its rows."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -14,20 +14,20 @@ from stillhouse.schemas.record import NOT_SELECTED
 from stillhouse.schemas.select import BestOf, Majority, Select
 
 _NEAR = 1e-3
-"""Of votes: shares are stored as float32."""
+"""Tolerance for votes: shares are stored as float32."""
 
 
 @dataclass(slots=True)
 class _Answers:
-    """Of one series: (share or score, sample) of each."""
+    """The answers of one series: (share or score, sample) of each."""
 
     kept: list[tuple[float | None, int]] = field(default_factory=list)
     equal: list[tuple[float | None, int]] = field(default_factory=list)
-    """Rejected because an equal one is kept."""
+    """Rejected because an equal answer is kept."""
     left: list[tuple[float | None, int]] = field(default_factory=list)
     """Not selected."""
     rejected: int = 0
-    """For other reasons."""
+    """Rejected for other reasons."""
 
     @property
     def count(self) -> int:
@@ -36,7 +36,7 @@ class _Answers:
 
 
 class SelectionTally:
-    """Takes in rows of data/ and rejected/; `against` at the end."""
+    """Collects rows of data/ and rejected/; call `against` at the end."""
 
     def __init__(self, select: Select, series: Series) -> None:
         self._rule = select.rule
@@ -45,11 +45,11 @@ class SelectionTally:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that it needs."""
+        """The columns that it needs."""
         return ("prompt_key", "teacher", "sample", CHECKS if isinstance(self._rule, BestOf) else VOTE_SHARE)
 
     def take(self, kind: str, batch: pa.RecordBatch) -> None:
-        """Take in a batch of rows of this kind of file."""
+        """Add a batch of rows of this kind of file."""
         reasons = batch["reject_reason"].to_pylist() if kind == "rejected" else [None] * len(batch)
         values = zip(*(batch[name].to_pylist() for name in self.columns), reasons, strict=True)
         for key, teacher, sample, value, reason in values:
@@ -57,7 +57,7 @@ class SelectionTally:
                 continue
             try:
                 answers = self._answers[self._series.key(bytes.fromhex(key), teacher)]
-            except ValueError:  # which is found elsewhere
+            except ValueError:  # reported elsewhere
                 continue
             placed = self._value(value), sample
             match reason:
@@ -77,10 +77,10 @@ class SelectionTally:
         return None if verdict is None else verdict["score"]
 
     def against(self, *, again: Collection[SeriesKey], accept: bool) -> Iterator[str]:
-        """Where prompts keep other answers than those that are to be selected.
+        """Report prompts that keep other answers than `select` chooses.
 
         Args:
-            again: series that an earlier generation asked: its choice stands, and is not known here.
+            again: series that an earlier generation asked: its choice stands, and is unknown here.
             accept: True if equal answers count once, selected or not.
         """
         wrong = 0
@@ -101,7 +101,7 @@ def _is_joined(answers: _Answers) -> bool:
 
 
 def _is_majority(answers: _Answers) -> bool:
-    """True if the largest class is kept whole, and the share says how large it is."""
+    """True if the largest class is kept completely, and the share states its size."""
     others = [(share, sample) for share, sample in answers.left if share is not None]
     if not answers.kept:
         return not others
@@ -114,7 +114,8 @@ def _is_majority(answers: _Answers) -> bool:
 
 
 def _is_best(answers: _Answers, *, keep: int, accept: bool) -> bool:
-    """True if none that is left ranks before one that is kept, and none is left while there is a place."""
+    """True if no answer that was left out ranks before a kept one, and none was left out while there was a free
+    place."""
     if not answers.left:
         return True
     selected = len(answers.kept) + (0 if accept else len(answers.equal))

@@ -1,7 +1,7 @@
-"""One chunk's files against what its metadata and the index say of them.
+"""Checks one chunk's files against their metadata and the index.
 
-Every page of a shard is read with its checksum, every side file with its hash; rows pass by in batches, so memory holds
-one row group and a byte a sample.
+Every page of a shard is read with its checksum, every side file with its hash. Rows are read in batches, so memory
+holds one row group and a byte per sample.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from stillhouse.schemas.identity import grown_from, reduced
 from stillhouse.schemas.select import Select
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a damaged Parquet file raises."""
+"""Exceptions that reading a damaged Parquet file raises."""
 
 _BATCH_ROWS = 1024
 _SAMPLE = ("record_id", "prompt_id", "prompt_key", "sample", "teacher")
@@ -43,7 +43,7 @@ _COLUMNS = {
 
 @dataclass(slots=True)
 class ShardCheck:
-    """What was found of one chunk."""
+    """The findings about one chunk."""
 
     chunk: ChunkId
     findings: list[Finding] = field(default_factory=list)
@@ -53,15 +53,15 @@ class ShardCheck:
     rows: Counter[str] = field(default_factory=Counter)
     """By file: data, rejected, failed, raw."""
     answers: int = 0
-    """Samples in data/ and rejected/ that are the chunk's."""
+    """Samples in data/ and rejected/ that belong to the chunk."""
     duplicates: int = 0
-    """Of the rows in rejected/, duplicate prompts."""
+    """Rows of duplicate prompts in rejected/."""
     bad_rows: int = 0
-    """Of the rows in failed/, bad source rows."""
+    """Rows of bad source rows in failed/."""
 
     @property
     def owner(self) -> ChunkId:
-        """The chunk it says it is of."""
+        """The chunk that the shard says it belongs to."""
         return ChunkId(self.meta.generation, self.meta.chunk) if self.meta else self.chunk
 
 
@@ -73,7 +73,7 @@ def check_shard(
     kept: Sequence[pa.Field] | None,
     expected: Expected | None,
 ) -> ShardCheck:
-    """Check a chunk's shard and its side files; what is None is not known, and not checked.
+    """Check a chunk's shard and its side files; arguments that are None are unknown, and not checked.
 
     Raises:
         StoreAway, StoreRefused: the store does not answer, or refuses.
@@ -119,7 +119,7 @@ class _Checking:
                 self._read(shard, "data", self._chunk.data_key)
         except UNREADABLE as error:
             self._whole = False
-            # An error of the system's says nothing of the shard: it may be read another time.
+            # An error of the system says nothing about the shard, which may be readable another time.
             at_fault: FindingKind = "disk" if isinstance(error, OSError) and error.errno is not None else "unreadable"
             self._found(at_fault, f"can't be read: {_reason(error)}")
 
@@ -127,14 +127,14 @@ class _Checking:
         try:
             self.result.meta = meta = ShardMeta.model_validate(orjson.loads(footer[META_KEY.encode()]))
         except (KeyError, ValueError):
-            self._found("metadata", "has none of our metadata: another program wrote or rewrote it")
+            self._found("metadata", "has no metadata of Stillhouse: another program wrote or rewrote it")
             return
         if meta.schema_version > SCHEMA_VERSION:
             self._found("version", "was written by a newer version of Stillhouse; use that version")
         if self.result.owner != self._chunk:
             self._found("metadata", f"holds chunk {self.result.owner}, by its own metadata")
         if self._identity is not None and not grown_from(self._identity.bound.identity, _reduced(meta.identity)):
-            self._found("identity", "was made with a different recipe than _stillhouse/recipe.yaml")
+            self._found("identity", "was created with a different recipe than _stillhouse/recipe.yaml")
 
     def side_files(self) -> None:
         """Read the files that the shard names."""
@@ -191,7 +191,7 @@ class _Checking:
                     self._selection.take(kind, batch)
 
     def _columns(self) -> Columns:
-        """The columns that the dataset is bound to; if that is not known, those of a plain dataset made today."""
+        """The columns that the dataset is bound to; if unknown, those of a plain dataset created today."""
         if self._identity is None:
             return columns_of(SCHEMA_VERSION, {})
         return self._identity.bound.columns
@@ -199,7 +199,7 @@ class _Checking:
     # --- comparing
 
     def compare(self) -> None:
-        """What was seen with what the metadata and the index say."""
+        """Compare the rows with the metadata and the index."""
         result, tally, meta = self.result, self._tally, self.result.meta
         result.ids = tally.ids
         result.answers = tally.answers
@@ -265,7 +265,7 @@ def _schema(columns: Columns, kind: str) -> pa.Schema:
 
 
 def _reduced(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity in today's form; as it is where it is none."""
+    """The identity in today's form; unchanged if it is not one."""
     try:
         return reduced(identity)
     except (KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""What the rows of a chunk's files come to: each sample as often as it is there, and what is not the chunk's."""
+"""Counts the rows of a chunk's files: how often each sample occurs, and what does not belong to the chunk."""
 
 import itertools
 from collections import Counter
@@ -13,7 +13,7 @@ from stillhouse.schemas.record import NOT_SELECTED
 
 
 class Tally:
-    """Takes in rows; `against` the index at the end."""
+    """Collects rows; call `against` with the index at the end."""
 
     def __init__(self, identity: Identity | None, expected: Expected | None) -> None:
         self._identity = identity
@@ -21,7 +21,7 @@ class Tally:
         self._seen = bytearray(expected.ordinals_count if expected is not None else 0)
         """How often each sample was seen, up to 255."""
         self._accepted: Counter[SeriesKey | None] = Counter()
-        """Under `ask.accept`; among them those that a selection did not keep."""
+        """Under `ask.accept`: accepted answers, including those that a selection did not keep."""
         self._selects = identity is not None and has_selection(identity.bound.identity)
         self._strange = 0
         self.answers = self.wrong_ids = self.input = self.output = 0
@@ -39,11 +39,11 @@ class Tally:
 
     @property
     def bad_rows(self) -> int:
-        """Rows of source rows that make no prompt."""
+        """Rows of source rows that don't make a prompt."""
         return self._bad.total()
 
     def take(self, kind: str, rows: Iterator[tuple[Any, ...]]) -> None:
-        """Take in a batch of rows, of the columns that `kind` has."""
+        """Add a batch of rows, with the columns of `kind`."""
         for record_id, prompt_id, key, sample, teacher, *rest in rows:
             if kind == "failed":
                 failure, file, line, message = rest
@@ -65,7 +65,7 @@ class Tally:
                 self._accepted[self._series(key, teacher)] += kind == "data" or is_left
 
     def _series(self, key: str, teacher: str) -> SeriesKey | None:
-        """The series of a row; None if the dataset has no such teacher or its key is not a key."""
+        """The series of a row; None if the dataset has no such teacher, or its key is not a key."""
         assert self._expected is not None
         try:
             return self._expected.series.key(bytes.fromhex(key), teacher)
@@ -93,7 +93,7 @@ class Tally:
         self.wrong_ids += prompt_id != own_id or ids is None or ids.of(bytes.fromhex(key), sample) != record_id
 
     def against(self, expected: Expected) -> Iterator[str]:
-        """Where the rows are not what the index says."""
+        """Report rows that do not match the index."""
         if self._identity is not None:
             asked = sum(len(expected.samples_of(key)) for key in expected.asked())
             seen = len(self._seen) - self._seen.count(0)
@@ -119,7 +119,7 @@ class Tally:
         return sum(len(expected.samples_of(key)) for key in expected.asked()) - (len(self._seen) - self._seen.count(0))
 
     def by_accepted(self, expected: Expected) -> dict[int, int]:
-        """What the chunk has to count as `prompts_by_accepted`."""
+        """The value that the chunk must report as `prompts_by_accepted`."""
         found: Counter[int] = Counter()
         for key, need in expected.needs.items():
             before = expected.accept - need
@@ -129,11 +129,12 @@ class Tally:
         return {count: prompts for count, prompts in found.items() if prompts}
 
     def _counted(self, key: SeriesKey, need: int) -> int:
-        """Accepted answers; those beyond the need are no more than candidates where some are selected."""
+        """Accepted answers; with a selection, those beyond the need are only candidates."""
         return min(need, self._accepted[key]) if self._selects else self._accepted[key]
 
     def _until_accepted(self, expected: Expected) -> Iterator[str]:
-        """Samples are asked in order until enough are accepted, and no more; later generations choose their own."""
+        """Samples must be asked in order until enough are accepted, and no further; later generations choose their
+        own."""
         gaps = unfinished = too_many = 0
         for key, need in expected.needs.items():
             first = expected.first_ordinal(key)
@@ -155,7 +156,7 @@ def _rows_differ(what: str, seen: Counter[Any], expected: Counter[Any]) -> str:
 
 
 def _digest(record_id: str) -> bytes:
-    """The id's bytes; nothing where it is none, which is counted as wrong elsewhere."""
+    """The id's bytes; empty if it is not an id, which is reported elsewhere."""
     try:
         digest = bytes.fromhex(record_id)
     except ValueError:

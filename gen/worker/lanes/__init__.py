@@ -1,4 +1,4 @@
-"""Lanes, one module each: the ways in which samples get asked. `base` is their contract."""
+"""Lanes, one module each: the ways in which samples are asked. `base` is their contract."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,4 +11,5 @@ LANES: Mapping[str, Callable[..., Lane[Any]]] = {
     "online": OnlineLane,
     "batch": BatchLane,
 }
-"""By a teacher's `mode`; constructed with its client, and with tasks, listener, gate, counters and clock by name."""
+"""Lanes by a teacher's `mode`; constructed with its client, and with tasks, listener, gate, counters and clock by
+name."""

@@ -1,7 +1,7 @@
-"""The contract of a lane: how one teacher's samples get asked, and what all lanes of a worker obey.
+"""The contract of a lane: how one teacher's samples are asked, and the rules that all lanes of a worker obey.
 
-To add one: a file here, and a line in `LANES`. Whatever a lane pays for is in the chunk's journal before anything acts
-on it, and nothing is sent for a chunk while the worker's fence is closed.
+To add one, add a file here and a line in `LANES`. Everything that a lane pays for is in the chunk's journal before
+anything acts on it, and nothing is sent for a chunk while the worker's fence is closed.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from stillhouse.schemas.prompt import Prompt
 class Attempts(typing.Protocol):
     """Journals attempts, and says what follows from how they end: an open chunk, or the hearing of a judge.
 
-    Each of its methods but the first three and `read` raises StoreAway if the journal can't be written.
+    Each of its methods except the first three and `read` raises StoreAway if the journal can't be written.
     """
 
     def prompt(self, ordinal: int, /) -> Prompt:
-        """What is asked."""
+        """The request to send."""
         ...
 
     def refused_by(self, ordinal: int, /) -> Sequence[str]:
-        """Endpoints that refused the request as such."""
+        """Endpoints that refused the request itself."""
         ...
 
     def is_wanted(self, ordinal: int, /) -> bool:
@@ -54,13 +54,13 @@ class Attempts(typing.Protocol):
         endpoint: str = "",
         cut: Reply | None = None,
     ) -> Decision:
-        """The attempt ended without a whole reply. `cut`: what had come of a stream."""
+        """The attempt ended without a complete reply. `cut`: the part of a stream that had arrived."""
         ...
 
     def journalled(
         self, ordinal: int, reply: Reply, *, at: float, latency_s: float, endpoint: str, place: int | None = None
     ) -> Journalled:
-        """A reply came: it is in the journal before it is read. Large ones are journalled and read in threads."""
+        """A reply came: it is in the journal before it is read. Large replies are journalled and read in threads."""
         ...
 
     def read(self, reply: Journalled, /) -> Received:
@@ -73,11 +73,11 @@ class Attempts(typing.Protocol):
 
 
 class Docket(typing.Protocol):
-    """A chunk in a worker's hands, as a lane that asks for it sees it."""
+    """A chunk that a worker holds, as a lane sees it."""
 
     @property
     def attempts(self) -> Attempts:
-        """What is asked for it."""
+        """The requests for it."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class Docket(typing.Protocol):
         ...
 
     def number(self, ordinal: int, /) -> int:
-        """The sample's number among its prompt's, which its seed counts on by."""
+        """The sample's number among its prompt's samples, which is added to its seed."""
         ...
 
     async def images(self, prompt: Prompt, /) -> tuple[SentImage, ...]:
@@ -106,7 +106,7 @@ class Docket(typing.Protocol):
         ...
 
     def advance(self) -> None:
-        """Have its worker act if it is due: no sample is left, others may be asked, or answers await their verdicts."""
+        """Wake its worker if it is due: no sample is left, others may be asked, or answers await their verdicts."""
         ...
 
 
@@ -115,7 +115,7 @@ _ContraT = typing.TypeVar("_ContraT", bound=Docket, contravariant=True)
 
 
 class Listener(typing.Protocol[_ContraT]):
-    """Hears from lanes what the whole worker has to know at once."""
+    """Receives events from lanes that the whole worker must know at once."""
 
     def heard(self, held: _ContraT, ordinal: int, /) -> None:
         """An attempt for this sample of the chunk ended."""
@@ -162,19 +162,19 @@ class Gate:
         self._open.set()
 
     async def passed(self) -> None:
-        """Wait while sending is held up."""
+        """Wait while sending is on hold."""
         await self._open.wait()
 
 
 class Router(typing.Protocol[_ContraT]):
-    """Decides which teacher a sample is asked of, for lanes whose teachers stand in for one another."""
+    """Decides which teacher a sample is sent to, for lanes whose teachers replace one another."""
 
     def leaves(self, held: _ContraT, ordinal: int, *, place: int) -> bool:
-        """True if the sample is no longer this teacher's to ask: it is in another lane now, or waits to be."""
+        """True if the sample is no longer this teacher's: it is in another lane now, or waits to be."""
         ...
 
     def asked(self, place: int) -> None:
-        """A request is about to be sent to the teacher with this place."""
+        """A request is about to be sent to the teacher with this position."""
         ...
 
     def not_sent(self, held: _ContraT, ordinal: int) -> None:
@@ -186,16 +186,16 @@ class Router(typing.Protocol[_ContraT]):
         ...
 
     def out_of_money(self, place: int, reason: str) -> None:
-        """The account of the teacher with this place has no money left."""
+        """The account of the teacher with this position has no money left."""
         ...
 
 
 class Lane(typing.Protocol[_ContraT]):
-    """How one teacher's samples get asked."""
+    """How one teacher's samples are asked."""
 
     @property
     def account(self) -> Account:
-        """The account whose limits it keeps."""
+        """The account whose limits it obeys."""
         ...
 
     @property
@@ -210,12 +210,12 @@ class Lane(typing.Protocol[_ContraT]):
 
     @property
     def slots(self) -> int:
-        """Connections it uses at most as it is now."""
+        """Maximum number of connections that it uses now."""
         ...
 
     @property
     def wanted(self) -> int:
-        """Connections it could use now beyond `slots`."""
+        """Connections that it could use now beyond `slots`."""
         ...
 
     @property
@@ -228,9 +228,9 @@ class Lane(typing.Protocol[_ContraT]):
         ...
 
     def widen(self, slots: int) -> None:
-        """Use so many connections more."""
+        """Use this many more connections."""
         ...
 
     def cancel(self) -> None:
-        """End all tasks, for the worker ends."""
+        """End all tasks, because the worker ends."""
         ...

@@ -1,7 +1,7 @@
 """The batch lane: a chunk's samples go to the provider's batch API, many in one batch.
 
-Nothing is created that could have been created before: an intent is in the store first, and whoever has the chunk later
-looks for its batch until it is found, or counts as never created (`batch_search`).
+Nothing is created that may have been created before: an intent is stored first, and whoever has the chunk later looks
+for its batch until it is found, or counts as never created (`batch_search`).
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
 
 LOOK_S = (1.0, 300.0)
-"""Between two looks at a batch: half its age, within these bounds."""
+"""Time between two looks at a batch: half its age, within these bounds."""
 FULL_S = 5.0
-"""Between two looks whether the teacher may have another batch."""
+"""How often to check whether the teacher may have another batch."""
 
 
 class AtProvider(NamedTuple):
@@ -87,7 +87,7 @@ class BatchLane:
         )
         self._works: dict[int, Work] = {}
         self._creating = asyncio.Lock()
-        """One batch at a time: its input is in memory, and a refused one holds up the account's others."""
+        """One batch at a time: its input is in memory, and a refused batch holds up the account's others."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -97,7 +97,7 @@ class BatchLane:
 
     @property
     def runs_dry(self) -> bool:
-        """True if more batches may be open than it has chunks."""
+        """True if more batches may be open than there are chunks."""
         return not self.is_full and sum(not work.is_over for work in self._works.values()) < self._settings.max_open
 
     def take(self, held: LeasedChunk, ordinals: Iterable[int]) -> None:
@@ -113,13 +113,13 @@ class BatchLane:
         """It uses no slots."""
 
     def drop(self, held: LeasedChunk) -> None:
-        """The chunk is not this worker's any more."""
+        """The chunk is no longer this worker's."""
         if (work := self._works.get(id(held))) is not None:
             work.dropped.set()
             work.changed.set()
 
     def open_batches(self, held: LeasedChunk) -> AtProvider | None:
-        """Its batches for the chunk; None if one of them has to be attended to."""
+        """Its batches for the chunk; None if one of them needs attention."""
         found = AtProvider(0, [])
         if (work := self._works.get(id(held))) is None:
             return found
@@ -144,7 +144,7 @@ class BatchLane:
         return len(work.fresh) if self.is_full and work is not None else 0
 
     async def is_running(self, batch: OpenBatch) -> bool:
-        """Look at the batch of a parked chunk once; one that can't be looked at now counts as running."""
+        """Look at the batch of a parked chunk once; a batch that can't be looked at now counts as running."""
         access = self._client.access(self._client.endpoint_for(batch.url))
         if batch.missing:
             await self._cancel_late(batch, access)
@@ -161,7 +161,7 @@ class BatchLane:
         return True
 
     async def _cancel_late(self, batch: OpenBatch, access: Access) -> None:
-        """Cancel the batch if it is listed now, because its samples were asked again."""
+        """Cancel the batch if it is listed only now, because its samples were asked again."""
         intent = Intent(batch.missing, 0, batch.at)
         try:
             for each in await called(self._api.find(intent, access), self._client.call):
@@ -185,7 +185,7 @@ class BatchLane:
     # --- a chunk
 
     async def _keep(self, work: Work) -> None:
-        """Have the chunk's samples in batches until none is left."""
+        """Put the chunk's samples into batches until none is left."""
         try:
             for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
                 work.next = known.n + 1
@@ -208,7 +208,7 @@ class BatchLane:
             del self._works[id(work.held)]
 
     async def _ask(self, work: Work) -> None:
-        """Put samples that wait into one more batch."""
+        """Put waiting samples into one more batch."""
         async with self._creating:
             await self._may_open()
             ordinals = work.fresh[: min(self._settings.max_requests, self._api.max_requests)]
@@ -237,7 +237,7 @@ class BatchLane:
         self._spawn(self._follow, work, intent)
 
     async def _collects_late(self, work: Work) -> bool:
-        """True if samples that wait are in a batch that is listed only now: it is collected first."""
+        """True if waiting samples are in a batch that is listed only now: it is collected first."""
         for intent in list(work.missing.values()):
             waiting = set(intent.stored.ordinals()).intersection(work.fresh)
             if waiting and (batch := await self._search.late(intent)) is not None:
@@ -267,7 +267,7 @@ class BatchLane:
         await self._gate.fence.open()
 
     def _lines(self, held: LeasedChunk, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
-        """Lines of input for these samples, for as many as fit into a batch; in a thread."""
+        """Lines of input for these samples, as many as fit into a batch; in a thread."""
         samples, protocol, access = held.open.samples, self._client.interpreter.protocol, self._client.access(url)
         room = min(MAX_INPUT_BYTES, self._api.max_bytes)
         lines: list[bytes] = []
@@ -287,7 +287,7 @@ class BatchLane:
     # --- a batch
 
     async def _created(self, work: Work, intent: OpenIntent, lines: Sequence[bytes]) -> str | None:
-        """Upload and create, once the provider takes it; None if it may have been created or not."""
+        """Upload and create, once the provider accepts it; None if it may or may not have been created."""
         job = Job(intent.wanted, lines)
         uploaded = await self._calls.until_served(lambda: self._api.upload(job, self._calls.access(intent.stored)))
         for tries in itertools.count():
@@ -314,7 +314,7 @@ class BatchLane:
         raise AssertionError
 
     async def _follow(self, work: Work, intent: OpenIntent) -> None:
-        """From a batch to its end, which is in the chunk's journal and then in the store."""
+        """Follow a batch to its end, whose results are in the chunk's journal and then in the store."""
         held = work.held
         batch = None
         if work.unsettled(intent):
@@ -325,7 +325,7 @@ class BatchLane:
             return
         if intent.batch is None:
             work.missing[intent.n] = intent
-        held.under_way += 1  # else the journal could be closed meanwhile
+        held.under_way += 1  # otherwise the journal could be closed meanwhile
         try:
             end = BatchEnd() if batch is None else await self._results.collected(work, intent, batch)
             if not await self._made_safe(work):
@@ -337,18 +337,18 @@ class BatchLane:
             self._calls.refused(batch.trouble)
         if end.pause is not None:
             raise TeacherPaused(f"teacher {self._client.teacher.name} {end.pause}; then run the same command again")
-        if not end.settled:  # whatever the reason, the next batch would meet it too
+        if not end.settled:  # whatever the reason, the next batch would fail in the same way
             await pause(intent.n)
         self._go_on(work, intent, end)
 
     async def _made_safe(self, work: Work) -> bool:
-        """Have all that is known of the chunk in the store; False if it is sealed meanwhile, or another worker's."""
+        """Ship everything known about the chunk; False if it was sealed meanwhile, or is another worker's."""
         try:
             if not work.is_over:
                 await asyncio.to_thread(work.held.open.journal.sync)
                 await asyncio.to_thread(work.held.shipper.ship)
         except (StoreAway, OSError):
-            if not work.is_over:  # else its journal is gone
+            if not work.is_over:  # otherwise its journal is gone
                 raise
         return not work.is_over
 
@@ -364,7 +364,8 @@ class BatchLane:
         self._listener.wants_more()
 
     async def _found(self, work: Work, intent: OpenIntent) -> str | None:
-        """The id of the intent's batch, which may have been created or not; None once it counts as never created."""
+        """The id of the intent's batch, which may or may not have been created; None once it counts as never
+        created."""
         for tries in itertools.count():
             if (found := await self._search.found(work, intent)) is not None:
                 return found
@@ -383,7 +384,7 @@ class BatchLane:
         raise AssertionError
 
     async def _check_account(self, stored: StoredIntent, name: str) -> None:
-        """Ask for no batch again that another account may have. Raises TeacherPaused."""
+        """Don't ask again for a batch that another account may have. Raises TeacherPaused."""
         mark = await asyncio.to_thread(self._intents.account_mark, self._client.secret)
         where = created_elsewhere(stored, urls=self._client.teacher.urls, mark=mark)
         if where is not None and not self._keep_going:

@@ -28,7 +28,7 @@ from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import Lost, NotSent
 
 RETRY_S = (1.0, 300.0)
-"""Between two tries of a call that the provider can't serve now."""
+"""Time between two tries of a call that the provider can't serve now."""
 
 T = TypeVar("T")
 
@@ -46,11 +46,11 @@ class BatchCalls:
         return self._client.endpoint_for(stored.url)
 
     def access(self, stored: StoredIntent) -> Access:
-        """How it is reached."""
+        """How to reach it."""
         return self._client.access(self.url_of(stored))
 
     async def until_served(self, steps: Callable[[], Steps[T]]) -> T:
-        """A call that may be repeated, until the provider serves it."""
+        """Repeat a call until the provider serves it; the call must be safe to repeat."""
         for tries in itertools.count():
             try:
                 return await called(steps(), self._client.call)
@@ -62,7 +62,7 @@ class BatchCalls:
         raise AssertionError
 
     def refused(self, trouble: Trouble) -> None:
-        """Raise what a person has to mend; all else is waited for."""
+        """Raise what a person has to fix; everything else is waited for."""
         teacher = self._client.teacher.name
         message = self._client.interpreter.redact(trouble.message)
         match trouble:
@@ -71,10 +71,10 @@ class BatchCalls:
             case BadRequest() | TooLong() | Policy():
                 raise StillhouseError(f"teacher {teacher} refuses the batch: {message}")
             case _:
-                self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); it is tried again")
+                self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); trying again")
 
     async def download(self, batch: Batch, stored: StoredIntent, take: Callable[[bytes], None]) -> bool:
-        """Have all lines of its results taken, perhaps more than once; False if the provider has deleted some."""
+        """Pass on all lines of its results, perhaps more than once; False if the provider has deleted some."""
         errors: list[Exception] = []
         is_whole = True
 

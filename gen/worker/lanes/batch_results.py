@@ -1,6 +1,6 @@
-"""Puts what a batch says into its chunk's journal.
+"""Writes a batch's results into its chunk's journal.
 
-A result becomes an ANSWERED frame at its intent's time, so that reading a batch's results again adds nothing.
+A result becomes an ANSWERED frame with its intent's time, so reading a batch's results again adds nothing.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.schemas.completion import Completion
 
 MAX_EXPIRED = 3
-"""A sample that expired so often is given up."""
+"""A sample that expired this often is given up on."""
 
 
 @dataclass(slots=True)
 class BatchEnd:
-    """What came of a batch."""
+    """The results of a batch."""
 
     expired: list[int] = field(default_factory=list)
-    """Samples that the provider did not get to."""
+    """Samples that the provider did not reach."""
     settled: int = 0
-    """How many it settled."""
+    """How many samples it settled."""
     pause: str | None = None
     """Why nothing can be asked of the teacher until a person has acted."""
 
@@ -64,7 +64,7 @@ class BatchResults:
         self._place = client.interpreter.place or 0
 
     async def collected(self, work: Work, intent: OpenIntent, batch: Batch) -> BatchEnd:
-        """Put all that the batch says into the journal, as long as the chunk needs it."""
+        """Write all results of the batch into the journal, as long as the chunk needs them."""
         left = set(intent.stored.ordinals())
         before = len(work.unsettled(intent))
         unserved: list[int] = []
@@ -74,7 +74,7 @@ class BatchResults:
         def take(line: bytes) -> None:
             result = self._api.read(line)
             if isinstance(result, Unreadable) or (ordinal := intent.ordinal(result.key)) not in left:
-                return  # no result, another's, or one that came before
+                return  # no result, another intent's, or one that came before
             left.discard(ordinal)
             if isinstance(result, Unserved):
                 unserved.append(ordinal)
@@ -109,7 +109,7 @@ class BatchResults:
             work.held.advance()
 
     def _is_known(self, work: Work, intent: OpenIntent, ordinal: int) -> bool:
-        """True if the journal has what came of the sample in this batch, or nobody needs it."""
+        """True if the journal has the result of the sample in this batch, or nobody needs it."""
         opened = work.held.open
         return work.is_over or opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
 
@@ -148,17 +148,18 @@ class BatchResults:
         self._ended(work, ordinal)
 
     def _unserved(self, work: Work, intent: OpenIntent, ordinal: int, *, counts: bool) -> None:
-        """The sample got no answer; it is given up if it `counts`, and was in `MAX_EXPIRED` such batches."""
+        """The sample got no answer; it is given up on if it `counts`, and was in `MAX_EXPIRED` such batches."""
         opened = work.held.open
         if work.is_over or opened.state.is_settled(ordinal):
             return
-        why, at = "the provider did not get to it", intent.stored.at
+        why, at = "the provider did not reach it", intent.stored.at
         if not self._is_known(work, intent, ordinal):
             opened.unserved(ordinal, at=at, endpoint=self._host_of(intent), place=self._place, why=why)
         self._expires(work, intent, ordinal, why, counts=counts)
 
     def _deleted(self, work: Work, intent: OpenIntent, ordinal: int) -> None:
-        """The sample may have been answered and billed; otherwise it is as if the provider had not got to it."""
+        """The sample may have been answered and billed; otherwise it is treated as if the provider had not reached
+        it."""
         if work.is_over or work.held.open.state.is_settled(ordinal):
             return
         why = "its batch's results were deleted before they were collected"

@@ -16,7 +16,7 @@ from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause_s
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
 
 LISTED_WITHIN_S = 900.0
-"""A batch that a listing has not shown for so long was not created."""
+"""A batch that listings have not shown for this long was not created."""
 
 
 class BatchSearch:
@@ -30,7 +30,7 @@ class BatchSearch:
         self._clock = clock
 
     async def found(self, work: Work, intent: OpenIntent) -> str | None:
-        """The id of the batch that the intent made; None once it is sure that it made none."""
+        """The id of the intent's batch; None once it is certain that there is none."""
         since: float | None = None
         strangers = set() if self._api.names else await asyncio.to_thread(self._intents.batches)
         for looks in itertools.count():
@@ -39,7 +39,7 @@ class BatchSearch:
             found = await self._calls.until_served(partial(self._look_for, intent))
             candidates = [each for each in found if each.id not in strangers]
             for each in candidates:
-                # One without a name tells whose it is once it has ended.
+                # A batch without a name shows whose it is once it has ended.
                 if each.intent == intent.stored.id or (each.state != "running" and await self._is_ours(each, intent)):
                     name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, each.id)
                     await asyncio.to_thread(name)
@@ -60,7 +60,7 @@ class BatchSearch:
         raise AssertionError
 
     async def late(self, intent: OpenIntent) -> str | None:
-        """The id of the batch of an intent that was given up, if it is listed now."""
+        """The id of the batch of an intent that was given up on, if it is listed now."""
         for each in await self._calls.until_served(partial(self._look_for, intent)):
             if each.intent == intent.stored.id or (each.state != "running" and await self._is_ours(each, intent)):
                 return each.id
@@ -74,7 +74,7 @@ class BatchSearch:
         return self._api.find(intent.wanted, self._calls.access(intent.stored))
 
     async def _is_ours(self, batch: Batch, intent: OpenIntent) -> bool:
-        """True if a result in it is the intent's."""
+        """True if one of its results belongs to the intent."""
         is_ours = False
 
         def take(line: bytes) -> None:

@@ -10,7 +10,7 @@ from stillhouse.gen.teachers.batches.base import Intent
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 PARK_AFTER_S = 5.0
-"""A chunk is not parked before its batches are so old: small ones may have ended by then."""
+"""A chunk is parked only once its batches are this old: small ones may have ended by then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -20,19 +20,19 @@ class OpenIntent:
     n: int
     stored: StoredIntent
     batch: str | None
-    """The provider's id of the batch; None if it is not known whether there is one."""
+    """The provider's id of the batch; None if it is unknown whether there is one."""
     candidates: tuple[str, ...] = ()
-    """Ids of running batches, each of which may be it, where that is not known."""
+    """Ids of running batches of which each may be this one, if that is unknown."""
     may_rest: bool = False
-    """True if nothing is to be done for it until it ends, which takes a while."""
+    """True if it needs nothing until it ends, which takes a while."""
 
     @property
     def wanted(self) -> Intent:
-        """The intent as a batch API looks for it."""
+        """The intent in the form in which a batch API looks for it."""
         return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
 
     def ordinal(self, key: str) -> int | None:
-        """The sample in the id of a request; None if it is another intent's."""
+        """The sample in the id of a request; None if it belongs to another intent."""
         intent, _, ordinal = key.rpartition("-")
         return int(ordinal) if intent == self.stored.id and ordinal.isdecimal() and len(ordinal) < 10 else None
 
@@ -43,18 +43,18 @@ class Work:
 
     held: LeasedChunk
     waiting: dict[int, None] = field(default_factory=dict)
-    """Samples to be put into a batch, in order."""
+    """Samples to put into a batch, in order."""
     expired: Counter[int] = field(default_factory=Counter)
     """How often each sample expired."""
     next: int = 0
     """Number of the next intent."""
     intents: dict[int, OpenIntent] = field(default_factory=dict)
-    """The open ones, by number."""
+    """The open intents, by number."""
     missing: dict[int, OpenIntent] = field(default_factory=dict)
-    """Those that were given up, by number: the provider may list their batches late."""
+    """Intents that were given up on, by number: the provider may list their batches late."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the chunk is not this worker's any more."""
+    """Set once the chunk is no longer this worker's."""
 
     @property
     def is_over(self) -> bool:
@@ -74,13 +74,13 @@ class Work:
         return [each for each in intent.stored.ordinals() if not is_settled(each)]
 
     def awaits(self, intent: OpenIntent, *, age_s: float) -> None:
-        """Nothing is to be done for the intent until its batch ends: the chunk may be parked once it is old enough."""
+        """The intent needs nothing until its batch ends: the chunk may be parked once it is old enough."""
         intent.may_rest = age_s >= PARK_AFTER_S
         if intent.may_rest:
             self.held.due.set()
 
     async def pause(self, seconds: float) -> None:
-        """Wait so long, as long as the chunk is this worker's."""
+        """Wait this long, or until the chunk is no longer this worker's."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.dropped.wait()
