@@ -34,6 +34,8 @@ class Wire:
         """Listings are empty."""
         self.forgets = False
         """No batch is known by its id, as with another account's key."""
+        self.results: Callable[[list[bytes]], list[bytes]] = list
+        """Makes other lines of a file of results."""
         self.before: Callable[[str], Awaitable[None]] | None = None
         """Called with each call's name before it is sent."""
         self.after: Callable[[str], Awaitable[None]] | None = None
@@ -74,13 +76,16 @@ class Wired:
         name = call_of(request)
         if self._wire.before is not None:
             await self._wire.before(name)
+        lines: list[bytes] = []
 
         def taken(data: bytes) -> None:
             if self._wire.reading is not None:
                 self._wire.reading(name)
-            take(data)
+            lines.append(data)
 
         reply = await self._http.receive(request, stall_timeout_s=stall_timeout_s, take=taken)
+        for line in self._wire.results(b"".join(lines).splitlines()):
+            take(line + b"\n")
         await self._answered(name)
         return reply
 

@@ -31,7 +31,7 @@ WRITES = {
     "intent": "-0-0.json",
     "name": "-0-0.submitted.json",
     "journal": "_stillhouse/journal/",
-    "end": "-0-0.ended.json",
+    "end": ".ended.json",
     "shard": "data/part-",
 }
 """Objects of the store, by a part of their keys."""
@@ -56,7 +56,7 @@ class Killed:
     async def ends(self) -> None:
         """Run it until it has ended there."""
         wire = Wire()
-        when, _ = self._step
+        when = self._step.when
         if when == "before":
             wire.before = self._called
         elif when == "after":
@@ -67,11 +67,14 @@ class Killed:
             run_in_process(
                 self._recipe,
                 transport=wire.transport,
-                stored=lambda store: WatchedStore(Path(store.url), self._written),
+                stored=self._watched,
             )
         )
         await asyncio.gather(self._run, return_exceptions=True)
         assert self._run.cancelled(), f"it never came to {self._step}: {self._run}"
+
+    def _watched(self, store: Store) -> Store:
+        return WatchedStore(Path(store.url), self._written)
 
     def _kill(self) -> None:
         assert self._run is not None
@@ -104,7 +107,7 @@ def killed_and_resumed(tmp_path: Path, api: str, step: Step) -> None:
                 server,
                 api=api,
                 dataset={"prompts_per_shard": 100},
-                teacher={"batch": {"max_requests": 7}},
+                teacher={"batch": {"max_requests": 7, "max_open": 1}},
                 run={"journal_dir": str(tmp_path / node)},
             )
             for node in ("one", "two")

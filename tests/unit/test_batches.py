@@ -4,6 +4,8 @@ import asyncio
 import json
 import tracemalloc
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any, TypeVar
 
 import pytest
@@ -219,6 +221,32 @@ def test_anthropic_candidates_are_of_the_intents_size_and_time() -> None:
     ]
     found, _ = played(api("anthropic").find(INTENT, access("anthropic")), {"data": data, "has_more": True})
     assert [each.id for each in found] == ["fits", "a little earlier"]
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "gemini"])
+def test_a_provider_whose_clock_is_wrong_shows_its_batches(name: str, hours: int) -> None:
+    """Its reply tells its time. Those of the day before are too old by either clock, and end the reading of pages."""
+    now = INTENT.at + 3600 * hours
+    counts = {"processing": 2, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
+
+    def batch(number: int, created: float) -> dict[str, Any]:
+        moment = datetime.fromtimestamp(created, UTC).isoformat()
+        shapes: dict[str, dict[str, Any]] = {
+            "openai": {"id": f"b{number}", "created_at": created, "metadata": {"stillhouse_intent": INTENT.id}},
+            "anthropic": {"id": f"b{number}", "created_at": moment, "request_counts": counts},
+            "gemini": {"name": f"batches/b{number}", "metadata": {"displayName": INTENT.id, "createTime": moment}},
+        }
+        return shapes[name]
+
+    made = [batch(1, now + 5)] if name != "gemini" else []
+    old = batch(2, now - 86_400) | ({"metadata": {}} if name == "openai" else {})
+    if name == "gemini":
+        old["metadata"]["displayName"] = "other"
+    page = {"data": [*made, old], "operations": [batch(1, now + 5), old], "has_more": True}
+    dated = ok(page)._replace(headers={"date": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True)})
+    found, _ = played(api(name).find(INTENT, access(name)), dated)
+    assert [each.id.rpartition("/")[2] for each in found] == ["b1"]
 
 
 def test_no_address_in_a_reply_gets_the_key() -> None:

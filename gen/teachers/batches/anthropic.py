@@ -20,6 +20,7 @@ from stillhouse.gen.teachers.batches.base import (
     Result,
     Steps,
     Unserved,
+    ahead_s,
     check_cancelled,
     is_too_old,
     looked,
@@ -92,10 +93,14 @@ class AnthropicBatches:
         path = "/messages/batches?limit=1000"
         for _ in range(MAX_PAGES):
             reply = yield self._address.request("GET", path, at)
-            page = object_in(reply, self.errors)
+            page, ahead = object_in(reply, self.errors), ahead_s(reply, at)
             batches = [_batch(each) for each in dicts(page.get("data"))]
-            found += [each for each in batches if each.count == intent.requests and not is_too_old(each, intent)]
-            if not batches or page.get("has_more") is not True or is_too_old(batches[-1], intent):
+            found += [
+                each
+                for each in batches
+                if each.count == intent.requests and not is_too_old(each, intent, ahead_s=ahead)
+            ]
+            if not batches or page.get("has_more") is not True or is_too_old(batches[-1], intent, ahead_s=ahead):
                 break
             path = f"/messages/batches?limit=1000&after_id={quote(batches[-1].id, safe='')}"
         return tuple(found)

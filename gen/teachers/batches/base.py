@@ -10,6 +10,7 @@ import re
 import typing
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from stillhouse.gen.teachers.keys import Credentials
@@ -21,7 +22,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 
 CLOCK_SKEW_S = 600.0
-"""How much earlier than our intent, by the provider's clock, its batch may have been created."""
+"""How much earlier than our intent its batch may have been created, because clocks of nodes differ."""
 MAX_INPUT_BYTES = 64 * 2**20
 """Maximum input of one batch, whatever the provider accepts: it is held in memory while it is uploaded."""
 MAX_PAGES = 100
@@ -247,10 +248,20 @@ def check_cancelled(reply: Reply, errors: ErrorVocabulary, *, ended: Collection[
         object_in(reply, errors)
 
 
-def is_too_old(batch: Batch, intent: Intent) -> bool:
-    """True if the batch was created before the intent was decided; in a list with the newest first, so were the
-    rest."""
-    return batch.created_at is not None and batch.created_at < intent.at - CLOCK_SKEW_S
+def ahead_s(reply: Reply, at: Access) -> float:
+    """How much the provider's clock is ahead of ours by its reply; 0 if that does not say."""
+    try:
+        return parsedate_to_datetime(reply.headers["date"]).timestamp() - at.now
+    except (LookupError, ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def is_too_old(batch: Batch, intent: Intent, *, ahead_s: float) -> bool:
+    """True if the batch was created before the intent was decided on; in a list, newest first, the rest are too.
+
+    `ahead_s`: how much the provider's clock is ahead of ours.
+    """
+    return batch.created_at is not None and batch.created_at - ahead_s < intent.at - CLOCK_SKEW_S
 
 
 def result_of(line: bytes, read: Callable[[dict[str, Any]], Result]) -> Result:

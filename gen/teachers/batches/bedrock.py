@@ -12,7 +12,6 @@ import orjson
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.batches.base import (
-    CLOCK_SKEW_S,
     JSON_TYPE,
     MAX_PAGES,
     Access,
@@ -119,7 +118,6 @@ class BedrockBatches:
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
         """By the token of the jobs listed under the name."""
-        since = int(intent.at - CLOCK_SKEW_S)
         query = f"?maxResults=100&nameContains={_PREFIX}{intent.id}"
         found: list[Batch] = []
         path = f"{_JOBS}s{query}"
@@ -127,7 +125,7 @@ class BedrockBatches:
             reply = yield self._call("GET", path, at)
             page = object_in(reply, self.errors)
             jobs = map(self._batch, dicts(page.get("invocationJobSummaries")))
-            found += [each for each in jobs if each.intent == intent.id and (each.created_at or since) >= since]
+            found += [each for each in jobs if each.intent == intent.id]
             token = text(page.get("nextToken"))
             if not token:
                 break

@@ -25,6 +25,7 @@ from stillhouse.gen.teachers.batches.base import (
     State,
     Steps,
     Unserved,
+    ahead_s,
     check_cancelled,
     intent_in,
     is_too_old,
@@ -123,11 +124,11 @@ class GeminiBatches:
         path = "/batches?pageSize=100"
         for _ in range(MAX_PAGES):
             reply = yield self._address.request("GET", path, at)
-            page = object_in(reply, self.errors)
+            page, ahead = object_in(reply, self.errors), ahead_s(reply, at)
             batches = [_batch(each) for each in dicts(page.get("operations"))]
             found += [each for each in batches if each.intent == intent.id]
             token = text(page.get("nextPageToken"))
-            if not token or (batches and all(is_too_old(each, intent) for each in batches)):
+            if not token or (batches and all(is_too_old(each, intent, ahead_s=ahead) for each in batches)):
                 break
             path = f"/batches?pageSize=100&pageToken={quote(token, safe='')}"
         return tuple(found)

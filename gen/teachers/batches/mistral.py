@@ -9,7 +9,6 @@ from urllib.parse import quote
 import orjson
 
 from stillhouse.gen.teachers.batches.base import (
-    CLOCK_SKEW_S,
     HAS_ENDED,
     JSON_TYPE,
     MAX_PAGES,
@@ -40,6 +39,8 @@ from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.teacher import Teacher
 
 _PAGE = 100
+_CREATED_SINCE_S = 86_400.0
+"""How much earlier than its intent a job may have been created: clocks differ, and nothing tells Mistral's before."""
 _STATES: dict[str, State] = {
     "QUEUED": "running",
     "RUNNING": "running",
@@ -88,7 +89,7 @@ class MistralBatches:
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
         """By the metadata of jobs created since then."""
-        since = datetime.fromtimestamp(intent.at - CLOCK_SKEW_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = datetime.fromtimestamp(intent.at - _CREATED_SINCE_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found: list[Batch] = []
         for page in range(MAX_PAGES):
             path = f"/batch/jobs?page={page}&page_size={_PAGE}&created_after={quote(since, safe='')}"

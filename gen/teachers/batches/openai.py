@@ -20,6 +20,7 @@ from stillhouse.gen.teachers.batches.base import (
     State,
     Steps,
     Unserved,
+    ahead_s,
     check_cancelled,
     intent_in,
     is_too_old,
@@ -100,10 +101,10 @@ class OpenAIBatches:
         path = "/batches?limit=100"
         for _ in range(MAX_PAGES):
             reply = yield self._address.request("GET", path, at)
-            page = object_in(reply, self.errors)
+            page, ahead = object_in(reply, self.errors), ahead_s(reply, at)
             batches = [_batch(each) for each in dicts(page.get("data"))]
             found += [each for each in batches if each.intent == intent.id]
-            if not batches or page.get("has_more") is not True or is_too_old(batches[-1], intent):
+            if not batches or page.get("has_more") is not True or is_too_old(batches[-1], intent, ahead_s=ahead):
                 break
             path = f"/batches?limit=100&after={quote(batches[-1].id, safe='')}"
         return tuple(found)
