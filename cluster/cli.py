@@ -106,17 +106,17 @@ def run(
 
 
 def _drive(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json: bool, quiet: bool) -> None:
-    """Run to the end, and print what the dataset then holds, and the ending."""
+    """Run to the end; print the dataset's totals and the next commands."""
     summary = _ran(recipe, options, ending, as_json=as_json, quiet=quiet)
     _print_summary(summary, as_json=as_json)
     if ending is not None:
         if options.retry is not None and summary.is_idle:
-            click.echo("nothing was asked again: no Failure of these kinds is left")
+            click.echo("nothing was asked again: there are no Failures of these kinds")
         click.echo(ending.done(summary))
 
 
 def _ran(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json: bool, quiet: bool) -> Summary:
-    """Run to the end; with `as_json` a failure is the last line of stdout too."""
+    """Run to the end; with `as_json`, also print a failure as the last line of stdout."""
     from stillhouse.cluster.driver import Driver
 
     with ExitStack() as stack:

@@ -98,14 +98,14 @@ class Driver:
         self._recipe = recipe
         self._options = options
         self._arrivals = Arrivals(recipe.source, clock=SYSTEM) if options.follow else None
-        self._address = options.address or os.environ.get("RAY_ADDRESS")  # which a Ray job is given
+        self._address = options.address or os.environ.get("RAY_ADDRESS")  # set for a Ray job
         self._display = display
         self._store = open_dataset(recipe)
         self._watch = Watch(recipe, self._store, arrivals=self._arrivals, no_wait=options.no_wait, display=display)
         self._started = time.monotonic()
         self._is_joined = False
         self._no_money: str | None = None
-        """Why nothing can be asked, where the budget is used up when the run begins."""
+        """Why nothing can be asked, if the budget is used up when the run begins."""
 
     def run(self) -> Summary:
         """See `run`."""
@@ -174,7 +174,7 @@ class Driver:
         self._is_joined = True
 
     def summary(self, *, state: str | None = None) -> Summary:
-        """The dataset's counts with this call's."""
+        """The dataset's counts, with this call's."""
         update: dict[str, float] = {"seconds": round(time.monotonic() - self._started, 3)}
         if (stats := self._watch.stats) is not None:
             update |= {
@@ -207,7 +207,8 @@ class Driver:
         return card_of(self._store, self._recipe, stored=stored)
 
     def _look_at_budget(self) -> str | None:
-        """Why the budget lets nothing be asked; None if it does, there is none, or nothing would be asked anyway."""
+        """Why the budget lets nothing be asked; None if it does, if there is no budget, or if there is nothing to
+        ask."""
         if self._options.finish:
             return None
         if self._recipe.budget is None:

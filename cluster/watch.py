@@ -25,7 +25,7 @@ POLL_S = 0.5
 STOP_GRACE_S = 30.0
 """How long the workers of a stopped run have to finish the requests in flight."""
 ANNOUNCED = (0.8, 0.95)
-"""Shares of the budget that are announced when they are used."""
+"""Used shares of the budget at which the driver prints a note."""
 
 
 class Watch:
@@ -45,7 +45,7 @@ class Watch:
         self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command resumes")
         self._said: set[str] = set()
         self._announced = 0.0
-        """The largest share of the budget that was announced to be used."""
+        """The largest used share of the budget that was announced."""
         self._silence = Silence(
             give_up_after_s=recipe.run.give_up_after_s,
             is_chain=recipe.route == "fallback",
@@ -71,7 +71,7 @@ class Watch:
                 self._display.note(inert(note))
 
     def until_end(self, crew: "Crew", planning: Planning) -> None:
-        """Until every worker has ended; then raise what stopped them, if anything did."""
+        """Wait until every worker has ended; then raise what stopped them, if anything did."""
         stopped_at: float | None = None
         while crew.working:
             stats = crew.stats()
@@ -99,7 +99,7 @@ class Watch:
             raise BudgetSpent(why)
 
     def _is_finished(self, stats: QueueStats) -> bool:
-        """True if nothing is left to do; of a source that is followed, of all that it was seen to have."""
+        """True if nothing is left to do; for a followed source, nothing of what it is known to contain."""
         if self._arrivals is None:
             return stats.finished
         is_signal = isinstance(self._stop_reason, Interrupted)
@@ -113,7 +113,7 @@ class Watch:
         return over_line(self._budget, use.spent, use.unpayable)
 
     def _announce(self, stats: QueueStats) -> None:
-        """Note once each when much of the budget is used."""
+        """Note once each time the budget passes one of the announced shares."""
         if self._budget is None or stats.budget is None:
             return
         uses = uses_of(self._budget, stats.budget.spent)
@@ -156,7 +156,7 @@ class Watch:
 
 
 _ERRORS: dict[int, type[StillhouseError]] = {1: StillhouseError, 2: UsageError, 3: Paused}
-"""By exit code."""
+"""The most important error, by exit code."""
 
 
 def _error_of(end: End) -> StillhouseError:

@@ -43,9 +43,9 @@ class Prompt:
     tools: tuple[Tool, ...] | None = None
     """Tools that answers may call; None if neither `ask.tools` nor `source.tools` defines any."""
     scored: Scored | None = None
-    """Under `ask.score`, the tokens to be scored; there are no messages then."""
+    """Under `ask.score`, the tokens to score; there are no messages then."""
     chars: int = field(init=False, repr=False, compare=False)
-    """Characters of all messages, and of the tools; four for each token that is scored."""
+    """Characters of all messages and of the tools; four for each token to score."""
 
     def __post_init__(self) -> None:
         chars = 4 * len(self.scored) if self.scored is not None else sum([len(message[1]) for message in self.messages])

@@ -26,7 +26,7 @@ def contradiction(recipe: "Recipe") -> str | None:
         return f"teachers: the name {', '.join(sorted(twice))} is given twice"
     ask, source = recipe.ask, recipe.source
     if ask.template is not None and source.messages is not None:
-        return "ask.template goes with source.prompt: a conversation is asked as it is"
+        return "ask.template goes with source.prompt: a conversation is sent as it is"
     if ask.score is None and ask.template is None and source.prompt is None and source.messages is None:
         return f"source: expected {ONE_PROMPT}, or ask.template, got none"
     if recipe.dataset.images == "embed" and not source.images:
@@ -35,7 +35,7 @@ def contradiction(recipe: "Recipe") -> str | None:
 
 
 def _tools_fault(recipe: "Recipe") -> str | None:
-    """What is wrong with the places where tools are given."""
+    """What is wrong with where tools are given."""
     own = [name for name, value in (("ask.tools", recipe.ask.tools), ("source.tools", recipe.source.tools)) if value]
     if len(own) == 2:
         return "expected tools in one of `ask.tools` (for all rows) and `source.tools` (for each row), got both"
@@ -62,7 +62,7 @@ def _name_faults(recipe: "Recipe") -> dict[Place, str]:
     if not same or recipe.asked_schema is None:
         return {}
     place = ("checks", same[0], recipe.checks[same[0]].kind, "name")
-    return {place: f"the name {SCHEMA_CHECK} belongs to the check that `ask.schema` brings; give another"}
+    return {place: f"the name {SCHEMA_CHECK} belongs to the check of `ask.schema`; choose another"}
 
 
 def _shard_faults(recipe: "Recipe") -> dict[Place, str]:
@@ -74,7 +74,7 @@ def _shard_faults(recipe: "Recipe") -> dict[Place, str]:
 
 
 def _score_faults(recipe: "Recipe") -> dict[Place, str]:
-    """By the place where each is written: what can't go together with `ask.score`."""
+    """For each field that can't go together with `ask.score`, the message."""
     found: dict[Place, str] = {}
     if (score := recipe.ask.score) is None:
         return found
@@ -85,7 +85,7 @@ def _score_faults(recipe: "Recipe") -> dict[Place, str]:
             )
         for name in sorted(recipe.ask.of(teacher).given()):
             place = ("teachers", number, "ask", name) if name in teacher.ask.written() else ("ask", name)
-            found[place] = "`ask.score` asks for no answer, and takes no parameters of one: leave it out"
+            found[place] = "`ask.score` asks for no answer, and takes no parameters for one: leave it out"
     sections = (("ask", recipe.ask, ("system", "template")), ("source", recipe.source, ("prompt", "messages")))
     for section, holder, names in sections:
         for name in names:
@@ -101,7 +101,7 @@ def _score_faults(recipe: "Recipe") -> dict[Place, str]:
 
 
 def _misfits(recipe: "Recipe") -> dict[Place, str]:
-    """By the place where each is written: what `select` can't go together with."""
+    """For each field that can't go together with `select`, the message."""
     if recipe.select is None:
         return {}
     names, ask = [check.name for check in recipe.all_checks], recipe.ask
@@ -110,20 +110,20 @@ def _misfits(recipe: "Recipe") -> dict[Place, str]:
 
 
 def _unbounded(recipe: "Recipe") -> dict[Place, str]:
-    """The limits of the budget that can't be kept, as an answer may be of any length."""
+    """The limits of the budget that can't be kept, because an answer may have any length."""
     unbounded = [teacher.name for teacher in recipe.teachers if recipe.ask.of(teacher).max_tokens is None]
     if recipe.budget is None or recipe.ask.score is not None or not unbounded:
         return {}
     words = (
-        f"needs `max_tokens` for every teacher, which bounds what an answer can cost: {', '.join(unbounded)} "
-        "has none; add it to `ask`"
+        f"needs `max_tokens` for every teacher, which bounds the cost of an answer: {', '.join(unbounded)} has "
+        "none; add it to `ask`"
     )
     stated = [name for name in ("usd", "output_tokens") if getattr(recipe.budget, name) is not None]
     return {("budget", name): words for name in stated}
 
 
 def _refused_parameters(recipe: "Recipe") -> dict[Place, str]:
-    """By the place where each is written: which teacher's API or model refuses it, and what to do."""
+    """For each parameter that a teacher's API or model refuses, what to do."""
     found: dict[Place, str] = {}
     for number, teacher in enumerate(recipe.teachers):
         ask = recipe.ask.of(teacher)

@@ -13,9 +13,11 @@ class RunSettings(Strict):
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """Number of TeacherWorkers; `auto` chooses by CPUs, `in_flight` and chunks."""
     ship_every_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    """Seconds between copies of a journal to the store: the answers that losing a node's disk can cost."""
+    """Seconds between copies of a journal to the store; at most this many seconds of answers are lost with a node's
+    disk."""
     give_up_after_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds to wait for a teacher that has never answered; the time it says that it is loading does not count."""
+    """Seconds to wait for a teacher that has never answered; time during which it says that it is loading does not
+    count."""
     keep_going: bool = False
     """Continue though a check rejected all of its first 500 answers, or batches of another key or URL can't be found:
     their answers are then paid for again. The option --keep-going sets it."""

@@ -29,7 +29,7 @@ def _delimiter(value: Any) -> Any:
 
 
 class Keep(Strict):
-    """A source column carried into every record."""
+    """A source column copied into every record."""
 
     name: str
     """Name of the source column."""
@@ -49,37 +49,37 @@ class Source(Strict):
 
     path: Location | tuple[Location, ...]
     """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv, .txt, .md (also with
-    .gz or .zst), .parquet, .arrow. The folder of a Stillhouse dataset stands for its records."""
+    .gz or .zst), .parquet, .arrow. For the folder of a Stillhouse dataset, the rows are its records."""
     rejected: bool = False
     """Also read the answers that datasets in `path` rejected; `reject_reason` says why, and is null for records."""
     prompt: str | None = None
     """The text column to send as the user's message. One of `prompt`, `messages` and `ask.template` is required."""
     messages: str | None = None
-    """The column that holds a conversation: a list of {role, content}, or of {from, value} as in ShareGPT."""
+    """The column with a conversation: a list of {role, content}, or of {from, value} as in ShareGPT."""
     answer: Literal["drop", "refuse"] = "refuse"
-    """What to do with a conversation that ends with the assistant's turn: `drop` moves that turn into the column
+    """What to do with a conversation that ends with the assistant's turn: `drop` moves that turn to the column
     `source_answer` and asks the rest, `refuse` makes it a bad row."""
     images: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_columns)] = ()
-    """Columns of images, sent at the head of the first user message: bytes, {bytes, path} as `datasets` stores them,
+    """Columns of images, sent at the start of the first user message: bytes, {bytes, path} as `datasets` stores them,
     https:// or data: URLs, or lists of these. PNG, JPEG, GIF or WebP. Needs `pip install 'stillhouse[images]'`."""
     tools: Annotated[str, Field(min_length=1)] | None = None
     """The column with the tools that a row offers: a list in OpenAI's form, or JSON of one; null offers none."""
     id: str | None = None
     """The column with your own id, which becomes `prompt_id`; by default the prompt's key."""
     keep: tuple[Keep, ...] = ()
-    """Columns carried into every record: `answer`; `answer: int64` to give a text source's column a type;
-    `{name: answer, type: int64, as: known}` to rename it as well."""
+    """Columns copied into every record: `answer`; `answer: int64` to give a text source's column a type; `{name:
+    answer, type: int64, as: known}` to rename it as well."""
     delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] | None = None
-    """Field separator of a CSV; by default comma, semicolon, tab or bar, whichever fits its header."""
+    """Field separator of a CSV; by default the one of comma, semicolon, tab and bar that fits the header."""
     passage_chars: Annotated[int, Field(ge=100, le=1_000_000)] = PASSAGE_CHARS
-    """Most characters of a passage: .txt and .md files are cut into passages, rows with the columns `text` and
-    `passage` (its number)."""
+    """Maximum length of a passage in characters: .txt and .md files are cut into passages, rows with the columns `text`
+    and `passage` (its number)."""
     endpoint_url: EndpointUrl | None = None
-    """Endpoint of the S3-compatible store that holds the prompts; by default from the standard AWS settings."""
+    """Endpoint of the S3-compatible store with the prompts; by default from the standard AWS settings."""
     region: str | None = None
-    """The store's region; by default the standard AWS settings."""
+    """The store's region; by default from the standard AWS settings."""
     path_style: bool | None = None
-    """Address buckets by path; by default with an `endpoint_url`."""
+    """Address buckets by path; the default if `endpoint_url` is given."""
 
     @field_validator("keep", mode="before")
     @classmethod

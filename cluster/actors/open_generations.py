@@ -35,7 +35,7 @@ class OpenGeneration:
         return bool(self.parts) and self.parts[-1].last
 
     def chunks(self) -> Iterator[tuple[ChunkId, int, int]]:
-        """(chunk, its prompts, its samples), as far as they are known."""
+        """(chunk, its prompts, its samples), as far as known."""
         return _chunks(self.plan, self.parts)
 
 
@@ -106,7 +106,7 @@ class OpenGenerations:
 
     def _missing_source_parts(self, plan: SourcePlan, done: list[PartInfo]) -> Iterator[PartInfo]:
         indexer = Indexer(self._store, self._recipe, plan, asked=self._asked)
-        # Including what this queue has indexed since, unless it remembers that.
+        # Includes what this queue has indexed since, unless it keeps those prompts in memory.
         generations = self.read() if self._asked is None else self._dataset
         before = [each for each in generations[: plan.generation + 1] if isinstance(each.plan, SourcePlan)]
         names = [(each.plan.generation, number) for each in before for number in range(len(each.parts))]
@@ -120,7 +120,7 @@ class OpenGenerations:
 
 
 def _batched(names: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    """The names, so many at a time."""
+    """The names, in batches of this size."""
     return (names[start : start + size] for start in range(0, len(names), size))
 
 

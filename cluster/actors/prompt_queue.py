@@ -34,7 +34,7 @@ from stillhouse.schemas.recipe import Recipe
 LEASE_WAIT_S = 0.5
 """How soon a worker that gets no chunk asks again."""
 FIRST_LOOKS_PER_S = 20
-"""Chunks that were parked when the run began are looked at so fast."""
+"""How often chunks are looked at that were parked when the run began."""
 
 
 def _in_thread(work: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ class PromptQueue:
             self._batches = stored_batches(self._store)
             self._leases.begun(self._batches.begun)
         self._found = self._begin_first(opened, known)
-        """Generations that somebody may have worked on before this queue."""
+        """Generations that somebody may have worked on before this queue existed."""
         self._resumed = bool(self._found) and not listen_s
         """True if earlier runs may have left journals on the nodes; when a queue restarts, they are already shipped."""
         background(self._index)
@@ -179,7 +179,7 @@ class PromptQueue:
             self._error = StillhouseError(f"the source can't be indexed: {type(error).__name__}: {error}")
             raise
 
-    # --- what workers ask
+    # --- calls from workers
 
     async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
@@ -379,7 +379,7 @@ class PromptQueue:
             )
 
     def _rests(self) -> bool:
-        """True if all batches were looked at, and what is not with one waits for an end of another."""
+        """True if all batches were looked at, and everything else waits for one of them to end."""
         parked, workers = self._leases.parked, self._roster.totals.values()
         waiting = sum(counters.waiting_chunks for counters in workers)
         if not self._generations.are_indexed or not parked or parked.unknown or self._leases.leased != waiting:

@@ -96,8 +96,8 @@ class PromptQueueActor:
         await self._queue.remember({worker: unpack(sent, Counters) for worker, sent in totals.items()})
 
     async def where(self) -> str:
-        """The node that it is on, for people."""
-        return await asyncio.to_thread(place)  # which may ask the network
+        """The node that it runs on, in readable form."""
+        return await asyncio.to_thread(place)  # this may ask the network
 
     async def stop(self) -> None:
         """See `PromptQueue`."""

@@ -206,7 +206,11 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
     note(
         f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it: keep "
         "`mode: batch` for that run, and ask online after it"
-        + (f"; perhaps created, and not shown by the provider: {cancelled.unknown:,}" if cancelled.unknown else "")
+        + (
+            f"; may have been created, but the provider does not list them: {cancelled.unknown:,}"
+            if cancelled.unknown
+            else ""
+        )
     )
 
 

@@ -19,9 +19,9 @@ from stillhouse.gen.errors import StillhouseError
 START_S = 120.0
 """A busy machine takes a while to load sympy."""
 MAX_PIECE_CHARS = 100_000
-"""A longer text is sent piece by piece."""
+"""A longer text is sent in pieces."""
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-"""What a child inherits: no key that stands in a variable."""
+"""Variables that a child inherits: none that may hold a key."""
 _PACKAGE = Path(__file__).parents[2]
 
 
@@ -30,7 +30,7 @@ class ChecksBroken(StillhouseError):
 
 
 class Died(Exception):
-    """The child is gone; says how."""
+    """The child is gone; says how it ended."""
 
 
 class TookTooLong(Exception):
@@ -39,15 +39,15 @@ class TookTooLong(Exception):
 
 @dataclass(slots=True, eq=False)
 class ChildProcess:
-    """A process and the socket to it."""
+    """A process, and the socket to it."""
 
     process: "subprocess.Popen[bytes]"
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     errors: int
-    """The file that it writes its standard error to."""
+    """The file with its standard error."""
     partial: list[Verdict] = field(default_factory=list)
-    """Verdicts on the answer that it judges alone."""
+    """Verdicts so far on the answer that it judges on its own."""
 
     async def send(self, batch: Iterable[tuple[Answer, Row, Duty]], *, timeout_s: float) -> None:
         """Have it judge a batch.
@@ -65,10 +65,10 @@ class ChildProcess:
         except TimeoutError:
             raise TookTooLong from None
         except ConnectionError:
-            pass  # reading says how it ended
+            pass  # the next read shows how it ended
 
     async def _in_pieces(self, text: str | None) -> str | int | None:
-        """The text; or how many pieces it was sent in, where packing all of it at once would hold the event loop."""
+        """The text; or the number of pieces it was sent in, if packing all of it at once would block the event loop."""
         if text is None or len(text) <= MAX_PIECE_CHARS:
             return text
         starts = range(0, len(text), MAX_PIECE_CHARS)
@@ -114,12 +114,12 @@ async def start_child(settings: Mapping[str, Any]) -> ChildProcess:
     """A child that is ready to judge.
 
     Raises:
-        ChecksBroken: it can't be; says why.
+        ChecksBroken: it can't be started; says why.
     """
     ours, theirs = socket.socketpair()
     errors = os.memfd_create("stillhouse-check")
     with theirs:
-        # From this thread, which lives as long as the pool: a child dies with the thread that started it.
+        # Started from a thread that lives as long as the pool: a child dies with the thread that started it.
         process = subprocess.Popen(  # noqa: ASYNC220 - returns in a millisecond, and asyncio's needs a main thread
             [sys.executable, "-P", "-m", "stillhouse.gen.checks.child"],
             stdin=theirs.fileno(),
@@ -151,7 +151,7 @@ def verdict_of(plain: tuple[Any, ...]) -> Verdict:
 
 
 def child_environment() -> dict[str, str]:
-    """The variables that a process of a check gets."""
+    """The environment variables of a check's process."""
     given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
     return given | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -29,10 +29,10 @@ MEMORY_BYTES = 2**30
 MAX_BATCH = 32
 """Answers sent to a child at once: enough that a message costs less than the judging,"""
 MAX_BATCH_CHARS = 200_000
-"""and little enough that the event loop packs it in a millisecond."""
+"""and few enough that the event loop packs them in a millisecond."""
 _HANGS_AFTER, _GRACE_S = 4.0, 2.0
-"""A child that says nothing for so many times the time-out, and a little more, is killed: it hangs, or the machine is
-far too busy."""
+"""A child that is silent for this many times the timeout, plus a little, is killed: it hangs, or the machine is far too
+busy."""
 _MAX_STARTS = 3
 """Consecutive failed starts that break a pool."""
 _MAX_DEATHS = 2
@@ -42,7 +42,7 @@ _LOOK_S = 0.2
 _IDLE_S = 1.0
 """How often an idle pool checks whether another pool has no slot at all."""
 _TURN_S = 10.0
-"""Where there are more pools than slots they take turns: a child takes a second or two to start."""
+"""If there are more pools than slots, they take turns of this length: a child takes a second or two to start."""
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +157,7 @@ class CheckPool:
         return job.verdicts
 
     async def _serve(self, child: ChildProcess | None, slot: Slot | None) -> None:
-        """Keep one child busy, and replace it where it fails; without a slot there is none."""
+        """Keep one child busy, and replace it if it fails; only while there is a slot."""
         since_s = self._now_s
         try:
             while True:
@@ -237,7 +237,7 @@ class CheckPool:
         return batch
 
     async def _judge(self, child: ChildProcess, batch: Sequence[_Job]) -> bool:
-        """Have a batch judged, and settle each answer as its verdicts come; True if the child is to be replaced."""
+        """Have a batch judged, and settle each answer as its verdict comes; True if the child must be replaced."""
         child.partial = []
         jobs = [(job.answer, job.row, job.duty) for job in batch]
         await child.send(jobs, timeout_s=self._hangs_after_s)
@@ -254,7 +254,7 @@ class CheckPool:
         return frame == REPLACE_ME
 
     async def _give_up(self, child: ChildProcess | None, batch: Sequence[_Job], reason: str, *, is_final: bool) -> None:
-        """Settle the answer at fault as unchecked where it was alone; else have each judged again, alone."""
+        """Settle a single answer at fault as unchecked; otherwise have each answer judged again on its own."""
         partial: list[Verdict] = []
         if child is not None:
             partial = child.partial

@@ -58,7 +58,7 @@ class Renewal:
     allowance: Allowance | None = None
     """The worker's grant; None without a budget."""
     looks: list[Look] = field(default_factory=list)
-    """Parked chunks whose batches to look at once each; `looked` reports what came of it."""
+    """Parked chunks whose batches the worker should look at once; it reports the result with `looked`."""
     streamed: list[tuple[str, str]] = field(default_factory=list)
     """(teacher, endpoint) of those at which an answer timed out for any worker of the run, dead ones included."""
 

@@ -35,7 +35,7 @@ class OpenBatch(BaseModel):
     url: str
     """The endpoint at which it was created."""
     ids: tuple[str, ...]
-    """The provider's id of its batch; several where each of these may be its batch."""
+    """The provider's id of its batch; several if each of these may be its batch."""
     missing: str = ""
     """The intent's id if its batch was given up as never created, and is nothing to wait for."""
 

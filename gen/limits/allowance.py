@@ -16,19 +16,19 @@ class _Bucket:
     level: float
     at: float
     minute: Minute | None = None
-    """Of tokens, which are known only afterwards."""
+    """True for tokens, whose usage is known only afterwards."""
     need: float = 0.0
-    """What the last reservation was for: it has to fit, however small the rate."""
+    """The last reservation: it must fit, however small the rate."""
     untaken: int = 0
-    """Of requests: grants that nobody has taken up yet. They may be sent in one burst with what is in the bucket, so
-    there is that much less room in it."""
+    """For requests: grants that nobody has used yet. They may be sent in one burst with the bucket's content, so they
+    take up room in it."""
 
     @property
     def most(self) -> float:
         return max(self.rate * BURST_S - self.untaken, self.need)
 
     def fill(self, now: float) -> None:
-        """Let in what the rate gave since the last time, up to the bucket's size."""
+        """Add what the rate has granted since the last call, up to the bucket's size."""
         gained = self.rate * max(0.0, now - self.at)
         self.level = max(self.level, min(self.level + gained, self.most))
         self.at = max(self.at, now)
@@ -36,10 +36,10 @@ class _Bucket:
             self.minute.give(gained, now=now)
 
     def settle(self, over: float) -> None:
-        """Give back what was reserved and not used, which nobody else had; or take out, down to any debt.
+        """Give back what was reserved and not used, which nobody else had; or take more out, into any debt.
 
-        Of tokens more may come back than the bucket holds: estimates are larger than answers. A request that was not
-        sent comes back one for one, and what the rate gave meanwhile is in the bucket already.
+        More tokens may come back than the bucket holds, because estimates are larger than answers. A request that was
+        not sent comes back one for one, and the bucket already has what the rate granted meanwhile.
         """
         most = self.most if self.minute is None else self.most + LEASE_S * self.rate
         self.level = min(self.level + over, max(self.level, most))
@@ -51,7 +51,7 @@ def _new_bucket(name: Resource, rate: float, *, now: float) -> _Bucket:
 
 @dataclass(slots=True)
 class Allowance:
-    """A worker's share of an account: spends what is leased, and nothing once the lease is over."""
+    """A worker's share of an account: spends what is leased, and nothing once the lease has expired."""
 
     in_flight: int = 0
     peak: int = 0
@@ -61,7 +61,7 @@ class Allowance:
     _buckets: dict[Resource, _Bucket] = field(default_factory=dict)
 
     def accept(self, lease: Lease, *, asked_at: float, now: float) -> None:
-        """Take over a lease, good from when it was asked for, with its pause in place of any before; debts stay."""
+        """Start a new lease, valid from when it was requested; its pause replaces any earlier one, debts remain."""
         buckets = {}
         for name, rate in lease.rates.items():
             bucket = buckets[name] = self._buckets.get(name) or _new_bucket(name, rate, now=now)
@@ -85,11 +85,11 @@ class Allowance:
         )
 
     def pause(self, seconds: float, *, now: float) -> None:
-        """Send nothing for so long."""
+        """Send nothing for this long."""
         self._paused_until = max(self._paused_until, now + seconds)
 
     def rate(self, resource: Resource) -> float:
-        """Units a second that may be used."""
+        """Units per second that may be used."""
         bucket = self._buckets.get(resource)
         return math.inf if bucket is None else bucket.rate
 
@@ -128,21 +128,21 @@ class Allowance:
         return 0.0
 
     def take(self, *, now: float) -> None:
-        """A grant is taken up: what it was granted from fills up from now on, not from when it was granted."""
+        """A grant is used: the bucket that it came from fills up from now on, not from the time of the grant."""
         if (requests := self._buckets.get("requests")) is not None:
             requests.fill(min(now, self._until))
             requests.untaken = max(0, requests.untaken - 1)
 
     def settle(self, reserved: Cost, used: Cost | None, *, now: float, at: float | None = None) -> None:
-        """A request reserved at `at` (by default now) ended: put its real usage in the estimate's place.
+        """A request reserved at `at` (by default now) has ended: replace the estimate by its real usage.
 
-        None: not known, the estimate stands.
+        None: the usage is unknown, so the estimate stays.
         """
         self.in_flight -= 1
         if used is None:
             return
         for name, bucket in self._buckets.items():
-            bucket.fill(min(now, self._until))  # before it may overflow
+            bucket.fill(min(now, self._until))  # before the bucket may overflow
             bucket.settle(reserved.of(name) - used.of(name))
             if bucket.minute is not None:
                 bucket.minute.spend(used.of(name) - reserved.most_of(name), at=now if at is None else at)

@@ -16,20 +16,20 @@ from stillhouse.gen.limits.stated_wait import StatedWait
 from stillhouse.schemas.limits import Limits
 
 ON_THE_WAY_S = 0.25
-"""Requests that were sent evenly may reach the teacher so much closer together."""
+"""Requests that were sent evenly may reach the teacher closer together by this much."""
 
 EPISODE_S = 5.0
-"""That we grow too fast is said of many requests at once: once in so long it counts."""
+"""One complaint that we grow too fast reaches many requests at once; within this time it counts once."""
 
 RAMP_S = 900.0
-"""After the teacher said that we grow too fast, half as much again in each such time (OpenAI's `slow_down`)."""
+"""After the teacher said that we grow too fast, the ceiling grows by half in each such time (OpenAI's `slow_down`)."""
 
 
 def granted_per_s(name: Resource, per_s: float, *, workers: int) -> float:
-    """What is leased of a declared limit, so that no minute by the teacher's count exceeds what it states.
+    """How much of a declared limit is leased, so that no minute exceeds it by the teacher's count.
 
-    A minute may hold all that full buckets let go at once, and requests that were sent before it began. A bucket holds
-    a whole request at least, however small its worker's rate.
+    A minute may include everything that full buckets release at once, and requests that were sent before it began. A
+    bucket holds at least one whole request, however small its worker's rate.
     """
     stated = 60 * per_s
     spare = min(workers - 1, stated / 2) if name == "requests" else 0.0
@@ -38,14 +38,14 @@ def granted_per_s(name: Resource, per_s: float, *, workers: int) -> float:
 
 @dataclass(slots=True)
 class _Ramp:
-    """A ceiling under everything after a `slow_down`: half of what was in use, then growing slowly."""
+    """A ceiling on everything after a `slow_down`: half of what was in use, then growing slowly."""
 
     rate_part: float = 1.0
     slots: float = math.inf
     cut_at: float = -math.inf
 
     def cut(self, *, slots: int, now: float) -> None:
-        """Halve, once an episode."""
+        """Halve the ceiling, once per episode."""
         if now >= self.cut_at + EPISODE_S:
             self.rate_part = self.rates(now) / 2
             self.slots = slots / 2
@@ -65,20 +65,21 @@ class _Ramp:
 
 @dataclass(slots=True)
 class _Share:
-    """What was leased last, and what of it is not free: a worker uses its last lease until it has the next one."""
+    """What was leased last, and which part of it is not free: a worker uses its last lease until it has the next
+    one."""
 
     rates: Mapping[Resource, float]
     held_rates: Mapping[Resource, float]
     slots: int
     held: int
-    """Slots that are not free: a share that shrinks is free again when its requests have come home."""
+    """Slots that are not free: when a share shrinks, its slots are free once their requests have ended."""
     demand: int
     until: float
     had_slots_at: float
 
 
 class Ledger:
-    """Leases an account's capacity; the sum of what is out never exceeds it."""
+    """Leases an account's capacity; the sum of all leases never exceeds it."""
 
     def __init__(self, limits: Limits, *, now: float) -> None:
         self._rates = rates_of(limits)
@@ -88,7 +89,7 @@ class Ledger:
         self._ceilings = Ceilings()
         self._shares: dict[str, _Share] = {}
         self._level = math.inf
-        """What of a worker's demand counts at most."""
+        """The most of a worker's demand that counts."""
         self._wait = StatedWait()
 
     def slots(self, *, now: float) -> int:
@@ -97,7 +98,7 @@ class Ledger:
         return int(max(1, min(slots, self._ramp.most_slots(now))))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:
-        """Take in a worker's report and lease it its share."""
+        """Process a worker's report, and lease it its share."""
         mine = self._shares.pop(worker, None)
         self._forget(now)
         others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
@@ -115,7 +116,8 @@ class Ledger:
         fair = self.slots(now=now) * part
         spare = self.slots(now=now) - sum([share.held for share in others])
         slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
-        # It uses the lease before until this one arrives, as its next report will tell, unless it has given that up.
+        # The worker uses the previous lease until this one arrives, as its next report will show, unless it gave that
+        # up.
         before = mine if report.draining is None else None
         held_rates = {name: max(rate, before.rates.get(name, 0.0) if before else 0.0) for name, rate in rates.items()}
         held = max(slots, before.slots if before else 0, in_use)
@@ -124,7 +126,7 @@ class Ledger:
         return Lease(rates, slots, LEASE_S, self._wait.silent_s(now))
 
     def _part(self, demand: int, others: list[int], *, now: float) -> float:
-        """A worker's part of what there is; the level comes a step nearer to where demands up to it fill the slots."""
+        """A worker's part of the total; moves the level one step closer to where demands up to it fill the slots."""
         level = self._level
         below = [each for each in (*others, demand) if each < level]
         above = len(others) + 1 - len(below)
@@ -133,7 +135,7 @@ class Ledger:
         return min(demand, level) / wanted if wanted else 1.0
 
     def _forget(self, now: float) -> None:
-        """Drop the shares that are over; they lie in the order of their renewals."""
+        """Drop expired shares; they are in the order of their renewals."""
         over = [name for name, share in itertools.takewhile(lambda item: item[1].until <= now, self._shares.items())]
         for name in over:
             del self._shares[name]
@@ -156,10 +158,11 @@ class Ledger:
         self._search = step(self._search, report.replies, saturated=saturated, now=now)
 
     def leave(self, worker: str) -> None:
-        """Give a worker's share back; nothing of it is in flight."""
+        """Give a worker's share back; none of its requests are in flight."""
         self._shares.pop(worker, None)
 
     def died(self, worker: str) -> None:
-        """A worker's process is gone: its rates are free; its slots are until the teacher drops its requests."""
+        """A worker's process is gone: its rates are free at once; its slots only when the teacher drops its
+        requests."""
         if (share := self._shares.get(worker)) is not None:
             share.rates, share.held_rates, share.demand = {}, {}, 0

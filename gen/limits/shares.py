@@ -39,16 +39,16 @@ def rates_of(limits: Limits) -> dict[Resource, float]:
 
 
 class Cost(NamedTuple):
-    """What one request uses up."""
+    """What one request uses."""
 
     input: float
     output: float
     more_input: float = 0.0
-    """How much more it may be, of an estimate."""
+    """How much more than this estimate it may be."""
     more_output: float = 0.0
 
     def of(self, resource: Resource) -> float:
-        """Its part of one resource."""
+        """The amount of one resource."""
         match resource:
             case "requests":
                 return 1.0
@@ -139,4 +139,4 @@ class Lease:
     slots: int
     ttl_s: float
     pause_s: float
-    """Send nothing for so long."""
+    """Send nothing for this long."""

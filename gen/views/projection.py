@@ -118,7 +118,7 @@ class _Teacher:
     figures: Mapping[str, _Figure]
     """input, output (tokens), usd and latency (seconds), each for one answer."""
     peak: int
-    """The most requests in flight at once."""
+    """The most requests that were in flight at once."""
 
 
 @dataclass(slots=True)

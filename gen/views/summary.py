@@ -304,7 +304,7 @@ def summary_of(
     not_needed = counts.not_needed - counts.retried.get(NOT_NEEDED, 0) + passed_over
     settled = counts.records + sum(counts.rejected.values()) + sum(failed.values()) + not_needed
     remaining = (rows - duplicates - bad) * dataset.bound.samples * teachers - settled if planned else None
-    # What there was no money for is asked by the next run that has some.
+    # The next run that has money asks what there was none for.
     done = remaining == 0 and all(each.is_sealed for each in generations) and not failed.get("budget")
     batches = count_batches(dataset.store)
     return Summary(

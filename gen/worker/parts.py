@@ -142,7 +142,7 @@ def _chain(
 
 
 def _judging(recipe: Recipe) -> Judging | None:
-    """What judges answers by the recipe's checks, judges excepted; None if there is nothing to judge."""
+    """Judges answers by the recipe's checks, except judges; None if there is nothing to judge."""
     checks, equality = recipe.all_checks, recipe.equality
     if not checks and equality is None:
         return None

@@ -11,7 +11,7 @@ from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.worker.asker import Asker
 
 TELL_AFTER_S = 10.0
-"""A shared actor not reached for this long is reported."""
+"""A shared actor that is unreachable for this long is reported."""
 
 
 class Shares:

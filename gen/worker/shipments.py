@@ -12,7 +12,7 @@ from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
 
 LOOK_S = 0.25
-"""How often it looks whether a journal is far behind."""
+"""How often it checks whether a journal is far behind."""
 
 
 class Shipments:
@@ -79,7 +79,7 @@ class Shipments:
 
 
 async def ship_last(held: LeasedChunk) -> bool:
-    """True if it is shipped: at the end one more call is tried, and what fails then lies on the node's disk."""
+    """True if it is shipped: at the end one more call is tried; if that fails, the journal stays on the node's disk."""
     try:
         await asyncio.to_thread(held.shipper.ship)
     except (StillhouseError, OSError):

@@ -84,7 +84,7 @@ class Worker:
         """Sealed chunks that the queue does not know of yet."""
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
         self._closing: GiveUp | None = None
-        """Why nothing more is asked, and the chunks in hand are sealed as they are."""
+        """Why nothing more is asked, and the open chunks are sealed as they are."""
         self._sweeping = False
         self._looking: set[asyncio.Task[None]] = set()
         """Looks at batches of parked chunks."""

@@ -133,7 +133,7 @@ class BedrockBatches:
         return tuple(found)
 
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
-        """The job as it is now."""
+        """The job's current state."""
         reply = yield self._call("GET", f"{_JOBS}/{quote(batch_id, safe='')}", at)
         return looked(batch_id, reply, self.errors, self._batch)
 

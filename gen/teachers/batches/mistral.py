@@ -101,7 +101,7 @@ class MistralBatches:
         return tuple(found)
 
     def look(self, batch_id: str, at: Access) -> Steps[Batch]:
-        """The job as it is now."""
+        """The job's current state."""
         reply = yield self._address.request("GET", f"/batch/jobs/{quote(batch_id, safe='')}", at)
         return looked(batch_id, reply, self.errors, _batch)
 
