@@ -1,4 +1,4 @@
-"""The built-in teacher: an HTTP server on loopback that speaks providers' APIs and fails to order."""
+"""The built-in teacher: an HTTP server on loopback that speaks providers' APIs, and fails on request."""
 
 from stillhouse.gen.simulator.process import SimulatorProcess, start
 from stillhouse.gen.simulator.server import Server, run_forever, serve

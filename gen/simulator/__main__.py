@@ -1,4 +1,4 @@
-"""`python -m stillhouse.gen.simulator HOST PORT`: what `gen.simulator.start` starts."""
+"""`python -m stillhouse.gen.simulator HOST PORT`: the process that `gen.simulator.start` starts."""
 
 import sys
 

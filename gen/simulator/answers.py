@@ -1,4 +1,4 @@
-"""What the teacher says: a pure function of the settings, the message and the draws of the request."""
+"""The teacher's answers: a pure function of the settings, the message and the draws of the request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ _REASONING_TOKENS = 24
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One choice of a completion, cut to the tokens that were asked for."""
+    """One choice of a completion, cut to the requested number of tokens."""
 
     content: str
     reasoning: str | None
-    """The reasoning text where it has a field of its own; else null."""
+    """The reasoning text if it has its own field; else null."""
     reasoning_tokens: int
     completion_tokens: int
-    """All tokens of the choice, those of the reasoning included."""
+    """All tokens of the choice, including reasoning."""
     finish_reason: Literal["stop", "length", "tool_calls"]
     call: Call | None = None
     """The tool that it calls; the content is then empty."""
 
 
 class Answers:
-    """The teacher's mind: known answers, a block of words, and the settings that shape them."""
+    """What the teacher knows: known answers, a block of words, and the settings that shape its answers."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
@@ -111,7 +111,7 @@ class Answers:
 
 
 def _seen(images: Sequence[bytes]) -> str:
-    """What the answer says of the images: the first hex digits of each one's SHA-256, or its URL."""
+    """What the answer says about the images: the first hex digits of each one's SHA-256, or its URL."""
     names = [key.removeprefix(b"url:").decode() if key[:4] == b"url:" else key[7:11].hex() for key in images]
     return f"In view: {', '.join(names)}. " if names else ""
 

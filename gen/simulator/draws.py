@@ -10,7 +10,7 @@ _DRAWS = Struct("<8Q")
 _NORMAL = NormalDist()
 
 Draws = tuple[int, ...]
-"""Eight independent integers, each even over 0 .. 2**64 - 1."""
+"""Eight independent integers, each uniform over 0 .. 2**64 - 1."""
 
 
 def draw(seed: int, serial: int, *, stream: int) -> Draws:

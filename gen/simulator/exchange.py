@@ -19,11 +19,11 @@ from stillhouse.schemas.simulator import (
 
 _TRICKLE_EVERY_S = 0.05
 _STREAM_EVERY_S = 0.05
-"""A stream's events are written no more often, several at once where there are more."""
+"""A stream's events are written no more often than this, several at once if necessary."""
 
 
 def _ignore(_delivered: bool) -> None:  # noqa: FBT001 - a callback
-    """Nobody counts this request."""
+    """Does not count this request."""
 
 
 class ChatExchange:
@@ -51,7 +51,7 @@ class ChatExchange:
         fault: Fault | None = None,
         ended: Callable[[bool], None] = _ignore,
     ) -> None:
-        """`ended` is told whether the whole response was handed to the kernel on a living connection."""
+        """`ended` is called with whether the whole response reached the kernel on a live connection."""
         self._connection = connection
         self._response = response
         self._fault = fault
@@ -63,7 +63,7 @@ class ChatExchange:
         self._written = False
 
     def start(self, delay_s: float) -> "ChatExchange | None":
-        """Answer after `delay_s`, a stream up to then; None where the answer is given and complete already."""
+        """Answer after `delay_s`, or stream until then; None if the answer is already complete."""
         events = self._response.events
         if delay_s > 0 and events and self._fault is None:
             self._connection.write(self._response.head)
@@ -78,7 +78,7 @@ class ChatExchange:
         return None if self._ended is None else self
 
     def drained(self) -> None:
-        """The kernel has all that was written so far."""
+        """The kernel has everything that was written so far."""
         if self._written:
             self._end(delivered=True)
 

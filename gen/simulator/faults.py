@@ -1,4 +1,4 @@
-"""Which fault a request meets."""
+"""Decides which fault a request gets."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ FROM_PROXIES = frozenset({502, 504})
 
 
 def pick(faults: Sequence[Fault], *, chance: float, uptime_s: float, number: int) -> Fault | None:
-    """The fault of a request, by an even `chance` in [0, 1), the seconds since the start, and which request it is."""
+    """The fault of a request, by a uniform `chance` in [0, 1), the seconds since the start, and the request's
+    number."""
     for fault in faults:
         in_time = fault.start_s <= uptime_s < (math.inf if fault.stop_s is None else fault.stop_s)
         if in_time and fault.start_request <= number < (math.inf if fault.stop_request is None else fault.stop_request):

@@ -1,6 +1,6 @@
-"""The simulator as a judge: a verdict in JSON that is a function of the texts alone, so that it can be foretold.
+"""The simulator as a judge: a verdict in JSON that depends only on the texts, so that tests can predict it.
 
-Where it is gullible, an answer that speaks of its own score or of its victory gets what it says.
+If it is gullible, an answer that mentions its own score or victory gets what it claims.
 """
 
 import re
@@ -18,7 +18,7 @@ _VICTORY = re.compile(r"(?:winner|prefer|better|best)\b", re.IGNORECASE)
 
 
 def verdict_of(message: str, schema: Mapping[str, Any], *, seed: int, gullible: float) -> str | None:
-    """The verdict on what the message shows; None if the schema is not that of a verdict."""
+    """The verdict on the texts in the message; None if the schema is not that of a verdict."""
     wanted = set(schema.get("properties", ()))
     if wanted not in ({"reason", "score"}, {"reason", "winner"}):
         return None
@@ -43,7 +43,7 @@ def score_of(text: str, *, seed: int = 0) -> int:
 
 
 def _texts(message: str) -> list[str]:
-    """The texts behind the lines with the first marker: what looks like a line further down is part of an answer."""
+    """The texts after the lines with the first marker: similar lines further down are part of an answer."""
     found = list(_LINE.finditer(message))
     if not found:
         return [message]

@@ -1,4 +1,4 @@
-"""Right answers: of a file of prompts and answers, and of the arithmetic that stands in a message."""
+"""Right answers: from a file of prompts and answers, and for arithmetic in a message."""
 
 import re
 from collections import defaultdict
@@ -10,17 +10,17 @@ import orjson
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.carried_file import CarriedFile
 
-# Begins with a digit, as a search for one character is what keeps it cheap in texts without arithmetic.
+# Begins with a digit: searching for one character keeps it cheap in texts without arithmetic.
 _EXPRESSION = re.compile(r"\d(?<![\w.]\d)\d{0,17}(?:\s*[-+*×/÷]\s*-?\d{1,18}){1,32}(?!\.?\d)")
 _MINUS = re.compile(r"(?<![\w.)])-\Z")
 _TERM = re.compile(r"([-+*×/÷]?)\s*(-?\d+)\s*")
 
 
 class KnownAnswers:
-    """Prompts whose right answers are known, found in a message in time that grows with the message alone.
+    """Prompts with known answers; finding one in a message takes time that grows only with the message.
 
-    Texts are compared word by word, whatever the white space between. Where a message holds several known prompts, the
-    longest counts.
+    Texts are compared word by word, ignoring differences in white space. If a message contains several known prompts,
+    the longest counts.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
@@ -48,7 +48,7 @@ class KnownAnswers:
         return cls(_pair(line, where=f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
 
     def find(self, message: str) -> str | None:
-        """The answer to the known prompt that the message is, or else to the longest that it contains."""
+        """The answer to the known prompt that the message is, or else to the longest one that it contains."""
         if not self._answers:
             return None
         words = message.split()
@@ -86,9 +86,9 @@ def _pair(line: bytes, *, where: str) -> tuple[str, str]:
 
 
 def arithmetic(message: str) -> str | None:
-    """The value of the last expression of whole numbers with + - * × / ÷ in the message; None where there is none.
+    """The value of the last expression of integers with + - * × / ÷ in the message; None if there is none.
 
-    A division that leaves a remainder has no value here.
+    A division with a remainder has no value here.
     """
     found = None
     for found in _EXPRESSION.finditer(message):  # noqa: B007 - the last one counts

@@ -1,7 +1,7 @@
-"""Token buckets: in any T seconds no more is admitted than `per_minute / 60 * T` and one burst.
+"""Token buckets: in any T seconds at most `per_minute / 60 * T` plus one burst is admitted.
 
-What an answer costs is known only when it is given: output may take a bucket below zero, and nothing is admitted until
-that debt is waited off.
+An answer's cost is known only when it is given: output may take a bucket below zero, and nothing is admitted until that
+debt is waited off.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Level(NamedTuple):
     per_minute: int
     left: int
     full_in_s: float
-    """Seconds until all of it is there again."""
+    """Seconds until the whole limit is available again."""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Bucket:
 
     resource: Resource
     title: str
-    """The provider's words in the message of a 429."""
+    """The provider's name for it in the message of a 429."""
     per_minute: int
     capacity: float
     level: float
@@ -37,7 +37,7 @@ class Bucket:
 
     @classmethod
     def full(cls, resource: Resource, title: str, per_minute: int, *, burst_s: float, now_s: float) -> "Bucket":
-        """A bucket that holds `burst_s` seconds of its rate, at least one unit, and is full."""
+        """A full bucket that holds `burst_s` seconds of its rate, and at least one unit."""
         capacity = max(1.0, per_minute / 60 * burst_s)
         return cls(resource, title, per_minute, capacity, capacity, now_s)
 
@@ -54,10 +54,10 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is answered with 429 and when it may come again."""
+    """Why a request gets a 429, and when it may come again."""
 
     kind: str
-    """`requests` or `tokens`, as the provider's error type has it."""
+    """`requests` or `tokens`, as in the provider's error type."""
     message: str
     retry_after_s: float
 
@@ -66,7 +66,7 @@ class Limits:
     """The limits of one simulator; the time is passed in, in seconds of any monotonic clock."""
 
     def __init__(self, limits: SimulatorLimits, *, slot_s: float, now_s: float) -> None:
-        """`slot_s` is what a refusal for too many requests in flight tells the client to wait."""
+        """`slot_s`: the wait stated in a refusal for too many requests in flight."""
 
         def bucket(resource: Resource, title: str, per_minute: int | None, burst_s: float) -> Bucket | None:
             if per_minute is None:
@@ -93,7 +93,7 @@ class Limits:
         if self._in_flight is not None and in_flight >= self._in_flight:
             where = f"concurrent requests: Limit {self._in_flight}, Used {in_flight}, Requested 1"
             return _refusal("requests", model, where, self._slot_s)
-        # (bucket, what it must hold, what is taken): output is not known to a provider before, hence the debt.
+        # (bucket, what it must hold, what is taken): a provider does not know the output beforehand, hence the debt.
         costs = (
             (self._requests, 1, 1),
             (self._input, prompt_tokens, prompt_tokens),
@@ -113,7 +113,7 @@ class Limits:
         return None
 
     def levels(self, now_s: float) -> list[Level]:
-        """What every answer reports at this moment; nothing where the limits are kept secret."""
+        """What every answer reports at this moment; empty if the limits are kept secret."""
         found = []
         for bucket in self._buckets if self._tells else ():
             bucket.refill(now_s)

@@ -1,4 +1,4 @@
-"""The simulator in a process of its own, which never outlives the one that started it."""
+"""The simulator in a separate process, which never outlives the one that started it."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ class SimulatorProcess:
         return self._child.pid
 
     def stop(self) -> int:
-        """Let it complete its log and end; kill it where it doesn't within ten seconds. Returns its exit code."""
+        """Let it complete its log and end; kill it if it doesn't within ten seconds. Returns its exit code."""
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 pipe.close()
@@ -49,16 +49,16 @@ class SimulatorProcess:
 
 
 def start(settings: SimulatorSettings, *, host: str = "127.0.0.1", port: int = 0) -> SimulatorProcess:
-    """Start a simulator and wait until it takes requests.
+    """Start a simulator and wait until it accepts requests.
 
-    It ends when `stop` is called or this process ends in whatever way. It has a session of its own, so that Ctrl-C
-    reaches the caller alone, who may still want answers while it drains.
+    It ends when `stop` is called or this process ends in any way. It has its own session, so that Ctrl-C reaches only
+    the caller, which may still need answers while it drains.
 
     Raises:
         UsageError: the address can't be bound, or a file that the settings name can't be opened.
         StillhouseError: the process died before it was ready.
     """
-    root = str(Path(__file__).parents[3])  # not resolved: in a checkout that leads out of `stillhouse`
+    root = str(Path(__file__).parents[3])  # not resolved: in a checkout, this path leads out of `stillhouse`
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), root])
     child = subprocess.Popen(  # noqa: S603 - this interpreter, this package
         [sys.executable, "-P", "-m", "stillhouse.gen.simulator", host, str(port)],
@@ -84,7 +84,7 @@ def start(settings: SimulatorSettings, *, host: str = "127.0.0.1", port: int = 0
 
 def main(host: str, port: int) -> int:
     """The child's end of `start`: settings as a line of JSON on stdin, the URL or an error as a line on stdout."""
-    # Unbuffered: what is read ahead would hide the end of the pipe from the event loop.
+    # Unbuffered: read-ahead would hide the end of the pipe from the event loop.
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         settings = SimulatorSettings.model_validate_json(stdin.readline())
     try:

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: requests are handed on one at a time, in the order in which they came.
+"""One HTTP/1.1 connection: requests are handed on one at a time, in order.
 
-A client may pipeline; a body may come with a length or in chunks, and within bounds. What breaks the protocol is handed
-on as a broken request, answered after those before it, and ends the connection.
+A client may pipeline; a body may have a length or come in chunks, and is bounded. A request that breaks the protocol is
+handed on as broken, answered after those before it, and ends the connection.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Site(Protocol):
     connections: "set[Connection]"
 
     def handle(self, request: Request, connection: "Connection") -> Exchange | None:
-        """Begin to answer; None where the connection has been told `finished` before this returns."""
+        """Begin to answer; None if the connection was told `finished` before this returns."""
 
 
 class Connection(asyncio.Protocol):
@@ -52,22 +52,22 @@ class Connection(asyncio.Protocol):
         self._deaf = False
         self.on_message_begin()
 
-    # -- what asyncio calls
+    # -- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; a high-water mark of 0 makes `drained` mean: the kernel has it all."""
+        """Take the transport; with a high-water mark of 0, `drained` means that the kernel has everything."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)
         self._site.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; whole requests are handed on from within."""
+        """Parse; complete requests are handed on from here."""
         if self._deaf:
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not the client's: asyncio reports it and ends the connection
+            raise  # our mistake, not the client's: asyncio reports it and ends the connection
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._break_off(400)
 
@@ -77,14 +77,14 @@ class Connection(asyncio.Protocol):
             self._exchange.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the current exchange; those that wait were never served."""
+        """Notify the current exchange; waiting ones were never served."""
         self._deaf = True
         self._site.connections.discard(self)
         self._waiting.clear()
         if self._exchange is not None:
             self._exchange.lost()
 
-    # -- what the parser calls
+    # -- called by the parser
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def _advance(self) -> None:
-        """Hand on the next request, unless one is being answered; a loop, as many may be answered at once."""
+        """Hand on the next request, unless one is being answered; a loop, because many may be answered at once."""
         if self._handling:
             return
         self._handling = True
@@ -160,15 +160,15 @@ class Connection(asyncio.Protocol):
             self._exchange = self._site.handle(self._waiting.popleft(), self)
         self._handling = False
 
-    # -- what an exchange calls
+    # -- called by an exchange
 
     def write(self, data: bytes) -> bool:
-        """Send; True where the kernel has taken everything, else `Exchange.drained` or `lost` follows."""
+        """Send; True if the kernel has taken everything, else `Exchange.drained` or `lost` follows."""
         self._transport.write(data)
         return not self._transport.get_write_buffer_size() and not self._transport.is_closing()
 
     def finished(self, *, keep_alive: bool) -> None:
-        """The exchange is over: continue with the next request, or close once all is sent."""
+        """The exchange is over: continue with the next request, or close once everything is sent."""
         self._exchange = None
         if not keep_alive:
             self._transport.close()

@@ -1,4 +1,4 @@
-"""The log of requests: one line for each, written in batches beside the hot path, complete once it is closed."""
+"""The log of requests: one line each, written in batches off the hot path, complete once it is closed."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ _FLUSH_EVERY_S = 0.2
 
 
 class RequestLog:
-    """Appends JSON lines to a file, at most a fifth of a second after they were added; without a path it keeps nothing.
+    """Appends JSON lines to a file within a fifth of a second after they were added; without a path it keeps nothing.
 
     Raises:
         UsageError: the file can't be opened.

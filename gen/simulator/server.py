@@ -1,4 +1,4 @@
-"""The simulator on a socket: from `serve` until `close` it answers, after `close` its log is complete."""
+"""The simulator on a socket: it answers from `serve` until `close`; after `close`, its log is complete."""
 
 import asyncio
 import resource
@@ -47,7 +47,7 @@ class Server:
 
 
 async def serve(settings: SimulatorSettings, *, host: str = "127.0.0.1", port: int = 0) -> Server:
-    """Listen on the running loop; port 0 takes a free one.
+    """Listen on the running loop; port 0 picks a free port.
 
     Raises:
         UsageError: the address can't be bound, or a file that the settings name can't be opened.
@@ -72,8 +72,8 @@ def run_forever(
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT, then complete the log and return.
 
-    `ready` is called with the URL once requests are taken. With `parent_fd`, the read end of a pipe, it returns when
-    the other end is closed instead, which the kernel does however the parent dies.
+    `ready` is called with the URL once requests are accepted. With `parent_fd`, the read end of a pipe, it returns
+    instead when the other end is closed, which the kernel does however the parent dies.
 
     Raises:
         UsageError: as `serve`.
@@ -102,6 +102,6 @@ async def _run(
 
 
 def _raise_open_files() -> None:
-    """A connection is a file; the usual soft limit of 1,024 is fewer than a run has in flight."""
+    """A connection is a file; the usual soft limit of 1,024 is less than a run has in flight."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,6 +1,6 @@
-"""Values that fit a JSON Schema, drawn with the request: arguments of tools, and answers of a form that is asked for.
+"""Values that fit a JSON Schema, drawn with the request: arguments of tools, and structured answers.
 
-What schemas of answers use is followed; of patterns and conditions nothing is.
+It follows what schemas of answers use, but neither patterns nor conditions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 _MOST_DEPTH = 8
 _MOST_ITEMS, _MOST_CHARS, _MOST_PARTS = 1_000, 10_000, 4
-"""However many a schema wants."""
+"""Maximum length, however much a schema asks for."""
 _STEP = 6_364_136_223_846_793_005
 """Knuth's multiplier of a linear congruential generator: it spreads one draw over the values of an answer."""
 _FORMATS = {
@@ -25,12 +25,12 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 _ANSWERS = ("answer", "final_answer", "result")
-"""Properties that hold the right answer to a known prompt."""
+"""Properties that get the right answer to a known prompt."""
 _LONG, _FAR = 2**64, 2**53
 
 
 def value_of(schema: Mapping[str, Any], *, drawn: int, answer: str | None = None) -> Any:
-    """A value that fits the schema; a property named like an answer holds `answer`, where its type allows."""
+    """A value that fits the schema; a property named like an answer gets `answer`, if its type allows."""
     return _Drawn(schema, answer).value(schema, drawn, 0)
 
 
@@ -60,7 +60,7 @@ class _Drawn:
         return _leaf(schema, drawn)
 
     def _resolved(self, schema: Any, depth: int = 0) -> Mapping[str, Any]:
-        """The schema, where it is a reference or a sum of others as one."""
+        """The schema, with a reference or a combination resolved to one schema."""
         for at in range(depth, _MOST_DEPTH):
             if not isinstance(schema, Mapping):
                 return {}
@@ -172,7 +172,7 @@ def _at(root: Mapping[str, Any], reference: str) -> Any:
 
 
 def _sum(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Schemas of which all hold, as one; properties are those of all."""
+    """Schemas that all apply, as one; with the properties of all."""
     found: dict[str, Any] = {}
     for part in parts:
         properties = {**found.get("properties", {}), **part.get("properties", {})}

@@ -43,7 +43,7 @@ _BROKEN = {
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One chat request in progress, and its line of the log so far."""
+    """One chat request in progress, with its part of the log."""
 
     dialect: Dialect
     serial: int
@@ -84,7 +84,7 @@ class Simulator:
         self._batches = Batches(settings, answer=self._row, clock=time.monotonic, epoch_s=self._epoch_s)
 
     def handle(self, request: Request, connection: Connection) -> ChatExchange | None:
-        """Begin to answer a request; None where it is answered already."""
+        """Begin to answer a request; None if it is already answered."""
         if request.broken is None and request.method == "POST" and (dialect := dialect_of(request.path)) is not None:
             return self._chat(request, connection, dialect)
         if request.broken is None and (site := site_of(request)) is not None:
@@ -100,7 +100,7 @@ class Simulator:
         self._log.close()
 
     def _page(self, request: Request) -> Response:
-        """Everything but the chat: what tells of the simulator, and errors."""
+        """Everything but the chat: information about the simulator, and errors."""
         status = 200
         match request:
             case Request(broken=int(broken)):
@@ -142,7 +142,7 @@ class Simulator:
         return exchange.start(delay_s)
 
     def _batch(self, request: Request, connection: Connection, site: BatchSite) -> ChatExchange | None:
-        """A call of a batch API, which meets no limit or fault but those of batches."""
+        """A call of a batch API, which is subject to no limits or faults but those of batches."""
         key, dialect, now = self._settings.api_key, site.dialect, self._batches.now
         headers: dict[str, str] = {"date": self._now_date(), **dialect.headers(self._serial, (), now=now)}
         fault: Fault | None = None
@@ -155,7 +155,7 @@ class Simulator:
                 body, status, content_type, more, fault = site.page(request, self._batches)
         except BadRequest as bad:
             status, body, more = dialect.bad_request(bad)
-        except (TypeError, KeyError, AttributeError, ValueError):  # a field of another type than any client sends
+        except (TypeError, KeyError, AttributeError, ValueError):  # a field with a type that no client sends
             status, body, more = dialect.bad_request(BadRequest("The request is malformed."))
         except TooMany:
             status, body, more = dialect.failure(429)
@@ -166,7 +166,7 @@ class Simulator:
         return exchange.start(0)
 
     def _admit(self, call: _Call, request: Request) -> tuple[Asked, list[Answer]]:
-        """The request and its answers, paid for out of the limits; raises `_Refused`."""
+        """The request and its answers, charged to the limits; raises `_Refused`."""
         key, dialect = self._settings.api_key, call.dialect
         if key is not None:
             error = dialect.unauthorized(request, key, now=self._epoch_s + call.now_s)
@@ -176,7 +176,7 @@ class Simulator:
             asked = dialect.parse(request)
         except BadRequest as bad:
             raise _Refused(dialect.bad_request(bad)) from None
-        except (TypeError, KeyError, AttributeError):  # a field of another type than any client sends
+        except (TypeError, KeyError, AttributeError):  # a field with a type that no client sends
             raise _Refused(dialect.bad_request(BadRequest("The request is malformed."))) from None
         call.line.update(model=asked.model, prompt=asked.prompt.hex())
         answers = [self._give(call, asked, index) for index in range(asked.n)]
@@ -194,7 +194,7 @@ class Simulator:
         return asked, answers
 
     def _row(self, row: Row, batch: str) -> Error:
-        """The reply to one request of a batch, and its line of the log."""
+        """The reply to one request of a batch, with its line of the log."""
         dialect = dialect_of(row.request.path)
         assert dialect is not None
         now_s, serial = time.monotonic(), self._serial
@@ -262,7 +262,7 @@ class Simulator:
             return self._plain(call, fault.status, error.body, {**error.headers, **fault.headers})
         if self._log.wanted:
             call.line["completions"] = [sha256(each.content.encode()).hexdigest()[:32] for each in answers]
-        if isinstance(fault, SilenceFault):  # the provider works on, and bills it
+        if isinstance(fault, SilenceFault):  # the provider works on it anyway, and bills it
             return self._plain(call, *dialect.failure(fault.status))
         created = int(self._epoch_s + call.now_s)
         spoken = Spoken(asked, answers, self._reasoning_field, call.serial, created)
@@ -298,7 +298,7 @@ class Simulator:
         self._log.add(line)
 
     def _now_date(self) -> str:
-        """The `Date` header, made once a second."""
+        """The `Date` header, computed once per second."""
         second = int(self._epoch_s + time.monotonic())
         if second != self._date[0]:
             self._date = (second, formatdate(second, usegmt=True))

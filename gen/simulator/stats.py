@@ -8,7 +8,7 @@ import orjson
 
 @dataclass(slots=True)
 class Stats:
-    """Counts of chat requests since the start; `in_flight` is of this moment."""
+    """Counts of chat requests since the start; `in_flight` is the present number."""
 
     served: int = 0
     delivered: int = 0
@@ -33,7 +33,7 @@ class Stats:
     ) -> None:
         """A request is over. `tokens` are of prompt and completion, `times_s` the uptimes at which it came and ended.
 
-        `in_flight` is the caller's to lower.
+        The caller lowers `in_flight`.
         """
         came_s, self.last_at_s = times_s
         self.first_at_s = came_s if self.first_at_s is None else min(self.first_at_s, came_s)

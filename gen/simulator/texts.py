@@ -1,6 +1,6 @@
-"""Pseudo-text at the price of a slice: one block of words is made at the start, an answer is a window of it.
+"""Pseudo-text at the cost of a slice: one block of words is made at the start, and an answer is a window of it.
 
-A token is four characters, so that texts are cut, counted and split into tokens exactly and without a vocabulary.
+A token is four characters, so texts are cut, counted and split into tokens exactly and without a vocabulary.
 """
 
 import random
@@ -8,7 +8,7 @@ import random
 from stillhouse.gen.simulator.draws import Draws
 
 CHARS_PER_TOKEN = 4
-"""The token rule for prompts and completions alike."""
+"""The token rule for both prompts and completions."""
 
 _WINDOW_CHARS = 1 << 17
 _WORDS = (  # noqa: SIM905 - as a list it would be 120 lines
@@ -29,7 +29,7 @@ def count_tokens(text: str) -> int:
 class TextBlock:
     """Words in a seeded order, from which windows are cut.
 
-    A window's opening holds six drawn words and its place is drawn from 20,000, so that two windows are alike with a
+    A window's opening has six drawn words and its position is drawn from 20,000, so two windows are equal with a
     probability below 2**-50.
     """
 

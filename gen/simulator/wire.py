@@ -11,35 +11,35 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request, or what could be made of one that broke the protocol."""
+    """A complete request, or what could be read of one that broke the protocol."""
 
     method: str
     path: str
     """Without the query."""
     headers: Mapping[bytes, bytes]
-    """Names in lower case; of a name that comes twice, the last."""
+    """Names in lower case; if a name comes twice, the last value."""
     body: bytes
     keep_alive: bool
     query: str = ""
     broken: int | None = None
-    """The status to answer with where the protocol or a bound was broken; the connection ends after it."""
+    """The status to answer with if the protocol or a bound was broken; the connection ends after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status line and headers as `head`, up to and with the empty line; and the body as it goes over the wire."""
+    """Status line and headers as `head`, up to and including the empty line; and the body as it is sent."""
 
     status: int
     head: bytes
     body: bytes
     events: tuple[bytes, ...] = ()
-    """The body in the pieces in which it is streamed; none: as a whole."""
+    """The body in the pieces in which it is streamed; none: all at once."""
 
 
 def response(
     status: int, body: bytes, *, headers: Mapping[str, str], content_type: str = JSON, keep_alive: bool = True
 ) -> Response:
-    """A response with a Content-Length; `headers` win over what is set here."""
+    """A response with a Content-Length; `headers` override what is set here."""
     fields = {"content-type": content_type, "content-length": str(len(body))}
     return Response(status, _head(status, fields, headers, keep_alive=keep_alive), body)
 
@@ -47,7 +47,7 @@ def response(
 def chunked(
     status: int, pieces: Iterable[bytes], *, headers: Mapping[str, str], content_type: str, keep_alive: bool
 ) -> Response:
-    """A streamed response, one event to a chunk."""
+    """A streamed response, with one event per chunk."""
     events = (*(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n")
     fields = {"content-type": content_type, "transfer-encoding": "chunked", "cache-control": "no-cache"}
     return Response(status, _head(status, fields, headers, keep_alive=keep_alive), b"".join(events), events)
@@ -63,7 +63,7 @@ def _head(status: int, fields: dict[str, str], headers: Mapping[str, str], *, ke
 
 
 def sniff(body: bytes) -> str:
-    """The content type that a body of an error looks like."""
+    """The content type that an error's body looks like."""
     match body.lstrip()[:1]:
         case b"{" | b"[":
             return JSON

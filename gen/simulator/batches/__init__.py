@@ -19,5 +19,5 @@ SITES: tuple[BatchSite, ...] = (
 
 
 def site_of(request: Request) -> BatchSite | None:
-    """The API that a request is a call of."""
+    """The API that a request belongs to."""
     return next((site for site in SITES if site.takes(request)), None)

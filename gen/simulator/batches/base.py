@@ -1,7 +1,7 @@
-"""Batches as every provider has them: requests that are answered some time after they came, whoever asks.
+"""Batches as every provider has them: requests that are answered some time later, whether or not anyone asks.
 
-An API is one module, which gives them its words; it holds no state but what is here. Results are made once, when a
-batch is first looked at after its end.
+An API is one module, which translates them to its wire format; all state is here. Results are made once, when a batch
+is first looked at after its end.
 """
 
 import typing
@@ -30,12 +30,12 @@ Fate: TypeAlias = Literal["answered", "expired", "cancelled"]
 
 
 class Done(NamedTuple):
-    """What came of a request."""
+    """The result of a request."""
 
     key: str
     fate: Fate
     status: int = 0
-    """That of the online API; 0: it was not served."""
+    """The status of the online API; 0: it was not served."""
     body: bytes = b""
 
     @property
@@ -65,9 +65,9 @@ class Batch:
     api: str
     rows: Sequence[Row]
     fields: Mapping[str, Any]
-    """What its creator said of it, for the API's replies."""
+    """What its creator said about it, for the API's replies."""
     created_s: float
-    """Of the simulator's monotonic clock."""
+    """By the simulator's monotonic clock."""
     created: float
     """The same in UTC seconds since 1970."""
     ends_s: float
@@ -81,7 +81,7 @@ class Batch:
         return len(self.rows)
 
     def of(self, fate: Fate, *, failed: bool = False) -> int:
-        """How many came to this; `failed`: of the answered ones, those that were refused."""
+        """Number of requests with this result; `failed`: answered requests that were refused."""
         return sum(each.fate == fate and (each.status >= 400) == failed for each in self.done or ())
 
     @property
@@ -101,7 +101,7 @@ class TooMany(Exception):
 
 
 class Batches:
-    """All batches of all APIs, and the files that they are made of."""
+    """All batches of all APIs, and the files that they are made from."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Batches:
         return self._epoch_s + self._clock()
 
     def create(self, api: str, rows: Sequence[Row], **fields: Any) -> Batch:
-        """A new batch. Raises TooMany."""
+        """Create a batch. Raises TooMany."""
         most = self.settings.max_open_requests
         waiting = sum(each.count for each in self._all.values() if each.done is None and self._clock() < each.ends_s)
         if most is not None and waiting + len(rows) > most:
@@ -146,21 +146,21 @@ class Batches:
         return page._replace(fault=ResetFault()) if batch.number < self.settings.lost_replies else page
 
     def downloaded(self, batch: Batch, page: Page) -> Page:
-        """The reply to a download, or the half of it, or that there is nothing any more."""
+        """The reply to a download, or half of it, or a reply that nothing is left."""
         if batch.number < self.settings.deleted:
             return Page(b'{"error":{"message":"The results are deleted."}}', 404)
         self._downloads += 1
         return page._replace(fault=TruncateFault()) if self._downloads <= self.settings.broken_downloads else page
 
     def find(self, api: str, number: str) -> Batch | None:
-        """The batch of that number as it is now; None if there is none."""
+        """The batch with this number as it is now; None if there is none."""
         found = self._all.get((api, int(number))) if number.isdecimal() and len(number) < 19 else None
         if found is not None:
             self._settle(found)
         return found
 
     def listed(self, api: str) -> list[Batch]:
-        """Those that a listing shows, newest first."""
+        """The batches that a listing shows, newest first."""
         late = self._clock() - self.settings.listed_after_s
         found = [each for each in self.known(api) if each.created_s <= late]
         for each in found:
@@ -168,18 +168,18 @@ class Batches:
         return found[::-1]
 
     def known(self, api: str) -> list[Batch]:
-        """All there are, listed yet or not."""
+        """All batches, whether listed yet or not."""
         return [each for each in self._all.values() if each.api == api]
 
     def cancel(self, batch: Batch) -> None:
-        """End it; what is finished stays."""
+        """End it; what is finished is kept."""
         if batch.done is None:
             batch.cancelled_s = self._clock()
             batch.ends_s = min(batch.ends_s, batch.cancelled_s)
             self._settle(batch)
 
     def close(self) -> None:
-        """Serve, and log, what no one has looked at: a provider bills that too."""
+        """Serve, and log, requests that nobody has looked at: a provider bills those too."""
         for batch in self._all.values():
             batch.ends_s = min(batch.ends_s, self._clock())
             self._settle(batch)
@@ -219,10 +219,10 @@ class BatchSite(typing.Protocol):
     """One provider's batch API."""
 
     dialect: Dialect
-    """Its words for refusals and keys."""
+    """Its errors and keys."""
 
     def takes(self, request: Request) -> bool:
-        """True if the request is a call of this API."""
+        """True if the request belongs to this API."""
         ...
 
     def page(self, request: Request, batches: Batches) -> Page:

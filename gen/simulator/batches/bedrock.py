@@ -1,4 +1,4 @@
-"""Bedrock's model invocation jobs, and as much of S3 as they need, below `/s3`."""
+"""Bedrock's model invocation jobs, and the part of S3 that they need, below `/s3`."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Gemini's files and batches, as AI Studio has them."""
+"""Gemini's files and batches, as on AI Studio."""
 
 import re
 from collections.abc import Iterator

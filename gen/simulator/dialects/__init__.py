@@ -19,10 +19,10 @@ DIALECTS: tuple[Dialect, ...] = (
     Completions(),
     Generate(),
 )
-"""No two take the same path."""
+"""No two have a path in common."""
 
 
 @lru_cache(maxsize=1000)
 def dialect_of(path: str) -> Dialect | None:
-    """The dialect that takes requests at this path."""
+    """The dialect for requests to this path."""
     return next((dialect for dialect in DIALECTS if dialect.takes(path)), None)

@@ -51,7 +51,7 @@ _LIMITS: dict[Resource, str] = {
 _FINISHES = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _LEAST_BUDGET = 1024
 _LEAST_CACHED = 1024
-"""Tokens below which nothing is cached."""
+"""Below this number of tokens nothing is cached."""
 
 
 class Anthropic:
@@ -60,15 +60,15 @@ class Anthropic:
     stream_type = EVENT_STREAM
 
     def takes(self, path: str) -> bool:
-        """One path, or a model's."""
+        """One path, or a model's path."""
         return path == "/v1/messages" or _ON_VERTEX.fullmatch(path) is not None
 
     def response_id(self, serial: int) -> str:
-        """As Anthropic's begin."""
+        """With Anthropic's prefix."""
         return f"msg_{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
-        """The request's id and the limits, whose resets are moments."""
+        """The request's id and the limits, whose resets are timestamps."""
         found = {"request-id": f"req_{serial}"}
         for level in levels:
             name = f"anthropic-ratelimit-{_LIMITS[level.resource]}"
@@ -88,7 +88,7 @@ class Anthropic:
         return _error(401, "invalid x-api-key" if shown or bearer else missing)
 
     def parse(self, request: Request) -> Asked:
-        """What is asked."""
+        """Parse the request."""
         payload = payload_of(request.body)
         model = payload.get("model")
         if (place := _ON_VERTEX.fullmatch(request.path)) is not None:
@@ -166,7 +166,7 @@ class Anthropic:
         return _error(429, refusal.message)._replace(headers={"retry-after": str(ceil(refusal.retry_after_s))})
 
     def failure(self, status: int) -> Error:
-        """Anthropic's words, or the proxy's page."""
+        """Anthropic's error, or the proxy's page."""
         if status in FROM_PROXIES and status not in _KINDS:
             return Error(status, proxy_page(status))
         return _error(status, _WORDS.get(status, f"Simulated failure with status {status}."))
@@ -199,7 +199,7 @@ def _messages(payload: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def _follow(calls: OpenCalls, content: Any) -> None:
-    """Results stand before anything else in the turn after their calls."""
+    """Results come before anything else in the turn after their calls."""
     blocks = content if isinstance(content, list) else []
     for block in blocks:
         if block.get("type") == "tool_result":
@@ -257,7 +257,7 @@ def _check(model: str, payload: dict[str, Any], thinking: dict[str, Any], max_to
 
 
 def _schema(model: str, payload: dict[str, Any]) -> Mapping[str, Any] | None:
-    """Of `output_config.format`, or of the older `output_format`."""
+    """The schema in `output_config.format`, or in the older `output_format`."""
     config = payload.get("output_config") or {}
     form = config.get("format") or payload.get("output_format") or {}
     claude = claude_of(model)
@@ -329,7 +329,7 @@ def _cut(text: str) -> list[str]:
 
 
 def _marked(system: Any) -> int:
-    """Tokens of the system prompt up to its last mark for the cache."""
+    """Tokens of the system prompt up to its last cache mark."""
     blocks = [block for block in system if isinstance(block, dict)] if isinstance(system, list) else []
     marks = [place for place, block in enumerate(blocks, 1) if block.get("cache_control")]
     tokens = sum(count_tokens(str(block.get("text", ""))) for block in blocks[: max(marks, default=0)])
@@ -337,7 +337,7 @@ def _marked(system: Any) -> int:
 
 
 def _usage(spoken: Spoken) -> dict[str, Any]:
-    """The first request writes to the cache, and those after it read from it."""
+    """The first request writes to the cache, and later ones read from it."""
     (answer,) = spoken.answers
     marked = spoken.asked.marked_tokens
     written, read = (0, marked) if spoken.serial else (marked, 0)

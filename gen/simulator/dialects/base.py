@@ -1,7 +1,7 @@
-"""The contract of a dialect: how a provider's API asks for an answer, and how it says what is answered or refused.
+"""The contract of a dialect: how a provider's API asks for an answer, and how it states answers and refusals.
 
-What is accepted and what comes back is what the official clients send and read; what is not known is ignored, as the
-providers do. A dialect holds no state. To add one: a file here, and a line in `DIALECTS`.
+It accepts and returns what the official clients send and read; unknown fields are ignored, as the providers do. A
+dialect has no state. To add one, add a file here and a line in `DIALECTS`.
 """
 
 import typing
@@ -25,13 +25,13 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What of a request decides the answer, in any dialect."""
+    """The parts of a request that decide the answer, in any dialect."""
 
     model: str
     message: str
-    """The text of the last user message, or of the last of any role."""
+    """The text of the last user message, or of the last message of any role."""
     prompt: bytes
-    """The prompt key of the messages, as in the records of a dataset; of content parts texts and images count."""
+    """The prompt key of the messages, as in the records of a dataset; content parts count by their texts and images."""
     prompt_tokens: int
     images: tuple[bytes, ...] = ()
     """The keys of its images."""
@@ -39,29 +39,29 @@ class Asked:
     max_tokens: int | None = None
     seed: int | None = None
     top_logprobs: int | None = None
-    """null: no log-probabilities."""
+    """Number of alternatives; null: no log-probabilities."""
     scored: tuple[int, ...] = ()
-    """The tokens to score, where no answer is asked for."""
+    """The tokens to score, if no answer is requested."""
     score_start: int = 0
-    """The place where their scores begin."""
+    """The position where their scores begin."""
     token_ids: bool = False
-    """True if their tokens are to be named by ids."""
+    """True if their tokens should be named by ids."""
     tools: tuple[Tool, ...] = ()
-    """Tools that the answer may call: none after a tool's result, or where the request forbids calls."""
+    """Tools that the answer may call: none after a tool's result, or if the request forbids calls."""
     must_call: bool = False
-    """True if the answer has to call one of them."""
+    """True if the answer must call one of them."""
     thinks: bool | None = None
-    """True or false if the request switches reasoning on or off; null: left to the settings."""
+    """True or false if the request switches reasoning on or off; null: the settings decide."""
     marked_tokens: int = 0
-    """Of the prompt's, those marked for the cache."""
+    """Prompt tokens marked for the cache."""
     schema: Mapping[str, Any] | None = None
-    """The JSON Schema that the answer has to fit; null: its form is free."""
+    """The JSON Schema that the answer must fit; null: any form."""
     stream: bool = False
     in_array: bool = False
-    """True if the stream comes as one JSON array, and not as events."""
+    """True if the stream comes as one JSON array, not as events."""
     include_usage: bool = False
     shows_reasoning: bool = True
-    """True if the request wants the text of the reasoning."""
+    """True if the request asks for the text of the reasoning."""
 
 
 class Error(NamedTuple):
@@ -73,12 +73,12 @@ class Error(NamedTuple):
 
 
 class Spoken(NamedTuple):
-    """What a dialect needs to say an answer."""
+    """What a dialect needs to write an answer."""
 
     asked: Asked
     answers: Sequence[Answer]
     reasoning_field: str | None
-    """The settings' field of the message for reasoning, where a dialect has several."""
+    """The name of the message's reasoning field in the settings, for a dialect with several."""
     serial: int
     created: int
     """Seconds since 1970."""
@@ -95,27 +95,27 @@ class Dialect(typing.Protocol):
         ...
 
     def response_id(self, serial: int) -> str:
-        """The id of an answer; it ends in the serial."""
+        """The id of an answer; it ends with the serial."""
         ...
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
-        """Those of every reply: the request's id, and what is left of the limits; `now`: seconds since 1970."""
+        """The headers of every reply: the request's id, and what is left of the limits; `now`: seconds since 1970."""
         ...
 
     def unauthorized(self, request: Request, key: str, *, now: float) -> Error | None:
-        """The refusal of a request that does not show this key; None where it does. `now`: seconds since 1970."""
+        """The refusal of a request without this key; None if it has the key. `now`: seconds since 1970."""
         ...
 
     def parse(self, request: Request) -> Asked:
-        """What is asked.
+        """Parse the request.
 
         Raises:
-            BadRequest: no JSON object, or a field of the wrong type or out of range.
+            BadRequest: it is not a JSON object, or a field has the wrong type or is out of range.
         """
         ...
 
     def answer(self, spoken: Spoken) -> bytes:
-        """The body of a whole answer."""
+        """The body of a complete answer."""
         ...
 
     def stream(self, spoken: Spoken) -> list[bytes]:
@@ -131,5 +131,5 @@ class Dialect(typing.Protocol):
         ...
 
     def failure(self, status: int) -> Error:
-        """What the provider, or the proxy in front of it, sends with this status."""
+        """The error of the provider, or of the proxy in front of it, for this status."""
         ...

@@ -57,7 +57,7 @@ class Bedrock:
         return path.startswith("/model/") and path.endswith(_ENDS) and path.count("/") == 3
 
     def response_id(self, serial: int) -> str:
-        """In a header alone."""
+        """Only in a header."""
         return f"00000000-0000-4000-8000-{serial:012d}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Bedrock:
         return None if fault is None else _error(403, *fault)
 
     def parse(self, request: Request) -> Asked:
-        """What is asked."""
+        """Parse the request."""
         payload = payload_of(request.body)
         limits = payload.get("inferenceConfig") or {}
         for name, most in _SAMPLING.items():
@@ -150,7 +150,7 @@ def _error(status: int, name: str, message: str) -> Error:
 
 
 def _schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
-    """Which is text that holds JSON."""
+    """The schema, which is text that contains JSON."""
     form = config.get("textFormat") or {}
     text = ((form.get("structure") or {}).get("jsonSchema") or {}).get("schema")
     if text is None:
@@ -256,7 +256,7 @@ def _cut(text: str) -> list[str]:
 
 
 def _usage(spoken: Spoken) -> dict[str, Any]:
-    """The first request writes to the cache, and those after it read from it; `inputTokens` holds neither."""
+    """The first request writes to the cache, and later ones read from it; `inputTokens` includes neither."""
     (answer,) = spoken.answers
     marked, output = spoken.asked.marked_tokens, answer.completion_tokens
     written, read = (0, marked) if spoken.serial else (marked, 0)

@@ -1,4 +1,4 @@
-"""Frames of Amazon's event stream, as the sending side makes them."""
+"""Frames of Amazon's event stream, as the sender builds them."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Google's generateContent, as AI Studio and Vertex take it."""
+"""Google's generateContent, as on AI Studio and Vertex."""
 
 import base64
 import re
@@ -46,21 +46,21 @@ class Gemini:
     stream_type = EVENT_STREAM
 
     def takes(self, path: str) -> bool:
-        """In any version, of a project or not."""
+        """In any version, with or without a project."""
         found = _PATH.fullmatch(path)
         return found is not None and found[2] in _METHODS
 
     def response_id(self, serial: int) -> str:
-        """It has no beginning of its own."""
+        """It has no prefix."""
         return f"gemini-{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
-        """Google says nothing of its limits in headers."""
+        """Google states no limits in headers."""
         return {"server-timing": f"gfet4t7; dur={serial % 100}"}
 
     def unauthorized(self, request: Request, key: str, *, now: float) -> Error | None:
         """A key in its own header or the query, or a bearer token."""
-        if "upload_id=" in request.query:  # which is a secret of its own
+        if "upload_id=" in request.query:  # a secret of its own
             return None
         shown = request.headers.get(b"x-goog-api-key", b"").decode("latin-1")
         bearer = request.headers.get(b"authorization", b"").decode("latin-1")
@@ -76,7 +76,7 @@ class Gemini:
         return _error(400, "API key not valid. Please pass a valid API key.", reason)
 
     def parse(self, request: Request) -> Asked:
-        """What is asked."""
+        """Parse the request."""
         try:
             payload = orjson.loads(request.body)
         except orjson.JSONDecodeError:
@@ -108,12 +108,12 @@ class Gemini:
         return [b"data: %b\r\n\r\n" % orjson.dumps(document) for document in documents]
 
     def bad_request(self, error: BadRequest) -> Error:
-        """The field stands in the details."""
+        """The field is in the details."""
         violation = {"field": error.param or "", "description": str(error)}
         return _error(400, str(error), {"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]})
 
     def limited(self, refusal: Refusal) -> Error:
-        """The wait stands in the body alone."""
+        """The wait is only in the body."""
         quota = "GenerateRequestsPerMinutePerProjectPerModel"
         if refusal.kind == "tokens":
             quota = "GenerateContentInputTokensPerModelPerMinute"
@@ -126,7 +126,7 @@ class Gemini:
         )
 
     def failure(self, status: int) -> Error:
-        """Google's words, or the proxy's page."""
+        """Google's error, or the proxy's page."""
         if status in FROM_PROXIES:
             return Error(status, proxy_page(status))
         return _error(status, _STATUSES.get(status, ("", f"Simulated failure with status {status}."))[1])
@@ -195,7 +195,7 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool, in_array: bool)
 
 
 def _answer_schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
-    """As JSON Schema, or in the older form of OpenAPI, whose names of types are in capitals."""
+    """As JSON Schema, or in the older form of OpenAPI, which has type names in capitals."""
     if config.get("responseMimeType") != "application/json":
         if "responseJsonSchema" in config or "responseSchema" in config:
             raise BadRequest("response_mime_type must be application/json for a schema.", param="generation_config")
@@ -205,7 +205,7 @@ def _answer_schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _lower(schema: Any) -> Any:
-    """With the names of types in small letters."""
+    """With type names in lower case."""
     if isinstance(schema, list):
         return [_lower(each) for each in schema]
     if not isinstance(schema, dict):
@@ -295,7 +295,7 @@ def _tools(given: Any) -> tuple[Tool, ...]:
 
 
 def _schema(value: Any) -> Any:
-    """With the types of JSON Schema, for Google writes them in capitals."""
+    """With JSON Schema's types, because Google writes them in capitals."""
     if isinstance(value, list):
         return [_schema(each) for each in value]
     if not isinstance(value, dict):
@@ -337,7 +337,7 @@ def _token(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chunks(candidate: dict[str, Any]) -> list[dict[str, Any]]:
-    """A candidate in pieces; the reason why it ends, and its scores, come with the last."""
+    """A candidate in pieces; its finish reason and scores come with the last one."""
     bare = {"index": candidate["index"]}
     last = {name: value for name, value in candidate.items() if name not in ("content", "index")}
     parts = [piece for part in candidate["content"].get("parts", []) for piece in _pieces(part)]

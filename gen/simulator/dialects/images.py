@@ -1,4 +1,4 @@
-"""Images in requests: checked as providers check them, and told apart by their keys."""
+"""Images in requests: checked as providers check them, and identified by their keys."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ IMAGE_TOKENS = 258
 
 
 def inline_image(data: Any, kind: Any, *, param: str) -> bytes:
-    """The key of an image in base64 that is said to be of this media type.
+    """The key of a base64 image with this declared media type.
 
     Raises:
         BadRequest: it is not base64, or not an image of that type.
@@ -33,7 +33,7 @@ def image_at(url: Any, *, param: str) -> bytes:
     """The key of an image at a data: or https:// URL.
 
     Raises:
-        BadRequest: it is another URL, or its data is not an image of the type that it states.
+        BadRequest: it is another URL, or its data is not an image of the declared type.
     """
     if isinstance(url, str) and url.startswith("data:"):
         kind, _, data = url[len("data:") :].partition(";base64,")

@@ -1,4 +1,4 @@
-"""Parts that the dialects share: a body as JSON, and the prompt that its messages make."""
+"""Code that the dialects share: a body as JSON, and the prompt that its messages make."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Told(NamedTuple):
     """The prompt in a request."""
 
     message: str
-    """The text of the last user message, or of the last of any role."""
+    """The text of the last user message, or of the last message of any role."""
     prompt: bytes
     tokens: int
     images: tuple[bytes, ...]
@@ -33,7 +33,7 @@ def payload_of(body: bytes) -> dict[str, Any]:
 
 
 def told(messages: tuple[Message, ...], images: Iterable[bytes] = ()) -> Told:
-    """What the messages, at least one, ask; `images`: the keys of theirs."""
+    """The prompt of at least one message; `images`: the keys of their images."""
     images = tuple(images)
     texts = [message[:2] for message in messages]
     message = next((text for role, text in reversed(texts) if role == "user"), texts[-1][1])
@@ -49,7 +49,7 @@ def parts_of(messages: Any, name: str = "content") -> list[dict[str, Any]]:
 
 
 def integer(payload: dict[str, Any], name: str, *, least: int) -> int | None:
-    """A field that is absent or a whole number of at least `least`; raises BadRequest."""
+    """A field that is absent or an integer of at least `least`; raises BadRequest."""
     value = payload.get(name)
     if value is None:
         return None
@@ -59,7 +59,7 @@ def integer(payload: dict[str, Any], name: str, *, least: int) -> int | None:
 
 
 class OpenCalls:
-    """The calls of a conversation that have no result yet, as a provider keeps track of them."""
+    """The calls of a conversation that have no result yet, as a provider tracks them."""
 
     def __init__(self, param: str) -> None:
         """`param`: the field that a refusal names."""
@@ -71,7 +71,7 @@ class OpenCalls:
         self._ids.add(call_id)
 
     def answered(self, call_id: Any) -> None:
-        """A result. Raises BadRequest if no call is open that it belongs to."""
+        """Add a result. Raises BadRequest if it belongs to no open call."""
         if call_id not in self._ids:
             raise BadRequest(f"{self._param}: a tool result must follow the call with its id", param=self._param)
         self._ids.remove(call_id)

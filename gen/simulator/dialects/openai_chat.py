@@ -38,7 +38,7 @@ _LIMITS: dict[Resource, str] = {
     "input": "tokens-prompt",
     "output": "tokens-generated",
 }
-"""Endings of the headers: OpenAI's, and Fireworks' for input and output tokens apart."""
+"""Endings of the headers: OpenAI's, and Fireworks' separate ones for input and output tokens."""
 
 _FINGERPRINT = "fp_simulator"
 _PIECE_CHARS = 64 * CHARS_PER_TOKEN
@@ -55,7 +55,7 @@ class OpenAIChat:
         return path in _PATHS
 
     def response_id(self, serial: int) -> str:
-        """As OpenAI's begin."""
+        """With OpenAI's prefix."""
         return f"chatcmpl-{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -80,7 +80,7 @@ class OpenAIChat:
         return Error(401, error_body(message, code="invalid_api_key"))
 
     def parse(self, request: Request) -> Asked:
-        """What is asked."""
+        """Parse the request."""
         return _parse(request.body)
 
     def answer(self, spoken: Spoken) -> bytes:
@@ -109,7 +109,7 @@ class OpenAIChat:
         )
 
     def stream(self, spoken: Spoken) -> list[bytes]:
-        """Server-sent events, `[DONE]` the last."""
+        """Server-sent events, with `[DONE]` last."""
         asked, answers, field, serial, created = spoken
         frame = {
             "id": self.response_id(serial),
@@ -140,7 +140,7 @@ class OpenAIChat:
         return Error(429, error_body(refusal.message, kind=refusal.kind, code="rate_limit_exceeded"), headers)
 
     def failure(self, status: int) -> Error:
-        """OpenAI's words, or the proxy's page."""
+        """OpenAI's error, or the proxy's page."""
         if status in FROM_PROXIES:
             return Error(status, proxy_page(status))
         message, kind, code = _ERRORS.get(status, (f"Simulated failure with status {status}.", "api_error", None))
@@ -236,7 +236,7 @@ def _text(content: Any, *, place: int) -> str:
 
 
 def integer(payload: dict[str, Any], name: str, *, least: int, most: int | None) -> int | None:
-    """The number in this field; None where there is none."""
+    """The number in this field; None if there is none."""
     value = payload.get(name)
     if value is None:
         return None
@@ -256,7 +256,7 @@ def _top_logprobs(payload: dict[str, Any]) -> int | None:
 
 
 def tools_in(given: Any) -> tuple[Tool, ...]:
-    """The functions that are offered, in the form of chat completions or, a level higher, of Responses."""
+    """The offered functions, in the form of chat completions or, one level higher, of Responses."""
     found = []
     for place, each in enumerate(given if isinstance(given, list) else []):
         match each:
@@ -303,9 +303,9 @@ def _usage(asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def logprobs_of(text: str, top: int | None, *, by_id: bool = False) -> dict[str, Any] | None:
-    """Log-probabilities of a text's tokens, each the likeliest of its place and drawn from its own characters.
+    """Log-probabilities of a text's tokens, each the most likely at its position and drawn from its own characters.
 
-    `by_id`: tokens are spelt `token_id:N`, as vLLM spells them where that is asked for.
+    `by_id`: tokens are written `token_id:N`, as vLLM does on request.
     """
     if top is None:
         return None

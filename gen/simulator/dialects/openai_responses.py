@@ -41,11 +41,11 @@ class OpenAIResponses(OpenAIChat):
         return path in _PATHS
 
     def response_id(self, serial: int) -> str:
-        """As OpenAI's begin."""
+        """With OpenAI's prefix."""
         return f"resp_{serial}"
 
     def parse(self, request: Request) -> Asked:
-        """What is asked."""
+        """Parse the request."""
         try:
             payload = orjson.loads(request.body)
         except orjson.JSONDecodeError:
@@ -58,11 +58,11 @@ class OpenAIResponses(OpenAIChat):
         return _asked(payload)
 
     def answer(self, spoken: Spoken) -> bytes:
-        """A response that is complete, or incomplete where its tokens ran out."""
+        """A response that is complete, or incomplete if its tokens ran out."""
         return orjson.dumps(_response(self.response_id(spoken.serial), spoken, items=_items(spoken)))
 
     def stream(self, spoken: Spoken) -> list[bytes]:
-        """Typed events with their numbers; the last holds the whole response."""
+        """Typed events with their numbers; the last one contains the whole response."""
         return [
             b"event: %b\ndata: %b\n\n"
             % (kind.encode(), orjson.dumps({"type": kind, "sequence_number": number} | event))

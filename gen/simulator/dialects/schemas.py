@@ -1,4 +1,4 @@
-"""Schemas of answers, refused as the providers refuse what they do not take."""
+"""Schemas of answers, refused as the providers refuse what they do not accept."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from stillhouse.schemas.schema_dialects import SchemaDialect, is_object, nodes, 
 
 
 def openai_schema(form: Any, *, param: str) -> Mapping[str, Any] | None:
-    """The schema in `response_format.json_schema`, or in `text.format`; None where the form is another.
+    """The schema in `response_format.json_schema`, or in `text.format`; None for another format.
 
     Raises:
-        BadRequest: it has no name, is of no object, or is `strict` and breaks the rules of that.
+        BadRequest: it has no name, does not describe an object, or is `strict` and breaks the rules for that.
     """
     if form is None:
         return None
@@ -29,7 +29,7 @@ def checked(schema: Any, dialect: SchemaDialect, *, param: str) -> Mapping[str, 
     """The schema of an answer.
 
     Raises:
-        BadRequest: it has a keyword that the API does not take, or an object that is not closed.
+        BadRequest: it has a keyword that the API does not accept, or an object that is not closed.
     """
     if schema is None:
         return None

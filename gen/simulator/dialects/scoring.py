@@ -1,7 +1,7 @@
-"""Scores of given tokens, as vLLM's completions and SGLang's own API give them.
+"""Scores of given tokens, as vLLM's completions and SGLang's own API return them.
 
-The log-probabilities follow from the ids alone: in each place rank r has the probability 2**-r, whoever has it, so that
-those of the first k sum to 1 - 2**-k.
+The log-probabilities follow from the ids alone: at each position, rank r has the probability 2**-r, so those of the
+first k ranks sum to 1 - 2**-k.
 """
 
 import math
@@ -23,7 +23,7 @@ _RANKS = 40
 
 
 def rank_of(token: int, place: int) -> int:
-    """The rank of a token in a place, from 1."""
+    """The rank of a token at a position, from 1."""
     return 1 + (token * 31 + place * 17) % _RANKS
 
 
@@ -33,7 +33,7 @@ def logprob_of(rank: int) -> float:
 
 
 def likeliest(token: int, place: int, top: int) -> list[tuple[int, int]]:
-    """(id, rank) of the first `top` ranks in a place where this token is given."""
+    """(id, rank) of the first `top` ranks at a position with this token."""
     own = rank_of(token, place)
     return [(token if rank == own else (token + 1 + rank) % VOCABULARY, rank) for rank in range(1, top + 1)]
 
@@ -46,7 +46,7 @@ class Completions(OpenAIChat):
         return path in ("/v1/completions", "/completions")
 
     def parse(self, request: Request) -> Asked:
-        """What is to be scored."""
+        """Parse the tokens to score."""
         payload = _payload(request)
         top = integer(payload, "prompt_logprobs", least=0, most=None)
         if top is None:
@@ -85,7 +85,7 @@ class Generate(OpenAIChat):
         return path == "/generate"
 
     def parse(self, request: Request) -> Asked:
-        """What is to be scored."""
+        """Parse the tokens to score."""
         payload = _payload(request)
         ids = _ids(payload, "input_ids")
         if payload.get("return_logprob") is not True:
@@ -95,7 +95,7 @@ class Generate(OpenAIChat):
         return _asked(payload | {"model": "simulator"}, ids, start=start or 0, top=top or 0)
 
     def answer(self, spoken: Spoken) -> bytes:
-        """Rows from where they start, the first of them null."""
+        """Rows from the start position; the first is null."""
         asked = spoken.asked
         start, top = asked.score_start, asked.top_logprobs or 0
         places = list(enumerate(asked.scored))[start + 1 :]
@@ -116,7 +116,7 @@ class Generate(OpenAIChat):
         return orjson.dumps({"text": "", "output_ids": [], "meta_info": meta})
 
     def bad_request(self, error: BadRequest) -> Error:
-        """With a message alone."""
+        """With only a message."""
         return Error(400, orjson.dumps({"error": {"message": str(error)}}))
 
 

@@ -1,4 +1,4 @@
-"""AWS's signature version 4, as the receiving side checks it."""
+"""AWS's signature version 4, as the receiver checks it."""
 
 import hmac
 import re
@@ -16,7 +16,7 @@ _AUTHORIZATION = re.compile(
 
 
 def fault_of(request: Request, *, key: str, service: str, now: float) -> tuple[str, str] | None:
-    """(exception, message) of a request that this key, as `id:secret`, did not sign just now; None if it did."""
+    """(exception, message) for a request that this key, as `id:secret`, did not sign just now; None if it did."""
     found = _AUTHORIZATION.fullmatch(request.headers.get(b"authorization", b"").decode("latin-1"))
     if found is None:
         return "MissingAuthenticationTokenException", "Missing Authentication Token"
@@ -28,7 +28,7 @@ def fault_of(request: Request, *, key: str, service: str, now: float) -> tuple[s
     if (skewed := _skew(at, now)) is not None:
         return "InvalidSignatureException", skewed
     headers = "".join(f"{name}:{_value(request, name)}\n" for name in names.split(";"))
-    path = request.path if service == "s3" else quote(request.path, safe="/~")  # every other one encodes it again
+    path = request.path if service == "s3" else quote(request.path, safe="/~")  # every other service encodes it again
     digest = sha256(request.body).hexdigest()
     query = "&".join(sorted(request.query.split("&")))
     canonical = f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{digest}"
@@ -50,7 +50,7 @@ def _value(request: Request, name: str) -> str:
 
 
 def _skew(at: str, now: float) -> str | None:
-    """What AWS says of a signature of another time."""
+    """AWS's message for a signature of another time."""
     try:
         signed = datetime.strptime(at, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:
