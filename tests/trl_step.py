@@ -22,6 +22,8 @@ def main() -> None:
     given = parser.parse_args()
     rows = datasets.load_dataset("json", data_files=given.file, split="train")
     texts = rows.rename_column("chosen", "completion") if given.trainer == "dpo" else rows
+    if "messages" in rows.column_names:
+        texts = rows.map(lambda row: {"prompt": row["messages"], "completion": []}, remove_columns=["messages"])
     tokenizer = make_tokenizer(texts)
     settings = {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True, "bf16": False, "report_to": "none"}
     paths = {"output_dir": given.output, "save_strategy": "no", "disable_tqdm": True}

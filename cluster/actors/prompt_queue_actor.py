@@ -15,6 +15,7 @@ from stillhouse.gen.coordination.leases import TERM_S
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.large_blocks import return_large_blocks
 from stillhouse.gen.without_pandas import without_pandas
 
 
@@ -25,6 +26,7 @@ class PromptQueueActor:
         self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool
     ) -> None:
         without_pandas()
+        return_large_blocks()
         again = ray.get_runtime_context().was_current_actor_reconstructed
         self._queue = PromptQueue(
             unpack_recipe(recipe),

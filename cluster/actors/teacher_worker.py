@@ -17,6 +17,7 @@ from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StillhouseError, cause_of
+from stillhouse.gen.large_blocks import return_large_blocks
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.gen.worker.watchdog import Watchdog
@@ -31,6 +32,7 @@ class TeacherWorker:
 
     def __init__(self, recipe: Plain, queue: Any, *, number: int, head: str | None) -> None:
         without_pandas()
+        return_large_blocks()
         self._recipe = unpack_recipe(recipe)
         self._head = head
         self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in self._recipe.teachers])

@@ -53,6 +53,7 @@ class Template:
             referenced = list(meta.find_referenced_templates(tree))
             names = meta.find_undeclared_variables(tree)
             self._template = environment.from_string(_Counted().visit(tree))
+            self._template.globals = dict(self._template.globals)  # every rendering copies them, a ChainMap slowly
         except TemplateSyntaxError as error:
             advice = (
                 "" if what != "ask.system" else " (put text that is not a template between {% raw %} and {% endraw %})"

@@ -37,9 +37,9 @@ from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
 _HEAD_CHARS = 80
-_MAX_QUESTIONS = 64
-"""Questions kept until they are asked, so that their templates need not be rendered again; more would hold a whole
-chunk in memory."""
+_MAX_QUESTION_CHARS = 2**20
+"""Text of the questions kept until they are asked, so that their templates need not be rendered again; more would hold
+a whole chunk in memory."""
 _ENDS = (Kind.ANSWERED, Kind.LOST, Kind.NOT_SENT, Kind.DIED, Kind.CUT, Kind.SENT)
 """The most informative frames of an attempt come first."""
 
@@ -107,7 +107,8 @@ class Hearing:
         self._asking: dict[tuple[bytes, bytes], int] = {}
         """By key: the answer for which the judge is asked."""
         self._questions: dict[int, Prompt] = {}
-        """Answers being asked about, and the first answer that waits for each."""
+        """The questions being asked, and the first of those that wait to be asked."""
+        self._question_chars = 0
         self._replied: dict[int, Verdict] = {}
         """The contents of replies, between `read` and `answered`."""
         self._in_flight: set[int] = set()
@@ -155,8 +156,8 @@ class Hearing:
         if (tries := self._tries.get(ordinal)) is not None and tries.failures:
             self._tries[ordinal] = Tries()  # it was given up on, and is judged again
         self._waiting[ordinal], self._keys[ordinal], self._asking[key] = [done], key, ordinal
-        if len(self._questions) < _MAX_QUESTIONS:
-            self._questions[ordinal] = question
+        if self._question_chars < _MAX_QUESTION_CHARS:
+            self._remember(ordinal, question)
         return True
 
     def close(self, reason: GiveUp) -> None:
@@ -166,6 +167,8 @@ class Hearing:
             self._settle(ordinal, Unchecked(reason.message))
 
     def _record_id(self, ordinal: int) -> str:
+        if (question := self._questions.get(ordinal)) is not None:
+            return question.id
         ids = self._state.teacher(ordinal).ids
         return ids.of(self._samples.prompt(ordinal).key, ordinal % self._samples.per_series)
 
@@ -200,8 +203,17 @@ class Hearing:
         if (question := self._questions.get(ordinal)) is None:
             found = self._question(ordinal)
             assert found is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without a question"
-            question = self._questions[ordinal] = found
+            question = found
+            self._remember(ordinal, question)
         return question
+
+    def _remember(self, ordinal: int, question: Prompt) -> None:
+        self._questions[ordinal] = question
+        self._question_chars += question.chars
+
+    def _forget(self, ordinal: int) -> None:
+        if (question := self._questions.pop(ordinal, None)) is not None:
+            self._question_chars -= question.chars
 
     def refused_by(self, ordinal: int) -> Sequence[str]:
         """See `Attempts`."""
@@ -298,7 +310,7 @@ class Hearing:
         self._state.spending.add_check(bill(judge, question, outcome), is_priced=judge.teacher.price is not None)
 
     def _settle(self, ordinal: int, verdict: Verdict) -> None:
-        self._questions.pop(ordinal, None)
+        self._forget(ordinal)
         if (waiting := self._waiting.pop(ordinal, None)) is None:
             return
         key = self._keys.pop(ordinal)
@@ -328,6 +340,7 @@ class Hearing:
                 self._journal.append(frame)
             self._restore(ordinal, frame, asked=found.get(Kind.SENT))
         self._questions.clear()
+        self._question_chars = 0
 
     def _restore(self, ordinal: int, frame: Frame, *, asked: Frame | None) -> None:
         outcome = outcome_without_reply(frame)

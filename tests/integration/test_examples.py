@@ -160,14 +160,14 @@ def test_example_sft_learns_tool_calls(trl_python: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["sft", "dpo"])
-def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer: str) -> None:
+@pytest.mark.parametrize(("trainer", "form"), [("sft", "trl-sft"), ("sft", "messages-jsonl"), ("dpo", "trl-dpo")])
+def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer: str, form: str) -> None:
     """SFTTrainer and DPOTrainer take the files as `datasets` loads them."""
     settings = ("ask={samples: 4}", "teachers.0.simulator.accuracy=0.5")
     checked = "checks=[{contains: {column: answer}}]"
     asyncio.run(run_in_process(read("quickstart", (f"dataset.path={tmp_path}/ds", checked, *settings)), limit=10))
     file = tmp_path / "train.jsonl"
-    done = CliRunner().invoke(main, ["export", f"{tmp_path}/ds", "--format", f"trl-{trainer}", "--out", str(file)])
+    done = CliRunner().invoke(main, ["export", f"{tmp_path}/ds", "--format", form, "--out", str(file)])
     assert done.exit_code == 0, done.output
     step = Path(__file__).parents[1] / "trl_step.py"
     printed = run(trl_python, step, trainer, file, tmp_path / "out", env={"HF_HOME": str(tmp_path / "hf")})

@@ -222,6 +222,35 @@ def test_prompts_keep_their_calls_and_rows_their_tools(tmp_path: Path) -> None:
     assert json.loads(row["tools"]) == [TOOL]
 
 
+def test_sharegpt_holds_what_its_loaders_keep(tmp_path: Path) -> None:
+    """LLaMA-Factory drops conversations whose turns do not alternate, so they are left out here, and counted."""
+    calls = [
+        {"type": "function", "function": {"name": "add", "arguments": f'{{"a": {n}}}'}, "id": f"c{n}"} for n in (1, 2)
+    ]
+    results = [{"role": "tool", "content": str(n), "tool_call_id": f"c{n}"} for n in (1, 2)]
+    asked = {"role": "user", "content": "Add."}
+    conversations = [
+        [{"role": "system", "content": "Be brief."}, asked],
+        [asked, {"role": "assistant", "content": "", "tool_calls": calls}, *results],
+        [asked, {"role": "user", "content": "Please."}],
+    ]
+    source = {"prompt": None, "id": None, "messages": "messages", "tools": "tools"}
+    rows = [{"messages": messages, "tools": [TOOL]} for messages in conversations]
+    recipe, held = chunk_of(tmp_path, rows, source=source)
+    for number in range(3):
+        answer(held, number, body_of("It is 3."))
+    sealed(recipe, held)
+    out = tmp_path / "x.jsonl"
+    said = export(tmp_path / "out", "sharegpt", "--out", str(out))
+    assert (
+        "1 left out: sharegpt has no place for the results of several tool calls in a row (messages-jsonl has)" in said
+    )
+    assert "1 left out: sharegpt has no place for turns that do not alternate (messages-jsonl has)" in said
+    assert [[turn["from"] for turn in row["conversations"]] for row in lines(out)] == [["system", "human", "gpt"]]
+    export(tmp_path / "out", "messages-jsonl", "--out", str(out))
+    assert len(lines(out)) == 3
+
+
 def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path) -> None:
     """A link keeps its name, a disk that fills up leaves the old file; what can't be a file is refused."""
     real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"

@@ -1,0 +1,33 @@
+"""Large blocks: a process keeps no gaps of their size."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+BLOCKS = 100
+CODE = f"""
+import ctypes
+from stillhouse.gen.large_blocks import LARGE_BYTES, return_large_blocks
+
+class Use(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Use
+RETURNS and return_large_blocks()
+largest = bytes(64 * LARGE_BYTES)
+del largest  # glibc takes this as a sign to keep blocks of up to this size
+blocks = [bytes(LARGE_BYTES) for _ in range({BLOCKS})]
+print(mallinfo().hblks)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+@pytest.mark.parametrize("returns", [True, False])
+def test_large_blocks_are_mapped_one_by_one(returns: bool) -> None:
+    """So that each is returned when it is freed; without that they are in a heap."""
+    code = CODE.replace("RETURNS", str(returns))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (int(done.stdout) >= BLOCKS) is returns
