@@ -171,9 +171,9 @@ class TeacherClient:
 
     def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
         """A request to the endpoint has ended; see `Endpoints.done`."""
-        endpoint.suspected = self.evidence.is_suspect(endpoint.host)
+        endpoint.suspect(self.evidence.suspected_at(endpoint.host), now=self._clock.monotonic())
         self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
-        if served or endpoint.suspected:
+        if served or endpoint.suspected_at is not None:
             self._served.set()
 
     def request(self, ask: Request, endpoint: Endpoint, *, now: float) -> HttpRequest:

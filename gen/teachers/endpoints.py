@@ -5,6 +5,7 @@ wait of at most 5 s, one probe at a time. Useless answers count against an endpo
 all endpoints give such answers, the prompts may be the cause, and each sample has its own limit.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ OPENS_AFTER = 5
 MOST_WAIT_S = 5.0
 
 SUSPECTED_S = 0.05
-"""How soon to check again whether the one request to a suspected endpoint has ended."""
+"""How soon to check again whether the one request to a suspected endpoint shows anything."""
+
+ADMITTED_S = 4.0
+"""A request that is not refused in this time was admitted. A prompt's refusals suspect an endpoint three times at most,
+and each costs twice this time: less than half of a minute."""
 
 
 @dataclass(slots=True)
@@ -35,8 +40,11 @@ class Endpoint:
     """While its circuit is open: when the next probe may be sent."""
     probing: bool = False
     """While its circuit is open: whether a probe is in flight."""
-    suspected: bool = False
-    """It is unclear whether it refuses all requests: it gets one at a time."""
+    suspected_at: float | None = None
+    """When the latest refused request was sent, while nobody can say yet if it refuses all of them."""
+    is_tried: bool = False
+    """A request was sent since, to see if it is refused too."""
+    held_until: float = -math.inf
     answered: bool = False
     """True if an answer came from it."""
     streams: bool = False
@@ -46,6 +54,20 @@ class Endpoint:
     def is_open(self) -> bool:
         """True if its circuit is open."""
         return self.not_served >= OPENS_AFTER
+
+    def is_held(self, now: float) -> bool:
+        """True if it gets no request: it is suspected, and those in flight may still show something soon.
+
+        A whole answer may take minutes, and one prompt's refusals must not cost the others as long: whatever is not
+        refused within `ADMITTED_S` was admitted.
+        """
+        return self.suspected_at is not None and self.in_flight > 0 and now < self.held_until
+
+    def suspect(self, sent_at: float | None, *, now: float) -> None:
+        """Nobody can say if it refuses all; `sent_at`: when the latest refused request was sent, None: it does not."""
+        if sent_at is not None and sent_at != self.suspected_at:
+            self.is_tried, self.held_until = False, now + ADMITTED_S
+        self.suspected_at = sent_at
 
 
 class Endpoints:
@@ -62,7 +84,7 @@ class Endpoints:
     def wait_s(self, *, now: float) -> float:
         """Seconds until one may be tried; 0.0: now."""
         for endpoint in self.all:
-            if not (endpoint.not_served or endpoint.suspected):
+            if not (endpoint.not_served or endpoint.is_held(now)):
                 return 0.0
         return max(0.0, min(self._free_at(endpoint, now) for endpoint in self.all) - now)
 
@@ -70,7 +92,7 @@ class Endpoints:
     def _free_at(endpoint: Endpoint, now: float) -> float:
         if endpoint.is_open:
             return endpoint.probe_at
-        return now + SUSPECTED_S if endpoint.suspected and endpoint.in_flight else now
+        return now + SUSPECTED_S if endpoint.is_held(now) else now
 
     def pick(self, *, now: float, again: bool = False, avoid: Sequence[str] = ()) -> Endpoint | None:
         """The endpoint to send to, already counted as busy; None if none may be tried yet.
@@ -81,7 +103,7 @@ class Endpoints:
         """
         usable = [] if not again else [endpoint for endpoint in self.all if not endpoint.is_open]
         usable = usable or [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
-        usable = [endpoint for endpoint in usable if not (endpoint.suspected and endpoint.in_flight)]
+        usable = [endpoint for endpoint in usable if not endpoint.is_held(now)]
         usable = [endpoint for endpoint in usable if endpoint.host not in avoid] or usable
         if not usable:
             return None
@@ -89,6 +111,8 @@ class Endpoints:
         if best.is_open:
             best.probing = True
             best.probe_at = now + MOST_WAIT_S
+        if best.suspected_at is not None and not best.is_tried:
+            best.is_tried, best.held_until = True, now + ADMITTED_S
         best.in_flight += 1
         best.asked += 1
         return best

@@ -113,9 +113,10 @@ class Evidence:
         if (refused := self._refused.pop(prompt, None)) is not None:
             self._resolved += refused.times
 
-    def is_suspect(self, endpoint: str) -> bool:
-        """True while it is unclear whether the endpoint refuses everyone; it then gets one request at a time."""
-        return bool(self._place(endpoint).suspects)
+    def suspected_at(self, endpoint: str) -> float | None:
+        """When the latest refused request was sent, while it is unclear if the endpoint refuses everyone; else None."""
+        place = self._place(endpoint)
+        return place.suspected_at if place.suspects else None
 
     def wait_s(self, prompt: Hashable, *, now: float) -> float:
         """Seconds until the teacher may be asked this prompt again, by the waits stated for it."""

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.teachers.endpoints import MOST_WAIT_S, OPENS_AFTER, Endpoint, Endpoints
+from stillhouse.gen.teachers.endpoints import ADMITTED_S, MOST_WAIT_S, OPENS_AFTER, Endpoint, Endpoints
 
 URLS = ("http://a/v1", "http://b/v1", "http://c:8000/v1")
 
@@ -174,3 +174,29 @@ def test_there_is_always_one_to_send_to_within_the_bound(steps: list[tuple[bool,
         if index < len(out):
             endpoints.done(out.pop(index), served=served, now=now)
         assert sum(endpoint.in_flight for endpoint in endpoints.all) == len(out)
+
+
+def test_a_suspected_endpoint_gets_one_request_until_that_was_admitted() -> None:
+    """Those in flight come first, but neither they nor the time of a whole answer hold it up for long."""
+    endpoints = Endpoints(URLS[:1])
+    endpoint = picked(endpoints)
+    picked(endpoints)
+    endpoint.suspect(0.0, now=10.0)
+    endpoints.done(endpoint, served=True, now=10.0)
+    assert endpoints.pick(now=10.1) is None
+    assert endpoints.wait_s(now=10.1) > 0.0
+    picked(endpoints, now=10.0 + ADMITTED_S)
+    assert endpoints.pick(now=10.1 + ADMITTED_S) is None
+    assert [picked(endpoints, now=10.0 + 2 * ADMITTED_S) for _ in range(3)] == [endpoint] * 3
+
+
+def test_a_suspected_endpoint_without_requests_in_flight_is_tried_at_once() -> None:
+    """And again, once that one was refused as well."""
+    endpoints = Endpoints(URLS[:1])
+    for sent_at in (0.0, 10.0, 10.1):
+        endpoint = picked(endpoints, now=sent_at)
+        assert endpoint.suspected_at is None or endpoints.pick(now=sent_at) is None
+        endpoint.suspect(sent_at, now=sent_at)
+        endpoints.done(endpoint, served=True, now=sent_at)
+    endpoint.suspect(None, now=10.2)
+    assert [picked(endpoints, now=10.2) for _ in range(2)] == [endpoint] * 2

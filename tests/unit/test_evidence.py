@@ -163,9 +163,9 @@ def test_a_403_that_others_do_not_meet_is_its_own() -> None:
     """Others, sent after it, are served."""
     evidence = Evidence()
     assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)) == "unclear"
-    assert evidence.is_suspect("a")
+    assert evidence.suspected_at("a") is not None
     serve(evidence, 3, at=1.5)
-    assert not evidence.is_suspect("a")
+    assert evidence.suspected_at("a") is None
     assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=2.0)) == "unclear"
     assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=3.0)) == "request"
 
@@ -175,7 +175,7 @@ def test_answers_to_what_was_sent_before_prove_nothing() -> None:
     evidence = Evidence()
     evidence.weigh("p", BROKE, endpoint="a", now=1.0)
     serve(evidence, 3, at=0.9)
-    assert evidence.is_suspect("a")
+    assert evidence.suspected_at("a") is not None
     assert blamed(evidence.weigh("q", BROKE, endpoint="a", now=1.2)) == "account"
 
 
@@ -186,11 +186,11 @@ def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accou
     for number in range(5):  # answers to what was sent after them came before or after the refusals
         refused_at = 1.0 + number / 10
         assert blamed(evidence.weigh(number, BROKE, endpoint="a", now=refused_at, sent_at=0.9)) == "unclear"
-        assert not evidence.is_suspect("a")
+        assert evidence.suspected_at("a") is None
     evidence.weigh("later", BROKE, endpoint="a", now=2.0, sent_at=1.9)
-    assert evidence.is_suspect("a")
+    assert evidence.suspected_at("a") is not None
     serve(evidence, 1, at=1.95)
-    assert not evidence.is_suspect("a")
+    assert evidence.suspected_at("a") is None
 
 
 @pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 2), (FORBIDDEN, 5)])
@@ -205,7 +205,7 @@ def test_what_one_endpoint_refuses_says_nothing_of_another() -> None:
     """Suspicion is by endpoint."""
     evidence = Evidence()
     evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)
-    assert not evidence.is_suspect("b")
+    assert evidence.suspected_at("b") is None
 
 
 def test_an_outage_is_nobody_s_own_for_a_minute() -> None:
