@@ -163,9 +163,6 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         accept=recipe.ask.accept,
         select=recipe.select,
         examples=tuple(counted.examples),
-        judges=tuple(teacher.name for teacher in recipe.teachers if teacher.role == "judge"),
-        projection=projected if isinstance(projected, Projection) else None,
-        no_projection=projected if isinstance(projected, str) else "",
         teachers=shares_of(recipe),
         shards=counted.shards,
         prompts_per_shard=recipe.prompts_per_shard,
@@ -174,11 +171,11 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         sealed=there.chunks,
         settled=wanted - left,
         warnings=(*notes, *notes_on(files, recipe.source), *warnings_of(recipe, counted, load, workers=workers)),
-        **_takes(recipe, load),
+        **_takes(recipe, load, projected),
     )
 
 
-def _takes(recipe: Recipe, load: Workload) -> dict[str, Any]:
+def _takes(recipe: Recipe, load: Workload, projected: Projection | str) -> dict[str, Any]:
     """The fields that say what asking would take: tokens, money and time."""
     seconds, bound_by = load.seconds()
     in_batches = plan_of_batches(load)
@@ -192,11 +189,14 @@ def _takes(recipe: Recipe, load: Workload) -> dict[str, Any]:
         "usd": load.usd(),
         "usd_at": {each.name: load.usd_at(each) for each in recipe.answering if recipe.route == "fallback"},
         "checks_usd": load.checks_usd() if len(recipe.answering) < len(recipe.teachers) else None,
+        "judges": tuple(teacher.name for teacher in recipe.teachers if teacher.role == "judge"),
         "unpriced": load.unpriced(),
         "seconds": seconds,
         "bound_by": bound_by,
         "batches": in_batches,
         "modes": modes_of(load),
+        "projection": projected if isinstance(projected, Projection) else None,
+        "no_projection": projected if isinstance(projected, str) else "",
     }
 
 
