@@ -16,7 +16,7 @@ class _Bucket:
     level: float
     at: float
     minute: Minute | None = None
-    """True for tokens, whose usage is known only afterwards."""
+    """Set for tokens, whose usage is known only afterwards."""
     need: float = 0.0
     """The last reservation: it must fit, however small the rate."""
     untaken: int = 0
