@@ -13,7 +13,7 @@ class RunOptions:
     address: str | None = None
     """A running Ray cluster's."""
     limit: int | None = None
-    """A pilot: plan at most the next so many source rows."""
+    """A pilot: plan at most this many of the next source rows."""
     retry: Sequence[FailureKind] | None = None
     """Only ask Failures of these kinds again."""
     finish: bool = False

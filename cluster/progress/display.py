@@ -187,7 +187,7 @@ class Lines:
             self.say(shown)
 
     def say(self, shown: Shown) -> None:
-        """The line."""
+        """Print the line."""
         self.note(shown.figures.as_line())
 
 

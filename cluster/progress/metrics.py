@@ -44,7 +44,7 @@ class _Rising:
             self._told[values] = total
 
     def to_buckets(self, counts: Sequence[int], bounds: Sequence[float], *values: str) -> None:
-        """A histogram's counts, one per bucket; the last bucket has no bound."""
+        """Set a histogram's counts, one per bucket; the last bucket has no bound."""
         for bound, total in zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True):
             self.to(total, *values, bound)
 

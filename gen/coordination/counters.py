@@ -75,7 +75,7 @@ class Counters:
     waiting_chunks: int = 0
     """Chunks that only wait until their teachers may open another batch."""
     open_settled: int = 0
-    """Samples of these chunks that no longer need to be asked, whoever asked them."""
+    """Samples of these chunks that no longer need to be asked, by any worker."""
     journal_lag_bytes: int = 0
     """Answers journalled but not in the store yet, at the last renewal."""
     sealed: ShardCounts = field(default_factory=ShardCounts)

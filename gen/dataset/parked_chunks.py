@@ -1,8 +1,8 @@
 """Parked chunks: everything still open in one is in batches, so no worker has to hold it.
 
 A parked chunk's object `_stillhouse/batches/<chunk>-parked.json` names its open batches. It holds for as long as these
-are the chunk's open intents: whoever creates another batch, or collects one, outdates it by that alone. It also names
-batches that were given up as never created, to be cancelled if a listing shows them late.
+are the chunk's open intents: creating another batch, or collecting one, makes it outdated. It also names batches that
+were given up as never created, to be cancelled if a listing shows them late.
 """
 
 import re

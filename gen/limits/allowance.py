@@ -16,7 +16,7 @@ class _Bucket:
     level: float
     at: float
     minute: Minute | None = None
-    """True for tokens, whose usage is known only afterwards."""
+    """Set for tokens, whose usage is known only afterwards."""
     need: float = 0.0
     """The last reservation: it must fit, however small the rate."""
     untaken: int = 0
@@ -100,8 +100,8 @@ class Allowance:
     def reserve(self, cost: Cost, *, now: float, taken: bool = True, in_pause: bool = False) -> float:
         """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again.
 
-        `taken`: False if whoever waits for the grant learns of it later; `take` follows then.
-        `in_pause`: a pause does not hold it.
+        `taken`: False if the waiting request learns of the grant later; `take` follows then. `in_pause`: a pause does
+        not hold it.
         """
         if self.is_paused(now=now) and not in_pause:
             return self._paused_until - now

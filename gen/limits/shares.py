@@ -74,7 +74,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """The most of a resource that a teacher's headers leave to the account for a while, whoever else uses the
+    """The most of a resource that a teacher's headers leave to the account for a while, even if others use the
     account."""
 
     rate: float

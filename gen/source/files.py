@@ -244,6 +244,6 @@ def _opened(file: SourceFile, source: Source) -> Iterator[BinaryIO]:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SourceError(
-            f"{file.url} does not contain what its name says: {reason}; it is cut off, corrupt, encrypted or of "
-            "another kind: write it again"
+            f"{file.url} can't be read: {reason}; it is cut off, corrupt, encrypted or not what its name says: "
+            "write it again"
         ) from error

@@ -237,7 +237,7 @@ class Chain:
         """Where a sample waits while all teachers from this position on are down: the last one that may be waited for.
 
         An unreachable teacher is tried at its circuit; one without money is only probed. It is the same teacher for all
-        samples, and it is never left, whoever else answers: a sample that returns to a teacher that is left finds no
+        samples, and it is never left, even if another answers: a sample that returns to a teacher that is left finds no
         endpoint, and would return at once.
         """
         places = [place for place in range(first, len(self._standings)) if not self._standings[place].out_of_money]

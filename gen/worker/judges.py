@@ -181,7 +181,7 @@ class Judges:
 
 
 class _Unheard:
-    """The `Listener` of the judges' lanes: whoever waits for a verdict learns of it from its hearing."""
+    """The `Listener` of the judges' lanes: what waits for a verdict learns of it from its hearing."""
 
     def heard(self, held: HeldHearing, ordinal: int) -> None:
         """See `Listener`."""

@@ -1,6 +1,6 @@
 """Votes on the answers to each prompt of a chunk, held when all of its samples are settled and before it is sealed.
 
-Nothing is written: whoever takes over the chunk's journals holds the same votes on the same answers. Answers are read,
+Nothing is written: a later owner of the chunk's journals holds the same votes on the same answers. Answers are read,
 stated and compared in the children of the check pool, a few at a time.
 """
 

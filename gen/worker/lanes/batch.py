@@ -1,6 +1,6 @@
 """The batch lane: a chunk's samples go to the provider's batch API, many in one batch.
 
-Nothing is created that may have been created before: an intent is stored first, and whoever has the chunk later looks
+Nothing is created that may have been created before: an intent is stored first, and a later owner of the chunk looks
 for its batch until it is found, or counts as never created (`batch_search`).
 """
 
