@@ -129,7 +129,8 @@ class Teacher(Strict):
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last byte received."""
     mode: Literal["online", "batch"] = "online"
-    """`batch`: ask through the provider's batch API, at half price, for answers within a day."""
+    """`batch`: ask through the provider's batch API, at half price, for answers within a day. OpenAI, Azure, Groq,
+    Mistral, Together, Anthropic, Gemini on AI Studio and Bedrock have one that works here; Fireworks and xAI don't."""
     batch: BatchSettings = BatchSettings()
     """With `mode: batch`: how large its batches are, and how many may be open at once."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"

@@ -15,17 +15,19 @@ from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorBatches, SimulatorSettings
 
-APIS = ["openai-chat", "mistral", "anthropic", "gemini", "bedrock"]
-"""Mistral's is openai-chat with its profile."""
+APIS = ["openai-chat", "mistral", "together", "anthropic", "gemini", "bedrock"]
+"""Mistral's and Together's are openai-chat with their profiles."""
 TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.b", "seen_on": "2026-11-22"}
 
 
 def batched(root: Path, server: Server, *, api: str = "openai-chat", **changes: Any) -> Recipe:
     """A recipe whose teacher is asked in batches."""
     profile = {"profile": "openai"} if api == "openai-chat" else {}
-    if api == "mistral":
-        api, profile = "openai-chat", {"profile": "mistral"}
+    path = "/together/v1" if api == "together" else ""
+    if api in ("mistral", "together"):
+        api, profile = "openai-chat", {"profile": api}
     base = server.url if api.startswith("openai") else server.url.removesuffix("/v1")
+    base = server.url.removesuffix("/v1") + path if path else base
     teacher = {"name": "t", "api": api, "base_url": base, "model": "m", "terms": TERMS, "mode": "batch", **profile}
     if api == "bedrock":
         teacher["aws"] = {"region": "us-east-1", "access_key_id": "env:AWS_ID", "secret_access_key": "env:AWS_SECRET"}

@@ -9,11 +9,12 @@ from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 
 _CALLS = (
-    ("upload", r"(POST .*(/files|upload_id=.*))|(PUT .*)"),
+    ("upload", r"(POST .*(/files|/files/upload|upload_id=.*))|(PUT .*)"),
     ("create", r"POST .*(/batches|:batchGenerateContent|/model-invocation-job|/batch/jobs)"),
     ("cancel", r"POST .*[/:](cancel|stop)"),
     ("list", r"GET .*(/batches|/batch/jobs|/model-invocation-jobs)(\?.*)?"),
     ("download", r"GET .*(/content|/results|:download\?alt=media|\.jsonl\.out)"),
+    ("files", r"GET .*/files"),
     ("poll", r"GET .*"),
 )
 
@@ -69,7 +70,8 @@ class Wired:
         if self._wire.forgets and name == "poll":
             return Reply(404, {}, b"")
         hidden = self._wire.hides and name == "list"
-        return Reply(200, {"content-type": "application/json"}, b"{}") if hidden else reply
+        nothing = b"[]" if "/together/" in request.url else b"{}"
+        return Reply(200, {"content-type": "application/json"}, nothing) if hidden else reply
 
     async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
         """See `DownloadingTransport`."""

@@ -15,6 +15,7 @@ from harness import run_in_process
 
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.dataset.parked_chunks import stored_batches
 from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.http import HttpTransport
@@ -107,6 +108,8 @@ def test_a_batch_that_is_listed_after_it_was_created_again_is_cancelled(tmp_path
         await until(lambda: "cancel" in wire.calls, run)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
+        (parked,) = stored_batches(store).parked.values()
+        assert [(each.n, bool(each.missing)) for each in parked] == [(1, False), (0, True)]
         assert list(notes(store, "submitted")) == ["_stillhouse/batches/000-000000-0-1.submitted.json"]
         transport = HttpTransport()
         assert await cancel_batches(recipe, store, transport=transport, clock=SYSTEM) == (2, 0)

@@ -45,6 +45,7 @@ HOSTS = {
     "azure": ("openai-chat", "https://res.openai.azure.com"),
     "groq": ("openai-chat", "https://api.groq.com/openai/v1"),
     "mistral": ("openai-chat", "https://api.mistral.ai/v1"),
+    "together": ("openai-chat", "https://api.together.xyz/v1"),
     "responses": ("openai-responses", "https://api.openai.com/v1"),
     "anthropic": ("anthropic", "https://api.anthropic.com"),
     "gemini": ("gemini", "https://generativelanguage.googleapis.com"),
@@ -341,7 +342,7 @@ def test_a_line_is_the_online_requests_body() -> None:
         (teacher("anthropic", base_url="https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l"),
          BatchSettings(), "Vertex has no batches of Claude"),
         (teacher("openai", base_url="https://llm.example.com/v1"), BatchSettings(), "no batch API is known"),
-        (teacher("openai", profile="together"), BatchSettings(), "no batch API is known"),
+        (teacher("openai", profile="fireworks"), BatchSettings(), "no batch API is known"),
     ],
 )  # fmt: skip
 def test_what_has_no_batches_is_refused_with_the_way_out(

@@ -6,6 +6,7 @@ from stillhouse.gen.simulator.batches.bedrock import BedrockBatches
 from stillhouse.gen.simulator.batches.gemini import GeminiBatches
 from stillhouse.gen.simulator.batches.mistral import MistralBatches
 from stillhouse.gen.simulator.batches.openai import OpenAIBatches
+from stillhouse.gen.simulator.batches.together import TogetherBatches
 from stillhouse.gen.simulator.wire import Request
 
 SITES: tuple[BatchSite, ...] = (
@@ -14,6 +15,7 @@ SITES: tuple[BatchSite, ...] = (
     AnthropicBatches(),
     GeminiBatches(),
     BedrockBatches(),
+    TogetherBatches(),
 )
 """In the order in which they are tried."""
 

@@ -92,20 +92,24 @@ class OpenAIBatches:
 
 
 def _uploaded(request: Request, batches: Batches) -> Page:
-    boundary = _BOUNDARY.search(request.headers.get(b"content-type", b""))
-    if boundary is None:
-        raise BadRequest("Expected a multipart form.", param="file")
-    content = None
-    for part in request.body.split(b"--" + boundary[1]):
-        head, _, body = part.partition(b"\r\n\r\n")
-        named = _NAME.search(head)
-        if named is not None and named[1] == b"file":
-            content = body.removesuffix(b"\r\n")
-    if content is None:
+    if (content := form_fields(request).get("file")) is None:
         raise BadRequest("'file' is a required property", param="file")
     name = f"file-{len(batches.files)}"
     batches.files[name] = content
     return Page(orjson.dumps(_file(name, content, batches)))
+
+
+def form_fields(request: Request) -> dict[str, bytes]:
+    """The fields of a multipart form, by name. Raises BadRequest for another body."""
+    boundary = _BOUNDARY.search(request.headers.get(b"content-type", b""))
+    if boundary is None:
+        raise BadRequest("Expected a multipart form.", param="file")
+    fields: dict[str, bytes] = {}
+    for part in request.body.split(b"--" + boundary[1]):
+        head, _, body = part.partition(b"\r\n\r\n")
+        if (named := _NAME.search(head)) is not None:
+            fields[named[1].decode()] = body.removesuffix(b"\r\n")
+    return fields
 
 
 def _file(name: str, content: bytes, batches: Batches) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from stillhouse.gen.teachers.batches.bedrock import BedrockBatches
 from stillhouse.gen.teachers.batches.gemini import GeminiBatches
 from stillhouse.gen.teachers.batches.mistral import MistralBatches
 from stillhouse.gen.teachers.batches.openai import OpenAIBatches
+from stillhouse.gen.teachers.batches.together import TogetherBatches
 from stillhouse.gen.teachers.protocols.profiles import profile_name_of
 from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.teacher import Teacher
@@ -18,6 +19,7 @@ BATCHES: Mapping[tuple[str, str], Callable[[Teacher, BatchSettings], BatchApi]] 
     ("openai-chat", "azure"): OpenAIBatches,
     ("openai-chat", "groq"): OpenAIBatches,
     ("openai-chat", "mistral"): MistralBatches,
+    ("openai-chat", "together"): TogetherBatches,
     ("openai-responses", ""): OpenAIBatches,
     ("anthropic", ""): AnthropicBatches,
     ("gemini", ""): GeminiBatches,
@@ -37,7 +39,7 @@ def batches_of(teacher: Teacher, settings: BatchSettings) -> BatchApi:
     found = BATCHES.get((teacher.api, profile))
     if found is None:
         hosts = ", ".join(teacher.urls)
-        known = "OpenAI's, Azure's, Groq's, Mistral's, Anthropic's, Gemini's and Bedrock's"
+        known = "OpenAI's, Azure's, Groq's, Mistral's, Together's, Anthropic's, Gemini's and Bedrock's"
         raise UsageError(
             f"teachers.{teacher.name}: no batch API is known for `api: {teacher.api}` at {hosts} (known are "
             f"{known}): name the server's `profile`, or leave out `mode`"

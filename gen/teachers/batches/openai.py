@@ -1,7 +1,8 @@
 """OpenAI's batches, as OpenAI, Azure and Groq have them: a file of requests, a batch of it, files of results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -128,18 +129,23 @@ class OpenAIBatches:
         return result_of(line, row_result)
 
 
-def upload_file(address: Address, job: Job, at: Access) -> Steps[str]:
-    """POST the lines to /files, for a batch; returns the file's id."""
+def upload_file(
+    address: Address,
+    job: Job,
+    at: Access,
+    *,
+    path: str = "/files",
+    fields: Mapping[str, str] = MappingProxyType({"purpose": "batch"}),
+) -> Steps[str]:
+    """POST the lines as a file, beside these fields of the form; returns the file's id."""
     boundary = f"stillhouse-{job.intent.id}"
     name = f"{job.intent.id}.jsonl"
-    head = (
-        f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-        f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n'
-        "content-type: application/jsonl\r\n\r\n"
-    ).encode()
-    body = head + b"\n".join(job.lines) + f"\n\r\n--{boundary}--\r\n".encode()
+    part = f"--{boundary}\r\ncontent-disposition: form-data; name="
+    head = "".join(f'{part}"{field}"\r\n\r\n{value}\r\n' for field, value in fields.items())
+    head += f'{part}"file"; filename="{name}"\r\ncontent-type: application/jsonl\r\n\r\n'
+    body = head.encode() + b"\n".join(job.lines) + f"\n\r\n--{boundary}--\r\n".encode()
     headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-    reply = yield address.request("POST", "/files", at, body, headers=headers)
+    reply = yield address.request("POST", path, at, body, headers=headers)
     return name_in(object_in(reply, OPENAI_ERRORS), "id")
 
 
