@@ -79,10 +79,14 @@ class Allowance:
         self._until = min(self._until, now)
 
     def shrinks(self, lease: Lease, *, below: float) -> bool:
-        """True if the lease leaves less than this part of a rate that may be used now."""
-        return any(
+        """True if the lease leaves less than this part of the slots, or of a rate, that may be used now."""
+        return lease.slots < below * self.slots or any(
             rate < below * self._buckets[name].rate for name, rate in lease.rates.items() if name in self._buckets
         )
+
+    def most_in_flight(self, *, now: float) -> int:
+        """The most requests that can be in flight before the next lease."""
+        return max(self.in_flight, self.slots if now < self._until else 0)
 
     def pause(self, seconds: float, *, now: float) -> None:
         """Send nothing for this long."""

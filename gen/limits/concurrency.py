@@ -62,7 +62,7 @@ PROBE = 1.1
 CLEAR_GROWTH = 0.2
 """Steps smaller than this are not judged by their gain in throughput, which would drown in chance."""
 
-MIN_GAIN = 0.25
+MIN_GAIN = 0.3
 """A step must raise throughput by at least this part of its growth: past the knee it raises only the waiting."""
 
 NARROW = 1.1
@@ -73,6 +73,15 @@ HOLD_S, MAX_HOLD_S = 30.0, 120.0
 
 SETTLE_S = 1.0
 """Replies in this time after a change still reflect the old concurrency: workers renew their leases once a second."""
+
+
+SWAMPED = 0.3
+"""Part of the concurrency that refusals make useless, at which it is cut by as much at once, without waiting for a
+sample: a teacher whose allowance for a burst is used up refuses most requests, and each second costs hundreds."""
+
+SWAMPED_S = 0.3
+"""How long a flow of refusals is measured, and before that how long workers take to learn of a change: each that is
+refused reports at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,26 @@ class _Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class _Flow:
+    """Replies since workers know the present concurrency."""
+
+    since: float = -math.inf
+    served: int = 0
+    refused: int = 0
+
+    def plus(self, new: Replies, *, now: float) -> "_Flow":
+        return _Flow(self.since, self.served + new.served, self.refused + new.refused) if now >= self.since else self
+
+    @property
+    def refused_share(self) -> float:
+        return self.refused / max(1, self.served + self.refused)
+
+    def refused_per_s(self, now: float) -> float:
+        """0 before they were counted for long enough."""
+        return self.refused / (now - self.since) if now >= self.since + SWAMPED_S else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Climbing:
     """At the sustained concurrency, or trying a step above it."""
 
@@ -209,6 +238,7 @@ class Search:
     """Share of refusals that no cut removes."""
     knee: _Knee = _Knee()
     recent: _Recent = _Recent()
+    flow: _Flow = _Flow()
     sample: _Sample = _Sample(-math.inf)
     latency_s: float = 0.0
     hold_s: float = HOLD_S
@@ -230,6 +260,9 @@ def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search
     if is_first and new.served and not new.refused and (needed := _needed(search, new)) > search.slots:
         throughput = search.slots * (new.tokens or new.served) / max(new.busy_s, 1e-9)
         return _moved(replace(search, knee=_Knee(search.slots, throughput / RATE_MARGIN)), needed, now)
+    search = replace(search, flow=search.flow.plus(new, now=now))
+    if new.refused and (useless := _useless(search, now)) > SWAMPED * search.slots:
+        return _swamped(search, useless, now)
     if now < search.settled_at:
         return search
     sample = search.sample.plus(new) if now >= search.sample.since else search.sample
@@ -265,6 +298,8 @@ def _clocked(search: Search, new: Replies, *, now: float) -> Search:
     if not new.served:
         return replace(search, baseline=baseline, at=now)
     latency_s = new.busy_s / new.served
+    if search.latency_s:  # a few answers say little of the mean
+        latency_s = search.latency_s + (latency_s - search.latency_s) * new.served / (new.served + search.slots / 4)
     # The first answers are the fast ones, so at the first concurrency another latency is left out.
     sample = search.sample if search.latency_s else _Sample(now + latency_s)
     return replace(search, baseline=baseline, at=now, latency_s=latency_s, sample=sample)
@@ -275,19 +310,44 @@ def _is_overloaded(search: Search) -> bool:
     recent = search.recent
     baseline = MAX_BASELINE if isinstance(search.state, Verifying) else search.baseline
     usual = max(baseline, TOLERANCE)
-    chance = 3 * math.sqrt(usual * (1 - usual) / max(1.0, recent.replies))
-    return recent.refused > 2 and recent.refused_share > baseline + TOLERANCE + chance
+    # Refusals come at once: until the first answers, what is in flight may be one of them.
+    replies = recent.replies if search.latency_s else max(recent.replies, search.slots)
+    chance = 3 * math.sqrt(usual * (1 - usual) / max(1.0, replies))
+    return recent.refused > 2 and recent.refused / replies > baseline + TOLERANCE + chance
 
 
 def _backed_off(search: Search, now: float) -> Search:
     share, state = search.recent.refused_share, search.state
+    if not search.latency_s:
+        share = min(share, search.recent.refused / search.slots)
     if share > OUTAGE and (search.recent.refused >= OUTAGE_REPLIES or isinstance(state, (Recovering, Verifying))):
         return _in_outage(search, now)
     if search.slots > search.sustained:
         return _undone(search, now)
     if not isinstance(state, Verifying):
-        state = Verifying(search.slots, share, search.sample.served_per_s(now))
+        state = Verifying(search.slots, share, search.slots * (1 - share) / max(search.latency_s, 1e-9))
     kept = max(1, int(max(0.5, min(CUT, 1 - share)) * search.slots))
+    return _moved(replace(search, state=state, sustained=kept, not_sustained=search.slots), kept, now)
+
+
+def _useless(search: Search, now: float) -> float:
+    """Slots that only get refusals: a refused request keeps its slot for as long as an answer would take."""
+    is_known = search.latency_s and search.flow.refused >= OUTAGE_REPLIES and not isinstance(search.state, Recovering)
+    return search.flow.refused_per_s(now) * search.latency_s if is_known else 0.0
+
+
+def _swamped(search: Search, useless: float, now: float) -> Search:
+    """Most of what is sent is refused: keep what is left at once."""
+    if search.slots > search.sustained:
+        return _undone(search, now)
+    if search.flow.refused_share > OUTAGE:
+        return _in_outage(search, now)
+    state, least = search.state, search.slots // 4
+    if isinstance(state, Verifying):  # some of it was sent before the last cut
+        least = search.slots // 2
+    else:
+        state = Verifying(search.slots, search.recent.refused_share, 0.0)
+    kept = max(1, least, int(search.slots - useless))
     return _moved(replace(search, state=state, sustained=kept, not_sustained=search.slots), kept, now)
 
 
@@ -321,7 +381,7 @@ def _judged(search: Search, now: float) -> Search:
     state = search.state
     if isinstance(state, Verifying):
         if state.was_unfounded(search.sample, now=now):
-            baseline = max(search.sample.refused_share, state.refused_share)
+            baseline = min(MAX_BASELINE, max(search.sample.refused_share, state.refused_share))
             search = replace(search, state=Climbing(), baseline=baseline, not_sustained=math.inf, sustained=state.slots)
             return _moved(search, state.slots, now)
         return _stood(replace(search, state=Climbing()), now)
@@ -362,7 +422,7 @@ def _stood(search: Search, now: float) -> Search:
     search = replace(search, sustained=slots, knee=knee, hold_s=hold_s)
     if not search.is_narrow:
         above = search.not_sustained
-        wanted = GROWTH * slots + 1 if math.isinf(above) else (slots + above) / 2
+        wanted = min(GROWTH * slots + 1, (slots + above) / 2)
         return _moved(replace(search, state=Climbing()), int(wanted), now)
     if not isinstance(search.state, Holding):
         return replace(search, state=Holding(now + hold_s), hold_s=min(MAX_HOLD_S, 2 * hold_s))
@@ -373,17 +433,20 @@ def _stood(search: Search, now: float) -> Search:
 
 
 def _undone(search: Search, now: float) -> Search:
-    """The step was too large: wait until its requests in flight have ended before judging anything again."""
+    """The step was too large: wait until its requests in flight have ended before judging another one."""
     not_sustained = search.slots if search.slots <= LEAP * search.sustained else search.not_sustained
-    return _moved(replace(search, state=Climbing(), not_sustained=not_sustained), search.sustained, now + DECAY_S)
+    search = replace(search, state=Climbing(), not_sustained=not_sustained)
+    return _moved(search, search.sustained, now, left_s=DECAY_S)
 
 
-def _moved(search: Search, slots: int, now: float) -> Search:
+def _moved(search: Search, slots: int, now: float, *, left_s: float = 0.0) -> Search:
+    """`left_s`: how long what was sent before may take to end."""
     settled_at = now + SETTLE_S
     return replace(
         search,
         slots=min(slots, search.most),
         recent=_Recent(),
+        flow=_Flow(now + SWAMPED_S),
         settled_at=settled_at,
-        sample=_Sample(settled_at + search.latency_s),
+        sample=_Sample(settled_at + left_s + search.latency_s),
     )

@@ -103,8 +103,8 @@ class Ledger:
         self._forget(now)
         others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
         self._observe(worker, report, mine, now=now)
-        in_use = report.in_flight if report.draining is None else report.draining
-        demand = in_use + report.waiting
+        had = max(report.in_flight, mine.slots if mine else 0) if report.held is None else report.held
+        demand = (had if report.gave_up else report.in_flight) + report.waiting
         part = self._part(demand, [share.demand for share in others], now=now)
         rates = {
             name: max(0.0, min(rate * part, rate - sum([share.held_rates.get(name, 0.0) for share in others])))
@@ -116,11 +116,10 @@ class Ledger:
         fair = self.slots(now=now) * part
         spare = self.slots(now=now) - sum([share.held for share in others])
         slots = max(0, min(math.ceil(fair) if first else math.floor(fair), spare))
-        # The worker uses the previous lease until this one arrives, as its next report will show, unless it gave that
-        # up.
-        before = mine if report.draining is None else None
+        # The worker uses the previous lease until this one arrives, unless it gave that up.
+        before = None if report.gave_up else mine
         held_rates = {name: max(rate, before.rates.get(name, 0.0) if before else 0.0) for name, rate in rates.items()}
-        held = max(slots, before.slots if before else 0, in_use)
+        held = max(slots, had)
         had_slots_at = now if max(slots, report.in_flight) else had_slots_at
         self._shares[worker] = _Share(rates, held_rates, slots, held, demand, now + LEASE_S, had_slots_at)
         return Lease(rates, slots, LEASE_S, self._wait.silent_s(now))

@@ -125,9 +125,11 @@ class Report:
     """True if the teacher said that we grow too fast."""
     ceilings: Mapping[Resource, Ceiling] = field(default_factory=dict)
     """The ceilings from the teacher's latest headers."""
-    draining: int | None = None
-    """Requests in flight now, if there is nothing left to send: the worker has given up its lease, and sends nothing
-    until it has the next one."""
+    held: int | None = None
+    """The most requests it can have in flight before its next lease; None: what it was leased, or `in_flight`."""
+    gave_up: bool = False
+    """True if there is nothing left to send: the worker has given up its lease, and sends nothing until it has the next
+    one."""
 
 
 @dataclass(frozen=True, slots=True)

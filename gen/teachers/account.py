@@ -18,8 +18,8 @@ MOST_LEAST_PAUSE_S = 1.0
 """A 429 causes a pause even if it asks for almost no wait; another one with no answer in between causes a longer
 pause."""
 SHRUNK = 0.9
-"""If a rate shrinks below this part, that is reported at once, and so are requests in flight that no others follow:
-until then nobody else gets what was lost."""
+"""A share that became smaller than this part is reported at once, and so are requests in flight where no others may
+follow: until then nobody else gets what was lost."""
 MOST_HELD_S = 2.0
 """A refused request keeps its slot as long as an answer would take, up to this limit."""
 UNUSED = Cost(0, 0)
@@ -56,8 +56,8 @@ class Account:
         self._ceilings = Ceilings()
         self._wants_share = False
         """True if the last report said that there is something to send."""
-        self._draining: int | None = None
-        """Requests that were in flight at the last report, if there was nothing left to send."""
+        self._falling: int | None = None
+        """Requests in flight at the last report, if no others may follow them."""
         self.urgent = asyncio.Event()
         """Set when a report to the ledger is urgent."""
 
@@ -117,7 +117,7 @@ class Account:
         now = self._clock.monotonic()
         self._allowance.settle(reserved, used, now=now, at=granted_at)
         self._wait = self._wait.trial_ended(granted_at, now)
-        if self._draining is not None and self.in_flight < SHRUNK * self._draining:
+        if self._falling is not None and self.in_flight < SHRUNK * self._falling:
             self.urgent.set()
         self._pump()
 
@@ -179,9 +179,10 @@ class Account:
         now = self._reported_at = self._clock.monotonic()
         self._wait = self._wait.weighed(now)
         waiting = 0 if backlog is None else backlog + len(self._first) + len(self._waiting)
-        self._draining = self.in_flight if is_last and backlog == waiting == 0 else None
-        if self._draining is not None:
+        if gives_up := is_last and backlog == waiting == 0:
             self._allowance.give_up(now=now)
+        held = self._allowance.most_in_flight(now=now)
+        self._falling = self.in_flight if gives_up or self.in_flight > self.slots else None
         report = Report(
             in_flight=self._allowance.peak,
             waiting=waiting,
@@ -190,14 +191,15 @@ class Account:
             whose=self._wait.whose,
             ramped=self._ramped,
             ceilings=self._ceilings.standing(now=now),
-            draining=self._draining,
+            held=held,
+            gave_up=gives_up,
         )
         self._reported = self._wait
         self._allowance.peak = self._allowance.in_flight
         self._served = self._refused = self._tokens = 0
         self._busy_s = 0.0
         self._ramped = False
-        self._wants_share = waiting > 0 or (self._draining is None and report.in_flight > 0)
+        self._wants_share = waiting > 0 or (not gives_up and report.in_flight > 0)
         self.urgent.clear()
         return report
 

@@ -5,6 +5,7 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -80,6 +81,8 @@ class Worker:
         )
         self._chunk_samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
         self._opening: ChunkId | None = None
+        self._lease_at = -math.inf
+        """When the queue may be asked for a chunk again; a lane that runs dry may call for one with each sample."""
         self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks that the queue does not know of yet."""
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
@@ -144,12 +147,21 @@ class Worker:
                     await self._tasks.changed.wait()
 
     async def _asked_for_chunk(self, *, begun: bool) -> Grant | Wait | NoMore:
+        if (left_s := self._lease_at - self._clock.monotonic()) > 0:
+            return Wait(left_s)
         try:
             answer = await self._queue.lease(self.name, begun=begun)
+            self._shares.is_last = not isinstance(answer, Grant)
         except Unreachable:
-            return Wait(1.0)
-        self._shares.is_last = not isinstance(answer, Grant)
+            answer = Wait(1.0)
+        if isinstance(answer, Wait):
+            self._lease_at = self._clock.monotonic() + answer.seconds
         return answer
+
+    def _lease_soon(self) -> None:
+        """A chunk is done, or may be leased now: ask without waiting any longer."""
+        self._lease_at = -math.inf
+        self._tasks.changed.set()
 
     def _hungry(self) -> bool:
         return (self._asker.runs_dry or self._purse.empty.is_set()) and self._has_room()
@@ -230,7 +242,7 @@ class Worker:
             with contextlib.suppress(Unreachable):  # then its lease expires, and its next owner parks it again
                 await self._queue.park(self.name, chunk, batches)
         self._asker.drop(held)
-        self._tasks.changed.set()
+        self._lease_soon()
 
     async def _look(self, look: Look) -> None:
         """Look at the batches of a parked chunk, until one has ended."""
@@ -242,7 +254,7 @@ class Worker:
         with contextlib.suppress(Unreachable):  # then it is looked at again
             await self._queue.looked(self.name, running=running, ended=ended)
         if ended:
-            self._tasks.changed.set()
+            self._lease_soon()
 
     def _close(self, kind: Literal["budget", "stopped"]) -> None:
         """Ask nothing more; seal every held chunk as it is."""
@@ -285,7 +297,7 @@ class Worker:
             self.counters.shards += 1
         self._held.pop(chunk, None)
         self._sealing[chunk] = held
-        self._tasks.changed.set()
+        self._lease_soon()
         await self._tell_sealed(chunk, counts)
         self._sealing.pop(chunk, None)
 

@@ -104,6 +104,7 @@ def _bare(title: str, module: str) -> Contestant:
 
 STILLHOUSE = _stillhouse(1)
 STILLHOUSE_2 = _stillhouse(2)
+STILLHOUSE_4 = _stillhouse(4)
 JUDGED = _stillhouse(1, judged=True)
 CLUSTER = _stillhouse_on_a_cluster(1, 1)
 CLUSTER_4 = _stillhouse_on_a_cluster(2, 2)

@@ -12,6 +12,7 @@ from benchmark.contestants import (
     JUDGED,
     STILLHOUSE,
     STILLHOUSE_2,
+    STILLHOUSE_4,
     Contestant,
 )
 from benchmark.server import Storm, Watched
@@ -198,6 +199,43 @@ SCENARIOS = (
         watched=Watched("requests", 3_000, after_s=120.0),
         contestants=(STILLHOUSE_2,),
         bars=(Bar("share", 0.9, of=STILLHOUSE_2, at_least=True), Bar("refused_share", 0.01, of=STILLHOUSE_2)),
+        repeated=False,
+    ),
+    Scenario(
+        "ramp",
+        "6,000 requests a minute of which the rate alone is told, answers in 1.0 s: from 4.5 s on",
+        prompts=8_000,
+        in_flight=64,
+        server=SimulatorSettings(latency_s=1.0, latency_spread=0.2, limits=SimulatorLimits(requests_per_minute=6_000)),
+        told=Limits(requests_per_minute=6_000),
+        watched=Watched("requests", 6_000, after_s=4.5),
+        contestants=(STILLHOUSE_2,),
+        bars=(Bar("share", 0.97, of=STILLHOUSE_2, at_least=True), Bar("refused", 0, of=STILLHOUSE_2)),
+        repeated=False,
+    ),
+    Scenario(
+        "ramp-unknown",
+        "3,000 requests a minute that nobody tells, answers in 1.0 s: the first two minutes, from 45 s on",
+        prompts=5_800,
+        in_flight=64,
+        server=SimulatorSettings(
+            latency_s=1.0, latency_spread=0.3, limits=SimulatorLimits(requests_per_minute=3_000, headers=False)
+        ),
+        told=Limits(),
+        watched=Watched("requests", 3_000, after_s=45.0),
+        contestants=(STILLHOUSE_2,),
+        bars=(Bar("share", 0.9, of=STILLHOUSE_2, at_least=True), Bar("refused_share", 0.01, of=STILLHOUSE_2)),
+        repeated=False,
+    ),
+    Scenario(
+        "tail",
+        "4 workers, answers of 5 to 60 s, 200 in flight: until fewer samples than slots remain",
+        prompts=1_600,
+        in_flight=200,
+        server=SimulatorSettings(latency_s=17.0, latency_spread=0.6, limits=SimulatorLimits(in_flight=200)),
+        watched=Watched("slots", 200, after_s=10.0),
+        contestants=(STILLHOUSE_4,),
+        bars=(Bar("share", 0.95, of=STILLHOUSE_4, at_least=True), Bar("refused", 0, of=STILLHOUSE_4)),
         repeated=False,
     ),
     Scenario(

@@ -30,8 +30,9 @@ FULL = 0.9
 class Watched:
     """A limit whose use is told."""
 
-    what: Literal["requests", "output tokens"]
-    per_minute: int
+    what: Literal["requests", "output tokens", "slots"]
+    most: int
+    """Per minute; of slots, at once."""
     after_s: float
     """From the first request: by then the search, or what was saved up, is over."""
 
@@ -68,14 +69,27 @@ def requests(log: Path) -> list[dict[str, Any]]:
 
 
 def share_used(lines: Sequence[dict[str, Any]], watched: Watched) -> float:
-    """Of the limit, from `after_s` until the last request was let in; 0.0 where none was."""
+    """Of the limit, from `after_s` until the last request was let in; 0.0 where none was.
+
+    Of slots, until fewer answers are missing than there are slots.
+    """
     since = lines[0]["time"] + watched.after_s
+    if watched.what == "slots":
+        return _slots_used([line for line in lines if line["status"] == 200], watched.most, since=since)
     let_in = [line for line in lines if line["status"] == 200 and line["time"] >= since]
     if not let_in:
         return 0.0
     # The last request ends the window and is not in it.
     used = sum(1 if watched.what == "requests" else line["completion_tokens"] for line in let_in[:-1])
-    return float(used / ((let_in[-1]["time"] - since) * watched.per_minute / 60))
+    return float(used / ((let_in[-1]["time"] - since) * watched.most / 60))
+
+
+def _slots_used(served: Sequence[dict[str, Any]], most: int, *, since: float) -> float:
+    ends = sorted(line["time"] + line["latency_s"] for line in served)
+    if len(ends) <= most or (until := ends[-most]) <= since:
+        return 0.0
+    busy_s = (min(line["time"] + line["latency_s"], until) - max(line["time"], since) for line in served)
+    return float(sum(max(0.0, seconds) for seconds in busy_s) / (most * (until - since)))
 
 
 def recovered_s(lines: Sequence[dict[str, Any]], storm: Storm, *, started_at: float) -> float | None:

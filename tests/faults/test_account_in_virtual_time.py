@@ -15,6 +15,7 @@ from faults.simulation.world import World
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stillhouse.cluster.actors.prompt_queue import LEASE_WAIT_S
 from stillhouse.gen.coordination.leases import FENCE_S
 from stillhouse.gen.limits.shares import BURST_S, LEASE_S, Cost, Lease
 from stillhouse.gen.teachers.account import Account
@@ -150,6 +151,19 @@ def test_long_answers_use_the_limit_until_fewer_samples_than_slots_remain(tmp_pa
     assert few_left_at - idle_from > 20.0, "all ran dry at once: this proves nothing"
     assert use_of_slots(world, since=10.0, until=few_left_at) >= 0.95
     assert use_of_slots(world, since=idle_from, until=few_left_at) >= 0.95
+
+
+def test_workers_that_run_dry_ask_the_queue_no_more_often_than_it_says(tmp_path: Path) -> None:
+    """One of two has work, and its lane has fewer samples than slots: each that leaves calls for another chunk."""
+    spec = Spec.calm(workers=2, prompts=500, per_shard=500, in_flight=200, per_minute=None)
+    world = World(1, tmp_path, spec=spec)
+    world.teacher.between_s = 5.0, 20.0
+    world.run()
+    seconds = max(request.kept_at or 0.0 for request in world.services.history.requests)
+    workers = [process for process in world.services.processes.all if process.kind == "worker"]
+    assert len(workers) == 2
+    # Once per wait, and once more for each chunk of its own.
+    assert max(worker.leases for worker in workers) <= seconds / LEASE_WAIT_S + 10
 
 
 def test_a_worker_taken_for_dead_under_a_budget_is_replaced(tmp_path: Path) -> None:

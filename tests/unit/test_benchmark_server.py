@@ -23,6 +23,15 @@ def test_the_share_counts_what_was_let_in_after_the_settling() -> None:
     assert share_used(lines, Watched("output tokens", 6000, after_s=10.0)) == pytest.approx(0.5)
 
 
+def test_slots_are_used_until_fewer_answers_than_slots_are_missing() -> None:
+    """Two slots: one is always busy, the other half of the time; the last two answers are left out."""
+    long = [line(10.0 * n) | {"latency_s": 10.0} for n in range(10)]
+    short = [line(10.0 * n) | {"latency_s": 5.0} for n in range(10)]
+    lines = sorted([*long, *short], key=lambda each: float(each["time"]))
+    assert share_used(lines, Watched("slots", 2, after_s=15.0)) == pytest.approx(0.75)
+    assert share_used(lines, Watched("slots", 20, after_s=15.0)) == 0.0
+
+
 def test_a_run_that_ends_before_it_settles_used_nothing() -> None:
     """There is nothing to judge."""
     assert share_used([line(0.0), line(9.0)], Watched("requests", 60, after_s=10.0)) == 0.0

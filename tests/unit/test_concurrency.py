@@ -52,6 +52,13 @@ def test_a_told_rate_is_all_used_within_three_seconds_and_an_answer(latency_s: f
     assert heard.per_s(begun + latency_s, begun + latency_s + 10) >= 0.97 * 100
 
 
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_workers_that_come_later_have_their_share_within_seconds(workers: int) -> None:
+    """The first has all 200 slots until others come: what falls free of them is used again at once."""
+    heard = play(Behaviour(), told=Limits(in_flight=200), workers=workers, seconds=10)
+    assert heard.per_s(2, 8) >= 0.85 * 200 / math.exp(0.3**2 / 2)
+
+
 def test_a_teacher_slower_than_its_told_rate_is_not_buried() -> None:
     """Told 1,000 a second and able to do 64, it queues what it can't do: the step to the told rate is undone.
 
@@ -84,6 +91,19 @@ def test_an_unknown_rate_is_found(seed: int) -> None:
     heard = limited(requests_per_minute=3000, seed=seed)
     assert heard.per_s(120, 300) >= 0.9 * 50
     assert heard.refused_share <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("burst_s", "most_refused"), [(1.0, 0.01), (10.0, 0.02), (60.0, 0.06)], ids=["1 s", "10 s", "60 s"]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
+    burst_s: float, most_refused: float, seed: int
+) -> None:
+    """Nine tenths of 3,000 a minute within 45 s, whatever was let through before that: a burst misleads by its size."""
+    heard = limited(requests_per_minute=3000, burst_s=burst_s, seed=seed, seconds=120)
+    assert heard.per_s(45, 120) >= 0.9 * 50
+    assert heard.refused_share <= most_refused
 
 
 def test_an_unknown_rate_is_found_behind_long_answers() -> None:

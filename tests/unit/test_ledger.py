@@ -277,7 +277,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def renew(self, name: str, waiting: int) -> None:
         """A worker, perhaps a new one, reports."""
         worker = self.workers.setdefault(name, _Worker())
-        worker.lease = self.ledger.renew(name, report(worker.peak, waiting), now=self.now)
+        slots = worker.lease.slots if worker.lease is not None and self.now < worker.until else 0
+        held = max(worker.in_flight, slots)
+        worker.lease = self.ledger.renew(name, report(worker.peak, waiting, held=held), now=self.now)
         worker.until = self.now + worker.lease.ttl_s
         worker.peak = worker.in_flight
 

@@ -94,6 +94,7 @@ class QueueLine:
 
     async def lease(self, worker: str, *, begun: bool = False) -> Grant | Wait | NoMore:
         """See `gen.coordination.messages.Queue`."""
+        self._process.leases += 1
         leased = self._line.call(self._crew.queue, lambda queue: queue.lease(worker, begun=begun))
         return await leased  # type: ignore[no-any-return]
 

@@ -67,6 +67,8 @@ class Process:
     """Its run's."""
     renewed_at: float = 0.0
     """When it asked for the last renewal that it got."""
+    leases: int = 0
+    """How often it asked the queue for a chunk."""
     disturbed: bool = False
     """Whether it was ever stopped or cut off."""
     retired: bool = False
