@@ -1,4 +1,4 @@
-"""What a call of `stillhouse run` or `retry` asks for beside its recipe."""
+"""Options of a call of `stillhouse run` or `retry`, besides its recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from stillhouse.schemas.failure import FailureKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """By default a whole run on this machine."""
+    """The default is a whole run on this machine."""
 
     address: str | None = None
-    """A running Ray cluster's."""
+    """The address of a running Ray cluster."""
     limit: int | None = None
     """A pilot: plan at most this many of the next source rows."""
     retry: Sequence[FailureKind] | None = None
@@ -19,6 +19,7 @@ class RunOptions:
     finish: bool = False
     """Only seal what is open."""
     follow: bool = False
-    """Also ask files that appear in the source; ends by a signal, or by what stops any run."""
+    """Also ask the rows of files that are added to the source; ends at a signal, or for any reason that stops other
+    runs."""
     no_wait: bool = False
     """End once nothing can be done until a batch at a provider ends."""

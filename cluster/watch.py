@@ -1,4 +1,4 @@
-"""Watches a crew at work: shows its progress, has more planned, and ends with what stopped it, if anything did."""
+"""Watches a crew at work: shows its progress, plans more, and ends with what stopped it, if anything did."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ ANNOUNCED = (0.8, 0.95)
 
 
 class Watch:
-    """One run's. It can be stopped before the crew is there."""
+    """Watches one run, which can be stopped before the crew exists."""
 
     def __init__(
         self, recipe: Recipe, store: Store, *, arrivals: Arrivals | None, no_wait: bool, display: Display
@@ -40,7 +40,7 @@ class Watch:
         self._no_wait = no_wait
         self._display = display
         self.stats: QueueStats | None = None
-        """The last that the queue reported."""
+        """The queue's last report."""
         self._stop = threading.Event()
         self._stop_reason: StillhouseError = Interrupted("stopped by a signal; the same command resumes")
         self._said: set[str] = set()
@@ -53,12 +53,12 @@ class Watch:
         )
 
     def stop_by_signal(self) -> None:
-        """The user wants an end."""
+        """The user asked the run to stop."""
         self._display.note("stopping: finishing requests in flight (again: stop at once)")
         self._stop.set()
 
     def stop_for(self, reason: StillhouseError) -> None:
-        """Stop the run, which raises the first such reason."""
+        """Stop the run, which raises the first of these reasons."""
         if not self._stop.is_set():
             self._stop_reason = reason
             self._stop.set()

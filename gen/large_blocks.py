@@ -1,18 +1,18 @@
-"""Has the C library return large blocks to the system as soon as they are freed.
+"""Makes the C library return large blocks to the system as soon as they are freed.
 
-By itself glibc does so only at first: with every large block that is freed it keeps larger ones in its heaps, of which
-each thread has its own. Images of a source come and go in several threads, so the heaps would fill up with gaps.
+By default glibc does so only at first: each time a large block is freed, it keeps even larger ones in its heaps, and
+each thread has its own heap. Images of a source come and go in several threads, so the heaps would fill up with gaps.
 """
 
 import contextlib
 import ctypes
 
 LARGE_BYTES = 2**17
-"""glibc's own first threshold; below it a system call per block would cost more than gaps do."""
+"""glibc's initial threshold; below it, a system call per block would cost more than the gaps."""
 _M_MMAP_THRESHOLD = -3
 
 
 def return_large_blocks() -> None:
-    """Return them from now on; does nothing where the C library is not glibc."""
+    """Return them from now on; does nothing if the C library is not glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

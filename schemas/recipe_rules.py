@@ -1,4 +1,4 @@
-"""Rules between the sections of a recipe. Each gives its faults by the place of the field at fault."""
+"""Rules between the sections of a recipe. Each returns its messages by the field at fault."""
 
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ MAX_SAMPLES_PER_SHARD = 2**32 - 1
 
 
 def contradiction(recipe: "Recipe") -> str | None:
-    """What keeps the recipe from making sense at all, as a message that names the fields."""
+    """Why the recipe makes no sense as a whole, in a message that names the fields."""
     names = [teacher.name for teacher in recipe.teachers]
     if twice := {name for name in names if names.count(name) > 1}:
         return f"teachers: the name {', '.join(sorted(twice))} is given twice"
@@ -46,7 +46,7 @@ def _tools_fault(recipe: "Recipe") -> str | None:
 
 
 def field_faults(recipe: "Recipe") -> dict[Place, str]:
-    """What is wrong with single fields, by the first rule that finds something."""
+    """What is wrong with single fields; the first rule that finds something counts."""
     return (
         _name_faults(recipe)
         or _shard_faults(recipe)

@@ -1,4 +1,4 @@
-"""The generations that a run works on. Writes what is missing of their indexes, in order; holds no lock."""
+"""The generations that a run works on. Writes the missing parts of their indexes, in order; holds no lock."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ class OpenGeneration:
 
     plan: Plan
     parts: list[PartInfo] = field(default_factory=list)
-    """Parts of its index, as far as they are known."""
+    """Parts of its index, as far as known."""
 
     @property
     def is_indexed(self) -> bool:
@@ -40,11 +40,11 @@ class OpenGeneration:
 
 
 class OpenGenerations:
-    """Those that were open when the run began, and the ones planned since."""
+    """Generations that were open when the run began, and those planned since."""
 
     def __init__(self, store: Store, recipe: Recipe, *, remembers: bool) -> None:
-        """`remembers`: keep the prompts of all indexed parts, as reading them again for each generation would take too
-        long.
+        """`remembers`: keep the prompts of all indexed parts, because reading them again for each generation would take
+        too long.
         """
         self._store = store
         self._recipe = recipe
@@ -64,12 +64,12 @@ class OpenGenerations:
 
     @property
     def are_indexed(self) -> bool:
-        """True if all that the open ones ask is known."""
+        """True if everything that the open ones ask is known."""
         return all(opened.is_indexed for opened in self.open)
 
     @property
     def source_parts(self) -> list[PartInfo]:
-        """Parts of the open ones' indexes that hold source rows."""
+        """Parts of the open ones' indexes that contain source rows."""
         return [part for opened in self.open if isinstance(opened.plan, SourcePlan) for part in opened.parts]
 
     @property
@@ -82,7 +82,7 @@ class OpenGenerations:
         return self._reader.read(sealed=sealed)
 
     def begin(self, dataset: Sequence[Generation], new: Sequence[Generation]) -> list[OpenGeneration]:
-        """Work on new ones too, of all that the dataset has now."""
+        """Also work on new ones; the dataset now has these."""
         begun = [OpenGeneration(each.plan, list(each.parts)) for each in new]
         self.open += begun
         self._dataset = list(dataset)
@@ -91,7 +91,7 @@ class OpenGenerations:
         return begun
 
     def missing_parts(self, opened: OpenGeneration) -> Iterator[PartInfo]:
-        """Write what is missing of a generation's index."""
+        """Write the missing parts of a generation's index."""
         plan, done, per_shard = opened.plan, list(opened.parts), self._recipe.prompts_per_shard
         earlier = [each.plan for each in self._dataset[: plan.generation]]
         match plan:

@@ -1,4 +1,4 @@
-"""The PromptQueue as an actor: it is sent plain data, and one that was restarted listens before it leases."""
+"""The PromptQueue as an actor: it receives plain data, and after a restart it collects reports before it leases."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from stillhouse.gen.without_pandas import without_pandas
 
 
 class PromptQueueActor:
-    """See the module."""
+    """A PromptQueue as an actor."""
 
     def __init__(
         self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool

@@ -9,14 +9,14 @@ from stillhouse.gen.dataset.layout import ChunkId
 
 
 class Roster:
-    """See the module. Times are arguments."""
+    """The workers of one run. Times are arguments."""
 
     def __init__(self, *, expected: int, now: float) -> None:
         """`expected`: workers that the run begins with."""
         self.totals: dict[str, Counters] = {}
         """Each worker's last report."""
         self.dead: set[str] = set()
-        """One that was cut off may come back, and must not work on."""
+        """Dead workers. One that was only cut off may come back, and must not continue."""
         self._expected = expected
         self._began_at = now
         self._renewed: set[str] = set()
@@ -45,7 +45,7 @@ class Roster:
             self._renewed_at[worker] = now
 
     def restore(self, totals: Mapping[str, Counters]) -> None:
-        """Reports to an earlier queue, of workers that have not reported to this one yet."""
+        """Reports to an earlier queue from workers that have not reported to this one yet."""
         for worker, counters in totals.items():
             if worker not in self.totals:
                 counters.ended()
@@ -58,11 +58,12 @@ class Roster:
             counters.ended()
 
     def newly_silent(self, living: Iterable[str], *, now: float) -> set[str]:
-        """Workers that the ledger takes for living, and that are dead or silent for longer than a lease is good for.
+        """Workers that the ledger believes to be alive, but that are dead or have been silent for longer than a lease
+        lasts.
 
-        Neither end nor death of some was ever reported, and a ledger that is read anew may know nothing of it. Their
-        fences are closed, so they send nothing. One that comes back must not spend what others have been granted
-        meanwhile, and is told to stop: from now on it counts as dead.
+        Their end or death may never have been reported, and a ledger that was read again may not know of it. Their
+        fences are closed, so they send nothing. If one comes back, it is told to stop, because it must not spend what
+        others have been granted meanwhile: from now on it counts as dead.
         """
         over = now - TERM_S
         silent = {each for each in living if each in self.dead or self._renewed_at.get(each, self._began_at) < over}
@@ -74,10 +75,10 @@ class Roster:
         self._unshipped.setdefault(node_of(worker), []).extend(chunks)
 
     def has_to_sweep(self, worker: str) -> bool:
-        """True if dead workers left journals on this one's node."""
+        """True if dead workers left journals on this worker's node."""
         return node_of(worker) in self._unshipped
 
     def swept(self, worker: str) -> list[ChunkId]:
-        """The worker shipped what was left on its node; the chunks that waited for it."""
+        """The worker shipped what was left on its node; returns the chunks that waited for it."""
         self._swept.add(worker)
         return self._unshipped.pop(node_of(worker), [])

@@ -102,7 +102,7 @@ class Allowance:
         return now < self._paused_until
 
     def reserve(self, cost: Cost, *, now: float, taken: bool = True, in_pause: bool = False) -> float:
-        """Reserve a request's estimate: 0.0 when it may be sent now, else seconds until it is worth asking again.
+        """Reserve a request's estimate: 0.0 if it may be sent now, else seconds after which to ask again.
 
         `taken`: False if the waiting request learns of the grant later; `take` follows then. `in_pause`: a pause does
         not hold it.

@@ -1,8 +1,8 @@
-"""Leases an account's capacity to its workers; the shares that are out never add up to more than the limit.
+"""Leases an account's capacity to its workers; leased shares never add up to more than the limit.
 
-Shares follow demand (requests in flight and waiting), max-min fair: small demands are met, the others get as much as
-each other. Where there are fewer slots than workers they go round in turn. What nobody declared is found out, see
-`gen.limits.concurrency`. Pure: times are arguments.
+Shares follow demand (requests in flight and waiting) and are max-min fair: small demands are met in full, and the
+others get equal shares. If there are fewer slots than workers, workers take turns. Undeclared limits are discovered,
+see `gen.limits.concurrency`. Pure: times are arguments.
 """
 
 import itertools
@@ -101,7 +101,8 @@ class Ledger:
         """Process a worker's report, and lease it its share."""
         mine = self._shares.pop(worker, None)
         self._forget(now)
-        others = list(self._shares.values())  # a thousand of them, a thousand times a second: sums of plain fields
+        # called a thousand times per second for a thousand workers, so it sums plain fields
+        others = list(self._shares.values())
         self._observe(worker, report, mine, now=now)
         had = max(report.in_flight, mine.slots if mine else 0) if report.held is None else report.held
         demand = (had if report.gave_up else report.in_flight) + report.waiting

@@ -1,4 +1,4 @@
-"""Makes the parts of a worker that its recipe needs, and ties them together."""
+"""Creates the parts of a worker that its recipe needs, and connects them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ from stillhouse.schemas.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Each knows those that stand above it, and none below."""
+    """Each part knows those above it, and none below."""
 
     counters: Counters
     tasks: Tasks

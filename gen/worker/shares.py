@@ -15,7 +15,7 @@ TELL_AFTER_S = 10.0
 
 
 class Shares:
-    """See the module."""
+    """The shares of one worker."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Shares:
         asker: Asker,
         clock: Clock,
     ) -> None:
-        """`ledgers` and `accounts` by the same keys; `asker`: what spends the shares."""
+        """`ledgers` and `accounts` have the same keys; `asker`: spends the shares."""
         self._worker = worker
         self._ledgers = ledgers
         self._accounts = accounts

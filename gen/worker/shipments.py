@@ -16,7 +16,7 @@ LOOK_S = 0.25
 
 
 class Shipments:
-    """See the module."""
+    """Ships the journals of one worker."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Shipments:
         """Duration of the last shipment."""
 
     async def run(self) -> None:
-        """Ship every journal in time, each on its own: one hanging call to the store does not delay the others.
+        """Ship every journal in time, each on its own: a hanging call to the store does not delay the others.
 
         A shipment's duration counts towards `every_s`, because what arrives meanwhile waits for the next one.
         """
