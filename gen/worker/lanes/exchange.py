@@ -16,6 +16,7 @@ from stillhouse.gen.teachers.retry import Blame, Decision
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Attempts, DocketT
 from stillhouse.gen.worker.replies import Journalled, Received
+from stillhouse.gen.worker.reply_threads import ReplyThreads
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
@@ -42,13 +43,13 @@ class Sample(NamedTuple):
 class Exchange(Generic[DocketT]):
     """Makes the attempts for one teacher's lane."""
 
-    def __init__(self, client: TeacherClient, *, tasks: Tasks, reading: asyncio.Lock, clock: Clock) -> None:
-        """`reading`: held while a large reply is read in a thread."""
+    def __init__(self, client: TeacherClient, *, tasks: Tasks, threads: ReplyThreads, clock: Clock) -> None:
+        """`threads`: those of all lanes of the worker."""
         self.largest_reply_bytes = 0
         """Size of the largest reply so far."""
         self._client = client
         self._tasks = tasks
-        self._reading = reading
+        self._threads = threads
         self._clock = clock
 
     async def attempt(
@@ -114,11 +115,10 @@ class Exchange(Generic[DocketT]):
     async def _read_beside(self, attempts: Attempts, journal: Callable[[], Journalled]) -> Received:
         """Journal and read a large reply in threads."""
         try:
-            journalled = await asyncio.to_thread(journal)
+            journalled = await self._threads.journal(journal)
         except StoreAway as error:
             journalled = await self._kept_later(journal, error)
-        async with self._reading:
-            return await asyncio.to_thread(attempts.read, journalled)
+        return await self._threads.read(functools.partial(attempts.read, journalled))
 
     async def _kept_later(self, keep: Callable[[], _T], error: StoreAway) -> _T:
         """Keep what was paid for although the disk is full: space may turn up while the worker stops."""
