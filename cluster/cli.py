@@ -192,7 +192,7 @@ def status(given: Given, as_json: bool, address: str | None) -> None:
 @quiet_option
 @clean
 def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: str | None, quiet: bool) -> None:
-    """Ask again for the Failures of DATASET (except refusals and bad rows), with its last recipe or with RECIPE."""
+    """Ask again for the Failures of DATASET (except bad rows), with its last recipe or with RECIPE."""
     recipe = given.recipe()
     if recipe is None:
         recipe = DatasetReader(given.open_path()).last_run(overrides=given.overrides)

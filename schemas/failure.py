@@ -10,7 +10,7 @@ FailureKind: TypeAlias = Literal[
     "malformed",  # a 200 without an answer, repeatedly
     "ambiguous",  # cut connections and timeouts, repeatedly
     "overload",  # the teacher failed on its side `max_attempts` times
-    "poison",  # each worker that asked it died
+    "poison",  # three workers died while asking it
     "unchecked",  # a check could not judge its answer
     "budget",  # there was no money left to ask it
     "expired",  # the provider did not reach it within a batch's time, repeatedly
@@ -43,4 +43,4 @@ RETRYABLE: tuple[FailureKind, ...] = tuple(kind for kind in get_args(FailureKind
 """Kinds of samples that can be asked again; a bad row can't."""
 
 BODY_HEAD_CHARS = 2000
-"""How many bytes of a response's body a Failure keeps."""
+"""How many characters of a response's body a Failure keeps."""

@@ -43,7 +43,7 @@ class Select(Strict):
     """Which accepted answers to a prompt are kept. Give exactly one of the fields."""
 
     majority: Majority | None = None
-    """Keep the answers that most of the accepted ones agree with."""
+    """Keep the most common of the accepted answers."""
     best_of: BestOf | None = None
     """Keep the accepted answers that score best."""
 

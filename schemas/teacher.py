@@ -193,14 +193,14 @@ class Teacher(Strict):
             if self.headers or self.query:
                 raise ValueError("`api: simulator` takes no headers or query: leave them out")
             if self.profile != "auto":
-                raise ValueError("`profile` goes with `api: openai-chat`")
+                raise ValueError("`profile` works only with `api: openai-chat`: remove it")
             return self
         if self.profile != "auto" and self.api != "openai-chat":
-            raise ValueError("`profile` goes with `api: openai-chat`")
+            raise ValueError(f"`profile` works only with `api: openai-chat`, got `api: {self.api}`: remove it")
         if self.max_tokens_as is not None and self.api not in _LIKE_CHAT:
-            raise ValueError("`max_tokens_as` goes with `api: openai-chat`")
+            raise ValueError(f"`max_tokens_as` works only with chat completions, got `api: {self.api}`: remove it")
         if self.simulator is not None:
-            raise ValueError("`simulator:` goes with `api: simulator`")
+            raise ValueError(f"`simulator:` works only with `api: simulator`, got `api: {self.api}`: remove it")
         if problems := "\n".join(self._problems()):
             raise ValueError(problems)
         return self
@@ -209,7 +209,7 @@ class Teacher(Strict):
         """All settings that a teacher behind a URL still lacks."""
         yield from self._odd_urls()
         if self.aws is not None and self.api != "bedrock":
-            yield "`aws` goes with `api: bedrock`"
+            yield f"`aws` works only with `api: bedrock`, got `api: {self.api}`: remove it"
         elif self.aws is not None and self.api_key and self.aws.signs:
             yield "expected `api_key` or the keys of `aws`, got both"
         elif self.api == "bedrock" and self.urls and self.api_key is None and self.region is None:

@@ -64,7 +64,9 @@ def _options(settings: ChoiceCheck, row: Row) -> tuple[Sequence[str], Sequence[s
         return string.ascii_uppercase, ()
     texts = row.get(settings.options)
     if not isinstance(texts, tuple) or not 2 <= len(texts) <= len(string.ascii_uppercase):
-        raise CannotSay(f"column {settings.options!r}: expected the texts of 2 to 26 options")
+        raise CannotSay(
+            f"column {settings.options!r}: expected a list of 2 to 26 options' texts, got {shown(str(texts))}"
+        )
     return string.ascii_uppercase[: len(texts)], texts
 
 

@@ -135,7 +135,7 @@ def same(one: str, other: str, verify: MathVerify) -> bool:
 
 
 def wrong_reference(settings: MathCheck, row: Row) -> str | None:
-    """What is wrong with a row's known answer, if it is not one: prose, a question, a whole essay."""
+    """Why the row's known answer can't be used, such as prose; None if it can."""
     known = _reference(text_in(row, settings.answer))
     if len(known) > MAX_EXPRESSION_CHARS or _is_prose(known):
         return "expected a number, an expression, or a solution that ends in `#### 72` or \\boxed{72}, got prose"

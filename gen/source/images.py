@@ -114,7 +114,9 @@ def _addressed(url: str, what: str) -> bytes | str:
     if url[:5].lower() == "data:":
         head, comma, data = url[5:].partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise NoPrompt(f"{what}: expected a data: URL in base64, such as data:image/png;base64,…, got another")
+            raise NoPrompt(
+                f"{what}: expected a data: URL in base64, such as data:image/png;base64,…, got data:{head[:60]}"
+            )
         try:
             return base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError):

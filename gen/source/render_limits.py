@@ -136,6 +136,8 @@ def format_chars(form: str, *, values_chars: int) -> int:
     """
     specs = [spec or "" for _, field, spec, _ in Formatter().parse(form) if field is not None]
     if any("{" in spec for spec in specs):
-        raise SecurityError("a format inside a format is not supported: write the number")
+        raise SecurityError(
+            "a format inside a format, such as {:{width}}, is not supported: write the number, as in {:10}"
+        )
     widths = sum(int(width) for spec in specs for width in re.findall(r"\d+", spec))
     return len(form) + widths + len(specs) * values_chars

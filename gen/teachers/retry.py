@@ -117,7 +117,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """A Failure."""
+    """Ask no more: the sample becomes a Failure of this kind."""
 
     kind: FailureKind
     message: str

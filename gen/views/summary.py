@@ -194,7 +194,7 @@ class Summary(BaseModel):
 
     def _until_accepted(self) -> Iterator[str]:
         if self.accept:
-            yield f"  not needed {self.not_needed:,}: enough answers to their prompts are accepted"
+            yield f"  not needed {self.not_needed:,}: their prompts already have enough accepted answers"
             yield f"  short      {counted(self.short, 'prompt')} with {self._too_few()}"
 
     def _too_few(self) -> str:

@@ -125,7 +125,7 @@ class Hearing:
         return (first + self._rival) * self._samples.per_series + sample
 
     def awaited_by(self, ordinal: int) -> int | None:
-        """The sample whose answer it is compared with, if that has not come yet."""
+        """The sample with whose answer it will be compared, while that answer is still missing; else None."""
         rival = self._rival_of(ordinal)
         if rival in (None, ordinal) or self._closing is not None:
             return None

@@ -61,8 +61,7 @@ class SealCounts:
             self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
 
     def unchecked(self, teacher: Interpreter, completion: Completion, *, sign: Literal[1, -1] = 1) -> None:
-        """An answer that a check can't judge; -1: one that an earlier shard counts so, and that this chunk counts
-        now."""
+        """Count an answer that no check could judge; with -1, take out one that an earlier shard counted so."""
         self._unchecked_input += sign * (completion.usage.input_tokens or 0)
         self._unchecked_output += sign * (completion.usage.output_tokens or 0)
         self._unchecked_usd += sign * (teacher.cost_usd(completion) or 0.0)

@@ -60,7 +60,7 @@ class Shares:
                     await account.urgent.wait()
 
     async def leave(self) -> None:
-        """Give all of them back: nothing is in flight."""
+        """Return the shares of all accounts; nothing may be in flight."""
         await asyncio.gather(*map(self._leave, self._ledgers.values()))
 
     async def _leave(self, ledger: LimitLedger) -> None:

@@ -303,7 +303,7 @@ def test_a_provider_takes_no_other_provider_s_key(url: str, begins: str, owner: 
         ({"aws": {"access_key_id": "env:A"}}, "go together"),
         ({"aws": {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "env:A"}}, "never the key itself"),
         ({"api_key": "env:K", "aws": {"profile": "p"}}, "got both"),
-        ({"api": "openai-chat", "aws": {"region": "us-east-1"}}, "goes with `api: bedrock`"),
+        ({"api": "openai-chat", "aws": {"region": "us-east-1"}}, "works only with `api: bedrock`"),
     ],
 )
 def test_what_signs_must_be_plain(fields: dict[str, Any], said: str) -> None:

@@ -86,7 +86,7 @@ def test_choice_takes_the_known_option_by_letter_or_text() -> None:
         CannotSay, match="column 'known': expected one of A, B, C, D or an option, got 1; a number is not"
     ):
         judged(settings(**TEXTS), "B", known="1", options=CITIES)
-    with pytest.raises(CannotSay, match="column 'options': expected the texts of 2 to 26 options"):
+    with pytest.raises(CannotSay, match="column 'options': expected a list of 2 to 26 options"):
         judged(settings(**TEXTS), "B", known="A")
 
 

@@ -78,7 +78,7 @@ def test_each_finish_reason_is_ruled_on() -> None:
 
 def test_the_built_in_teacher_has_no_profile() -> None:
     """It speaks one dialect."""
-    with pytest.raises(ValidationError, match="goes with `api: openai-chat`"):
+    with pytest.raises(ValidationError, match="works only with `api: openai-chat`"):
         Teacher.model_validate({"name": "t", "api": "simulator", "profile": "vllm"})
 
 

@@ -120,7 +120,7 @@ def _has_nanoseconds(kind: pa.DataType) -> bool:
 
 
 def _micros(column: pa.Array) -> tuple[pa.Array, list[Nanoseconds | None]]:
-    """The column in microseconds, and the values that this would change."""
+    """(the column in microseconds, per row the value itself where that would lose nanoseconds, else None)."""
     kind = column.type
     counts = column.cast(pa.int64()).to_pylist()
     whole = pa.time64("us") if pa.types.is_time(kind) else _with_unit(kind, "us")

@@ -104,7 +104,7 @@ class Timeline:
         return sum(last - first + 1 for first, last in self._stretches()) * self._length_s
 
     def _stretches(self) -> Iterator[tuple[int, int]]:
-        """First and last slot between pauses."""
+        """(first, last) slot of each stretch of work between pauses."""
         first = last = None
         in_flight = 0
         for number in sorted(self._slots):
