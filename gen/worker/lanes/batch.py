@@ -88,6 +88,8 @@ class BatchLane:
         self._works: dict[int, Work] = {}
         self._creating = asyncio.Lock()
         """One batch at a time: its input is in memory, and a refused batch holds up the account's others."""
+        self._repeating = asyncio.Lock()
+        """One repeated creation at a time, and not `_creating`: its holder may wait for this batch to end."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -375,7 +377,7 @@ class BatchLane:
             if not self._api.repeats:
                 return None
             await pause(tries)
-            async with self._creating:
+            async with self._repeating:
                 await self._gate.passed()
                 lines = partial(self._lines, work.held, [*intent.stored.ordinals()], intent.stored.id)
                 lines_again = await asyncio.to_thread(lines, self._calls.url_of(intent.stored))
