@@ -143,6 +143,12 @@ class Asker:
         samples = sum(waiting + (batches.samples if batches is not None else 0) for batches, waiting in found)
         return samples == held.open.state.schedule.out
 
+    def count_batches(self) -> None:
+        """Count the open batches of the chunks in hand."""
+        for name, lane in self._lanes.items():
+            if isinstance(lane, BatchLane):
+                self._counters.of(name).batches_open = lane.open
+
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at a batch once: False if it has ended."""
         lane = self._batch_lanes.get(batch.place)

@@ -14,7 +14,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
-from stillhouse.gen.dataset.parked_chunks import OpenBatch, store_parked
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked, store_parked
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
@@ -63,6 +63,11 @@ class LeasedChunk:
     def memory_bytes(self) -> int:
         """Approximate memory that it takes."""
         return self.prompt_bytes + self.open.state.answers.remembered_bytes
+
+    @property
+    def settled(self) -> int:
+        """Number of samples that no longer need to be asked."""
+        return self.open.state.asked - self.open.left
 
     # --- called by its lanes, see `gen.worker.lanes.base.Docket`
 
@@ -219,7 +224,7 @@ class Hands:
         self._journals.forget(held.open.chunk.id)
         return counts
 
-    def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
+    def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> Parked:
         """Ship the chunk's journal, and record that everything open in it is in these batches.
 
         Raises:
@@ -227,8 +232,10 @@ class Hands:
         """
         held.open.journal.sync()
         held.shipper.ship()
-        store_parked(self._store, held.open.chunk.id, batches)
+        parked = Parked(batches=tuple(batches), settled=held.settled)
+        store_parked(self._store, held.open.chunk.id, parked)
         held.open.journal.close()
+        return parked
 
     def sweep(self) -> list[ChunkId]:
         """Ship what dead workers left on this node; returns the chunks that it belonged to."""

@@ -236,11 +236,12 @@ class Worker:
         """Give the chunk back, because everything open in it is in batches."""
         chunk = held.open.chunk.id
         held.abandoned = True  # nothing is done for it from here on
-        await asyncio.to_thread(self._hands.park, held, batches)
+        parked = await asyncio.to_thread(self._hands.park, held, batches)
         if self._held.get(chunk) is held:  # otherwise the lease was lost meanwhile
             del self._held[chunk]
+            self._count_open()
             with contextlib.suppress(Unreachable):  # then its lease expires, and its next owner parks it again
-                await self._queue.park(self.name, chunk, batches)
+                await self._queue.park(self.name, chunk, parked, self.counters)
         self._asker.drop(held)
         self._lease_soon()
 
@@ -320,7 +321,8 @@ class Worker:
             self.counters.spending = self._purse.report(opened, ended=ended, shipped=shipped)
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.waiting_chunks = sum(map(self._asker.waits_for_room, self._held.values()))
-        self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
+        self.counters.open_settled = sum(held.settled for held in self._held.values())
+        self._asker.count_batches()
         for name, tally in self.counters.teachers.items():
             tally.awaited = sum(client.awaited for client in self._asked_clients if client.teacher.name == name)
         self.counters.held_up = self._held_up()

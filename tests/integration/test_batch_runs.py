@@ -301,7 +301,7 @@ def test_two_teachers_of_a_chunk_are_parked_together(tmp_path: Path) -> None:
         while not (parked := (await asyncio.to_thread(stored_batches, store)).parked):
             assert not run.done()
             await asyncio.sleep(0.02)
-        assert [sorted(each.place for each in batches) for batches in parked.values()] == [[0, 2]]
+        assert [sorted(each.place for each in one.batches) for one in parked.values()] == [[0, 2]]
         assert (await run).records == 30
 
     lines = run(tmp_path, test, latency_s=0.5, faults={"latency_s": 4.0})

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent, created_elsewhere
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.errors import StoreAway, TeacherPaused
@@ -68,6 +68,7 @@ class BatchLane:
         self._worker_tasks = tasks
         self._listener = listener
         self._gate = gate
+        self._counters = counters
         self._clock = clock
         self._place = client.interpreter.place or 0
         self._keep_going = keep_going
@@ -94,6 +95,11 @@ class BatchLane:
     def largest_reply_bytes(self) -> int:
         """Size of the largest reply so far."""
         return self._results.largest_reply_bytes
+
+    @property
+    def open(self) -> int:
+        """Batches that may be at the provider, of the chunks in hand."""
+        return sum(len(work.intents) for work in self._works.values() if not work.held.abandoned)
 
     @property
     def runs_dry(self) -> bool:
@@ -309,6 +315,7 @@ class BatchLane:
             else:
                 name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, batch.id)
                 await asyncio.to_thread(name)
+                self._tally.batches += 1
                 return batch.id
             await pause(tries)
         raise AssertionError
@@ -318,7 +325,9 @@ class BatchLane:
         held = work.held
         batch = None
         if work.unsettled(intent):
-            intent.batch = batch_id = intent.batch or await self._found(work, intent)
+            if intent.batch is None:
+                intent.batch = await self._found(work, intent)
+            batch_id = intent.batch
             intent.may_rest = False
             batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
         if work.is_over or self._gate.stopping:
@@ -333,6 +342,8 @@ class BatchLane:
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
         finally:
             held.ended()
+        self._tally.batches_ended += batch is not None
+        self._tally.batches_expired += bool(end.expired)
         if batch is not None and batch.trouble is not None:
             self._calls.refused(batch.trouble)
         if end.pause is not None:
@@ -340,6 +351,10 @@ class BatchLane:
         if not end.settled:  # whatever the reason, the next batch would fail in the same way
             await pause(intent.n)
         self._go_on(work, intent, end)
+
+    @property
+    def _tally(self) -> Tally:
+        return self._counters.of(self._client.teacher.name)
 
     async def _made_safe(self, work: Work) -> bool:
         """Ship everything known about the chunk; False if it was sealed meanwhile, or is another worker's."""
@@ -368,6 +383,7 @@ class BatchLane:
         created."""
         for tries in itertools.count():
             if (found := await self._search.found(work, intent)) is not None:
+                self._tally.batches += 1
                 return found
             if work.is_over or self._gate.stopping:
                 return None
