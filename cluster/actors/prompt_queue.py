@@ -281,6 +281,9 @@ class PromptQueue:
         with self._lock:
             self._roster.totals[worker] = counters  # else the chunk's samples would count twice until the next renewal
             self._leases.park(worker, chunk, parked, now=self._clock.monotonic(), utc=self._clock.time())
+            is_dead = worker in self._roster.dead
+        if self._treasury is not None and counters.spending is not None and not is_dead:
+            self._treasury.reported(worker, counters.spending)
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

@@ -56,6 +56,8 @@ class LeasedChunk:
     is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
+    was_taken: bool = False
+    """True once its samples were handed to the lanes."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set if its worker must act, see `OpenChunk.is_due`."""
 

@@ -179,7 +179,6 @@ class Spec:
             batches_open=rng.choice((2, 3, 20)),
             batch_troubles=rng.choice((0.0, 0.02, 0.1)),
             first_format_share=0.0,  # which knows no batches
-            budget=None,
         )
 
     @classmethod
