@@ -100,8 +100,6 @@ REFUSED: Mapping[tuple[str, str], str] = {
         "fallback",
     ): "with `route: fallback` a teacher is left when it does not answer, and a batch takes hours to show that: "
     "use `mode: online`, or another route",
-    ("batch", "budget"): "the cost of a batch is not known until it has ended, so a budget can't be kept: leave "
-    "out `budget`, or use `mode: online`",
     ("weight", "fallback"): "`route: fallback` asks the teachers in order: leave out `weight`, or use `route: "
     "weighted`",
     ("majority", "accept"): "a vote needs all answers to a prompt, and `ask.accept` may stop before: use `ask.samples`",

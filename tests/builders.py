@@ -164,5 +164,5 @@ def queue_stats(**changes: Any) -> QueueStats:
     rows |= {"samples": 1000, "samples_left": 1000, "all_sealed": False, "last": True}
     empty: dict[str, Any] = {"counts": ShardCounts(), "teachers": {}, "last_trouble": "", "error": None}
     empty |= {"notes": [], "closed": Closed()}
-    empty |= {"held_up": {}, "budget": None}
+    empty |= {"held_up": {}, "budget": None, "parked_batches": {}}
     return QueueStats.model_validate(nothing | rows | empty | {"finished": False} | changes)

@@ -21,7 +21,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.limits.shares import Lease, Report
@@ -120,9 +120,9 @@ class QueueHandle:
         """See `gen.coordination.messages.Queue`."""
         await reached(self._actor.give_back.remote(worker, pack(chunk)))
 
-    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+    async def park(self, worker: str, chunk: ChunkId, parked: Parked, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await reached(self._actor.park.remote(worker, pack(chunk), [pack(batch) for batch in batches]))
+        await reached(self._actor.park.remote(worker, pack(chunk), pack(parked), pack(counters)))
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

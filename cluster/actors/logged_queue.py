@@ -1,7 +1,6 @@
 """Logs a worker's events between the worker and the queue: a few lines per chunk, none per prompt."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillhouse.cluster.actors.events import event, trouble
@@ -9,7 +8,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import NoMore, Queue, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 
 PROGRESS_EVERY_S = 10.0
@@ -84,10 +83,15 @@ class LoggedQueue:
         await self._queue.give_back(worker, chunk)
         event("chunk given back", worker=worker, chunk=str(chunk), teacher=self._teacher)
 
-    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+    async def park(self, worker: str, chunk: ChunkId, parked: Parked, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await self._queue.park(worker, chunk, batches)
-        event("chunk parked", worker=worker, chunk=str(chunk), batches=[one for each in batches for one in each.ids])
+        await self._queue.park(worker, chunk, parked, counters)
+        event(
+            "chunk parked",
+            worker=worker,
+            chunk=str(chunk),
+            batches=[one for each in parked.batches for one in each.ids],
+        )
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

@@ -24,7 +24,7 @@ from stillhouse.gen.coordination.treasury import Treasury
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
-from stillhouse.gen.dataset.parked_chunks import OpenBatch, StoredBatches, stored_batches
+from stillhouse.gen.dataset.parked_chunks import Parked, StoredBatches, stored_batches
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.store.base import Store
@@ -93,6 +93,7 @@ class PromptQueue:
         self._grant_after = self._started + listen_s
         self._roster = Roster(expected=workers, now=self._started)
         self._generations = OpenGenerations(self._store, recipe, remembers=follow)
+        self._asked = [teacher.name for teacher in recipe.answering]
         self._batches = StoredBatches({}, set())
         if any(teacher.mode != "online" for teacher in recipe.teachers):
             self._batches = stored_batches(self._store)
@@ -131,9 +132,9 @@ class PromptQueue:
             chunk = ChunkId(opened.plan.generation, number)
             if chunk in self._sealed:
                 continue
-            if (batches := self._batches.parked.get(chunk)) is not None:
+            if (parked := self._batches.parked.get(chunk)) is not None:
                 due = self._started + len(self._leases.parked) / FIRST_LOOKS_PER_S
-                self._leases.found_parked(chunk, batches, due=due)
+                self._leases.found_parked(chunk, parked, due=due)
             else:
                 self._leases.add(chunk)
 
@@ -275,10 +276,14 @@ class PromptQueue:
         with self._lock:
             self._leases.give_back(worker, chunk)
 
-    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+    async def park(self, worker: str, chunk: ChunkId, parked: Parked, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
-            self._leases.park(worker, chunk, batches, now=self._clock.monotonic(), utc=self._clock.time())
+            self._roster.totals[worker] = counters  # else the chunk's samples would count twice until the next renewal
+            self._leases.park(worker, chunk, parked, now=self._clock.monotonic(), utc=self._clock.time())
+            is_dead = worker in self._roster.dead
+        if self._treasury is not None and counters.spending is not None and not is_dead:
+            self._treasury.reported(worker, counters.spending)
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""
@@ -359,6 +364,7 @@ class PromptQueue:
                 chunks=len(chunks),
                 sealed=len(self._sealed),
                 parked=len(self._leases.parked),
+                parked_batches=self._parked_batches(),
                 rests=self._rests(),
                 prompts_left=sum(asks for asks, _ in left),
                 samples_left=sum(samples for _, samples in left),
@@ -366,7 +372,7 @@ class PromptQueue:
                 shards=sum(c.shards for c in workers),
                 teachers=teachers,
                 open_chunks=sum(c.open_chunks for c in workers),
-                open_settled=sum(c.open_settled for c in workers),
+                open_settled=sum(c.open_settled for c in workers) + self._leases.settled,
                 journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),
                 lease_waits=self._lease_waits,
                 held_up=dict(Tallied(c.held_up for c in workers if c.held_up)),
@@ -377,6 +383,9 @@ class PromptQueue:
                 error=str(error) if error else None,
                 exit_code=error.exit_code if error else 0,
             )
+
+    def _parked_batches(self) -> dict[str, int]:
+        return {self._asked[place]: count for place, count in self._leases.parked.batches().items()}
 
     def _rests(self) -> bool:
         """True if all batches were looked at, and everything else waits for one of them to end."""

@@ -13,7 +13,7 @@ from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import TERM_S
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.large_blocks import return_large_blocks
 from stillhouse.gen.without_pandas import without_pandas
@@ -63,9 +63,9 @@ class PromptQueueActor:
         """See `PromptQueue`."""
         await self._queue.give_back(worker, unpack(chunk, ChunkId))
 
-    async def park(self, worker: str, chunk: Plain, batches: list[Plain]) -> None:
+    async def park(self, worker: str, chunk: Plain, parked: Plain, counters: Plain) -> None:
         """See `PromptQueue`."""
-        await self._queue.park(worker, unpack(chunk, ChunkId), [unpack(batch, OpenBatch) for batch in batches])
+        await self._queue.park(worker, unpack(chunk, ChunkId), unpack(parked, Parked), unpack(counters, Counters))
 
     async def looked(self, worker: str, *, running: list[Plain], ended: list[Plain]) -> None:
         """See `PromptQueue`."""

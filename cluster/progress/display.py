@@ -90,6 +90,7 @@ class Progress:
         self._several = len(recipe.accounts) > 1
         self._checks = [check.name for check in recipe.all_checks]
         self._budget = recipe.budget
+        self._batched = any(each.mode != "online" for each in recipe.teachers)
         self._priced = any(t.price is not None for t in recipe.teachers)
 
     def shown(self, stats: QueueStats) -> Shown:
@@ -125,6 +126,12 @@ class Progress:
             figures["accepted"] = accepted
         if self._priced or total.usd:  # a price may have been looked up since
             figures["spend"] = f"${total.usd:,.2f}"
+        if self._batched:
+            expired = f" ({total.batches_expired:,} with expired requests)" if total.batches_expired else ""
+            figures["batches"] = (
+                f"{sum(stats.open_batches.values()):,} open, {total.batches:,} created, "
+                f"{total.batches_ended:,} ended{expired}"
+            )
         if self._budget is not None and stats.budget is not None:
             figures["budget"] = used_words(uses_of(self._budget, stats.budget.spent))
         if used := self._pace.limits_used(stats):

@@ -55,6 +55,7 @@ class RunMetrics:
     def __init__(self, recipe: Recipe) -> None:
         dataset = _label(recipe.dataset.path)
         self._recipe = recipe
+        self._batched = {each.name for each in recipe.teachers if each.mode != "online"}
         self._pace = Pace(recipe)
         self._last: QueueStats | None = None
         self._counts, self._shards = ShardCounts(), 0
@@ -76,6 +77,7 @@ class RunMetrics:
         self._waited = rising("limit_wait_seconds", "Seconds that requests waited for limits.", "teacher")
         self._latency = rising("latency_seconds_bucket", "Answers, by seconds.", "teacher", "le")
         self._speed = rising("tokens_per_second_bucket", "Answers, by output tokens per second.", "teacher", "le")
+        self._batches = rising("batches", "Batches, by what became of them.", "teacher", "state")
         self._records = rising("records", "Records sealed.")
         self._rejected = rising("rejected", "Samples sealed as rejected.", "reason")
         self._failures = rising("failures", "Samples sealed as failed.", "kind")
@@ -86,6 +88,8 @@ class RunMetrics:
         self._workers = gauge("workers", "Workers running or starting.")
         self._open = gauge("open_chunks", "Chunks held by workers.")
         self._lag = gauge("journal_lag_bytes", "Journalled answers that are not in the store yet.")
+        self._parked = gauge("chunks_parked", "Chunks that wait for batches at a provider, and that no worker holds.")
+        self._batches_open = gauge("batches_open", "Batches that may be at the provider.", "teacher")
         self._left = gauge("chunks_left", "Known chunks that are not sealed.")
         self._time_left = gauge("time_left_seconds", "Seconds left at the current pace.")
 
@@ -105,6 +109,9 @@ class RunMetrics:
         self._open.set(stats.open_chunks)
         self._lag.set(stats.journal_lag_bytes)
         self._left.set(stats.chunks - stats.sealed)
+        self._parked.set(stats.parked)
+        for teacher in self._batched:
+            self._batches_open.set(stats.open_batches.get(teacher, 0), tags={"teacher": _label(teacher)})
         self._time_left.set(self._pace.time_left_s(stats))
 
     def _count(self, teacher: str, tally: Tally) -> None:
@@ -119,6 +126,10 @@ class RunMetrics:
         self._waited.to(tally.lease_wait_s, teacher)
         self._latency.to_buckets(tally.latencies, LATENCY_BOUNDS_S, teacher)
         self._speed.to_buckets(tally.speeds, SPEED_BOUNDS, teacher)
+        if teacher in self._batched:
+            self._batches.to(tally.batches, teacher, "created")
+            self._batches.to(tally.batches_ended - tally.batches_expired, teacher, "ended")
+            self._batches.to(tally.batches_expired, teacher, "expired")
         self._in_flight.set(tally.in_flight, tags={"teacher": _label(teacher)})
 
     def _count_sealed(self, counts: ShardCounts, *, shards: int) -> None:

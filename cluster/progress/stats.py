@@ -1,5 +1,6 @@
 """Progress of a run, as its queue reports it to the driver, and the driver to its displays and metrics."""
 
+from collections import Counter
 from functools import cached_property
 
 from pydantic import BaseModel
@@ -55,6 +56,8 @@ class QueueStats(BaseModel):
     sealed: int
     parked: int = 0
     """Chunks whose open samples are all with batches at a provider, and that no worker holds."""
+    parked_batches: dict[str, int] = {}
+    """Batches of the parked chunks, by teacher."""
     rests: bool = False
     """True if nothing can be done until a batch ends."""
     prompts_left: int
@@ -70,7 +73,7 @@ class QueueStats(BaseModel):
     open_chunks: int
     """Chunks held by workers."""
     open_settled: int
-    """Samples in open chunks that no longer need to be asked: answered in this run or before it."""
+    """Samples in open and parked chunks that no longer need to be asked: answered in this run or before it."""
     journal_lag_bytes: int
     """Answers that are only in journals, not in the store yet."""
     lease_waits: int
@@ -86,6 +89,12 @@ class QueueStats(BaseModel):
     error: str | None
     """Why the rest of the source can't be read; the exit code is next to it."""
     exit_code: int
+
+    @property
+    def open_batches(self) -> dict[str, int]:
+        """Batches that may be at a provider, by teacher."""
+        held = Counter({name: tally.batches_open for name, tally in self.teachers.items()})
+        return {name: count for name, count in (held + Counter(self.parked_batches)).items() if count}
 
     @cached_property
     def total(self) -> Tally:

@@ -39,6 +39,14 @@ class Tally:
     """Answers by seconds; the last bucket has no bound."""
     speeds: list[int] = field(default_factory=lambda: [0] * (len(SPEED_BOUNDS) + 1))
     """Answers by output tokens per second; the last bucket has no bound."""
+    batches: int = 0
+    """Batches created, or found created."""
+    batches_ended: int = 0
+    """Batches collected."""
+    batches_expired: int = 0
+    """Of the collected ones, those with requests that the provider did not get to."""
+    batches_open: int = 0
+    """Batches of chunks in its hands, as of the last report."""
     accepted: dict[str, int] = field(default_factory=dict)
     """Answers that each check accepted, by the check's name; answers that a check could not judge are in neither
     count."""
@@ -116,7 +124,7 @@ class Counters:
         self.open_chunks = self.waiting_chunks = self.open_settled = self.journal_lag_bytes = 0
         self.held_up = ""
         for tally in self.teachers.values():
-            tally.in_flight = tally.awaited = 0
+            tally.in_flight = tally.awaited = tally.batches_open = 0
 
     @property
     def requests(self) -> int:

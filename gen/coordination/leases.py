@@ -6,13 +6,13 @@ keep anything from being asked twice.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from stillhouse.gen.coordination.parking import Look, ParkedChunks, pause_s
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import Parked
 
 RENEW_S = 3.0
 """How often a worker renews."""
@@ -53,6 +53,8 @@ class Leases:
         self._died: set[ChunkId] = set()
         self._granted: set[ChunkId] = set()
         """Chunks that were begun."""
+        self._settled: dict[ChunkId, int] = {}
+        """Settled samples of chunks that were parked, and were not leased since."""
         self.parked = ParkedChunks()
 
     def add(self, chunk: ChunkId) -> None:
@@ -71,6 +73,7 @@ class Leases:
             self._pending.add(chunk)
         if chunk in self._pending:
             self._pending.remove(chunk)
+            self._settled.pop(chunk, None)
             self._granted.add(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
 
@@ -103,6 +106,7 @@ class Leases:
             self._pending.remove(chunk)
             self._leases[chunk] = _Lease(worker, now + TERM_S)
             self._not_before.pop(chunk, None)
+            self._settled.pop(chunk, None)  # its owner counts them from here on
             grant = Grant(chunk, died=chunk in self._died, had_owners=chunk in self._granted)
             self._granted.add(chunk)
             self._died.discard(chunk)
@@ -128,18 +132,20 @@ class Leases:
             del self._leases[chunk]
             self.add(chunk)
 
-    def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch], *, now: float, utc: float) -> None:
+    def park(self, worker: str, chunk: ChunkId, parked: Parked, *, now: float, utc: float) -> None:
         """The worker gives the chunk back: everything open in it is in these batches."""
         self._expire(now)
         lease = self._leases.get(chunk)
         if lease is not None and lease.worker == worker:
             del self._leases[chunk]
-            self.parked.add(chunk, batches, due=now + pause_s(batches, utc=utc), is_known=True)
+            self._settled[chunk] = parked.settled
+            self.parked.add(chunk, parked, due=now + pause_s(parked.batches, utc=utc), is_known=True)
 
-    def found_parked(self, chunk: ChunkId, batches: Sequence[OpenBatch], *, due: float) -> None:
+    def found_parked(self, chunk: ChunkId, parked: Parked, *, due: float) -> None:
         """The store shows that a chunk is parked."""
         self._granted.add(chunk)
-        self.parked.add(chunk, batches, due=due, is_known=False)
+        self._settled[chunk] = parked.settled
+        self.parked.add(chunk, parked, due=due, is_known=False)
 
     def looks(self, *, now: float) -> list[Look]:
         """The parked chunks whose batches are due for a look."""
@@ -172,7 +178,13 @@ class Leases:
         self._granted.discard(chunk)
         self._leases.pop(chunk, None)
         self._pending.discard(chunk)
+        self._settled.pop(chunk, None)
         self.parked.remove(chunk)
+
+    @property
+    def settled(self) -> int:
+        """Samples that need not be asked any more, of chunks that were parked and are in nobody's hands."""
+        return sum(self._settled.values())
 
     @property
     def pending(self) -> int:

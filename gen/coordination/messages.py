@@ -1,7 +1,6 @@
 """Messages between a worker and the actors that all workers share: one per chunk or per second, never more."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -9,7 +8,7 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.parking import Look
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, StoreAway
 from stillhouse.gen.limits.shares import Lease, Report
@@ -102,8 +101,8 @@ class Queue(Protocol):
         """The worker will not finish the chunk; its journal is shipped."""
         ...
 
-    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
-        """The worker gives the chunk back, with its journal shipped: everything open in it is in these batches."""
+    async def park(self, worker: str, chunk: ChunkId, parked: Parked, counters: Counters) -> None:
+        """The worker gives the chunk back, with its journal shipped; its `counters` no longer include the chunk."""
         ...
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:

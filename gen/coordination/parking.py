@@ -1,11 +1,12 @@
 """When to look at the batches of parked chunks. Pure. A look that was handed out but never reported is due again."""
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
 
 LOOK_S = (30.0, 300.0)
 """Time between two looks at a parked chunk: half its batches' age, within these bounds."""
@@ -55,10 +56,10 @@ class ParkedChunks:
         """True if it is parked, and was parked or looked at in this run."""
         return chunk in self._parked and self._parked[chunk].is_known
 
-    def add(self, chunk: ChunkId, batches: Sequence[OpenBatch], *, due: float, is_known: bool) -> None:
+    def add(self, chunk: ChunkId, parked: Parked, *, due: float, is_known: bool) -> None:
         """Park it until its batches are looked at."""
         self.remove(chunk)
-        self._parked[chunk] = _Parked(tuple(batches), due, is_known)
+        self._parked[chunk] = _Parked(parked.batches, due, is_known)
         self._unknown += not is_known
         heapq.heappush(self._order, (due, chunk))
 
@@ -67,6 +68,10 @@ class ParkedChunks:
         found = self._parked.pop(chunk, None)
         self._unknown -= found is not None and not found.is_known
         return found is not None
+
+    def batches(self) -> Counter[int]:
+        """Their batches, by the teacher's place in the recipe."""
+        return Counter(each.place for parked in self._parked.values() for each in parked.batches if each.ids)
 
     def take(self, *, now: float, most: int = MAX_LOOKS) -> list[Look]:
         """The looks that are due."""

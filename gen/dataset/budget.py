@@ -1,9 +1,10 @@
 """What is left of a dataset's budget, and which workers hold parts of it: a ledger, pure except for its document.
 
-Invariant: what was spent and what workers hold together never exceed the limits. A worker spends only what it was
-granted, and a grant is stored before the worker learns of it. What a worker holds counts as spent until it reports what
-its requests cost, or returns it. What a dead worker held counts as spent until all of its chunks have been recovered
-and report their cost. Workers report totals, so a lost or repeated message changes nothing.
+Invariant: what was spent, what workers hold and what open batches may cost together never exceed the limits. A worker
+spends only what it was granted, and a grant is stored before the worker learns of it. What a worker holds counts as
+spent until it reports what its requests cost, or returns it. What a dead worker held counts as spent until all of its
+chunks have been recovered and report their cost. What a batch may cost is reserved for its chunk, and goes to the
+worker that collects the batch. Workers report totals, so a lost or repeated message changes nothing.
 """
 
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Opened:
     """When the worker took it over."""
     total: Expense
     """Now."""
+    reserved: Expense = NOTHING
+    """What its open batches may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class SpendReport:
     """True if this is its last report: it sends nothing more."""
     shipped: bool = False
     """With `ended`: its journals are complete where the next owners of its chunks look."""
+    moved: Expense = NOTHING
+    """Put aside for batches of the chunks that it had, less what it took back when these ended."""
 
 
 class Holding(BaseModel):
@@ -62,6 +67,7 @@ class Holding(BaseModel):
     granted: Expense = NOTHING
     returned: Expense = NOTHING
     spent: Expense = NOTHING
+    moved: Expense = NOTHING
     chunks: set[ChunkName] = set()
     """Chunks of which it may have asked samples since its last report."""
     gone: bool = False
@@ -71,6 +77,11 @@ class Holding(BaseModel):
     """Spent after its last report, as far as its chunks reported."""
     shipped: bool = False
     """True if its journals are complete where the next owners of its chunks look."""
+
+    @property
+    def left(self) -> Expense:
+        """What it may still spend, as far as it reported."""
+        return self.granted - self.returned - self.spent - self.moved
 
 
 class BudgetDocument(BaseModel):
@@ -84,7 +95,14 @@ class BudgetDocument(BaseModel):
     """The worst case of the request that there was no money for when asking ended."""
     chunks: dict[ChunkName, Expense] = {}
     """Chunks that are not sealed, with their part of `spent`."""
+    reserved: dict[ChunkName, Expense] = {}
+    """What their open batches may cost, whoever has the chunk: it is no part of `spent`."""
     workers: dict[str, Holding] = {}
+
+    def pending(self, limits: Expense) -> bool:
+        """True if money may come back: of batches, or of workers."""
+        parts = (*self.reserved.values(), *(each.left for each in self.workers.values()))
+        return any(part.within(limits) != NOTHING for part in parts)
 
 
 @dataclass(slots=True)
@@ -118,7 +136,12 @@ class BudgetLedger:
     @property
     def left(self) -> Expense:
         """What can be granted."""
-        return self.limits - self.spent - self.held
+        return self.limits - self.spent - self.held - self.reserved
+
+    @property
+    def reserved(self) -> Expense:
+        """What open batches may cost."""
+        return sum(self.document.reserved.values(), NOTHING).within(self.limits)
 
     @property
     def touched(self) -> set[str]:
@@ -136,12 +159,14 @@ class BudgetLedger:
     def unpayable(self) -> Expense | None:
         """The cheapest request that waits, once no money is left for any and nobody can return some; else None."""
         nexts = [waiting.next for waiting in self._waiting.values() if waiting.next is not None]
-        if not nexts or self.can_pay or self.held != NOTHING or any(h.gone for h in self.document.workers.values()):
+        if not nexts or self.can_pay or self.held + self.reserved != NOTHING:
+            return None
+        if any(holding.gone for holding in self.document.workers.values()):
             return None
         return min(nexts, key=lambda each: (each.nano_usd, each.output_tokens, each.requests))
 
     def _held_by(self, holding: Holding) -> Expense:
-        return (holding.granted - holding.returned - holding.spent).within(self.limits).at_least(NOTHING)
+        return holding.left.within(self.limits).at_least(NOTHING)
 
     # --- what happens
 
@@ -160,6 +185,7 @@ class BudgetLedger:
         self._add(report.spent - holding.spent)
         holding.spent = holding.spent.at_least(report.spent)
         holding.returned = holding.returned.at_least(report.returned)
+        holding.moved = report.moved
         for opened in report.opened:
             self._opened(worker, opened)
         self._waiting[worker] = _Waiting(report.wants, report.next)
@@ -171,19 +197,30 @@ class BudgetLedger:
         chunk = str(opened.chunk)
         if self._seen.get((worker, chunk)) != opened.recovered:
             self._seen[worker, chunk] = opened.recovered
-            self._recovered(chunk, opened.recovered, by=worker)
+            self._recovered(chunk, opened.recovered, by=worker, reserved=opened.reserved)
             self.document.workers[worker].chunks.add(chunk)
         if chunk in self.document.workers[worker].chunks:  # otherwise another worker has it now
+            self._reserve(chunk, opened.reserved)
             self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(opened.total)
 
-    def _recovered(self, chunk: str, total: Expense, *, by: str) -> None:
-        """A new owner has read the chunk's journals: they say what earlier owners spent, reported or not."""
+    def _reserve(self, chunk: str, reserved: Expense) -> None:
+        if reserved == NOTHING:
+            self.document.reserved.pop(chunk, None)
+        else:
+            self.document.reserved[chunk] = reserved
+
+    def _recovered(self, chunk: str, total: Expense, *, by: str, reserved: Expense = NOTHING) -> None:
+        """A new owner has read the chunk's journals: they say what earlier owners spent, reported or not.
+
+        `reserved`: what may be spent by the batches that they left open, reported or not.
+        """
         unreported = (total - self.document.chunks.get(chunk, NOTHING)).at_least(NOTHING)
+        opened = (reserved - self.document.reserved.get(chunk, NOTHING)).at_least(NOTHING)
         before = [h for name, h in self.document.workers.items() if name != by and chunk in h.chunks]
         if all(holding.gone for holding in before):
             self._add(unreported)
             for holding in before:
-                holding.found += unreported
+                holding.found += unreported + opened
                 holding.lost |= not (self.keeps_journals or holding.shipped)
         else:  # a living worker will report the same itself; if it never does, its whole grant counts
             for holding in before:
@@ -191,6 +228,7 @@ class BudgetLedger:
         for holding in before:
             holding.chunks.discard(chunk)
         self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(total)
+        self._reserve(chunk, reserved)
         self._settle_gone()
 
     def sealed(self, chunk: ChunkId, total: Expense | None = None, *, by: str = "") -> None:
@@ -199,6 +237,7 @@ class BudgetLedger:
         if total is not None and (by, name) not in self._seen:
             self._recovered(name, total, by=by)
         self.document.chunks.pop(name, None)
+        self.document.reserved.pop(name, None)
         for holding in self.document.workers.values():
             holding.chunks.discard(name)
         self._settle_gone()

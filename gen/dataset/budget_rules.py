@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from stillhouse.gen.dataset.budget import BudgetDocument
 from stillhouse.gen.dataset.budget_words import over_line, usd_words
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.teachers.expense import NOTHING, Expense, limits_of
+from stillhouse.gen.teachers.expense import Expense, limits_of
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.schemas.budget import Budget
 from stillhouse.schemas.prompt import Prompt
@@ -60,9 +60,10 @@ def least_request(recipe: Recipe, prompts: Sequence[Prompt] = ()) -> Expense:
 
 
 def why_no_money(recipe: Recipe, budget: Budget, document: BudgetDocument) -> str | None:
-    """Why nothing can be asked; None if there is money, or may be once dead workers' chunks are recovered."""
+    """Why nothing can be asked; None if there is money, or may be once dead workers' chunks are recovered
+    and open batches are collected."""
     limits = limits_of(budget)
-    if any((each.granted - each.returned - each.spent).within(limits) != NOTHING for each in document.workers.values()):
+    if document.pending(limits):
         return None
     needed = (document.next or least_request(recipe)).within(limits)
     return None if (limits - document.spent).covers(needed) else over_line(budget, document.spent, needed)

@@ -7,11 +7,10 @@ were given up as never created, to be cancelled if a listing shows them late.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stillhouse.gen.dataset.batch_intents import PREFIX, open_intents
 from stillhouse.gen.dataset.layout import ChunkId
@@ -40,21 +39,28 @@ class OpenBatch(BaseModel):
     """The intent's id if its batch was given up as never created, and is nothing to wait for."""
 
 
+class Parked(BaseModel):
+    """A parked chunk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batches: tuple[OpenBatch, ...] = ()
+    settled: int = 0
+    """Samples of the chunk that need not be asked any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredBatches:
     """The chunks with open batches, as found in a store."""
 
-    parked: dict[ChunkId, tuple[OpenBatch, ...]]
+    parked: dict[ChunkId, Parked]
     begun: set[ChunkId]
     """All chunks with open batches, parked or not."""
 
 
-_BATCHES = TypeAdapter(tuple[OpenBatch, ...])
-
-
-def store_parked(store: Store, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+def store_parked(store: Store, chunk: ChunkId, parked: Parked) -> None:
     """Record that everything open in the chunk is in these batches; its journal is in the store."""
-    store.put(_key(chunk), _BATCHES.dump_json(tuple(batches)))
+    store.put(_key(chunk), parked.model_dump_json().encode())
 
 
 def stored_batches(store: ReadableStore) -> StoredBatches:
@@ -71,16 +77,16 @@ def stored_batches(store: ReadableStore) -> StoredBatches:
     return StoredBatches(parked, set(still_open))
 
 
-def _awaited(batches: Sequence[OpenBatch]) -> set[tuple[int, int]]:
-    return {(each.place, each.n) for each in batches if not each.missing}
+def _awaited(parked: Parked) -> set[tuple[int, int]]:
+    return {(each.place, each.n) for each in parked.batches if not each.missing}
 
 
-def _read(store: ReadableStore, chunk: ChunkId) -> tuple[OpenBatch, ...]:
+def _read(store: ReadableStore, chunk: ChunkId) -> Parked:
     """Its batches; empty if the object is damaged, because it only saves work."""
     try:
-        return _BATCHES.validate_json(store.get(_key(chunk)) or b"[]")
+        return Parked.model_validate_json(store.get(_key(chunk)) or b"{}")
     except ValidationError:
-        return ()
+        return Parked()
 
 
 def _key(chunk: ChunkId) -> str:

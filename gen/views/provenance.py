@@ -56,7 +56,8 @@ class Provenance:
             self._add_teachers([StoredTeacher.model_validate(teacher) for teacher in meta.teachers])
             for each in meta.teachers:
                 if each.get("source") is None:
-                    self._add_price(each["name"], Price.model_validate(each["price"]) if "price" in each else None)
+                    price = Price.model_validate(each["price"]) if "price" in each else None
+                    self._add_price(each["name"], price, mode=each.get("mode", "online"))
         except ValidationError:
             chunk = ChunkId(meta.generation, meta.chunk)
             raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
@@ -65,11 +66,11 @@ class Provenance:
         """Add the teachers of a run that has no shard yet."""
         self._add_teachers([StoredTeacher.of(each, recipe) for each in recipe.teachers])
         for each in recipe.teachers:
-            self._add_price(each.name, each.price)
+            self._add_price(each.name, each.price, mode=each.mode)
 
-    def _add_price(self, teacher: str, price: Price | None) -> None:
+    def _add_price(self, teacher: str, price: Price | None, *, mode: str) -> None:
         known = self.prices.setdefault(teacher, [])
-        if price is not None and (words := _in_words(price)) not in known:
+        if price is not None and (words := _in_words(price, mode=mode)) not in known:
             known.append(words)
 
     def _add_teachers(self, teachers: list[StoredTeacher]) -> None:
@@ -94,14 +95,15 @@ class Provenance:
         return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
 
 
-def _in_words(price: Price) -> str:
+def _in_words(price: Price, *, mode: str) -> str:
     names = (("cached_input", "cached input"), ("cache_write", "cache writes"), ("reasoning", "reasoning"))
     further = [f"{words} {value:g}" for name, words in names if (value := getattr(price, name)) is not None]
     long = [
         f"input {each.input:g} and output {each.output:g} above {each.input_tokens:,} tokens" for each in price.above
     ]
     said = ", ".join([f"input {price.input:g}", f"output {price.output:g}", *further, *long])
-    return f"{said} USD per million tokens, by {price.source or 'the recipe'}"
+    stated = "the recipe, for batches" if mode != "online" else "the recipe"
+    return f"{said} USD per million tokens, by {price.source or stated}"
 
 
 def _plain(model: str) -> str:

@@ -128,9 +128,7 @@ class Summary(BaseModel):
         if self.budget:
             lines.append(f"  budget     {used_words(self.budget)}")
         if self.batches:
-            expired = f" ({self.batches['expired']:,} with expired requests)" if self.batches["expired"] else ""
-            by = f"; collect by {self.collect_by}" if self.collect_by else ""
-            lines.append(f"  batches    {self.batches['open']:,} open, {self.batches['ended']:,} ended{expired}{by}")
+            lines.append(f"  batches    {self.batches_words}")
         if self.maybe_billed:
             lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}{_up_to(self.maybe_usd)}")
         if self.wasted_input_tokens or self.wasted_output_tokens:
@@ -151,6 +149,15 @@ class Summary(BaseModel):
     def to_be_asked(self) -> int | None:
         """Samples that the next run asks by itself: the remaining ones, and those that the budget could not cover."""
         return None if self.remaining is None else self.remaining + self.failed_by_kind.get("budget", 0)
+
+    @property
+    def batches_words(self) -> str:
+        """How many batches are in which state; empty if there are none."""
+        if not self.batches:
+            return ""
+        expired = f" ({self.batches['expired']:,} with expired requests)" if self.batches["expired"] else ""
+        by = f"; collect by {self.collect_by}" if self.collect_by else ""
+        return f"{self.batches['open']:,} open, {self.batches['ended']:,} ended{expired}{by}"
 
     @property
     def is_idle(self) -> bool:

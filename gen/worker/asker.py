@@ -9,6 +9,7 @@ from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.worker.chain import Chain
 from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.lanes import LANES
@@ -106,6 +107,7 @@ class Asker:
 
     def take(self, held: LeasedChunk) -> None:
         """Ask those of the chunk's samples that may be asked now."""
+        held.was_taken = True
         chunk = held.open
         if self._chain is not None:
             for ordinal in chunk.take():
@@ -142,6 +144,20 @@ class Asker:
         found = [(lane.open_batches(held), lane.waiting_for_room(held)) for lane in self._batch_lanes.values()]
         samples = sum(waiting + (batches.samples if batches is not None else 0) for batches, waiting in found)
         return samples == held.open.state.schedule.out
+
+    def reserved(self, held: LeasedChunk) -> Expense | None:
+        """What its open batches may cost, under a budget; None if that is not known yet."""
+        if self._batch_lanes and held.open.left and not held.was_taken:
+            return None
+        parts = [lane.reserved(held) for lane in self._batch_lanes.values()]
+        known = [part for part in parts if part is not None]
+        return sum(known, NOTHING) if len(known) == len(parts) else None
+
+    def count_batches(self) -> None:
+        """Count the open batches of the chunks in hand."""
+        for name, lane in self._lanes.items():
+            if isinstance(lane, BatchLane):
+                self._counters.of(name).batches_open = lane.open
 
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at a batch once: False if it has ended."""

@@ -14,7 +14,7 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
-from stillhouse.gen.dataset.parked_chunks import OpenBatch, store_parked
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked, store_parked
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
@@ -56,6 +56,8 @@ class LeasedChunk:
     is_shipping: bool = False
     abandoned: bool = False
     """Another worker may have it now: nothing more is sent for it."""
+    was_taken: bool = False
+    """True once its samples were handed to the lanes."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set if its worker must act, see `OpenChunk.is_due`."""
 
@@ -63,6 +65,11 @@ class LeasedChunk:
     def memory_bytes(self) -> int:
         """Approximate memory that it takes."""
         return self.prompt_bytes + self.open.state.answers.remembered_bytes
+
+    @property
+    def settled(self) -> int:
+        """Number of samples that no longer need to be asked."""
+        return self.open.state.asked - self.open.left
 
     # --- called by its lanes, see `gen.worker.lanes.base.Docket`
 
@@ -219,7 +226,7 @@ class Hands:
         self._journals.forget(held.open.chunk.id)
         return counts
 
-    def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
+    def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> Parked:
         """Ship the chunk's journal, and record that everything open in it is in these batches.
 
         Raises:
@@ -227,8 +234,10 @@ class Hands:
         """
         held.open.journal.sync()
         held.shipper.ship()
-        store_parked(self._store, held.open.chunk.id, batches)
+        parked = Parked(batches=tuple(batches), settled=held.settled)
+        store_parked(self._store, held.open.chunk.id, parked)
         held.open.journal.close()
+        return parked
 
     def sweep(self) -> list[ChunkId]:
         """Ship what dead workers left on this node; returns the chunks that it belonged to."""

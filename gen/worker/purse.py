@@ -7,15 +7,43 @@ again, even if the message was lost.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.dataset.budget import Opened, SpendReport
+from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 
 AHEAD_S = 10.0
 """A worker asks for what it will spend in about this time: three renewals, so that one may be lost."""
 
 MEASURE_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """Requests that wait for money."""
+
+    worst: Sequence[Expense]
+    taken: "asyncio.Future[int]"
+    """For how many of them there was money."""
+
+
+@dataclass(slots=True, eq=False)
+class _Batches:
+    """What is put aside for a chunk's batches, and what of it the queue does not know yet."""
+
+    begun: Expense = NOTHING
+    ended: Expense = NOTHING
+    moved: Expense = NOTHING
+    """The balance of what was reported."""
+
+    def reported(self) -> Expense:
+        """The balance that is reported now."""
+        balance = self.begun - self.ended
+        self.moved += balance
+        self.begun = self.ended = NOTHING
+        return balance
 
 
 class Purse:
@@ -27,9 +55,13 @@ class Purse:
         self._limits = limits or NOTHING
         self._clock = clock
         self._granted = self._returned = self._spent = self._in_flight = NOTHING
+        self._moved = NOTHING
+        """Put aside for batches, less what came back, as reported."""
+        self._batches: dict[ChunkId, _Batches] = {}
+        """Of the chunks in hand."""
         self._counted = NOTHING
         """The part of `_spent` in limited measures."""
-        self._waiting: deque[tuple[Expense, asyncio.Future[bool]]] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._is_closed = False
         self._per_s = NOTHING
         """Recent spending per second."""
@@ -40,30 +72,43 @@ class Purse:
 
     @property
     def _left(self) -> Expense:
-        return self._granted - self._returned - self._counted - self._in_flight
+        unreported = sum((batches.begun for batches in self._batches.values()), NOTHING)
+        return self._granted - self._returned - self._counted - self._in_flight - self._moved - unreported
 
     async def reserve(self, worst: Expense) -> bool:
         """Wait for the money that a request may cost; False: there is no more, and nothing may be sent.
 
         The caller then calls `settle` or `give_back`, or leaves it in flight if it is unknown what was sent.
         """
-        if not self.is_limited:
-            return True
+        return not self.is_limited or await self.reserve_some([worst]) == 1
+
+    async def reserve_some(self, worst: Sequence[Expense]) -> int:
+        """Wait for the money that the first of these requests may cost, and take it out for as many as there is money.
+
+        Returns for how many; 0: there is no more. Only where it is limited.
+        """
         if self._is_closed:
-            return False
-        worst = worst.within(self._limits)
-        if not self._waiting and self._left.covers(worst):
-            self._in_flight += worst
-            return True
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((worst, turn))
+            return 0
+        turn = _Turn([each.within(self._limits) for each in worst], asyncio.get_running_loop().create_future())
+        if not self._waiting and self._left.covers(turn.worst[0]):
+            return self._taken(turn)
+        self._waiting.append(turn)
         self.empty.set()
         try:
-            return await turn
+            return await turn.taken
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.result():
-                self._in_flight -= worst
+            if turn.taken.done() and not turn.taken.cancelled():
+                self._in_flight -= sum(turn.worst[: turn.taken.result()], NOTHING)
             raise
+
+    def _taken(self, turn: "_Turn") -> int:
+        """Take out what the first requests may cost, as many as there is money for."""
+        left, count = self._left, 0
+        while count < len(turn.worst) and left.covers(turn.worst[count]):
+            left -= turn.worst[count]
+            count += 1
+        self._in_flight += sum(turn.worst[:count], NOTHING)
+        return count
 
     def settle(self, worst: Expense, spent: Expense) -> None:
         """The request ended, and cost this much."""
@@ -76,6 +121,37 @@ class Purse:
     def give_back(self, worst: Expense) -> None:
         """The request was not sent."""
         self.settle(worst, NOTHING)
+
+    def batch_begins(self, chunk: ChunkId, worst: Expense) -> None:
+        """What was taken out for this batch is put aside, to be settled by whoever collects it."""
+        if self.is_limited:
+            worst = worst.within(self._limits)
+            self._in_flight -= worst
+            self._of(chunk).begun += worst
+
+    def batch_ended(self, chunk: ChunkId, worst: Expense) -> None:
+        """All results of the batch are settled: what was put aside for it can be spent once that is reported."""
+        if self.is_limited:
+            self._of(chunk).ended += worst.within(self._limits)
+
+    def spend(self, spent: Expense) -> None:
+        """A result of a batch came, and cost so much."""
+        self.settle(NOTHING, spent)
+
+    def let_go(self, chunk: ChunkId) -> None:
+        """The queue knows that the chunk is sealed or parked, and all that was reported of it."""
+        self._batches.pop(chunk, None)
+        self._pay()
+
+    def lost(self, chunk: ChunkId) -> None:
+        """The chunk is another's. What was put aside here for its batches stays in flight, as a report may be lost."""
+        if (batches := self._batches.pop(chunk, None)) is not None:
+            here = batches.moved.at_least(NOTHING)
+            self._moved -= here
+            self._in_flight += here + batches.begun
+
+    def _of(self, chunk: ChunkId) -> "_Batches":
+        return self._batches.setdefault(chunk, _Batches())
 
     def accept(self, granted: Expense) -> None:
         """The queue has granted this much in total."""
@@ -90,34 +166,38 @@ class Purse:
     def _pay(self) -> None:
         """Release the waiting requests that can be paid for, in order."""
         while self._waiting:
-            worst, turn = self._waiting[0]
-            if not turn.done():
-                if not self._is_closed and not self._left.covers(worst):
+            turn = self._waiting[0]
+            if not turn.taken.done():
+                if not self._is_closed and not self._left.covers(turn.worst[0]):
                     return
-                if not self._is_closed:
-                    self._in_flight += worst
-                turn.set_result(not self._is_closed)
+                turn.taken.set_result(0 if self._is_closed else self._taken(turn))
             self._waiting.popleft()
         self.empty.clear()
 
     def report(self, opened: Sequence[Opened] = (), *, ended: bool = False, shipped: bool = False) -> SpendReport:
         """Totals, and what is wanted; what can't be used is returned."""
         self._measure()
-        waiting = [worst for worst, turn in self._waiting if not turn.done()]
+        for each in opened:
+            if (batches := self._batches.get(each.chunk)) is not None:
+                self._moved += batches.reported()
+        self._pay()
+        waiting = [turn.worst for turn in self._waiting if not turn.taken.done()]
         # Request the money in flight once more, so that a worker without a known pace finds it by doubling.
-        wanted = self._per_s.times(AHEAD_S) + self._in_flight + sum(waiting, NOTHING)
+        wanted = self._per_s.times(AHEAD_S) + self._in_flight
+        wanted += sum((each for worst in waiting for each in worst), NOTHING)
         if self._is_closed or ended:
             wanted, waiting = NOTHING, []
         if waiting or wanted == NOTHING:
-            self._returned += self._left
+            self._returned += self._left.at_least(NOTHING)  # below it while a batch's results come: they pay later
         else:
             self._returned += (self._left - wanted).at_least(NOTHING)
         return SpendReport(
             granted=self._granted,
             returned=self._returned,
             spent=self._spent,
+            moved=self._moved,
             wants=(wanted - self._left).at_least(NOTHING),
-            next=waiting[0] if waiting else None,
+            next=waiting[0][0] if waiting else None,
             opened=tuple(opened),
             ended=ended,
             shipped=shipped,

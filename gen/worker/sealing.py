@@ -258,6 +258,7 @@ class Sealer:
             teachers=[
                 StoredTeacher.of(t, self._recipe).as_stored()
                 | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
+                | ({"mode": t.mode} if t.mode != "online" else {})
                 for t in self._recipe.teachers
             ]
             + [each.model_dump(mode="json") for each in self._open.chunk.upstream],

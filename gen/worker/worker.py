@@ -15,7 +15,7 @@ from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue
 from stillhouse.gen.coordination.parking import Look
 from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
@@ -85,6 +85,8 @@ class Worker:
         """When the queue may be asked for a chunk again; a lane that runs dry may call for one with each sample."""
         self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks that the queue does not know of yet."""
+        self._parking: dict[ChunkId, Opened] = {}
+        """Parked chunks that the queue does not know of yet."""
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the open chunks are sealed as they are."""
@@ -182,6 +184,7 @@ class Worker:
         self._opening = grant.chunk
         # it lost the lease, and got it again without noticing
         if (lapsed := self._held.pop(grant.chunk, None)) is not None:
+            self._purse.lost(grant.chunk)
             lapsed.abandon()
         await self._journals_free(grant.chunk)
         opening = asyncio.create_task(asyncio.to_thread(self._hands.open, grant))
@@ -234,15 +237,28 @@ class Worker:
 
     async def _park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
         """Give the chunk back, because everything open in it is in batches."""
-        chunk = held.open.chunk.id
+        chunk, opened = held.open.chunk.id, self._opened(held)
         held.abandoned = True  # nothing is done for it from here on
-        await asyncio.to_thread(self._hands.park, held, batches)
+        parked = await asyncio.to_thread(self._hands.park, held, batches)
         if self._held.get(chunk) is held:  # otherwise the lease was lost meanwhile
             del self._held[chunk]
-            with contextlib.suppress(Unreachable):  # then its lease expires, and its next owner parks it again
-                await self._queue.park(self.name, chunk, batches)
+            if opened is not None:
+                self._parking[chunk] = opened
+            await self._tell_parked(chunk, parked)
+            self._parking.pop(chunk, None)
+            self._purse.let_go(chunk)
         self._asker.drop(held)
         self._lease_soon()
+
+    async def _tell_parked(self, chunk: ChunkId, parked: Parked) -> None:
+        while True:
+            self._count_open()
+            try:
+                return await self._queue.park(self.name, chunk, parked, self.counters)
+            except Unreachable:
+                if not self._purse.is_limited:  # its lease expires, and its next owner parks it again
+                    return None
+                await asyncio.sleep(1.0)
 
     async def _look(self, look: Look) -> None:
         """Look at the batches of a parked chunk, until one has ended."""
@@ -300,6 +316,7 @@ class Worker:
         self._lease_soon()
         await self._tell_sealed(chunk, counts)
         self._sealing.pop(chunk, None)
+        self._purse.let_go(chunk)
 
     async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
         self._count_open()
@@ -313,14 +330,13 @@ class Worker:
 
     def _count_open(self, *, ended: bool = False, shipped: bool = False) -> None:
         if self._purse.is_limited:
-            opened = [
-                Opened(chunk, held.open.state.spending.recovered, held.open.state.spending.total)
-                for chunk, held in (*self._held.items(), *self._sealing.items())
-            ]
+            held = (*self._held.values(), *self._sealing.values())
+            opened = [*filter(None, map(self._opened, held)), *self._parking.values()]
             self.counters.spending = self._purse.report(opened, ended=ended, shipped=shipped)
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.waiting_chunks = sum(map(self._asker.waits_for_room, self._held.values()))
-        self.counters.open_settled = sum(held.open.state.asked - held.open.left for held in self._held.values())
+        self.counters.open_settled = sum(held.settled for held in self._held.values())
+        self._asker.count_batches()
         for name, tally in self.counters.teachers.items():
             tally.awaited = sum(client.awaited for client in self._asked_clients if client.teacher.name == name)
         self.counters.held_up = self._held_up()
@@ -330,6 +346,11 @@ class Worker:
     def _asked_clients(self) -> list[TeacherClient]:
         """Those of judges too."""
         return [*self._clients, *(self._judges.clients if self._judges is not None else ())]
+
+    def _opened(self, held: LeasedChunk) -> Opened | None:
+        """What the chunk costs; None if it is not known yet what its batches may cost."""
+        spending, reserved = held.open.state.spending, self._asker.reserved(held)
+        return None if reserved is None else Opened(held.open.chunk.id, spending.recovered, spending.total, reserved)
 
     def _held_up(self) -> str:
         """What has kept it from sending for long enough to report."""
@@ -353,6 +374,7 @@ class Worker:
             self._fence.renewed(asked_at=asked_at, good_for_s=renewal.good_for_s)
             for chunk in renewal.lost:
                 if (held := self._held.pop(chunk, None)) is not None:
+                    self._purse.lost(chunk)
                     held.abandon()
                     self._asker.drop(held)
                 elif chunk == self._opening:
@@ -379,7 +401,7 @@ class Worker:
     async def _until_renewal(self, seconds: float) -> None:
         """Wait this long; less while a request waits for money."""
         if self._purse.is_limited and not self._tasks.stopping and self._closing is None:
-            await asyncio.sleep(MONEY_S)
+            await asyncio.sleep(seconds if self._asker.is_full else MONEY_S)  # it may wait for hours
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds - MONEY_S):
                     await self._purse.empty.wait()

@@ -12,7 +12,7 @@ CPU_SECONDS = 90
 @pytest.mark.timeout(900)
 def test_seeds() -> None:
     """Whatever dies whenever: every answer kept is stored once and its sample not asked again."""
-    seed, aged, moved, until = 0, 0, 0, time.process_time() + CPU_SECONDS
+    seed, aged, moved, batches, until = 0, 0, 0, 0, time.process_time() + CPU_SECONDS
     while time.process_time() < until:
         try:
             figures = simulate(seed)
@@ -20,6 +20,8 @@ def test_seeds() -> None:
             print(f"seed {seed} failed; again: python -m tests.faults.simulation --seed {seed}")
             raise
         seed, aged, moved = seed + 1, aged + figures.aged, moved + figures.moved
+        batches += figures.batches
     assert aged > 50, "hardly a journal of an older version was recovered"
     assert moved > 20, "hardly a sample was asked of the next teacher of a chain"
+    assert batches > 100, "hardly a batch was created"
     assert seed > 100, "the seeds are too slow to prove anything"

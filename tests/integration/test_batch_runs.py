@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from batch_recipes import APIS, batched, crashed, once_each, run
+from batch_recipes import APIS, batched, crashed, logged, once_each, run
 from builders import questions, write_source
 from harness import run_in_process
 
@@ -14,12 +14,13 @@ from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.dataset.batch_intents import count_batches
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.parked_chunks import stored_batches
-from stillhouse.gen.errors import AtProvider, StillhouseError, UsageError
+from stillhouse.gen.errors import AtProvider, BudgetSpent, StillhouseError, UsageError
 from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import worker
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
+from stillhouse.schemas.budget import Budget
 from stillhouse.schemas.recipe import Recipe
 
 
@@ -301,7 +302,7 @@ def test_two_teachers_of_a_chunk_are_parked_together(tmp_path: Path) -> None:
         while not (parked := (await asyncio.to_thread(stored_batches, store)).parked):
             assert not run.done()
             await asyncio.sleep(0.02)
-        assert [sorted(each.place for each in batches) for batches in parked.values()] == [[0, 2]]
+        assert [sorted(each.place for each in one.batches) for one in parked.values()] == [[0, 2]]
         assert (await run).records == 30
 
     lines = run(tmp_path, test, latency_s=0.5, faults={"latency_s": 4.0})
@@ -388,3 +389,26 @@ def test_results_of_one_batch_were_deleted(tmp_path: Path, api: str) -> None:
         assert (summary.records, summary.failed, summary.maybe_billed) == (10, 0, 10)
 
     run(tmp_path, test, faults={"deleted": 1})
+
+
+@pytest.mark.usefixtures("parks")
+def test_a_budget_holds_over_batches_and_crashes(tmp_path: Path) -> None:
+    """What batches may cost is put aside until they are collected; with more money the rest is asked."""
+    write_source(tmp_path, questions(20))
+
+    async def test(server: Server) -> None:
+        small, shards = {"batch": {"max_requests": 3}}, {"prompts_per_shard": 5}
+        recipe = batched(tmp_path, server, budget={"requests": 12}, teacher=small, dataset=shards)
+
+        async def again_and_again() -> None:
+            after_s = 0.1
+            while await crashed(recipe, after_s=after_s) is None:
+                after_s *= 2
+
+        with pytest.raises(BudgetSpent, match=r"^budget: 12 of 12 requests used; the next request could cost 1$"):
+            await again_and_again()
+        assert len(logged(tmp_path)) == 12
+        summary = await run_in_process(recipe.model_copy(update={"budget": Budget(requests=100)}))
+        assert (summary.records, summary.failed) == (20, 0)
+
+    once_each(run(tmp_path, test, faults={"latency_s": 0.1}), 20)

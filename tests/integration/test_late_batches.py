@@ -109,7 +109,7 @@ def test_a_batch_that_is_listed_after_it_was_created_again_is_cancelled(tmp_path
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
         (parked,) = stored_batches(store).parked.values()
-        assert [(each.n, bool(each.missing)) for each in parked] == [(1, False), (0, True)]
+        assert [(each.n, bool(each.missing)) for each in parked.batches] == [(1, False), (0, True)]
         assert list(notes(store, "submitted")) == ["_stillhouse/batches/000-000000-0-1.submitted.json"]
         transport = HttpTransport()
         assert await cancel_batches(recipe, store, transport=transport, clock=SYSTEM) == (2, 0)

@@ -229,3 +229,184 @@ async def test_a_purse_pays_in_order_and_returns_what_it_cannot_use() -> None:
     assert purse.report().spent == requests(1)
     purse.close()
     assert not await purse.reserve(requests(1))
+
+
+async def test_a_batch_gets_what_there_is_money_for_and_gives_back_what_it_did_not_cost() -> None:
+    """Also to another worker than the one that created it: what it may cost goes with its chunk."""
+    clock, chunk = ManualClock(), CHUNKS[0]
+    ledger = BudgetLedger(limited_to(50), BudgetDocument(), keeps_journals=True)
+    first, second = (Purse(limited_to(50), clock=clock) for _ in range(2))
+    ledger.leased("first", chunk)
+    turn = asyncio.ensure_future(first.reserve_some([requests(1)] * 20))
+    await asyncio.sleep(0)
+    ledger.reported("first", first.report())
+    ledger.grant("first")
+    first.accept(ledger.document.workers["first"].granted)
+    assert await turn == 5, "a tenth of what is left"
+    first.batch_begins(chunk, requests(5))
+    ledger.reported("first", first.report([Opened(chunk, NOTHING, NOTHING, requests(5))]))
+    assert (ledger.held, ledger.reserved, ledger.left.requests) == (NOTHING, requests(5), 45)
+    first.let_go(chunk)
+    ledger.leased("second", chunk)
+    ledger.reported("second", second.report([Opened(chunk, NOTHING, NOTHING, requests(5))]))
+    for _ in range(3):
+        second.spend(requests(1))
+    waits = asyncio.ensure_future(second.reserve(requests(1)))
+    await asyncio.sleep(0)
+    assert second.report([Opened(chunk, NOTHING, requests(3), requests(5))]).returned == NOTHING
+    waits.cancel()
+    await asyncio.sleep(0)
+    second.batch_ended(chunk, requests(5))
+    ledger.reported("second", second.report([Opened(chunk, NOTHING, requests(3), NOTHING)]))
+    assert (ledger.spent, ledger.reserved) == (requests(3), NOTHING)
+    ledger.reported("second", second.report([Opened(chunk, NOTHING, requests(3), NOTHING)]))
+    assert (ledger.held, ledger.left.requests) == (NOTHING, 47)
+
+
+class Batches(World):
+    """The same with batches, which go to whoever has their chunk."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.open: dict[ChunkId, list[int]] = {chunk: [] for chunk in CHUNKS}
+        """Requests in each open batch, as the store knows."""
+        self.read: set[ChunkId] = set()
+        """Chunks of which the first batch's results have come, and it is still open."""
+        self.purses: dict[str, Purse] = {}
+        self.names: dict[ChunkId, str] = {}
+        """Owners."""
+        self.recovered: dict[tuple[str, ChunkId], int] = {}
+
+    def reserved(self, chunk: ChunkId) -> int:
+        """What the chunk's open batches may cost."""
+        return sum(self.open[chunk])
+
+    @property
+    def committed(self) -> int:
+        """Requests that were answered, and those that still may be."""
+        return self.sent + sum(sum(self.open[chunk][chunk in self.read :]) for chunk in CHUNKS)
+
+    def take(self, name: str) -> None:
+        """A worker, perhaps a new one, leases all chunks that nobody has."""
+        self.purses.setdefault(name, Purse(limited_to(self.limit), clock=ManualClock()))
+        for chunk in CHUNKS:
+            if chunk not in self.names:
+                self.ledger.leased(name, chunk)
+                self.store()
+                self.names[chunk] = name
+                self.recovered[name, chunk] = self.cost[chunk]
+
+    def say(self, name: str, *, arrives: bool = True) -> None:
+        """A report, which may get lost."""
+        opened = [
+            Opened(
+                chunk, requests(self.recovered[name, chunk]), requests(self.cost[chunk]), requests(self.reserved(chunk))
+            )
+            for chunk, owner in self.names.items()
+            if owner == name
+        ]
+        report = self.purses[name].report(opened)
+        if arrives:
+            self.ledger.reported(name, report)
+            self.ledger.grant(name)
+            self.store()
+            self.purses[name].accept(self.ledger.document.workers[name].granted)
+
+    async def create(self, name: str, chunk: ChunkId, turns: "dict[str, asyncio.Task[int]]") -> None:
+        """A batch of up to five requests, once there is money for one; its worker waits meanwhile."""
+        if self.names.get(chunk) != name:
+            return
+        purse = self.purses[name]
+        turn = turns.setdefault(name, asyncio.ensure_future(purse.reserve_some([requests(1)] * 5)))
+        await asyncio.sleep(0)
+        if turn.done():
+            self.open[chunk].append(turn.result())
+            purse.batch_begins(chunk, requests(turn.result()))
+            del turns[name]
+
+    def collect(self, name: str, chunk: ChunkId, unserved: int) -> None:
+        """A batch's results come, of which some cost nothing; the next time that is safe."""
+        if self.names.get(chunk) != name or not self.open[chunk]:
+            return
+        if chunk in self.read:
+            self.read.remove(chunk)
+            self.purses[name].batch_ended(chunk, requests(self.open[chunk].pop(0)))
+        else:
+            self.read.add(chunk)
+            served = max(0, self.open[chunk][0] - unserved)
+            self.cost[chunk] += served
+            self.purses[name].spend(requests(served))
+
+    def park(self, name: str, chunk: ChunkId) -> None:
+        """The queue knows all of the chunk when it is let go."""
+        if self.names.get(chunk) == name:
+            self.say(name)
+            self.purses[name].let_go(chunk)
+            del self.names[chunk]
+
+    def lose(self, name: str, chunk: ChunkId) -> None:
+        """The lease lapses, and the worker hears of it."""
+        if self.names.get(chunk) == name:
+            self.purses[name].lost(chunk)
+            del self.names[chunk]
+
+    def bury(self, name: str) -> None:
+        """The worker is gone."""
+        del self.purses[name]
+        self.names = {chunk: owner for chunk, owner in self.names.items() if owner != name}
+        self.ledger.died(name)
+
+
+BATCH_MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["take", "say", "say", "lost", "create", "create", "create", "collect", "collect", "park", "lose", "bury"]
+        ),
+        st.sampled_from([0, 0, 0, 1]),
+        st.sampled_from([0, 0, 0, 1]),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(limit=st.integers(5, 60), moves=BATCH_MOVES)
+def test_no_order_of_crashes_overspends_by_batches(limit: int, moves: list[tuple[str, int, int]]) -> None:
+    """What was answered and what open batches may cost never exceed the budget, and nothing is forgotten in the end."""
+
+    async def live() -> None:
+        world, turns, count = Batches(limit), dict[str, asyncio.Task[int]](), 0
+        for move, who, which in moves:
+            names, chunk = list(world.purses), CHUNKS[which]
+            if move == "take" or not names:
+                count += 1
+                world.take(f"w{count}" if who == 0 or not names else names[who % len(names)])
+                continue
+            name = names[who % len(names)]
+            match move:
+                case "say" | "lost":
+                    world.say(name, arrives=move == "say")
+                case "create":
+                    await world.create(name, chunk, turns)
+                case "collect":
+                    world.collect(name, chunk, who)
+                case "park":
+                    world.park(name, chunk)
+                case "lose":
+                    world.lose(name, chunk)
+                case "bury":
+                    turns.pop(name, None)
+                    world.bury(name)
+            ledger = world.ledger
+            assert world.committed <= limit
+            assert world.committed <= (ledger.spent + ledger.held + ledger.reserved).requests
+        for name in list(world.purses):
+            world.bury(name)
+        world.take("last")
+        world.say("last")
+        ledger = world.ledger
+        assert ledger.reserved.requests == sum(map(world.reserved, CHUNKS))
+        if "lose" not in [move for move, _, _ in moves]:  # else a whole grant may count as spent
+            assert ledger.spent.requests == world.sent
+
+    asyncio.run(live())

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from builders import answer, body_of, chunk_of, index, open_chunk, questions, recipe_of, sealed, write_source
 
+from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.dataset.card_file import CARD_KEY, kept_card, write_card
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.views.card import BEGIN, END, card_of, size_category
+from stillhouse.gen.views.card import BEGIN, END, card_of, markdown, size_category
 from stillhouse.gen.views.report import report
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.sealing import Sealer
@@ -78,6 +79,22 @@ def test_the_card_says_what_answers_cost_and_by_whom(tmp_path: Path) -> None:
     both = card_of(open_dataset(recipe), recipe.model_copy(update={"teachers": (dearer,)}))
     assert said in both
     assert f"* Price: input 3, output 4 USD per million tokens, by {source}" in both
+
+
+def test_batches_are_in_card_and_report_by_state_and_at_their_price(tmp_path: Path) -> None:
+    """The sealed chunk's batch has ended, the other's is open; a stated price is the one for batches."""
+    batched = LLAMA | {"price": {"input": 1, "output": 2}, "mode": "batch", "profile": "openai"}
+    recipe = part_of_a_dataset(tmp_path, teachers=[batched])
+    store = open_dataset(recipe)
+    intents = Intents(store, place=0)
+    for number in (0, 1):
+        intents.decide(ChunkId(0, number), 0, [0], at=1e9, url="http://t/v1", kept_days=2)
+    intents.expired(ChunkId(0, 0), 0, [0])
+    said = "1 open, 1 ended (1 with expired requests); collect by 2001-09-11"
+    _, body = written(recipe)
+    assert f"| batches | {markdown(said)} |" in body
+    assert "* Price: input 1, output 2 USD per million tokens, by the recipe, for batches" in card_of(store)
+    assert said in report(store)
 
 
 def test_partial_dataset_says_so(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_chunks_that_wait_for_batches_are_shown(tmp_path: Path) -> None:
     assert progress.figures(queue_stats(sealed=4, chunks=10)).dataset["shards"] == "4 of 10"
 
 
+def test_batches_are_shown_by_state(tmp_path: Path) -> None:
+    """Open ones are those in workers' hands and those of parked chunks; without a batch teacher nothing is said."""
+    recipe = recipe_of(tmp_path)
+    teacher = recipe.teachers[0].model_copy(update={"name": "t", "mode": "batch"})
+    progress = Progress(recipe.model_copy(update={"teachers": (teacher,)}))
+    tally = Tally(batches=5, batches_ended=2, batches_expired=1, batches_open=1)
+    figures = progress.figures(queue_stats(teachers={"t": tally}, parked_batches={"t": 2}))
+    assert figures.call["batches"] == "3 open, 5 created, 2 ended (1 with expired requests)"
+    assert "batches" not in Progress(recipe_of(tmp_path)).figures(queue_stats()).call
+
+
 def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> None:
     """Of the answers judged so far; a check that judged none is left out."""
     checks = [{"length": {"min": 1}}, {"regex": {"pattern": "x"}}, {"reasoning": {}}]

@@ -6,10 +6,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from stillhouse.gen.coordination.leases import FENCE_S, TERM_S, Grant, Leases
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
 
 WORKERS = st.sampled_from(["a", "b", "c"])
-BATCHES = (OpenBatch(place=0, n=0, at=0.0, url="http://t", ids=("b",)),)
+PARKED = Parked(batches=(OpenBatch(place=0, n=0, at=0.0, url="http://t", ids=("b",)),), settled=3)
 CHUNKS = [ChunkId(0, number) for number in range(6)]
 
 
@@ -68,7 +68,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(worker=WORKERS, chunk=st.sampled_from(CHUNKS))
     def park(self, worker: str, chunk: ChunkId) -> None:
         """A worker parks a chunk, which may not be its own any more: then nothing happens."""
-        self.leases.park(worker, chunk, BATCHES, now=self.now, utc=self.now)
+        self.leases.park(worker, chunk, PARKED, now=self.now, utc=self.now)
         if (worker, chunk) in self.renewed and self.runs(worker, chunk):
             self.parked[chunk] = self.now
             del self.renewed[worker, chunk]
@@ -78,7 +78,7 @@ class Fleet(RuleBasedStateMachine):
     def look(self, ended: bool) -> None:
         """Workers look at what is due, and report; then it is leasable, or due again later."""
         for look in self.leases.looks(now=self.now):
-            assert look.batches == BATCHES
+            assert look.batches == PARKED.batches
             assert self.now >= self.parked[look.chunk]
             if ended:
                 self.leases.batch_ended(look.chunk)
@@ -160,7 +160,7 @@ class Fleet(RuleBasedStateMachine):
         self.leases = Leases()
         for chunk in CHUNKS[: self.next_chunk]:
             if chunk in self.parked:
-                self.leases.found_parked(chunk, BATCHES, due=self.now)
+                self.leases.found_parked(chunk, PARKED, due=self.now)
                 self.parked[chunk] = self.now
             elif chunk not in self.sealed:
                 self.leases.add(chunk)

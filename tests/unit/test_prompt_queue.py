@@ -17,7 +17,7 @@ from stillhouse.gen.coordination.messages import Wait
 from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
-from stillhouse.gen.dataset.parked_chunks import OpenBatch, store_parked
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked, store_parked
 from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
@@ -100,7 +100,8 @@ async def test_a_thousand_parked_chunks_cost_next_to_nothing(tmp_path: Path) -> 
     for number in range(1000):
         stored = intents.decide(ChunkId(0, number), 0, [0], at=clock.time(), url="http://t")
         assert stored is not None
-        store_parked(store, ChunkId(0, number), [OpenBatch(place=0, n=0, at=stored.at, url="http://t", ids=("b",))])
+        batch = OpenBatch(place=0, n=0, at=stored.at, url="http://t", ids=("b",))
+        store_parked(store, ChunkId(0, number), Parked(batches=(batch,)))
     queue = PromptQueue(recipe, workers=2, store=store, clock=clock, background=lambda work: work())
     assert isinstance(await queue.lease("a"), Wait)
     looks: Tallied[ChunkId] = Tallied()
@@ -123,6 +124,31 @@ async def test_a_thousand_parked_chunks_cost_next_to_nothing(tmp_path: Path) -> 
     grant = await queue.lease("b")
     assert isinstance(grant, Grant)
     assert (grant.chunk, grant.had_owners) == (ChunkId(0, 7), True)
+
+
+async def test_what_a_parked_chunk_has_settled_stays_counted(tmp_path: Path) -> None:
+    """While it is parked, by whomever; once its batch has ended; and not twice when it is leased again."""
+    write_source(tmp_path, questions(2))
+    recipe = batched_recipe(tmp_path)
+    index(recipe)
+    store, clock, chunk = open_dataset(recipe), ManualClock(now=1e6), ChunkId(0, 0)
+    batch = OpenBatch(place=0, n=0, at=clock.time(), url="http://t", ids=("b",))
+    queue = PromptQueue(recipe, workers=1, store=store, clock=clock, background=lambda work: work())
+    grant = await queue.lease("a")
+    assert isinstance(grant, Grant)
+    await queue.renew("a", [chunk], Counters(open_chunks=1, open_settled=7))
+    await queue.park("a", grant.chunk, Parked(batches=(batch,), settled=7), Counters())
+    stats = await queue.stats()
+    assert (stats.parked, stats.open_settled, stats.open_batches) == (1, 7, {recipe.teachers[0].name: 1})
+    Intents(store, place=0).decide(grant.chunk, 0, [0], at=clock.time(), url="http://t")
+    store_parked(store, grant.chunk, Parked(batches=(batch,), settled=7))
+    later = PromptQueue(recipe, workers=1, store=store, clock=clock, background=lambda work: work())
+    assert (await later.stats()).open_settled == 7
+    await queue.looked("a", running=[], ended=[grant.chunk])
+    assert (await queue.stats()).open_settled == 7
+    assert isinstance(await queue.lease("a"), Grant)
+    await queue.renew("a", [grant.chunk], Counters(open_chunks=1, open_settled=8))
+    assert (await queue.stats()).open_settled == 8
 
 
 async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> None:

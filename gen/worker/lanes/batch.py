@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent, created_elsewhere
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.errors import StoreAway, TeacherPaused
@@ -21,6 +21,7 @@ from stillhouse.gen.teachers.batches import batches_of
 from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, Access, Batch, BatchRefused, Intent, Job, Steps
 from stillhouse.gen.teachers.batches.calls import called
 from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Gate, Listener
@@ -33,6 +34,8 @@ from stillhouse.gen.worker.tasks import Tasks
 
 LOOK_S = (1.0, 300.0)
 """Time between two looks at a batch: half its age, within these bounds."""
+SHORT_S = 10.0
+"""A batch that waits so long for money waits for an end of another: grants are made faster."""
 FULL_S = 5.0
 """How often to check whether the teacher may have another batch."""
 
@@ -68,6 +71,7 @@ class BatchLane:
         self._worker_tasks = tasks
         self._listener = listener
         self._gate = gate
+        self._counters = counters
         self._clock = clock
         self._place = client.interpreter.place or 0
         self._keep_going = keep_going
@@ -84,6 +88,7 @@ class BatchLane:
             listener=listener,
             counters=counters,
             clock=clock,
+            purse=gate.purse,
         )
         self._works: dict[int, Work] = {}
         self._creating = asyncio.Lock()
@@ -96,6 +101,17 @@ class BatchLane:
     def largest_reply_bytes(self) -> int:
         """Size of the largest reply so far."""
         return self._results.largest_reply_bytes
+
+    def reserved(self, held: LeasedChunk) -> Expense | None:
+        """What its batches for the chunk may cost, where there is a budget; None if that is not known yet."""
+        if (work := self._works.get(id(held))) is None:
+            return NOTHING
+        return work.reserved if work.is_known else None
+
+    @property
+    def open(self) -> int:
+        """Batches that may be at the provider, of the chunks in hand."""
+        return sum(len(work.intents) for work in self._works.values() if not work.held.abandoned)
 
     @property
     def runs_dry(self) -> bool:
@@ -188,26 +204,26 @@ class BatchLane:
 
     async def _keep(self, work: Work) -> None:
         """Put the chunk's samples into batches until none is left."""
-        try:
-            for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
-                work.next = known.n + 1
-                intent = OpenIntent(known.n, known.stored, known.batch)
-                if known.has_ended:
-                    work.expired.update(known.expired)
-                    if known.was_given_up:
-                        work.missing[known.n] = intent
-                else:
-                    work.intents[known.n] = intent
-                    self._spawn(self._follow, work, intent)
-            while not work.is_over:
-                work.changed.clear()
-                while work.fresh and not self._gate.stopping:
-                    await self._ask(work)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S[1]):
-                        await work.changed.wait()
-        finally:
-            del self._works[id(work.held)]
+        for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
+            work.next = known.n + 1
+            intent = OpenIntent(known.n, known.stored, known.batch)
+            if known.has_ended:
+                work.expired.update(known.expired)
+                if known.was_given_up:
+                    work.missing[known.n] = intent
+            else:
+                work.intents[known.n] = intent
+                intent.worst = sum(await asyncio.to_thread(self._worst, work.held, known.stored.ordinals()), NOTHING)
+                self._spawn(self._follow, work, intent)
+        work.is_known = True
+        while not work.is_over:
+            work.changed.clear()
+            while work.fresh and not self._gate.stopping:
+                await self._ask(work)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S[1]):
+                    await work.changed.wait()
+        del self._works[id(work.held)]
 
     async def _ask(self, work: Work) -> None:
         """Put waiting samples into one more batch."""
@@ -216,8 +232,13 @@ class BatchLane:
             ordinals = work.fresh[: min(self._settings.max_requests, self._api.max_requests)]
             if work.is_over or self._gate.stopping or not ordinals or await self._collects_late(work):
                 return
+            worst = await self._paid(work, ordinals)
+            if work.is_over or self._gate.stopping or (self._gate.purse.is_limited and not worst):
+                self._gate.purse.give_back(sum(worst, NOTHING))
+                return
             chunk, url = work.held.open.chunk.id, self._client.teacher.urls[0]
             name = partial(self._intents.name, chunk, work.next)
+            ordinals = ordinals[: len(worst)] if worst else ordinals
             lines = await asyncio.to_thread(self._lines, work.held, ordinals, await asyncio.to_thread(name), url)
             ordinals = ordinals[: len(lines)]
             decide = partial(
@@ -232,7 +253,9 @@ class BatchLane:
             )
             if (stored := await asyncio.to_thread(decide)) is None:
                 raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
-            intent = OpenIntent(work.next, stored, None)
+            intent = OpenIntent(work.next, stored, None, worst=sum(worst[: len(lines)], NOTHING))
+            self._gate.purse.give_back(sum(worst[len(lines) :], NOTHING))
+            self._gate.purse.batch_begins(chunk, intent.worst)
             work.intents[work.next] = intent
             work.next += 1
             intent.batch = await self._created(work, intent, lines)
@@ -244,7 +267,7 @@ class BatchLane:
             waiting = set(intent.stored.ordinals()).intersection(work.fresh)
             if waiting and (batch := await self._search.late(intent)) is not None:
                 del work.missing[intent.n]
-                intent.batch = batch
+                intent.batch, intent.worst = batch, NOTHING  # which was given free when it was given up
                 work.intents[intent.n] = intent
                 if len(waiting) < intent.wanted.requests:  # the others were asked again
                     await self._calls.until_served(partial(self._cancelled, intent.stored, batch))
@@ -254,6 +277,30 @@ class BatchLane:
 
     def _cancelled(self, stored: StoredIntent, batch_id: str) -> Steps[None]:
         return self._api.cancel(batch_id, self._calls.access(stored))
+
+    async def _paid(self, work: Work, ordinals: Sequence[int]) -> Sequence[Expense]:
+        """Take out what these samples may cost, or the first of them, once there is money; none without a budget."""
+        purse = self._gate.purse
+        if not purse.is_limited:
+            return ()
+        worst = await asyncio.to_thread(self._worst, work.held, ordinals)
+        waits = asyncio.create_task(purse.reserve_some(worst))
+        try:
+            done, _ = await asyncio.wait([waits], timeout=SHORT_S)
+            if not done:
+                self.is_full = True  # only batches that end bring money back, and others' too
+                self._listener.wants_more()
+            return worst[: await waits]
+        finally:
+            waits.cancel()
+            self.is_full = False
+
+    def _worst(self, held: LeasedChunk, ordinals: Iterable[int]) -> list[Expense]:
+        """What each of these samples may cost; in a thread."""
+        if not self._gate.purse.is_limited:
+            return []
+        interpreter, samples = self._client.interpreter, held.open.samples
+        return [interpreter.worst_case(samples.prompt(ordinal)) for ordinal in ordinals]
 
     async def _may_open(self) -> None:
         """Wait until the teacher may have another batch, and requests may be sent."""
@@ -311,6 +358,7 @@ class BatchLane:
             else:
                 name = partial(self._intents.submitted, work.held.open.chunk.id, intent.n, batch.id)
                 await asyncio.to_thread(name)
+                self._tally.batches += 1
                 return batch.id
             await pause(tries)
         raise AssertionError
@@ -320,7 +368,9 @@ class BatchLane:
         held = work.held
         batch = None
         if work.unsettled(intent):
-            intent.batch = batch_id = intent.batch or await self._found(work, intent)
+            if intent.batch is None:
+                intent.batch = await self._found(work, intent)
+            batch_id = intent.batch
             intent.may_rest = False
             batch = None if batch_id is None else await self._end_of(work, intent, batch_id)
         if work.is_over or self._gate.stopping:
@@ -333,8 +383,12 @@ class BatchLane:
             if not await self._made_safe(work):
                 return
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
+            intent.has_ended = True
+            self._gate.purse.batch_ended(held.open.chunk.id, intent.worst)
         finally:
             held.ended()
+        self._tally.batches_ended += batch is not None
+        self._tally.batches_expired += bool(end.expired)
         if batch is not None and batch.trouble is not None:
             self._calls.refused(batch.trouble)
         if end.pause is not None:
@@ -342,6 +396,10 @@ class BatchLane:
         if not end.settled:  # whatever the reason, the next batch would fail in the same way
             await pause(intent.n)
         self._go_on(work, intent, end)
+
+    @property
+    def _tally(self) -> Tally:
+        return self._counters.of(self._client.teacher.name)
 
     async def _made_safe(self, work: Work) -> bool:
         """Ship everything known about the chunk; False if it was sealed meanwhile, or is another worker's."""
@@ -370,6 +428,7 @@ class BatchLane:
         created."""
         for tries in itertools.count():
             if (found := await self._search.found(work, intent)) is not None:
+                self._tally.batches += 1
                 return found
             if work.is_over or self._gate.stopping:
                 return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from stillhouse.gen.dataset.batch_intents import StoredIntent
 from stillhouse.gen.teachers.batches.base import Intent
+from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 PARK_AFTER_S = 5.0
@@ -23,6 +24,10 @@ class OpenIntent:
     """The provider's id of the batch; None if it is unknown whether there is one."""
     candidates: tuple[str, ...] = ()
     """Ids of running batches of which each may be this one, if that is unknown."""
+    worst: Expense = NOTHING
+    """What its batch may cost, where there is a budget."""
+    has_ended: bool = False
+    """True once all that its batch says is safe."""
     may_rest: bool = False
     """True if it needs nothing until it ends, which takes a while."""
 
@@ -42,6 +47,8 @@ class Work:
     """A chunk in the lane."""
 
     held: LeasedChunk
+    is_known: bool = False
+    """True once the intents that earlier owners left open were read."""
     waiting: dict[int, None] = field(default_factory=dict)
     """Samples to put into a batch, in order."""
     expired: Counter[int] = field(default_factory=Counter)
@@ -60,6 +67,11 @@ class Work:
     def is_over(self) -> bool:
         """True if nothing more is asked for the chunk here."""
         return self.held.abandoned or self.held.open.left == 0
+
+    @property
+    def reserved(self) -> Expense:
+        """What its batches may cost, where there is a budget."""
+        return sum((each.worst for each in self.intents.values() if not each.has_ended), NOTHING)
 
     @property
     def fresh(self) -> list[int]:

@@ -48,6 +48,7 @@ def _many(first: int, *, count: int | None, minutes: float | None, keep_going: b
                 virtual_s=int(figures.seconds),
                 aged=figures.aged,
                 moved=figures.moved,
+                batches=figures.batches,
             )
             totals.update(figures.blows)
         seed += 1

@@ -15,7 +15,7 @@ from .history import SETTLING, Broken, History, Request, Sample
 from .services import Services
 from .teacher import JUDGE, SEEDS_APART
 
-UNANSWERED = frozenset(("lost", "cut", "hang", "torn", "empty"))
+UNANSWERED = frozenset(("lost", "cut", "hang", "torn", "empty", "missing"))
 _CHUNK = re.compile(r"part-\d+-\d+")
 _SERIAL = re.compile(r"\br(\d+)\b")
 

@@ -7,7 +7,7 @@ those that Ray runs.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from stillhouse.gen.coordination.leases import TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, NoMore, Renewal, Unreachable, Wait
 from stillhouse.gen.dataset.budget_words import over_line
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.planning import Planner, Planning
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import BudgetSpent, Paused, StillhouseError
@@ -113,9 +113,9 @@ class QueueLine:
         """See `gen.coordination.messages.Queue`."""
         await self._line.call(self._crew.queue, lambda queue: queue.give_back(worker, chunk))
 
-    async def park(self, worker: str, chunk: ChunkId, batches: Sequence[OpenBatch]) -> None:
+    async def park(self, worker: str, chunk: ChunkId, parked: Parked, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await self._line.call(self._crew.queue, lambda queue: queue.park(worker, chunk, batches))
+        await self._line.call(self._crew.queue, lambda queue: queue.park(worker, chunk, parked, counters))
 
     async def looked(self, worker: str, *, running: list[ChunkId], ended: list[ChunkId]) -> None:
         """See `gen.coordination.messages.Queue`."""

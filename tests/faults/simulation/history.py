@@ -175,10 +175,15 @@ class History:
         budget = self.budget
         if budget is None:
             return
-        if budget.requests is not None and len(self.requests) > budget.requests:
-            raise Broken(f"{len(self.requests)} requests were sent, the budget is {budget.requests}")
+        if budget.requests is not None and self.served > budget.requests:
+            raise Broken(f"{self.served} requests were sent, the budget is {budget.requests}")
         if budget.usd is not None and self.billed_usd > budget.usd + 1e-6:
             raise Broken(f"{self.billed_usd} USD are billed, the budget is {budget.usd}")
+
+    @property
+    def served(self) -> int:
+        """Requests, less those of batches that the provider did not get to: these are not billed."""
+        return sum(request.fate != "expired" for request in self.requests)
 
     def judge_end(self) -> None:
         """A run ended because the budget is used up.
@@ -187,8 +192,8 @@ class History:
             Broken: it is not, and nothing happened that could leave a part of it unused.
         """
         budget, calm = self.budget, self.undisturbed and not (self.message_lost or self.store_trouble or self.disk_full)
-        if calm and budget is not None and budget.requests is not None and len(self.requests) < budget.requests:
-            raise Broken(f"{len(self.requests)} requests were sent of a budget of {budget.requests}")
+        if calm and budget is not None and budget.requests is not None and self.served < budget.requests:
+            raise Broken(f"{self.served} requests were sent of a budget of {budget.requests}")
 
     # --- requests
 

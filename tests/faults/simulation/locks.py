@@ -1,8 +1,13 @@
-"""A lock between threads that take turns: who waits for it lets the others go on."""
+"""Locks and pools of threads that take turns: who waits for a lock lets the others go on."""
 
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import Self, TypeVar
 
 from .loop import VirtualLoop
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class TurnLock:
@@ -21,3 +26,22 @@ class TurnLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._held = False
+
+
+class InTurn:
+    """In place of `ThreadPoolExecutor`: one after the other, in the thread that asks."""
+
+    def __init__(self, _: int) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def map(self, do: Callable[[T], U], values: Iterable[T]) -> Iterator[U]:
+        """See `Executor.map`."""
+        return map(do, values)

@@ -82,6 +82,14 @@ class Spec:
     outages: tuple[tuple[str, float, float], ...] = ()
     """(a teacher's or the judge's name, from, until) when no connection to it can be made."""
     give_up_after_s: float = 600.0
+    batched: int = 0
+    """How many of the teachers are asked in batches."""
+    batch_requests: int = 4
+    """Requests in one of these, at most."""
+    batches_open: int = 20
+    """Batches of a teacher that may be open at once."""
+    batch_troubles: float = 0.0
+    """Share of calls and batches with which something goes wrong."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spec":
@@ -154,10 +162,24 @@ class Spec:
         """The same with a while, now and then an hour, without the judge or a teacher that has no substitute."""
         names = [JUDGE] * self.judge + ["t0"] * (self.route != "fallback")
         if not names or rng.random() < 0.6:
-            return self
+            return self.batching()
         start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
         away = rng.choice(names), start_s, start_s + (HOUR_S if rng.random() < 0.1 else 100.0)  # an hour costs seconds
-        return replace(self, outages=(*self.outages, away))
+        return replace(self, outages=(*self.outages, away)).batching()
+
+    def batching(self) -> "Spec":
+        """The same with teachers that are asked in batches, in some worlds; all others stay as they were."""
+        rng = random.Random(repr(self))
+        if self.route == "fallback" or rng.random() < 0.6:
+            return self
+        return replace(
+            self,
+            batched=rng.randint(1, self.teachers),
+            batch_requests=rng.randint(1, 6),
+            batches_open=rng.choice((2, 3, 20)),
+            batch_troubles=rng.choice((0.0, 0.02, 0.1)),
+            first_format_share=0.0,  # which knows no batches
+        )
 
     @classmethod
     def calm(cls, **more: Any) -> "Spec":
@@ -183,6 +205,8 @@ class Spec:
             "max_attempts": self.max_attempts,
             "price": PRICE,
         }
+        size = {"max_requests": self.batch_requests, "max_open": self.batches_open}
+        batched = {"mode": "batch", "profile": "openai", "batch": size}
         document = {
             "name": "simulated",
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
@@ -195,6 +219,7 @@ class Spec:
                 teacher
                 | {"name": f"t{place}", "base_url": f"http://t{place}/v1"}
                 | ({"ask": {"seed": place * SEEDS_APART}} if self.route == "each" else {})
+                | (batched if place < self.batched else {})
                 for place in range(self.teachers)
             ]
             + [teacher | {"name": JUDGE, "role": "judge", "base_url": f"http://{JUDGE}/v1", "ask": JUDGED}]

@@ -18,6 +18,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from .history import Broken, History, Request
 from .loop import VirtualLoop
 from .processes import Process, check_alive
+from .provider import Provider
 
 SEEDS_APART = 1000
 """Under `route: each`, teacher n is asked sample k with the seed n x this + k: what history calls the sample."""
@@ -69,7 +70,16 @@ class Teacher:
         in_flight: int | None,
         point: Callable[[str], None],
         outages: Sequence[tuple[str, float, float]] = (),
+        batch_troubles: float = 0.0,
     ) -> None:
+        self.provider = Provider(
+            rng,
+            loop,
+            history,
+            troubles=batch_troubles,
+            reply=self._reply,
+            billed=lambda sent: history.billed(_bill_usd(sent.sample[0], sent.fate)),
+        )
         self._rng = rng
         self._loop = loop
         self._history = history
@@ -82,7 +92,7 @@ class Teacher:
         self._point = point
         self._busy = 0
         self._outages = outages
-        self.accept = 0
+        self._accept = 0
         """Accepted answers wanted of each prompt, or of each teacher to it; 0: all samples are."""
         self._flying: Counter[tuple[Process, str, int]] = Counter()
         """Samples of each prompt, and of each teacher under `route: each`, that a worker asks now."""
@@ -91,6 +101,15 @@ class Teacher:
         self._refused: set[str] = set()
         """Prompts that were refused before."""
         self._pauses: list[_Pause] = []
+
+    @property
+    def accept(self) -> int:
+        """Accepted answers wanted of each prompt, or of each teacher to it; 0: all samples are."""
+        return self._accept
+
+    @accept.setter
+    def accept(self, wanted: int) -> None:
+        self._accept = self.provider.accept = wanted
 
     def turn(self, weights: Mapping[str, float]) -> None:
         """From now on let these fates befall requests."""
@@ -104,6 +123,8 @@ class Teacher:
         self._point("post")
         process = check_alive()
         assert process is not None
+        if self.provider.takes(request):
+            return await self._served_by_provider(request)
         document = orjson.loads(request.body)
         sample = document["messages"][-1]["content"], document["seed"]
         teacher = request.url.split("/")[2]
@@ -153,6 +174,34 @@ class Teacher:
         if served.status == 200:
             self._weigh_pauses(process, sent)
         return served
+
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+        """See `gen.teachers.transport.DownloadingTransport`."""
+        await self._reach(request)
+        reply = self.provider.results(request, take)
+        self._point("post")
+        return reply
+
+    async def _served_by_provider(self, request: HttpRequest) -> Reply:
+        await self._reach(request)
+        try:
+            reply = self.provider.serve(request)
+        except Broken as error:
+            self._history.broken.append(error)
+            raise
+        finally:
+            await asyncio.sleep(self._rng.uniform(0.01, 0.5))
+        self._point("post")
+        return reply
+
+    async def _reach(self, request: HttpRequest) -> None:
+        """A call is on its way to the provider, which may be away."""
+        self._point("post")
+        await asyncio.sleep(self._rng.uniform(0.01, 0.5))
+        check_alive()
+        name = request.url.split("/")[2]
+        if any(name == each and start <= self._loop.time() < end for each, start, end in self._outages):
+            raise NotSent("no connection")
 
     async def close(self) -> None:
         """See `gen.teachers.transport.Transport`."""
@@ -269,7 +318,7 @@ def _bill_usd(prompt: str, fate: str) -> float:
     """What a request costs: as its answer says or, of answers that are lost, all that it can cost."""
     if fate in ("answer", "length", "filtered", "empty"):
         return (USAGE["prompt_tokens"] * PRICE["input"] + USAGE["completion_tokens"] * PRICE["output"]) / 1e6
-    if fate in ("lost", "cut", "hang", "torn"):
+    if fate in ("lost", "cut", "hang", "torn", "missing"):
         return ((len(prompt) + 1024) * PRICE["input"] + MAX_TOKENS * PRICE["output"]) / 1e6
     return 0.0
 

@@ -20,6 +20,8 @@ from unittest import mock
 from first_journals import in_first_format
 
 import stillhouse.cluster.actors.prompt_queue
+import stillhouse.gen.dataset.batch_intents
+import stillhouse.gen.dataset.parked_chunks
 import stillhouse.gen.journal.shipping
 import stillhouse.gen.worker.leased_chunk
 from stillhouse.gen.dataset.binding import bind
@@ -38,7 +40,7 @@ from .crew import Crew
 from .history import Broken, History
 from .journals import journal_class
 from .judging import VirtualJudging
-from .locks import TurnLock
+from .locks import InTurn, TurnLock
 from .loop import VirtualLoop
 from .nemesis import Nemesis
 from .processes import Node, Processes, Tenure
@@ -48,7 +50,7 @@ from .spec import Spec
 from .stores import Bucket, Disk, Weather, Wire, scratch_folder
 from .teacher import Teacher
 
-RETRIED = ("overload", "ambiguous", "malformed", "poison", "unchecked")
+RETRIED = ("overload", "ambiguous", "malformed", "poison", "unchecked", "expired")
 MOST_RUNS = 60
 MOST_STEPS = 2_000_000
 MOST_S = 50_000.0
@@ -71,6 +73,8 @@ class Figures:
     """Journals and segments that were left in STILLJ01."""
     moved: int
     """Requests that went to another teacher of a chain than the first."""
+    batches: int
+    """Batches that were created at the provider."""
 
 
 class World:
@@ -117,6 +121,7 @@ class World:
             in_flight=spec.in_flight,
             point=nemesis.point,
             outages=spec.outages,
+            batch_troubles=spec.batch_troubles,
         )
         self.teacher.accept = spec.accept
         self.services = Services(
@@ -186,6 +191,7 @@ class World:
             lost=len(history.lost),
             blows=self._nemesis.blows,
             aged=self._aged,
+            batches=self.teacher.provider.created,
             moved=sum(self.spec.route == "fallback" and each.teacher != "t0" for each in history.requests),
         )
 
@@ -345,6 +351,8 @@ class World:
             mock.patch.object(stillhouse.gen.worker.leased_chunk, "JournalFile", journal),
             mock.patch.object(stillhouse.gen.journal.shipping, "threading", locks),
             mock.patch.object(stillhouse.cluster.actors.prompt_queue, "threading", locks),
+            mock.patch.object(stillhouse.gen.dataset.batch_intents, "ThreadPoolExecutor", InTurn),
+            mock.patch.object(stillhouse.gen.dataset.parked_chunks, "ThreadPoolExecutor", InTurn),
         ):
             yield
 
