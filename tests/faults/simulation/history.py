@@ -235,7 +235,8 @@ class History:
         opened_at = self._opened.get((process, chunk))
         if opened_at is None:  # a retry asks a Failure: the answer was kept by a worker that others had taken for dead
             askers = [request.process for request in self.by_sample[request.sample]]
-            if not (earlier.serial in self.lost or self.upheaval or any(asker.disturbed for asker in askers)):
+            unseen = earlier.serial in self.lost or self.went_unseen(earlier)  # by an owner that had no money to ask
+            if not (unseen or self.upheaval or any(asker.disturbed for asker in askers)):
                 raise Broken(f"{what}; chunk {chunk} was sealed without it")
             self.lost.add(earlier.serial)
             return
