@@ -190,7 +190,7 @@ class Spec:
             "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
             "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
             "together": True, "more_samples": 0, "first_format_share": 0.0, "select": "",
-            "budget": None, "judge": False,
+            "budget": None, "judge": False, "batched": 0,
         }  # fmt: skip
         return replace(cls.drawn(random.Random(0)), **(calm | more))
 
