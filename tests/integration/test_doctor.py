@@ -64,7 +64,7 @@ def test_all_is_well_and_nothing_is_left(tmp_path: Path) -> None:
     assert {name: finding.state for name, finding in findings.items()} == {
         "source": "ok", "dataset": "ok", "journal": "ok", "teacher t": "ok"
     }  # fmt: skip
-    assert "sent one request" in findings["teacher t"].said
+    assert "one request sent" in findings["teacher t"].said
     assert len(log.read_text().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
