@@ -22,6 +22,7 @@ from stillhouse.gen.simulator import serve
 from stillhouse.gen.simulator.judge import score_of, verdict_of
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.checked import check
 from stillhouse.gen.views.preview import preview, render
 from stillhouse.gen.views.summary import summarise
@@ -306,8 +307,10 @@ def test_the_answer_can_not_pass_for_the_instructions() -> None:
 
 
 async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
-    """What judging costs is planned, and `check` has the judge say of records what it said in the run."""
-    recipe = recipe_of(tmp_path)
+    """What judging costs is planned, `check` has the judge say of records what it said in the run, and the card repeats
+    why it may judge.
+    """
+    recipe = recipe_of(tmp_path, judge={"judging_allowed_because": "legal said yes"})
     planned = preview(recipe)
     assert planned.checks_usd is not None
     assert planned.checks_usd > 20 * 2 * 100 / 1e6
@@ -316,3 +319,4 @@ async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
     checked = await asyncio.to_thread(check, recipe, DatasetReader(open_dataset(recipe)), sample=5)
     assert (checked.sampled, checked.accepted) == (5, 5)
     assert "judging    $0.0" in summarise(open_dataset(recipe)).as_text()
+    assert "* It may judge, as the user says: legal said yes\n" in card_of(open_dataset(recipe))
