@@ -207,6 +207,20 @@ async def test_a_judge_has_its_own_account(tmp_path: Path) -> None:
     assert meeting.most == most
 
 
+async def test_a_judge_of_the_teachers_account_goes_first(tmp_path: Path) -> None:
+    """Answers are judged as they come, although four teachers wait for the same slot."""
+    recipe = recipe_of(tmp_path, others=["u", "v", "w"])
+    async with await serve(SimulatorSettings(log=str(tmp_path / "both.log"))) as server:
+        same = {"endpoints": (server.url,), "account": "same", "limits": Limits(in_flight=1)}
+        teachers = [each.model_copy(update=same | {"model": each.name}) for each in recipe.teachers]
+        await run_in_process(recipe.model_copy(update={"teachers": tuple(teachers)}))
+    waiting: list[int] = []
+    for line in log(tmp_path, "both"):
+        waiting.append((waiting or [0])[-1] + (-1 if line["model"] == "judge" else 1))
+    assert (len(waiting), waiting[-1]) == (40, 0)
+    assert max(waiting) <= 5, "answers wait for their verdicts behind other prompts"
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
