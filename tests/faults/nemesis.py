@@ -89,6 +89,7 @@ def torment(
     """
     rng = random.Random(seed)
     killed: Counter[str] = Counter()
+    killed_at: list[float] = []
     log = folder / "served.jsonl"
     verdicts = folder / "judged.jsonl"
     with (
@@ -101,24 +102,26 @@ def torment(
         run = start_run(recipe)
         for number in range(1, generations):
             _wait_for_requests(log, more=200)
+            killed_at.append(time.time())
             kill_all(run.pid)
             run.wait()
             killed["everything"] += 1
             last = prompts if number == generations - 1 else each * (number + 1)
             _write_prompts(folder, number, range(each * number, last))
             run = start_run(recipe)
-        end = outlive(run, recipe, log, server, kills=kills, rng=rng, killed=killed)
+        end = outlive(run, recipe, log, server, kills=kills, rng=rng, killed=killed, killed_at=killed_at)
     assert end["state"] == "done", end
     assert end["records"] + end["rejected"] == prompts * samples, end
     dataset = folder / "out" if server is None else server.data / server.bucket / "out"
     assert len(list((dataset / "_stillhouse").glob("plan-*.json"))) == generations
-    total = killed.total()
     figures: dict[str, object] = {"killed": dict(killed)}
-    figures |= check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=total)
+    figures |= check(dataset, log, samples=samples, in_flight=IN_FLIGHT, kills=killed.total(), killed_at=killed_at)
     if judged:
-        figures |= check_judged(dataset, verdicts, in_flight=JUDGED_IN_FLIGHT, kills=total)
-        figures["teacher"] = check_limits(log, in_flight=IN_FLIGHT, per_minute=PER_MINUTE, kills=total)
-        figures["judge"] = check_limits(verdicts, in_flight=JUDGED_IN_FLIGHT, per_minute=JUDGED_PER_MINUTE, kills=total)
+        figures |= check_judged(dataset, verdicts, in_flight=JUDGED_IN_FLIGHT, killed_at=killed_at)
+        limits = {"in_flight": IN_FLIGHT, "per_minute": PER_MINUTE}
+        figures["teacher"] = check_limits(log, **limits, killed_at=killed_at)
+        limits = {"in_flight": JUDGED_IN_FLIGHT, "per_minute": JUDGED_PER_MINUTE}
+        figures["judge"] = check_limits(verdicts, **limits, killed_at=killed_at)
     return figures
 
 
@@ -131,9 +134,12 @@ def outlive(
     kills: int,
     rng: random.Random,
     killed: Counter[str],
+    killed_at: list[float] | None = None,
     is_over: Callable[[dict[str, Any]], bool] = lambda end: bool(end["state"] == "done"),
 ) -> dict[str, Any]:
     """Kill something of the run until there are `kills` in `killed`, let it finish, and return its last line.
+
+    `killed_at` gets the moment of each kill.
 
     A run that ends while it is not over is started again. Nothing is killed before the teacher was asked once more, as
     `log` shows.
@@ -150,8 +156,11 @@ def outlive(
             run = start_run(recipe)
         elif killed.total() < kills and log.stat().st_size != asked:  # else it is getting up: that would prove nothing
             asked = log.stat().st_size
+            at = time.time()
             if (target := _strike(rng, run.pid, server)) is not None:
                 killed[target] += 1
+                if killed_at is not None:
+                    killed_at.append(at)
                 print(f"{killed.total()}: {target}", file=sys.stderr, flush=True)
 
 

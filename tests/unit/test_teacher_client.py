@@ -118,6 +118,27 @@ async def test_a_newcomer_does_not_overtake() -> None:
         task.cancel()
 
 
+async def test_who_goes_first_overtakes() -> None:
+    """All who wait without it, and nobody who waits with it."""
+    account = Account(ManualClock(now=100.0))
+    order: list[str] = []
+
+    async def ask(name: str, *, first: bool = False) -> None:
+        await account.reserve(ONE, first=first)
+        order.append(name)
+
+    account.accept(lease(1))
+    await account.reserve(ONE)
+    async with asyncio.TaskGroup() as group:
+        for name, first in (("a", False), ("b", False), ("judge", True), ("late", False), ("next judge", True)):
+            group.create_task(ask(name, first=first))
+            await settle_down()
+        for _ in range(5):
+            account.settle(ONE, None)
+            await settle_down()
+    assert order == ["judge", "next judge", "a", "b", "late"]
+
+
 async def test_a_rate_lets_them_go_in_time() -> None:
     """Nobody has to renew for it: the account comes back by itself when its share reaches further."""
     account = Account(SYSTEM)
