@@ -447,7 +447,7 @@ async def test_a_prompt_that_gets_null_for_ever_is_a_failure(tmp_path: Path, mon
 async def test_a_limit_without_a_reset_costs_few_refusals(tmp_path: Path) -> None:
     """Case 77: 120 per minute, and the wait under a gateway's own name: each request in flight is refused once."""
     name = "77-limit-headers-without-reset/429"
-    async with serving(CaseServer(per_minute=120, then=name, hurry=30.0)) as server:
+    async with serving(CaseServer(per_minute=120, then=name, hurry=20.0)) as server:
         recipe = case_recipe(tmp_path, server.url, good(123))
         summary = await run(recipe)
     assert (summary.records, summary.failed) == (123, 0)
