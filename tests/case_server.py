@@ -20,6 +20,7 @@ import pyarrow as pa
 
 CASES = Path(__file__).parent / "cases"
 _NAMED = re.compile(r"\[\[([^\]]+)\]\]")
+_HEADER_WAIT = re.compile(rb"(retry-after: *)(\d+)", re.IGNORECASE)
 _FOR_ALL = re.compile(r"^/all/(.+)/v1/")
 
 
@@ -86,7 +87,7 @@ class CaseServer:
     per_minute: int | None = None
     """More good answers than these in a minute meet `then`."""
     hurry: float = 1.0
-    """Waits and times of recorded replies pass so many times faster."""
+    """Waits and times of recorded replies, and minutes, pass so many times faster."""
     status_for_all: str | None = None
     """The status of replies by address, in place of their own."""
     only_streams: bool = False
@@ -137,7 +138,7 @@ class CaseServer:
             head, body = b"HTTP/1.1 200 OK\ncontent-type: application/json", good(number)
         else:
             await asyncio.sleep(float(script.how.get("delay", 0)) / self.hurry)
-            head = script.head
+            head = _HEADER_WAIT.sub(lambda found: b"%b%g" % (found[1], float(found[2]) / self.hurry), script.head)
             if self.status_for_all and path.startswith("/all/"):
                 head = head.replace(b" 404 ", f" {self.status_for_all} ".encode(), 1)
             body = script.compressed(script.body.replace(b"@@N@@", str(number).encode()))
@@ -149,7 +150,8 @@ class CaseServer:
     def _used_up(self, now: float) -> bool:
         if self.limit is not None:
             return len(self._good_at) >= self.limit
-        return self.per_minute is not None and sum(now - at < 60 for at in self._good_at) >= self.per_minute
+        recent = sum(now - at < 60 / self.hurry for at in self._good_at)
+        return self.per_minute is not None and recent >= self.per_minute
 
     def _name(self, path: str, prompt: str) -> str | None:
         """The reply that this request meets; None: a good answer."""

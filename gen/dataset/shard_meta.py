@@ -83,6 +83,8 @@ class ShardCounts(BaseModel):
     """Unknown finish reasons, by the number of answers rejected for them."""
     tool_calls: int = 0
     """Records with tool calls."""
+    late: int = 0
+    """Failures whose answers took longer than `timeout_s`."""
     no_logprobs: int = 0
     """Records without the log probabilities that were requested."""
     distillation_refusals: int = 0

@@ -24,7 +24,7 @@ from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
 from stillhouse.gen.teachers.http_stream import is_stream, streamed_body
 from stillhouse.gen.teachers.proxies import proxy_for
-from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import LATE, HttpRequest, Lost, NotSent, Reply
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; a larger one is `Lost`."""
@@ -105,7 +105,7 @@ class HttpTransport:
             async with asyncio.timeout(timeout_s):
                 return await _exchange(session, route, request, stream)
         except Exception as error:  # noqa: BLE001 - any belongs to this request; none may end a worker
-            late = f"no complete reply within timeout_s ({timeout_s:g} s); raise it"
+            late = f"{LATE} ({timeout_s:g} s); raise it"
             failure = _failure(error, request.url, late=late)
             if isinstance(failure, Lost):
                 failure.cut = stream.so_far()

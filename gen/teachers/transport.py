@@ -39,6 +39,10 @@ class NotSent(Exception):
         self.certificate = certificate
 
 
+LATE = "no complete reply within timeout_s"
+"""How the message of a `Lost` begins whose `deadline` is true; Failures keep it, which is how they are counted."""
+
+
 class Lost(Exception):
     """The request was sent, perhaps in part, and no complete reply came. `deadline`: because it took too long."""
 

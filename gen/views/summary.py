@@ -84,6 +84,10 @@ class Summary(BaseModel):
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
     finish_words: dict[str, int] = {}
+    late: int = 0
+    """Failures, also those asked again since, whose answers took longer than `timeout_s`."""
+    awaited: int = 0
+    """Records, rejected samples and Failures, also those asked again since."""
     wasted_input_tokens: int = 0
     wasted_output_tokens: int = 0
     tool_calls: int = 0
@@ -134,6 +138,8 @@ class Summary(BaseModel):
         if self.wasted_input_tokens or self.wasted_output_tokens:
             used = f"{self.wasted_input_tokens:,} tokens in, {self.wasted_output_tokens:,} out"
             lines.append(f"  billed for unusable replies: {used}{_usd(self.wasted_usd)}")
+        if self.late:
+            lines.append(f"  {self.late_words}: raise it, or ask for shorter answers")
         if self.finish_words:
             words = _kinds({inert(word): count for word, count in self.finish_words.items()})
             lines.append(f"  unknown finish reasons{words}: map them in the teacher's `finish_reasons`")
@@ -158,6 +164,13 @@ class Summary(BaseModel):
         expired = f" ({self.batches['expired']:,} with expired requests)" if self.batches["expired"] else ""
         by = f"; collect by {self.collect_by}" if self.collect_by else ""
         return f"{self.batches['open']:,} open, {self.batches['ended']:,} ended{expired}{by}"
+
+    @property
+    def late_words(self) -> str:
+        """The share of answers that took too long; empty if none did."""
+        if not self.late:
+            return ""
+        return f"{self.late:,} of {counted(self.awaited, 'answer')} took longer than timeout_s"
 
     @property
     def is_idle(self) -> bool:
@@ -356,6 +369,8 @@ def _of_shards(counts: ShardCounts) -> dict[str, Any]:
         "finish_words": counts.finish_words,
         "wasted_input_tokens": counts.wasted_input_tokens,
         "wasted_output_tokens": counts.wasted_output_tokens,
+        "late": counts.late,
+        "awaited": counts.records + sum(counts.rejected.values()) + sum(counts.failed.values()),
         "no_logprobs": counts.no_logprobs,
         "distillation_refusals": counts.distillation_refusals,
         "prompts_by_accepted": dict(sorted(counts.prompts_by_accepted.items())),

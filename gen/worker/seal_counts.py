@@ -9,7 +9,8 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.shard_meta import MOST_MODELS, CheckCounts, ShardCounts
 from stillhouse.gen.teachers.distillation import is_distillation
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.retry import Tries
+from stillhouse.gen.teachers.retry import GiveUp, Tries
+from stillhouse.gen.teachers.transport import LATE
 from stillhouse.gen.worker.spending import Spending
 from stillhouse.schemas.completion import Completion
 
@@ -34,7 +35,7 @@ class SealCounts:
         self._unchecked_input = self._unchecked_output = 0
         self._unchecked_usd = 0.0
         self._finish_words: Counter[str] = Counter()
-        self._tool_calls = self._no_logprobs = self._distillation_refusals = 0
+        self._tool_calls = self._no_logprobs = self._distillation_refusals = self._late = 0
         self._by_accepted: Counter[int] = Counter()
         self._checks: Counter[tuple[str, str, Literal["accepted", "rejected", "unchecked"]]] = Counter()
 
@@ -43,6 +44,11 @@ class SealCounts:
         self._maybe_billed += tries.maybe_billed
         self._wasted_input += tries.wasted_input
         self._wasted_output += tries.wasted_output
+
+    def failure(self, reason: GiveUp) -> None:
+        """A sample given up on."""
+        self.failed[reason.kind] += 1
+        self._late += reason.message.startswith(LATE)
 
     def answer(self, teacher: Interpreter, completion: Completion, reason: str | None) -> None:
         """An answer and its cost, kept or rejected for this reason."""
@@ -103,6 +109,7 @@ class SealCounts:
             wasted_output_tokens=self._wasted_output,
             finish_words=dict(self._finish_words),
             tool_calls=self._tool_calls,
+            late=self._late,
             no_logprobs=self._no_logprobs,
             distillation_refusals=self._distillation_refusals,
             checks_usd=self._spending.checks_usd,

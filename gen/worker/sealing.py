@@ -150,7 +150,7 @@ class Sealer:
             if frame is not None:
                 self._count_checked(teacher, frame, reason)
             if reason is not None:
-                self._counts.failed[reason.kind] += 1
+                self._counts.failure(reason)
                 self._sheet("failed").add(sample_rows.failed(frame, reason), size=size)
             else:
                 assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"

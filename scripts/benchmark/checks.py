@@ -10,10 +10,12 @@ import asyncio
 import os
 import random
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmark.bars import judged
 from stillhouse.gen.checks.base import Answer, Row
 from stillhouse.gen.checks.math import Math
 from stillhouse.gen.checks.pool import CheckPool
@@ -61,8 +63,8 @@ def expressions(count: int) -> Iterator[Judged]:
         yield Answer(f"Therefore \\boxed{{{said.format(**values)}}}."), {"known": known.format(**values)}
 
 
-def in_process(name: str, make: Callable[[int], Iterator[Judged]], count: int, *, bar: int) -> None:
-    """Print how many answers a core judges in a second."""
+def in_process(name: str, make: Callable[[int], Iterator[Judged]], count: int, *, bar: int) -> int:
+    """Print how many answers a core judges in a second; 1 if they are too few."""
     check = Math(MathCheck(answer="known"))
     pairs = list(make(count))
     check.judge(Answer("\\boxed{y}"), {"known": "x"})
@@ -70,10 +72,10 @@ def in_process(name: str, make: Callable[[int], Iterator[Judged]], count: int, *
     accepted = sum(check.judge(answer, row).accepted for answer, row in pairs)
     seconds = time.process_time() - began
     rate = count / seconds
-    print(
-        f"math, {name:14}{rate:12,.0f} answers/s per core ({accepted:,} of {count:,} accepted; bar: at least {bar:,}): "
-        f"{'met' if rate >= bar else 'NOT MET'}"
+    said = (
+        f"math, {name:14}{rate:12,.0f} answers/s per core ({accepted:,} of {count:,} accepted; bar: at least {bar:,})"
     )
+    return judged(said, met=rate >= bar)
 
 
 async def through_a_pool(count: int) -> None:
@@ -89,23 +91,23 @@ async def through_a_pool(count: int) -> None:
     print(f"pool: event loop {ours / count * 1e6:.1f} us an answer; children {theirs:.1f} s in all, start included")
 
 
-async def held(count: int) -> None:
-    """Print the longest turn of the event loop, in CPU, while answers are judged as a worker has them."""
+async def held(count: int) -> int:
+    """Print the longest turn of the event loop, in CPU, while answers are judged; 1 if it is too long."""
     pairs = [(LONG if number % 200 == 0 else answer, row) for number, (answer, row) in enumerate(word_problems(count))]
     longest_s, last = 0.0, time.thread_time()
     async with CheckPool([Check(math=MathCheck(answer="known"))]) as pool:
         for start in range(0, count, MOST_AT_ONCE):
-            judged = asyncio.gather(*(pool.judge(answer, row) for answer, row in pairs[start : start + MOST_AT_ONCE]))
+            answered = asyncio.gather(*(pool.judge(answer, row) for answer, row in pairs[start : start + MOST_AT_ONCE]))
             last = time.thread_time()
-            while not judged.done():
+            while not answered.done():
                 await asyncio.sleep(0)
                 longest_s, last = max(longest_s, time.thread_time() - last), time.thread_time()
-            await judged
-    said = "met" if longest_s * 1000 <= HELD_MS else "NOT MET"
-    print(f"pool: event loop held for at most {longest_s * 1000:.1f} ms (bar: at most {HELD_MS:g}): {said}")
+            await answered
+    said = f"pool: event loop held for at most {longest_s * 1000:.1f} ms (bar: at most {HELD_MS:g})"
+    return judged(said, met=longest_s * 1000 <= HELD_MS)
 
 
-def programs(count: int) -> None:
+def programs(count: int) -> int:
     """Print how many programs a core runs against their tests in a second, in CPU of all processes, start included."""
     check = Python(PythonCheck(tests="tests"))
     answer = Answer("```python\ndef add(a, b):\n    return a + b\n```")
@@ -114,8 +116,8 @@ def programs(count: int) -> None:
     assert all(check.judge(answer, row).accepted for _ in range(count))
     seconds = _cpu_s(check.launcher_pid) - before + time.process_time() - began
     check.close()
-    said = "met" if count / seconds >= PROGRAMS_S else "NOT MET"
-    print(f"python: {count / seconds:.0f} programs/s per core, in bubblewrap (bar: at least {PROGRAMS_S}): {said}")
+    said = f"python: {count / seconds:.0f} programs/s per core, in bubblewrap (bar: at least {PROGRAMS_S})"
+    return judged(said, met=count / seconds >= PROGRAMS_S)
 
 
 def _cpu_s(pid: int) -> float:
@@ -124,14 +126,15 @@ def _cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
-    """Print the figures."""
-    programs(PROGRAMS)
-    in_process("word problems", word_problems, ANSWERS, bar=MANY_S)
-    in_process("symbolic", expressions, SYMBOLIC, bar=SYMBOLIC_S)
+def main() -> int:
+    """Print the figures; 1 if one misses its bar."""
+    codes = [programs(PROGRAMS)]
+    codes.append(in_process("word problems", word_problems, ANSWERS, bar=MANY_S))
+    codes.append(in_process("symbolic", expressions, SYMBOLIC, bar=SYMBOLIC_S))
     asyncio.run(through_a_pool(ANSWERS))
-    asyncio.run(held(HELD))
+    codes.append(asyncio.run(held(HELD)))
+    return max(codes)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmark.bars import judged
 from stillhouse.gen.simulator import start
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -19,8 +20,8 @@ PROMPTS, IN_FLIGHT, LATENCY_S = 3_000, 100, 1.0
 BAR = 0.97
 
 
-def main() -> None:
-    """Print each run's requests/s, and the ratio of the medians."""
+def main() -> int:
+    """Print each run's requests/s, and the ratio of the medians; 1 if it misses the bar."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     rates: dict[str, list[float]] = {"math": [], "none": []}
     for _ in range(repeats):
@@ -31,7 +32,7 @@ def main() -> None:
                 )
             print(f"checks: {checks}: {found[-1]:.2f} requests/s", flush=True)
     ratio = statistics.median(rates["math"]) / statistics.median(rates["none"])
-    print(f"with checks {ratio:.1%} of those without (bar: {BAR:.0%}): {'met' if ratio >= BAR else 'NOT MET'}")
+    return judged(f"with checks {ratio:.1%} of those without (bar: {BAR:.0%})", met=ratio >= BAR)
 
 
 def _requests_per_s(folder: Path, *, checks: list[dict[str, Any]]) -> float:
@@ -65,4 +66,4 @@ def _requests_per_s(folder: Path, *, checks: list[dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,6 +4,7 @@ Replies that settle at once share one run; those that are about an account, an e
 """
 
 import asyncio
+import random
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 from builders import recipe_of, write_source
 from case_draw import DrawingServer, broken
 from case_server import CASES, CaseServer, serving
+from case_server import good as good_answer
 from harness import run_in_process
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.views.report import report
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.worker import Worker
@@ -143,7 +146,7 @@ OF_A_RUN = {
     "74-gateway-upstream-down/500",
     "77-limit-headers-without-reset/429",
 }
-"""These have tests of their own, here or (04, 32, 74, 77) where their parts are tested."""
+"""These have tests of their own, here or (04, 32) where their parts are tested."""
 
 
 def test_every_reply_has_a_test() -> None:
@@ -302,7 +305,7 @@ FOR_ALL = [
     ("38-tool-calls/call", "ask.tools"),
     ("18-needs-stream/400", r"non-streaming calls \(set this teacher's `stream: true`\)"),
     ("51-odd-bodies/login-html", "web page"),
-    ("55-length-for-all/length", "ask.max_tokens"),
+    ("55-length-for-all/length", r"raise `ask.max_tokens` \(a changed `ask` needs another `dataset.path`\)"),
 ]
 
 
@@ -322,13 +325,27 @@ async def test_a_run_whose_answers_are_all_of_no_use_stops(tmp_path: Path, name:
             assert len(server.asked) <= paid + 4
 
 
-async def test_a_corrected_setting_takes_the_answers_that_are_paid_for(tmp_path: Path) -> None:
-    """`finish_reasons` hold for what is in open journals: nothing is asked twice, and the run goes on."""
-    async with serving(CaseServer()) as server:
-        recipe = case_recipe(tmp_path, server.url, bad("54-more-finishes/number-1", 80), per_shard=80)
-        with pytest.raises(StillhouseError, match=r"finish_reasons: \{'1': stop\}"):
+@pytest.mark.parametrize(
+    ("name", "words", "corrected"),
+    [
+        ("54-more-finishes/number-1", r"finish_reasons: \{'1': stop\}", {"finish_reasons": {"1": "stop"}}),
+        ("own-tags", r"thinking: \[<open>, <close>\]", {"thinking": ("<|muse|>", "<|/muse|>")}),
+    ],
+)
+async def test_a_corrected_setting_takes_the_answers_that_are_paid_for(
+    tmp_path: Path, name: str, words: str, corrected: dict[str, Any]
+) -> None:
+    """`finish_reasons` and `thinking` hold for what is in open journals: nothing is asked twice, the run goes on."""
+    folder = CASES
+    if name == "own-tags":
+        folder = tmp_path
+        text = b"<|muse|>Two and two.<|/muse|>Four."
+        (folder / f"{name}.http").write_bytes(b"HTTP/1.1 200 OK\n\n" + good_answer(1).replace(b"Answer 1.", text))
+    async with serving(CaseServer(folder=folder)) as server:
+        recipe = case_recipe(tmp_path, server.url, bad(name, 80), per_shard=80)
+        with pytest.raises(StillhouseError, match=words):
             await run(recipe)
-        teacher = recipe.teachers[0].model_copy(update={"finish_reasons": {"1": "stop"}})
+        teacher = recipe.teachers[0].model_copy(update=corrected)
         summary = await run(recipe.model_copy(update={"teachers": (teacher,)}))
         assert (summary.records, summary.maybe_billed) == (80, 0)
         assert len(server.asked) == 80
@@ -370,7 +387,7 @@ async def test_a_refusal_of_all_pauses_the_run(tmp_path: Path, name: str, words:
             assert rows(recipe) == {}
 
 
-@pytest.mark.parametrize("name", ["03-gateway-time-limit/504", "73-gateway-timeout/408"])
+@pytest.mark.parametrize("name", ["03-gateway-time-limit/504", "03-gateway-time-limit/524", "73-gateway-timeout/408"])
 async def test_a_gateway_time_limit_is_the_answers_own(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,6 +408,9 @@ async def test_answers_that_take_too_long_are_given_up_early(tmp_path: Path) -> 
         (row,) = rows(recipe)["43-deadline/slow"]
     assert (summary.records, fate(row), row["attempts"]) == (20, ("failed", "ambiguous"), 2)
     assert "timeout_s (0.5 s); raise it" in row["message"]
+    words = "1 of 21 answers took longer than timeout_s"
+    assert words in summary.as_text()
+    assert words in report(open_dataset(recipe))
 
 
 async def test_an_upstream_that_dies_for_good_is_a_failure(tmp_path: Path) -> None:
@@ -410,6 +430,28 @@ async def test_choices_of_null_are_waited_out(tmp_path: Path) -> None:
         recipe = case_recipe(tmp_path, server.url, prompts, max_attempts=1)
         summary = await run(recipe)
     assert (summary.records, summary.failed, summary.maybe_billed) == (16, 0, 0)
+
+
+async def test_a_prompt_that_gets_null_for_ever_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 11: after growing waits, while others are served; none of the tries is counted as billed."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high / 20)
+    async with serving(CaseServer()) as server:
+        recipe = case_recipe(tmp_path, server.url, [*bad("11-choices-null/null"), *good(10)], max_attempts=1)
+        summary = await run(recipe)
+        (row,) = rows(recipe)["11-choices-null/null"]
+    assert (summary.records, fate(row), row["maybe_billed"]) == (10, ("failed", "overload"), 0)
+    assert 3 <= row["attempts"] == server.requests("11-choices-null/null") <= 10
+    assert "neither choices nor usage" in row["message"]
+
+
+async def test_a_limit_without_a_reset_costs_few_refusals(tmp_path: Path) -> None:
+    """Case 77: 120 per minute, and the wait under a gateway's own name: each request in flight is refused once."""
+    name = "77-limit-headers-without-reset/429"
+    async with serving(CaseServer(per_minute=120, then=name, hurry=20.0)) as server:
+        recipe = case_recipe(tmp_path, server.url, good(123))
+        summary = await run(recipe)
+    assert (summary.records, summary.failed) == (123, 0)
+    assert 1 <= server.refused() <= 4  # in_flight
 
 
 async def test_an_upstream_that_is_down_for_all_is_waited_out(tmp_path: Path) -> None:

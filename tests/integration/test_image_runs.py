@@ -1,9 +1,11 @@
 """Runs over sources with images: every protocol sends them, and records keep them as trainers take them."""
 
+import asyncio
 import hashlib
 import io
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from PIL import Image as Pillow
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.simulator import serve
+from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.preview import preview, render
+from stillhouse.gen.views.report import report
 from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
@@ -120,6 +124,41 @@ async def test_text_sources_hold_urls(tmp_path: Path) -> None:
     ]
     assert kept["q1"]["completion"][0]["content"].startswith(f"In view: {link}. ")
     assert not kept["q3"]["completion"][0]["content"].startswith("In view")
+
+
+async def test_links_are_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher is given the link; its host hears nothing of plan, run, card, report and verify."""
+    came: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def to_us(name: Any, *args: Any, **options: Any) -> Any:
+        if name == "pictures.example":
+            came.append("a look-up")
+        return look_up("127.0.0.1" if name == "pictures.example" else name, *args, **options)
+
+    def hear(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append("a connection")
+        writer.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", to_us)
+    host = await asyncio.start_server(hear, "127.0.0.1", 0)
+    port = host.sockets[0].getsockname()[1]
+    links = [f"https://pictures.example:{port}/{number}.png" for number in range(5)]
+    write_source(tmp_path, [{"id": f"q{n}", "question": f"{n}?", "image": link} for n, link in enumerate(links)])
+    async with host, await serve(SimulatorSettings()) as server:
+        recipe = recipe_with(tmp_path, server.url, "openai-chat", dataset={"images": "embed"})
+        store = open_dataset(recipe)
+        planned = await asyncio.to_thread(preview, recipe)
+        summary = await run_in_process(recipe)
+        found = await asyncio.to_thread(verify, store)
+        pages = [await asyncio.to_thread(make, store) for make in (card_of, report)]
+        assert (planned.to_ask, summary.records, found.ok, len(pages)) == (5, 5, True, 2)
+        assert came == []
+        reader, writer = await asyncio.open_connection("pictures.example", port)
+        await reader.read()
+        writer.close()
+        assert came == ["a look-up", "a connection"]  # so it would have been heard
+    assert {row["images"][0]["path"] for row in rows(recipe)} == set(links)
 
 
 async def test_a_source_moves_with_its_dataset_and_may_not_change(tmp_path: Path) -> None:

@@ -112,6 +112,27 @@ def test_a_source_is_followed_until_ctrl_c(tmp_path: Path) -> None:
     stillhouse("verify", str(data.parent))
 
 
+def test_a_finished_dataset_without_a_record_is_an_error(tmp_path: Path) -> None:
+    """Exit 1 with the counts, where the teacher refuses each prompt; again, it asks nothing and says the same."""
+    source = tmp_path / "a.jsonl"
+    source.write_text("".join(json.dumps({"q": text}) + "\n" for text in ("one", "two", "three")))
+    refuses = {"kind": "status", "status": 400, "body": json.dumps({"error": {"code": "content_filter"}})}
+    recipe = {
+        "name": "refused",
+        "source": {"path": str(source), "prompt": "q"},
+        "teachers": [{"name": "t", "api": "simulator", "simulator": {"faults": [refuses]}}],
+        "dataset": {"path": str(tmp_path / "out")},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(path)]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 1, done.stderr
+        assert "there are no records: 3 rejected (refused 3), 0 failed" in done.stderr
+    assert last_line(stillhouse("status", str(tmp_path / "out"), "--json"))["state"] == "done"
+
+
 def test_on_s3(s3: S3Server, tmp_path: Path) -> None:
     """From a source in S3 into a dataset in S3; another recipe is refused; the same asks nothing."""
     rows = "".join(json.dumps({"id": f"p{n}", "q": f"How much is {n} + {n}?"}) + "\n" for n in range(120))

@@ -1,6 +1,7 @@
 """Runs whose answers are streamed: the records of their unstreamed twins, over every protocol, and past gateways."""
 
 import asyncio
+import contextlib
 import json
 import re
 from collections import Counter
@@ -14,6 +15,7 @@ from harness import run_in_process
 
 from stillhouse.gen.journal.frames import COMPRESSED, EVENT_STREAM, Kind, frames
 from stillhouse.gen.simulator import serve
+from stillhouse.gen.teachers import http as http_module
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.completion import Completion
@@ -201,6 +203,36 @@ async def test_odd_streams_are_read_or_asked_again(tmp_path: Path, stream: bool)
     assert asked == {name: requests for name, (_, requests, _) in REPLIES.items()}
     assert {row["completion"][0]["content"] for row in rows(recipe)} == {"Four."}
     assert (summary.records, summary.maybe_billed) == (len(REPLIES), sum(lost for *_, lost in REPLIES.values()))
+
+
+async def test_a_stream_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `max_attempts`, each of which may be billed; the other prompts have their answers."""
+    monkeypatch.setattr(http_module, "MAX_REPLY_BYTES", 2**18)
+    asked: Counter[str] = Counter()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        name = json.loads(await reader.readexactly(length))["messages"][0]["content"]
+        asked[name] += 1
+        with contextlib.suppress(OSError):
+            writer.write(chunks(GOOD) if name != "endless" else CHUNKED)
+            while name == "endless":
+                writer.write(chunks(FIRST_EVENT * 100, ends=False).removeprefix(CHUNKED))
+                await writer.drain()
+        writer.close()
+
+    names = ["endless", *(f"say {n}" for n in range(6))]
+    write_source(tmp_path, [{"id": name, "question": name} for name in names])
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        recipe = recipe_at(tmp_path, url, stream=True, max_attempts=2, limits={"in_flight": 4})
+        summary = await run_in_process(recipe)
+    assert asked == dict.fromkeys(names, 1) | {"endless": 2}
+    assert (summary.state, summary.records, summary.failed_by_kind) == ("done", 6, {"ambiguous": 1})
+    (row,) = pq.read_table(tmp_path / "out" / "failed", partitioning=None).to_pylist()
+    assert (row["prompt_id"], row["attempts"], row["maybe_billed"]) == ("endless", 2, 2)
+    assert "the reply is larger than" in row["message"]
 
 
 async def test_a_failure_shows_how_far_its_stream_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from builders import questions, write_source
+from click.testing import CliRunner
 from dashboard_proxy import Reply, Request, dashboard_proxy
 from installs import ROOT, make_hostile
 from ray_head import TOKEN, RayHead, ray_head, second_raylet
 from waiting import wait_until
+
+from stillhouse.cluster.cli import main
+from stillhouse.cluster.jobs import submit
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +222,32 @@ def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -
     job = json.loads(done.stdout)["job"]
     assert seen == [job] * 3
     stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
+
+
+def test_a_head_that_never_has_an_agent_is_explained(
+    head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2 after a while, with the log to read and the likely reasons; no job is left."""
+    recipe = write_recipe(tmp_path)
+    monkeypatch.setattr(submit, "AGENT_WAIT_S", 0.0)
+    for name, value in head.env.items():
+        monkeypatch.setenv(name, value)
+    seen: list[str] = []
+
+    def never(request: Request, forward: Callable[[], Reply]) -> Reply:
+        if hands_in(request):
+            seen.append(json.loads(request.body)["submission_id"])
+            return Reply(500, b"No available agent to submit job, please try again later.")
+        return forward()
+
+    with dashboard_proxy(head.dashboard, never) as proxy:
+        done = CliRunner().invoke(main, ["submit", str(recipe), "--ship", "code", "--no-follow", "--address", proxy])
+    assert done.exit_code == 2, done.output
+    assert "has had no available agent for 0 s" in done.stderr
+    assert "dashboard_agent.log" in done.stderr
+    assert "--dashboard-agent-listen-port=0" in done.stderr
+    assert len(set(seen)) == 1
+    stillhouse("logs", seen[0], "--address", head.dashboard, env=head.env, code=2)
 
 
 def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) -> None:

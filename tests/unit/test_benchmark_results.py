@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+from benchmark import labels, stream
 from benchmark.contestants import AIOHTTP, STILLHOUSE
 from benchmark.report import table
 from benchmark.results import Result, verdicts
@@ -33,3 +34,20 @@ def test_a_figure_that_is_missing_misses_its_bar() -> None:
     found = list(verdicts(scenario, results))
     assert [verdict.met for verdict in found] == [False]
     assert "none (bar: at most 10): NOT MET" in table(results, found)
+
+
+@pytest.mark.parametrize(("cost_us", "code", "said"), [(20.0, 0, "): met"), (20.1, 1, "): NOT MET")])
+def test_a_part_that_misses_its_bar_exits_1(
+    cost_us: float, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that whoever runs it in a pipeline need not read it."""
+    assert stream.report(cost_us) == code
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("bar", "code"), [(0.0, 1), (float("inf"), 0)])
+def test_a_measured_part_exits_by_its_bar(bar: float, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured for real, on a small reply."""
+    monkeypatch.setattr(labels, "TOKENS", 20)
+    monkeypatch.setattr(labels, "BAR", bar)
+    assert labels.main() == code

@@ -131,6 +131,26 @@ async def test_each_teacher_is_asked_until_enough_of_its_own_answers_are_accepte
         assert max(mine.values()) == 3
 
 
+async def test_each_teachers_answers_have_a_majority_of_their_own(tmp_path: Path) -> None:
+    """A vote per prompt and teacher, also once Failures are retried."""
+    recipe = each_of(tmp_path, "a", "b", ask={"samples": 3}, select={"majority": {"answer": "math"}})
+    first = await asked(recipe, REFUSING, accuracy=0.5)
+    assert first.failed > 0
+    last = await asked(recipe, retry=True, accuracy=0.5)
+    assert (last.state, last.failed) == ("done", 0)
+    kept: dict[tuple[str, str], set[str]] = {}
+    for row in rows(recipe):
+        said = row["completion"][0]["content"].rpartition("####")[2].strip()
+        kept.setdefault((row["prompt_id"], row["teacher"]), set()).add(said)
+    assert len(kept) == PROMPTS * 2
+    assert {len(said) for said in kept.values()} == {1}
+    others = {row["reject_reason"] for row in rows(recipe, "rejected")} - {"duplicate_prompt"}
+    assert others <= {"not_selected", "duplicate_answer"}
+    assert "not_selected" in others
+    assert "select" in card_of(open_dataset(recipe))
+    assert all(f">{name}<" in report(open_dataset(recipe)) for name in "ab")
+
+
 def test_a_plan_counts_and_prices_every_teacher(tmp_path: Path) -> None:
     """Samples are asked of each teacher; each has its equal part."""
     recipe = each_of(tmp_path, "a", "b", ask={"samples": 2, "max_tokens": 10})

@@ -29,7 +29,9 @@ from stillhouse.gen.teachers.outcome import Money, NoConnection, Outcome, Overlo
 from stillhouse.gen.teachers.retry import MoveOn
 from stillhouse.gen.teachers.standing import DOWN_AFTER_S, PROBE_EVERY_S, Standing
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.preview import preview, render
+from stillhouse.gen.views.report import report
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker import chain as chain_module
@@ -39,6 +41,7 @@ from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.completion import Completion
+from stillhouse.schemas.failure import RETRYABLE
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.record import RecordIds
 from stillhouse.schemas.simulator import SimulatorSettings
@@ -459,3 +462,47 @@ def test_a_plan_says_what_the_whole_run_would_cost_at_each_teacher(tmp_path: Pat
     assert planned.usd == pytest.approx(costs["b"])
     assert "a: simulator, asked first; if it answers everything: at most $0.02" in render(planned)
     assert "b: simulator, next in the chain; if it answers everything: at most $0.04" in render(planned)
+
+
+REFUSED = {"kind": "status", "status": 400, "share": 0.3, "start_request": 2}
+VOTE = {"source": {"keep": ["answer"]}, "select": {"majority": {"answer": "math"}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "samples", "retried"),
+    [
+        ({}, 1, False),
+        ({}, 1, True),
+        ({"ask": {"accept": 2, "at_most": 4}}, 4, False),
+        ({"ask": {"accept": 2, "at_most": 4}}, 4, True),
+        ({"ask": {"samples": 3}} | VOTE, 3, False),
+        ({"ask": {"samples": 3}} | VOTE, 3, True),
+    ],
+    ids=["alone", "retry", "accept", "accept and retry", "select", "select and retry"],
+)
+async def test_a_chain_goes_with_the_rest(tmp_path: Path, changes: dict[str, Any], samples: int, retried: bool) -> None:
+    """Retry, accept and select over a chain: sound, counts that add up, and card and report name both teachers.
+
+    Where samples are retried, both teachers refused some of them at first, and the first one answers them then.
+    """
+    recipe = chain_of(tmp_path, "a", "b", prompts=20, **changes)
+    write_source(tmp_path, [row | {"answer": str(n + 1)} for n, row in enumerate(questions(20))])
+    async with served(recipe, a=[REFUSED], b=[REFUSED] if retried else []) as ready:
+        summary = sound(recipe, await run_in_process(ready))
+    assert (summary.failed > 0) is retried
+    assert {each["teacher"] for each in [*rows(recipe), *rows(recipe, "rejected")]} == {"a", "b"}
+    if retried:
+        async with served(recipe, b=[{"kind": "status", "status": 400}]) as ready:
+            summary = sound(recipe, await run_in_process(ready, retry=RETRYABLE))
+        # Failures of prompts with enough accepted answers are not asked again.
+        assert summary.failed == 0 or recipe.ask.accept
+    assert (summary.state, summary.short) == ("done", 0)
+    assert summary.records + summary.rejected + summary.failed + summary.not_needed == 20 * samples
+    if recipe.ask.accept:
+        assert set(Counter(row["prompt_id"] for row in rows(recipe)).values()) == {2}
+    if recipe.select is not None:
+        assert {row["reject_reason"] for row in rows(recipe, "rejected")} <= {"not_selected", "duplicate_answer"}
+        assert {row["prompt_id"] for row in rows(recipe)} == {f"q{n}" for n in range(20)}
+    card, page = card_of(open_dataset(recipe)), report(open_dataset(recipe))
+    assert "route: fallback" in card
+    assert all(f">{name}<" in page for name in "ab")

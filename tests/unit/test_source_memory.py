@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pictures import IMAGE, picture
 
 READ = """
 import sys
@@ -98,3 +99,55 @@ def test_memory_is_bounded(
     read, were_bad, peak_mb = map(int, done.stdout.split())
     assert (read, were_bad) == (rows, bad)
     assert peak_mb < limit_mb
+
+
+READ_IMAGES = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from builders import index, recipe_of
+from stillhouse.gen.dataset.chunk import ChunkReader
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+
+def peak_mb():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+recipe = recipe_of(Path(sys.argv[1]), source={"images": ["image"]}, dataset={"prompts_per_shard": 1000})
+before, sent = peak_mb(), 0
+_, parts = index(recipe)
+reader = ChunkReader(open_dataset(recipe), recipe)
+for number in range(-(-sum(part.rows for part in parts) // 1000)):
+    chunk = reader.read(ChunkId(0, number))
+    for prompt in chunk.prompts:
+        (image,) = chunk.images.read(prompt)
+        sent += len(image.data)
+print(sent, peak_mb() - before)
+"""
+IMAGE_BYTES = 200_000
+
+
+def write_large_images(path: Path, *, count: int) -> None:
+    """Different ones, of which the file holds few bytes."""
+    path.parent.mkdir(parents=True)
+    schema = pa.schema([("id", pa.string()), ("question", pa.string()), ("image", IMAGE)])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, count, 100):
+            numbers = range(start, start + 100)
+            images = [{"bytes": picture(n).ljust(IMAGE_BYTES, b"\0"), "path": None} for n in numbers]
+            columns = [[f"q{n}" for n in numbers], [f"what is {n} + 1?" for n in numbers], pa.array(images, IMAGE)]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def test_memory_does_not_grow_with_the_images_of_a_source(tmp_path: Path) -> None:
+    """200 MB of images are planned, and read again for their requests, in hardly more memory than 60 MB."""
+    peaks_mb = []
+    for count in (300, 1000):
+        root = tmp_path / str(count)
+        write_large_images(root / "source" / "a.parquet", count=count)
+        command = [sys.executable, "-c", READ_IMAGES, str(root), str(Path(__file__).parents[1])]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        sent, peak_mb = map(int, done.stdout.split())
+        assert sent == count * IMAGE_BYTES
+        peaks_mb.append(peak_mb)
+    assert peaks_mb[1] - peaks_mb[0] < 60

@@ -164,7 +164,11 @@ def _counts(surveyed: Survey, answers: Answers) -> list[Plot]:
             summary.rejected_by_reason,
             ("answers that are not in the dataset; they are in rejected/"),
         ),
-        ("Failures by kind", summary.failed_by_kind, "given up on; stillhouse retry asks for them again"),
+        (
+            "Failures by kind",
+            summary.failed_by_kind,
+            "; ".join(filter(None, ("given up on; stillhouse retry asks for them again", summary.late_words))),
+        ),
     ]
     for check, teachers in summary.checks.items():
         of = {f"{what} ({name})": count for name, each in teachers.items() for what, count in each.model_dump().items()}
