@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pyarrow.dataset as ds
 from faults.nemesis import IN_FLIGHT, outlive, start_run
 from harness import run_in_process
+from waiting import wait_until
 from word_problems import write_problems
 
 from stillhouse.gen import simulator
@@ -80,6 +81,8 @@ def show(folder: Path, *, prompts: int, kills: int = 0, seed: int = 0) -> list[s
             else:
                 with suppress(BudgetSpent):
                     asyncio.run(run_in_process(read_recipe(recipe)))
+            if not kills:  # the log is complete a fifth of a second later
+                wait_until(lambda: _served(folder) >= budget, what=f"{budget} requests in the log", within_s=10.0)  # noqa: B023
             served = _served(folder)
             assert served <= budget, f"{served} requests were sent under a budget of {budget}"
             assert kills or served == budget, f"a budget of {budget} ended the run after {served} requests"
