@@ -1,6 +1,5 @@
 """Mistral's batches: jobs over files of requests, with their intent in the metadata."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -17,18 +16,14 @@ from stillhouse.gen.teachers.batches.base import (
     Batch,
     Intent,
     Job,
-    Result,
     State,
     Steps,
-    check_cancelled,
     intent_in,
-    looked,
     name_in,
     object_in,
-    result_of,
 )
+from stillhouse.gen.teachers.batches.files import INTENT_FIELD, FileBatches, outputs_of
 from stillhouse.gen.teachers.batches.moments import moment_of
-from stillhouse.gen.teachers.batches.openai import INTENT_FIELD, file_content, row_result, upload_file
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
@@ -52,10 +47,11 @@ _STATES: dict[str, State] = {
 }
 
 
-class MistralBatches:
+class MistralBatches(FileBatches):
     """POST /files, /batch/jobs; GET /files/{id}/content."""
 
-    errors = OPENAI_ERRORS
+    batches_path = "/batch/jobs"
+    ended = (*HAS_ENDED, 422)
     max_requests = 100_000
     max_bytes = 100 * 10**6
     kept_days: float | None = None
@@ -71,10 +67,6 @@ class MistralBatches:
         """The body with its id."""
         return b'{"custom_id":"%b","body":%b}' % (key.encode(), request.body)
 
-    def upload(self, job: Job, at: Access) -> Steps[str]:
-        """Named after the intent."""
-        return upload_file(self._address, job, at)
-
     def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
         """With the intent in its metadata."""
         body = {
@@ -85,7 +77,7 @@ class MistralBatches:
             "timeout_hours": self._hours,
         }
         reply = yield self._address.request("POST", "/batch/jobs", at, orjson.dumps(body))
-        return _batch(object_in(reply, self.errors))
+        return self._batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
         """By the metadata of jobs created since then."""
@@ -95,45 +87,26 @@ class MistralBatches:
             path = f"/batch/jobs?page={page}&page_size={_PAGE}&created_after={quote(since, safe='')}"
             reply = yield self._address.request("GET", path, at)
             jobs = dicts(object_in(reply, self.errors).get("data"))
-            found += [batch for batch in map(_batch, jobs) if batch.intent == intent.id]
+            found += [batch for batch in map(self._batch, jobs) if batch.intent == intent.id]
             if len(jobs) < _PAGE:
                 break
         return tuple(found)
 
-    def look(self, batch_id: str, at: Access) -> Steps[Batch]:
-        """The job's current state."""
-        reply = yield self._address.request("GET", f"/batch/jobs/{quote(batch_id, safe='')}", at)
-        return looked(batch_id, reply, self.errors, _batch)
-
-    def cancel(self, batch_id: str, at: Access) -> Steps[None]:
-        """Requested, and done some time later."""
-        reply = yield self._address.request("POST", f"/batch/jobs/{quote(batch_id, safe='')}/cancel", at)
-        check_cancelled(reply, self.errors, ended=(*HAS_ENDED, 422))
-
-    def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
-        """Answers and errors."""
-        return [file_content(self._address, name, at) for name in batch.outputs]
-
-    def read(self, line: bytes) -> Result:
-        """The response in a line, or why there is none."""
-        return result_of(line, row_result)
-
-
-def _batch(document: dict[str, Any]) -> Batch:
-    state = _STATES.get(text(document.get("status")) or "", "running")
-    metadata = document.get("metadata")
-    count = document.get("total_requests")
-    outputs = (document.get("output_file"), document.get("error_file"))
-    trouble = None
-    if state == "failed":
-        errors = dicts(document.get("errors")) or [{"message": "the provider does not say why the batch failed"}]
-        trouble = trouble_of(Reply(400, JSON_TYPE, dumped({"error": errors[0]})), OPENAI_ERRORS)
-    return Batch(
-        name_in(document, "id"),
-        state,
-        intent_in(metadata.get(INTENT_FIELD)) if isinstance(metadata, dict) else None,
-        count if type(count) is int and count > 0 else None,
-        moment_of(document.get("created_at")),
-        tuple(each for each in outputs if isinstance(each, str) and each),
-        trouble,
-    )
+    @staticmethod
+    def _batch(document: dict[str, Any]) -> Batch:
+        state = _STATES.get(text(document.get("status")) or "", "running")
+        metadata = document.get("metadata")
+        count = document.get("total_requests")
+        trouble = None
+        if state == "failed":
+            errors = dicts(document.get("errors")) or [{"message": "the provider does not say why the batch failed"}]
+            trouble = trouble_of(Reply(400, JSON_TYPE, dumped({"error": errors[0]})), OPENAI_ERRORS)
+        return Batch(
+            name_in(document, "id"),
+            state,
+            intent_in(metadata.get(INTENT_FIELD)) if isinstance(metadata, dict) else None,
+            count if type(count) is int and count > 0 else None,
+            moment_of(document.get("created_at")),
+            outputs_of(document, "output_file", "error_file"),
+            trouble,
+        )

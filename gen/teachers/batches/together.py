@@ -1,9 +1,7 @@
 """Together's batches: OpenAI's in outline, without metadata, so that the intent is the name of the input file."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 
@@ -14,19 +12,14 @@ from stillhouse.gen.teachers.batches.base import (
     BatchRefused,
     Intent,
     Job,
-    Result,
     State,
     Steps,
-    check_cancelled,
-    looked,
     name_in,
     object_in,
-    result_of,
 )
+from stillhouse.gen.teachers.batches.files import FileBatches, outputs_of, upload_file
 from stillhouse.gen.teachers.batches.moments import moment_of
-from stillhouse.gen.teachers.batches.openai import file_content, row_result, upload_file
 from stillhouse.gen.teachers.outcome import BadRequest, Malformed
-from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import document_of
 from stillhouse.gen.teachers.protocols.values import dicts, text
@@ -44,10 +37,9 @@ _STATES: dict[str, State] = {
 """Every other state is a running one."""
 
 
-class TogetherBatches:
+class TogetherBatches(FileBatches):
     """POST /files/upload, /batches; GET /files/{id}/content."""
 
-    errors = OPENAI_ERRORS
     max_requests = 50_000
     max_bytes = 100 * 10**6
     kept_days: float | None = None  # not stated
@@ -72,7 +64,7 @@ class TogetherBatches:
         reply = yield self._address.request("POST", "/batches", at, orjson.dumps(body))
         document = object_in(reply, self.errors)
         job_made = document.get("job")
-        return _batch(job_made if isinstance(job_made, dict) else document)
+        return self._batch(job_made if isinstance(job_made, dict) else document)
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
         """Those over files with the intent's name."""
@@ -89,41 +81,22 @@ class TogetherBatches:
             listed = listed.get("data")
         if not isinstance(listed, list):
             raise BatchRefused(Malformed("a list of batches was expected", reply.status))
-        return tuple(_batch(each, intent.id) for each in dicts(listed) if each.get("input_file_id") in mine)
+        return tuple(self._batch(each, intent.id) for each in dicts(listed) if each.get("input_file_id") in mine)
 
-    def look(self, batch_id: str, at: Access) -> Steps[Batch]:
-        """The batch as it is now."""
-        reply = yield self._address.request("GET", f"/batches/{quote(batch_id, safe='')}", at)
-        return looked(batch_id, reply, self.errors, _batch)
-
-    def cancel(self, batch_id: str, at: Access) -> Steps[None]:
-        """What is finished is kept."""
-        reply = yield self._address.request("POST", f"/batches/{quote(batch_id, safe='')}/cancel", at)
-        check_cancelled(reply, self.errors)
-
-    def results(self, batch: Batch, at: Access) -> Sequence[HttpRequest]:
-        """Answers and errors."""
-        return [file_content(self._address, name, at) for name in batch.outputs]
-
-    def read(self, line: bytes) -> Result:
-        """The response in a line, or why there is none."""
-        return result_of(line, row_result)
+    @staticmethod
+    def _batch(document: dict[str, Any], intent: str | None = None) -> Batch:
+        state = _STATES.get((text(document.get("status")) or "").upper(), "running")
+        why = text(document.get("error")) or "the provider does not say why the batch failed"
+        return Batch(
+            name_in(document, "id"),
+            state,
+            intent,
+            None,
+            moment_of(document.get("created_at")),
+            outputs_of(document, "output_file_id", "error_file_id"),
+            BadRequest(why, 400) if state == "failed" else None,
+        )
 
 
 def _file_name(intent: Intent) -> str:
     return f"{intent.id}.jsonl"
-
-
-def _batch(document: dict[str, Any], intent: str | None = None) -> Batch:
-    state = _STATES.get((text(document.get("status")) or "").upper(), "running")
-    outputs = (document.get("output_file_id"), document.get("error_file_id"))
-    why = text(document.get("error")) or "the provider does not say why the batch failed"
-    return Batch(
-        name_in(document, "id"),
-        state,
-        intent,
-        None,
-        moment_of(document.get("created_at")),
-        tuple(each for each in outputs if isinstance(each, str) and each),
-        BadRequest(why, 400) if state == "failed" else None,
-    )

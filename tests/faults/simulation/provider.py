@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from stillhouse.gen.teachers.batches.openai import INTENT_FIELD
+from stillhouse.gen.teachers.batches.files import INTENT_FIELD
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, Reply
 
 from .history import SETTLING, Broken, History, Request, Sample
