@@ -82,7 +82,7 @@ def show(folder: Path, *, prompts: int, kills: int = 0, seed: int = 0) -> list[s
                 with suppress(BudgetSpent):
                     asyncio.run(run_in_process(read_recipe(recipe)))
             if not kills:  # the log is complete a fifth of a second later
-                wait_until(lambda: _served(folder) >= budget, what=f"{budget} requests in the log", within_s=10.0)  # noqa: B023
+                wait_until(lambda: _served(folder) >= budget, what=f"{budget} requests in the log", within_s=10.0)  # noqa: B023 - called at once
             served = _served(folder)
             assert served <= budget, f"{served} requests were sent under a budget of {budget}"
             assert kills or served == budget, f"a budget of {budget} ended the run after {served} requests"

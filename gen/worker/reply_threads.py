@@ -1,7 +1,7 @@
-"""Threads in which large replies are journalled and read, for they would hold the event loop.
+"""Threads that journal and read large replies, which would hold up the event loop.
 
-They are nobody else's: the loop's own threads may all be sealing and shipping for seconds, and a slot whose reply waits
-for one of them asks nothing meanwhile.
+They do nothing else. The loop's own threads may all be busy sealing and shipping for seconds, and a slot that waited
+for one of them would ask nothing in that time.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 2
-"""One reply is read, and others are journalled meanwhile."""
+"""While one reply is read, others can be journalled."""
 
 _T = TypeVar("_T")
 

@@ -182,8 +182,8 @@ class Worker:
     async def _open(self, grant: Grant) -> None:
         """Open a chunk; its lease is renewed meanwhile, and may be lost."""
         self._opening = grant.chunk
-        # it lost the lease, and got it again without noticing
-        if (lapsed := self._held.pop(grant.chunk, None)) is not None:
+        lapsed = self._held.pop(grant.chunk, None)
+        if lapsed is not None:  # its lease expired and was granted again, unnoticed here
             self._purse.lost(grant.chunk)
             lapsed.abandon()
         await self._journals_free(grant.chunk)

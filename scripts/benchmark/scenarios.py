@@ -88,6 +88,10 @@ def _latency(seconds: float) -> SimulatorSettings:
     return SimulatorSettings(latency_s=seconds)
 
 
+_UNTOLD = SimulatorSettings(
+    latency_s=1.0, latency_spread=0.3, limits=SimulatorLimits(requests_per_minute=3_000, headers=False)
+)
+_UNTOLD_BARS = (Bar("share", 0.9, of=STILLHOUSE_2, at_least=True), Bar("refused_share", 0.01, of=STILLHOUSE_2))
 _STORM = Storm(40.0, 100.0)
 _STORMY = StatusFault(status=429, headers={"retry-after": "1"}, start_s=_STORM.start_s, stop_s=_STORM.stop_s)
 
@@ -192,13 +196,11 @@ SCENARIOS = (
         "3,000 requests a minute that nobody tells, answers in 1.0 s",
         prompts=15_000,
         in_flight=64,
-        server=SimulatorSettings(
-            latency_s=1.0, latency_spread=0.3, limits=SimulatorLimits(requests_per_minute=3_000, headers=False)
-        ),
+        server=_UNTOLD,
         told=Limits(),
         watched=Watched("requests", 3_000, after_s=120.0),
         contestants=(STILLHOUSE_2,),
-        bars=(Bar("share", 0.9, of=STILLHOUSE_2, at_least=True), Bar("refused_share", 0.01, of=STILLHOUSE_2)),
+        bars=_UNTOLD_BARS,
         repeated=False,
     ),
     Scenario(
@@ -218,13 +220,11 @@ SCENARIOS = (
         "3,000 requests a minute that nobody tells, answers in 1.0 s: the first two minutes, from 45 s on",
         prompts=5_800,
         in_flight=64,
-        server=SimulatorSettings(
-            latency_s=1.0, latency_spread=0.3, limits=SimulatorLimits(requests_per_minute=3_000, headers=False)
-        ),
+        server=_UNTOLD,
         told=Limits(),
         watched=Watched("requests", 3_000, after_s=45.0),
         contestants=(STILLHOUSE_2,),
-        bars=(Bar("share", 0.9, of=STILLHOUSE_2, at_least=True), Bar("refused_share", 0.01, of=STILLHOUSE_2)),
+        bars=_UNTOLD_BARS,
         repeated=False,
     ),
     Scenario(

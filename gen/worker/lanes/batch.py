@@ -35,7 +35,7 @@ from stillhouse.gen.worker.tasks import Tasks
 LOOK_S = (1.0, 300.0)
 """Time between two looks at a batch: half its age, within these bounds."""
 SHORT_S = 10.0
-"""A batch that waits so long for money waits for an end of another: grants are made faster."""
+"""Grants take less time than this: a batch that waits longer for money is waiting for another batch to end."""
 FULL_S = 5.0
 """How often to check whether the teacher may have another batch."""
 
@@ -267,7 +267,7 @@ class BatchLane:
             waiting = set(intent.stored.ordinals()).intersection(work.fresh)
             if waiting and (batch := await self._search.late(intent)) is not None:
                 del work.missing[intent.n]
-                intent.batch, intent.worst = batch, NOTHING  # which was given free when it was given up
+                intent.batch, intent.worst = batch, NOTHING  # its money was released when it was given up
                 work.intents[intent.n] = intent
                 if len(waiting) < intent.wanted.requests:  # the others were asked again
                     await self._calls.until_served(partial(self._cancelled, intent.stored, batch))
@@ -288,7 +288,7 @@ class BatchLane:
         try:
             done, _ = await asyncio.wait([waits], timeout=SHORT_S)
             if not done:
-                self.is_full = True  # only batches that end bring money back, and others' too
+                self.is_full = True  # money comes back only when a batch ends, be it another chunk's
                 self._listener.wants_more()
             return worst[: await waits]
         finally:
@@ -309,7 +309,7 @@ class BatchLane:
             while await asyncio.to_thread(self._intents.count_open) >= self._settings.max_open:  # of all workers
                 if not self.is_full:
                     self.is_full = True
-                    self._listener.wants_more()  # for who makes room
+                    self._listener.wants_more()  # somebody has to collect one to make room
                 await asyncio.sleep(FULL_S)
         finally:
             self.is_full = False

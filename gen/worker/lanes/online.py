@@ -156,12 +156,8 @@ class OnlineLane(Generic[DocketT]):
         """Ask the sample once, as soon as the budget and the limits allow it."""
         if self._leaves(held, ordinal):
             return
-        prompt, key, client, purse = (
-            held.attempts.prompt(ordinal),
-            held.prompt_key(ordinal),
-            self._client,
-            self._gate.purse,
-        )
+        client, purse = self._client, self._gate.purse
+        prompt, key = held.attempts.prompt(ordinal), held.prompt_key(ordinal)
         if (wait_s := client.wait_s(key)) > 0.0:  # another sample of the prompt was told to wait
             self._ask_again(held, ordinal, wait_s, again=again, first=False)
             return
