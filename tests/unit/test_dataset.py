@@ -24,6 +24,7 @@ from stillhouse.gen.dataset.plans import (
     store_plan,
 )
 from stillhouse.gen.errors import DatasetError
+from stillhouse.schemas.extra import RESERVED
 
 TEACHER: dict[str, Any] = {"name": "sim", "api": "simulator"}
 SOUND = b"stillhouse: 2\nsamples: 1\nidentity: {teachers: [{name: sim, model: simulator}], prompts_per_shard: 10}"
@@ -89,7 +90,7 @@ def test_an_identity_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, system: str, extra: dict[str, Any], temperature: float
 ) -> None:
     """Whatever a system prompt holds: the same recipe is never another one."""
-    extra = {name: value for name, value in extra.items() if name not in ("model", "messages", "n")}
+    extra = {name: value for name, value in extra.items() if name not in RESERVED}
     recipe = recipe_of(
         tmp_path_factory.mktemp("dataset"), ask={"system": system, "extra": extra, "temperature": temperature}
     )
