@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from stillhouse.gen.dataset.binding import Binding, read_binding
 from stillhouse.gen.dataset.image_reader import ImageReader, Origin
 from stillhouse.gen.dataset.index import read_part
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, RECIPE_KEY, ChunkId, plan_key
+from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, plan_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, read_plan
 from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
@@ -172,7 +172,7 @@ class ChunkReader:
             DatasetError: its plan, its index or the dataset's binding is gone or damaged.
         """
         plan, maker = self._planned(chunk.generation)
-        part = self._part_of(chunk)
+        part = self._part_of(chunk, plan)
         index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
         bound = self._binding()
         read = Chunk(
@@ -226,8 +226,8 @@ class ChunkReader:
             raise DatasetError(f"{self._store.url}: holds no {RECIPE_KEY}; restore it")
         return self._bound
 
-    def _part_of(self, chunk: ChunkId) -> pa.Table:
-        name = (chunk.generation, chunk.number // CHUNKS_PER_PART)
+    def _part_of(self, chunk: ChunkId, plan: Plan) -> pa.Table:
+        name = (chunk.generation, plan.part_of(chunk.number))
         if self._part is None or self._part[0] != name:
             self._part = (name, read_part(self._store, *name))
         return self._part[1]

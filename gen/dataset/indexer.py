@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.index import META, End, PartInfo, read_part_info
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key
+from stillhouse.gen.dataset.layout import ChunkId, index_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
 from stillhouse.gen.dataset.row_fates import Asked, Fate, Judge, is_full
@@ -31,6 +31,8 @@ class Draft:
     """An index part under construction, column by column."""
 
     first_chunk: int
+    chunks: int
+    """Chunks in a full part."""
     columns: tuple[list[Any], ...] = field(default_factory=lambda: tuple([] for _ in INDEX.names))
     asks: list[int] = field(default_factory=lambda: [0])
     series: int = 1
@@ -61,7 +63,7 @@ class Draft:
         """True if the next row begins a new part. If it only begins a new chunk, start that chunk."""
         if not is_full(asks=self.asks[-1], rows=self.rows_in_chunk, prompts_per_shard=prompts_per_shard):
             return False
-        if len(self.asks) == CHUNKS_PER_PART:
+        if len(self.asks) == self.chunks:
             return True
         self.asks.append(0)
         self.rows_in_chunk = 0
@@ -69,7 +71,7 @@ class Draft:
 
     def next(self) -> "Draft":
         """The next part."""
-        return Draft(first_chunk=self.first_chunk + CHUNKS_PER_PART, series=self.series)
+        return Draft(first_chunk=self.first_chunk + self.chunks, chunks=self.chunks, series=self.series)
 
     def write(self, store: Store, plan: Plan, *, last: bool, ends: Sequence[End]) -> PartInfo:
         """Store it as a part of the plan's index.
@@ -95,7 +97,7 @@ class Draft:
             table = table.drop_columns("teacher")
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        number = self.first_chunk // CHUNKS_PER_PART
+        number = plan.part_of(self.first_chunk)
         key = index_key(plan.generation, number)
         if not store.put_new(key, sink.getvalue()):
             # An earlier run wrote it just before it died; from the same sources, it must be identical.
@@ -149,13 +151,13 @@ def write_again(
         DatasetError: a different part is there.
     """
     ends = [None] * len(plan.files)
-    draft = Draft(first_chunk=0)
+    draft = Draft(first_chunk=0, chunks=plan.chunks_per_part)
     for prompt in prompts:
         if not prompt.samples:
             draft.passed_over += prompt.passed_over
             continue
         if draft.is_full(prompts_per_shard=prompts_per_shard):
-            if draft.first_chunk >= len(done) * CHUNKS_PER_PART:
+            if plan.part_of(draft.first_chunk) >= len(done):
                 yield draft.write(store, plan, last=False, ends=ends)
             draft = draft.next()
         row = prompt.row
@@ -201,7 +203,9 @@ class Indexer:
             return
         if done:
             self._ends = list(done[-1].ends)
-        part = Draft(first_chunk=len(done) * CHUNKS_PER_PART, series=Series.of(self._recipe.identity()).per_prompt)
+        chunks = self._plan.chunks_per_part
+        series = Series.of(self._recipe.identity()).per_prompt
+        part = Draft(first_chunk=len(done) * chunks, chunks=chunks, series=series)
         for file, row in self._source_rows(before=sum(info.rows for info in done)):
             if part.is_full(prompts_per_shard=self._recipe.prompts_per_shard):
                 self._ends[file] = (row.at.row, row.at.offset, row.at.line)

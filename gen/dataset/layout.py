@@ -13,9 +13,6 @@ from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.recipe import Recipe
 
-CHUNKS_PER_PART = 100
-"""Chunks in one part of the index."""
-
 RECIPE_KEY = "_stillhouse/recipe.yaml"
 LAST_RUN_KEY = "_stillhouse/last_run.yaml"
 RUN_KEY = "_stillhouse/run.json"

@@ -20,6 +20,9 @@ from stillhouse.schemas.arrow import SCHEMA_VERSION
 
 _READERS = 16
 
+CHUNKS_PER_PART = 100
+"""Chunks in one part of an index, unless its plan states another number."""
+
 NOT_NEEDED = "not_needed"
 """The kind of a sample that was not needed, if a later generation asks it; other samples have the kind of their
 Failure."""
@@ -65,6 +68,8 @@ class _Plan(_Stored):
     """Types of the kept columns: a serialised Arrow schema in base64."""
     upstream: tuple[StoredTeacher, ...] = ()
     """Teachers of the datasets that its source comes from; see `gen.dataset.upstream`."""
+    chunks_per_part: Annotated[int, Field(gt=0)] = CHUNKS_PER_PART
+    """Chunks in one part of its index."""
 
     @field_validator("kept")
     @classmethod
@@ -74,6 +79,10 @@ class _Plan(_Stored):
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"expected an Arrow schema in base64: {error}") from None
         return kept
+
+    def part_of(self, chunk: int) -> int:
+        """The number of the part of its index that names this chunk."""
+        return chunk // self.chunks_per_part
 
     @property
     def kept_fields(self) -> list[pa.Field]:
@@ -111,6 +120,10 @@ Plan: TypeAlias = SourcePlan | RetryPlan | MorePlan
 
 _ABSENT: dict[str, Any] = {"limit": None, "retry": None, "more": False}
 """What stored plans contain for the fields of other kinds of generations."""
+
+
+_LATER = ("upstream", "chunks_per_part")
+"""Fields that earlier versions refuse."""
 
 
 def frozen_columns(kept: list[pa.Field]) -> str:
@@ -178,8 +191,9 @@ def _parsed(document: dict[str, Any]) -> Plan:
 
 
 def _stored(plan: Plan) -> dict[str, Any]:
-    """Without `upstream` if it is empty: earlier versions can read plans that don't use it."""
-    return plan.model_dump(mode="json", by_alias=True, exclude=None if plan.upstream else {"upstream"})
+    """Without the later fields that it does not use: earlier versions can then read it."""
+    unused = {name for name in _LATER if getattr(plan, name) == type(plan).model_fields[name].default}
+    return plan.model_dump(mode="json", by_alias=True, exclude=unused)
 
 
 def store_plan(store: Store, plan: Plan) -> None:

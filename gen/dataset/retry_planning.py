@@ -20,7 +20,7 @@ from stillhouse.gen.dataset.chunk import Retried
 from stillhouse.gen.dataset.damage import damage_said
 from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, sealed_chunks
+from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, PlannedFile, RetryPlan, SourcePlan, upstream_of
 from stillhouse.gen.dataset.prompt_outcomes import read_outcomes
@@ -110,7 +110,8 @@ def _failures(store: Store, plans: Sequence[Plan], kinds: Collection[str]) -> di
             break
         with ThreadPoolExecutor(_READERS) as pool:
             for chunk, failures in pool.map(lambda chunk: (chunk, _read_failures(store, chunk, kinds, series)), chunks):
-                asked = {} if isinstance(plans[generation], SourcePlan) else _asked_again(store, chunk, series)
+                plan = plans[generation]
+                asked = {} if isinstance(plan, SourcePlan) else _asked_again(store, plan, chunk, series)
                 for key, retried in asked.items():
                     _drop(found, key, retried, (*retried.earlier, chunk))
                 for key, sample, kind in failures:
@@ -166,9 +167,9 @@ def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str], series:
     ]
 
 
-def _asked_again(store: Store, chunk: ChunkId, series: Series) -> dict[SeriesKey, Retried]:
+def _asked_again(store: Store, plan: Plan, chunk: ChunkId, series: Series) -> dict[SeriesKey, Retried]:
     """What a chunk of a retry generation asked, by series."""
-    table = read_part(store, chunk.generation, chunk.number // CHUNKS_PER_PART)
+    table = read_part(store, chunk.generation, plan.part_of(chunk.number))
     rows = table.filter(pc.equal(table["chunk"], chunk.number)).to_pylist()
     return {series.indexed(row["key"], row["teacher"]): Retried.of(row) for row in rows}
 
@@ -179,7 +180,8 @@ def _index_rows(
     """Rows of the index that first named the prompts of these series, each with its source file, in source order."""
     parts: defaultdict[tuple[int, int], set[bytes]] = defaultdict(set)
     for key, failed in failures.items():
-        parts[failed.chunks[0].generation, failed.chunks[0].number // CHUNKS_PER_PART].add(key.prompt)
+        first = failed.chunks[0]
+        parts[first.generation, plans[first.generation].part_of(first.number)].add(key.prompt)
     for (generation, number), keys in sorted(parts.items()):
         table = read_part(store, generation, number)
         asked = pc.equal(table["fate"].cast(pa.string()), "ask")

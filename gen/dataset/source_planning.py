@@ -7,12 +7,15 @@ from stillhouse.gen.dataset.first_rows import check_first_rows, first_rows, kept
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import End
 from stillhouse.gen.dataset.planned_files import PlannedFiles
-from stillhouse.gen.dataset.plans import PlannedFile, SourcePlan, frozen_columns
+from stillhouse.gen.dataset.plans import CHUNKS_PER_PART, PlannedFile, SourcePlan, frozen_columns
 from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.source.files import START_OF_FILE, SourceFile
 from stillhouse.schemas.arrow import SCHEMA_VERSION
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+
+_IMAGE_ROWS_PER_PART = 2_000
+"""Some 6 s of CPU, as each image is decoded once."""
 
 
 def next_plan(
@@ -57,7 +60,15 @@ def next_plan(
         templates_system=templates_system,
         kept=frozen_columns(kept()),
         upstream=upstream,
+        chunks_per_part=_chunks_per_part(recipe),
     )
+
+
+def _chunks_per_part(recipe: Recipe) -> int:
+    """Asking starts with the first part, so a part is small where its rows are slow to index."""
+    if not recipe.source.images:
+        return CHUNKS_PER_PART
+    return min(CHUNKS_PER_PART, max(1, _IMAGE_ROWS_PER_PART // recipe.prompts_per_shard))
 
 
 def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:

@@ -17,6 +17,8 @@ from harness import run_in_process
 from pictures import data_url, picture, write_images
 from PIL import Image as Pillow
 
+from stillhouse.gen.dataset import source_planning
+from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.simulator import serve
@@ -185,3 +187,24 @@ async def test_equal_prompts_with_equal_images_are_asked_once(tmp_path: Path) ->
         recipe = recipe_with(tmp_path, server.url, "openai-chat", source={"prompt": None}, ask={"template": "What?"})
         summary = await run_in_process(recipe)
     assert (summary.records, summary.duplicates) == (2, 1)
+
+
+async def test_asking_starts_with_a_small_part_of_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image takes milliseconds to index; what fails in a later part is found again."""
+    monkeypatch.setattr(source_planning, "_IMAGE_ROWS_PER_PART", 20)
+    images = [picture(number) for number in range(60)]
+    write_images(tmp_path / "source" / "a.parquet", [{"bytes": data, "path": None} for data in images])
+    dataset = {"prompts_per_shard": 10}
+    refusing = {"kind": "status", "status": 400, "share": 0.2}
+    async with await serve(SimulatorSettings.model_validate({"faults": [refusing]})) as server:
+        recipe = recipe_with(tmp_path, server.url, "openai-chat", dataset=dataset)
+        first = await run_in_process(recipe)
+    (generation,) = read_generations(open_dataset(recipe))
+    assert [len(part.asks) for part in generation.parts] == [2, 2, 2]
+    assert 0 < first.failed < 30
+    async with await serve(SimulatorSettings()) as server:
+        mended = recipe_with(tmp_path, server.url, "openai-chat", dataset=dataset)
+        last = await run_in_process(mended, retry=["bad_request"])
+    assert (last.records, last.requests) == (60, first.failed)
+    assert {row["prompt_id"] for row in rows(mended)} == {f"q{number}" for number in range(60)}
+    assert verify(open_dataset(mended)).ok

@@ -19,7 +19,7 @@ from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo, read_asked, read_part
 from stillhouse.gen.dataset.indexer import Indexer
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART, ChunkId, index_key, open_dataset
+from stillhouse.gen.dataset.layout import ChunkId, index_key, open_dataset
 from stillhouse.gen.dataset.plans import read_plans, store_plan
 from stillhouse.gen.dataset.row_fates import ROWS_PER_PROMPT
 from stillhouse.gen.dataset.source_planning import next_plan
@@ -164,7 +164,7 @@ def test_an_interrupted_index_goes_on_to_the_same_parts(
         plan, parts = made
         assert index_in_pieces(torn, limit, cuts) == parts
         assert plan.limit is None or sum(part.rows for part in parts) <= plan.limit
-        assert all(len(part.asks) == CHUNKS_PER_PART for part in parts[:-1])
+        assert all(len(part.asks) == plan.chunks_per_part for part in parts[:-1])
         assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert index(whole) is None
     for generation in range(generations):

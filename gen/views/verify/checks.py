@@ -5,6 +5,7 @@ that are themselves sound. Memory: a part of the index, one row group per reader
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,6 @@ from stillhouse.gen.dataset.binding import Binding, parse_binding
 from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.layout import (
     BUDGET_KEY,
-    CHUNKS_PER_PART,
     JOURNAL_PREFIX,
     RECIPE_KEY,
     ChunkId,
@@ -103,10 +103,10 @@ class Verification:
 
     def part_of(self, chunk: ChunkId) -> Part | None:
         """The part of the index that names the chunk, if it is sound."""
-        number = chunk.number // CHUNKS_PER_PART
-        if (chunk.generation, number) not in self._parts:
+        plan = self._plans.get(chunk.generation)
+        if plan is None or (plan.generation, number := plan.part_of(chunk.number)) not in self._parts:
             return None
-        return read_checked_part(self._store, self._plans[chunk.generation], number)
+        return read_checked_part(self._store, plan, number)
 
     def _found(self, kind: FindingKind, key: str, message: str) -> None:
         # Errors name the file themselves, and a finding is shown with its key.
@@ -147,13 +147,16 @@ class Verification:
         chunks = [chunk for chunk in self._shards if chunk.generation == generation]
         matches = (_INDEX.fullmatch(s.key) for s in self._store.list(f"_stillhouse/index-{generation:03d}-"))
         present = {int(match[2]) for match in matches if match}
+        by_part: defaultdict[int, list[ChunkId]] = defaultdict(list)
+        for chunk in chunks:
+            # Without its plan, how many chunks a part has is unknown.
+            by_part[plan.part_of(chunk.number) if plan is not None else 0].append(chunk)
         known, ended = 0, False
-        for number in range(max([*present, *(c.number // CHUNKS_PER_PART for c in chunks)], default=-1) + 1):
+        for number in range(max([*present, *by_part], default=-1) + 1):
             part = self._part(plan, generation, number, present=number in present, ended=ended)
             known += len(part.info.asks) if part is not None else 0
             ended = ended or (part is not None and part.info.last)
-            sealed = [chunk for chunk in chunks if chunk.number // CHUNKS_PER_PART == number]
-            self._check_chunks(plan, part, sealed, ended=ended)
+            self._check_chunks(plan, part, by_part[number], ended=ended)
         self._count(chunks=known)
         if not ended or known > len(chunks):
             left = max(0, known - len(chunks))

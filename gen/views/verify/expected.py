@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from stillhouse.gen.dataset.binding import Binding
 from stillhouse.gen.dataset.index import PartInfo, read_part, read_part_info
-from stillhouse.gen.dataset.layout import CHUNKS_PER_PART
 from stillhouse.gen.dataset.plans import Plan, SourcePlan
 from stillhouse.gen.dataset.series import ONE_SERIES, Series, SeriesKey
 from stillhouse.gen.errors import DatasetError
@@ -175,7 +174,7 @@ def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> s
     known = range(info.first_chunk, info.first_chunk + len(info.asks))
     is_source = isinstance(plan, SourcePlan)
     expected = {
-        "first chunk": (number * CHUNKS_PER_PART, info.first_chunk),
+        "first chunk": (number * plan.chunks_per_part, info.first_chunk),
         "rows": (info.rows, len(rows) if is_source else 0),
         "samples asked again": (is_source or not len(rows), rows["again"].null_count == len(rows)),
         "duplicates": (info.duplicates, fates["duplicate"]),
@@ -185,6 +184,6 @@ def _contradiction(plan: Plan, number: int, info: PartInfo, rows: pa.Table) -> s
         "chunks beyond its own": (0, sum(chunk not in known for chunk in chunks)),
         "files beyond the plan's": (0, sum(file >= len(plan.files) for file in rows["file"].to_pylist())),
         "files": (len(plan.files), len(info.ends)),
-        "chunks of a full part": (info.last or CHUNKS_PER_PART, info.last or len(info.asks)),
+        "chunks of a full part": (info.last or plan.chunks_per_part, info.last or len(info.asks)),
     }
     return next((what for what, (wanted, found) in expected.items() if wanted != found), None)
