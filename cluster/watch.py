@@ -93,17 +93,24 @@ class Watch:
                 time.sleep(0.1)
         if (stats := crew.stats()) is not None:
             self._take_in(stats)
-        if self._stop.is_set() and (stats is None or not self._is_finished(stats)):
+        if self._stop.is_set() and (stats is None or not self._is_finished(stats, planning)):
             raise self._stop_reason
         if stats is not None and (why := self._why_over(stats)) is not None:
             raise BudgetSpent(why)
 
-    def _is_finished(self, stats: QueueStats) -> bool:
+    def _is_finished(self, stats: QueueStats, planning: Planning) -> bool:
         """True if nothing is left to do; for a followed source, nothing of what it is known to contain."""
-        if self._arrivals is None:
-            return stats.finished
+        if stats.finished:
+            return True
         is_signal = isinstance(self._stop_reason, Interrupted)
-        return is_signal and stats.known > 0 and stats.all_sealed and not self._arrivals.has_untaken
+        if not is_signal or not stats.all_sealed or not 0 < stats.known == planning.known:
+            return False
+        if self._arrivals is not None:
+            return not self._arrivals.has_untaken
+        # The last chunk was sealed after the signal, so nobody has looked for more to plan since.
+        if planning.due(known=stats.known, last=stats.last, indexed=stats.planned, sealed=True) == "advance":
+            planning.advance()
+        return planning.is_over and planning.known == stats.known
 
     def _why_over(self, stats: QueueStats) -> str | None:
         """Why asking ended, if the budget ended it."""

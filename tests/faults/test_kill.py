@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from faults.history import check
@@ -67,8 +68,8 @@ def recipe_file(
 def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
     """`stillhouse run`, in a process of its own."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
-    errors = (tmp_path / "stderr.txt").open("a")
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+    with (tmp_path / "stderr.txt").open("a") as errors:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 
 
 def until(condition: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:
@@ -163,6 +164,22 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
     assert end["state"] == "done"
     figures = check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=0, kills=0)
     assert figures["answered"] == PROMPTS * SAMPLES
+
+
+def test_stopped_during_the_last_answers(tmp_path: Path) -> None:
+    """Ctrl-C: they are waited for and sealed; then nothing is left, and the run is done, as `status` says too."""
+    with teacher(tmp_path, latency_s=3.0) as url:
+        run = start(recipe_file(tmp_path, url, count=10), tmp_path)
+
+        def all_asked() -> bool:
+            return int(httpx.get(url.removesuffix("/v1") + "/_stats").json()["in_flight"]) == 10 * SAMPLES
+
+        until(all_asked, process=run)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, (tmp_path / "stderr.txt").read_text()
+    end = json.loads(out.splitlines()[-1])
+    assert (end["state"], end["records"]) == ("done", 10 * SAMPLES)
 
 
 @pytest.mark.slow
