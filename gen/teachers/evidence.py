@@ -6,7 +6,8 @@ Pure: times are arguments. One per teacher of a worker; a `prompt` is any value 
                  prompt gets the 429 again although others, sent after the earlier refusal, were served and hardly any
                  were refused
     429, 503     the request's own if, judging by the other requests since then, an ordinary request would not have
-                 been refused so often in a row by chance
+                 been refused so often in a row by chance; a 503 has to last `OVERLOAD_S` too, since what is overloaded
+                 may be the part of the teacher that serves such prompts
     402, 403     the request's own after `MIN_REFUSALS`, while others that were sent after it are served; the account's
                  if several prompts are refused and none sent after them is served; until then it is unclear
     500          the teacher's own if several prompts fail and none is served, for `OUTAGE_S`
@@ -30,6 +31,9 @@ BY_CHANCE = 1e-6
 
 OUTAGE_S = 60.0
 """After this long, shared failures are given up on like any other: a server may be unable to handle many prompts."""
+
+OVERLOAD_S = 120.0
+"""An overload that hits a single prompt is waited out for this long; the waits grow, and nobody else has to wait."""
 
 WINDOW_S = 65.0
 """Limits are per minute: a single refusal this long afterwards was not caused by other requests."""
@@ -174,10 +178,13 @@ class Evidence:
         others_refused = self._resolved - refused.resolved_before + self._others_waiting(refused)
         usual = (others_refused + 1) / (served + others_refused + 2)
         times = refused.times if refused.between else 1
-        if times >= MIN_REFUSALS and usual**times < BY_CHANCE:
+        # Others refused since any was served, or more than a few in total: then the account is at its limit.
+        is_own = refused.between > 0 and len(place.failing) == 1 and others_refused <= MAX_OTHERS_REFUSED * served
+        is_patient = isinstance(outcome, Overload) and now - refused.first_at < OVERLOAD_S
+        if times >= MIN_REFUSALS and usual**times < BY_CHANCE and not is_patient:
             return Blame("request", words=_alone(refused))
         if isinstance(outcome, Overload):
-            return None
+            return Blame("unclear", spares_account=True) if is_own else None
         lone = refused.served_lately and others_refused == 0 and now - refused.first_at > WINDOW_S
         if lone and refused.times >= MIN_LONE_REFUSALS:
             return Blame("request", words=_alone(refused))
@@ -186,8 +193,6 @@ class Evidence:
         if stated_s:
             wait_s = stated_s + 2 * place.answer_s + max(BEHIND_S, wait_s)
             refused.wait_until = max(refused.wait_until, now + wait_s)
-        # Others refused since any was served, or more than a few in total: then the account is at its limit.
-        is_own = refused.between > 0 and len(place.failing) == 1 and others_refused <= MAX_OTHERS_REFUSED * served
         return Blame("unclear", wait_s=wait_s, spares_account=is_own)
 
     def _others_waiting(self, this: _Refused) -> int:

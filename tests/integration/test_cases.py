@@ -20,6 +20,7 @@ from harness import run_in_process
 
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import Paused, StillhouseError
+from stillhouse.gen.teachers import evidence
 from stillhouse.gen.views.report import report
 from stillhouse.gen.views.summary import Summary
 from stillhouse.gen.views.verify import verify
@@ -435,6 +436,7 @@ async def test_choices_of_null_are_waited_out(tmp_path: Path) -> None:
 async def test_a_prompt_that_gets_null_for_ever_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 11: after growing waits, while others are served; none of the tries is counted as billed."""
     monkeypatch.setattr(random, "uniform", lambda low, high: high / 20)
+    monkeypatch.setattr(evidence, "OVERLOAD_S", 1.0)
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, [*bad("11-choices-null/null"), *good(10)], max_attempts=1)
         summary = await run(recipe)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.gen.teachers.evidence import LONG_WAIT_S, MIN_REFUSALS, Evidence
+from stillhouse.gen.teachers.evidence import LONG_WAIT_S, MIN_REFUSALS, OVERLOAD_S, Evidence
 from stillhouse.gen.teachers.outcome import Auth, Money, NoConnection, Outcome, Overload, Ramp, Rate, ServerError
 from stillhouse.gen.teachers.retry import Blame
 
@@ -28,16 +28,30 @@ def serve(evidence: Evidence, count: int, *, at: float, endpoint: str = "a") -> 
         evidence.served(("other", at, number), endpoint=endpoint, sent_at=at, now=at + 0.01)
 
 
-@pytest.mark.parametrize("outcome", [RATE, Overload("busy", 503)])
-def test_a_prompt_refused_while_all_others_are_served_is_its_own(outcome: Outcome) -> None:
+@pytest.mark.parametrize(("outcome", "wait_s"), [(RATE, 2.0), (Overload("busy", 503), 30.0)])
+def test_a_prompt_refused_while_all_others_are_served_is_its_own(outcome: Outcome, wait_s: float) -> None:
     """After a few tries; the more others were served, the fewer."""
     evidence, now = Evidence(), 100.0
     seen = []
     for _ in range(10):
         seen.append(blamed(evidence.weigh("p", outcome, endpoint="a", now=now)))
         serve(evidence, 50, at=now + 1)
-        now += 2
+        now += wait_s
     assert seen.index("request") in range(MIN_REFUSALS - 1, 6)
+
+
+def test_an_overload_of_one_prompt_is_waited_out_and_slows_nobody_else() -> None:
+    """What is overloaded may be the part of the teacher that serves such prompts."""
+    evidence, now = Evidence(), 100.0
+    evidence.weigh("p", Overload("busy", 503), endpoint="a", now=now)
+    for _ in range(20):
+        serve(evidence, 50, at=now + 1)
+        now += OVERLOAD_S / 21
+        blame = evidence.weigh("p", Overload("busy", 503), endpoint="a", now=now)
+        assert blame is not None
+        assert (blame.on, blame.spares_account) == ("unclear", True)
+    serve(evidence, 50, at=now + 1)
+    assert blamed(evidence.weigh("p", Overload("busy", 503), endpoint="a", now=now + OVERLOAD_S)) == "request"
 
 
 @settings(max_examples=30)
