@@ -18,7 +18,7 @@ from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.errors import StoreAway, TeacherPaused
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.batches import batches_of
-from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, Access, Batch, BatchRefused, Intent, Job, Steps
+from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, Batch, BatchRefused, Job, Steps
 from stillhouse.gen.teachers.batches.calls import called
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.expense import NOTHING, Expense
@@ -26,6 +26,8 @@ from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Gate, Listener
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
+from stillhouse.gen.worker.lanes.batch_looks import BatchLooks
+from stillhouse.gen.worker.lanes.batch_money import BatchMoney
 from stillhouse.gen.worker.lanes.batch_results import BatchEnd, BatchResults
 from stillhouse.gen.worker.lanes.batch_search import BatchSearch
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
@@ -34,8 +36,6 @@ from stillhouse.gen.worker.tasks import Tasks
 
 LOOK_S = (1.0, 300.0)
 """Time between two looks at a batch: half its age, within these bounds."""
-SHORT_S = 10.0
-"""Grants take less time than this: a batch that waits longer for money is waiting for another batch to end."""
 FULL_S = 5.0
 """How often to check whether the teacher may have another batch."""
 
@@ -65,8 +65,6 @@ class BatchLane:
     ) -> None:
         self.account = client.account
         self.slots = self.wanted = self.waiting = 0
-        self.is_full = False
-        """True while a chunk waits because the teacher has as many batches as it may have."""
         self._client = client
         self._worker_tasks = tasks
         self._listener = listener
@@ -78,6 +76,8 @@ class BatchLane:
         self._settings = client.teacher.batch
         self._api = batches_of(client.teacher, self._settings)
         self._calls = BatchCalls(client, self._api, counters=counters)
+        self._looks = BatchLooks(client, self._api, calls=self._calls)
+        self._money = BatchMoney(client, purse=gate.purse, listener=listener)
         self._intents = Intents(store, place=self._place)
         self._search = BatchSearch(self._api, calls=self._calls, intents=self._intents, gate=gate, clock=clock)
         self._results = BatchResults(
@@ -88,8 +88,10 @@ class BatchLane:
             listener=listener,
             counters=counters,
             clock=clock,
-            purse=gate.purse,
+            money=self._money,
         )
+        self._has_most = False
+        """True while a chunk waits because the teacher has as many batches as it may have."""
         self._works: dict[int, Work] = {}
         self._creating = asyncio.Lock()
         """One batch at a time: its input is in memory, and a refused batch holds up the account's others."""
@@ -107,6 +109,11 @@ class BatchLane:
         if (work := self._works.get(id(held))) is None:
             return NOTHING
         return work.reserved if work.is_known else None
+
+    @property
+    def is_full(self) -> bool:
+        """True while a chunk waits until another batch has ended."""
+        return self._has_most or self._money.is_short
 
     @property
     def open(self) -> int:
@@ -141,19 +148,14 @@ class BatchLane:
         found = AtProvider(0, [])
         if (work := self._works.get(id(held))) is None:
             return found
-        for n, intent in work.intents.items():
+        for intent in work.intents.values():
             if not intent.may_rest:
                 return None
-            ids = intent.candidates if intent.batch is None else (intent.batch,)
-            found.batches.append(OpenBatch(place=self._place, n=n, at=intent.stored.at, url=intent.stored.url, ids=ids))
+            found.batches.append(intent.at_provider(self._place))
             waiting = sum(each in work.waiting for each in work.unsettled(intent))
             found = found._replace(samples=found.samples + waiting)
         if self._api.names:
-            for n, lost in work.missing.items():
-                late = OpenBatch(
-                    place=self._place, n=n, at=lost.stored.at, url=lost.stored.url, ids=(), missing=lost.stored.id
-                )
-                found.batches.append(late)
+            found.batches.extend(each.at_provider(self._place, is_missing=True) for each in work.missing.values())
         return found
 
     def waiting_for_room(self, held: LeasedChunk) -> int:
@@ -163,32 +165,7 @@ class BatchLane:
 
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at the batch of a parked chunk once; a batch that can't be looked at now counts as running."""
-        access = self._client.access(self._client.endpoint_for(batch.url))
-        if batch.missing:
-            await self._cancel_late(batch, access)
-        for each in batch.ids:
-            try:
-                found = await called(self._api.look(each, access), self._client.call)
-            except (NotSent, Lost):
-                continue
-            except BatchRefused as refused:
-                self._calls.refused(refused.trouble)
-                continue
-            if found.state != "running":
-                return False
-        return True
-
-    async def _cancel_late(self, batch: OpenBatch, access: Access) -> None:
-        """Cancel the batch if it is listed only now, because its samples were asked again."""
-        intent = Intent(batch.missing, 0, batch.at)
-        try:
-            for each in await called(self._api.find(intent, access), self._client.call):
-                if each.state == "running":
-                    await called(self._api.cancel(each.id, access), self._client.call)
-        except (NotSent, Lost):
-            pass
-        except BatchRefused as refused:
-            self._calls.refused(refused.trouble)
+        return await self._looks.is_running(batch)
 
     def cancel(self) -> None:
         """End all tasks; the batches stay with the provider, for whoever has the chunks next."""
@@ -213,7 +190,8 @@ class BatchLane:
                     work.missing[known.n] = intent
             else:
                 work.intents[known.n] = intent
-                intent.worst = sum(await asyncio.to_thread(self._worst, work.held, known.stored.ordinals()), NOTHING)
+                worst = await asyncio.to_thread(self._money.worst, work.held, known.stored.ordinals())
+                intent.worst = sum(worst, NOTHING)
                 self._spawn(self._follow, work, intent)
         work.is_known = True
         while not work.is_over:
@@ -232,9 +210,9 @@ class BatchLane:
             ordinals = work.fresh[: min(self._settings.max_requests, self._api.max_requests)]
             if work.is_over or self._gate.stopping or not ordinals or await self._collects_late(work):
                 return
-            worst = await self._paid(work, ordinals)
-            if work.is_over or self._gate.stopping or (self._gate.purse.is_limited and not worst):
-                self._gate.purse.give_back(sum(worst, NOTHING))
+            worst = await self._money.reserve(work.held, ordinals)
+            if work.is_over or self._gate.stopping or (self._money.is_limited and not worst):
+                self._money.give_back(worst)
                 return
             chunk, url = work.held.open.chunk.id, self._client.teacher.urls[0]
             name = partial(self._intents.name, chunk, work.next)
@@ -254,8 +232,8 @@ class BatchLane:
             if (stored := await asyncio.to_thread(decide)) is None:
                 raise StoreAway(f"chunk {chunk}: another worker decided on its batch {work.next}, and has it now")
             intent = OpenIntent(work.next, stored, None, worst=sum(worst[: len(lines)], NOTHING))
-            self._gate.purse.give_back(sum(worst[len(lines) :], NOTHING))
-            self._gate.purse.batch_begins(chunk, intent.worst)
+            self._money.give_back(worst[len(lines) :])
+            self._money.begins(work, intent)
             work.intents[work.next] = intent
             work.next += 1
             intent.batch = await self._created(work, intent, lines)
@@ -278,41 +256,17 @@ class BatchLane:
     def _cancelled(self, stored: StoredIntent, batch_id: str) -> Steps[None]:
         return self._api.cancel(batch_id, self._calls.access(stored))
 
-    async def _paid(self, work: Work, ordinals: Sequence[int]) -> Sequence[Expense]:
-        """Take out what these samples may cost, or the first of them, once there is money; none without a budget."""
-        purse = self._gate.purse
-        if not purse.is_limited:
-            return ()
-        worst = await asyncio.to_thread(self._worst, work.held, ordinals)
-        waits = asyncio.create_task(purse.reserve_some(worst))
-        try:
-            done, _ = await asyncio.wait([waits], timeout=SHORT_S)
-            if not done:
-                self.is_full = True  # money comes back only when a batch ends, be it another chunk's
-                self._listener.wants_more()
-            return worst[: await waits]
-        finally:
-            waits.cancel()
-            self.is_full = False
-
-    def _worst(self, held: LeasedChunk, ordinals: Iterable[int]) -> list[Expense]:
-        """What each of these samples may cost; in a thread."""
-        if not self._gate.purse.is_limited:
-            return []
-        interpreter, samples = self._client.interpreter, held.open.samples
-        return [interpreter.worst_case(samples.prompt(ordinal)) for ordinal in ordinals]
-
     async def _may_open(self) -> None:
         """Wait until the teacher may have another batch, and requests may be sent."""
         await self._gate.passed()
         try:
             while await asyncio.to_thread(self._intents.count_open) >= self._settings.max_open:  # of all workers
-                if not self.is_full:
-                    self.is_full = True
+                if not self._has_most:
+                    self._has_most = True
                     self._listener.wants_more()  # somebody has to collect one to make room
                 await asyncio.sleep(FULL_S)
         finally:
-            self.is_full = False
+            self._has_most = False
         await self._gate.fence.open()
 
     def _lines(self, held: LeasedChunk, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
@@ -384,7 +338,7 @@ class BatchLane:
                 return
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
             intent.has_ended = True
-            self._gate.purse.batch_ended(held.open.chunk.id, intent.worst)
+            self._money.ended(work, intent)
         finally:
             held.ended()
         self._tally.batches_ended += batch is not None

@@ -12,18 +12,16 @@ from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.journal.frames import Kind
 from stillhouse.gen.teachers.batches.base import Batch, BatchApi, Unreadable, Unserved
-from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.keys import without_keys
-from stillhouse.gen.teachers.outcome import Ambiguous, Outcome, kind_of
+from stillhouse.gen.teachers.outcome import Ambiguous, kind_of
 from stillhouse.gen.teachers.retry import Decision, Pause
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.lanes.base import Listener
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls
+from stillhouse.gen.worker.lanes.batch_money import BatchMoney
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.open_chunk import OpenChunk
-from stillhouse.gen.worker.purse import Purse
 from stillhouse.schemas.completion import Completion
 
 MAX_EXPIRED = 3
@@ -55,7 +53,7 @@ class BatchResults:
         listener: Listener[LeasedChunk],
         counters: Counters,
         clock: Clock,
-        purse: Purse,
+        money: BatchMoney,
     ) -> None:
         self.largest_reply_bytes = 0
         self._client = client
@@ -65,7 +63,7 @@ class BatchResults:
         self._listener = listener
         self._counters = counters
         self._clock = clock
-        self._purse = purse
+        self._money = money
         self._place = client.interpreter.place or 0
 
     async def collected(self, work: Work, intent: OpenIntent, batch: Batch) -> BatchEnd:
@@ -135,7 +133,7 @@ class BatchResults:
             place=self._place,
         )
         decision = opened.answered(received)
-        self._spend(opened, ordinal, received.outcome)
+        self._money.spend(opened, ordinal, received.outcome)
         outcome, tally = received.outcome, self._counters.of(client.teacher.name)
         tally.requests += 1
         if isinstance(outcome, Completion):
@@ -145,17 +143,13 @@ class BatchResults:
         self._ended(work, ordinal)
         return decision
 
-    def _spend(self, opened: OpenChunk, ordinal: int, outcome: Outcome) -> None:
-        if self._purse.is_limited:
-            self._purse.spend(bill(self._client.interpreter, opened.samples.prompt(ordinal), outcome).expense)
-
     def _lost(self, work: Work, intent: OpenIntent, ordinal: int, why: str) -> None:
         if self._is_known(work, intent, ordinal):
             return
         at, endpoint, opened = intent.stored.at, self._host_of(intent), work.held.open
         opened.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
         opened.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
-        self._spend(opened, ordinal, Ambiguous(why))
+        self._money.spend(opened, ordinal, Ambiguous(why))
         self._ended(work, ordinal)
 
     def _unserved(self, work: Work, intent: OpenIntent, ordinal: int, *, counts: bool) -> None:

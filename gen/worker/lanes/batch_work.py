@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from stillhouse.gen.dataset.batch_intents import StoredIntent
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.teachers.batches.base import Intent
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
@@ -35,6 +36,21 @@ class OpenIntent:
     def wanted(self) -> Intent:
         """The intent in the form in which a batch API looks for it."""
         return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
+
+    def at_provider(self, place: int, *, is_missing: bool = False) -> OpenBatch:
+        """Its batch, as it is recorded for a parked chunk.
+
+        `is_missing`: it was given up on, and is only to be cancelled if a listing shows it late.
+        """
+        ids = self.candidates if self.batch is None else (self.batch,)
+        return OpenBatch(
+            place=place,
+            n=self.n,
+            at=self.stored.at,
+            url=self.stored.url,
+            ids=() if is_missing else ids,
+            missing=self.stored.id if is_missing else "",
+        )
 
     def ordinal(self, key: str) -> int | None:
         """The sample in the id of a request; None if it belongs to another intent."""
