@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stillhouse.gen.limits.concurrency import Search, step
+from stillhouse.gen.limits.concurrency import step
+from stillhouse.gen.limits.search import Search
 from stillhouse.gen.limits.shares import BURST_S, LEASE_S, Ceilings, Lease, Report, Resource, rates_of
 from stillhouse.gen.limits.stated_wait import StatedWait
 from stillhouse.schemas.limits import Limits

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
-from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.stated_wait import Whose
 from stillhouse.schemas.limits import Limits
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.allowance import Allowance
-from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import BURST_S, Ceiling, Ceilings, Cost, Lease, Report, Resource
 from stillhouse.gen.limits.stated_wait import MIN_OWN_S, SERVED_LATELY_S, Asked, StatedWait, Trial, Whose
 

@@ -24,7 +24,7 @@ from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Report
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.recipe import Recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from stillhouse.cluster.actors.rate_limiter import RateLimiter
 from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.limits.allowance import Allowance
-from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Ceilings, Cost, Report
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat
 from stillhouse.gen.simulator.limits import Limits as TeacherLimits

@@ -8,16 +8,9 @@ from closed_loop import Behaviour, Heard, play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.limits.concurrency import (
-    OUTAGE_DIVISOR,
-    Climbing,
-    Holding,
-    Recovering,
-    Replies,
-    Search,
-    Verifying,
-    step,
-)
+from stillhouse.gen.limits.concurrency import OUTAGE_DIVISOR, step
+from stillhouse.gen.limits.replies import Replies
+from stillhouse.gen.limits.search import Climbing, Holding, Recovering, Search, Verifying
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
 

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.limits.allowance import Allowance
-from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.ledger import RAMP_S, Ledger, granted_per_s
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease, Report, rates_of
 from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.limits import Limits

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.limits.allowance import Allowance
-from stillhouse.gen.limits.concurrency import Replies
 from stillhouse.gen.limits.estimator import Estimator
 from stillhouse.gen.limits.ledger import Ledger
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import Cost, Report, Resource
 from stillhouse.schemas.limits import Limits
 

@@ -14,7 +14,7 @@ from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import Paused
-from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import Ceiling, Lease, Report
 from stillhouse.schemas.limits import Limits
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.clock import SYSTEM, ManualClock
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.limits.concurrency import Replies
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.account import Account

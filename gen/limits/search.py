@@ -1,0 +1,111 @@
+"""The state of a search for the concurrency that a teacher sustains; `gen.limits.concurrency` moves it.
+
+A search is in one of four states, and `step` is the only way from one to the next:
+
+    Climbing     tries more. A step up stands if hardly more was refused than before it and throughput grew with it;
+                 otherwise it is undone, and the search narrows between what was sustained and what was not.
+    Holding      the knee is found; after a while there may be more room.
+    Verifying    refusals came at a concurrency that had been sustained, so it was cut, and the cut must prove itself:
+                 a share of refusals that stays the same at any concurrency is the teacher's baseline, not overload.
+    Recovering   nearly everything was refused: an outage, which says nothing about limits. Few requests are sent,
+                 and once some are served, concurrency doubles back to what was sustained.
+
+If a rate is declared, the first answers show how many requests in flight it needs, and the first step goes there.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from stillhouse.gen.limits.replies import Flow, Recent, Sample
+
+MAX_BASELINE = 0.1
+"""A steady share of refusals above this is overload: no usable teacher refuses one in ten at any load."""
+
+CUT = 0.85
+"""Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
+
+NARROW = 1.1
+"""If sustained and not sustained concurrency are closer than this, the search ends: it would gain too little."""
+
+HOLD_S, MAX_HOLD_S = 30.0, 120.0
+"""First and longest time to hold; it doubles each time, because a limit that was confirmed once usually is again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Climbing:
+    """At the sustained concurrency, or trying a step above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """At the knee; nothing is tried before `until`."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovering:
+    """Below the sustained concurrency after an outage, and on the way back up to it."""
+
+    then: Climbing | Holding
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """After a cut; the fields describe the state before it."""
+
+    slots: int
+    refused_share: float
+    served_per_s: float
+
+    def was_unfounded(self, sample: Sample, *, now: float) -> bool:
+        """True if the cut only lost throughput: refusals did not drop, and less was served than before."""
+        lost = sample.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
+        return lost and self.refused_share <= MAX_BASELINE and sample.refused_share > self.refused_share / 3
+
+
+State: TypeAlias = Climbing | Holding | Recovering | Verifying
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """The highest concurrency that clearly raised throughput."""
+
+    slots: float = math.inf
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The state of a search."""
+
+    requests_per_s: float = 0.0
+    """Declared requests per second; 0 if none is declared."""
+    output_per_s: float = 0.0
+    """Declared output tokens per second; 0 if none are declared."""
+    slots: int = 32
+    """Concurrent requests to allow now."""
+    state: State = Climbing()
+    most: int = 2048
+    sustained: int = 32
+    """The last concurrency that was sustained."""
+    not_sustained: float = math.inf
+    """The lowest concurrency known not to be sustained."""
+    baseline: float = 0.0
+    """Share of refusals that no cut removes."""
+    knee: Knee = Knee()
+    recent: Recent = field(default_factory=Recent)
+    flow: Flow = field(default_factory=Flow)
+    sample: Sample = field(default_factory=lambda: Sample(-math.inf))
+    latency_s: float = 0.0
+    hold_s: float = HOLD_S
+    """How long to hold the next time."""
+    at: float = 0.0
+    settled_at: float = -math.inf
+    """Replies before this time reflect another concurrency."""
+
+    @property
+    def is_narrow(self) -> bool:
+        """True if sustained and not sustained concurrency are close enough."""
+        return self.not_sustained <= max(NARROW * self.sustained, self.sustained + 1)
