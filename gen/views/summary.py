@@ -1,7 +1,7 @@
 """Summarises a dataset from storage alone: the plans, the index's counts and the shards' footers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of
 from stillhouse.gen.dataset.budget_file import read_budget
-from stillhouse.gen.dataset.budget_words import Use, used_words, uses_of
+from stillhouse.gen.dataset.budget_words import Use, uses_of
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId
@@ -18,15 +18,13 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.series import Series
 from stillhouse.gen.dataset.shard_meta import CountsByCheck, ShardCounts, ShardMeta
 from stillhouse.gen.errors import DatasetError
-from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.unsealed import unsealed_answers
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
 from stillhouse.gen.teachers.expense import NOTHING
 from stillhouse.gen.views.shortfall import why_short
-from stillhouse.schemas.failure import RETRYABLE
+from stillhouse.gen.views.summary_text import in_brackets, render
 from stillhouse.schemas.recipe_file import RecipeError
-from stillhouse.schemas.record import NOT_SELECTED
 
 
 class Summary(BaseModel):
@@ -112,44 +110,7 @@ class Summary(BaseModel):
 
     def as_text(self) -> str:
         """For people."""
-        lines = [
-            f"{self.state}: {self.dataset}",
-            f"  prompts    {self._prompts()}",
-            f"  records    {self.records:,}",
-            f"  rejected   {self.rejected:,}{_kinds(self.rejected_by_reason)}",
-            f"  failed     {self.failed:,}{_kinds(self.failed_by_kind)}",
-            *self._bad_rows(),
-            *self._until_accepted(),
-            *self._checked(),
-            *self._selected(),
-            f"  remaining  {_number(self.remaining)}{self._unsealed()}",
-            f"  tokens     {self.input_tokens:,} in, {self.output_tokens:,} out",
-        ]
-        if self.usd is not None:
-            lines.append(f"  spend      ${self.usd:,.4f}")
-        if self.checks_usd is not None:
-            lines.append(f"  judging    ${self.checks_usd:,.4f}")
-        if self.budget:
-            lines.append(f"  budget     {used_words(self.budget)}")
-        if self.batches:
-            lines.append(f"  batches    {self.batches_words}")
-        if self.maybe_billed:
-            lines.append(f"  maybe billed without an answer: {self.maybe_billed:,}{_up_to(self.maybe_usd)}")
-        if self.wasted_input_tokens or self.wasted_output_tokens:
-            used = f"{self.wasted_input_tokens:,} tokens in, {self.wasted_output_tokens:,} out"
-            lines.append(f"  billed for unusable replies: {used}{_usd(self.wasted_usd)}")
-        if self.late:
-            lines.append(f"  {self.late_words}: raise it, or ask for shorter answers")
-        if self.finish_words:
-            words = _kinds({inert(word): count for word, count in self.finish_words.items()})
-            lines.append(f"  unknown finish reasons{words}: map them in the teacher's `finish_reasons`")
-        lines += [f"  {word}" for word in self.warnings()]
-        if not self.is_idle:
-            lost = f"{self.new_rejected:,} rejected, {self.new_failed:,} failed"
-            retries = counted(self.retries, "retry", "retries")
-            asked = f"{counted(self.requests, 'request')} ({retries}) in {self.seconds:,.1f} s"
-            lines.append(f"  this call  {counted(self.new_records, 'record')} ({lost}); {asked}")
-        return "\n".join(lines)
+        return render(self)
 
     @property
     def to_be_asked(self) -> int | None:
@@ -201,87 +162,11 @@ class Summary(BaseModel):
         """A message for a finished dataset that has no record although something was asked; else None."""
         if self.state != "done" or self.records or not self.rejected + self.failed:
             return None
-        why = f"{self.rejected:,} rejected{_kinds(self.rejected_by_reason)}, {self.failed:,} failed"
+        why = f"{self.rejected:,} rejected{in_brackets(self.rejected_by_reason)}, {self.failed:,} failed"
         return (
-            f"everything is settled, but there are no records: {why}{_kinds(self.failed_by_kind)}. `stillhouse "
+            f"everything is settled, but there are no records: {why}{in_brackets(self.failed_by_kind)}. `stillhouse "
             f"report {self.dataset}` shows some of them; Failures can be asked again with `stillhouse retry`"
         )
-
-    def _bad_rows(self) -> Iterator[str]:
-        if self.bad:
-            make = counted(self.bad, "row makes", "rows make")
-            yield f"  bad        {make} no prompt (failed/ says where and why): correct them in a new source file"
-
-    def _until_accepted(self) -> Iterator[str]:
-        if self.accept:
-            yield f"  not needed {self.not_needed:,}: their prompts already have enough accepted answers"
-            yield f"  short      {counted(self.short, 'prompt')} with {self._too_few()}"
-
-    def _too_few(self) -> str:
-        """What short prompts have."""
-        if not self.short:
-            return f"fewer than {self.accept:,} accepted answers"
-        if self.accept == 1:
-            few = "no accepted answer"
-        else:
-            found = [(n, prompts) for n, prompts in self.prompts_by_accepted.items() if n < self.accept]
-            have = ", ".join(f"{prompts:,} {'has' if prompts == 1 else 'have'} {n or 'none'}" for n, prompts in found)
-            few = f"fewer than {self.accept:,} accepted answers ({have})"
-        asked = f"{few} among at most {self.at_most:,} asked{_kinds(self.short_by_reason)}"
-        return f"{asked}; {self._ways_out()} asks more" if self.short_by_reason else asked
-
-    def _ways_out(self) -> str:
-        reasons = self.short_by_reason.keys()
-        ways = {
-            "a larger budget": "budget" in reasons,
-            "`stillhouse retry`": bool(reasons & set(RETRYABLE) - {"budget"}),
-            "a higher ask.at_most": bool(reasons - set(RETRYABLE)),
-        }
-        return " or ".join(way for way, helps in ways.items() if helps)
-
-    def _checked(self) -> Iterator[str]:
-        for check, by_teacher in self.checks.items():
-            for teacher, counts in sorted(by_teacher.items()):
-                of = f" of {inert(teacher)}" if len(by_teacher) > 1 else ""
-                unchecked = f", can't judge {counts.unchecked:,}" if counts.unchecked else ""
-                judged = counts.accepted + counts.rejected
-                share = f" ({counts.accepted / judged:.1%})" if judged else ""
-                accepts = f"{counts.accepted:,} of {counted(judged, 'answer')}{of}"
-                yield f"  check      {check} accepts {accepts}{share}{unchecked}"
-
-    def _selected(self) -> Iterator[str]:
-        if self.select:
-            rule = self.select.replace("_", " ")
-            left = self.rejected_by_reason.get(NOT_SELECTED, 0)
-            others = counted(left, "other accepted answer is", "other accepted answers are")
-            yield f"  selected   {self.records:,} by {rule}; {others} in rejected/"
-
-    def _unsealed(self) -> str:
-        if self.unsealed is None:
-            return " (journals hold answers to many of them)"
-        return f" ({self.unsealed:,} of them answered: the next run seals these)" if self.unsealed else ""
-
-    def _prompts(self) -> str:
-        if self.prompts is None:
-            return "not known yet"
-        told = f"{self.prompts:,} ({self.duplicates or 0:,} duplicate, {self.bad or 0:,} bad)"
-        return f"{told}, a pilot: `run` without --limit asks the rest" if self.pilot else told
-
-
-def _usd(usd: float | None) -> str:
-    return f", ${usd:,.4f}" if usd else ""
-
-
-def _up_to(usd: float | None) -> str:
-    return f", up to ${usd:,.4f}" if usd else ""
-
-
-def _number(value: int | None) -> str:
-    return "not known yet" if value is None else f"{value:,}"
-
-
-def _kinds(counts: dict[str, int]) -> str:
-    return f" ({', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))})" if counts else ""
 
 
 def summarise(store: ReadableStore, *, state: str | None = None) -> Summary:
