@@ -6,16 +6,15 @@ The feeder keeps the asker's queue filled by opening chunks. A chunk whose last 
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from stillhouse.gen.clock import Clock
+from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
 from stillhouse.gen.coordination.messages import End, LimitLedger, NoMore, Queue, Unreachable, Wait
-from stillhouse.gen.coordination.parking import Look
 from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.dataset.layout import ChunkId
-from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
@@ -25,6 +24,7 @@ from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.check_guard import ChecksFail
 from stillhouse.gen.worker.checking import Judging
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.parking import Parking
 from stillhouse.gen.worker.parts import Parts
 from stillhouse.gen.worker.shares import Shares
 from stillhouse.gen.worker.shipments import Shipments, ship_last
@@ -85,14 +85,22 @@ class Worker:
         """When the queue may be asked for a chunk again; a lane that runs dry may call for one with each sample."""
         self._sealing: dict[ChunkId, LeasedChunk] = {}
         """Sealed chunks that the queue does not know of yet."""
-        self._parking: dict[ChunkId, Opened] = {}
-        """Parked chunks that the queue does not know of yet."""
+        self._parking = Parking(
+            name,
+            self._tasks,
+            queue=queue,
+            hands=self._hands,
+            asker=self._asker,
+            purse=self._purse,
+            held=self._held,
+            opened=self._opened,
+            counted=self._counted,
+            lease_soon=self._lease_soon,
+        )
         self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the open chunks are sealed as they are."""
         self._sweeping = False
-        self._looking: set[asyncio.Task[None]] = set()
-        """Looks at batches of parked chunks."""
         self._keepers: set[asyncio.Task[None]] = set()
         """One for each held chunk that is not sealed yet."""
 
@@ -107,8 +115,9 @@ class Worker:
                 await self._tasks.guarded(self._feed)
                 if self._tasks.stopping:
                     await self._drain()
-                for task in (*background, *self._keepers, *self._looking):
+                for task in (*background, *self._keepers):
                     task.cancel()
+                self._parking.cancel()
                 self._asker.cancel()
             if self._checker is not None:
                 self._checker.close()
@@ -231,46 +240,9 @@ class Worker:
             if self._checker is not None:
                 self._checker.take(held)
             if (batches := self._asker.at_provider(held)) is not None and not held.due.is_set():
-                await self._park(held, batches)
+                await self._parking.park(held, batches)
             else:
                 await held.due.wait()
-
-    async def _park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
-        """Give the chunk back, because everything open in it is in batches."""
-        chunk, opened = held.open.chunk.id, self._opened(held)
-        held.abandoned = True  # nothing is done for it from here on
-        parked = await asyncio.to_thread(self._hands.park, held, batches)
-        if self._held.get(chunk) is held:  # otherwise the lease was lost meanwhile
-            del self._held[chunk]
-            if opened is not None:
-                self._parking[chunk] = opened
-            await self._tell_parked(chunk, parked)
-            self._parking.pop(chunk, None)
-            self._purse.let_go(chunk)
-        self._asker.drop(held)
-        self._lease_soon()
-
-    async def _tell_parked(self, chunk: ChunkId, parked: Parked) -> None:
-        while True:
-            self._count_open()
-            try:
-                return await self._queue.park(self.name, chunk, parked, self.counters)
-            except Unreachable:
-                if not self._purse.is_limited:  # its lease expires, and its next owner parks it again
-                    return None
-                await asyncio.sleep(1.0)
-
-    async def _look(self, look: Look) -> None:
-        """Look at the batches of a parked chunk, until one has ended."""
-        running, ended = [look.chunk], list[ChunkId]()
-        for batch in look.batches:
-            if not await self._asker.is_running(batch):
-                running, ended = [], [look.chunk]
-                break
-        with contextlib.suppress(Unreachable):  # then it is looked at again
-            await self._queue.looked(self.name, running=running, ended=ended)
-        if ended:
-            self._lease_soon()
 
     def _close(self, kind: Literal["budget", "stopped"]) -> None:
         """Ask nothing more; seal every held chunk as it is."""
@@ -319,19 +291,20 @@ class Worker:
         self._purse.let_go(chunk)
 
     async def _tell_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
-        self._count_open()
+        counters = self._counted()
         while True:
             try:
-                return await self._queue.sealed(self.name, chunk, counts, self.counters)
+                return await self._queue.sealed(self.name, chunk, counts, counters)
             except Unreachable:
                 await asyncio.sleep(1.0)
 
     # --- background tasks
 
-    def _count_open(self, *, ended: bool = False, shipped: bool = False) -> None:
+    def _counted(self, *, ended: bool = False, shipped: bool = False) -> Counters:
+        """The counters, with what is open now."""
         if self._purse.is_limited:
             held = (*self._held.values(), *self._sealing.values())
-            opened = [*filter(None, map(self._opened, held)), *self._parking.values()]
+            opened = [*filter(None, map(self._opened, held)), *self._parking.unreported]
             self.counters.spending = self._purse.report(opened, ended=ended, shipped=shipped)
         self.counters.open_chunks = len(self._held) + (self._opening is not None)
         self.counters.waiting_chunks = sum(map(self._asker.waits_for_room, self._held.values()))
@@ -341,6 +314,7 @@ class Worker:
             tally.awaited = sum(client.awaited for client in self._asked_clients if client.teacher.name == name)
         self.counters.held_up = self._held_up()
         self.counters.journal_lag_bytes = sum(held.shipper.behind_bytes for held in self._held.values())
+        return self.counters
 
     @property
     def _asked_clients(self) -> list[TeacherClient]:
@@ -366,8 +340,7 @@ class Worker:
             asked_at = self._clock.monotonic()
             try:
                 chunks = [*self._held, *filter(None, [self._opening])]
-                self._count_open()
-                renewal = await self._queue.renew(self.name, chunks, self.counters)
+                renewal = await self._queue.renew(self.name, chunks, self._counted())
             except Unreachable:
                 await asyncio.sleep(0.5)
                 continue
@@ -390,9 +363,7 @@ class Worker:
             if renewal.stop:
                 self.stop()
             for look in renewal.looks:
-                task = self._tasks.spawn(self._look, look)
-                self._looking.add(task)
-                task.add_done_callback(self._looking.discard)
+                self._parking.look(look)
             if renewal.sweep and not self._sweeping:
                 self._sweeping = True
                 self._tasks.spawn(self._sweep)  # in the background: renewals do not wait for the store
@@ -445,16 +416,15 @@ class Worker:
                 with contextlib.suppress(StillhouseError):
                     held.open.judge_again(at=self._clock.time())
         if self._purse.is_limited:  # before others have the chunks, the queue has to know what they cost
-            self._count_open()
             with contextlib.suppress(Unreachable):
-                await self._queue.renew(self.name, [*self._held], self.counters)
+                await self._queue.renew(self.name, [*self._held], self._counted())
         shipped = all(await asyncio.gather(*map(self._give_back, self._held.values())))
         if self.counters.in_flight == 0:
             await self._shares.leave()
-        self._count_open(ended=True, shipped=shipped)
-        self.counters.ended()
+        counters = self._counted(ended=True, shipped=shipped)
+        counters.ended()
         with contextlib.suppress(Unreachable):
-            await self._queue.renew(self.name, [], self.counters)  # the last one counts
+            await self._queue.renew(self.name, [], counters)  # the last one counts
         if self._tasks.error is None:
             return End("stopped" if self._tasks.stopping else "done")
         return End.because(self._tasks.error)

@@ -1,0 +1,115 @@
+"""Parking: a chunk whose open samples are all in batches goes back to the queue, so no worker holds it meanwhile.
+
+The queue decides which of the parked chunks a worker looks at, and when.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Sequence
+
+from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.messages import Queue, Unreachable
+from stillhouse.gen.coordination.parking import Look
+from stillhouse.gen.dataset.budget import Opened
+from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
+from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
+from stillhouse.gen.worker.purse import Purse
+from stillhouse.gen.worker.tasks import Tasks
+
+
+class Parking:
+    """Parks one worker's chunks, and looks at parked chunks of any worker."""
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Tasks,
+        *,
+        queue: Queue,
+        hands: Hands,
+        asker: Asker,
+        purse: Purse,
+        held: dict[ChunkId, LeasedChunk],
+        opened: Callable[[LeasedChunk], Opened | None],
+        counted: Callable[[], Counters],
+        lease_soon: Callable[[], None],
+    ) -> None:
+        """Args:
+        name: the worker's.
+        tasks: the worker's.
+        queue: takes parked chunks back.
+        hands: ships a chunk's journal.
+        asker: knows the batches.
+        purse: holds the money of their requests.
+        held: the worker's chunks, as of any moment; a chunk is removed once it is parked.
+        opened: what a chunk costs, see `Worker`.
+        counted: the worker's counters, up to date.
+        lease_soon: called when there may be a chunk to lease.
+        """
+        self._name = name
+        self._tasks = tasks
+        self._queue = queue
+        self._hands = hands
+        self._asker = asker
+        self._purse = purse
+        self._held = held
+        self._opened = opened
+        self._counted = counted
+        self._lease_soon = lease_soon
+        self._unreported: dict[ChunkId, Opened] = {}
+        self._looks: set[asyncio.Task[None]] = set()
+
+    @property
+    def unreported(self) -> Collection[Opened]:
+        """Parked chunks that the queue does not know of yet."""
+        return self._unreported.values()
+
+    async def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
+        """Give the chunk back, because everything open in it is in batches."""
+        chunk, opened = held.open.chunk.id, self._opened(held)
+        held.abandoned = True  # nothing is done for it from here on
+        parked = await asyncio.to_thread(self._hands.park, held, batches)
+        if self._held.get(chunk) is held:  # otherwise the lease was lost meanwhile
+            del self._held[chunk]
+            if opened is not None:
+                self._unreported[chunk] = opened
+            await self._report(chunk, parked)
+            self._unreported.pop(chunk, None)
+            self._purse.let_go(chunk)
+        self._asker.drop(held)
+        self._lease_soon()
+
+    async def _report(self, chunk: ChunkId, parked: Parked) -> None:
+        while True:
+            counters = self._counted()
+            try:
+                return await self._queue.park(self._name, chunk, parked, counters)
+            except Unreachable:
+                if not self._purse.is_limited:  # its lease expires, and its next owner parks it again
+                    return None
+                await asyncio.sleep(1.0)
+
+    def look(self, look: Look) -> None:
+        """Look at the batches of a parked chunk, in the background."""
+        task = self._tasks.spawn(self._look, look)
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
+    async def _look(self, look: Look) -> None:
+        """Look at its batches in turn, until one has ended."""
+        running, ended = [look.chunk], list[ChunkId]()
+        for batch in look.batches:
+            if not await self._asker.is_running(batch):
+                running, ended = [], [look.chunk]
+                break
+        with contextlib.suppress(Unreachable):  # then it is looked at again
+            await self._queue.looked(self._name, running=running, ended=ended)
+        if ended:
+            self._lease_soon()
+
+    def cancel(self) -> None:
+        """Look no further."""
+        for task in self._looks:
+            task.cancel()
