@@ -52,8 +52,9 @@ MIN_LONE_REFUSALS = 5
 MIN_FAILING = 3
 """This many failing prompts in a row, with nobody served in between, are an outage."""
 
-_SUSPECTS: dict[type, int] = {Money: 2, Auth: 5}
-"""This many prompts refused while none is served point to the account: no proxy rule refuses five in a row."""
+_SUSPECTS: dict[type, int] = {Money: 3, Auth: 5}
+"""This many prompts refused while none is served point to the account: no proxy rule refuses five in a row, and words
+about money rarely come by mistake."""
 _MAX_KNOWN = 10_000
 _ENOUGH = 200
 """More prompts than this are not better evidence."""

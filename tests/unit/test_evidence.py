@@ -190,7 +190,9 @@ def test_answers_to_what_was_sent_before_prove_nothing() -> None:
     evidence.weigh("p", BROKE, endpoint="a", now=1.0)
     serve(evidence, 3, at=0.9)
     assert evidence.suspected_at("a") is not None
-    assert blamed(evidence.weigh("q", BROKE, endpoint="a", now=1.2)) == "account"
+    evidence.weigh("q", BROKE, endpoint="a", now=1.1)
+    serve(evidence, 3, at=0.95)
+    assert blamed(evidence.weigh("r", BROKE, endpoint="a", now=1.2)) == "account"
 
 
 def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accounts() -> None:
@@ -207,7 +209,7 @@ def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accou
     assert evidence.suspected_at("a") is None
 
 
-@pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 2), (FORBIDDEN, 5)])
+@pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 3), (FORBIDDEN, 5)])
 def test_several_prompts_refused_are_the_account(outcome: Outcome, prompts: int) -> None:
     """With nobody served in between."""
     evidence = Evidence()
