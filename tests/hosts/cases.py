@@ -258,5 +258,5 @@ CASES: Mapping[str, Case] = {
 }
 """By the name that the command takes."""
 
-PROMPTS: Mapping[str, int] = {"none": 2400, "nodekilled": 2400, "fulldisk": 4800}
+PROMPTS: Mapping[str, int] = {"none": 2400, "fulldisk": 4800}
 """Where a minute or two are enough; elsewhere three."""
