@@ -55,7 +55,10 @@ class Interpreter:
 
     def read(self, reply: Reply) -> Outcome:
         """The reply's outcome, with keys redacted from its message."""
-        reply = self.fold(reply)
+        return self.read_folded(self.fold(reply))
+
+    def read_folded(self, reply: Reply) -> Outcome:
+        """See `read`; the reply comes from `fold`."""
         outcome = self.protocol.read(reply)
         if isinstance(outcome, Completion):
             return outcome if self._schema_key is None else outcome._replace(schema_key=self._schema_key)

@@ -39,7 +39,7 @@ class Answers:
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
         """The content of the sample's settled answer, which is in this frame."""
-        return self._outcomes.get(ordinal) or self.read(frame)
+        return self._outcomes.get(ordinal) or self.read(frame)[0]
 
     def completion(self, ordinal: int) -> Completion:
         """The sample's answer, which the rules accept.
@@ -51,11 +51,11 @@ class Answers:
         if outcome is None:
             place = self.places[ordinal]
             assert place is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without an answer"
-            outcome = self.read(self._journal.read(*place))
+            outcome, _ = self.read(self._journal.read(*place))
         assert isinstance(outcome, Completion), f"{self._samples.chunk.id}: sample {ordinal} is judged as {outcome}"
         return outcome
 
-    def read(self, frame: Frame) -> Outcome:
-        """Read the reply in the frame, with the teacher that the frame names."""
+    def read(self, frame: Frame) -> tuple[Outcome, int]:
+        """Read the reply in the frame with the teacher that the frame names: its outcome, and its bytes, folded."""
         reply = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
         return self._samples.read(frame.ordinal, reply, place=frame.teacher)

@@ -58,10 +58,17 @@ class ChunkSamples:
             return self.teachers[place]
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
 
-    def read(self, ordinal: int, reply: Reply, *, place: int | None) -> Outcome:
-        """The outcome of a reply to the sample; `place`: the position of the teacher that sent it."""
-        outcome, scored = self.teacher(ordinal, place).read(reply), self.prompt(ordinal).scored
-        return outcome if scored is None else aligned(outcome, scored)
+    def read(self, ordinal: int, reply: Reply, *, place: int | None) -> tuple[Outcome, int]:
+        """The outcome of a reply to the sample, and its bytes; for a stream, once it is folded.
+
+        `place`: the position of the teacher that sent it.
+        """
+        teacher, scored = self.teacher(ordinal, place), self.prompt(ordinal).scored
+        folded = teacher.fold(reply)
+        outcome = teacher.read_folded(folded)
+        if scored is not None:
+            outcome = aligned(outcome, scored)
+        return outcome, len(folded.body)
 
     def has_next(self, place: int) -> bool:
         """True if another teacher follows the one with this position (`route: fallback`)."""

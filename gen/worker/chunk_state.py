@@ -137,7 +137,7 @@ class ChunkState:
 
     def outcome_of(self, frame: Frame) -> Outcome | None:
         """How the attempt ended according to this frame; None if that is unknown, or it has not ended."""
-        return self.answers.read(frame) if frame.kind is Kind.ANSWERED else outcome_without_reply(frame)
+        return self.answers.read(frame)[0] if frame.kind is Kind.ANSWERED else outcome_without_reply(frame)
 
     def count_cost(self, frame: Frame, outcome: Outcome | None) -> None:
         """Count what an attempt cost, if the frame ends it."""

@@ -213,10 +213,8 @@ class OpenChunk:
     def read(self, reply: Journalled) -> Received:
         """What the reply says."""
         frame, kept_at = reply
-        teacher = self.samples.teacher(frame.ordinal, frame.teacher)
-        folded = teacher.fold(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
-        outcome = self.samples.read(frame.ordinal, folded, place=frame.teacher)
-        return Received(frame, kept_at, outcome, len(folded.body))
+        outcome, size = self.state.answers.read(frame)
+        return Received(frame, kept_at, outcome, size)
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
         """What follows from a reply. `blame`: who is to blame for a refusal, judging by other requests.

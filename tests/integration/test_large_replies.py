@@ -21,13 +21,13 @@ async def test_only_a_large_reply_is_read_in_a_thread(
 ) -> None:
     """A small one is not worth the way there."""
     read: list[tuple[bool, bool]] = []
-    of_interpreter = Interpreter.read
+    of_interpreter = Interpreter.read_folded
 
     def watched(interpreter: Interpreter, reply: Reply) -> Outcome:
         read.append((len(reply.body) >= LARGE_REPLY_BYTES, threading.current_thread() is not HERE))
         return of_interpreter(interpreter, reply)
 
-    monkeypatch.setattr(Interpreter, "read", watched)
+    monkeypatch.setattr(Interpreter, "read_folded", watched)
     write_source(tmp_path, questions(2))
     teacher = {"name": "sim", "api": "simulator", "simulator": {"output_tokens": (tokens, tokens)}}
     ask = {"top_logprobs": 20, "max_tokens": 1000}

@@ -43,7 +43,7 @@ async def test_a_bug_of_ours_is_reported_whole_and_costs_no_sample(
     async with serving(CaseServer()) as server:
         recipe = recipe_at(tmp_path, server.url, prompts=20)
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, logger="stillhouse"):
-            patch.setattr(Interpreter, "read", broken)
+            patch.setattr(Interpreter, "read_folded", broken)
             with pytest.raises(StillhouseError, match=r"RuntimeError: no such luck \(test_own_errors.py") as raised:
                 await run_in_process(recipe)
         assert raised.value.exit_code == 1
