@@ -77,7 +77,7 @@ class RunMetrics:
         self._waited = rising("limit_wait_seconds", "Seconds that requests waited for limits.", "teacher")
         self._latency = rising("latency_seconds_bucket", "Answers, by seconds.", "teacher", "le")
         self._speed = rising("tokens_per_second_bucket", "Answers, by output tokens per second.", "teacher", "le")
-        self._batches = rising("batches", "Batches, by what became of them.", "teacher", "state")
+        self._batches = rising("batches", "Batches, by outcome.", "teacher", "state")
         self._records = rising("records", "Records sealed.")
         self._rejected = rising("rejected", "Samples sealed as rejected.", "reason")
         self._failures = rising("failures", "Samples sealed as failed.", "kind")

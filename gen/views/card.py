@@ -124,7 +124,7 @@ def _block(surveyed: Survey, kept: Sequence[pa.Field]) -> str:
                 *((field.name, str(field.type), "Kept from the source.") for field in kept),
             ],
             money=[(words, usd) for words, usd in _money(surveyed.summary) if usd],
-            budget=[("used of the budget", used_words(uses))] if (uses := surveyed.summary.budget) else [],
+            budget=[("budget used", used_words(uses))] if (uses := surveyed.summary.budget) else [],
             recipe=recipe.replace("<!--", "<\\!--"),
             fence="`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0)),
             version=__version__,
@@ -138,8 +138,8 @@ def _money(summary: Summary) -> Iterator[tuple[str, float | None]]:
     """(purpose, USD)."""
     yield "cost of the answers", summary.usd
     yield "cost of judging them", summary.checks_usd
-    yield "cost of replies of no use", summary.wasted_usd
-    yield "cost, at most, of attempts that may be billed", summary.maybe_usd
+    yield "cost of unusable replies", summary.wasted_usd
+    yield "upper bound on the cost of attempts that may have been billed", summary.maybe_usd
 
 
 def _columns(columns: Columns) -> Iterator[tuple[str, str, str]]:

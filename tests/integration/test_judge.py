@@ -333,4 +333,4 @@ async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
     checked = await asyncio.to_thread(check, recipe, DatasetReader(open_dataset(recipe)), sample=5)
     assert (checked.sampled, checked.accepted) == (5, 5)
     assert "judging    $0.0" in summarise(open_dataset(recipe)).as_text()
-    assert "* It may judge, as the user says: legal said yes\n" in card_of(open_dataset(recipe))
+    assert "* Allowed as a judge, according to the user: legal said yes\n" in card_of(open_dataset(recipe))

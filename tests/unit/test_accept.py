@@ -210,7 +210,7 @@ async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
     assert summary.short_by_reason == {"check:right": summary.short}
     why = f"(check:right {summary.short}, by the last sample of each)"
     assert f"| short | {summary.short} prompts with fewer accepted answers {why} |" in card
-    assert f"| check right | accepts {len(data)} of {len(data) + len(rejected)} answers of sim |" in card
+    assert f"| check right | accepts {len(data)} of {len(data) + len(rejected)} answers from sim |" in card
     page = report(open_dataset(recipe))
     assert "Check right" in page
     assert "expected " in page.partition("check:right")[2]

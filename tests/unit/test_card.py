@@ -129,8 +129,8 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
     part_of_a_dataset(tmp_path, teachers=[LLAMA])
     own = {"license": "ours", "training_use": "by-authorisation", "authorisation": "letter 7"}
     body = written(recipe_of(tmp_path, dataset={"prompts_per_shard": 3}, teachers=[LLAMA | {"terms": own}]))[1]
-    assert "Licence: Llama 3.3 Community License, by the model's name" in body
-    assert "Licence: ours, as the user declared it" in body
+    assert "Licence: Llama 3.3 Community License, known from the model's name" in body
+    assert "Licence: ours, as declared by the user" in body
     assert "Authorisation: letter 7" in body
     assert body.count('must display "Built with Llama"') == 1
 

@@ -124,7 +124,7 @@ def _throughput(timeline: Timeline, limits: Mapping[str, float]) -> list[Plot]:
         caption = f"mean {_short(mean)}, at most {_short(most)}"
         caption += f"; limit {_short(limit)}, of which {mean / limit:.0%} used" if limit else "; no limit declared"
         svg = charts.over_time(timeline, value=value, limit=limit)
-        plots.append(Plot(title, svg, f"{title} over the time of work: {caption}", caption))
+        plots.append(Plot(title, svg, f"{title} over time: {caption}", caption))
     return plots
 
 
@@ -149,7 +149,7 @@ def _distributions(answers: Answers) -> list[Plot]:
 
 def _quantiles(histogram: Histogram, *, whole: bool) -> str:
     """In words; `whole`: the numbers are integers."""
-    names = (("median", 0.5), ("95 % up to", 0.95), ("99 % up to", 0.99))
+    names = (("median", 0.5), ("95th percentile", 0.95), ("99th percentile", 0.99))
     values = ((name, histogram.quantile(share)) for name, share in names)
     quantiles = ", ".join(f"{name} {_short(round(found) if whole else found)}" for name, found in values)
     return f"mean {_short(histogram.mean)}, {quantiles}"
