@@ -22,6 +22,7 @@ from stillhouse.gen.checks.registry import extras_of
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas import __version__
+from stillhouse.schemas.google_hosts import is_vertex
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import dump_recipe
 
@@ -128,7 +129,8 @@ def _copy_code(folder: Path) -> None:
 
 def _extras(recipe: Recipe) -> list[str]:
     """The extras that the recipe needs on the nodes."""
-    return extras_of(recipe) + ["images"] * bool(recipe.source.images)
+    on_vertex = any(is_vertex(url) for teacher in recipe.teachers for url in teacher.urls)
+    return extras_of(recipe) + ["images"] * bool(recipe.source.images) + ["vertex"] * on_vertex
 
 
 def requirements(*, extras: Sequence[str] = ()) -> list[str]:

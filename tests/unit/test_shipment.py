@@ -46,6 +46,22 @@ def test_nodes_get_what_the_checks_need(tmp_path: Path) -> None:
     assert [line.split(">=")[0] for line in pip[-2:]] == ["math-verify", "py3langid"]
 
 
+def test_nodes_get_what_vertex_needs(tmp_path: Path) -> None:
+    """Tokens are made where the requests are sent."""
+    url = "https://us-east5-aiplatform.googleapis.com/v1/projects/P/locations/us-east5"
+    teacher = {
+        "name": "claude",
+        "api": "anthropic",
+        "base_url": url,
+        "model": "claude-sonnet-4-5",
+        "ask": {"max_tokens": 9},
+    }
+    terms = {"training_use": "by-authorisation", "authorisation": "a letter"}
+    with packed(recipe_of(tmp_path, teachers=[teacher | {"terms": terms}]), ship="all") as shipment:
+        pip = shipment.runtime_env["pip"]
+    assert [line.split(">=")[0] for line in pip[len(requirements()) :]] == ["google-auth", "requests"]
+
+
 def test_no_secret_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe names the key; runtime_env and metadata, which the cluster shows, know nothing of it."""
     monkeypatch.setenv("A_KEY", "secret-value")
